@@ -1,0 +1,38 @@
+# LiveRL's commands. Each target works from a fresh clone and installs what it lacks; `make install` is instant when nothing changed.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install quickstart test check golden bench
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## a .venv with everything that runs and tests need
+
+$(STAMP): pyproject.toml scripts/install.sh
+	@PYTHON="$(PYTHON)" scripts/install.sh $(VENV)
+	@touch $@
+
+quickstart: install  ## install, then watch a small policy learn to repair code (about ten minutes on two cores)
+	@$(BIN)/liverl run specs/quickstart.jsonnet $(shell command -v bwrap >/dev/null || echo --sandbox process)
+
+test: install  ## every test, in groups from fast to slow; skipped ones are listed with their reason
+	@scripts/test.sh $(BIN)
+
+check: install  ## lint, types and fast tests: what to run before a commit
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q -m "not (sandbox or torch or verl or network)"
+
+golden: install  ## compile every golden spec again and show what changed
+	@$(BIN)/python -m tests.compiler.refresh_golden
+	@git --no-pager diff --stat -- golden
+
+bench: install  ## every benchmark, one table each (minutes)
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -1,0 +1,80 @@
+"""The pure middle of the compiler: an evaluated spec and a target in, the text of every file of the bundle out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compiler import bundle as bundles
+from compiler import check, emit, sourcemap
+from compiler.errors import Problem, SpecError
+from compiler.load import Evaluated
+from compiler.lower_runtime import contract, lower_runtime
+from compiler.lower_verl import lower_verl
+from compiler.lower_vllm import lower_vllm
+from compiler.pipeline import VERSION, Bundle, located
+from compiler.plan import Plan, make_plan
+from compiler.spec.experiment import ExperimentSpec
+from compiler.summary import summary
+from compiler.validate import validate
+from targets.base import Lowered
+
+if TYPE_CHECKING:
+    from targets.base import Target
+
+__all__ = ["assemble", "checked_plan", "located", "lower", "resolve"]
+
+_HEADER = "Compiled by LiveRL {version} from {entry}. Change the spec, not this file."
+
+
+def resolve(evaluated: Evaluated) -> ExperimentSpec:
+    """The validated spec; problems come with their positions."""
+    try:
+        return validate(evaluated.value)
+    except SpecError as error:
+        raise SpecError(located(error.problems, evaluated.positions)) from None
+
+
+def checked_plan(evaluated: Evaluated, target: Target) -> tuple[Plan, list[Problem]]:
+    plan = make_plan(resolve(evaluated))
+    problems = located([*check.check(plan), *target.check(plan)], evaluated.positions)
+    if any(problem.severity == "fatal" for problem in problems):
+        raise SpecError(problems)
+    return plan, problems
+
+
+def lower(plan: Plan, target: Target) -> Lowered:
+    shared = Lowered(verl=lower_verl(plan), vllm=lower_vllm(plan), runtime=lower_runtime(plan, target=target.name))
+    return target.adapt(plan, shared)
+
+
+def assemble(evaluated: Evaluated, *, target: Target) -> Bundle:
+    """Raises ``SpecError`` with every fatal problem and warning."""
+    plan, warnings = checked_plan(evaluated, target)
+    lowered = lower(plan, target)
+    header = _HEADER.format(version=VERSION, entry=evaluated.entry)
+    files = {
+        "resolved.json": emit.to_json(plan.spec.model_dump(mode="json")),
+        "verl.yaml": emit.to_yaml({"defaults": ["ppo_trainer", "_self_"], **lowered.verl.tree()}, header=header),
+        "vllm.yaml": emit.to_yaml(lowered.vllm.tree(), header=f"{header}\nvllm serve --config vllm.yaml"),
+        "runtime.json": emit.to_json(contract(lowered.runtime).model_dump(mode="json")),
+        "SUMMARY.md": summary(plan, target=target.name, warnings=warnings),
+    }
+    entries = {
+        "verl.yaml": sourcemap.map_facts(lowered.verl, evaluated.positions),
+        "vllm.yaml": sourcemap.map_facts(lowered.vllm, evaluated.positions),
+        "runtime.json": sourcemap.map_facts(lowered.runtime, evaluated.positions),
+    }
+    for name, artifact in target.artifacts(plan, lowered, files).items():
+        files[name] = artifact.text
+        entries[name] = sourcemap.map_origins(artifact.origins, evaluated.positions)
+    files[bundles.MAP] = emit.to_json({"format": "liverl-map-1", "spec": evaluated.entry, "files": entries})
+    files[bundles.LOCK] = bundles.lock_text(
+        files,
+        entry=evaluated.entry,
+        sources=evaluated.digests,
+        experiment=plan.spec.name,
+        target=target.name,
+        pins=target.pins(plan),
+        version=VERSION,
+    )
+    return Bundle(plan.spec.name, target.name, files, tuple(warnings))

@@ -1,0 +1,296 @@
+"""Rules across fields: what no single value shows. Every rule looks at the plan and yields problems; none changes
+anything.
+
+Fatal problems stop the compilation; warnings are printed and go on. Knows no target (targets bring their own checks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from compiler.errors import Problem
+from compiler.plan import Plan
+from compiler.spec.algorithm import Gspo, Ppo
+from compiler.spec.mode import SeparateAsync
+from compiler.spec.policy import NewPolicy
+from compiler.spec.rollout import VllmRollout
+from compiler.spec.scaffold import ShellScaffold
+from compiler.spec.tasks import GenerateSource, Source, SynthSource, TaskSet
+
+Rule = Callable[[Plan], Iterator[Problem]]
+
+
+def check(plan: Plan) -> list[Problem]:
+    """Every problem of every rule."""
+    return [problem for rule in RULES for problem in rule(plan)]
+
+
+def batches(plan: Plan) -> Iterator[Problem]:
+    schedule, ranks = plan.spec.schedule, plan.trainer_ranks
+    size, mini = schedule.train_batch_size, schedule.mini_batch_size
+    if mini > size:
+        yield Problem(("schedule", "mini_batch_size"), f"{mini} is more than train_batch_size {size}", f"1 to {size}")
+        return
+    if size % mini:
+        yield Problem(
+            ("schedule", "mini_batch_size"), f"{mini} does not divide train_batch_size {size}", _divisors(size)
+        )
+        return
+    if plan.trajectories_per_step % ranks:
+        yield Problem(
+            ("schedule", "train_batch_size"),
+            f"{size} prompts x {plan.spec.algorithm.group_size} trajectories = "
+            f"{plan.trajectories_per_step}, not divisible by {ranks} trainer ranks",
+            fix="change train_batch_size, algorithm.group_size or trainer.ranks_per_node",
+        )
+    per_rank = mini * plan.spec.algorithm.group_size // ranks
+    micro = plan.spec.trainer.micro_batch_size
+    if per_rank and micro > per_rank:
+        yield Problem(
+            ("trainer", "micro_batch_size"),
+            f"{micro} is more than the {per_rank} sequences that a rank has per optimizer step",
+            f"1 to {per_rank}",
+        )
+    elif per_rank % micro:
+        yield Problem(
+            ("trainer", "micro_batch_size"),
+            f"{micro} does not divide the {per_rank} sequences of a rank per optimizer step",
+            _divisors(per_rank),
+        )
+
+
+def groups(plan: Plan) -> Iterator[Problem]:
+    algorithm = plan.spec.algorithm
+    if not isinstance(algorithm, Ppo) and algorithm.group_size < 2:
+        yield Problem(
+            ("algorithm", "group_size"),
+            f"{algorithm.group_size}: {algorithm.type} compares trajectories "
+            "of one prompt, so their advantage would always be 0",
+            ">= 2",
+            "raise group_size, or use ppo",
+        )
+    if isinstance(algorithm, Gspo) and algorithm.clip.high > 0.05:
+        yield Problem(
+            ("algorithm", "clip", "high"),
+            f"{algorithm.clip.high} is a range for single tokens; "
+            "GSPO's ratio of whole sequences hardly ever leaves it",
+            "about 0.0004",
+            "use liverl.algorithm.gspo's clip",
+            severity="warn",
+        )
+    if algorithm.clip.dual <= 1 + algorithm.clip.high:
+        yield Problem(
+            ("algorithm", "clip", "dual"),
+            f"{algorithm.clip.dual} lies within the clip range",
+            f"> {1 + algorithm.clip.high}",
+        )
+
+
+def lengths(plan: Plan) -> Iterator[Problem]:
+    rollout, policy = plan.spec.rollout, plan.spec.policy
+    limit = policy.architecture.max_position if isinstance(policy, NewPolicy) else policy.max_position
+    if limit is not None and plan.sequence_length > limit:
+        where = "policy.architecture.max_position" if isinstance(policy, NewPolicy) else "policy.max_position"
+        yield Problem(
+            ("rollout", "response_length"),
+            f"prompt_length {rollout.prompt_length} + response_length "
+            f"{rollout.response_length} = {plan.sequence_length} exceeds {where} {limit}",
+            f"<= {limit - rollout.prompt_length}" if limit > rollout.prompt_length else "",
+            f"shorten the lengths or raise {where}",
+        )
+    if rollout.max_tokens_per_turn > rollout.response_length:
+        yield Problem(
+            ("rollout", "max_tokens_per_turn"),
+            f"{rollout.max_tokens_per_turn} is more than response_length {rollout.response_length}",
+            f"1 to {rollout.response_length}",
+        )
+
+
+def architecture(plan: Plan) -> Iterator[Problem]:
+    policy = plan.spec.policy
+    if not isinstance(policy, NewPolicy):
+        return
+    shape, place = policy.architecture, ("policy", "architecture")
+    if shape.hidden_size % shape.num_heads:
+        yield Problem(
+            (*place, "num_heads"),
+            f"{shape.num_heads} does not divide hidden_size {shape.hidden_size}",
+            _divisors(shape.hidden_size),
+        )
+    elif shape.hidden_size // shape.num_heads % 2:
+        yield Problem(
+            (*place, "num_heads"),
+            f"heads of width {shape.hidden_size // shape.num_heads}: rotary positions need an even width",
+            fix="change num_heads or hidden_size",
+        )
+    if shape.num_heads % shape.num_key_value_heads:
+        yield Problem(
+            (*place, "num_key_value_heads"),
+            f"{shape.num_key_value_heads} does not divide num_heads {shape.num_heads}",
+            _divisors(shape.num_heads),
+        )
+
+
+def engines(plan: Plan) -> Iterator[Problem]:
+    trainer, rollout, mode = plan.spec.trainer, plan.spec.rollout, plan.spec.mode
+    cpu = trainer.device == "cpu"
+    if cpu and trainer.type != "fsdp2":
+        yield Problem(("trainer", "type"), f'"{trainer.type}" does not run on a CPU', "fsdp2")
+    if cpu and trainer.attention == "flash_attention_2":
+        yield Problem(("trainer", "attention"), '"flash_attention_2" needs a GPU', "sdpa, eager")
+    if cpu and trainer.precision != "fp32":
+        yield Problem(("trainer", "precision"), f'"{trainer.precision}" is slow and inexact on a CPU', "fp32")
+    if isinstance(rollout, VllmRollout):
+        if cpu:
+            yield Problem(
+                ("rollout", "type"),
+                '"vllm" needs trainer.device cuda',
+                "torch",
+                "use liverl.rollout.torch, or liverl.trainer.fsdp2",
+            )
+        ranks = plan.trainer_ranks
+        if not isinstance(mode, SeparateAsync) and rollout.replicas * rollout.tensor_parallel_size != ranks:
+            yield Problem(
+                ("rollout", "replicas"),
+                f"{rollout.replicas} replicas x tensor_parallel_size {rollout.tensor_parallel_size} "
+                f"must equal the {ranks} GPUs shared with the trainer",
+                str(ranks // rollout.tensor_parallel_size) if ranks % rollout.tensor_parallel_size == 0 else "",
+                "change replicas, tensor_parallel_size or the trainer's ranks",
+            )
+        heads = plan.spec.policy.architecture.num_key_value_heads if isinstance(plan.spec.policy, NewPolicy) else None
+        if heads is not None and heads % rollout.tensor_parallel_size:
+            yield Problem(
+                ("rollout", "tensor_parallel_size"),
+                f"{rollout.tensor_parallel_size} does not divide num_key_value_heads {heads}",
+                _divisors(heads),
+            )
+    elif not cpu:
+        yield Problem(
+            ("rollout", "type"),
+            '"torch" runs small policies on a CPU, next to a CPU trainer',
+            "vllm",
+            "use liverl.rollout.vllm",
+        )
+
+
+def modes(plan: Plan) -> Iterator[Problem]:
+    mode, schedule = plan.spec.mode, plan.spec.schedule
+    if isinstance(mode, SeparateAsync) and schedule.train_batch_size != mode.sync_every * schedule.mini_batch_size:
+        yield Problem(
+            ("mode", "sync_every"),
+            f"{mode.sync_every} x mini_batch_size {schedule.mini_batch_size} "
+            f"must equal train_batch_size {schedule.train_batch_size}",
+            str(schedule.train_batch_size // schedule.mini_batch_size)
+            if schedule.train_batch_size % schedule.mini_batch_size == 0
+            else "",
+            "change sync_every, mini_batch_size or train_batch_size",
+        )
+
+
+def turns(plan: Plan) -> Iterator[Problem]:
+    spec = plan.spec
+    if not isinstance(spec.scaffold, ShellScaffold):
+        return
+    if spec.scaffold.max_edits > spec.scaffold.max_turns:
+        yield Problem(
+            ("scaffold", "max_edits"),
+            f"{spec.scaffold.max_edits} edits do not fit into max_turns {spec.scaffold.max_turns}",
+            f"1 to {spec.scaffold.max_turns}",
+        )
+    if spec.scaffold.tools == "repair" and spec.rollout.tool_parser == "hermes" and isinstance(spec.policy, NewPolicy):
+        yield Problem(("rollout", "tool_parser"), '"hermes" with a new policy, which writes "compact" calls', "compact")
+    elif isinstance(spec.policy, NewPolicy) and spec.rollout.tool_parser != "compact":
+        yield Problem(
+            ("rollout", "tool_parser"),
+            f'"{spec.rollout.tool_parser}" with a new policy, whose chat template is compact',
+            "compact",
+        )
+
+
+def concurrency(plan: Plan) -> Iterator[Problem]:
+    rollout = plan.spec.rollout
+    if rollout.concurrency > rollout.replicas * rollout.slots:
+        yield Problem(
+            ("rollout", "concurrency"),
+            f"{rollout.concurrency} trials share {rollout.replicas} "
+            f"x {rollout.slots} slots, so some wait for the engine",
+            f"<= {rollout.replicas * rollout.slots}",
+            severity="warn",
+        )
+
+
+def tasks(plan: Plan) -> Iterator[Problem]:
+    spec = plan.spec
+    names: dict[str, str] = {}
+    for group, sets in (("train", spec.tasks.train), ("validation", spec.tasks.validation)):
+        for index, task_set in enumerate(sets):
+            place = ("tasks", group, index, "name")
+            if task_set.name in names:
+                yield Problem(
+                    place,
+                    f'"{task_set.name}" is already the name of {names[task_set.name]}',
+                    fix="give every task set its own name",
+                )
+            names[task_set.name] = f"tasks.{group}[{index}]"
+            yield from _split(task_set, group, index)
+    for index, task_set in enumerate(spec.tasks.train):
+        if task_set.temperature is not None:
+            yield Problem(
+                ("tasks", "train", index, "temperature"),
+                "only validation sets have a temperature",
+                fix="set rollout.temperature",
+            )
+    available = [_count(task_set.source) for task_set in spec.tasks.train]
+    if None not in available and sum(filter(None, available)) < spec.schedule.train_batch_size:
+        yield Problem(
+            ("schedule", "train_batch_size"),
+            f"{spec.schedule.train_batch_size} prompts per step, but the "
+            f"training sets hold {sum(filter(None, available))} tasks",
+            fix="lower train_batch_size or add tasks",
+        )
+    if spec.tasks.baselines and not spec.tasks.validation:
+        yield Problem(
+            ("tasks", "baselines"),
+            "true, but there are no validation tasks to score them on",
+            "false",
+            "add tasks.validation",
+        )
+    if spec.schedule.validate_every and not spec.tasks.validation:
+        yield Problem(
+            ("schedule", "validate_every"),
+            f"{spec.schedule.validate_every}, but tasks.validation is empty",
+            "0",
+            severity="warn",
+        )
+    if isinstance(spec.policy, NewPolicy):
+        source = spec.policy.warm_start.demonstrations
+        split = ("policy", "warm_start", "demonstrations", "split")
+        if isinstance(source, SynthSource | GenerateSource) and source.split != "demonstrations":
+            yield Problem(
+                split, f'"{source.split}" tasks as demonstrations would leak into reinforcement', "demonstrations"
+            )
+
+
+def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
+    source = task_set.source
+    if not isinstance(source, SynthSource | GenerateSource):
+        return
+    place = ("tasks", group, index, "source", "split")
+    if group == "train" and source.split != "train":
+        yield Problem(place, f'"{source.split}" tasks must not be trained on', "train")
+    if group == "validation" and source.split == "demonstrations":
+        yield Problem(place, "validation on demonstrated tasks measures memory", "held_out, train")
+
+
+def _count(source: Source) -> int | None:
+    """Tasks in a source, where the spec alone says so."""
+    return source.count if isinstance(source, SynthSource) else None
+
+
+def _divisors(number: int) -> str:
+    found = [candidate for candidate in range(1, min(number, 1 << 16) + 1) if number % candidate == 0]
+    shown = found if len(found) <= 12 else [*found[:11], number]
+    return ", ".join(map(str, shown))
+
+
+RULES: tuple[Rule, ...] = (batches, groups, lengths, architecture, engines, modes, turns, concurrency, tasks)

@@ -1,0 +1,32 @@
+"""Plan -> arguments of ``vllm serve --config`` (``vllm.yaml``), canonical long names only.
+
+Where the experiment rolls out with LiveRL's own engine, this file serves the same policy under the same limits for a
+look by hand.
+"""
+
+from __future__ import annotations
+
+from compiler.facts import Facts
+from compiler.plan import Plan
+from compiler.spec.policy import NewPolicy
+from compiler.spec.rollout import VllmRollout
+
+
+def lower_vllm(plan: Plan) -> Facts:
+    spec, facts = plan.spec, Facts()
+    rollout = spec.rollout
+    model = "policy" if isinstance(spec.policy, NewPolicy) else spec.policy.path
+    facts.follow("model", model, "policy", why="relative to the run directory, where a new policy is made")
+    facts.decide("served-model-name", ["policy"], "the name that scaffolds ask for")
+    facts.follow("dtype", "float32" if spec.trainer.precision == "fp32" else "bfloat16", "trainer.precision")
+    facts.follow("max-model-len", plan.sequence_length, "rollout.prompt_length", "rollout.response_length")
+    facts.follow("max-num-seqs", rollout.slots, "rollout.slots")
+    facts.follow("seed", spec.seed, "seed")
+    facts.decide("generation-config", "vllm", "sampling comes with each request, never from the model folder")
+    facts.decide("logprobs-mode", "processed_logprobs", "log-probabilities of the distribution that was sampled from")
+    facts.decide("enable-prefix-caching", True, "turns of one trajectory share their beginning")
+    if isinstance(rollout, VllmRollout):
+        facts.follow("tensor-parallel-size", rollout.tensor_parallel_size, "rollout.tensor_parallel_size")
+        facts.follow("gpu-memory-utilization", rollout.gpu_memory_utilization, "rollout.gpu_memory_utilization")
+        facts.follow("enforce-eager", rollout.enforce_eager, "rollout.enforce_eager")
+    return facts

@@ -1,0 +1,44 @@
+"""What an experiment will use, before anything is compiled for a target: batches, tokens, memory (``liverl plan``)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.assemble import located, resolve
+from compiler.check import check
+from compiler.errors import Problem, SpecError
+from compiler.load import evaluate
+from compiler.plan import Plan, make_plan
+from compiler.summary import page
+
+
+@dataclass(frozen=True)
+class Overview:
+    """``page`` for people (Markdown), ``numbers`` for programs."""
+
+    page: str
+    numbers: Mapping[str, Any]
+    warnings: tuple[Problem, ...]
+
+
+def overview(spec: Path, *, tlas: Mapping[str, str] | None = None, sets: Sequence[str] = ()) -> Overview:
+    """Raises ``SpecError`` with every problem of the spec."""
+    evaluated = evaluate(spec, tlas=tlas, sets=sets)
+    plan = make_plan(resolve(evaluated))
+    problems = located(check(plan), evaluated.positions)
+    if any(problem.severity == "fatal" for problem in problems):
+        raise SpecError(problems)
+    return Overview(page(plan, title=plan.spec.name, warnings=problems), numbers(plan), tuple(problems))
+
+
+def numbers(plan: Plan) -> dict[str, Any]:
+    """Everything the plan derives, as plain values."""
+    derived = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan) if field.name != "spec"}
+    memory = plan.policy_memory
+    if memory is not None:
+        derived["policy_memory"] = {**dataclasses.asdict(memory), "trainer_total": memory.trainer_total}
+    return {"experiment": plan.spec.name, "steps": plan.spec.schedule.steps, **derived}

@@ -1,0 +1,35 @@
+"""What all spec models share: strict, closed, immutable; and the constrained types with their units and ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    """A part of the spec. Unknown fields are refused, types are not converted, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+
+
+LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+PATTERNS = {
+    LABEL: 'only lower-case letters, digits and "-", beginning and ending with a letter or digit',
+    IMPORT_PATH: "not of the form package.module:Class",
+}
+"""What a value that does not match is told."""
+Name = Annotated[str, Field(pattern=LABEL, max_length=63)]
+"""RFC 1123 label: lower-case letters, digits and "-", at most 63."""
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+Count = Annotated[int, Field(ge=1, le=1 << 31)]
+Whole = Annotated[int, Field(ge=0, le=1 << 31)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 31)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+"""A fraction of a whole, 0 to 1."""
+Positive = Annotated[float, Field(gt=0.0, le=1e12)]
+NonNegative = Annotated[float, Field(ge=0.0, le=1e12)]
+LearningRate = Annotated[float, Field(gt=0.0, le=10.0)]
+ImportPath = Annotated[str, Field(pattern=IMPORT_PATH)]
+"""``package.module:Class``"""

@@ -1,0 +1,34 @@
+"""The sandbox that every trial runs in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from compiler.spec.base import Model, Positive
+
+
+class _Sandbox(Model):
+    memory_mib: Annotated[int, Field(ge=16, le=1 << 20)] = 1024
+    pids: Annotated[int, Field(ge=8, le=1 << 16)] = 128
+    """Most processes in one sandbox."""
+    agent_timeout_sec: Positive = 60.0
+    verifier_timeout_sec: Positive = 30.0
+
+
+class Bubblewrap(_Sandbox):
+    """overlayfs and namespaces on the local machine."""
+
+    type: Literal["bubblewrap"]
+    require_isolation: bool = False
+    """Refuse to run, instead of warning, where the machine cannot isolate."""
+
+
+class PlainProcess(_Sandbox):
+    """No isolation at all: for machines that allow none."""
+
+    type: Literal["process"]
+
+
+Environment = Annotated[Bubblewrap | PlainProcess, Field(discriminator="type")]

@@ -1,0 +1,70 @@
+"""The whole experiment: what a spec file evaluates to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from compiler.spec.algorithm import Algorithm
+from compiler.spec.base import Count, Model, Name, Seed, Whole
+from compiler.spec.cluster import Cluster
+from compiler.spec.environment import Environment
+from compiler.spec.mode import Mode
+from compiler.spec.policy import Policy
+from compiler.spec.rollout import Dumps, Proxy, Rollout
+from compiler.spec.scaffold import Scaffold
+from compiler.spec.tasks import Tasks
+from compiler.spec.trainer import Trainer
+
+
+class Schedule(Model):
+    """How long, in which batches, and when to measure and save. Batches count prompts; each is rolled out
+    ``algorithm.group_size`` times."""
+
+    steps: Count
+    """Training steps."""
+    train_batch_size: Count
+    """Prompts per step."""
+    mini_batch_size: Count
+    """Prompts per optimizer step; divides ``train_batch_size``."""
+    validate_before: bool = True
+    """Measure before the first update."""
+    validate_every: Whole
+    """Steps between validations; 0: none (the last step is always measured)."""
+    save_every: Whole
+    """Steps between checkpoints; 0: only the last step."""
+    keep_checkpoints: Count = 3
+    """Older ones are removed."""
+
+
+class Observability(Model):
+    """What a run reports."""
+
+    loggers: Annotated[
+        tuple[Literal["console", "file", "tensorboard", "wandb", "swanlab", "mlflow", "trackio"], ...],
+        Field(min_length=1),
+    ] = ("console", "file")
+    """verl's logger backends; ``file`` writes metrics.jsonl."""
+    dumps: Dumps = Dumps()
+
+
+class ExperimentSpec(Model):
+    """One experiment."""
+
+    name: Annotated[Name, Field(max_length=50)]
+    """Lower-case letters, digits and "-", at most 50: names of cluster objects add a suffix and must stay within 63."""
+    seed: Seed
+    """Everything random follows from it."""
+    policy: Policy
+    algorithm: Algorithm
+    mode: Mode
+    trainer: Trainer
+    rollout: Rollout
+    scaffold: Scaffold
+    environment: Environment
+    tasks: Tasks
+    schedule: Schedule
+    proxy: Proxy = Proxy()
+    observability: Observability = Observability()
+    cluster: Cluster = Cluster()

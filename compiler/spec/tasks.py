@@ -1,0 +1,77 @@
+"""Where tasks come from and which of them train, validate and demonstrate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from compiler.spec.base import Count, Model, Name, Seed, Share, Text
+
+Split = Literal["train", "held_out", "demonstrations"]
+
+
+class SynthSource(Model):
+    """Small repositories generated from a seed, each broken once."""
+
+    type: Literal["synth"]
+    count: Count
+    """Number of repositories."""
+    seed: Seed
+    split: Split
+    """Names, values and structures never cross splits, whatever the seeds."""
+
+
+class Package(Model):
+    """A published source distribution, pinned."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=100)]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+!_-]+$", max_length=50)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Digest of the source distribution (``pip hash``)."""
+
+
+class GenerateSource(Model):
+    """Verified bugs injected into published packages, graded by the packages' own tests."""
+
+    type: Literal["generate"]
+    packages: Annotated[tuple[Package, ...], Field(min_length=1)]
+    per_package: Count
+    """Most tasks taken from one package."""
+    per_kind_fraction: Share = 0.25
+    """Largest share of one kind of bug among the tasks of a package."""
+    seed: Seed
+    split: Split
+    """Split by function name across all packages."""
+
+
+class DirectorySource(Model):
+    """Existing task directories in Harbor's format."""
+
+    type: Literal["directories"]
+    paths: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """Absolute, or relative to the folder where ``liverl run`` is called."""
+
+
+Source = Annotated[SynthSource | GenerateSource | DirectorySource, Field(discriminator="type")]
+
+
+class TaskSet(Model):
+    """Tasks under one name."""
+
+    name: Name
+    """Scores appear as ``val-core/<name>/reward/mean@1``."""
+    source: Source
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
+    """Validation only: sampling temperature of this set (0: greedy); null takes the rollout's."""
+
+
+class Tasks(Model):
+    """The tasks of an experiment."""
+
+    train: Annotated[tuple[TaskSet, ...], Field(min_length=1)]
+    """Task sets that the policy learns from."""
+    validation: tuple[TaskSet, ...] = ()
+    """Task sets that only measure."""
+    baselines: bool = False
+    """Score the scripted baselines on the validation tasks under the same budget of actions."""

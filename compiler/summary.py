@@ -1,0 +1,165 @@
+"""``SUMMARY.md``: one page for the person who reviews a compiled experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from compiler.errors import Problem
+from compiler.plan import Plan
+from compiler.spec.mode import SeparateAsync
+from compiler.spec.policy import NewPolicy
+from compiler.spec.tasks import DirectorySource, GenerateSource, Source, SynthSource
+
+
+def summary(plan: Plan, *, target: str, warnings: Iterable[Problem]) -> str:
+    return page(plan, title=f"{plan.spec.name} on {target}", warnings=warnings)
+
+
+def page(plan: Plan, *, title: str, warnings: Iterable[Problem]) -> str:
+    parts = [f"# {title}", _table(rows(plan)), "## Arithmetic", _table(arithmetic(plan))]
+    memory = memory_rows(plan)
+    if memory:
+        parts += [
+            "## Memory of the policy",
+            _table(memory),
+            "Activations are an estimate for full-length sequences without recomputation.",
+        ]
+    found = [f"- {problem.text}" for problem in warnings]
+    parts += ["## Warnings", "\n".join(found) if found else "None."]
+    return "\n\n".join(parts) + "\n"
+
+
+def rows(plan: Plan) -> list[tuple[str, str]]:
+    """What will run."""
+    spec = plan.spec
+    trainer, rollout = spec.trainer, spec.rollout
+    return [
+        ("policy", _policy(plan)),
+        (
+            "algorithm",
+            f"{spec.algorithm.type}, groups of {spec.algorithm.group_size}, clip "
+            f"{spec.algorithm.clip.low:g}/{spec.algorithm.clip.high:g}, KL {spec.algorithm.kl.type}",
+        ),
+        ("mode", spec.mode.type),
+        (
+            "trainer",
+            f"{trainer.type} on {trainer.device}, {plan.trainer_ranks} rank(s), {trainer.precision}, "
+            f"learning rate {trainer.optimizer.learning_rate:g} ({trainer.optimizer.schedule})",
+        ),
+        (
+            "rollout",
+            f"{rollout.type}, {rollout.replicas} replica(s) x {rollout.slots} slots, "
+            f"temperature {rollout.temperature:g}, {rollout.concurrency} trials in flight",
+        ),
+        (
+            "scaffold",
+            spec.scaffold.type
+            if spec.scaffold.type != "shell"
+            else f"shell ({spec.scaffold.tools} tools), {spec.scaffold.max_turns} "
+            f"turns, {spec.scaffold.max_edits} edits",
+        ),
+        (
+            "environment",
+            f"{spec.environment.type}, {spec.environment.memory_mib} MiB, agent "
+            f"{spec.environment.agent_timeout_sec:g} s, verifier {spec.environment.verifier_timeout_sec:g} s",
+        ),
+        ("training tasks", "; ".join(f"{one.name}: {_source(one.source)}" for one in spec.tasks.train)),
+        (
+            "validation tasks",
+            "; ".join(
+                f"{one.name}: {_source(one.source)}, temperature "
+                f"{rollout.temperature if one.temperature is None else one.temperature:g}"
+                for one in spec.tasks.validation
+            )
+            or "none",
+        ),
+        ("seed", str(spec.seed)),
+    ]
+
+
+def arithmetic(plan: Plan) -> list[tuple[str, str]]:
+    """Batches and tokens, with the formula of each."""
+    spec = plan.spec
+    schedule, size = spec.schedule, spec.algorithm.group_size
+    return [
+        (
+            "steps",
+            f"{schedule.steps:,}; validation every {schedule.validate_every or '-'}, "
+            f"checkpoint every {schedule.save_every or '-'}",
+        ),
+        ("trajectories per step", f"{schedule.train_batch_size} prompts x {size} = {plan.trajectories_per_step:,}"),
+        (
+            "optimizer steps per step",
+            f"{schedule.train_batch_size} / {schedule.mini_batch_size} x "
+            f"{spec.algorithm.epochs} epoch(s) = {plan.optimizer_steps_per_step}",
+        ),
+        (
+            "micro-batches per rank and optimizer step",
+            f"{schedule.mini_batch_size} x {size} / ({plan.trainer_ranks} x "
+            f"{spec.trainer.micro_batch_size}) = {plan.micro_batches_per_rank}",
+        ),
+        (
+            "longest sequence",
+            f"{spec.rollout.prompt_length} + {spec.rollout.response_length} = {plan.sequence_length:,} tokens",
+        ),
+        (
+            "most tokens per step",
+            f"{plan.trajectories_per_step} x {plan.sequence_length} = {plan.max_tokens_per_step:,}",
+        ),
+        ("trajectories in all", f"{plan.trajectories_per_step} x {schedule.steps} = {plan.trajectories_total:,}"),
+        (
+            "models in memory",
+            "policy" + (", critic" if plan.needs_critic else "") + (", reference" if plan.needs_reference else ""),
+        ),
+        (
+            "weight syncs",
+            f"every {spec.mode.sync_every} optimizer step(s)"
+            if isinstance(spec.mode, SeparateAsync)
+            else "after every step",
+        ),
+    ]
+
+
+def memory_rows(plan: Plan) -> list[tuple[str, str]]:
+    memory = plan.policy_memory
+    if memory is None:
+        return []
+    return [
+        ("parameters", f"{memory.parameters:,}"),
+        ("weights (4 bytes each)", _mib(memory.weights)),
+        ("gradients (4 bytes each)", _mib(memory.gradients)),
+        ("AdamW state (8 bytes each)", _mib(memory.optimizer)),
+        (f"activations of {plan.spec.trainer.micro_batch_size} sequences", _mib(memory.activations)),
+        (f"KV cache of one replica ({plan.spec.rollout.slots} slots)", _mib(memory.kv_cache_per_replica)),
+    ]
+
+
+def _policy(plan: Plan) -> str:
+    policy = plan.spec.policy
+    if isinstance(policy, NewPolicy):
+        shape = policy.architecture
+        count = f"{plan.policy_memory.parameters:,} parameters" if plan.policy_memory else ""
+        return (
+            f"new: {count}, {shape.num_layers} layers x {shape.hidden_size}, vocabulary {shape.vocabulary_size:,}; "
+            f"warm start {policy.warm_start.steps} steps on {_source(policy.warm_start.demonstrations)}"
+        )
+    return f"pretrained: {policy.path}"
+
+
+def _source(source: Source) -> str:
+    if isinstance(source, SynthSource):
+        return f"{source.count:,} generated repositories ({source.split}, seed {source.seed})"
+    if isinstance(source, GenerateSource):
+        names = ", ".join(f"{package.name} {package.version}" for package in source.packages)
+        return f"bugs injected into {names} ({source.split}, at most {source.per_package} each)"
+    assert isinstance(source, DirectorySource)
+    return ", ".join(source.paths)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 30):,.1f} GiB" if size >= 10 << 30 else f"{size / (1 << 20):,.1f} MiB"
+
+
+def _table(lines: list[tuple[str, str]]) -> str:
+    escaped = [(left, right.replace("|", "\\|").replace("\n", " ")) for left, right in lines]
+    return "\n".join(["| | |", "|---|---|", *(f"| {left} | {right} |" for left, right in escaped)])

@@ -1,0 +1,214 @@
+"""A plain value to an ``ExperimentSpec``, or to every problem at once in words for people.
+
+Translates pydantic's findings: where, what, what is allowed, what to do. Knows the models only through their
+annotations.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from compiler.errors import Path, Problem, SpecError
+from compiler.spec.base import PATTERNS
+from compiler.spec.experiment import ExperimentSpec
+
+
+def validate(value: Any) -> ExperimentSpec:
+    """Raises ``SpecError`` with all problems, in the order of the spec's fields, without positions."""
+    try:
+        return ExperimentSpec.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        problems = [
+            _problem(dict(finding), value)
+            for finding in error.errors(include_url=False)
+            if not _echo(dict(finding), value)
+        ]
+    except (ValueError, RecursionError) as error:
+        problems = [Problem((), f"the spec's value is no JSON that can be read: {error}")]
+    raise SpecError(dict.fromkeys(problems))
+
+
+def _echo(finding: dict[str, Any], value: Any) -> bool:
+    """A list counted as too short only because some of its elements are wrong."""
+    found = _at(_walk(finding["loc"], value)[0], value)
+    return finding["type"] == "too_short" and isinstance(found, list) and len(found) >= finding["ctx"]["min_length"]
+
+
+def _problem(finding: dict[str, Any], value: Any) -> Problem:
+    location, kind, context = finding["loc"], finding["type"], finding.get("ctx") or {}
+    path, model = _walk(location, value)
+    found = _at(path, value)
+    last = str(path[-1]) if path else ""
+    if kind == "extra_forbidden":
+        allowed = list(model.model_fields) if model else []
+        given = _at(path[:-1], value)
+        missing = [name for name in allowed if not isinstance(given, dict) or name not in given]
+        close = difflib.get_close_matches(last, missing, n=1) or difflib.get_close_matches(last, allowed, n=1)
+        return Problem(path, "unknown field", ", ".join(allowed), f"did you mean {close[0]}?" if close else "remove it")
+    if kind == "missing":
+        return Problem(path, "missing", _allowed_for(model, last), f"add {last}")
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        allowed = (
+            [tag.strip().strip("'") for tag in str(context.get("expected_tags", "")).split(",")]
+            if context.get("expected_tags")
+            else []
+        )
+        if kind == "union_tag_not_found":
+            fields = _allowed_for(model, last)
+            if not isinstance(found, dict):
+                return Problem(path, f"{_show(found)} is no object", fields, "use a preset of liverl.libsonnet")
+            return Problem((*path, "type"), "missing", fields, "add type, or use a preset of liverl.libsonnet")
+        return Problem(
+            (*path, "type"),
+            f"{_show(context.get('tag'))} is unknown",
+            ", ".join(allowed),
+            _meant(str(context.get("tag")), allowed),
+        )
+    if kind in ("literal_error", "enum"):
+        options = _literals(str(context.get("expected", "")))
+        return Problem(path, f"{_show(found)} is not possible", ", ".join(options), _meant(str(found), options))
+    return Problem(path, f"{_show(found)}: {_words(kind, str(finding['msg']), context)}", _range(kind, context))
+
+
+_KINDS = {
+    "int_type": "not a whole number",
+    "int_from_float": "not a whole number",
+    "float_type": "not a number",
+    "string_type": "not a string",
+    "bool_type": "neither true nor false",
+    "model_type": "not an object",
+    "model_attributes_type": "not an object",
+    "dict_type": "not an object",
+    "tuple_type": "not a list",
+    "too_short": "too few elements",
+    "string_too_short": "empty",
+    "string_too_long": "too long",
+    "greater_than": "too small",
+    "greater_than_equal": "too small",
+    "less_than": "too large",
+    "less_than_equal": "too large",
+    "finite_number": "not a finite number",
+}
+
+
+def _words(kind: str, message: str, context: dict[str, Any]) -> str:
+    if kind == "string_pattern_mismatch":
+        return PATTERNS.get(context["pattern"], f"does not match {context['pattern']}")
+    return _KINDS.get(kind, message[0].lower() + message[1:])
+
+
+def _range(kind: str, context: dict[str, Any]) -> str:
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "length >=", "max_length": "length <="}
+    bounds = [f"{sign} {context[key]}" for key, sign in signs.items() if key in context]
+    if bounds:
+        return " and ".join(bounds)
+    return {
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "float_type": "a number",
+        "bool_type": "true, false",
+    }.get(kind, "")
+
+
+def _literals(expected: str) -> list[str]:
+    return [part.strip().strip("'") for part in expected.replace(" or ", ", ").split(",")]
+
+
+def _meant(given: str, allowed: Sequence[str]) -> str:
+    close = difflib.get_close_matches(given, allowed, n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _at(path: Path, value: Any) -> Any:
+    for part in path:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
+
+
+def _walk(location: Sequence[str | int], value: Any) -> tuple[Path, type[BaseModel] | None]:
+    """pydantic's location without its union tags, and the model that holds the last field of it."""
+    path: list[str | int] = []
+    annotation: Any = ExperimentSpec
+    holder: type[BaseModel] | None = ExperimentSpec
+    for part in location:
+        models = _models(annotation)
+        tagged = next((model for model in models if isinstance(part, str) and part in _tags(model)), None)
+        if (tagged is not None and len(models) > 1) or (
+            tagged is not None and not (isinstance(value, dict) and part in value)
+        ):
+            annotation = tagged
+            holder = tagged
+            continue
+        path.append(part)
+        value = _at((part,), value)
+        if isinstance(part, int):
+            annotation = _element(annotation)
+        elif len(models) == 1:
+            holder = models[0]
+            info = holder.model_fields.get(part)
+            annotation = info.annotation if info is not None else None
+        else:
+            annotation = None
+    return tuple(path), holder
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Models that a value of this annotation may be."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _models(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [model for option in get_args(annotation) for model in _models(option)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
+
+
+def models_of(annotation: Any) -> list[type[BaseModel]]:
+    """Every model that an annotation mentions, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for option in get_args(annotation) for model in models_of(option)]
+
+
+def _element(annotation: Any) -> Any:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _element(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return next((_element(option) for option in get_args(annotation) if get_origin(option) is tuple), None)
+    return get_args(annotation)[0] if origin is tuple else None
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    field = model.model_fields.get("type")
+    return get_args(field.annotation) if field is not None and get_origin(field.annotation) is Literal else ()
+
+
+def _allowed_for(model: type[BaseModel] | None, name: str) -> str:
+    """What could stand at field ``name`` of ``model``, in a few words."""
+    field = model.model_fields.get(name) if model else None
+    if field is None:
+        return ""
+    if options := _models(field.annotation):
+        tags = [str(tag) for option in options for tag in _tags(option)]
+        return f"an object with type {', '.join(tags)}" if tags else "an object"
+    annotation = field.annotation
+    if get_origin(annotation) is Literal:
+        return ", ".join(str(option) for option in get_args(annotation))
+    names = {int: "a whole number", float: "a number", str: "a string", bool: "true, false"}
+    if annotation in names:
+        return names[annotation]
+    return "a list" if get_origin(annotation) is tuple else ""

@@ -1,0 +1,151 @@
+"""The commands about specs: ``compile``, ``check``, ``plan``, ``explain``, ``diff``, ``schema``. Knows how to print,
+not how to compile.
+
+Imports stay inside the commands: ``liverl --help`` must not pay for the compiler.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Jsonnet spec.")]
+TargetOption = Annotated[str, typer.Option("--target", "-t", help="local, k8s, or package.module:Class.")]
+Tla = Annotated[list[str] | None, typer.Option("--tla", metavar="K=V", help="Argument of a spec that is a function.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=JSON", help="Override one field; what derives from it follows."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the front door's app."""
+    app.command("compile")(compile_)
+    app.command()(check)
+    app.command()(plan)
+    app.command()(explain)
+    app.command()(diff)
+    app.command()(schema)
+
+
+def compile_(
+    spec: Spec,
+    target: TargetOption = "local",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder of the bundle (default build/<name>/<target>)."),
+    ] = None,
+    tla: Tla = None,
+    sets: Set = None,
+) -> None:
+    """Validate a spec and write its bundle."""
+    from compiler import compile_spec
+    from compiler.load import parse_tlas
+
+    bundle = compile_spec(spec, target=target, out=out, tlas=parse_tlas(tla or []), sets=sets or [])
+    for problem in bundle.warnings:
+        typer.echo(str(problem), err=True)
+    typer.echo(_page(bundle.files["SUMMARY.md"]))
+    typer.echo(f"{bundle.folder}: {', '.join(sorted(bundle.files))}")
+
+
+def check(spec: Spec, target: TargetOption = "local", tla: Tla = None, sets: Set = None, json: Json = False) -> None:
+    """Every problem of a spec; writes nothing."""
+    from compiler import SpecError, check_spec
+    from compiler.load import parse_tlas
+
+    problems = check_spec(spec, target=target, tlas=parse_tlas(tla or []), sets=sets or [])
+    fatal = any(problem.severity == "fatal" for problem in problems)
+    if json:
+        import json as json_module
+
+        from compiler.errors import dotted
+
+        records = [
+            {
+                "path": dotted(problem.path),
+                "what": problem.what,
+                "allowed": problem.allowed,
+                "fix": problem.fix,
+                "severity": problem.severity,
+                "position": problem.position,
+            }
+            for problem in problems
+        ]
+        typer.echo(json_module.dumps({"ok": not fatal, "problems": records}))
+        raise typer.Exit(2 if fatal else 0)
+    if fatal:
+        raise SpecError(problems)
+    for problem in problems:
+        typer.echo(str(problem), err=True)
+    typer.echo(f"{spec}: sound for target {target}")
+
+
+def plan(spec: Spec, tla: Tla = None, sets: Set = None, json: Json = False) -> None:
+    """What an experiment will use: batches, tokens, memory."""
+    from compiler.load import parse_tlas
+    from compiler.overview import overview
+
+    found = overview(spec, tlas=parse_tlas(tla or []), sets=sets or [])
+    if json:
+        import json as json_module
+
+        typer.echo(json_module.dumps(found.numbers))
+    else:
+        typer.echo(_page(found.page))
+
+
+def explain(
+    what: Annotated[str, typer.Argument(metavar="SPEC|BUNDLE/FILE:LINE")],
+    path: Annotated[
+        str | None, typer.Argument(metavar="PATH", help="Spec field, for example trainer.optimizer.learning_rate.")
+    ] = None,
+    tla: Tla = None,
+    sets: Set = None,
+) -> None:
+    """Where a value comes from: SPEC PATH, or the place in a bundle as FILE:LINE."""
+    from compiler import explain as explanations
+    from compiler.load import parse_tlas
+
+    if path is None:
+        typer.echo(explanations.explain_line(what))
+    else:
+        typer.echo(explanations.explain_field(Path(what), path, tlas=parse_tlas(tla or []), sets=sets or []))
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="Spec, bundle folder, or rev:path.")],
+    b: Annotated[str, typer.Argument(metavar="B")],
+    target: TargetOption = "local",
+    markdown: Annotated[bool, typer.Option("--markdown", help="For a pull request comment.")] = False,
+) -> None:
+    """What changes between two specs or bundles, and what follows from it."""
+    from compiler.diff import compare, open_side, render
+
+    typer.echo(render(compare(open_side(a, target=target), open_side(b, target=target)), markdown=markdown), nl=False)
+
+
+def schema() -> None:
+    """JSON Schema of the spec, with a description of every field."""
+    from compiler.emit import to_json
+    from compiler.schema import spec_schema
+
+    typer.echo(to_json(spec_schema()), nl=False)
+
+
+def _page(markdown: str) -> str:
+    """The Markdown page as plain text: tables become two columns."""
+    lines = []
+    for line in markdown.splitlines():
+        if line.startswith("|"):
+            cells = [cell.strip().replace("\\|", "|") for cell in line.replace("\\|", "\0").strip("|").split("|")]
+            cells = [cell.replace("\0", "|") for cell in cells]
+            if not cells[0] or set(cells[0]) == {"-"}:
+                continue
+            lines.append(f"  {cells[0]:<42} {cells[1]}")
+        elif line:
+            lines.append(line.lstrip("# "))
+    return "\n".join(lines)

@@ -1,0 +1,49 @@
+"""``liverl doctor``: what this machine can run, what is missing, and the command that installs it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from liverl.exits import MACHINE
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
+def doctor(
+    spec: Annotated[
+        Path | None, typer.Argument(metavar="[SPEC]", help="Judge for this spec or bundle; default: for any.")
+    ] = None,
+    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Where runs would be written.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of a table.")] = False,
+) -> None:
+    """Check Python, packages, sandboxing, disk and memory. Exit 3 when a run could not start."""
+    from runtime.launch.machine import check_all
+
+    isolated = spec is None or _isolates(spec)
+    checks = [check for check in check_all(runs_dir) if isolated or check.needed_for != "isolated sandboxes"]
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            mark = "ok" if check.ok else "missing" if check.required else "without"
+            print(f"{mark:<7}  {check.name:<{width}}  {check.found}")
+            if not check.ok:
+                print(f"{'':{width + 11}}needed for {check.needed_for}\n{'':{width + 11}}fix: {check.fix}")
+    if any(not check.ok and check.required for check in checks):
+        raise typer.Exit(MACHINE)
+
+
+def _isolates(spec: Path) -> bool:
+    from liverl.compiled import bundle_files
+    from runtime.config import RuntimeConfig
+
+    config = RuntimeConfig.model_validate_json(bundle_files(spec, target="local")["runtime.json"])
+    return config.environment.type == "bubblewrap"

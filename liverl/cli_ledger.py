@@ -1,0 +1,128 @@
+"""``liverl runs``, ``status``, ``logs``, ``stop``: the ledger on the command line. Knows how to show runs, not how they
+work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from runtime.launch.ledger import Entry
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A path, an id or the beginning of one, or `last`.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(runs)
+    app.command()(status)
+    app.command()(logs)
+    app.command()(stop)
+
+
+def runs(runs_dir: RunsDir = Path("runs"), as_json: Json = False) -> None:
+    """List all runs, oldest first."""
+    from runtime.launch import ledger
+
+    known = ledger.runs(runs_dir)
+    if as_json:
+        print(json.dumps([_brief(one) for one in known], indent=2))
+        return
+    if not known:
+        print(f"no runs below {runs_dir}; start one with: liverl run specs/quickstart.jsonnet")
+    width = max((len(one.name) for one in known), default=0)
+    for one in known:
+        cause = f"  {one.record.exit_cause.splitlines()[0]}" if one.record.exit_cause else ""
+        print(f"{one.name:<{width}}  {one.record.kind:<5}  {one.state:<9}  {_minutes(one.seconds):>8}{cause}")
+
+
+def status(
+    run: Annotated[
+        str, typer.Argument(metavar="[RUN]", help="A path, an id or the beginning of one; default: the newest run.")
+    ] = "last",
+    runs_dir: RunsDir = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """How one run stands: state, step, scores, and whether its process lives."""
+    from runtime.launch import ledger
+
+    facts = ledger.status(ledger.find(run, runs_dir=runs_dir))
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    print(f"{facts['experiment']}/{facts['run']}  {facts['state']}  {_minutes(facts['seconds'])}")
+    if facts["exit_cause"]:
+        print(f"  cause   {facts['exit_cause']}")
+    if facts["state"] == "lost":
+        print(f"  its process {facts['pid']} is gone; go on with: liverl run --resume {facts['run']}")
+    if facts["step"] is not None:
+        print(
+            f"  step    {facts['step']}"
+            + (f"   solved in training {facts['score']:.1%}" if facts["score"] is not None else "")
+        )
+    for name, score in facts["validation"].items():
+        print(
+            f"  {name}   {score['first']:.1%} (step {score['first_step']})"
+            f" → {score['last']:.1%} (step {score['last_step']})"
+        )
+    for name, seconds in facts["phases"].items():
+        print(f"  {name:<10} {seconds:8.1f} s")
+    print(f"  folder  {facts['path']}")
+
+
+def logs(
+    run: Run,
+    runs_dir: RunsDir = Path("runs"),
+    name: Annotated[str | None, typer.Option("--file", help="Which log; default: the one written last.")] = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines from the end.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    names: Annotated[bool, typer.Option("--list", help="Name the logs, oldest first.")] = False,
+) -> None:
+    """Show a run's log."""
+    from runtime.errors import UserError
+    from runtime.launch import ledger
+
+    directory = ledger.find(run, runs_dir=runs_dir)
+    files = ledger.log_files(directory)
+    if names:
+        print("\n".join(str(path) for path in files))
+        return
+    chosen = [path for path in files if name is None or str(path.relative_to(directory.logs)) == name]
+    if not chosen:
+        allowed = ", ".join(str(path.relative_to(directory.logs)) for path in files) or "none yet"
+        raise UserError(f"{directory.logs}: no log{f' {name!r}' if name else ''}; there are: {allowed}")
+    for line in ledger.follow(chosen[-1], directory=directory, lines=lines, forever=follow):
+        print(line, end="", flush=follow)
+
+
+def stop(run: Run, runs_dir: RunsDir = Path("runs")) -> None:
+    """End a run: in order if it listens, by force otherwise. Nothing of it stays behind."""
+    from runtime.launch import ledger, lifecycle
+
+    directory = ledger.find(run, runs_dir=runs_dir)
+    print(f"{directory.path.name}: {lifecycle.stop(directory)}")
+
+
+def _brief(one: Entry) -> dict[str, Any]:
+    record = one.record
+    return {
+        "run": record.run,
+        "experiment": record.experiment,
+        "kind": record.kind,
+        "target": record.target,
+        "state": one.state,
+        "start": record.start,
+        "end": record.end,
+        "seconds": round(one.seconds, 1),
+        "exit_code": record.exit_code,
+        "exit_cause": record.exit_cause,
+        "path": str(one.directory.path),
+    }
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,238 @@
+"""``liverl tasks``: verify, generate, synth, index. Turns arguments into calls of ``runtime.tasks``, prints reports."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from runtime.config import Environment
+    from runtime.tasks.generate.inject import Injection
+    from runtime.tasks.generate.sources import Package
+    from runtime.tasks.verify import TaskReport, VerifyReport
+
+Directories = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Task directories, or folders of them.")]
+Sandbox = Annotated[
+    str, typer.Option("--sandbox", help="bubblewrap (plain processes where the machine cannot), or process.")
+]
+SplitName = Annotated[str, typer.Option("--split", help="train, held_out, demonstrations, or all.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Fetched packages and surveys. Default: ~/.cache/liverl.")]
+
+_SPLITS = ("train", "held_out", "demonstrations")
+
+
+def register(app: typer.Typer) -> None:
+    tasks = typer.Typer(help="Make, prove and list tasks.", no_args_is_help=True, rich_markup_mode=None)
+    tasks.command("verify")(verify)
+    tasks.command("generate")(generate)
+    tasks.command("synth")(synth)
+    tasks.command("index")(index)
+    app.add_typer(tasks, name="tasks")
+
+
+def _environment(sandbox: str) -> Environment:
+    from runtime.config import Environment
+    from runtime.errors import UserError
+
+    if sandbox not in ("bubblewrap", "process"):
+        raise UserError(f"--sandbox {sandbox!r}: not a sandbox; use bubblewrap or process")
+    # Tests decide here, not agents under a deadline: let slow machines finish.
+    return Environment(type=cast(Any, sandbox), agent_timeout_sec=600, verifier_timeout_sec=600)
+
+
+def _cache(given: Path | None) -> Path:
+    return given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl"
+
+
+def verify(
+    directories: Directories,
+    sandbox: Sandbox = "bubblewrap",
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Sandboxes at once.")] = os.cpu_count() or 1,
+    as_json: AsJson = False,
+) -> None:
+    """Prove each task: solution/ scores 1, doing nothing 0, every honest/*.sh 1, every cheat/*.sh 0."""
+    import asyncio
+    import tempfile
+
+    from runtime.errors import RunError, UserError
+    from runtime.tasks import verify as room
+    from runtime.tasks.directories import find_task_directories, load_tasks
+    from runtime.tasks.prepare import graders
+
+    environment = _environment(sandbox)
+    invalid: list[str] = []
+    tasks = load_tasks(find_task_directories(directories), on_problem=invalid.append)
+    if not tasks:
+        raise UserError(*invalid)
+
+    async def work() -> VerifyReport:
+        with tempfile.TemporaryDirectory(prefix="liverl-verify-") as state:
+            async with graders(environment, state=Path(state)) as (provider, verifier):
+                return await room.verify(
+                    tasks,
+                    provider=provider,
+                    verifier=verifier,
+                    concurrency=jobs,
+                    invalid=invalid,
+                    on_report=None if as_json else _print_report,
+                )
+
+    report = asyncio.run(work())
+    proven = sum(task.ok for task in report.tasks)
+    if as_json:
+        typer.echo(json.dumps(report.to_json()))
+    else:
+        for problem in report.invalid:
+            typer.echo(f"left out: {problem}")
+        left_out = f", {len(report.invalid)} left out" if report.invalid else ""
+        typer.echo(f"{proven} of {len(report.tasks)} tasks proven{left_out} (isolation: {report.isolation})")
+    if not report.ok:
+        raise RunError(f"{len(report.tasks) - proven} tasks not proven, {len(report.invalid)} left out")
+
+
+def _print_report(report: TaskReport) -> None:
+    if report.ok:
+        typer.echo(f"ok    {report.task} ({len(report.checks)} checks)")
+        return
+    typer.echo(f"WRONG {report.task}")
+    for check in report.checks:
+        if not check.ok:
+            scored = "no grade" if check.reward is None else f"scored {check.reward:g}"
+            typer.echo(f"      {check.name}: {scored}, expected {check.expected:g}; {check.problem or 'it ran'}")
+
+
+def generate(
+    repository: Annotated[
+        str, typer.Argument(metavar="REPO", help="A repository's folder, or NAME==VERSION with --sha256.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder that receives the task directories.")],
+    count: Annotated[int, typer.Option("-n", min=1, help="At most so many tasks.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", help="Draws which bugs are tried.")] = 0,
+    split: SplitName = "all",
+    split_seed: Annotated[int, typer.Option("--split-seed", help="Draws which function names are in a split.")] = 0,
+    per_kind_fraction: Annotated[
+        float, typer.Option("--per-kind-fraction", min=0.01, max=1, help="Largest share of one kind of bug.")
+    ] = 0.25,
+    sha256: Annotated[str | None, typer.Option("--sha256", help="Digest of the source distribution.")] = None,
+    requirements: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="NAME==VERSION", help="Another package that the tests need; may be repeated."),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="Name under which the tasks are scored.")] = "real",
+    sandbox: Sandbox = "bubblewrap",
+    cache: Cache = None,
+) -> None:
+    """Inject verified bugs into a real repository or source distribution and write one task for each."""
+    import asyncio
+    import tempfile
+
+    from runtime.errors import RunError, UserError
+    from runtime.tasks.generate.package_tasks import IMAGE, generate_package
+    from runtime.tasks.prepare import graders
+
+    environment = _environment(sandbox)
+    if split not in (*_SPLITS, "all"):
+        raise UserError(f"--split {split!r}: not a split; use {', '.join(_SPLITS)} or all")
+    package = _package(repository, sha256, _cache(cache))
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"-o {out}: not empty; give a new folder")
+
+    async def work() -> Injection:
+        with tempfile.TemporaryDirectory(prefix="liverl-generate-") as state:
+            async with graders(environment, state=Path(state)) as (provider, verifier):
+                return await generate_package(
+                    package,
+                    out=out,
+                    name=name,
+                    split=None if split == "all" else cast(Literal["train", "held_out", "demonstrations"], split),
+                    limit=count,
+                    per_kind_fraction=per_kind_fraction,
+                    seed=seed,
+                    split_seed=split_seed,
+                    provider=provider,
+                    verifier=verifier,
+                    image=" ".join([IMAGE, *(requirements or [])]),
+                    cache=_cache(cache),
+                    workers=os.cpu_count() or 1,
+                    on_progress=lambda text: typer.echo(text, err=True),
+                )
+
+    injection = asyncio.run(work())
+    found = injection.survey
+    typer.echo(
+        f"{len(injection.bugs)} tasks in {out}\n"
+        f"tests: {found.tests}, of which {len(found.calls)} usable"
+        f" ({found.failing} not passing, {found.flaky} flaky, {found.slow} slow, {found.random} with drawn inputs)\n"
+        f"functions that they call: {injection.functions}; mutants: {injection.mutants}, tried {injection.tried},"
+        f" {injection.survived} unnoticed, {injection.timeouts} endless, {injection.unstable} not the same twice,"
+        f" {injection.unproven} not confirmed by the verifier"
+    )
+    if not injection.bugs:
+        raise RunError(f"{package.name}: no bug that its tests tell from the original")
+
+
+def _package(repository: str, sha256: str | None, cache: Path) -> Package:
+    from runtime.config import PackagePin
+    from runtime.errors import UserError
+    from runtime.tasks.generate.sources import fetch, open_repository
+
+    name, pinned, version = repository.partition("==")
+    if not pinned:
+        return open_repository(Path(repository))
+    if sha256 is None:
+        raise UserError(f"{repository}: --sha256 is missing; give the digest of its source distribution (.tar.gz)")
+    return fetch(PackagePin(name=name, version=version, sha256=sha256), cache=cache)
+
+
+def synth(
+    count: Annotated[int, typer.Option("-n", min=1, help="Number of tasks.")],
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same tasks.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder that receives the task directories.")],
+    split: Annotated[str, typer.Option("--split", help="train, held_out or demonstrations.")] = "train",
+) -> None:
+    """Write generated repositories, each broken once, whose repair can be read from code and test output."""
+    from runtime.errors import UserError
+    from runtime.tasks.synth import generate as synthesise
+
+    if split not in _SPLITS:
+        raise UserError(f"--split {split!r}: not a split; use {', '.join(_SPLITS)}")
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"-o {out}: not empty; give a new folder")
+    made = synthesise(count, seed=seed, split=cast(Literal["train", "held_out", "demonstrations"], split), out=out)
+    typer.echo(f"{len(made)} tasks in {out}")
+
+
+def index(
+    directories: Directories,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.parquet", help="The index.")],
+    pass_rate: Annotated[
+        str | None, typer.Option("--pass-rate", metavar="LO:HI", help="Only tasks whose known pass rate lies within.")
+    ] = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option("--trials", metavar="RUN", help="Run directory to read pass rates from; may be repeated."),
+    ] = None,
+) -> None:
+    """Write a parquet index of tasks, with pass rates from earlier runs, filtered by difficulty if asked."""
+    from runtime.errors import UserError
+    from runtime.tasks.directories import find_task_directories, load_tasks
+    from runtime.tasks.index import parse_band, pass_rates, write_index
+
+    band = parse_band(pass_rate) if pass_rate is not None else None
+    if band is not None and not runs:
+        raise UserError(
+            "--pass-rate: no pass rates known; add --trials RUN with a run directory that tried these tasks"
+        )
+    rates = pass_rates(runs or [])
+    left_out: list[str] = []
+    tasks = load_tasks(find_task_directories(directories), on_problem=left_out.append)
+    written = write_index(tasks, out, rates=rates, band=band)
+    for problem in left_out:
+        typer.echo(f"left out: {problem}")
+    outside = f", {len(tasks) - written} outside {pass_rate}" if band is not None else ""
+    typer.echo(f"{written} tasks in {out}{outside}" + (f", {len(left_out)} left out" if left_out else ""))

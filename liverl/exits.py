@@ -1,0 +1,94 @@
+"""The one place where exceptions become exit codes and words. Knows the vocabulary of failures, not who raises them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compiler.errors import SpecError
+from runtime.errors import MachineError, RunError, TrialError, UserError
+from runtime.launch import TRACEBACK_NOTE
+
+DONE, INTERNAL, USER, MACHINE, RUN, INTERRUPTED = 0, 1, 2, 3, 4, 130
+SHOW_TRACEBACK = "LIVERL_TRACEBACK"
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn whatever leaves the block into a message on stderr and ``SystemExit`` with the documented code."""
+    try:
+        yield
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        if os.environ.get(SHOW_TRACEBACK) == "1":
+            traceback.print_exc()
+        code, message = explain(error)
+        if message:
+            print(message, file=sys.stderr)
+        raise SystemExit(code) from None
+
+
+@contextmanager
+def resume_hint(command: str) -> Iterator[None]:
+    """Whatever stops the block, say how to go on; the exception passes."""
+    try:
+        yield
+    except BaseException as error:
+        word = "interrupted" if isinstance(error, KeyboardInterrupt) else "ended"
+        print(f"{word}; go on with: {command}", file=sys.stderr)
+        raise
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and text for people. Only an error that nobody foresaw gets a traceback, and that one goes to a
+    file."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, BaseExceptionGroup):
+        # Concurrent work fails in groups; the first member that we have words for speaks for all.
+        members = [explain(member) for member in error.exceptions]
+        return next((member for member in members if member[0] != INTERNAL), _internal(error))
+    if isinstance(error, UserError | SpecError):
+        return USER, "\n".join(map(str, error.problems))
+    if isinstance(error, MachineError):
+        return MACHINE, f"{error}\nfix: {error.fix}"
+    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        where = error.filename or "the disk"
+        return (
+            MACHINE,
+            f"{where}: {os.strerror(error.errno or 0)}\n"
+            "fix: free some space (`df -h` shows what is full) and run the command again",
+        )
+    if isinstance(error, RunError):
+        return RUN, f"the run failed: {error}"
+    if isinstance(error, TrialError):
+        return RUN, f"{error.termination.value}: {error}"
+    return _internal(error)
+
+
+def _internal(error: BaseException) -> tuple[int, str]:
+    words = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+    return INTERNAL, f"internal fault: {words}\na bug: please report, with {_write_traceback(error)}"
+
+
+def _write_traceback(error: BaseException) -> str:
+    """The traceback's file: the one that the run already wrote, else a new one in the temporary folder."""
+    for note in getattr(error, "__notes__", ()):
+        if note.startswith(TRACEBACK_NOTE):
+            return str(note.removeprefix(TRACEBACK_NOTE))
+    text = "".join(traceback.format_exception(error))
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="liverl-traceback-", suffix=".txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(f"{sys.argv}\n{text}")
+    except OSError:
+        return f"this:\n{text}"
+    return str(Path(name))

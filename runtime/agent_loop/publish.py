@@ -1,0 +1,105 @@
+"""Finished groups into verl's TransferQueue: keys, tags and fields exactly as the V1 trainer reads them.
+
+Upstream contract: ``verl/trainer/ppo/v1/agent_loop_tq.py`` and ``replay_buffer.py``, 0.9.1. Knows nothing of how a
+trial came about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+from runtime.agent_loop.types import TrialResult
+from runtime.proxy.types import Sample
+
+KEPT_ROW_FIELDS = ("uid", "data_source", "reward_model", "extra_info", "global_steps", "index")
+"""Dataset columns that the trainer reads again; the rest (prompt messages, dummies) would only be copied around."""
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """What one ``kv_batch_put`` takes: equal-length lists."""
+
+    keys: list[str]
+    fields: list[dict[str, Any]]
+    tags: list[dict[str, Any]]
+
+
+def trajectories(row: Mapping[str, Any], results: Sequence[TrialResult]) -> Trajectories:
+    """Keys, fields and tags for every sample of every result. ``results`` must all be graded and hold at least one
+    sample."""
+    batch = Trajectories([], [], [])
+    kept = {name: row[name] for name in KEPT_ROW_FIELDS if name in row}
+    for result in results:
+        assert result.reward is not None, "only graded trials are published"
+        session = result.key.index
+        for index, sample in enumerate(result.samples):
+            batch.keys.append(f"{row['uid']}_{session}_{index}")
+            batch.fields.append({**kept, **_fields(result, sample), "session_id": session})
+            batch.tags.append(_tag(sample, int(row["global_steps"])))
+    return batch
+
+
+def _fields(result: TrialResult, sample: Sample) -> dict[str, Any]:
+    prompts = torch.tensor(sample.prompt_ids, dtype=torch.int64)
+    responses = torch.tensor(sample.response_ids, dtype=torch.int64)
+    mask = torch.tensor(sample.response_mask, dtype=torch.int64)
+    rewards = torch.zeros(len(responses), dtype=torch.float32)
+    assert result.reward is not None
+    rewards[-1] = result.reward
+    length = len(prompts) + len(responses)
+    return {
+        "prompts": prompts,
+        "responses": responses,
+        "response_mask": mask,
+        "loss_mask": mask,
+        "rollout_log_probs": torch.tensor(sample.response_logprobs, dtype=torch.float32),
+        "rm_scores": rewards,
+        "input_ids": torch.cat([prompts, responses]),
+        "position_ids": torch.arange(length),
+        "multi_modal_inputs": {},
+        "num_turns": result.model_calls,
+        # "reward_extra_info" must exist (verl reads it unconditionally) and must hold no "acc": scores are reported as
+        # val-core/<set>/reward/..., and verl prefers "acc" wherever it finds one.
+        "extra_fields": {"trial_id": result.key.trial_id, "reward_extra_info": {}},
+    }
+
+
+def _tag(sample: Sample, global_steps: int) -> dict[str, Any]:
+    sampled = [v for v, m in zip(sample.weight_versions, sample.response_mask, strict=True) if m] or [global_steps]
+    return {
+        "status": "success",
+        "prompt_len": len(sample.prompt_ids),
+        "response_len": len(sample.response_ids),
+        "seq_len": len(sample.prompt_ids) + len(sample.response_ids),
+        "global_steps": global_steps,
+        "min_global_steps": min(sampled),
+        "max_global_steps": max(sampled),
+    }
+
+
+async def mark_running(uid: str, *, partition: str) -> None:
+    await tq.async_kv_put(key=uid, partition_id=partition, tag={"status": "running"})
+
+
+async def publish_group(row: Mapping[str, Any], results: Sequence[TrialResult], *, partition: str) -> None:
+    """Put the group's trajectories, then its one terminal status: ``finished``, or ``failure`` when there is nothing
+    to publish.
+
+    Called once per group, after every trial of it has settled: a later write would hit a group that the trainer has
+    cleared.
+    """
+    if results:
+        batch = trajectories(row, results)
+        await tq.async_kv_batch_put(
+            keys=batch.keys,
+            fields=list_of_dict_to_tensordict(batch.fields),
+            tags=batch.tags,
+            partition_id=partition,
+        )
+    await tq.async_kv_put(key=row["uid"], partition_id=partition, tag={"status": "finished" if results else "failure"})

@@ -1,0 +1,68 @@
+"""Trial folders: ``trials/<step>/<trial-id>/`` written whole, and read back for resuming an evaluation.
+
+A folder appears under its final name only when every file in it is complete (temporary folder, then rename). Files are
+not fsynced: a trial that a power cut loses is run again. Knows nothing of how a trial runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import orjson
+
+from runtime.agent_loop.types import TrialResult
+from runtime.proxy.types import Turn
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """What goes into a trial's folder beside ``trial.json``: turns, verifier's raw output, the agent's logs by file
+    name."""
+
+    turns: Sequence[Turn] = ()
+    verifier: bytes = b""
+    agent: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def trial_folder(trials: Path, *, step: int, trial_id: str) -> Path:
+    return trials / str(step) / trial_id
+
+
+def write_trial(trials: Path, result: TrialResult, files: TrialFiles) -> Path:
+    """Write one trial's folder below ``trials`` and return it. An existing folder of the same trial is replaced."""
+    final = trial_folder(trials, step=result.key.step, trial_id=result.key.trial_id)
+    partial = final.parent / f".{final.name}.{os.getpid()}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / "trial.json").write_bytes(orjson.dumps(result.record(), option=orjson.OPT_INDENT_2) + b"\n")
+    trajectory = {
+        "turns": list(files.turns),
+        "samples": list(result.samples),
+    }
+    (partial / "trajectory.json").write_bytes(orjson.dumps(trajectory, default=str))
+    if files.verifier:
+        (partial / "verifier").mkdir()
+        (partial / "verifier" / "output").write_bytes(files.verifier)
+    if files.agent:
+        (partial / "agent").mkdir()
+        for name, content in files.agent.items():
+            # The agent chose these names: the last component alone is used, so that none leaves the folder.
+            (partial / "agent" / (PurePosixPath(name).name or "log")).write_bytes(content)
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    return final
+
+
+def read_record(trials: Path, *, step: int, trial_id: str) -> dict[str, Any] | None:
+    """The ``trial.json`` of a finished trial, or None when there is none."""
+    try:
+        record = orjson.loads((trial_folder(trials, step=step, trial_id=trial_id) / "trial.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError):
+        return None
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,74 @@
+"""Everything a trial runs on, built from ``RuntimeConfig`` in one place: codec, proxy, sandbox provider, verifier,
+scaffold.
+
+Used by the manager inside verl and by the in-process loop alike; they differ only in the ``Engine`` they bring. Knows
+nothing of trials.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.config import ImportedScaffold, RuntimeConfig, ShellScaffold
+from runtime.environment import make_provider, make_verifier
+from runtime.environment.base import SandboxProvider, Verifier
+from runtime.errors import UserError
+from runtime.proxy.codec import load_codec
+from runtime.proxy.server import ProxyServer
+from runtime.rollouter.engine import Engine
+from runtime.scaffolds.base import Scaffold
+
+
+@dataclass(frozen=True)
+class Services:
+    """Running services, shared by all trials of one process. Whoever opened them closes them."""
+
+    proxy: ProxyServer
+    provider: SandboxProvider
+    verifier: Verifier
+    scaffold: Scaffold
+
+
+def make_scaffold(config: ShellScaffold | ImportedScaffold) -> Scaffold:
+    """The configured agent. Raises ``UserError`` when an import path does not lead to a class."""
+    if isinstance(config, ShellScaffold):
+        from runtime.scaffolds.shell import ShellScaffold as Shell
+
+        return Shell(config)
+    module_name, _, class_name = config.import_path.partition(":")
+    try:
+        scaffold: Scaffold = getattr(importlib.import_module(module_name), class_name)(**config.kwargs)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"scaffold.import_path: {config.import_path!r}: {error}; use 'package.module:Class' of an installed package"
+        ) from error
+    return scaffold
+
+
+@asynccontextmanager
+async def open_services(
+    config: RuntimeConfig, *, engine: Engine, model_folder: Path, state: Path, journal: Path | None = None
+) -> AsyncIterator[Services]:
+    """Start what trials need and take it all down again, whatever happens in between.
+
+    ``state`` is a folder below the run directory for sandboxes and test servers, ``journal`` the proxy's log of turns;
+    the engine stays the caller's.
+    """
+    codec = load_codec(model_folder, config.rollout.tool_parser)
+    scaffold = make_scaffold(config.scaffold)
+    async with AsyncExitStack() as stack:
+        state.mkdir(parents=True, exist_ok=True)
+        provider = make_provider(config.environment, state=state)
+        stack.push_async_callback(provider.close)
+        verifier = make_verifier(config.environment, provider, state=state)
+        stack.push_async_callback(verifier.close)
+        if journal is not None:
+            journal.parent.mkdir(parents=True, exist_ok=True)
+        proxy = ProxyServer(config.proxy, codec, engine, journal=journal)
+        stack.push_async_callback(proxy.close)
+        await proxy.start()
+        yield Services(proxy=proxy, provider=provider, verifier=verifier, scaffold=scaffold)

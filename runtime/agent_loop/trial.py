@@ -1,0 +1,246 @@
+"""One trial from task to graded trajectory: session, sandbox, agent, artifacts, verdict, record.
+
+Composes proxy, sandbox provider, scaffold and verifier through their protocols; knows nothing of groups, trainers or
+how any of the four works. Whatever happens, a cancelled or failed trial leaves neither a sandbox nor a session behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from runtime.agent_loop.records import TrialFiles, write_trial
+from runtime.agent_loop.services import Services
+from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
+from runtime.config import RuntimeConfig
+from runtime.environment.base import Sandbox, SandboxRequest, Verdict
+from runtime.errors import POLICIES, Termination, TrialError
+from runtime.proxy.types import SessionLimits, Trajectory
+from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
+from runtime.tasks.task import Task
+
+
+def trial_seed(seed: int, key: TrialKey) -> int:
+    """A 31-bit sampling seed: the same trial of the same run samples the same, every retry and sibling differently."""
+    text = f"{seed}/{key.step}/{key.task_set}/{key.task}/{key.index}/{key.attempt}/{key.validation}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+@dataclass
+class _Progress:
+    """What is known of a running attempt; survives the exception that ends it."""
+
+    started: float
+    timings: Timings
+    outcome: AgentOutcome | None = None
+    trajectory: Trajectory | None = None
+    verdict: Verdict | None = None
+
+    def clock(self, **parts: float) -> None:
+        self.timings = replace(self.timings, **parts)
+
+
+class TrialRunner:
+    """Runs trials on one set of services. Safe for many concurrent calls on one event loop.
+
+    ``trials`` is the folder that trial folders are written below; ``keep`` says which steps are kept whole
+    (``Dump.trials_every``).
+    """
+
+    def __init__(self, services: Services, config: RuntimeConfig, *, trials: Path) -> None:
+        self._services = services
+        self._config = config
+        self._trials = trials
+
+    async def run(self, task: Task, *, key: TrialKey, temperature: float, queued: float = 0.0) -> TrialResult:
+        """One trial, restarted with a fresh session and sandbox as long as its failure's policy says so.
+
+        Returns the last attempt's result and never raises for a trial's own failures; cancellation passes through
+        after cleaning up. ``queued``: seconds that the trial waited for its turn, for the record.
+        """
+        attempts = max(1, self._config.rollout.attempts)
+        for attempt in range(key.attempt, key.attempt + attempts):
+            result = await self._attempt(task, replace(key, attempt=attempt), temperature=temperature, queued=queued)
+            if result.reward is not None or not POLICIES[result.termination].retry:
+                break
+        return result
+
+    async def _attempt(self, task: Task, key: TrialKey, *, temperature: float, queued: float) -> TrialResult:
+        sampling = Sampling(temperature=temperature, seed=trial_seed(self._config.seed, key))
+        progress = _Progress(started=time.monotonic(), timings=Timings(queue=queued))
+        error: TrialError | None = None
+        try:
+            termination = await self._play(task, key, sampling, progress)
+        except TrialError as failure:
+            error = failure
+        except (
+            Exception
+        ) as bug:  # a bug of ours must cost one trial, not the run; it is counted and shown as internal_error
+            error = TrialError(Termination.INTERNAL, f"{type(bug).__name__}: {bug}")
+            error.__cause__ = bug
+        if error is not None:
+            termination = error.termination
+        progress.clock(total=time.monotonic() - progress.started)
+        result = self._result(key, sampling, progress, termination, error)
+        await self._record(result, progress)
+        return result
+
+    async def _play(self, task: Task, key: TrialKey, sampling: Sampling, progress: _Progress) -> Termination:
+        """Agent, then verifier. Raises the failure that forbids a grade."""
+        artifacts, termination = await self._agent(task, key, sampling, progress)
+        began = time.monotonic()
+        async with asyncio.timeout(self._verifier_limit(task)) as limit:
+            try:
+                progress.verdict = await self._services.verifier.grade(task, artifacts)
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                raise TrialError(Termination.VERIFIER_TIMEOUT, "the verifier gave no answer in time") from error
+            finally:
+                progress.clock(verifier=time.monotonic() - began)
+        return termination
+
+    async def _agent(
+        self, task: Task, key: TrialKey, sampling: Sampling, progress: _Progress
+    ) -> tuple[dict[str, bytes], Termination]:
+        """The agent's part: what it left in its box, and how it ended. Session and sandbox are gone afterwards."""
+        services, rollout = self._services, self._config.rollout
+        limits = SessionLimits(
+            temperature=sampling.temperature,
+            top_p=rollout.top_p,
+            top_k=rollout.top_k,
+            prompt_length=rollout.prompt_length,
+            response_length=rollout.response_length,
+            max_tokens_per_turn=rollout.max_tokens_per_turn,
+            seed=sampling.seed,
+        )
+        session = services.proxy.open_session(key.trial_id, limits)
+        sandbox: Sandbox | None = None
+        try:
+            began = time.monotonic()
+            sandbox = await services.provider.start(self._request(task, key))
+            progress.clock(setup=time.monotonic() - began)
+            if sandbox.proxy_url is None:
+                raise TrialError(Termination.ENV_SETUP_FAILED, "the sandbox forwards no port to the model proxy")
+            endpoint = ModelEndpoint(base_url=sandbox.proxy_url + session.base_path, secret=session.secret)
+            termination = await self._scaffold(task, key, sandbox, endpoint, progress)
+            began = time.monotonic()
+            artifacts = await self._artifacts(task, sandbox)
+            progress.clock(download=time.monotonic() - began)
+        finally:
+            began = time.monotonic()
+            # Shielded: a cancelled trial must still remove its box and its session.
+            await asyncio.shield(self._leave(key, sandbox, progress))
+            progress.clock(teardown=time.monotonic() - began)
+        return artifacts, termination
+
+    async def _scaffold(
+        self, task: Task, key: TrialKey, sandbox: Sandbox, endpoint: ModelEndpoint, progress: _Progress
+    ) -> Termination:
+        """Run the agent, then close its session. An end that may be graded is a termination, every other one is
+        raised."""
+        limit = min(self._config.environment.agent_timeout_sec, task.config.agent.timeout_sec)
+        began = time.monotonic()
+        failure: TrialError | None = None
+        try:
+            progress.outcome = await self._services.scaffold.run(task, sandbox, endpoint, timeout_sec=limit)
+            termination = progress.outcome.termination
+        except TrialError as error:
+            failure, termination = error, error.termination
+        except TimeoutError:
+            termination = Termination.TIMEOUT
+        finally:
+            progress.clock(agent=time.monotonic() - began)
+        trajectory = progress.trajectory = await self._services.proxy.close_session(key.trial_id)
+        progress.clock(model=trajectory.model_sec)
+        if trajectory.failure is not None:
+            # Whatever the agent made of it: its last words came from an engine that had failed.
+            raise TrialError(Termination.MODEL_UNAVAILABLE, trajectory.failure) from failure
+        if trajectory.overlong and termination is not Termination.TIMEOUT:
+            return Termination.OVERLONG
+        if failure is not None and not failure.policy.grade:
+            raise failure
+        return termination
+
+    async def _leave(self, key: TrialKey, sandbox: Sandbox | None, progress: _Progress) -> None:
+        try:
+            if sandbox is not None:
+                await sandbox.stop()
+        finally:
+            if progress.trajectory is None:
+                progress.trajectory = await self._services.proxy.close_session(key.trial_id)
+
+    async def _artifacts(self, task: Task, sandbox: Sandbox) -> dict[str, bytes]:
+        """The declared artifacts, or the whole work directory; never the files that belong to the tests."""
+        workdir = PurePosixPath(task.config.environment.workdir)
+        wanted = [str(workdir / name) for name in task.liverl.artifacts] or [str(workdir)]
+        withheld = {str(workdir / name) for name in task.liverl.test_files}
+        found = await sandbox.download(wanted)
+        return {path: content for path, content in found.items() if path not in withheld}
+
+    def _request(self, task: Task, key: TrialKey) -> SandboxRequest:
+        environment = self._config.environment
+        return SandboxRequest(
+            name=key.trial_id,
+            lower=task.repository,
+            workdir=task.config.environment.workdir,
+            mounts=self._services.scaffold.mounts,
+            image=task.liverl.image,
+            forward=(self._services.proxy.host, self._services.proxy.port),
+            memory_mib=min(environment.memory_mib, task.config.environment.memory_mb),
+            pids=environment.pids,
+        )
+
+    def _verifier_limit(self, task: Task) -> float:
+        """A backstop above the verifier's own limit, which is the one that names the cause."""
+        return min(self._config.environment.verifier_timeout_sec, task.config.verifier.timeout_sec) * 2 + 10
+
+    def _result(
+        self,
+        key: TrialKey,
+        sampling: Sampling,
+        progress: _Progress,
+        termination: Termination,
+        error: TrialError | None,
+    ) -> TrialResult:
+        trajectory, verdict, outcome = progress.trajectory, progress.verdict, progress.outcome
+        graded = verdict is not None and error is None
+        return TrialResult(
+            key=key,
+            termination=termination,
+            reward=verdict.reward if graded and verdict is not None else None,
+            isolation=self._services.provider.capabilities.isolation,
+            timings=progress.timings,
+            sampling=sampling,
+            defences=verdict.defences if verdict is not None else (),
+            outcomes=verdict.outcomes if verdict is not None else {},
+            samples=trajectory.samples if trajectory is not None else (),
+            metrics=outcome.metrics if outcome is not None else {},
+            model_calls=trajectory.num_turns if trajectory is not None else 0,
+            prompt_tokens=trajectory.prompt_tokens if trajectory is not None else 0,
+            aborted=trajectory.aborted if trajectory is not None else 0,
+            mismatches=trajectory.mismatches if trajectory is not None else 0,
+            tool_gaps=_tool_gaps(trajectory),
+            error=None if error is None else str(error),
+            started=time.time() - (time.monotonic() - progress.started),
+        )
+
+    async def _record(self, result: TrialResult, progress: _Progress) -> None:
+        every = self._config.dump.trials_every
+        failed = result.reward is None
+        if not failed and (every == 0 or result.key.step % every != 0):
+            return
+        files = TrialFiles(
+            turns=progress.trajectory.turns if progress.trajectory is not None else (),
+            verifier=progress.verdict.raw if progress.verdict is not None else b"",
+            agent=progress.outcome.logs if progress.outcome is not None else {},
+        )
+        await asyncio.to_thread(write_trial, self._trials, result, files)
+
+
+def _tool_gaps(trajectory: Trajectory | None) -> tuple[float, ...]:
+    turns = trajectory.turns if trajectory is not None else ()
+    return tuple(turn.gap_sec for turn in turns if turn.gap_sec is not None)

@@ -1,0 +1,133 @@
+"""Plain data of the agent loop: what identifies a trial, what came out of it, and how long each part took.
+
+Knows nothing of sandboxes, proxies or trainers beyond their data types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from runtime.errors import POLICIES, Termination
+from runtime.proxy.types import Sample
+
+
+@dataclass(frozen=True)
+class TrialKey:
+    """Which trial this is. ``group`` holds trials of one prompt, ``index`` counts them, ``attempt`` counts restarts.
+
+    ``step`` is the trainer's global step (0 = before the first update); validation trials carry the step they score.
+    """
+
+    task: str
+    task_set: str
+    step: int
+    group: str
+    index: int
+    attempt: int = 0
+    validation: bool = False
+
+    @property
+    def trial_id(self) -> str:
+        """Unique within a run, safe as a file name and in a URL; later attempts have their own."""
+        retry = f".r{self.attempt}" if self.attempt else ""
+        return f"{self.task}.{self.group}.{self.index}{retry}"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How one trial samples. Temperature 0 is greedy; ``seed`` makes the trial repeatable."""
+
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds by part; a part that was not reached is 0. ``model`` and ``tools`` are inside ``agent``."""
+
+    queue: float = 0.0
+    setup: float = 0.0
+    agent: float = 0.0
+    model: float = 0.0
+    download: float = 0.0
+    verifier: float = 0.0
+    teardown: float = 0.0
+    total: float = 0.0
+
+    @property
+    def tools(self) -> float:
+        """Time of the agent that was not spent waiting for the model."""
+        return max(0.0, self.agent - self.model)
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One finished trial, good or bad. ``reward`` is None exactly when nothing graded it: never a silent 0."""
+
+    key: TrialKey
+    termination: Termination
+    reward: float | None
+    isolation: str
+    timings: Timings
+    sampling: Sampling
+    defences: tuple[str, ...] = ()
+    outcomes: Mapping[str, str] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    model_calls: int = 0
+    prompt_tokens: int = 0
+    aborted: int = 0
+    mismatches: int = 0
+    tool_gaps: tuple[float, ...] = ()
+    error: str | None = None
+    started: float = 0.0
+    """When this attempt began, in seconds since the epoch."""
+
+    @property
+    def trainable(self) -> bool:
+        """Graded, of a kind that stays in the loss, and with at least one token that the policy wrote."""
+        return (
+            self.reward is not None
+            and POLICIES[self.termination].train
+            and any(any(sample.response_mask) for sample in self.samples)
+        )
+
+    @property
+    def weight_versions(self) -> tuple[int, int] | None:
+        """Oldest and newest policy version of any token that the policy wrote; None without such a token."""
+        versions = [
+            version
+            for sample in self.samples
+            for version, mask in zip(sample.weight_versions, sample.response_mask, strict=True)
+            if mask
+        ]
+        return (min(versions), max(versions)) if versions else None
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(sum(sample.response_mask) for sample in self.samples)
+
+    def record(self) -> dict[str, Any]:
+        """The content of ``trial.json``: everything but the token lists."""
+        versions = self.weight_versions
+        return {
+            "trial_id": self.key.trial_id,
+            **asdict(self.key),
+            "reward": self.reward,
+            "termination": self.termination.value,
+            "trainable": self.trainable,
+            "isolation": self.isolation,
+            "defences": list(self.defences),
+            "sampling": asdict(self.sampling),
+            "started": self.started,
+            "timings": {**asdict(self.timings), "tools": self.timings.tools},
+            "weight_versions": None if versions is None else {"min": versions[0], "max": versions[1]},
+            "samples": len(self.samples),
+            "model_calls": self.model_calls,
+            "completion_tokens": self.completion_tokens,
+            "outcomes": dict(self.outcomes),
+            "metrics": dict(self.metrics),
+            "error": self.error,
+        }

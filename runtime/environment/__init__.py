@@ -1,0 +1,52 @@
+"""Sandboxes for agents and verdicts: makes the provider and the verifier that a run's settings ask for.
+
+Callers elsewhere need only these two functions and the protocols of ``base.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.errors import MachineError
+
+if TYPE_CHECKING:
+    from runtime.config import Environment
+    from runtime.environment.base import SandboxProvider, Verifier
+
+log = logging.getLogger(__name__)
+
+
+def make_provider(config: Environment, *, state: Path) -> SandboxProvider:
+    """The provider of ``config.type``, or plain processes with a loud warning where the machine cannot isolate.
+
+    state: folder for what sandboxes leave on the host; what dead owners left there is removed now. Raises
+    ``MachineError`` when isolation is required and not to be had, or the folder cannot be made.
+    """
+    from runtime.environment import bwrap
+    from runtime.environment.bubblewrap import BubblewrapProvider
+    from runtime.environment.process import ProcessProvider
+
+    why = "environment.type is 'process'" if config.type == "process" else bwrap.why_impossible()
+    if why is not None and config.require_isolation:
+        raise MachineError(f"sandboxes are not isolated: {why}", fix=bwrap.INSTALL)
+    try:
+        if why is None:
+            return BubblewrapProvider(state=state)
+        log.warning(
+            "NO ISOLATION: agents and tests run as plain processes with your rights and your network (%s); cure: %s",
+            why,
+            bwrap.INSTALL,
+        )
+        return ProcessProvider(state=state)
+    except OSError as error:
+        fix = f"free space below {state}, or make it writable"
+        raise MachineError(f"{state}: {error.strerror}", fix=fix) from error
+
+
+def make_verifier(config: Environment, provider: SandboxProvider, *, state: Path) -> Verifier:
+    """A verifier that grades in fresh sandboxes of ``provider`` (which it does not close)."""
+    from runtime.environment.verifier import SandboxVerifier
+
+    return SandboxVerifier(config, provider)

@@ -1,0 +1,93 @@
+"""Chooses what of an agent's work the verifier takes over: declared regular files, never tests or test configuration.
+
+It knows files and paths only; links and special files were left out when the sandbox was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.tasks.task import Task
+
+MAX_FILES = 5_000
+MAX_FILE_BYTES = 8 << 20
+MAX_TOTAL_BYTES = 64 << 20
+
+PROTECTED_NAMES = frozenset(
+    [
+        "conftest.py",
+        "pytest.ini",
+        ".pytest.ini",
+        "tox.ini",
+        "setup.cfg",
+        "pyproject.toml",
+        "sitecustomize.py",
+        "usercustomize.py",
+    ]
+)
+"""They steer the test run itself; where the verdict comes from test ids, the repository's own are used."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """``files`` by absolute path inside the verifier's sandbox: the agent's, then the task's tests over them."""
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    problem: str | None = None
+    """Why nothing can be taken over; the trial is then unsolved."""
+
+
+def select(task: Task, artifacts: Mapping[str, bytes]) -> Selection:
+    """What must be written over the pristine repository before the tests run; files that equal it are left out."""
+    workdir = PurePosixPath(task.config.environment.workdir)
+    chosen: dict[str, bytes] = {}
+    total = 0
+    for name, content in artifacts.items():
+        path = PurePosixPath(name)
+        if not path.is_relative_to(workdir) or ".." in path.parts:
+            continue
+        relative = path.relative_to(workdir)
+        if not _taken(task, relative) or _same(task.repository / relative, content):
+            continue
+        total += len(content)
+        if len(content) > MAX_FILE_BYTES or total > MAX_TOTAL_BYTES or len(chosen) >= MAX_FILES:
+            return Selection(problem=f"artifacts over the limit at {relative}")
+        chosen[str(path)] = content
+    for relative, content in _test_files(task):
+        name = str(workdir / relative)
+        chosen.pop(name, None)
+        if not _same(task.repository / relative, content):
+            chosen[name] = content
+    return Selection(files=chosen)
+
+
+def _taken(task: Task, path: PurePosixPath) -> bool:
+    if path == PurePosixPath("."):
+        return False
+    table = task.liverl
+    if table.artifacts and not any(path.is_relative_to(declared) for declared in table.artifacts):
+        return False
+    if any(path.is_relative_to(test) or PurePosixPath(test).is_relative_to(path) for test in table.test_files):
+        return False
+    if task.expected_ids and (path.name in PROTECTED_NAMES or path.suffix == ".pth"):
+        return False
+    return ".git" not in path.parts and "__pycache__" not in path.parts
+
+
+def _test_files(task: Task) -> Iterator[tuple[PurePosixPath, bytes]]:
+    root = task.tests / "files"
+    if root.is_dir():
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                yield PurePosixPath(path.relative_to(root).as_posix()), path.read_bytes()
+
+
+def _same(pristine: Path, content: bytes) -> bool:
+    try:
+        return pristine.stat().st_size == len(content) and pristine.read_bytes() == content
+    except OSError:
+        return False

@@ -1,0 +1,131 @@
+"""Moves files in and out of a box from inside it, without ever following a link.
+
+Untrusted code may have planted links anywhere by the time these run, so every path is walked one component at a time
+from the root with ``O_NOFOLLOW``. It knows nothing of where the bytes come from or go to.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MAX_FILES = 20_000
+MAX_DEPTH = 64
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Refused(Exception):
+    """A path that cannot be used: relative, a link on the way, or over a limit."""
+
+
+def write(path: str, content: bytes, mode: int) -> None:
+    """Make a regular file of ``content``, and the folders above it. A link or file in its place is replaced."""
+    *folders, name = _parts(path)
+    folder = os.open("/", _FOLDER)
+    try:
+        for part in folders:
+            try:
+                inner = os.open(part, _FOLDER, dir_fd=folder)
+            except FileNotFoundError:
+                os.mkdir(part, 0o755, dir_fd=folder)
+                inner = os.open(part, _FOLDER, dir_fd=folder)
+            except OSError as error:
+                raise Refused(f"{path}: {part}: {error.strerror}") from error
+            os.close(folder)
+            folder = inner
+        try:
+            os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise Refused(f"{path}: {error.strerror}") from error
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(name, flags, mode, dir_fd=folder), "wb") as stream:
+            stream.write(content)
+            os.fchmod(stream.fileno(), mode)
+    finally:
+        os.close(folder)
+
+
+def remove(path: str) -> None:
+    """Remove the regular file or link at ``path``, if there is one."""
+    *folders, name = _parts(path)
+    try:
+        folder = _walk(folders)
+    except FileNotFoundError:
+        return
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(folder)
+
+
+def read(paths: Iterable[str], max_bytes: int) -> dict[str, bytes]:
+    """Regular files at or below ``paths``; links, devices, sockets and pipes are left out. Missing paths give nothing.
+
+    Raises ``Refused`` when they hold more than ``max_bytes`` or ``MAX_FILES``.
+    """
+    found: dict[str, bytes] = {}
+    left = max_bytes
+    for path in paths:
+        for name, content in _read_tree(path, left):
+            left -= len(content)
+            if left < 0 or len(found) >= MAX_FILES:
+                raise Refused(f"{path}: more than {max_bytes} bytes or {MAX_FILES} files")
+            found[name] = content
+    return found
+
+
+def _read_tree(path: str, limit: int) -> Iterator[tuple[str, bytes]]:
+    *folders, name = _parts(path)
+    try:
+        folder = _walk(folders)
+    except OSError:
+        return
+    try:
+        yield from _read_at(folder, name, "/" + "/".join([*folders, name]), limit, len(folders))
+    finally:
+        os.close(folder)
+
+
+def _read_at(folder: int, name: str, path: str, limit: int, depth: int) -> Iterator[tuple[str, bytes]]:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return
+    try:
+        kind = os.fstat(fd).st_mode
+        if stat.S_ISREG(kind):
+            with open(fd, "rb", closefd=False) as stream:
+                yield path, stream.read(limit + 1)
+        elif stat.S_ISDIR(kind):
+            if depth > MAX_DEPTH:
+                raise Refused(f"{path}: folders nested deeper than {MAX_DEPTH}")
+            for inner in sorted(os.listdir(fd)):
+                yield from _read_at(fd, inner, f"{path}/{inner}", limit, depth + 1)
+    finally:
+        os.close(fd)
+
+
+def _walk(folders: list[str]) -> int:
+    folder = os.open("/", _FOLDER)
+    for part in folders:
+        try:
+            inner = os.open(part, _FOLDER, dir_fd=folder)
+        finally:
+            os.close(folder)
+        folder = inner
+    return folder
+
+
+def _parts(path: str) -> list[str]:
+    parts = [part for part in path.split("/") if part and part != "."]
+    if not path.startswith("/") or ".." in parts or not parts:
+        raise Refused(f"{path!r}: not an absolute path without '..'")
+    return parts

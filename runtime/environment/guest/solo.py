@@ -1,0 +1,59 @@
+"""The supervisor of a box without a zygote: process 1 of its own bubblewrap, or an ordinary process.
+
+Its arguments say what to prepare, as JSON, and which descriptor the control socket has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+
+from . import isolate, kernel, wire
+from .supervisor import Supervisor
+from .zygote import listen
+
+
+def main() -> None:
+    box = json.loads(sys.argv[1])
+    sys.path[1:1] = box["python_path"]
+    connection = socket.socket(fileno=int(sys.argv[2]))
+    if box["lower"]:
+        isolate.copy_tree(box["lower"], box["workdir"])
+    descriptors = [os.pidfd_open(os.getpid())]
+    if box["listen"]:
+        descriptors.append(listen(box["listen"]))
+    for name, value in box["limits"].items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+    if box["isolated"]:
+        kernel.drop_capabilities()
+        kernel.set_dumpable(False)
+    else:
+        kernel.become_subreaper()
+    socket.send_fds(connection, [wire.encode({"ready": True, "workdir": "copy"})], descriptors)
+    for fd in descriptors:
+        os.close(fd)
+    os.chdir(box["workdir"])
+    Supervisor(connection).serve()
+    if not box["isolated"]:
+        kill_descendants()
+    os._exit(0)
+
+
+def kill_descendants() -> None:
+    """Daemons included: a subreaper inherits every orphan, so all descendants are reached sooner or later."""
+    while children := _children():
+        for pid in children:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+
+
+def _children() -> list[int]:
+    with open(f"/proc/self/task/{os.getpid()}/children") as stream:
+        return [int(word) for word in stream.read().split()]

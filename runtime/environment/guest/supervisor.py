@@ -1,0 +1,123 @@
+"""Process 1 of a box: takes orders from the host over one socket, runs commands, moves files.
+
+It never runs untrusted code itself. When the host closes the socket, or dies, the supervisor ends, and with it
+everything in its pid namespace. Requests are messages (see ``wire.py``) with an ``op`` and an ``id``; each gets one
+answer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import signal
+import socket
+import time
+
+from . import files, wire
+from .commands import Command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+
+class Supervisor:
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = wire.Buffer()
+        self._poll = select.poll()
+        self._commands: dict[int, Command] = {}  # by process, while it runs
+        self._pipes: dict[int, Command] = {}  # by descriptor, as long as anybody holds the other end
+        self._wakeup, wakeup = os.pipe()
+        for fd in (self._wakeup, wakeup):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self._poll.register(connection.fileno(), select.POLLIN)
+        self._poll.register(self._wakeup, select.POLLIN)
+
+    def serve(self) -> None:
+        """Until the host hangs up."""
+        while True:
+            for fd, _ in self._poll.poll(self._patience()):
+                if fd == self._connection.fileno():
+                    data = self._connection.recv(1 << 18)
+                    if not data:
+                        return
+                    for request, blobs in self._buffer.feed(data):
+                        self._handle(request, blobs)
+                elif fd == self._wakeup:
+                    os.read(fd, 4096)
+                elif fd in self._pipes and not self._pipes[fd].pump(fd):
+                    self._poll.unregister(fd)
+                    del self._pipes[fd]
+                    os.close(fd)
+            now = time.monotonic()
+            for command in self._commands.values():
+                if now >= command.deadline and not command.timed_out:
+                    command.kill()
+            self._reap()
+
+    def _patience(self) -> float | None:
+        """Milliseconds until the next deadline."""
+        deadlines = [command.deadline for command in self._commands.values() if not command.timed_out]
+        return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1 if deadlines else None
+
+    def _reap(self) -> None:
+        """Commands that ended, and orphans: processes whose parents died became ours."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            command = self._commands.pop(pid, None)
+            if command is not None:
+                output = command.ended(status, set(self._pipes))
+                answer = {"exit_code": command.exit_code, "timed_out": command.timed_out}
+                self._answer(command.id, answer, output)
+
+    def _handle(self, request: dict[str, Any], blobs: Sequence[bytes]) -> None:
+        try:
+            answer = self._dispatch(request, blobs)
+        except (OSError, files.Refused) as error:
+            self._answer(request["id"], {"error": str(error)}, ())
+            return
+        if answer is not None:
+            self._answer(request["id"], *answer)
+
+    def _dispatch(
+        self, request: dict[str, Any], blobs: Sequence[bytes]
+    ) -> tuple[dict[str, Any], Sequence[bytes]] | None:
+        """The answer, or None if it comes later."""
+        operation = request["op"]
+        if operation == "exec":
+            command = Command(request, blobs[0])
+            self._commands[command.pid] = command
+            for fd in command.streams:
+                self._pipes[fd] = command
+                self._poll.register(fd, select.POLLIN)
+            return None
+        if operation == "upload":
+            for path, content in zip(request["paths"], blobs, strict=True):
+                files.write(path, content, request["mode"])
+            return {}, ()
+        if operation == "download":
+            found = files.read(request["paths"], request["max_bytes"])
+            return {"paths": list(found)}, list(found.values())
+        if operation == "tests":
+            return {"report": _run_tests(request["runner"], request["arguments"])}, ()
+        raise OSError(f"unknown operation {operation!r}")
+
+    def _answer(self, request_id: int, header: dict[str, Any], blobs: Sequence[bytes]) -> None:
+        wire.send(self._connection, {"id": request_id, **header}, blobs)
+
+
+def _run_tests(runner: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A test run in a forked child (see ``testkit``); the supervisor answers nothing else meanwhile."""
+    module = importlib.import_module("testkit.pytest_runner" if runner == "pytest" else "testkit.mini")
+    report: dict[str, Any] = module.run(**arguments)
+    return report

@@ -1,0 +1,96 @@
+"""The folder in which sandboxes of one process leave traces on the host, and the removal of what dead owners left.
+
+Every owner holds a lock on its own folder for as long as it lives, so a lock that can be taken marks a dead owner. It
+does not know what kinds of sandboxes there are: processes are recognised by an environment variable, cgroups by a list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import time
+from pathlib import Path
+
+OWNER_VARIABLE = "LIVERL_SANDBOX_OWNER"
+
+
+class OwnerState:
+    """``root/owner-<pid>-<random>/``; made with its lock held, removed by ``close``."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self.removed = reap(root)
+        self.owner = f"owner-{os.getpid()}-{secrets.token_hex(4)}"
+        self.path = root / self.owner
+        temporary = root / f".new-{self.owner}"
+        temporary.mkdir()
+        self._lock = os.open(temporary / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        temporary.rename(self.path)  # never visible without its lock
+
+    def record_cgroup(self, path: Path) -> None:
+        with (self.path / "cgroups").open("a") as stream:
+            stream.write(f"{path}\n")
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._lock >= 0:
+            _remove(self.path)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def reap(root: Path) -> list[str]:
+    """Remove what dead owners below ``root`` left: processes, cgroups, folders. Returns their names."""
+    removed = []
+    for folder in sorted(root.glob("owner-*")):
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            else:
+                kill_owned(folder.name)
+                _remove(folder)
+                removed.append(folder.name)
+            finally:
+                os.close(lock)
+    return removed
+
+
+def kill_owned(owner: str) -> list[int]:
+    """Kill every process of this user that was started for ``owner``."""
+    marker = f"{OWNER_VARIABLE}={owner}".encode()
+    killed = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if marker in (entry / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    killed.append(int(entry.name))
+    return killed
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for line in reversed((folder / "cgroups").read_text().splitlines()):
+            remove_cgroup(Path(line))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_cgroup(path: Path) -> None:
+    """A cgroup can be removed a moment after its last process was killed."""
+    for _ in range(50):
+        try:
+            path.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return

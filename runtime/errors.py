@@ -1,0 +1,126 @@
+"""The failure vocabulary of a run: every way a trial can end badly, and what follows from it.
+
+A bad rollout is data, not a crash. A failure is typed once, at the boundary that it crossed, and everything later
+(retry, grading, masking, counting) is read from the one table below. This module does not know who raises a failure or
+who counts it.
+
+Boundaries: ``sandbox`` (the box itself), ``agent`` (the scaffold's process), ``model`` (proxy and engine),
+``verifier``, ``task`` (its files), ``internal`` (a bug of ours). Only failures with ``grade=True`` may carry a reward;
+the others never become a silent 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Boundary(StrEnum):
+    SANDBOX = "sandbox"
+    AGENT = "agent"
+    MODEL = "model"
+    VERIFIER = "verifier"
+    TASK = "task"
+    INTERNAL = "internal"
+
+
+class Termination(StrEnum):
+    """Why a trial ended. The first four are valid ends that the verifier grades and that stay in the loss."""
+
+    COMPLETED = "agent_completed"
+    MAX_TURNS = "max_turns_reached"
+    OVERLONG = "overlong"
+    NO_TOOL = "no_tool_calls"
+    TIMEOUT = "timeout"
+    AGENT_CRASHED = "agent_crashed"
+    ENV_SETUP_FAILED = "env_setup_failed"
+    SANDBOX_LOST = "sandbox_lost"
+    OUT_OF_MEMORY = "sandbox_out_of_memory"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    VERIFIER_TIMEOUT = "verifier_timeout"
+    VERIFIER_CRASHED = "verifier_crashed"
+    TASK_INVALID = "task_invalid"
+    INTERNAL = "internal_error"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the system does after a failure: which boundary it crossed, run the trial again?, may it be graded?, keep it
+    in the loss?"""
+
+    boundary: Boundary | None
+    retry: bool
+    grade: bool
+    train: bool
+
+
+POLICIES: dict[Termination, Policy] = {
+    Termination.COMPLETED: Policy(None, retry=False, grade=True, train=True),
+    Termination.MAX_TURNS: Policy(None, retry=False, grade=True, train=True),
+    Termination.OVERLONG: Policy(None, retry=False, grade=True, train=True),
+    Termination.NO_TOOL: Policy(None, retry=False, grade=True, train=True),
+    Termination.TIMEOUT: Policy(Boundary.AGENT, retry=False, grade=True, train=False),
+    Termination.AGENT_CRASHED: Policy(Boundary.AGENT, retry=True, grade=False, train=False),
+    Termination.ENV_SETUP_FAILED: Policy(Boundary.SANDBOX, retry=True, grade=False, train=False),
+    Termination.SANDBOX_LOST: Policy(Boundary.SANDBOX, retry=True, grade=False, train=False),
+    Termination.OUT_OF_MEMORY: Policy(Boundary.SANDBOX, retry=True, grade=False, train=False),
+    Termination.MODEL_UNAVAILABLE: Policy(Boundary.MODEL, retry=True, grade=False, train=False),
+    Termination.VERIFIER_TIMEOUT: Policy(Boundary.VERIFIER, retry=True, grade=False, train=False),
+    Termination.VERIFIER_CRASHED: Policy(Boundary.VERIFIER, retry=True, grade=False, train=False),
+    Termination.TASK_INVALID: Policy(Boundary.TASK, retry=False, grade=False, train=False),
+    Termination.INTERNAL: Policy(Boundary.INTERNAL, retry=False, grade=False, train=False),
+}
+
+
+class TrialError(Exception):
+    """A typed failure of one trial. ``termination`` selects the row of ``POLICIES``; the message is for people."""
+
+    def __init__(self, termination: Termination, message: str) -> None:
+        super().__init__(message)
+        self.termination = termination
+
+    def __reduce__(self) -> tuple[type[TrialError], tuple[Termination, str]]:
+        # By default an exception is rebuilt from its message alone; this one must survive the way out of a Ray actor.
+        return (TrialError, (self.termination, str(self)))
+
+    @property
+    def policy(self) -> Policy:
+        return POLICIES[self.termination]
+
+
+class MachineError(Exception):
+    """The machine lacks something (package, disk, port): exit code 3. ``fix`` is the command or action that cures
+    it."""
+
+    def __init__(self, message: str, *, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+
+class RunError(Exception):
+    """The run itself failed (exit code 4), with a message for people and where to look."""
+
+
+class UserError(Exception):
+    """An argument or input file is wrong: exit code 2. One problem per line of ``problems``, each saying where, what,
+    and what to do."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@contextmanager
+def boundary(termination: Termination, what: str) -> Iterator[None]:
+    """Type every foreign exception that crosses here as ``termination``; a ``TrialError`` from deeper down passes
+    unchanged.
+
+    Cancellation and interrupts are not failures and pass as they are.
+    """
+    try:
+        yield
+    except TrialError:
+        raise
+    except Exception as error:
+        raise TrialError(termination, f"{what}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,131 @@
+"""The ledger: which runs there are below a runs folder, how each stands, and its logs. Changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import UserError
+from runtime.launch.rundir import FINAL_STATES, RunDirectory, RunRecord
+from runtime.telemetry.metrics import Row, read_rows
+from runtime.telemetry.scores import SCORE, before_and_after
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run as the ledger shows it. ``state`` is ``lost`` when the record says running but the process is gone."""
+
+    directory: RunDirectory
+    record: RunRecord
+    state: str
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.record.experiment}/{self.record.run}"
+
+
+def runs(runs_dir: Path) -> list[Entry]:
+    """Every run below ``runs_dir``, oldest first; folders that are no runs are passed over."""
+    found = []
+    for record_file in runs_dir.absolute().glob("*/*/run.json"):
+        with suppress(UserError):
+            found.append(entry(RunDirectory(record_file.parent)))
+    return sorted(found, key=lambda one: one.record.run)
+
+
+def entry(directory: RunDirectory) -> Entry:
+    record = directory.read()
+    state = record.state if record.state in FINAL_STATES or record.alive else "lost"
+    end = record.end if record.state in FINAL_STATES else ""
+    seconds = _moment(end) - _moment(record.start) if state != "lost" else 0.0
+    return Entry(directory, record, state, seconds)
+
+
+def find(run: str, *, runs_dir: Path) -> RunDirectory:
+    """The run that ``run`` means: a path, ``experiment/id``, an id or the beginning of one, or ``last``.
+
+    Raises ``UserError`` when there is none or more than one.
+    """
+    if (Path(run) / "run.json").is_file():
+        return RunDirectory(Path(run).absolute())
+    known = runs(runs_dir)
+    if not known:
+        raise UserError(
+            f"{runs_dir}: no runs here; start one with `liverl run SPEC`, or name another folder with --runs-dir"
+        )
+    if run == "last":
+        return known[-1].directory
+    matches = [one for one in known if one.name == run or one.record.run == run] or [
+        one for one in known if one.record.run.startswith(run) or one.name.startswith(run)
+    ]
+    if len(matches) == 1:
+        return matches[0].directory
+    names = ", ".join(one.name for one in (matches or known)[-5:])
+    what = "matches no run" if not matches else f"matches {len(matches)} runs"
+    raise UserError(f"run {run!r}: {what}; allowed: a path, `last`, or one of {names}")
+
+
+def status(directory: RunDirectory) -> dict[str, Any]:
+    """Everything worth knowing about one run, ready for JSON: the record, its liveness, newest step, scores, file
+    ages."""
+    one = entry(directory)
+    rows = read_rows(directory.metrics)
+    return {
+        **asdict(one.record),
+        "state": one.state,
+        "alive": one.record.alive,
+        "seconds": round(one.seconds, 1),
+        "path": str(directory.path),
+        "step": rows[-1].step if rows else None,
+        "score": newest(rows, SCORE),
+        "validation": {
+            score.name: {
+                "first": score.first,
+                "first_step": score.first_step,
+                "last": score.last,
+                "last_step": score.last_step,
+            }
+            for score in before_and_after(rows)
+        },
+        "metrics_age_sec": _age(directory.metrics),
+    }
+
+
+def newest(rows: list[Row], name: str) -> float | None:
+    return next((row.data[name] for row in reversed(rows) if name in row.data), None)
+
+
+def log_files(directory: RunDirectory) -> list[Path]:
+    """The run's log files, the one written last at the end."""
+    return sorted((path for path in directory.logs.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime)
+
+
+def follow(path: Path, *, directory: RunDirectory, lines: int, forever: bool) -> Iterator[str]:
+    """The last ``lines`` lines of a log; with ``forever`` then each new one until the run has ended."""
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        yield from stream.readlines()[-lines:]
+        while forever:
+            line = stream.readline()
+            if line:
+                yield line
+            elif not directory.read().alive:
+                return
+            else:
+                time.sleep(0.3)
+
+
+def _age(path: Path) -> float | None:
+    try:
+        return round(time.time() - path.stat().st_mtime, 1)
+    except OSError:
+        return None
+
+
+def _moment(text: str) -> float:
+    return (datetime.fromisoformat(text) if text else datetime.now(UTC)).timestamp()

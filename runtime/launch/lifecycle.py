@@ -1,0 +1,206 @@
+"""Owning a run: its record goes pending, running, and one final state, whatever ends the process. Does not know what a
+run does.
+
+The first Ctrl-C (or SIGTERM, SIGHUP) raises ``KeyboardInterrupt`` in the main thread, and the run ends in order; the
+second ends everything at once. Either way the record says ``stopped`` and no process of the run survives. After ``kill
+-9`` nobody can do this, so the next start does it (``tidy``)."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self, TypeVar
+
+from runtime.errors import MachineError, RunError, UserError
+from runtime.launch import TRACEBACK_NOTE, processes
+from runtime.launch.rundir import RunDirectory, owned
+
+Result = TypeVar("Result")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_GRACE_SEC = 20.0
+INTERRUPTED_CODE = 130
+
+
+@contextmanager
+def running(directory: RunDirectory, *, grace_sec: float = 5.0) -> Iterator[Interrupts]:
+    """Inside the block the run is ``running`` and owned by this process; afterwards its state is final and its
+    processes are gone. Whatever of it still runs at the end is asked to end, and killed after ``grace_sec``.
+    """
+    os.environ[processes.MARK] = str(directory.path)
+    directory.write(replace(owned(directory.read()), state="running", end="", exit_code=None, exit_cause=""))
+    with Interrupts(directory) as interrupts:
+        try:
+            yield interrupts
+        except BaseException as error:
+            interrupts.ending = True
+            sweep(directory, grace_sec=grace_sec)
+            _record_end(directory, error)
+            raise
+        else:
+            interrupts.ending = True
+            sweep(directory, grace_sec=grace_sec)
+            directory.finish("succeeded", exit_code=0, cause="")
+        finally:
+            os.environ.pop(processes.MARK, None)
+
+
+def tidy(directory: RunDirectory) -> bool:
+    """Take care of a run that claims to go on but whose process is dead: end what it left behind and mark it failed.
+    True if that was so.
+    """
+    record = directory.read()
+    if record.state not in ("pending", "running") or record.alive:
+        return False
+    sweep(directory)
+    directory.finish(
+        "failed",
+        exit_code=4,
+        cause=f"its process {record.pid} on {record.host or 'this host'} ended without a word (killed?)",
+    )
+    return True
+
+
+def tidy_all(runs_dir: Path) -> list[RunDirectory]:
+    """``tidy`` every run below ``runs_dir``; returns those that needed it."""
+    found = []
+    for record_file in sorted(runs_dir.absolute().glob("*/*/run.json")):
+        directory = RunDirectory(record_file.parent)
+        with suppress(UserError):
+            if tidy(directory):
+                found.append(directory)
+    return found
+
+
+def sweep(directory: RunDirectory, *, grace_sec: float = 0.0) -> int:
+    """End every process of the run and remove all that it keeps outside its directory (control groups, Ray's sockets)
+    and its scratch inside. Returns the number of processes ended. Harmless when there is nothing.
+    """
+    from runtime.environment.state import reap as reap_sandboxes
+    from runtime.trainer.process import clear
+
+    ended = processes.reap(directory.path, grace_sec=grace_sec)
+    reap_sandboxes(directory.path.parents[1] / ".cache" / "sandboxes")
+    clear(directory.path)
+    return ended
+
+
+def stop(directory: RunDirectory, *, grace_sec: float = STOP_GRACE_SEC) -> str:
+    """End a run from outside: SIGINT to its process, after ``grace_sec`` SIGKILL to everything of it. Returns what
+    happened, in words.
+    """
+    record = directory.read()
+    if record.host and record.host != socket.gethostname():
+        raise UserError(f"run {record.run} belongs to host {record.host}; run `liverl stop {record.run}` there")
+    if not record.alive:
+        left = sweep(directory)
+        tidy(directory)
+        return f"was not running ({directory.read().state})" + (f"; {left} left-over processes ended" if left else "")
+    with suppress(ProcessLookupError):
+        os.kill(record.pid, signal.SIGINT)
+    deadline = time.monotonic() + grace_sec
+    while time.monotonic() < deadline:
+        if not processes.is_same_process(record.pid, record.pid_start):
+            tidy(directory)
+            return "stopped"
+        time.sleep(0.1)
+    with suppress(ProcessLookupError):
+        os.kill(record.pid, signal.SIGKILL)
+    sweep(directory)
+    cause = f"did not end within {grace_sec:.0f} s of SIGINT: killed"
+    directory.finish("stopped", exit_code=INTERRUPTED_CODE, cause=cause)
+    return "killed"
+
+
+def _record_end(directory: RunDirectory, error: BaseException) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        directory.finish("stopped", exit_code=INTERRUPTED_CODE, cause="interrupted")
+    elif isinstance(error, UserError | MachineError | RunError):
+        code = 2 if isinstance(error, UserError) else 3 if isinstance(error, MachineError) else 4
+        directory.finish("failed", exit_code=code, cause=str(error))
+    else:
+        _record_fault(directory, error)
+
+
+def _record_fault(directory: RunDirectory, error: BaseException) -> None:
+    """An exception that nobody foresaw: keep its traceback with the run."""
+    target = directory.logs / "traceback.txt"
+    with suppress(OSError):
+        target.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        error.add_note(f"{TRACEBACK_NOTE}{target}")
+    words = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
+    directory.finish("failed", exit_code=1, cause=f"internal fault: {words}")
+
+
+class Interrupts:
+    """The two-stage signal handler, in force inside its ``with`` block (main thread only).
+
+    The first signal raises ``KeyboardInterrupt``, unless the run is ``ending`` already; any further one ends everything
+    at once. Forked children inherit the handler but not the run: in them every signal has its default effect.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+        self._before: dict[signal.Signals, Any] = {}
+        self._count = 0
+        self._owner = os.getpid()
+        self._cancel: Callable[[], object] | None = None
+        self.ending = False
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """``asyncio.run`` in which the first signal cancels ``work``, so that it can close what it opened, and then
+        raises ``KeyboardInterrupt``: raised inside the loop it would strike whatever callback happens to run.
+        """
+
+        async def main() -> Result:
+            task = asyncio.current_task()
+            assert task is not None
+            self._cancel = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+            try:
+                return await work
+            finally:
+                self._cancel = None
+
+        try:
+            return asyncio.run(main())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        self._count += 1
+        if self._count == 1:
+            if self.ending:
+                return
+            if self._cancel is not None:
+                self._cancel()
+                return
+            raise KeyboardInterrupt
+        # The user insists, or a supervisor does: no unwinding, only what must not be left behind.
+        with suppress(Exception):
+            sweep(self._directory)
+        with suppress(Exception):
+            cause = "interrupted twice: ended at once"
+            self._directory.finish("stopped", exit_code=INTERRUPTED_CODE, cause=cause)
+        os._exit(INTERRUPTED_CODE)

@@ -1,0 +1,135 @@
+"""The ``local`` launcher: one machine, this process and its children, from a bundle to a trained policy and a closing
+table.
+
+Knows the order of things and nothing of how any room does its part.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from runtime.config import RuntimeConfig, load_runtime_config
+from runtime.errors import MachineError, RunError, UserError
+from runtime.launch import lifecycle, machine, phases, rundir
+from runtime.launch.files import write_folder
+from runtime.launch.rundir import RunDirectory
+from runtime.telemetry.progress import Progress
+from runtime.telemetry.summary import Facts, print_summary
+
+FULL_DISK_BYTES = 64 << 20
+
+
+def run(bundle: Mapping[str, str], *, runs_dir: Path, spec: str = "", console: Console | None = None) -> RunDirectory:
+    """``prepare`` and ``execute`` in one; returns the finished run's directory."""
+    directory = prepare(bundle, runs_dir=runs_dir, spec=spec)
+    execute(directory, cache=cache_of(runs_dir), console=console)
+    return directory
+
+
+def prepare(bundle: Mapping[str, str], *, runs_dir: Path, spec: str = "") -> RunDirectory:
+    """A new run directory holding the bundle (file name to text), ready for ``execute``.
+
+    ``spec`` is what the user named, for the record and for the commands suggested at the end. Raises ``MachineError``
+    when the machine cannot run this; then nothing was written. What killed runs left behind is cleaned up first."""
+    config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
+    _preflight(runs_dir, config)
+    lifecycle.tidy_all(runs_dir)
+    directory = rundir.create(runs_dir, experiment=config.experiment, target=config.target, spec=spec)
+    write_folder(directory.bundle, bundle)
+    return directory
+
+
+def reopen(directory: RunDirectory, *, runs_dir: Path) -> RunDirectory:
+    """Ready an unfinished run for ``execute``. Raises ``UserError`` when it goes on already or has nothing left to
+    do."""
+    record = directory.read()
+    if record.kind != "train":
+        raise UserError(f"{record.run}: is no training run; go on with `liverl {record.kind} --resume {record.run}`")
+    if record.alive:
+        raise UserError(f"{record.run}: still running (pid {record.pid}); `liverl stop {record.run}` ends it")
+    if record.state == "succeeded":
+        raise UserError(
+            f"{record.run}: has succeeded, there is nothing to resume; start a new run with `liverl run SPEC`"
+        )
+    _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"))
+    lifecycle.tidy_all(runs_dir)
+    lifecycle.tidy(directory)
+    directory.update(resumed=record.resumed + 1)
+    return directory
+
+
+def execute(directory: RunDirectory, *, cache: Path, console: Console | None = None) -> None:
+    """Run every phase that is not finished yet, follow the trainer to its end, print the closing table.
+
+    ``cache`` keeps what is worth sharing between runs (fetched packages and tasks verified in them). Raises
+    ``UserError``, ``MachineError``, ``RunError`` and ``KeyboardInterrupt``; in every case ``run.json`` says so and no
+    process is left."""
+    console = console or Console()
+    config = load_runtime_config(directory.bundle / "runtime.json")
+    resumed = directory.read().resumed > 0
+    with (
+        lifecycle.running(directory),
+        Progress(f"{config.experiment} {directory.path.name}", console=console) as progress,
+    ):
+        _phases(directory, config, progress, cache=cache, resume=resumed)
+    summarise(directory, console=console)
+
+
+def cache_of(runs_dir: Path) -> Path:
+    return runs_dir.absolute() / ".cache"
+
+
+def summarise(directory: RunDirectory, *, console: Console) -> None:
+    """Print the closing table of a run that has come to an end."""
+    record = directory.read()
+    facts = Facts(
+        path=directory.path,
+        spec=record.spec,
+        counts=record.tasks,
+        phases=record.phases,
+        left_out=record.left_out,
+        baselines=directory.baselines,
+        metrics=directory.metrics,
+    )
+    print_summary(facts, load_runtime_config(directory.bundle / "runtime.json"), console=console)
+
+
+def _preflight(folder: Path, config: RuntimeConfig) -> None:
+    machine.preflight(folder, trains=True, bubblewrap=config.environment.type == "bubblewrap")
+
+
+def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, *, cache: Path, resume: bool) -> None:
+    from runtime.trainer.process import train
+
+    for problem in machine.warnings(config.environment):
+        progress.problem(problem)
+    tasks = phases.prepare_tasks(directory, config, progress, cache=cache)
+    phases.make_policy(directory, config, progress, tasks)
+    phases.score_baselines(directory, config, progress, tasks)
+    phases.write_data(directory, config, progress, tasks)
+    steps = total_steps(directory.bundle / "verl.yaml")
+    with (
+        phases.timed(directory, "train", progress),
+        progress.follow(directory.metrics, directory.status, total_steps=steps),
+    ):
+        try:
+            train(directory.path, resume=resume)
+        except RunError as error:
+            free = shutil.disk_usage(directory.path).free
+            if free < FULL_DISK_BYTES:
+                raise MachineError(
+                    f"the disk of {directory.path} is full ({free >> 20} MiB free)",
+                    fix=f"free some space, then go on with: liverl run --resume {directory.path}",
+                ) from error
+            raise
+
+
+def total_steps(verl_yaml: Path) -> int:
+    """The trainer's number of steps, 0 when the config leaves it to the length of the data."""
+    trainer = yaml.safe_load(verl_yaml.read_text(encoding="utf-8")).get("trainer", {})
+    return int(trainer.get("total_training_steps") or 0)

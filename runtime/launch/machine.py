@@ -1,0 +1,205 @@
+"""What this machine has of what LiveRL needs, and the command that installs the rest. Starts nothing and imports
+nothing heavy.
+
+``liverl doctor`` prints all checks; a run's preflight refuses to start when a required one fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from runtime.config import Environment
+from runtime.errors import MachineError
+
+MIN_DISK_GIB = 2.0
+"""A quickstart run writes well under 1 GiB; the rest is head room for checkpoints and Ray's session folder."""
+MIN_MEMORY_GIB = 3.0
+"""verl on CPU peaked at 3.7 GiB (proportional set size) with a tiny model; below this it swaps or is killed."""
+TRAIN_PACKAGES = ("torch", "transformers", "ray", "verl", "TransferQueue")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: what was found, whether it suffices, what needs it, and what to do if not."""
+
+    name: str
+    found: str
+    ok: bool
+    needed_for: str
+    fix: str = ""
+    required: bool = True
+    """Without it no run can start; otherwise a run is possible but slower or not isolated."""
+
+
+def check_all(folder: Path) -> list[Check]:
+    """Every check, for runs below ``folder``."""
+    return [
+        check_python(),
+        check_disk(folder),
+        check_memory(),
+        *(check_package(name) for name in TRAIN_PACKAGES),
+        check_bubblewrap(),
+        check_isolation(),
+        check_overlay(),
+        check_cores(),
+    ]
+
+
+def preflight(folder: Path, *, trains: bool, bubblewrap: bool) -> None:
+    """Raise ``MachineError`` for the first thing that would stop a run below ``folder``."""
+    checks = [check_python(), check_disk(folder), check_memory()]
+    checks += [check_package(name) for name in (TRAIN_PACKAGES if trains else ("torch", "transformers"))]
+    if bubblewrap:
+        checks.append(check_bubblewrap())
+    for check in checks:
+        if not check.ok:
+            raise MachineError(f"{check.name}: {check.found} (needed for {check.needed_for})", fix=check.fix)
+
+
+def warnings(environment: Environment) -> list[str]:
+    """What a run on this machine goes without, in words. Raises ``MachineError`` when the spec requires isolation and
+    there is none."""
+    if environment.type == "process":
+        reason = "the spec chose plain processes"
+    else:
+        namespaces = check_isolation()
+        reason = "" if namespaces.ok else namespaces.found
+    if not reason:
+        return []
+    if environment.require_isolation:
+        raise MachineError(f"trials cannot be isolated here: {reason}", fix=check_isolation().fix)
+    return [
+        f"NO ISOLATION ({reason}): agents run as plain processes with your rights;"
+        " every trial record says isolation: none"
+    ]
+
+
+def check_python() -> Check:
+    version = sys.version_info
+    return Check(
+        "Python",
+        ".".join(map(str, version[:3])),
+        (3, 11) <= version[:2] <= (3, 12),
+        "everything",
+        "install Python 3.11 or 3.12 and run `make install PYTHON=python3.11`",
+    )
+
+
+def check_disk(folder: Path) -> Check:
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    return Check(
+        "free disk",
+        f"{free:.1f} GiB below {existing}",
+        free >= MIN_DISK_GIB,
+        f"run directories (at least {MIN_DISK_GIB:.0f} GiB)",
+        f"free some space (`du -xh --max-depth=2 {existing} | sort -h | tail` shows where it went),"
+        " or choose another disk with --runs-dir",
+    )
+
+
+def check_memory() -> Check:
+    available = _available_memory_gib()
+    return Check(
+        "available memory",
+        f"{available:.1f} GiB",
+        available >= MIN_MEMORY_GIB,
+        f"the trainer's processes (at least {MIN_MEMORY_GIB:.0f} GiB)",
+        "close other programs (`ps aux --sort=-rss | head` shows the largest) or use a larger machine",
+    )
+
+
+def check_cores() -> Check:
+    cores = len(os.sched_getaffinity(0))
+    return Check(
+        "CPU cores",
+        str(cores),
+        cores >= 2,
+        "a quickstart in about ten minutes",
+        "use a machine with 2 cores or expect longer runs",
+        required=False,
+    )
+
+
+def check_package(name: str) -> Check:
+    try:
+        found, ok = metadata.version(name), True
+    except metadata.PackageNotFoundError:
+        found, ok = "not installed", False
+    return Check(f"Python package {name}", found, ok, "training", "make install")
+
+
+def check_bubblewrap() -> Check:
+    path = shutil.which("bwrap")
+    return Check(
+        "bubblewrap",
+        path or "not installed",
+        path is not None,
+        "isolated sandboxes",
+        install_command("bubblewrap") + "   (or go without isolation: --sandbox process)",
+    )
+
+
+def check_isolation() -> Check:
+    """Whether bubblewrap can really make a sandbox here; without, trials run as plain processes."""
+    from runtime.environment.bwrap import why_impossible
+
+    problem = why_impossible()
+    return Check(
+        "isolation",
+        problem or "own mount, process and network namespaces",
+        problem is None,
+        "isolated sandboxes",
+        install_command("bubblewrap")
+        if shutil.which("bwrap") is None
+        else "run as root, or allow user namespaces: sudo sysctl -w kernel.unprivileged_userns_clone=1",
+        required=False,
+    )
+
+
+def check_overlay() -> Check:
+    """Whether an overlay file system can be mounted in a private mount namespace."""
+    script = "mkdir l u w m && mount -t overlay overlay -o lowerdir=l,upperdir=u,workdir=w m"
+    user = [] if os.geteuid() == 0 else ["--map-root-user", "--user"]
+    command = ["unshare", *user, "--mount", "sh", "-c", f"mount -t tmpfs tmpfs /mnt && cd /mnt && {script}"]
+    problem = _run(command) if shutil.which("unshare") else "unshare is not installed"
+    return Check(
+        "overlay file system",
+        problem or "mountable",
+        not problem,
+        "fresh sandboxes without copying the repository",
+        "run as root on a kernel with overlayfs; without it sandboxes copy the repository",
+        required=False,
+    )
+
+
+def install_command(package: str) -> str:
+    """How to install a Debian package here."""
+    return f"{'' if os.geteuid() == 0 else 'sudo '}apt-get install -y {package}"
+
+
+def _available_memory_gib() -> float:
+    """The kernel's estimate, capped by this process's cgroup limit where there is one."""
+    values = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    available = int(values["MemAvailable"].split()[0]) / 2**20
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return available
+    return min(available, (limit - used) / 2**30)
+
+
+def _run(command: list[str]) -> str:
+    """Empty when the command succeeds, else what it said."""
+    try:
+        result = subprocess.run(command, capture_output=True, timeout=10, check=False, text=True)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if result.returncode == 0 else (result.stderr.strip().splitlines() or [f"exit {result.returncode}"])[-1]

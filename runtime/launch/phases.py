@@ -1,0 +1,138 @@
+"""The parts of a local run, in order: tasks, policy, baselines, data. Each one is skipped when an earlier attempt
+finished it.
+
+Every room is imported when its phase begins. Does not know who started the run or how it is shown (``Progress`` is told
+what happens)."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from runtime.config import NewPolicy, RuntimeConfig, SynthTasks, TaskSet
+from runtime.errors import RunError
+from runtime.launch.files import write_whole
+from runtime.launch.rundir import RunDirectory
+from runtime.tasks.task import Task
+from runtime.telemetry.progress import Progress
+
+
+@dataclass(frozen=True)
+class PreparedTasks:
+    """Usable tasks by task-set name, in the order of the spec; ``demonstrations`` are for the warm start alone."""
+
+    train: dict[str, list[Task]]
+    validation: dict[str, list[Task]]
+    demonstrations: list[Task]
+
+
+def prepare_tasks(
+    directory: RunDirectory, config: RuntimeConfig, progress: Progress, *, cache: Path, demonstrations: bool = True
+) -> PreparedTasks:
+    """Make or find all tasks (``demonstrations``: those of the warm start too). Unusable directories are reported and
+    left out; a set without a single task is a ``RunError``."""
+    from runtime.tasks.prepare import prepare
+
+    left_out: list[str] = []
+
+    def problem(text: str) -> None:
+        # Several sets may draw on one folder; what is wrong in it is said once.
+        if text not in left_out:
+            left_out.append(text)
+            progress.problem(text)
+
+    def one(task_set: TaskSet) -> list[Task]:
+        def say(text: str) -> None:
+            progress.update(f"{task_set.name}: {text}")
+
+        progress.update(task_set.name)
+        # Generated repositories are cheap and belong to the run; what was fetched and verified is worth keeping between
+        # runs.
+        home = directory.tasks if isinstance(task_set.source, SynthTasks) else cache
+        tasks = prepare(task_set, cache=home, on_problem=problem, on_progress=say, environment=config.environment)
+        if not tasks:
+            reasons = "; ".join(left_out[-3:]) or "its source is empty"
+            raise RunError(f"task set {task_set.name!r} has no usable task: {reasons}")
+        return tasks
+
+    with timed(directory, "tasks", progress):
+        train = {task_set.name: one(task_set) for task_set in config.train}
+        validation = {task_set.name: one(task_set) for task_set in config.validation}
+        teaching: list[Task] = []
+        if demonstrations and isinstance(config.policy, NewPolicy) and not done(directory, "policy"):
+            source = config.policy.warm_start.demonstrations
+            if not isinstance(source, SynthTasks):  # generated repositories are surveyed in memory, without directories
+                teaching = one(TaskSet(name="demonstrations", source=source))
+        counts = {name: len(tasks) for name, tasks in (train | validation).items()}
+        directory.update(tasks=counts, left_out=tuple(left_out))
+        note = ", ".join(f"{count} {name}" for name, count in counts.items())
+        progress.update(note + (f", {len(left_out)} left out" if left_out else ""))
+    return PreparedTasks(train, validation, teaching)
+
+
+def make_policy(directory: RunDirectory, config: RuntimeConfig, progress: Progress, tasks: PreparedTasks) -> None:
+    """Write ``policy/``: a new small model with its tokenizer and warm start. Pretrained policies are read where they
+    lie."""
+    if not isinstance(config.policy, NewPolicy) or done(directory, "policy"):
+        return
+    from runtime.policy.build import build_policy
+
+    partial = directory.path / ".policy.partial"
+    with timed(directory, "policy", progress):
+        shutil.rmtree(partial, ignore_errors=True)
+        build_policy(config.policy, tasks.demonstrations, partial, seed=config.seed, on_progress=progress.update)
+        shutil.rmtree(directory.policy, ignore_errors=True)
+        partial.rename(directory.policy)
+
+
+def score_baselines(directory: RunDirectory, config: RuntimeConfig, progress: Progress, tasks: PreparedTasks) -> None:
+    """Write ``baselines.json``: the scripted baselines on the validation tasks, under the same budget of actions."""
+    if not config.baselines or done(directory, "baselines"):
+        return
+    from runtime.agent_loop.services import make_scaffold
+    from runtime.policy.baselines import score
+
+    unique = {task.id: task for group in tasks.validation.values() for task in group}
+    with timed(directory, "baselines", progress):
+        scaffold = make_scaffold(config.scaffold)
+        table = score(list(unique.values()), scaffold, environment=config.environment, on_progress=progress.update)
+        write_whole(directory.baselines, orjson.dumps(table, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def write_data(directory: RunDirectory, config: RuntimeConfig, progress: Progress, tasks: PreparedTasks) -> None:
+    """Write ``data/train.parquet`` and ``data/val.parquet`` as verl reads them."""
+    from runtime.trainer.dataset import write_dataset
+
+    with timed(directory, "data", progress):
+        write_dataset(directory.path, config, tasks.train, tasks.validation)
+
+
+def done(directory: RunDirectory, phase: str) -> bool:
+    return phase in directory.read().phases
+
+
+@contextmanager
+def timed(directory: RunDirectory, phase: str, progress: Progress) -> Iterator[None]:
+    """Show the phase, and record in ``run.json`` its seconds over all attempts and whether it has finished."""
+    started = time.monotonic()
+
+    def spent() -> float:
+        record = directory.read()
+        earlier = record.phases.get(phase, 0.0) + record.unfinished.get(phase, 0.0)
+        return round(earlier + time.monotonic() - started, 2)
+
+    with progress.phase(phase):
+        try:
+            yield
+        except BaseException:
+            directory.update(unfinished={**directory.read().unfinished, phase: spent()})
+            raise
+        seconds, record = spent(), directory.read()
+        others = {name: value for name, value in record.unfinished.items() if name != phase}
+        directory.update(phases={**record.phases, phase: seconds}, unfinished=others)

@@ -1,0 +1,185 @@
+"""``liverl eval`` and ``liverl infer``: trials of one fixed policy without a trainer, in a run directory of their own,
+resumable.
+
+Knows the order of things only: tasks, policy, engine, many trials, a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, load_runtime_config
+from runtime.errors import UserError
+from runtime.launch import lifecycle, machine, phases, rundir
+from runtime.launch.files import write_folder, write_whole
+from runtime.launch.rundir import RunDirectory
+from runtime.telemetry.intervals import wilson
+from runtime.telemetry.progress import Progress
+
+REQUEST_FILE = "scoring.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to score. ``checkpoint`` None means the policy that the spec begins with; ``limit`` bounds the tasks per set
+    (0: all)."""
+
+    kind: Literal["eval", "infer"]
+    checkpoint: str | None
+    num_samples: int
+    limit: int = 0
+
+
+def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec: str = "") -> RunDirectory:
+    """A new run directory holding the bundle (file name to text), ready for ``execute``; nothing is written when the
+    machine or the checkpoint will not do.
+
+    ``eval`` runs the validation sets as the spec samples them, ``infer`` the training sets at the rollout's
+    temperature; ``num_samples`` trials a task."""
+    if request.checkpoint is not None:
+        request = replace(request, checkpoint=str(find_model(Path(request.checkpoint))))
+    config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
+    machine.preflight(runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap")
+    lifecycle.tidy_all(runs_dir)
+    directory = rundir.create(runs_dir, experiment=config.experiment, target="local", kind=request.kind, spec=spec)
+    write_folder(directory.bundle, bundle)
+    write_whole(directory.path / REQUEST_FILE, orjson.dumps(asdict(request), option=orjson.OPT_INDENT_2) + b"\n")
+    return directory
+
+
+def reopen(directory: RunDirectory) -> RunDirectory:
+    """Ready an unfinished evaluation for ``execute``, where trials that were graded are not run again."""
+    record = directory.read()
+    if record.alive:
+        raise UserError(f"{record.run}: still running (pid {record.pid}); `liverl stop {record.run}` ends it")
+    if not (directory.path / REQUEST_FILE).is_file():
+        raise UserError(f"{record.run}: is a training run; go on with `liverl run --resume {record.run}`")
+    lifecycle.tidy(directory)
+    directory.update(resumed=record.resumed + 1)
+    return directory
+
+
+def execute(directory: RunDirectory, *, cache: Path, console: Console | None = None) -> None:
+    """Run what is missing and print the table. Raises as ``local.execute`` does."""
+    console = console or Console()
+    config = load_runtime_config(directory.bundle / "runtime.json")
+    request = Request(**orjson.loads((directory.path / REQUEST_FILE).read_bytes()))
+    title = f"{request.kind} {config.experiment} {directory.path.name}"
+    with lifecycle.running(directory) as interrupts, Progress(title, console=console) as progress:
+        for problem in machine.warnings(config.environment):
+            progress.problem(problem)
+        sets, folder = _inputs(directory, config, request, progress, cache=cache)
+        with phases.timed(directory, "trials", progress):
+            records = interrupts.run(_trials(directory, config, request, sets, folder=folder, progress=progress))
+    _print_scores(records, directory, console=console)
+
+
+def _inputs(
+    directory: RunDirectory, config: RuntimeConfig, request: Request, progress: Progress, *, cache: Path
+) -> tuple[list[Any], Path]:
+    """The evaluation sets and the model folder, both made or found."""
+    from runtime.agent_loop.evaluate import EvaluationSet
+
+    chosen: tuple[TaskSet, ...] = config.validation if request.kind == "eval" else config.train
+    needs_policy = request.checkpoint is None and not isinstance(config.policy, PretrainedPolicy)
+    wanted = config.model_copy(
+        update={
+            "train": chosen if request.kind == "infer" else (),
+            "validation": chosen if request.kind == "eval" else (),
+        }
+    )
+    tasks = phases.prepare_tasks(directory, wanted, progress, cache=cache, demonstrations=needs_policy)
+    by_name = tasks.train | tasks.validation
+    sets = [
+        EvaluationSet(
+            name=task_set.name,
+            tasks=by_name[task_set.name][: request.limit or None],
+            temperature=config.rollout.temperature if task_set.temperature is None else task_set.temperature,
+            n=request.num_samples,
+        )
+        for task_set in chosen
+    ]
+    if request.checkpoint is not None:
+        return sets, find_model(Path(request.checkpoint))
+    if isinstance(config.policy, PretrainedPolicy):
+        return sets, find_model(Path(config.policy.path))
+    phases.make_policy(directory, config, progress, tasks)
+    return sets, directory.policy
+
+
+async def _trials(
+    directory: RunDirectory,
+    config: RuntimeConfig,
+    request: Request,
+    sets: Sequence[Any],
+    *,
+    folder: Path,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    from runtime.agent_loop.evaluate import evaluate
+    from runtime.rollouter.torch_engine import TorchEngine
+
+    total = sum(len(one.tasks) * one.n for one in sets)
+    finished, solved = 0, 0.0
+
+    def one_more(record: Mapping[str, Any]) -> None:
+        nonlocal finished, solved
+        finished += 1
+        solved += float(record["reward"] or 0.0)
+        progress.update(f"{finished} of {total}, {solved / finished:.0%} solved", finished / total)
+        if record["error"]:
+            progress.problem(f"{record['trial_id']}: {record['error']}")
+
+    rollout = config.rollout
+    engine = TorchEngine(
+        folder, slots=rollout.slots, max_len=rollout.prompt_length + rollout.response_length, seed=config.seed
+    )
+    try:
+        return await evaluate(
+            sets, config=config, engine=engine, model_folder=folder, out=directory.path, on_trial=one_more
+        )
+    finally:
+        await engine.close()
+
+
+def _print_scores(records: Sequence[Mapping[str, Any]], directory: RunDirectory, *, console: Console) -> None:
+    from runtime.agent_loop.evaluate import scores
+
+    table = Table(title="Solve rate (95 % Wilson intervals over trials)", title_justify="left")
+    for name in ("task set", "trials", "graded", "solved", "95 %"):
+        table.add_column(name, justify="left" if name == "task set" else "right")
+    for line in scores(records):
+        low, high = wilson(line.mean * line.graded, line.graded) if line.graded else (0.0, 1.0)
+        table.add_row(line.name, str(line.trials), str(line.graded), f"{line.mean:.1%}", f"{low:.1%} – {high:.1%}")
+    console.print(table)
+    console.print(f"every trial lies in {directory.trials}", highlight=False, markup=False, soft_wrap=True)
+
+
+def find_model(path: Path) -> Path:
+    """The Hugging Face folder that ``path`` means: itself, or the actor of a checkpoint (``global_step_N``) or of a
+    run's newest one.
+
+    Raises ``UserError`` naming what was looked for.
+    """
+    steps = sorted(
+        (step for step in (path / "checkpoints").glob("global_step_*") if step.name.rpartition("_")[2].isdigit()),
+        key=lambda step: int(step.name.rpartition("_")[2]),
+        reverse=True,
+    )
+    candidates = [path, path / "actor" / "huggingface", path / "huggingface"]
+    candidates += [step / "actor" / "huggingface" for step in steps]
+    candidates.append(path / "policy")
+    for candidate in candidates:
+        if (candidate / "config.json").is_file() and any(candidate.glob("*.safetensors")):
+            return candidate.absolute()
+    raise UserError(
+        f"--checkpoint {path}: no model here; allowed: a Hugging Face folder (config.json and *.safetensors),"
+        " a checkpoint folder (checkpoints/global_step_N), or a run directory"
+    )

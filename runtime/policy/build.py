@@ -1,0 +1,145 @@
+"""Builds a new policy: surveys the demonstration repositories, trains the tokenizer, runs the supervised warm start.
+
+The result is an ordinary Hugging Face folder. It does not know reinforcement, nor which tasks will be trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from runtime.config import NewPolicy
+from runtime.errors import RunError, UserError
+from runtime.policy.demonstrations import walk
+from runtime.policy.grounds import MAX_EDITS, MAX_TURNS, survey_grounds
+from runtime.policy.tokenizer import END, PAD, ROLES, train_tokenizer
+from runtime.proxy.parsers.compact import CHAT_TEMPLATE
+from runtime.scaffolds.shell.debugger import NOTHING, SOLVED, UNDONE
+from runtime.scaffolds.shell.repairs import REPAIRS
+from runtime.tasks.task import Task
+
+Say = Callable[[str], None]
+
+TOKENIZER_WALKS: Final = 600
+LEFT_BEHIND: Final = ("warm_start.json", "trainer")
+
+
+def build_policy(config: NewPolicy, tasks: list[Task], out: Path, *, seed: int, on_progress: Say) -> None:
+    """Write the Hugging Face folder ``out``. ``tasks`` are the demonstrations' tasks where they are not generated here.
+
+    Raises ``UserError`` when no demonstration can be made, ``RunError`` when training fails (``out``/warm_start.log).
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    on_progress("surveying repositories for demonstrations")
+    grounds = survey_grounds(config, tasks, on_progress)
+    if not grounds:
+        raise UserError("policy.warm_start.demonstrations: no task there can be repaired with the structured tools")
+    rng = random.Random(f"{seed}/tokenizer")
+    architecture, warm = config.architecture, config.warm_start
+    walks = [
+        walk(rng.choice(grounds), rng, informed=1.0, max_edits=MAX_EDITS, max_turns=MAX_TURNS)
+        for _ in range(TOKENIZER_WALKS)
+    ]
+    words = ["run", "next", "submit", *REPAIRS, "high", "low", "error", "wrong", "again", UNDONE]
+    tokenizer = train_tokenizer(
+        (text for parts in walks for role, text in parts if role != "assistant"),
+        [*words, *(f"{text}".split()[0] for text in (SOLVED, NOTHING))],
+        vocabulary_size=architecture.vocabulary_size,
+    )
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        unk_token=PAD,  # else the class that transformers picks for Qwen2 adds a token of its own
+        additional_special_tokens=list(ROLES.values()),
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(out)
+    processes = processes_for(warm.batch_size)
+    settings = {
+        **architecture.model_dump(),
+        **warm.model_dump(exclude={"demonstrations"}),
+        "seed": seed,
+        "max_edits": MAX_EDITS,
+        "max_turns": MAX_TURNS,
+        "processes": processes,
+        "grounds": [asdict(ground) for ground in grounds],
+    }
+    (out / "warm_start.json").write_text(json.dumps(settings))
+    _train(out, processes, on_progress)
+    for name in LEFT_BEHIND:
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def processes_for(batch_size: int) -> int:
+    """One training process per core, as many as divide the batch evenly."""
+    cores = len(os.sched_getaffinity(0))
+    return max(count for count in range(1, min(cores, 8) + 1) if batch_size % count == 0)
+
+
+def _train(folder: Path, processes: int, on_progress: Say) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MASTER_ADDR")}
+    environment |= {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONSAFEPATH": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if processes > 1:
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)}
+    command = [sys.executable, "-m", "runtime.policy.train", str(folder)]
+    children: list[subprocess.Popen[str]] = []
+    with (folder / "warm_start.log").open("w") as log:
+        try:
+            for rank in range(processes):
+                own = environment | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {})
+                children.append(
+                    subprocess.Popen(
+                        command,
+                        env=own,
+                        cwd=folder,
+                        text=True,
+                        stderr=log,
+                        stdout=subprocess.PIPE if rank == 0 else log,
+                    )
+                )
+            for line in _lines(children[0]):
+                log.write(line)
+                if line.startswith("progress "):
+                    _, step, steps, loss = line.split()
+                    on_progress(f"supervised warm start {step}/{steps}, loss {loss}")
+            codes = [child.wait() for child in children]
+        finally:
+            for child in children:
+                if child.poll() is None:
+                    child.kill()
+                    child.wait()
+    if any(codes):
+        tail = (folder / "warm_start.log").read_text(errors="replace")[-1500:]
+        raise RunError(f"the supervised warm start ended with {codes}; its last words:\n{tail}")
+
+
+def _lines(child: subprocess.Popen[str]) -> Iterator[str]:
+    assert child.stdout is not None
+    with child.stdout:
+        yield from child.stdout
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

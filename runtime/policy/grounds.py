@@ -1,0 +1,59 @@
+"""Surveys the repositories that demonstrators walk through, on all cores.
+
+Generated repositories are surveyed in memory by worker processes, all others in sandboxes. Imports nothing heavy: the
+workers start from it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from runtime.config import Environment, NewPolicy, ShellScaffold, SynthTasks
+from runtime.policy.demonstrations import Ground, usable
+from runtime.policy.memory import MemoryWorkspace
+from runtime.scaffolds.shell.survey import survey
+from runtime.tasks.synth.repository import build as build_repository
+from runtime.tasks.task import Task
+
+MAX_EDITS: Final = 3
+MAX_TURNS: Final = 20
+CHUNK: Final = 50
+
+
+def survey_grounds(config: NewPolicy, tasks: list[Task], on_progress: Callable[[str], None]) -> list[Ground]:
+    """What the demonstrators walk through: those of the repositories that an offered repair mends."""
+    source = config.warm_start.demonstrations
+    grounds: Sequence[Ground | None]
+    if isinstance(source, SynthTasks):
+        grounds = _survey_generated(source)
+    else:
+        from runtime.policy.fieldwork import survey_tasks
+        from runtime.scaffolds.shell import ShellScaffold as Shell
+
+        shell = Shell(ShellScaffold(tools="repair", max_turns=MAX_TURNS, max_edits=MAX_EDITS))
+        grounds = survey_tasks(tasks, shell, environment=Environment(), on_progress=on_progress)
+    return [ground for ground in grounds if ground is not None and usable(ground)]
+
+
+def _survey_generated(source: SynthTasks) -> list[Ground]:
+    jobs = [(source.split, source.seed, number) for number in range(source.count)]
+    # Spawned, not forked: the caller has threads, and signal handlers that are not for workers.
+    with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0)), _leave_interrupts_to_parent) as pool:
+        grounds = pool.starmap(_one, jobs, chunksize=CHUNK)
+        pool.close()
+        pool.join()
+    return grounds
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _one(split: str, seed: int, number: int) -> Ground:
+    repository = build_repository(split, seed=seed, number=number)  # type: ignore[arg-type]
+    instruction = f"Tests of {repository.name} fail. Repair it."
+    return Ground(instruction, survey(MemoryWorkspace.of(repository)), repository.family)

@@ -1,0 +1,61 @@
+"""What a dialect hands to a session and gets back: one request for a reply, and the reply.
+
+Knows neither wire JSON nor tokens beyond their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from runtime.proxy.messages import Message, ToolCall
+
+Normalise = Callable[[Any], tuple[Message, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One request. ``wire`` are the messages as the agent sent them; ``normalise`` turns one of them into internal
+    messages.
+
+    ``head`` is the wire form of everything that stands before the messages (tools, separate system text); a different
+    head is a different conversation. ``system`` is the system text that the wire API keeps outside of its messages;
+    ``tools`` have the OpenAI function form.
+    """
+
+    dialect: str
+    model: str
+    head: Any
+    system: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...]
+    wire: list[Any]
+    normalise: Normalise
+    max_tokens: int | None
+    parse_tools: bool = True
+    stream: bool = False
+    include_usage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedReply:
+    """A reply as text and tool calls. ``status``: ``ill_formed``: something looked like a tool call and was none."""
+
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    status: Literal["ok", "ill_formed"] = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One committed reply, ready to be written in any dialect. ``created`` is Unix time in seconds."""
+
+    id: str
+    created: int
+    model: str
+    parsed: ParsedReply
+    finish_reason: Literal["stop", "length", "tool_calls"]
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int

@@ -1,0 +1,250 @@
+"""Anthropic messages: ``POST /v1/messages``, streamed and not, as Claude Code speaks it.
+
+System text may be a string, a list of blocks, or messages in the middle of the list; ``cache_control`` is never looked
+at. Sampling parameters of the request are read past: the session's limits decide.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from runtime.proxy.chat import ChatRequest, Reply
+from runtime.proxy.dialects.base import (
+    invalid,
+    object_field,
+    pieces,
+    read_flag,
+    read_limit,
+    read_messages,
+    read_model,
+    refuse_stop,
+    text_field,
+)
+from runtime.proxy.messages import Message, ToolCall
+from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
+
+_STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+_ERROR_TYPES = {
+    Kind.UNAUTHENTICATED: "authentication_error",
+    Kind.NOT_FOUND: "not_found_error",
+    Kind.TOO_LARGE: "request_too_large",
+    Kind.UNAVAILABLE: "overloaded_error",
+    Kind.INTERNAL: "api_error",
+}
+
+
+class AnthropicMessages:
+    """See https://docs.anthropic.com/en/api/messages."""
+
+    name = "anthropic"
+
+    def parse(self, body: dict[str, Any]) -> ChatRequest:
+        refuse_stop(body, "stop_sequences")
+        system = _texts(body.get("system"), "system")
+        tools = tuple(_read_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.get("tools") or []))
+        choice = body.get("tool_choice") or {}
+        return ChatRequest(
+            dialect=self.name,
+            model=read_model(body),
+            head=(system, tools),
+            system=(Message("system", system),) if system else (),
+            tools=tools,
+            wire=read_messages(body),
+            normalise=normalise,
+            max_tokens=read_limit(body, "max_tokens"),
+            parse_tools=object_field(choice, "tool_choice").get("type") != "none",
+            stream=read_flag(body, "stream"),
+        )
+
+    def reply(self, reply: Reply) -> bytes:
+        return orjson.dumps(
+            {
+                **_frame(reply),
+                "content": [block for block, _ in _blocks(reply)],
+                "stop_reason": _STOP_REASONS[reply.finish_reason],
+                "stop_sequence": None,
+                "usage": _usage(reply, reply.completion_tokens),
+            }
+        )
+
+    def stream(self, reply: Reply, request: ChatRequest) -> bytes:
+        message = {
+            **_frame(reply),
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": _usage(reply, 1),
+        }
+        out = [_event("message_start", {"message": message})]
+        for index, (block, delta) in enumerate(_blocks(reply)):
+            start, deltas = _streamed(block, delta)
+            out.append(_event("content_block_start", {"index": index, "content_block": start}))
+            for kind, field, text in deltas:
+                # Every event but its text is the same: one dump gives the bytes around it.
+                before, after = _event(
+                    "content_block_delta", {"index": index, "delta": {"type": kind, field: "TEXT"}}
+                ).split(b'"TEXT"')
+                # A signature is one value, not text that arrives bit by bit.
+                for piece in pieces(text) if kind != "signature_delta" else (text,):
+                    out += [before, orjson.dumps(piece), after]
+            out.append(_event("content_block_stop", {"index": index}))
+        ending = {"stop_reason": _STOP_REASONS[reply.finish_reason], "stop_sequence": None}
+        out.append(_event("message_delta", {"delta": ending, "usage": {"output_tokens": reply.completion_tokens}}))
+        out.append(_event("message_stop", {}))
+        return b"".join(out)
+
+    def error(self, refusal: Refusal) -> bytes:
+        message = str(refusal)
+        if isinstance(refusal, ContextOverflow):
+            message = f"prompt is too long: {refusal.tokens} tokens > {refusal.limit} maximum"
+        kind = _ERROR_TYPES.get(refusal.kind, "invalid_request_error")
+        return orjson.dumps({"type": "error", "error": {"type": kind, "message": message}})
+
+    def stream_error(self, refusal: Refusal) -> bytes:
+        return b"event: error\ndata: " + self.error(refusal) + b"\n\n"
+
+
+def normalise(sent: Any) -> tuple[Message, ...]:
+    """One wire message; a user message with tool results becomes several. Raises ``Refusal`` of kind ``INVALID``."""
+    message = object_field(sent, "messages[]")
+    content = message.get("content")
+    match message.get("role"):
+        case "system":
+            return (Message("system", _texts(content, "messages[].content")),)
+        case "user":
+            return _user(content)
+        case "assistant":
+            return (_assistant(content),)
+        case role:
+            raise invalid(f"{role!r} is unknown; use user, assistant or system", "messages[].role")
+
+
+def _user(content: Any) -> tuple[Message, ...]:
+    if isinstance(content, str):
+        return (Message("user", content),)
+    found: list[Message] = []
+    texts: list[str] = []
+    for block in _block_list(content):
+        match block.get("type"):
+            case "text":
+                texts.append(text_field(block.get("text"), "messages[].content[].text"))
+            case "tool_result":
+                if texts:
+                    found.append(Message("user", "\n".join(texts)))
+                    texts = []
+                identity = text_field(block.get("tool_use_id"), "messages[].content[].tool_use_id")
+                found.append(
+                    Message("tool", _texts(block.get("content"), "messages[].content[].content"), (), identity)
+                )
+            case kind:
+                raise invalid(f"{kind!r} is not supported: the policy reads text only", "messages[].content[].type")
+    if texts or not found:
+        found.append(Message("user", "\n".join(texts)))
+    return tuple(found)
+
+
+def _assistant(content: Any) -> Message:
+    if isinstance(content, str):
+        return Message("assistant", content)
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[ToolCall] = []
+    for block in _block_list(content):
+        match block.get("type"):
+            case "text":
+                texts.append(text_field(block.get("text"), "messages[].content[].text"))
+            case "thinking":
+                thoughts.append(text_field(block.get("thinking"), "messages[].content[].thinking"))
+            case "tool_use":
+                name = text_field(block.get("name"), "messages[].content[].name")
+                identity = text_field(block.get("id"), "messages[].content[].id")
+                calls.append(ToolCall(identity, name, orjson.dumps(block.get("input")).decode()))
+            case kind:
+                raise invalid(f"{kind!r} is not supported", "messages[].content[].type")
+    return Message("assistant", "\n".join(texts), tuple(calls), None, "\n".join(thoughts))
+
+
+def _block_list(content: Any) -> list[dict[str, Any]]:
+    if not isinstance(content, list):
+        raise invalid("must be a string or a list of blocks", "messages[].content")
+    return [object_field(block, "messages[].content[]") for block in content]
+
+
+def _texts(content: Any, where: str) -> str:
+    """Text that may be a string or a list of text blocks."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise invalid("must be a string or a list of text blocks", where)
+    texts: list[str] = []
+    for block in content:
+        if object_field(block, f"{where}[]").get("type") != "text":
+            raise invalid(f"{block.get('type')!r} is not supported: the policy reads text only", f"{where}[].type")
+        texts.append(text_field(block.get("text"), f"{where}[].text"))
+    return "\n".join(texts)
+
+
+def _read_tool(tool: Any, where: str) -> dict[str, Any]:
+    """An Anthropic tool in the OpenAI function form that chat templates expect."""
+    value = object_field(tool, where)
+    if "input_schema" not in value:
+        raise invalid(f"{value.get('type')!r} runs at the provider and does not exist here", where)
+    function = {
+        "name": text_field(value.get("name"), f"{where}.name"),
+        "description": value.get("description", ""),
+        "parameters": object_field(value["input_schema"], f"{where}.input_schema"),
+    }
+    return {"type": "function", "function": function}
+
+
+def _frame(reply: Reply) -> dict[str, Any]:
+    return {"id": f"msg_{reply.id}", "type": "message", "role": "assistant", "model": reply.model}
+
+
+def _usage(reply: Reply, output_tokens: int) -> dict[str, int]:
+    return {
+        "input_tokens": reply.prompt_tokens - reply.cached_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": reply.cached_tokens,
+        "output_tokens": output_tokens,
+    }
+
+
+def _blocks(reply: Reply) -> list[tuple[dict[str, Any], str]]:
+    """Content blocks, each with the text that a stream sends piece by piece. A reply without anything is one empty text
+    block.
+    """
+    parsed = reply.parsed
+    blocks: list[tuple[dict[str, Any], str]] = []
+    if parsed.reasoning:
+        thought = {"type": "thinking", "thinking": parsed.reasoning, "signature": f"liverl-{reply.id}"}
+        blocks.append((thought, parsed.reasoning))
+    if parsed.content or not parsed.tool_calls:
+        blocks.append(({"type": "text", "text": parsed.content}, parsed.content))
+    for call in parsed.tool_calls:
+        arguments = call.parsed()
+        # The wire form has no place for malformed arguments: they travel as one string.
+        value = arguments if isinstance(arguments, dict) else {"arguments": arguments}
+        block = {"type": "tool_use", "id": call.id, "name": call.name, "input": value}
+        blocks.append((block, orjson.dumps(value).decode()))
+    return blocks
+
+
+def _streamed(block: dict[str, Any], text: str) -> tuple[dict[str, Any], list[tuple[str, str, str]]]:
+    """How a block starts in a stream, and its deltas as (type, field, text)."""
+    match block["type"]:
+        case "thinking":
+            start = {**block, "thinking": "", "signature": ""}
+            return start, [("thinking_delta", "thinking", text), ("signature_delta", "signature", block["signature"])]
+        case "text":
+            return {**block, "text": ""}, [("text_delta", "text", text)]
+        case _:
+            return {**block, "input": {}}, [("input_json_delta", "partial_json", text)]
+
+
+def _event(kind: str, data: dict[str, Any]) -> bytes:
+    return b"event: " + kind.encode() + b"\ndata: " + orjson.dumps({"type": kind, **data}) + b"\n\n"

@@ -1,0 +1,95 @@
+"""Where wire APIs meet the proxy: one dialect per API, and the readers that all of them share.
+
+Knows nothing of sessions, tokens or HTTP transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from runtime.proxy.chat import ChatRequest, Reply
+from runtime.proxy.refusal import Kind, Refusal
+
+EVENT_CHARACTERS = 13
+"""Text per event of a replayed stream: about what a model gives in three or four tokens."""
+
+
+class Dialect(Protocol):
+    """One wire API: requests in, replies, streams and errors out."""
+
+    name: str
+
+    def parse(self, body: dict[str, Any]) -> ChatRequest:
+        """Raises ``Refusal`` of kind ``INVALID`` that names the field. Messages are read later, by
+        ``ChatRequest.normalise``.
+        """
+
+    def reply(self, reply: Reply) -> bytes:
+        """The body of a reply that is not streamed."""
+
+    def stream(self, reply: Reply, request: ChatRequest) -> bytes:
+        """All server-sent events of a finished reply."""
+
+    def error(self, refusal: Refusal) -> bytes:
+        """The body of an error reply."""
+
+    def stream_error(self, refusal: Refusal) -> bytes:
+        """The event that ends a stream whose headers were sent before the reply failed."""
+
+
+def invalid(message: str, param: str) -> Refusal:
+    return Refusal(Kind.INVALID, f"{param}: {message}", param=param)
+
+
+def pieces(text: str) -> Iterator[str]:
+    return (text[start : start + EVENT_CHARACTERS] for start in range(0, len(text), EVENT_CHARACTERS))
+
+
+def read_model(body: dict[str, Any]) -> str:
+    model = body.get("model", "policy")
+    if not isinstance(model, str):
+        raise invalid("must be a string", "model")
+    return model
+
+
+def read_messages(body: dict[str, Any]) -> list[Any]:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise invalid("must be a list of at least one message", "messages")
+    return messages
+
+
+def read_limit(body: dict[str, Any], name: str) -> int | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise invalid("must be a whole number of at least 1", name)
+    return value
+
+
+def read_flag(body: dict[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise invalid("must be true or false", name)
+    return value
+
+
+def refuse_stop(body: dict[str, Any], name: str) -> None:
+    if body.get(name):
+        raise invalid("stop strings are not supported: the policy ends its replies by token; leave it out", name)
+
+
+def object_field(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise invalid("must be an object", where)
+    return value
+
+
+def text_field(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise invalid("must be a string", where)
+    return value

@@ -1,0 +1,195 @@
+"""OpenAI chat completions: ``POST /v1/chat/completions``, streamed and not.
+
+Sampling parameters of the request are read past: the session's limits decide. What cannot be honoured and would change
+the meaning of a reply (several choices, stop strings, forced formats, images) is refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from runtime.proxy.chat import ChatRequest, Reply
+from runtime.proxy.dialects.base import (
+    invalid,
+    object_field,
+    pieces,
+    read_flag,
+    read_limit,
+    read_messages,
+    read_model,
+    refuse_stop,
+    text_field,
+)
+from runtime.proxy.messages import Message, Role, ToolCall
+from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+_ERROR_TYPES = {
+    Kind.UNAUTHENTICATED: ("authentication_error", "invalid_api_key"),
+    Kind.NOT_FOUND: ("invalid_request_error", "not_found"),
+    Kind.CLOSED: ("invalid_request_error", "session_closed"),
+    Kind.OVERFLOW: ("invalid_request_error", "context_length_exceeded"),
+    Kind.TOO_LARGE: ("invalid_request_error", "request_too_large"),
+    Kind.UNAVAILABLE: ("server_error", "model_unavailable"),
+    Kind.INTERNAL: ("server_error", "internal_error"),
+}
+
+
+class OpenAIChat:
+    """See https://platform.openai.com/docs/api-reference/chat."""
+
+    name = "openai"
+
+    def parse(self, body: dict[str, Any]) -> ChatRequest:
+        if body.get("n", 1) not in (1, None):
+            raise invalid("only one reply per request: every sampled token belongs to one trajectory; use n=1", "n")
+        refuse_stop(body, "stop")
+        if body.get("functions"):
+            raise invalid("is the retired form; use tools", "functions")
+        form = body.get("response_format")
+        if form is not None and object_field(form, "response_format").get("type", "text") != "text":
+            raise invalid("only {'type': 'text'} is supported", "response_format")
+        tools = body.get("tools") or []
+        stream_options = body.get("stream_options") or {}
+        limit = read_limit(body, "max_completion_tokens")
+        return ChatRequest(
+            dialect=self.name,
+            model=read_model(body),
+            head=tools,
+            system=(),
+            tools=_read_tools(tools),
+            wire=read_messages(body),
+            normalise=normalise,
+            max_tokens=limit if limit is not None else read_limit(body, "max_tokens"),
+            parse_tools=body.get("tool_choice") != "none",
+            stream=read_flag(body, "stream"),
+            include_usage=read_flag(object_field(stream_options, "stream_options"), "include_usage"),
+        )
+
+    def reply(self, reply: Reply) -> bytes:
+        parsed = reply.parsed
+        message: dict[str, Any] = {"role": "assistant", "content": parsed.content}
+        if parsed.reasoning:
+            message["reasoning_content"] = parsed.reasoning
+        if parsed.tool_calls:
+            message["tool_calls"] = [_tool_call(call) for call in parsed.tool_calls]
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}
+        return orjson.dumps({**_frame(reply, "chat.completion"), "choices": [choice], "usage": _usage(reply)})
+
+    def stream(self, reply: Reply, request: ChatRequest) -> bytes:
+        frame = _frame(reply, "chat.completion.chunk")
+        parsed = reply.parsed
+        # Every event but its delta is the same: one dump gives the bytes around it.
+        before, after = orjson.dumps(
+            {**frame, "choices": [{"index": 0, "delta": "DELTA", "logprobs": None, "finish_reason": None}]}
+        ).split(b'"DELTA"')
+        before = b"data: " + before
+        after += b"\n\n"
+        out = [before, b'{"role":"assistant","content":""}', after]
+        for field, text in (("reasoning_content", parsed.reasoning), ("content", parsed.content)):
+            start = b'{"' + field.encode() + b'":'
+            for piece in pieces(text):
+                out += [before, start, orjson.dumps(piece), b"}", after]
+        if parsed.tool_calls:
+            calls = [{"index": index, **_tool_call(call)} for index, call in enumerate(parsed.tool_calls)]
+            out += [before, orjson.dumps({"tool_calls": calls}), after]
+        last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": reply.finish_reason}
+        out += [b"data: ", orjson.dumps({**frame, "choices": [last]}), b"\n\n"]
+        if request.include_usage:
+            out += [b"data: ", orjson.dumps({**frame, "choices": [], "usage": _usage(reply)}), b"\n\n"]
+        out.append(b"data: [DONE]\n\n")
+        return b"".join(out)
+
+    def error(self, refusal: Refusal) -> bytes:
+        kind, code = _ERROR_TYPES.get(refusal.kind, ("invalid_request_error", None))
+        message = str(refusal)
+        if isinstance(refusal, ContextOverflow):
+            message = (
+                f"This model's maximum context length is {refusal.limit} tokens. However, your messages resulted in "
+                f"{refusal.tokens} tokens. Please reduce the length of the messages."
+            )
+        return orjson.dumps({"error": {"message": message, "type": kind, "param": refusal.param, "code": code}})
+
+    def stream_error(self, refusal: Refusal) -> bytes:
+        return b"data: " + self.error(refusal) + b"\n\n"
+
+
+def normalise(sent: Any) -> tuple[Message, ...]:
+    """One wire message. Raises ``Refusal`` of kind ``INVALID``."""
+    message = object_field(sent, "messages[]")
+    role = _ROLES.get(message.get("role", ""))
+    if role is None:
+        raise invalid(f"{message.get('role')!r} is unknown; use one of {', '.join(_ROLES)}", "messages[].role")
+    content = _text(message.get("content"))
+    if role == "assistant":
+        calls = message.get("tool_calls") or ()
+        reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
+        return (
+            Message(role, content, tuple(map(_read_call, calls)), None, text_field(reasoning, "messages[].reasoning")),
+        )
+    if role == "tool":
+        identity = message.get("tool_call_id")
+        return (Message(role, content, (), identity if isinstance(identity, str) else None),)
+    return (Message(role, content),)
+
+
+def _text(content: Any) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise invalid("must be a string or a list of text parts", "messages[].content")
+    texts: list[str] = []
+    for part in content:
+        kind = object_field(part, "messages[].content[]").get("type")
+        if kind not in ("text", "refusal"):
+            raise invalid(f"{kind!r} is not supported: the policy reads text only", "messages[].content[].type")
+        texts.append(text_field(part.get(kind), f"messages[].content[].{kind}"))
+    return "\n".join(texts)
+
+
+def _read_call(sent: Any) -> ToolCall:
+    call = object_field(sent, "messages[].tool_calls[]")
+    function = object_field(call.get("function"), "messages[].tool_calls[].function")
+    identity, arguments = call.get("id"), function.get("arguments", "")
+    return ToolCall(
+        identity if isinstance(identity, str) else "",
+        text_field(function.get("name"), "messages[].tool_calls[].function.name"),
+        arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode(),
+    )
+
+
+def _read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
+    if not isinstance(tools, list):
+        raise invalid("must be a list", "tools")
+    for index, tool in enumerate(tools):
+        function = object_field(object_field(tool, f"tools[{index}]").get("function"), f"tools[{index}].function")
+        text_field(function.get("name"), f"tools[{index}].function.name")
+    return tuple(tools)
+
+
+def _frame(reply: Reply, kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{reply.id}", "object": kind, "created": reply.created, "model": reply.model}
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _usage(reply: Reply) -> dict[str, Any]:
+    return {
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "total_tokens": reply.prompt_tokens + reply.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": reply.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }

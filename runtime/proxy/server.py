@@ -1,0 +1,190 @@
+"""The proxy as a server inside a running event loop: opens and closes sessions and serves their HTTP.
+
+Runs in the process of the agent loop: a session is opened by a method call, not by a request. Knows nothing of what a
+request means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import uvicorn
+
+from runtime.config import Proxy as ProxyConfig
+from runtime.errors import MachineError
+from runtime.proxy.app import ProxyApp
+from runtime.proxy.codec import ChatCodec, Rendered
+from runtime.proxy.journal import Journal
+from runtime.proxy.metrics import ProxyMetrics
+from runtime.proxy.session import Session
+from runtime.proxy.types import SessionLimits, Trajectory
+from runtime.rollouter.engine import Engine
+
+OFFLOAD_CHARACTERS = 8_000
+"""Longer texts are encoded in a thread: the encoder leaves the GIL free, and other sessions go on."""
+_REMEMBERED = 10_000
+"""Closed sessions whose secrets are kept, so that a late request learns that its session is closed."""
+_SESSION_ID = re.compile(r"[A-Za-z0-9._~-]{1,200}")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn as a guest: the process's signals belong to its host."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class SessionTable:
+    """Open sessions by id, and the secrets of recently closed ones."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Session] = {}
+        self._closed: OrderedDict[str, str] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def ids(self) -> list[str]:
+        return list(self._open)
+
+    def find(self, session_id: str) -> Session | None:
+        return self._open.get(session_id)
+
+    def secret_of_closed(self, session_id: str) -> str | None:
+        return self._closed.get(session_id)
+
+    def add(self, session: Session) -> None:
+        self._open[session.id] = session
+        self._closed.pop(session.id, None)
+
+    def remove(self, session_id: str) -> None:
+        session = self._open.pop(session_id)
+        self._closed[session_id] = session.secret
+        if len(self._closed) > _REMEMBERED:
+            self._closed.popitem(last=False)
+
+
+class ProxyServer:
+    """One proxy. All methods belong to one event loop, the one that ``start`` was called in."""
+
+    def __init__(self, config: ProxyConfig, codec: ChatCodec, engine: Engine, *, journal: Path | None = None) -> None:
+        """``journal`` is the file that records every committed turn, if ``config.record_journal`` asks for one."""
+        self.metrics = ProxyMetrics()
+        self._config = config
+        self._codec = codec
+        self._engine = engine
+        self._sessions = SessionTable()
+        self._journal_path = journal if config.record_journal else None
+        self._journal: Journal | None = None
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._address = (config.host, config.port)
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="proxy-encode")
+        self.app = ProxyApp(self._sessions, self.metrics, max_body_bytes=config.max_body_mib << 20)
+
+    @property
+    def host(self) -> str:
+        return self._address[0]
+
+    @property
+    def port(self) -> int:
+        """The port listened on; the configured one before ``start``."""
+        return self._address[1]
+
+    async def start(self) -> None:
+        """Listen. Raises ``MachineError`` when the address cannot be bound."""
+        listener = self._bind()
+        self._address = listener.getsockname()[:2]
+        if self._journal_path is not None:
+            self._journal = Journal(self._journal_path)
+        config = uvicorn.Config(
+            self.app,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=2,
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="proxy")
+        while not self._server.started:
+            if self._serving.done():
+                await self._serving
+                raise MachineError("the proxy's HTTP server ended at once", fix="look into the log above")
+            await asyncio.sleep(0.002)
+
+    def _bind(self) -> socket.socket:
+        host, port = self._config.host, self._config.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen(2048)
+            listener.setblocking(False)
+        except OSError as error:
+            listener.close()
+            raise MachineError(
+                f"the proxy cannot listen on {host}:{port}: {error.strerror}",
+                fix="free the port, or set proxy.port to 0 for any free one",
+            ) from None
+        return listener
+
+    def open_session(self, session_id: str, limits: SessionLimits) -> Session:
+        """A new session. Raises ``ValueError`` when the id is open already or cannot stand in a URL; a closed id may be
+        used again.
+        """
+        if not _SESSION_ID.fullmatch(session_id):
+            raise ValueError(f"session id {session_id!r}: use 1 to 200 letters, digits, '.', '_', '~' or '-'")
+        if self._sessions.find(session_id) is not None:
+            raise ValueError(f"session {session_id} is open already")
+        session = Session(
+            session_id, limits, codec=self._codec, engine=self._engine, encode=self._encode, journal=self._journal
+        )
+        if self._journal is not None:
+            self._journal.opened(session_id, limits)
+        self._sessions.add(session)
+        return session
+
+    async def close_session(self, session_id: str) -> Trajectory:
+        """End a session and return all it did; requests in flight are cancelled. Raises ``KeyError`` when it is not
+        open.
+        """
+        session = self._sessions.find(session_id)
+        if session is None:
+            raise KeyError(session_id)
+        trajectory = await session.close()
+        self._sessions.remove(session_id)
+        self.metrics.closed(trajectory)
+        return trajectory
+
+    async def close(self) -> None:
+        """Close every session and stop listening. Idempotent. The engine stays open: it belongs to the caller."""
+        for session_id in self._sessions.ids():
+            await self.close_session(session_id)
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+        self._server = self._serving = None
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        self._threads.shutdown(wait=False)
+
+    async def _encode(self, rendered: Rendered) -> list[int]:
+        if rendered.size <= OFFLOAD_CHARACTERS:
+            return rendered.encode()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, rendered.encode)

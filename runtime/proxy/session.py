@@ -1,0 +1,375 @@
+"""One agent's session: from a chat request to a committed turn, and from all turns to a trajectory.
+
+A request attaches to the forest, its new messages become tokens, the engine samples, and the turn is committed before
+any of it reaches the agent. No lock is held while the engine works: attaching and committing are synchronous. Knows
+nothing of HTTP or wire shapes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import secrets
+import time
+from array import array
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from runtime.errors import Termination, TrialError
+from runtime.proxy.chat import ChatRequest, ParsedReply, Reply
+from runtime.proxy.codec import ChatCodec, Rendered
+from runtime.proxy.forest import AttachPoint, Forest, Node
+from runtime.proxy.journal import Journal
+from runtime.proxy.messages import Message, message_key
+from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
+from runtime.proxy.samples import auxiliary_nodes, discarded_nodes, merge
+from runtime.proxy.types import SessionLimits, Trajectory, Turn
+from runtime.rollouter.engine import Engine, Generation, SamplingParams
+
+Encode = Callable[[Rendered], Coroutine[Any, Any, list[int]]]
+T = TypeVar("T")
+
+PROBE_TOKENS = 16
+"""A conversation without tools that asks for at most this many tokens is a probe of the agent program, not work on the
+task.
+"""
+_MAX_STALLS = 8
+"""How often in a row the engine may abort a generation without one new token before the session gives up on it."""
+
+
+class MalformedGeneration(TrialError):
+    """The engine's three lists do not belong together; none of its tokens can be trusted."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Termination.MODEL_UNAVAILABLE, message)
+
+
+@dataclass(slots=True)
+class _Sampled:
+    """What one reply cost and gave, over all resumptions of an aborted generation."""
+
+    ids: list[int]
+    logprobs: list[float]
+    versions: list[int]
+    finish_reason: str = "stop"
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A request in tokens: where it attaches, what it adds, what the engine gets, and how long the first prompt of its
+    path is.
+    """
+
+    parent: Node | None
+    wire: list[Any]
+    context: array[int]
+    ids: array[int]
+    prompt_length: int
+
+
+class Session:
+    """All state of one agent. Opened and closed by ``ProxyServer``; ``failure`` and ``overlong`` may be read at any
+    time.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        limits: SessionLimits,
+        *,
+        codec: ChatCodec,
+        engine: Engine,
+        encode: Encode,
+        journal: Journal | None,
+    ) -> None:
+        self.id = session_id
+        self.limits = limits
+        self.secret = secrets.token_urlsafe(24)
+        self.base_path = f"/s/{session_id}"
+        self.failure: str | None = None
+        """The engine's last failure that no later reply has made good; the trial runner types it ``MODEL_UNAVAILABLE``.
+        """
+        self.overlong = False
+        self.closing = False
+        self._codec = codec
+        self._engine = engine
+        self._encode = encode
+        self._journal = journal
+        self._forest = Forest()
+        self._opened = time.monotonic()
+        self._in_flight: set[asyncio.Task[Any]] = set()
+        self._started = 0
+        self._lost = 0
+        self._aborted = 0
+        self._mismatches = 0
+
+    # -- requests
+
+    async def complete(self, request: ChatRequest) -> Reply:
+        """Sample and commit one turn. Raises ``Refusal``; engine failures become one of kind ``UNAVAILABLE`` and set
+        ``failure``.
+        """
+        return await self._while_open(self._complete(request))
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """The exact number of prompt tokens this request would have. Nothing is recorded and no budget is applied."""
+        return len((await self._while_open(self._prompt(request))).ids)
+
+    async def _while_open(self, work: Coroutine[Any, Any, T]) -> T:
+        if self.closing:
+            work.close()
+            raise Refusal(Kind.CLOSED, f"session {self.id} is closed")
+        task = asyncio.current_task()
+        assert task is not None
+        self._in_flight.add(task)
+        try:
+            return await work
+        finally:
+            self._in_flight.discard(task)
+
+    async def _complete(self, request: ChatRequest) -> Reply:
+        started = time.monotonic()
+        prompt = await self._prompt(request)
+        max_tokens, room = self._budget(prompt, request)
+        began = time.monotonic()
+        sampled = await self._sample(prompt.ids, max_tokens)
+        finished = time.monotonic()
+        if self.closing:
+            self._lost += len(sampled.ids)
+            raise Refusal(Kind.CLOSED, f"session {self.id} was closed while the reply was generated")
+        complete = sampled.finish_reason == "stop"
+        if not complete and len(sampled.ids) >= room:
+            self.overlong = True
+        allowed = request.tools if request.parse_tools and request.tools else None
+        parsed = self._codec.parse(sampled.ids, allowed, complete=complete)
+        node = self._node(request, prompt, sampled, parsed)
+        node.started_sec, node.finished_sec = started - self._opened, finished - self._opened
+        node.generate_sec = finished - began
+        if prompt.parent is not None:
+            node.gap_sec = max(0.0, node.started_sec - prompt.parent.finished_sec)
+        if self._journal is not None:
+            self._journal.turn(self.id, node)
+        self._forest.add(node)
+        self.failure = None
+        return Reply(
+            id=f"{self.id}-{node.seq}",
+            created=int(time.time()),
+            model=request.model,
+            parsed=parsed,
+            finish_reason="length" if not complete else "tool_calls" if parsed.tool_calls else "stop",
+            prompt_tokens=len(prompt.ids),
+            completion_tokens=len(sampled.ids),
+            cached_tokens=sampled.cached_tokens,
+        )
+
+    # -- tokens
+
+    async def _prompt(self, request: ChatRequest) -> _Prompt:
+        point = self._forest.attach(request)
+        wire = request.wire[point.position :]
+        new: list[Message] = []
+        for sent in wire:
+            new.extend(request.normalise(sent))
+        if not new or new[-1].role == "assistant":
+            raise Refusal(Kind.INVALID, "the last message must not be the assistant's", param="messages")
+        if point.node is not None:
+            return await self._continuation(point, point.node, wire, new)
+        ids = array("i", await self._encode(self._codec.render_first([*request.system, *new], request.tools)))
+        # An edited reply right after the first prompt is a branch of the same task: the prompt stays the prompt.
+        known = self._forest.known_prompt(ids)
+        return _Prompt(None, wire, ids, ids, len(ids) if known is None else known)
+
+    async def _continuation(self, point: AttachPoint, parent: Node, wire: list[Any], new: list[Message]) -> _Prompt:
+        rendered = self._codec.render_suffix(new, after_calls=len(parent.parsed.tool_calls))
+        context = array("i", await self._encode(rendered))
+        if parent.closed and parent.sampled_ids[-1] == context[0]:
+            context = context[1:]
+        return _Prompt(parent, wire, context, parent.extended(context), parent.prompt_length)
+
+    def _budget(self, prompt: _Prompt, request: ChatRequest) -> tuple[int, int]:
+        """Tokens this reply may have, and tokens that the conversation has left. Raises ``ContextOverflow``."""
+        limits = self.limits
+        if prompt.prompt_length > limits.prompt_length:
+            self.overlong = True
+            raise ContextOverflow(tokens=prompt.prompt_length, limit=limits.prompt_length)
+        room = limits.response_length - (len(prompt.ids) - prompt.prompt_length)
+        if room <= 0:
+            self.overlong = True
+            raise ContextOverflow(tokens=len(prompt.ids) + 1, limit=prompt.prompt_length + limits.response_length)
+        wanted = limits.max_tokens_per_turn
+        if request.max_tokens is not None:
+            wanted = min(wanted, request.max_tokens)
+        return min(wanted, room), room
+
+    async def _sample(self, prompt: array[int], max_tokens: int) -> _Sampled:
+        """One reply. A generation that the engine aborts (weight update) is resumed from its tokens, within the same
+        budget.
+        """
+        number, self._started = self._started, self._started + 1
+        sampled = _Sampled([], [], [])
+        stalls = 0
+        try:
+            while True:
+                params = self._params(max_tokens - len(sampled.ids), number, len(sampled.ids))
+                generation = await self._engine.generate(prompt + array("i", sampled.ids), params, session=self.id)
+                self._take(sampled, generation, params.max_tokens)
+                if generation.finish_reason != "abort":
+                    return sampled
+                self._aborted += 1
+                if len(sampled.ids) >= max_tokens:
+                    sampled.finish_reason = "length"
+                    return sampled
+                stalls = 0 if len(generation.token_ids) else stalls + 1
+                if stalls > _MAX_STALLS:
+                    raise TrialError(Termination.MODEL_UNAVAILABLE, "the engine aborts every attempt at this reply")
+                # Without progress the engine is busy (a weight update): wait a little longer each time.
+                await asyncio.sleep(0.02 * 2**stalls if stalls else 0)
+        except TrialError as error:
+            self._lost += len(sampled.ids)
+            self._mismatches += isinstance(error, MalformedGeneration)
+            self.failure = str(error)
+            raise Refusal(Kind.UNAVAILABLE, f"the model is not available: {error}") from error
+        except asyncio.CancelledError:
+            self._lost += len(sampled.ids)
+            self._aborted += 1
+            raise
+        except Exception as error:
+            # An engine may be anyone's code: whatever it raises is a failure of the model, not of this agent.
+            self._lost += len(sampled.ids)
+            self.failure = f"{type(error).__name__}: {error}"
+            raise Refusal(Kind.UNAVAILABLE, f"the model is not available: {self.failure}") from error
+
+    def _params(self, max_tokens: int, number: int, offset: int) -> SamplingParams:
+        limits = self.limits
+        seed = None
+        if limits.seed is not None:
+            # One stream of random numbers per reply: the same one for every reply would correlate them.
+            digest = hashlib.blake2b(f"{limits.seed}.{number}.{offset}".encode(), digest_size=8).digest()
+            seed = int.from_bytes(digest) >> 2
+        return SamplingParams(
+            max_tokens=max_tokens,
+            temperature=limits.temperature,
+            top_p=limits.top_p,
+            top_k=limits.top_k,
+            stop_token_ids=self._codec.stop_token_ids,
+            seed=seed,
+        )
+
+    @staticmethod
+    def _take(sampled: _Sampled, generation: Generation, max_tokens: int) -> None:
+        count = len(generation.token_ids)
+        if not count == len(generation.logprobs) == len(generation.weight_versions):
+            raise MalformedGeneration(
+                f"the engine returned {count} tokens, {len(generation.logprobs)} log-probabilities and "
+                f"{len(generation.weight_versions)} weight versions"
+            )
+        if count > max_tokens:
+            raise MalformedGeneration(f"the engine returned {count} tokens where {max_tokens} were allowed")
+        sampled.ids.extend(generation.token_ids)
+        sampled.logprobs.extend(generation.logprobs)
+        sampled.versions.extend(generation.weight_versions)
+        sampled.finish_reason = generation.finish_reason
+        sampled.cached_tokens = max(sampled.cached_tokens, generation.cached_tokens)
+
+    def _node(self, request: ChatRequest, prompt: _Prompt, sampled: _Sampled, parsed: ParsedReply) -> Node:
+        trainable = all(map(_usable, sampled.logprobs))
+        self._mismatches += not trainable
+        reply = Message("assistant", parsed.content, parsed.tool_calls, None, parsed.reasoning)
+        return Node(
+            seq=len(self._forest.nodes),
+            parent=prompt.parent,
+            head=request.head,
+            dialect=request.dialect,
+            normalise=request.normalise,
+            wire=prompt.wire,
+            parsed=parsed,
+            reply_key=message_key(reply),
+            context_ids=prompt.context,
+            sampled_ids=array("i", sampled.ids),
+            logprobs=array("d", sampled.logprobs if trainable else [0.0] * len(sampled.ids)),
+            weight_versions=array("q", sampled.versions),
+            prompt_length=prompt.prompt_length,
+            path_length=len(prompt.ids) + len(sampled.ids),
+            closed=bool(sampled.ids) and sampled.ids[-1] in self._codec.stop_token_ids,
+            trainable=trainable,
+            has_tools=bool(request.tools),
+            side_call=not request.tools and request.max_tokens is not None and request.max_tokens <= PROBE_TOKENS,
+            finish_reason=sampled.finish_reason,
+            finished_sec=0.0,
+            cached_tokens=sampled.cached_tokens,
+            prompt=prompt.ids,
+        )
+
+    # -- the end
+
+    async def close(self) -> Trajectory:
+        """Refuse further requests, cancel those in flight, and return what was recorded."""
+        self.closing = True
+        pending = [task for task in self._in_flight if task is not asyncio.current_task()]
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending, timeout=5)
+        trajectory = self.trajectory()
+        if self._journal is not None:
+            self._journal.closed(self.id, trajectory.accounting)
+        return trajectory
+
+    def trajectory(self) -> Trajectory:
+        """Everything committed so far."""
+        samples, accounting = merge(self._forest, lost=self._lost)
+        auxiliary, discarded = auxiliary_nodes(self._forest), discarded_nodes(self._forest)
+        turns = tuple(
+            replace(
+                _turn(node), discarded=node.seq in discarded, kind="auxiliary" if node.seq in auxiliary else "policy"
+            )
+            for node in self._forest.nodes
+        )
+        policy = [turn for turn in turns if turn.kind == "policy"]
+        return Trajectory(
+            session_id=self.id,
+            turns=turns,
+            samples=samples,
+            num_turns=len(policy),
+            prompt_tokens=sum(turn.prompt_tokens for turn in turns),
+            completion_tokens=sum(turn.completion_tokens for turn in turns),
+            tool_sec=sum(turn.gap_sec or 0.0 for turn in policy),
+            model_sec=sum(turn.generate_sec for turn in turns),
+            aborted=self._aborted,
+            mismatches=self._mismatches,
+            overlong=self.overlong,
+            failure=self.failure,
+            accounting=accounting,
+        )
+
+
+def _turn(node: Node) -> Turn:
+    versions = node.weight_versions
+    return Turn(
+        seq=node.seq,
+        parent=None if node.parent is None else node.parent.seq,
+        dialect=node.dialect,
+        kind="policy",
+        messages=tuple(node.wire),
+        text=node.parsed.content,
+        tool_calls=tuple(
+            {"id": call.id, "name": call.name, "arguments": call.arguments} for call in node.parsed.tool_calls
+        ),
+        parse_status=node.parsed.status,
+        finish_reason=node.finish_reason,
+        prompt_tokens=node.path_length - len(node.sampled_ids),
+        completion_tokens=len(node.sampled_ids),
+        cached_tokens=node.cached_tokens,
+        weight_versions=(min(versions), max(versions)) if versions else None,
+        started_sec=node.started_sec,
+        generate_sec=node.generate_sec,
+        gap_sec=node.gap_sec,
+    )
+
+
+def _usable(logprob: float) -> bool:
+    """Finite and no sentinel (vLLM reports missing values as -9999). Rounding may lift a sure token above 0."""
+    return isinstance(logprob, float | int) and math.isfinite(logprob) and -9990.0 < logprob < 1e-3

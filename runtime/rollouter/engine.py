@@ -1,0 +1,67 @@
+"""Where everything above meets inference: token ids in, token ids with log-probabilities and weight versions out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """Temperature 0 means greedy. ``stop_token_ids`` end a reply and are part of it. ``seed`` makes one request
+    repeatable."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    stop_token_ids: tuple[int, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One reply. The three lists have equal length; ``logprobs`` are natural logs under the distribution that was
+    sampled from (temperature included; for greedy: temperature 1), ``weight_versions`` the policy version that produced
+    each token."""
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    weight_versions: Sequence[int]
+    finish_reason: Literal["stop", "length", "abort"]
+    cached_tokens: int = 0
+    extra: dict[str, object] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """A policy that can be sampled. ``session`` is the sticky key: calls of one session go to one replica while it
+    lives. ``prompt_ids`` may be any sequence (the proxy gives an ``array``) and must not be changed."""
+
+    async def generate(self, prompt_ids: Sequence[int], params: SamplingParams, *, session: str) -> Generation:
+        """Raises ``TrialError(MODEL_UNAVAILABLE)`` when no replica can answer."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class WeightIdentity:
+    """What a replica really serves: the policy version it was told, and the fingerprint of the tensors it holds."""
+
+    version: int
+    fingerprint: str
+
+
+class Replica(Engine, Protocol):
+    """An engine whose weights can be replaced: what a pool holds and a weight sync talks to."""
+
+    async def identity(self) -> WeightIdentity:
+        """Raises ``TrialError(MODEL_UNAVAILABLE)`` when the replica is gone."""
+
+    async def update_weights(self, state: Mapping[str, Any], *, version: int) -> str:
+        """Replace every tensor between two steps (name -> tensor, Hugging Face names) and return the new fingerprint.
+
+        Raises ``ValueError`` and keeps the old weights when a tensor is missing, unknown or misshapen."""
+
+    async def abort_all(self) -> int:
+        """End every generation in flight with what it has (``finish_reason`` "abort"); how many there were."""

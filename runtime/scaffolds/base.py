@@ -1,0 +1,41 @@
+"""Where the agent loop meets coding agents: a ``Scaffold`` runs one agent in a sandbox against one model endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from runtime.environment.base import Mount, Sandbox
+from runtime.errors import Termination
+
+
+@dataclass(frozen=True)
+class ModelEndpoint:
+    """The policy as the agent sees it: its ``base_url`` ends in ``/s/<session>``."""
+
+    base_url: str
+    secret: str
+    model: str = "policy"
+
+
+@dataclass(frozen=True)
+class AgentOutcome:
+    """How the agent ended (a valid end; failures are raised as ``TrialError``), its logs by file name, and numbers to
+    record."""
+
+    termination: Termination
+    logs: Mapping[str, bytes] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Scaffold(Protocol):
+    """One coding agent. Instances hold settings only and are shared by all trials."""
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """What the sandbox must show read-only for this agent."""
+
+    async def run(self, task: Any, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
+        """Run the agent on ``task`` (a ``runtime.tasks.task.Task``) to its end. Raises ``TrialError`` at the agent
+        boundary."""

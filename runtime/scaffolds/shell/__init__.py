@@ -1,0 +1,69 @@
+"""The built-in ``shell`` scaffold: starts the agent program of this folder inside the sandbox and reads how it ended.
+
+Two tool sets: ``repair`` (structured, for small policies) and ``free`` (read, edit, write, run, for real models). The
+scaffold knows the program's settings and its last line; it does not know tokens, rewards or sandbox backends.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from runtime.config import ShellScaffold as ShellSettings
+from runtime.environment.base import Mount, Sandbox
+from runtime.errors import Termination, TrialError
+from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
+from runtime.scaffolds.shell.agent import EX_UNAVAILABLE
+from runtime.tasks.task import Task
+
+MOUNT = "/opt/liverl/shell"
+
+
+class ShellScaffold:
+    """Implements ``runtime.scaffolds.base.Scaffold``."""
+
+    def __init__(self, settings: ShellSettings) -> None:
+        self.settings = settings
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        return (Mount(Path(__file__).parent, MOUNT),)
+
+    async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
+        """Raises ``TimeoutError`` after ``timeout_sec``, ``TrialError`` when the agent crashed or had no model."""
+        result = await sandbox.exec(
+            ["python3", *(("-s", "-P") if task.liverl.image else ("-I", "-S")), "-B", f"{MOUNT}/agent.py"],
+            env={"LIVERL_AGENT": json.dumps(self.settings_for(task, endpoint))},
+            timeout_sec=timeout_sec,
+        )
+        logs = {"stdout.txt": result.stdout, "stderr.txt": result.stderr}
+        if result.exit_code == EX_UNAVAILABLE:
+            raise TrialError(Termination.MODEL_UNAVAILABLE, result.stdout.decode(errors="replace").strip()[-300:])
+        try:
+            report = json.loads(result.stdout.splitlines()[-1]) if result.exit_code == 0 else None
+            termination = Termination(report["termination"]) if report else Termination.AGENT_CRASHED
+            metrics = {key: float(report[key]) for key in ("turns", "edits", "tool_sec", "total_sec")} if report else {}
+        except (ValueError, LookupError, TypeError) as error:
+            raise TrialError(Termination.AGENT_CRASHED, f"the agent's last line is no report: {error}") from error
+        if report is None:
+            tail = result.stderr.decode(errors="replace").strip()[-500:]
+            raise TrialError(Termination.AGENT_CRASHED, f"the agent ended with {result.exit_code}: {tail}")
+        return AgentOutcome(termination=termination, logs=logs, metrics=metrics)
+
+    def settings_for(self, task: Task, endpoint: ModelEndpoint) -> dict[str, Any]:
+        """What the agent program reads from ``LIVERL_AGENT``."""
+        liverl = task.liverl
+        return {
+            "base_url": endpoint.base_url,
+            "secret": endpoint.secret,
+            "model": endpoint.model,
+            "instruction": task.instruction.strip(),
+            "tools": self.settings.tools,
+            "max_turns": self.settings.max_turns,
+            "max_edits": self.settings.max_edits,
+            "runner": liverl.runner,
+            "ids": list(task.expected_ids) or None,
+            "sources": list(liverl.source_files),
+            "python_path": [f"{task.config.environment.workdir}/{folder}" for folder in liverl.python_path],
+        }

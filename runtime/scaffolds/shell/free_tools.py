@@ -1,0 +1,106 @@
+"""The tools of the ``free`` set: read, edit and write files, run commands, run the tests, submit.
+
+For models that can write code. Standard library only: runs inside sandboxes. Knows no models and no HTTP.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MAX_TEXT = 16_000
+COMMAND_SEC = 60.0
+
+
+def _tool(name: str, description: str, **parameters: str) -> dict[str, Any]:
+    properties = {key: {"type": "string", "description": text} for key, text in parameters.items()}
+    schema = {"type": "object", "properties": properties, "required": list(parameters)}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
+
+
+SCHEMAS = [
+    _tool("read_file", "Show a file with line numbers.", path="Path below the work directory."),
+    _tool(
+        "edit_file",
+        "Replace one exact occurrence of a text in a file.",
+        path="Path below the work directory.",
+        old="The text to replace; it must occur exactly once.",
+        new="The text to put there.",
+    ),
+    _tool("write_file", "Write a whole file.", path="Path below the work directory.", content="The new content."),
+    _tool("run_command", "Run a bash command in the work directory.", command="The command."),
+    _tool("submit", "Finish: the work directory is graded as it is."),
+]
+
+
+class FreeTools:
+    """Free-form tools on one work directory. Every call returns the text that the agent reads; errors are text too."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def call(self, name: str, arguments: dict[str, Any]) -> str:
+        try:
+            text = getattr(self, f"_{name}")(**arguments)
+        except TypeError as error:
+            text = f"error: wrong arguments: {error}"
+        except (OSError, UnicodeDecodeError) as error:
+            text = f"error: {error}"
+        return _shorten(str(text))
+
+    def _path(self, path: str) -> str:
+        return os.path.join(self._root, path)
+
+    def _read_file(self, path: str) -> str:
+        with open(self._path(path), encoding="utf-8") as file:
+            return "".join(f"{number:5d}  {line}" for number, line in enumerate(file, start=1))
+
+    def _write_file(self, path: str, content: str) -> str:
+        os.makedirs(os.path.dirname(self._path(path)) or ".", exist_ok=True)
+        with open(self._path(path), "w", encoding="utf-8") as file:
+            file.write(content)
+        return f"wrote {path}"
+
+    def _edit_file(self, path: str, old: str, new: str) -> str:
+        with open(self._path(path), encoding="utf-8") as file:
+            text = file.read()
+        count = text.count(old) if old else 0
+        if count != 1:
+            return f"error: the old text occurs {count} times in {path}; it must occur exactly once"
+        return self._write_file(path, text.replace(old, new))
+
+    def _run_command(self, command: str) -> str:
+        # A file, not a pipe: a background child that keeps the output open must not hold the agent up.
+        with tempfile.TemporaryFile() as output:
+            process = subprocess.Popen(
+                ["/bin/bash", "-c", command],
+                cwd=self._root,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                ended = f"exit code {process.wait(COMMAND_SEC)}"
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                ended = f"killed after {COMMAND_SEC:.0f} seconds"
+            output.seek(0)
+            text = output.read().decode(errors="replace")
+        return f"{text}\n[{ended}]"
+
+
+def _shorten(text: str) -> str:
+    half = MAX_TEXT // 2
+    return (
+        text
+        if len(text) <= MAX_TEXT
+        else f"{text[:half]}\n... {len(text) - MAX_TEXT} characters left out ...\n{text[-half:]}"
+    )

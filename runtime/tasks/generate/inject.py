@@ -1,0 +1,204 @@
+"""Verified bugs of one package: mutants in a drawn order, kept when the package's own tests tell them from the
+original.
+
+A mutant is kept when some of the tests that call its function fail with it and pass without it, twice, under two hash
+seeds. At most ``MAX_TESTS`` of those tests are looked at, the most specific first (the fewest functions called); the
+ones that fail become the task's fail-to-pass ids, the others its pass-to-pass ids. Does not write tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.tasks.generate.functions import Function, functions_of
+from runtime.tasks.generate.mutate import Mutant, mutants_of
+from runtime.tasks.generate.prober import Prober, Report, Run
+from runtime.tasks.generate.sources import Package
+from runtime.tasks.generate.split import Split, split_of
+from runtime.tasks.generate.survey import Survey, survey
+
+MAX_TESTS = 30
+PER_FUNCTION = 4
+"""Bugs of one function: variety over numbers."""
+BATCH = 48
+"""Mutants between two looks at the caps, at most; about twice as many as tasks are still wanted, at the end."""
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A verified mutant of ``package`` and the tests that tell."""
+
+    package: Package
+    mutant: Mutant
+    fail_to_pass: tuple[str, ...]
+    pass_to_pass: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        mutant = self.mutant
+        key = f"{self.package.digest}\0{mutant.function.path}\0{mutant.function.start}\0{mutant.segment}"
+        return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Injection:
+    """What came out of one package: the bugs, and what was tried on the way."""
+
+    bugs: tuple[Bug, ...]
+    survey: Survey
+    functions: int
+    """Functions of the split that some usable test calls."""
+    mutants: int
+    tried: int
+    survived: int
+    timeouts: int
+    unstable: int
+    unproven: int = 0
+    """Bugs whose task the verifier did not grade as expected; they are not in ``bugs``."""
+
+
+OnProgress = Callable[[str], None]
+
+
+async def inject(
+    package: Package,
+    prober: Prober,
+    *,
+    split: Split | None,
+    limit: int,
+    per_kind_fraction: float,
+    seed: int,
+    split_seed: int,
+    cache: Path,
+    on_progress: OnProgress,
+) -> Injection:
+    """At most ``limit`` bugs in functions of ``split`` (None: all), at most ``per_kind_fraction`` of the limit of one
+    kind.
+
+    The same arguments give the same bugs: mutants are drawn from ``seed``, decided in order, and limited by processor
+    time.
+    """
+    found = await survey(package, prober, cache=cache)
+    on_progress(f"{package.name}: {len(found.calls)} of {found.tests} tests usable")
+    functions = [
+        function
+        for path in package.source_files
+        for function in functions_of(path, package.text(path))
+        if split is None or split_of(function.name, seed=split_seed) == split
+    ]
+    covering = {function: tuple(found.covering(function)[:MAX_TESTS]) for function in functions}
+    covering = {function: tests for function, tests in covering.items() if tests}
+    mutants = [mutant for function in covering for mutant in mutants_of(function, package.text(function.path))]
+    queue = _drawn(mutants, random.Random(f"{seed}/{package.name}/{split}"))
+    choice = _Choice(limit=limit, per_kind=max(1, math.floor(per_kind_fraction * limit)))
+    base: dict[tuple[str, ...], Report] = {}
+    bugs: list[Bug] = []
+    counts: Counter[str] = Counter()
+    while len(bugs) < limit:
+        batch = choice.next_batch(queue, size=min(BATCH, 2 * (limit - len(bugs)) + 2))
+        if not batch:
+            break
+        for bug in await _verify(package, prober, batch, covering, base, counts):
+            if choice.accept(bug.mutant):
+                bugs.append(bug)
+        on_progress(f"{package.name}: {len(bugs)} of {limit} bugs after {counts['tried']} mutants")
+    return Injection(
+        bugs=tuple(bugs),
+        survey=found,
+        functions=len(covering),
+        mutants=len(mutants),
+        tried=counts["tried"],
+        survived=counts["survived"],
+        timeouts=counts["timeout"],
+        unstable=counts["unstable"],
+    )
+
+
+def _drawn(mutants: list[Mutant], rng: random.Random) -> Iterator[Mutant]:
+    """All mutants, the kinds taking turns, each kind in random order: frequent kinds do not crowd out rare ones."""
+    kinds: dict[str, list[Mutant]] = {}
+    for mutant in mutants:
+        kinds.setdefault(mutant.kind, []).append(mutant)
+    for kind in sorted(kinds):
+        rng.shuffle(kinds[kind])
+    while kinds:
+        for kind in sorted(kinds):
+            yield kinds[kind].pop()
+            if not kinds[kind]:
+                del kinds[kind]
+
+
+class _Choice:
+    """The caps: in all, per kind, and per function."""
+
+    def __init__(self, *, limit: int, per_kind: int) -> None:
+        self._limit = limit
+        self._per_kind = per_kind
+        self._kinds: Counter[str] = Counter()
+        self._functions: Counter[Function] = Counter()
+
+    def _open(self, mutant: Mutant) -> bool:
+        return self._kinds[mutant.kind] < self._per_kind and self._functions[mutant.function] < PER_FUNCTION
+
+    def next_batch(self, queue: Iterator[Mutant], *, size: int) -> list[Mutant]:
+        batch: list[Mutant] = []
+        for mutant in queue:
+            if self._open(mutant):
+                batch.append(mutant)
+                if len(batch) == size:
+                    break
+        return batch
+
+    def accept(self, mutant: Mutant) -> bool:
+        if not self._open(mutant) or self._kinds.total() >= self._limit:
+            return False
+        self._kinds[mutant.kind] += 1
+        self._functions[mutant.function] += 1
+        return True
+
+
+async def _verify(
+    package: Package,
+    prober: Prober,
+    batch: list[Mutant],
+    covering: dict[Function, tuple[str, ...]],
+    base: dict[tuple[str, ...], Report],
+    counts: Counter[str],
+) -> list[Bug]:
+    """The bugs among a batch, in its order."""
+    # What passes in the whole suite may need an earlier test: without the bug the chosen tests must pass by themselves.
+    new = list(dict.fromkeys(covering[m.function] for m in batch if covering[m.function] not in base))
+    base.update(zip(new, await prober.run([Run(tests=tests) for tests in new]), strict=True))
+    runs: list[tuple[Mutant, Run]] = []
+    for mutant in batch:
+        pristine = base[covering[mutant.function]]
+        tests = pristine.passed(covering[mutant.function])
+        if tests and pristine.error is None:
+            path = mutant.function.path
+            cpu_sec = 0.3 + 2 * pristine.cpu_sec
+            files = {path: mutant.apply(package.text(path))}
+            runs.append((mutant, Run(tests=tests, files=files, cpu_sec=cpu_sec, wall_sec=8 * cpu_sec)))
+    counts["tried"] += len(runs)
+    suspects: list[tuple[Mutant, Run, Report]] = []
+    for (mutant, run), report in zip(runs, await prober.run([run for _, run in runs], hash_seed=3), strict=True):
+        if report.error is not None:
+            counts["timeout" if report.error == "timeout" else "crashed"] += 1
+        elif not report.failed(run.tests):
+            counts["survived"] += 1
+        else:
+            suspects.append((mutant, run, report))
+    bugs: list[Bug] = []
+    confirmations = await prober.run([run for _, run, _ in suspects], hash_seed=4)
+    for (mutant, run, report), again in zip(suspects, confirmations, strict=True):
+        failed, passed = report.failed(run.tests), report.passed(run.tests)
+        if failed != again.failed(run.tests) or len(failed) + len(passed) != len(run.tests):
+            counts["unstable"] += 1
+            continue
+        bugs.append(Bug(package, mutant, fail_to_pass=failed, pass_to_pass=passed))
+    return bugs

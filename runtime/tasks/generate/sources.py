@@ -1,0 +1,197 @@
+"""Where packages come from: a repository folder, or a pinned source distribution fetched with pip and cached by its
+digest.
+
+Reads which modules, tests and import folders a package has. Does not run any of its code itself; pip does run the
+distribution's own build backend to read its name and version, which is why only files with a pinned SHA-256 are
+fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from runtime.config import PackagePin
+from runtime.errors import MachineError, UserError
+
+MAX_FILE_BYTES = 1 << 20
+"""Larger files are data that a repair does not need; they are left out of the tasks' repositories."""
+
+_SKIP_FOLDERS = {
+    ".git",
+    ".hg",
+    ".tox",
+    ".nox",
+    ".venv",
+    "venv",
+    "__pycache__",
+    "node_modules",
+    "build",
+    "dist",
+    ".eggs",
+}
+_TEST_FOLDERS = {"test", "tests", "testing"}
+_NOT_MODULES = {"setup.py", "conftest.py", "noxfile.py", "tasks.py", "fabfile.py"}
+_TEST_FILE = re.compile(r"test_.*\.py|.*_test\.py|conftest\.py|tests\.py")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package's pristine files at ``root``; ``name`` and ``version`` label its tasks."""
+
+    name: str
+    version: str
+    root: Path
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """Everything that belongs into a task's repository, by path below ``root``."""
+        found: dict[str, bytes] = {}
+        for folder, folders, names in os.walk(self.root):
+            here = Path(folder)
+            folders[:] = sorted(
+                name
+                for name in folders
+                if name not in _SKIP_FOLDERS
+                and not name.endswith(".egg-info")
+                and not (here / name / "pyvenv.cfg").exists()
+            )
+            for name in sorted(names):
+                path = here / name
+                if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+                    continue
+                if path.suffix not in (".pyc", ".so", ".pyd"):
+                    found[path.relative_to(self.root).as_posix()] = path.read_bytes()
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over all paths and contents."""
+        whole = hashlib.sha256()
+        for path, content in sorted(self.files.items()):
+            whole.update(f"{path}\0{len(content)}\0".encode() + content)
+        return whole.hexdigest()
+
+    @cached_property
+    def test_files(self) -> tuple[str, ...]:
+        """Files that belong to the tests, helpers and data beside them included."""
+        return tuple(path for path in self.files if _is_test(path))
+
+    @cached_property
+    def python_path(self) -> tuple[str, ...]:
+        """``("src",)`` for a ``src`` layout, else ()."""
+        return ("src",) if any(path.startswith("src/") and path.endswith(".py") for path in self.files) else ()
+
+    @cached_property
+    def source_files(self) -> tuple[str, ...]:
+        """The package's own modules: below an import package, or a module at the import root."""
+        base = f"{self.python_path[0]}/" if self.python_path else ""
+        roots = {
+            path.removeprefix(base).split("/")[0]
+            for path in self.files
+            if re.fullmatch(f"{base}[^/]+/__init__.py", path)
+        }
+        return tuple(
+            path
+            for path in self.files
+            if path.endswith(".py")
+            and path.startswith(base)
+            and not _is_test(path)
+            and self._is_own(path[len(base) :], roots)
+        )
+
+    @staticmethod
+    def _is_own(path: str, roots: set[str]) -> bool:
+        first, _, rest = path.partition("/")
+        return first in roots if rest else path not in _NOT_MODULES
+
+    def text(self, path: str) -> str:
+        return self.files[path].decode("utf-8")
+
+
+def _is_test(path: str) -> bool:
+    *folders, name = path.split("/")
+    return bool(_TEST_FOLDERS.intersection(folders)) or _TEST_FILE.fullmatch(name) is not None
+
+
+def open_repository(path: Path) -> Package:
+    """The package in a folder. Raises ``UserError`` when there is none with tests."""
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; give a repository's root folder or NAME==VERSION --hash sha256:...")
+    package = Package(
+        name=re.sub(r"[^a-z0-9]+", "-", path.resolve().name.lower()).strip("-") or "package", version="", root=path
+    )
+    problems = []
+    if not package.source_files:
+        problems.append(
+            f"{path}: no Python package; a folder with __init__.py (or src/<package>) or a module is needed"
+        )
+    if not package.test_files:
+        problems.append(f"{path}: no tests; files named test_*.py or *_test.py are needed to verify a bug")
+    if problems:
+        raise UserError(*problems)
+    return package
+
+
+def fetch(pin: PackagePin, *, cache: Path) -> Package:
+    """The unpacked source distribution of ``pin``, fetched once per digest.
+
+    Raises ``UserError`` when the pin does not match what the index has, ``MachineError`` when pip cannot reach it.
+    """
+    folder = cache / "sdists" / pin.sha256
+    name = pin.name.lower().replace("_", "-")
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as temporary:
+            archive = _download(pin, Path(temporary))
+            unpacked = Path(temporary) / "unpacked"
+            with tarfile.open(archive) as tar:
+                tar.extractall(unpacked, filter="data")
+            roots = list(unpacked.iterdir())
+            root = roots[0] if len(roots) == 1 and roots[0].is_dir() else unpacked
+            try:
+                root.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # another process was first: its copy has the same digest
+                    raise
+    return Package(name=name, version=pin.version, root=folder)
+
+
+def _download(pin: PackagePin, into: Path) -> Path:
+    requirements = into / "requirements.txt"
+    requirements.write_text(f"{pin.name}=={pin.version} --hash=sha256:{pin.sha256}\n")
+    files = into / "files"
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"),
+        *(
+            "--no-deps",
+            "--require-hashes",
+            "--no-binary",
+            pin.name,
+            "--dest",
+            str(files),
+            "--requirement",
+            str(requirements),
+        ),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    archives = [*files.glob("*.tar.gz"), *files.glob("*.tar.bz2")] if files.is_dir() else []
+    if result.returncode == 0 and len(archives) == 1:
+        return archives[0]
+    shutil.rmtree(files, ignore_errors=True)
+    lines = [line.strip() for line in result.stderr.splitlines() if line.startswith("ERROR")] or [result.stderr.strip()]
+    what = f"{pin.name}=={pin.version} (sha256 {pin.sha256[:12]}…)"
+    if "DO NOT MATCH THE HASHES" in result.stderr or "No matching distribution" in result.stderr:
+        raise UserError(f"{what}: {lines[0]}; correct the version or the sha256 of its source distribution in the spec")
+    raise MachineError(
+        f"pip cannot fetch {what}: {lines[-1]}", fix=" ".join([*command[:-4], f"{pin.name}=={pin.version}"])
+    )

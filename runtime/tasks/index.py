@@ -1,0 +1,140 @@
+"""The task index: one parquet row per task, thin pointers plus what is known of its difficulty.
+
+The index points at task directories and never copies them. Pass rates come from the trial records of earlier runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runtime.errors import UserError
+from runtime.tasks.task import Task
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),  # absolute
+        ("source", pa.string()),
+        ("family", pa.string()),
+        ("split_key", pa.string()),
+        ("runner", pa.string()),
+        ("image", pa.string()),
+        ("fail_to_pass", pa.int32()),  # number of test ids
+        ("pass_to_pass", pa.int32()),
+        ("instruction_chars", pa.int32()),
+        ("trials", pa.int32()),  # graded trials behind pass_rate
+        ("pass_rate", pa.float64()),  # mean reward of graded trials; null without any
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PassRate:
+    """Mean reward over ``trials`` graded trials."""
+
+    trials: int
+    mean: float
+
+
+@dataclass(frozen=True)
+class Band:
+    """A closed interval of pass rates within [0, 1]."""
+
+    low: float
+    high: float
+
+    def __contains__(self, rate: float) -> bool:
+        return self.low <= rate <= self.high
+
+
+def parse_band(text: str) -> Band:
+    """``LO:HI``; either side may be empty. Raises ``UserError``."""
+    low, colon, high = text.partition(":")
+    try:
+        band = Band(float(low or 0), float(high or 1))
+    except ValueError:
+        band = Band(1, 0)
+    if not colon or not 0 <= band.low <= band.high <= 1:
+        raise UserError(
+            f"--pass-rate {text!r}: two numbers LO:HI with 0 <= LO <= HI <= 1 are wanted, for example 0.1:0.9"
+        )
+    return band
+
+
+def pass_rates(run_directories: Sequence[Path]) -> dict[str, PassRate]:
+    """Pass rate by task id over all graded trials in ``trials/*/*/trial.json`` of the given run directories."""
+    rewards: dict[str, list[float]] = {}
+    for run in run_directories:
+        records = sorted(run.glob("trials/*/*/trial.json"))
+        if not records:
+            raise UserError(
+                f"{run}: no trials/<step>/<trial>/trial.json; give run directories (runs/<experiment>/<run-id>)"
+            )
+        for record in records:
+            try:
+                trial = json.loads(record.read_bytes())
+            except ValueError:
+                continue  # a trial that was being written when its run was killed
+            if isinstance(trial, dict) and isinstance(trial.get("reward"), int | float):
+                rewards.setdefault(str(trial["task"]), []).append(float(trial["reward"]))
+    return {task: PassRate(len(values), sum(values) / len(values)) for task, values in rewards.items()}
+
+
+def rows(tasks: Iterable[Task], rates: Mapping[str, PassRate]) -> list[dict[str, object]]:
+    return [
+        {
+            "id": task.id,
+            "path": str(task.path.resolve()),
+            "source": task.liverl.source,
+            "family": task.liverl.family,
+            "split_key": task.liverl.split_key,
+            "runner": task.liverl.runner,
+            "image": task.liverl.image,
+            "fail_to_pass": len(task.liverl.fail_to_pass),
+            "pass_to_pass": len(task.liverl.pass_to_pass),
+            "instruction_chars": len(task.instruction),
+            "trials": rates[task.id].trials if task.id in rates else 0,
+            "pass_rate": rates[task.id].mean if task.id in rates else None,
+        }
+        for task in tasks
+    ]
+
+
+def write_index(tasks: Iterable[Task], out: Path, *, rates: Mapping[str, PassRate], band: Band | None = None) -> int:
+    """Write the index and return its number of rows. With ``band``, only tasks whose known pass rate lies in it."""
+    kept = [row for row in rows(tasks, rates) if band is None or _in_band(row["pass_rate"], band)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        pq.write_table(pa.Table.from_pylist(kept, schema=SCHEMA), partial)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(kept)
+
+
+def _in_band(rate: object, band: Band) -> bool:
+    return isinstance(rate, float) and rate in band
+
+
+def read_index(path: Path) -> list[dict[str, object]]:
+    """The rows of an index. Raises ``UserError`` for a file that is none."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(
+            f"{path}: not a task index: {error}; write one with `liverl tasks index DIR -o {path}`"
+        ) from error
+    missing = [name for name in ("id", "path") if name not in table.column_names]
+    if missing:
+        raise UserError(
+            f"{path}: no column {', '.join(missing)}; write an index with `liverl tasks index DIR -o {path}`"
+        )
+    found: list[dict[str, object]] = table.to_pylist()
+    return found

@@ -1,0 +1,199 @@
+"""From a task set's description to loaded tasks: generated ones are made once and kept, directories are read and
+screened.
+
+A kept set lies below ``cache`` under the digest of its description and its generator, and appears there whole: a run
+that is killed while generating leaves nothing that a later one could take for a set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runtime.config import DirectoryTasks, Environment, GeneratedTasks, SynthTasks, TaskSet
+from runtime.environment.base import SandboxProvider, Verifier
+from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
+from runtime.tasks.task import Task
+
+_T = TypeVar("_T")
+_ENVIRONMENT = Environment()
+_PACKAGE = Path(__file__).parent
+
+
+def prepare(
+    task_set: TaskSet,
+    *,
+    cache: Path,
+    on_problem: OnProblem,
+    on_progress: Callable[[str], None] | None = None,
+    environment: Environment = _ENVIRONMENT,
+) -> list[Task]:
+    """The usable tasks of ``task_set``, in a fixed order; every unusable directory is named through ``on_problem``.
+
+    Args:
+        cache: folder of kept sets, packages and surveys, shared by runs and processes; state of sandboxes goes below
+        it. on_progress: told what is being done while tasks are generated.
+        environment: where tests run, to generate tasks from packages and to screen directories.
+
+    Raises ``UserError`` for a wrong description (missing folder, duplicate id, wrong hash), ``MachineError`` when the
+    machine or the package index cannot deliver. May be called with or without a running event loop; blocks.
+    """
+    source = task_set.source
+    say = on_progress or (lambda text: None)
+    if isinstance(source, DirectoryTasks):
+        tasks = load_tasks(find_task_directories([Path(path) for path in source.paths]), on_problem=on_problem)
+        return _screened(tasks, cache=cache, on_problem=on_problem, environment=environment)
+    if isinstance(source, SynthTasks):
+        description = _description(task_set, version=source_digest(_PACKAGE / "synth"))
+        folder = kept(cache, "synth", description, lambda out: _synthesise(source, out))
+    else:
+        from runtime.tasks.generate.package_tasks import GENERATOR_VERSION
+
+        description = _description(task_set, version=str(GENERATOR_VERSION))
+        folder = kept(
+            cache,
+            "generate",
+            description,
+            lambda out: _generate(source, out, name=task_set.name, cache=cache, environment=environment, say=say),
+        )
+    return load_tasks(sorted(path for path in folder.iterdir() if path.is_dir()), on_problem=on_problem)
+
+
+def _description(task_set: TaskSet, *, version: str) -> str:
+    # The set's name is written into its tasks, as the name under which they are scored.
+    source = task_set.source.model_dump(mode="json")
+    return json.dumps({"name": task_set.name, "source": source, "version": version}, sort_keys=True)
+
+
+def source_digest(folder: Path) -> str:
+    """SHA-256 over a generator's own modules and the writer: another program, another set."""
+    whole = hashlib.sha256()
+    for path in [*sorted(folder.rglob("*.py")), _PACKAGE / "write.py", _PACKAGE / "history.py"]:
+        whole.update(path.name.encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()
+
+
+def kept(cache: Path, kind: str, description: str, make: Callable[[Path], None]) -> Path:
+    """The folder of a described set, made by ``make(empty folder)`` unless it is there. One process makes, others
+    wait."""
+    home = cache / "tasks"
+    folder = home / f"{kind}-{hashlib.sha256(description.encode()).hexdigest()[:16]}"
+    home.mkdir(parents=True, exist_ok=True)
+    with _lock(home / f".{folder.name}.lock"):
+        if not folder.is_dir():
+            staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=home))
+            try:
+                make(staging)
+                (staging / "set.json").write_text(description + "\n")
+                staging.chmod(0o755)
+                os.sync()  # hundreds of small files: one flush before the name makes them count
+                staging.rename(folder)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+    return folder
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _synthesise(source: SynthTasks, out: Path) -> None:
+    from runtime.tasks.synth import generate
+
+    generate(source.count, seed=source.seed, split=source.split, out=out)
+
+
+def _generate(
+    source: GeneratedTasks,
+    out: Path,
+    *,
+    name: str,
+    cache: Path,
+    environment: Environment,
+    say: Callable[[str], None],
+) -> None:
+    from runtime.tasks.generate.package_tasks import generate
+
+    async def work() -> None:
+        async with graders(environment, state=cache / "sandboxes") as (provider, verifier):
+            await generate(
+                source,
+                out=out,
+                name=name,
+                provider=provider,
+                verifier=verifier,
+                cache=cache,
+                workers=os.cpu_count() or 1,
+                on_progress=say,
+            )
+
+    in_own_loop(work())
+
+
+def _screened(tasks: list[Task], *, cache: Path, on_problem: OnProblem, environment: Environment) -> list[Task]:
+    from runtime.tasks.verify import screen
+
+    async def work() -> list[Task]:
+        async with graders(environment, state=cache / "sandboxes") as (provider, verifier):
+            return await screen(
+                tasks, provider=provider, verifier=verifier, concurrency=os.cpu_count() or 1, on_problem=on_problem
+            )
+
+    return in_own_loop(work())
+
+
+@asynccontextmanager
+async def graders(environment: Environment, *, state: Path) -> AsyncIterator[tuple[SandboxProvider, Verifier]]:
+    """A provider and a verifier, closed in the end."""
+    from runtime.environment import make_provider, make_verifier
+
+    provider = make_provider(environment, state=state)
+    try:
+        verifier = make_verifier(environment, provider, state=state)
+        try:
+            yield provider, verifier
+        finally:
+            await verifier.close()
+    finally:
+        await provider.close()
+
+
+def in_own_loop(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a coroutine to its end in a loop and thread of its own, so that callers may have a running loop.
+
+    An interrupt of the caller (Ctrl-C) cancels the work and waits for its clean-up.
+    """
+    started = threading.Event()
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
+
+    async def main() -> _T:
+        running.append((asyncio.get_running_loop(), asyncio.current_task()))
+        started.set()
+        return await work
+
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(asyncio.run, main())
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                started.wait()
+                loop, task = running[0]
+                if task is not None:
+                    loop.call_soon_threadsafe(task.cancel)
+            raise

@@ -1,0 +1,1 @@
+"""What a run tells about itself: rows of numbers, a live display, and the closing table."""

@@ -1,0 +1,76 @@
+"""What to tell a person when the trainer has died: known signatures of its log, in words, with what to do.
+
+Reads text only. The first signature that matches wins; the order is from specific to general.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+_TAIL_BYTES = 512 * 1024
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PREFIX = re.compile(r"\([^()\s]+ pid=\d+\) ?")
+
+_SIGNATURES: Sequence[tuple[str, str]] = (
+    (
+        r"WeightMismatch: (?P<detail>.*)",
+        "a replica served other weights than the trainer sent, twice: {detail}",
+    ),
+    (
+        r"No space left on device|ENOSPC",
+        "the disk is full; free some space and resume",
+    ),
+    (
+        r"AF_UNIX path length cannot exceed|socket path .* too long",
+        "Ray's socket path is too long; set TMPDIR to a short path",
+    ),
+    (
+        r"no materializable trajectories",
+        "every trial of a step failed, so there was nothing to train on; trials/<step>/*/trial.json say why",
+    ),
+    (
+        r"Failed to register worker|worker_register_timeout|The node with node id .* has been marked dead",
+        "Ray lost a worker while starting (too little memory or a very busy machine)",
+    ),
+    (
+        r"OutOfMemoryError|MemoryError|Cannot allocate memory|killed due to the node running low on memory",
+        "the machine ran out of memory; use fewer replicas, a smaller concurrency or a smaller micro batch",
+    ),
+    (
+        r"(?P<detail>(?:ConfigComposition|ConfigAttribute|MissingConfig|Could not override|Key .* is not in struct).*)",
+        "verl refused the configuration: {detail}",
+    ),
+    (
+        r"ModuleNotFoundError: (?P<detail>No module named .*)",
+        "a Python package is missing in the trainer's processes: {detail}; install with: pip install 'liverl[train]'",
+    ),
+    (
+        r"(?P<detail>\w*(?:Error|Exception): .*)",
+        "{detail}",
+    ),
+)
+
+
+def read_tail(log: Path) -> str:
+    """The end of a log without colours and Ray's process prefixes."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            text = stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return _PREFIX.sub("", _COLOUR.sub("", text))
+
+
+def diagnose(text: str, *, exit_code: int) -> str:
+    """One sentence on why the trainer ended with ``exit_code``."""
+    for pattern, message in _SIGNATURES:
+        found = list(re.finditer(pattern, text))
+        if found:
+            # The last one: earlier errors may have been survived.
+            return message.format(**{key: value.strip() for key, value in found[-1].groupdict().items() if value})
+    if exit_code < 0:
+        return f"the trainer was killed by signal {-exit_code}"
+    return f"the trainer ended with exit code {exit_code}"

@@ -1,0 +1,89 @@
+"""The environment and arguments of the trainer's child process. Pure functions; starts nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from runtime.trainer import layout
+
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+"""Not inherited: import paths that could shadow our packages, and a Ray cluster of someone else."""
+
+
+def ray_dir(run: Path) -> Path:
+    """Where Ray keeps its sockets for this run: short, because a Unix socket's path may have about 107 characters."""
+    digest = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:8]
+    return Path("/tmp") / f"lr-{digest}"
+
+
+def trainer_environment(run: Path, *, attempt: int, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables of the trainer and, through Ray, of every process it starts."""
+    environment = {key: value for key, value in (inherited or os.environ).items() if key not in _DROPPED}
+    scratch = layout.state(run)
+    environment.update(
+        {
+            layout.RUN_DIR: str(run.absolute()),
+            layout.RAY_DIR: str(ray_dir(run)),
+            layout.ATTEMPT: str(attempt),
+            "PYTHONSAFEPATH": "1",
+            "PYTHONUNBUFFERED": "1",
+            # The CPU platform and the replica; VERL_ENGINE_DEVICE: verl registers its FSDP engines under cuda alone.
+            "VERL_USE_EXTERNAL_MODULES": "runtime.trainer.verl_cpu",
+            "VERL_USE_EXTERNAL_PLUGINS": "none",
+            "VERL_PLATFORM": "cpu",
+            "VERL_ENGINE_DEVICE": "cuda",
+            # INFO crashes verl 0.9.1 in separate_async mode (a logger call given flush=True).
+            "VERL_LOGGING_LEVEL": "WARN",
+            "VERL_FILE_LOGGER_PATH": str(layout.rows_file("verl", run=run.absolute(), attempt=attempt)),
+            # Nothing may be fetched or reported, and nothing written outside the run directory and Ray's own folder.
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HOME": str((scratch / "hf").absolute()),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TMPDIR": str(ray_dir(run)),
+            # verl's checkpoint locks and torch's caches; short as well, for sockets of multiprocessing.
+            "TMPDIR": str(ray_dir(run) / "tmp"),
+            "WANDB_MODE": "disabled",
+            "MPLCONFIGDIR": str((scratch / "mpl").absolute()),
+            # One thread per process, and no spinning while waiting: all of them share few cores.
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "TOKENIZERS_PARALLELISM": "false",
+            # Ray: every log line kept, no second look at memory that the sandboxes' limits already bound, patience on
+            # slow machines.
+            "RAY_DEDUP_LOGS": "0",
+            "RAY_memory_monitor_refresh_ms": "0",
+            "RAY_worker_register_timeout_seconds": "300",
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "RAY_DISABLE_IMPORT_WARNING": "1",
+        }
+    )
+    return environment
+
+
+def trainer_command(run: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """verl's own entry point on the bundle's ``verl.yaml``. Hydra's output folders are switched off."""
+    return [
+        sys.executable,
+        "-m",
+        "verl.trainer.main_ppo",
+        "--config-dir",
+        str(layout.bundle(run).absolute()),
+        "--config-name",
+        "verl",
+        f"hydra.run.dir={layout.state(run).absolute()}/hydra",
+        "hydra.output_subdir=null",
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+        # Resuming relies on the marker: not a matter of the spec.
+        "trainer.checkpoint_callback_class=runtime.trainer.stable.StableMarker",
+        # The verifier grades inside the agent loop: a reward worker would be one more process that imports verl for
+        # nothing.
+        "reward.num_workers=0",
+        *overrides,
+    ]

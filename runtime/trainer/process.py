@@ -1,0 +1,168 @@
+"""Starts verl's unmodified trainer on a run directory, follows it, and leaves nothing behind when it ends.
+
+The trainer is a child in a session of its own. Every process of the run, through Ray and whatever else, carries
+``LIVERL_RUN_DIR`` in its environment, and that mark is what clearing up goes by: after success, after Ctrl-C, and at
+the next start after a kill -9. Knows nothing of tasks, rewards or displays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from runtime.environment.state import reap as reap_sandboxes
+from runtime.errors import RunError, UserError
+from runtime.launch.processes import is_same_process, reap, this_process
+from runtime.trainer import layout, stable
+from runtime.trainer.diagnosis import diagnose, read_tail
+from runtime.trainer.environment import ray_dir, trainer_command, trainer_environment
+from runtime.trainer.router import write_router_config
+from runtime.trainer.rows import merge_rows, write_metrics
+
+_POLL_SEC = 0.25
+_PR_SET_PDEATHSIG = 1
+_OWNER = "liverl-owner.json"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a display may want to show: ``kind`` is started, row, resumed or ended."""
+
+    kind: str
+    text: str
+
+
+def train(
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Run the trainer of ``run_dir`` (``bundle/``, ``policy/`` and ``data/`` must be there) to its end.
+
+    ``resume``: go on from the newest whole checkpoint. What was trained after it is trained again and reported once;
+    with ``save_freq`` 1 that is at most the step in flight. ``overrides`` are further Hydra overrides. Raises
+    ``RunError`` when the trainer fails, ``UserError`` when the directory is not ready.
+    """
+    run = run_dir.absolute()
+    notify = on_event or (lambda event: None)
+    if not (layout.bundle(run) / "verl.yaml").is_file():
+        raise UserError(f"{layout.bundle(run) / 'verl.yaml'}: missing; `liverl compile` writes it")
+    clear(run)
+    clear_orphans()
+    arguments = list(overrides)
+    attempt = _next_attempt(run)
+    if resume:
+        step = _prepare_resume(run, arguments)
+        notify(Event("resumed", f"from step {step}" if step else "from the start: there is no whole checkpoint"))
+    _prepare(run)
+    try:
+        code = _follow(run, arguments, attempt=attempt, notify=notify)
+    finally:
+        # Rows first: a second Ctrl-C may cut clearing up short, and what is left is found at the next start.
+        write_metrics(layout.rows_folder(run), layout.metrics_jsonl(run))
+        clear(run)
+    if code != 0:
+        log = layout.log_file(run)
+        raise RunError(f"{diagnose(read_tail(log), exit_code=code)} (log: {log})")
+
+
+def clear(run: Path) -> None:
+    """End every process of the run and remove its scratch and Ray's folder. Harmless when there is nothing."""
+    reap(run)
+    # Before the scratch goes: it names the control groups that sandboxes of killed owners left.
+    reap_sandboxes(layout.state(run))
+    shutil.rmtree(ray_dir(run), ignore_errors=True)
+    shutil.rmtree(layout.state(run), ignore_errors=True)
+
+
+def clear_orphans() -> None:
+    """Do the same for runs that were killed so hard that nobody cleared up after them: their launcher is gone."""
+    for folder in Path("/tmp").glob("lr-????????"):
+        try:
+            owner = orjson.loads((folder / _OWNER).read_bytes())
+            run, pid, start = Path(owner["run"]), int(owner["pid"]), int(owner["start"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if not is_same_process(pid, start):
+            clear(run)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(run: Path) -> None:
+    for folder in (layout.rows_folder(run), layout.checkpoints(run), layout.trials(run), layout.state(run)):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_router_config(layout.router_yaml(run))
+    layout.status_json(run).unlink(missing_ok=True)
+    folder = ray_dir(run)
+    (folder / "tmp").mkdir(mode=0o700, parents=True)
+    folder.chmod(0o700)
+    pid, start = this_process()
+    (folder / _OWNER).write_bytes(orjson.dumps({"run": str(run), "pid": pid, "start": start}))
+
+
+def _prepare_resume(run: Path, arguments: list[str]) -> int | None:
+    reported = merge_rows(layout.rows_folder(run))
+    step = stable.choose(layout.checkpoints(run), reported=reported)
+    stable.prepare_resume(layout.checkpoints(run), step)
+    if (step or 0) in reported:
+        # That step has been scored already: validation before training would only repeat it.
+        arguments.append("trainer.val_before_train=False")
+    return step
+
+
+def _next_attempt(run: Path) -> int:
+    """One more than the newest start that left rows; the trainer's file logger truncates the file that it opens."""
+    numbers = [int(path.stem.rpartition("-")[2]) for path in layout.rows_folder(run).glob("*-[0-9]*.jsonl")]
+    return max(numbers, default=-1) + 1
+
+
+def _follow(run: Path, arguments: Sequence[str], *, attempt: int, notify: Callable[[Event], None]) -> int:
+    log = layout.log_file(run)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    launcher = os.getpid()
+
+    def die_with_launcher() -> None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != launcher:  # it died between fork and prctl
+            os._exit(1)
+
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            trainer_command(run, arguments),
+            cwd=run,
+            env=trainer_environment(run, attempt=attempt),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_launcher,
+        )
+    notify(Event("started", f"trainer pid {child.pid}, log {log}"))
+    source = layout.rows_file("verl", run=run, attempt=attempt)
+    seen = -1
+    try:
+        while (code := child.poll()) is None:
+            size = source.stat().st_size if source.exists() else 0
+            if size != seen and size:
+                seen = size
+                notify(Event("row", f"{write_metrics(layout.rows_folder(run), layout.metrics_jsonl(run))} steps"))
+            time.sleep(_POLL_SEC)
+        notify(Event("ended", f"exit code {code}"))
+        return code
+    finally:
+        # Reached with a living child only through an exception (Ctrl-C): what it holds is rebuilt from its checkpoints.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()

@@ -1,0 +1,52 @@
+#!/bin/bash
+# Runs all tests in groups, fast ones first, each test in the first group that its marks name. Called by `make test`; see there.
+# Usage: scripts/test.sh BIN [more pytest arguments]
+set -uo pipefail
+
+bin=${1:?the folder of the virtual environment\'s programs}
+shift
+export OMP_NUM_THREADS=1
+reports=$(mktemp -d)
+trap 'rm -rf "$reports"' EXIT
+
+failed=()
+group() {
+    local name=$1 expression=$2
+    shift 2
+    printf '\n== tests: %s\n' "$name"
+    "$bin/python" -m pytest -q -m "$expression" --junitxml="$reports/$name.xml" "$@"
+    local code=$?
+    # 5: no test carries this mark.
+    [ $code = 0 ] || [ $code = 5 ] || failed+=("$name")
+}
+
+group fast "not (sandbox or torch or verl or network)" "$@"
+group sandbox "sandbox and not (torch or verl or network)" "$@"
+group torch "torch and not (verl or network)" "$@"
+group verl "verl and not network" "$@"
+group network "network" "$@"
+
+"$bin/python" - "$reports" "${failed[*]}" <<'PYTHON'
+import sys
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+totals, skips = Counter(), Counter()
+for report in sorted(Path(sys.argv[1]).glob("*.xml")):
+    for suite in ElementTree.parse(report).iter("testsuite"):
+        for key in ("tests", "failures", "errors", "skipped"):
+            totals[key] += int(suite.get(key, 0))
+        for skipped in suite.iter("skipped"):
+            skips[skipped.get("message", "no reason given")] += 1
+print("\n== summary")
+for reason, count in skips.most_common():
+    print(f"skipped {count}: {reason}")
+if sys.argv[2]:
+    print(f"failed groups: {sys.argv[2]}")
+bad = totals["failures"] + totals["errors"]
+passed = totals["tests"] - bad - totals["skipped"]
+print(f"{passed} passed, {totals['failures']} failed, {totals['errors']} errors, {totals['skipped']} skipped")
+PYTHON
+
+[ ${#failed[@]} -eq 0 ]

@@ -1,0 +1,1 @@
+"""Experiment specs and the Jsonnet library they are built from (``lib/``)."""

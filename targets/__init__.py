@@ -1,0 +1,1 @@
+"""Launch targets: one module each, turning a plan and its lowered configurations into artifacts."""

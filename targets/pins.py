@@ -1,0 +1,32 @@
+"""Package versions that go together, one set per kind of machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compiler.plan import Plan
+
+CPU = {
+    "python": "3.11",
+    "ray": "2.60.0",
+    "tensordict": "0.10.0",
+    "torch": "2.13.0",
+    "transferqueue": "0.1.11",
+    "transformers": "5.10.4",
+    "verl": "0.9.1",
+}
+CUDA = {
+    "python": "3.11",
+    "ray": "2.60.0",
+    "tensordict": "0.10.0",
+    "torch": "2.11.0",
+    "transferqueue": "0.1.11",
+    "transformers": "5.9.0",
+    "verl": "0.9.1",
+    "vllm": "0.24.0",
+}
+
+
+def of(plan: Plan) -> Mapping[str, str]:
+    """The set that a plan needs."""
+    return CPU if plan.spec.trainer.device == "cpu" else CUDA

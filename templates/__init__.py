@@ -1,0 +1,1 @@
+"""Jinja2 text of manifests; no logic beyond loops and conditions."""

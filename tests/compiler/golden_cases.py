@@ -1,0 +1,27 @@
+"""Which specs are pinned for which targets: the one table that the golden test and the refresh command share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+GOLDEN = REPOSITORY / "golden"
+CASES = [
+    ("quickstart", "local"),
+    ("quickstart", "k8s"),
+    ("quickstart-gspo", "local"),
+    ("quickstart-ppo", "local"),
+    ("real-repos", "local"),
+]
+
+
+def spec_path(name: str) -> Path:
+    return REPOSITORY / "specs" / f"{name}.jsonnet"
+
+
+LAB = Path(__file__).parent / "specs" / "quickstart.jsonnet"
+"""A spec for tests that pin values: it does not move when the real quickstart is tuned."""
+
+
+def golden_folder(name: str, target: str) -> Path:
+    return GOLDEN / name / target

@@ -1,0 +1,186 @@
+"""What people are told about a wrong spec: every problem at once, where, what, what is allowed, what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compiler import SpecError, check_spec, compile_spec
+from compiler.errors import Problem, dotted
+from compiler.plan import make_plan
+from compiler.validate import validate
+from tests.compiler.golden_cases import LAB, spec_path
+
+SPEC = """local liverl = import 'liverl.libsonnet';
+(import 'quick.libsonnet') + {
+  name: 'Bad_Name',
+  algorithm+: { group_sise: 4, clip+: { low: 'x' } },
+  mode: { type: 'synch' },
+  scaffold: liverl.scaffold.repair { max_turns: 2.5 },
+  trainer+: { optimizer: {} },
+  tasks+: { train: [] },
+}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    (tmp_path / "quick.libsonnet").write_text(LAB.read_text())
+    (tmp_path / "lab.libsonnet").write_text(LAB.with_name("lab.libsonnet").read_text())
+    path = tmp_path / "bad.jsonnet"
+    path.write_text(SPEC)
+    return path
+
+
+def test_all_problems_at_once_with_the_line_that_set_the_value(spec: Path) -> None:
+    problems = check_spec(spec)
+    found = {dotted(problem.path): problem for problem in problems}
+    assert {path: problem.position.removeprefix(str(spec)) for path, problem in found.items()} == {
+        "name": ":3:3",
+        "algorithm.clip.low": ":4:41",
+        "algorithm.group_sise": ":4:17",
+        "mode.type": ":5:11",
+        "trainer.optimizer.learning_rate": ":7:15",
+        "scaffold.max_turns": ":6:38",
+        "tasks.train": ":8:13",
+    }
+    assert "did you mean group_size?" in str(found["algorithm.group_sise"])
+    assert "allowed: sync, colocate_async, separate_async; did you mean sync?" in str(found["mode.type"])
+    assert "not a whole number" in str(found["scaffold.max_turns"])
+    assert "lower-case" in str(found["name"])
+
+
+def test_nothing_is_written_for_a_wrong_spec(spec: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SpecError):
+        compile_spec(spec, out=out)
+    assert not out.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonnet", "lab.libsonnet", "quick.libsonnet"]
+
+
+def put(value: Any, path: str, new: Any) -> None:
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    for part in parents:
+        value = value[part]
+    value[last] = new
+
+
+@pytest.mark.parametrize(
+    ("path", "new", "said"),
+    [
+        ("seed", True, "not a whole number"),
+        ("seed", "1", "not a whole number"),
+        ("seed", -1, "allowed: >= 0"),
+        ("name", "a" * 51, "too long"),
+        ("policy.type", "gpt", 'policy.type: "gpt" is unknown; allowed: new, pretrained'),
+        ("policy", None, "not an object"),
+        ("policy", {}, "policy.type: missing; allowed: an object with type new, pretrained"),
+        ("policy.architecture.hidden_size", 0, "allowed: >= 1"),
+        ("policy.warm_start.informed_fraction", 1.5, "allowed: <= 1.0"),
+        ("policy.warm_start.demonstrations.split", "training", "did you mean train?"),
+        ("rollout.temperature", 0, "allowed: > 0"),
+        ("rollout.tool_parser", "xml", "allowed: compact, hermes"),
+        ("environment.memory_mib", 1.5, "not a whole number"),
+        ("tasks.train.0.source.seed", [], "not a whole number"),
+        ("tasks.validation.1.temperature", "hot", "tasks.validation[1].temperature: \"hot\": not a number"),
+        ("scaffold", {"type": "import", "import_path": "module"}, "package.module:Class"),
+        ("observability", {"loggers": ["console", "wandbb"]}, "did you mean wandb?"),
+        ("observability", {"loggers": []}, "too few elements"),
+        ("cluster", {"head": {"cpus": 1}}, "cluster.head.memory_gib: missing"),
+        ("schedule.steps", 1e300, "not a whole number"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_explained(quickstart: Any, path: str, new: Any, said: str) -> None:
+    put(quickstart, path, new)
+    with pytest.raises(SpecError) as caught:
+        validate(quickstart)
+    assert said in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("value", [None, [], 3, "text", {}])
+def test_a_value_that_is_no_spec_at_all(value: Any) -> None:
+    with pytest.raises(SpecError):
+        validate(value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "severity"),
+    [
+        ({"schedule.mini_batch_size": 5}, "schedule.mini_batch_size", "fatal"),
+        ({"schedule.mini_batch_size": 32}, "schedule.mini_batch_size", "fatal"),
+        ({"trainer.micro_batch_size": 48}, "trainer.micro_batch_size", "fatal"),
+        ({"trainer.micro_batch_size": 4096}, "trainer.micro_batch_size", "fatal"),
+        ({"trainer.ranks_per_node": 3}, "schedule.train_batch_size", "fatal"),
+        ({"algorithm.group_size": 1}, "algorithm.group_size", "fatal"),
+        ({"algorithm.clip.high": 5}, "algorithm.clip.dual", "fatal"),
+        ({"algorithm.type": "gspo"}, "algorithm.clip.high", "warn"),
+        ({"rollout.response_length": 100000}, "rollout.response_length", "fatal"),
+        ({"rollout.max_tokens_per_turn": 513}, "rollout.max_tokens_per_turn", "fatal"),
+        ({"policy.architecture.num_heads": 5}, "policy.architecture.num_heads", "fatal"),
+        ({"policy.architecture.num_heads": 32}, "policy.architecture.num_heads", "fatal"),
+        ({"policy.architecture.num_key_value_heads": 3}, "policy.architecture.num_key_value_heads", "fatal"),
+        ({"trainer.device": "cuda"}, "rollout.type", "fatal"),
+        ({"trainer.type": "fsdp"}, "trainer.type", "fatal"),
+        ({"trainer.precision": "bf16"}, "trainer.precision", "fatal"),
+        ({"trainer.attention": "flash_attention_2"}, "trainer.attention", "fatal"),
+        ({"rollout.type": "vllm"}, "rollout.type", "fatal"),
+        ({"mode": {"type": "separate_async", "sync_every": 2}}, "mode.sync_every", "fatal"),
+        ({"scaffold.max_edits": 9}, "scaffold.max_edits", "fatal"),
+        ({"rollout.tool_parser": "hermes"}, "rollout.tool_parser", "fatal"),
+        ({"rollout.concurrency": 65}, "rollout.concurrency", "warn"),
+        ({"tasks.validation.1.name": "held-out"}, "tasks.validation[1].name", "fatal"),
+        ({"tasks.train.0.source.split": "held_out"}, "tasks.train[0].source.split", "fatal"),
+        ({"tasks.validation.0.source.split": "demonstrations"}, "tasks.validation[0].source.split", "fatal"),
+        ({"policy.warm_start.demonstrations.split": "train"}, "policy.warm_start.demonstrations.split", "fatal"),
+        ({"tasks.train.0.temperature": 1}, "tasks.train[0].temperature", "fatal"),
+        ({"tasks.train.0.source.count": 15}, "schedule.train_batch_size", "fatal"),
+        ({"tasks.validation": [], "schedule.validate_every": 0}, "tasks.baselines", "fatal"),
+        ({"tasks.validation": [], "tasks.baselines": False}, "schedule.validate_every", "warn"),
+    ],
+)  # fmt: skip
+def test_impossible_combinations(quickstart: Any, changes: dict[str, Any], path: str, severity: str) -> None:
+    from compiler.check import check
+
+    for where, new in changes.items():
+        put(quickstart, where, new)
+    found = [(dotted(problem.path), problem.severity) for problem in check(make_plan(validate(quickstart)))]
+    assert (path, severity) in found
+
+
+def test_the_example_specs_raise_no_warning() -> None:
+    for name in ("quickstart", "quickstart-gspo", "quickstart-ppo", "real-repos"):
+        assert check_spec(spec_path(name)) == []
+
+
+def test_warnings_do_not_stop_a_compilation(tmp_path: Path) -> None:
+    bundle = compile_spec(LAB, out=tmp_path / "b", sets=["rollout.concurrency=1000"])
+    assert [problem.severity for problem in bundle.warnings] == ["warn"]
+    assert "1000 trials share" in bundle.files["SUMMARY.md"]
+    assert str(LAB) not in bundle.files["SUMMARY.md"]
+
+
+def test_missing_files_of_the_local_target(tmp_path: Path) -> None:
+    sets = [f'tasks.train=[{{"name": "t", "source": {{"type": "directories", "paths": ["{tmp_path}/nowhere"]}}}}]']
+    problems = check_spec(LAB, sets=sets)
+    assert [dotted(problem.path) for problem in problems] == ["tasks.train[0].source.paths[0]"]
+    assert "no such folder" in str(problems[0])
+
+
+def test_unknown_targets() -> None:
+    with pytest.raises(SpecError, match="did you mean k8s"):
+        compile_spec(LAB, target="k9s")
+    with pytest.raises(SpecError, match="implements targets"):
+        compile_spec(LAB, target="no.such.module:Target")
+
+
+def test_a_missing_spec() -> None:
+    with pytest.raises(SpecError, match="no such file"):
+        compile_spec("specs/nowhere.jsonnet")
+
+
+def test_problems_print_as_one_line() -> None:
+    problem = Problem(("a", 0, "b"), "wrong", "right", "do it", position="x.jsonnet:1:2")
+    assert str(problem) == "x.jsonnet:1:2: a[0].b: wrong; allowed: right; do it"

@@ -1,0 +1,220 @@
+"""From a spec field to what follows, from an artifact's line back to the spec, and the difference of two
+experiments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compiler import SpecError, compile_spec
+from compiler.assemble import lower
+from compiler.diff import compare, open_side, render
+from compiler.explain import explain_field, explain_line, flatten
+from compiler.facts import Facts
+from compiler.plan import make_plan
+from compiler.registry import find_target
+from compiler.schema import field_docs, reachable, spec_schema
+from compiler.sourcemap import parse_path
+from compiler.spec.experiment import ExperimentSpec
+from compiler.validate import validate
+from tests.compiler.golden_cases import LAB, REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "b"
+    compile_spec(LAB, out=folder, target="k8s")
+    return folder
+
+
+def line_of(path: Path, text: str) -> int:
+    return next(number for number, line in enumerate(path.read_text().splitlines(), 1) if text in line)
+
+
+def test_a_field_names_its_line_and_its_consequences() -> None:
+    said = explain_field(LAB, "trainer.optimizer.learning_rate")
+    line = line_of(LAB, "learning_rate: 5e-4")
+    assert f"quickstart.jsonnet:{line}:" in said
+    assert "verl.yaml: actor_rollout_ref.actor.optim.lr = 0.0005" in said
+
+
+def test_a_default_says_so() -> None:
+    assert "default of its model" in explain_field(LAB, "trainer.optimizer.beta2")
+
+
+def test_an_override_says_so() -> None:
+    assert "--set seed" in explain_field(LAB, "seed", sets=["seed=3"])
+
+
+def test_an_unknown_field_is_guessed() -> None:
+    with pytest.raises(SpecError, match=r"did you mean trainer\.optimizer\.learning_rate"):
+        explain_field(LAB, "trainer.optimizer.lr_rate")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("verl.yaml", "lr: 0.0005", "from trainer.optimizer.learning_rate, set at quickstart.jsonnet:"),
+        ("verl.yaml", "total_epochs", "decided by the compiler: total_training_steps ends the run"),
+        ("verl.yaml", "  - 0.999", "from trainer.optimizer.beta1, a default"),
+        ("vllm.yaml", "max-num-seqs", "from rollout.slots, set at lab.libsonnet:"),
+        ("runtime.json", '"max_turns"', "from scaffold.max_turns, set at lab.libsonnet:"),
+        ("runtime.json", '"hidden_size"', "from policy.architecture.hidden_size, set at quickstart.jsonnet:"),
+        ("rayjobs.yaml", "activeDeadlineSeconds", "from cluster.deadline_sec, a default"),
+        ("namespaces.yaml", "liverl-sandboxes", "from cluster.namespace, a default"),
+        ("resolved.json", '"seed"', "the spec's own field seed"),
+    ],
+)
+def test_a_line_of_an_artifact_names_the_line_of_the_spec(bundle: Path, file: str, text: str, said: str) -> None:
+    assert said in explain_line(f"{bundle / file}:{line_of(bundle / file, text)}")
+
+
+@pytest.mark.parametrize("place", ["nonsense", "verl.yaml", "verl.yaml:x", "/tmp/verl.yaml:3"])
+def test_places_in_no_bundle_are_refused(place: str) -> None:
+    with pytest.raises(SpecError):
+        explain_line(place)
+
+
+CHANGES = {
+    "seed": 7,
+    "name": "other",
+    "policy.architecture.hidden_size": 192,
+    "policy.warm_start.steps": 5,
+    "algorithm.group_size": 4,
+    "algorithm.clip.low": 0.1,
+    "algorithm.clip.high": 0.3,
+    "algorithm.clip.dual": 4.0,
+    "algorithm.entropy_coefficient": 0.01,
+    "algorithm.epochs": 2,
+    "algorithm.normalize_by_std": False,
+    "algorithm.loss_aggregation": "seq-mean-token-sum",
+    "algorithm.kl": {"type": "loss", "coefficient": 0.1},
+    "mode": {"type": "colocate_async"},
+    "trainer.micro_batch_size": 8,
+    "trainer.attention": "eager",
+    "trainer.gradient_checkpointing": True,
+    "trainer.optimizer.learning_rate": 1e-3,
+    "trainer.optimizer.schedule": "cosine",
+    "trainer.optimizer.warmup_steps": 3,
+    "trainer.optimizer.weight_decay": 0.5,
+    "trainer.optimizer.beta1": 0.8,
+    "trainer.optimizer.grad_clip": 2.0,
+    "rollout.replicas": 3,
+    "rollout.slots": 48,
+    "rollout.prompt_length": 256,
+    "rollout.response_length": 256,
+    "rollout.max_tokens_per_turn": 12,
+    "rollout.temperature": 0.5,
+    "rollout.top_p": 0.5,
+    "rollout.top_k": 5,
+    "rollout.concurrency": 8,
+    "rollout.attempts": 3,
+    "scaffold.max_turns": 9,
+    "environment.memory_mib": 512,
+    "tasks.baselines": False,
+    "schedule.steps": 50,
+    "schedule.train_batch_size": 32,
+    "schedule.mini_batch_size": 8,
+    "schedule.validate_before": False,
+    "schedule.validate_every": 5,
+    "schedule.save_every": 0,
+    "schedule.keep_checkpoints": 1,
+    "proxy": {"port": 9000},
+    "observability": {"loggers": ["file"], "dumps": {"trials_every": 2}},
+}
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_origins_are_true(quickstart: Any, path: str) -> None:
+    """Changing one field moves something, and nothing that does not name that field as its origin."""
+    before = lower(make_plan(validate(quickstart)), find_target("local"))
+    node = quickstart
+    *parents, last = path.split(".")
+    for part in parents:
+        node = node[part]
+    node[last] = CHANGES[path]
+    after = lower(make_plan(validate(quickstart)), find_target("local"))
+    moved = 0
+    for old, new in ((before.verl, after.verl), (before.vllm, after.vllm), (before.runtime, after.runtime)):
+        for name in dict.fromkeys([*dict(old.items()), *dict(new.items())]):
+            if name in old and name in new and old[name].value == new[name].value:
+                continue
+            moved += 1
+            origins = {origin for facts in (old, new) if name in facts for origin in facts[name].origins}
+            # Keys that exist for one variant only follow from the variant.
+            related = any(origin.startswith(path) or path.startswith(origin) for origin in origins)
+            appeared = (name in old) != (name in new) and any(
+                origin.split(".")[0] == path.split(".")[0] for origin in origins
+            )
+            decided = (name in old) != (name in new) and not origins
+            assert related or appeared or decided, f"{name} moved with {path} but names {origins}"
+    assert moved, f"{path} changes nothing"
+
+
+def test_origins_name_fields_that_exist(quickstart: Any) -> None:
+    for algorithm in ("grpo", "ppo"):
+        if algorithm == "ppo":
+            quickstart["algorithm"] = {"type": "ppo", "group_size": 8, "critic": {"learning_rate": 1e-4}}
+        spec = validate(quickstart)
+        known = {name for name, _ in flatten(spec.model_dump(mode="json"))}
+        lowered = lower(make_plan(spec), find_target("local"))
+        for facts in (lowered.verl, lowered.vllm, lowered.runtime):
+            for name, fact in facts.items():
+                for origin in fact.origins:
+                    assert any(leaf == origin or leaf.startswith((f"{origin}.", f"{origin}[")) for leaf in known), (
+                        name,
+                        origin,
+                    )
+
+
+def test_facts_refuse_contradictions() -> None:
+    facts = Facts()
+    facts.decide("a.b", 1, "because")
+    with pytest.raises(AssertionError):
+        facts.decide("a.b", 2, "because")
+    facts.follow("a.b.c", 1, "seed")
+    with pytest.raises(AssertionError):
+        facts.tree()
+
+
+def test_paths() -> None:
+    assert parse_path("tasks.train[0].name") == ("tasks", "train", 0, "name")
+
+
+def test_equal_experiments_have_no_difference(bundle: Path) -> None:
+    sides = open_side(str(bundle), target="k8s"), open_side(str(LAB), target="k8s")
+    assert "the same artifacts" in render(compare(*sides), markdown=False)
+
+
+@pytest.mark.parametrize("markdown", [False, True])
+def test_a_difference_shows_facts_and_what_follows(bundle: Path, tmp_path: Path, markdown: bool) -> None:
+    other = tmp_path / "other"
+    compile_spec(LAB, out=other, target="k8s", sets=["algorithm.group_size=16"])
+    text = render(compare(open_side(str(bundle), target="k8s"), open_side(str(other), target="k8s")), markdown=markdown)
+    assert "algorithm.group_size" in text
+    assert "trajectories_per_step" in text
+    assert "actor_rollout_ref.rollout.n" in text
+    assert "configmaps.yaml" in text
+
+
+def test_a_spec_of_another_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(SpecError, match="no such revision"):
+        open_side("no-such-revision:specs/quickstart.jsonnet", target="local")
+
+
+def test_the_schema_describes_every_variant() -> None:
+    schema = spec_schema()
+    json.dumps(schema)
+    assert schema["$defs"]["Clip"]["properties"]["low"]["description"]
+    assert set(schema["properties"]) == set(ExperimentSpec.model_fields)
+    assert schema["additionalProperties"] is False
+
+
+def test_public_models_have_docstrings() -> None:
+    for model in reachable(ExperimentSpec):
+        assert model.__doc__, model
+        field_docs(model)

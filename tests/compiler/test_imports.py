@@ -1,0 +1,52 @@
+"""The compiler stays light: no torch, Ray, transformers or cluster client, and no template engine where none is
+needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.compiler.golden_cases import REPOSITORY
+
+HEAVY = [
+    "torch",
+    "ray",
+    "transformers",
+    "verl",
+    "vllm",
+    "kubernetes",
+    "sky",
+    "docker",
+    "boto3",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "hydra",
+    "omegaconf",
+    "libcst",
+    "aiohttp",
+    "uvicorn",
+]
+
+
+@pytest.mark.parametrize(("target", "extra"), [("local", ["jinja2"]), ("k8s", [])])
+def test_compiling_imports_nothing_heavy(target: str, extra: list[str]) -> None:
+    code = (
+        "import sys, compiler; compiler.compile_in_memory('specs/quickstart.jsonnet', target=sys.argv[1]);"
+        "print(*[name for name in sys.argv[2:] if name in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, target, *HEAVY, *extra], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == ""
+
+
+def test_the_child_needs_no_site_packages() -> None:
+    """What evaluates hostile text imports the engine and the standard library, nothing else."""
+    text = (REPOSITORY / "compiler" / "evaluate_child.py").read_text() + (
+        REPOSITORY / "compiler" / "instrument.py"
+    ).read_text()
+    imported = {line.split()[1] for line in text.splitlines() if line.strip().startswith(("import ", "from "))}
+    assert imported <= set(sys.stdlib_module_names) | {"__future__", "_gojsonnet", "instrument", "collections.abc"}

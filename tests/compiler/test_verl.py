@@ -1,0 +1,211 @@
+"""verl itself judges the compiled configuration: Hydra composition, validate_config, every dataclass, and the names
+in its registries."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compiler.lower_verl import ESTIMATORS, LOSSES, TORCH_CHECKPOINT_ENGINE, TORCH_ROLLOUT
+from compiler.plan import make_plan
+from compiler.spec.algorithm import KlReward, LossAggregation
+from compiler.validate import validate
+from tests.compiler.golden_cases import CASES, golden_folder, spec_path
+
+pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("ignore")]
+
+ALPHABET_SIZE = 256
+TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory whose policy is a tiny random Qwen2 with a byte-level tokenizer: verl reads its config and
+    tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config
+
+    folder = tmp_path_factory.mktemp("run")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={char: index for index, char in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", pad_token="<|pad|>")
+    tokenizer.chat_template = TEMPLATE
+    config = Qwen2Config(
+        vocab_size=ALPHABET_SIZE + 2,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
+        architectures=["Qwen2ForCausalLM"],
+    )
+    config.save_pretrained(folder / "policy")
+    tokenizer.save_pretrained(folder / "policy")
+    return folder
+
+
+@pytest.fixture
+def compose(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function: folder of a bundle -> the configuration as verl's main gets it."""
+    import hydra
+
+    monkeypatch.setenv("LIVERL_RUN_DIR", str(run_dir))
+    monkeypatch.setenv("LIVERL_RAY_DIR", str(run_dir / "ray"))
+    found = importlib.util.find_spec("verl")
+    assert found is not None and found.origin is not None
+    verl_config = Path(found.origin).parent / "trainer" / "config"
+
+    def composed(folder: Path) -> Any:
+        with hydra.initialize_config_dir(config_dir=str(folder), version_base=None):
+            return hydra.compose(config_name="verl", overrides=[f"hydra.searchpath=[file://{verl_config}]"])
+
+    return composed
+
+
+def accept(config: Any) -> None:
+    """Everything that verl checks before it starts, and the dataclasses that it builds later."""
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+    OmegaConf.resolve(config)
+    with contextlib.redirect_stdout(io.StringIO()):
+        validate_config(config, need_reference_policy(config), need_critic(config))
+        parts = ["actor_rollout_ref.rollout", "actor_rollout_ref.model", "algorithm", "actor_rollout_ref.actor"]
+        for part in [*parts, *(["critic"] if need_critic(config) else [])]:
+            omega_conf_to_dataclass(OmegaConf.select(config, part))
+
+
+@pytest.mark.parametrize(("name", "target"), CASES)
+def test_verl_accepts_every_golden_configuration(compose: Any, name: str, target: str) -> None:
+    config = compose(golden_folder(name, target))
+    accept(config)
+    assert config.actor_rollout_ref.rollout.agent.agent_loop_manager_class.startswith("runtime.agent_loop.")
+    assert (
+        config.trainer.total_training_steps
+        == json.loads((golden_folder(name, target) / "resolved.json").read_text())["schedule"]["steps"]
+    )
+
+
+VARIANTS = {
+    "colocate_async": {"mode": {"type": "colocate_async"}},
+    "separate_async": {"mode": {"type": "separate_async", "sync_every": 1}},
+    "separate_async in four": {"mode": {"type": "separate_async", "sync_every": 4}, "schedule.mini_batch_size": 4},
+    "KL loss": {"algorithm.kl": {"type": "loss", "coefficient": 0.001}},
+    "KL reward": {"algorithm.kl": {"type": "reward", "coefficient": 0.001}},
+    "vllm": {
+        "rollout.type": "vllm",
+        "rollout.replicas": 4,
+        "rollout.tensor_parallel_size": 2,
+        "trainer.device": "cuda",
+        "trainer.ranks_per_node": 8,
+        "trainer.precision": "bf16",
+        "trainer.attention": "flash_attention_2",
+    },
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_verl_accepts_the_other_variants(compose: Any, quickstart: Any, tmp_path: Path, variant: str) -> None:
+    from compiler.check import check
+    from compiler.emit import to_yaml
+    from compiler.lower_verl import lower_verl
+
+    for path, new in VARIANTS[variant].items():
+        node = quickstart
+        *parents, last = path.split(".")
+        for part in parents:
+            node = node[part]
+        node[last] = new
+    plan = make_plan(validate(quickstart))
+    assert [problem for problem in check(plan) if problem.severity == "fatal"] == []
+    (tmp_path / "verl.yaml").write_text(to_yaml({"defaults": ["ppo_trainer", "_self_"], **lower_verl(plan).tree()}))
+    config = compose(tmp_path)
+    accept(config)
+    # What verl asserts only after it has started its processes.
+    if config.trainer.v1.trainer_mode == "separate_async":
+        rollout, separate = config.actor_rollout_ref.rollout, config.trainer.v1.separate_async
+        assert (
+            config.data.train_batch_size
+            == separate.parameter_sync_step * config.actor_rollout_ref.actor.ppo_mini_batch_size
+        )
+        assert rollout.nnodes > 0 and rollout.n_gpus_per_node > 0
+        assert rollout.checkpoint_engine.backend != "naive"
+        assert config.actor_rollout_ref.hybrid_engine is False
+
+
+def test_our_names_are_verls_names() -> None:
+    from typing import get_args
+
+    from verl.trainer.ppo import core_algos
+    from verl.trainer.ppo.v1 import get_trainer_cls
+    from verl.workers.config import ActorConfig
+
+    for estimator in ESTIMATORS.values():
+        assert core_algos.get_adv_estimator_fn(estimator)
+    for loss in LOSSES.values():
+        assert core_algos.get_policy_loss_fn(loss)
+    for mode in ("sync", "colocate_async", "separate_async"):
+        assert get_trainer_cls(mode)
+    for aggregation in get_args(LossAggregation):
+        ActorConfig(strategy="fsdp2", rollout_n=1, ppo_micro_batch_size_per_gpu=1, loss_agg_mode=aggregation)
+    assert set(get_args(KlReward.model_fields["estimator"].annotation)) <= {"kl", "abs", "mse", "low_var_kl", "full"}
+
+
+def test_the_plug_in_registers_the_names_that_the_compiler_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    from verl.checkpoint_engine import CheckpointEngineRegistry
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
+
+    import runtime.trainer.verl_cpu as plug_in
+
+    assert plug_in.replica.ROLLOUT_NAME == TORCH_ROLLOUT
+    assert RolloutReplicaRegistry.get(TORCH_ROLLOUT)
+    assert CheckpointEngineRegistry.get(TORCH_CHECKPOINT_ENGINE)
+
+
+def test_samplers_exist() -> None:
+    from verl.utils.import_utils import load_extern_type
+
+    for name in ("PromptReplayBuffer", "PromptReplayBufferAsync"):
+        assert load_extern_type("pkg://runtime.trainer.verl_cpu.sampler", name)
+
+
+def test_main_ppo_reads_the_bundle_as_it_is_started(run_dir: Path) -> None:
+    """The command line of the trainer itself: ``--config-dir BUNDLE --config-name verl``, from an empty working
+    directory."""
+    import os
+    import subprocess
+    import sys
+
+    environment = {**os.environ, "LIVERL_RUN_DIR": str(run_dir), "LIVERL_RAY_DIR": str(run_dir / "ray")}
+    folder = run_dir / "cwd"
+    folder.mkdir()
+    done = subprocess.run(
+        [
+            *[sys.executable, "-m", "verl.trainer.main_ppo"],
+            *["--config-dir", str(golden_folder("quickstart", "local")), "--config-name", "verl"],
+            *["--cfg", "job", "--resolve", "--package", "actor_rollout_ref.rollout"],
+        ],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "LiverlAgentLoopManager" in done.stdout
+    assert f"{run_dir}/state/router.yaml" in done.stdout
+    assert list(folder.iterdir()) == []
+
+
+def test_the_specs_of_the_cases_exist() -> None:
+    assert all(spec_path(name).is_file() for name, _ in CASES)

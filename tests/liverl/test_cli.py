@@ -1,0 +1,94 @@
+"""The command line as a user meets it: real processes, exit codes, and nothing written on bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.launch import rundir
+from runtime.telemetry.metrics import append_row
+
+ROOT = Path(__file__).parents[2]
+STABLE = {"compile", "check", "plan", "explain", "diff", "schema", "run", "runs", "status", "logs", "stop"}
+STABLE |= {"eval", "infer", "doctor", "tasks"}
+
+
+def _liverl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    command = [sys.executable, "-m", "liverl", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    result = _liverl("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    listed = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ") and line.split()}
+    assert listed >= STABLE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run"], "nothing to run"),
+        (["run", "missing.jsonnet"], "missing.jsonnet: no such file"),
+        (["run", "typo.jsonnet"], "typo.jsonnet:2:"),
+        (["run", "typo.jsonnet", "--target", "moon"], "--target moon"),
+        (["run", "typo.jsonnet", "--sandbox", "jail"], "--sandbox jail"),
+        (["run", "folder"], "folder: not a bundle"),
+        (["run", "typo.jsonnet", "--resume", "x"], "--resume goes on with the bundle"),
+        (["run", "--resume", "x"], "no runs here"),
+        (["eval", "typo.jsonnet"], "--checkpoint: missing"),
+        (["infer"], "nothing to score"),
+        (["status", "x"], "no runs here"),
+        (["logs"], "Missing argument"),
+        (["nonsense"], "No such command"),
+        (["run", "--nonsense"], "No such option"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_exits_2_and_writes_nothing(tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "typo.jsonnet").write_text("{\n  nam: 'x',\n}\n")
+    result = _liverl(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert words in result.stderr and "Traceback" not in result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "typo.jsonnet"]
+
+
+def test_the_ledger_on_the_command_line(tmp_path: Path) -> None:
+    directory = rundir.create(tmp_path / "runs", experiment="x", target="local")
+    append_row(directory.metrics, 2, {"critic/score/mean": 0.5, "val-core/held-out/reward/mean@1": 0.25})
+    (directory.logs / "trainer.log").write_text("hello\n")
+    directory.finish("failed", exit_code=4, cause="the trainer ended")
+    run = directory.path.name
+    (listed,) = json.loads(_liverl("runs", "--json", cwd=tmp_path).stdout)
+    assert (listed["run"], listed["state"], listed["exit_code"]) == (run, "failed", 4)
+    assert "the trainer ended" in _liverl("runs", cwd=tmp_path).stdout
+    status = json.loads(_liverl("status", "--json", cwd=tmp_path).stdout)
+    assert (status["step"], status["score"], status["validation"]["held-out"]["last"]) == (2, 0.5, 0.25)
+    assert "solved in training 50.0%" in _liverl("status", run, cwd=tmp_path).stdout
+    assert _liverl("logs", "last", cwd=tmp_path).stdout == "hello\n"
+    assert "was not running" in _liverl("stop", run, cwd=tmp_path).stdout
+
+
+def test_doctor_answers_for_people_and_programs(tmp_path: Path) -> None:
+    result = _liverl("doctor", "--json", cwd=tmp_path)
+    checks = {check["name"]: check for check in json.loads(result.stdout)}
+    assert result.returncode == (0 if all(check["ok"] or not check["required"] for check in checks.values()) else 3)
+    assert checks["Python"]["ok"]
+    assert "Python" in _liverl("doctor", cwd=tmp_path).stdout
+
+
+def test_public_names_are_there() -> None:
+    import liverl
+
+    assert liverl.compile_spec.__module__.startswith("compiler")
+    assert {"Sandbox", "Scaffold", "compile_spec"} <= set(dir(liverl))
+    assert all(hasattr(liverl, name) for name in liverl.__all__)
+    with pytest.raises(AttributeError):
+        liverl.nonsense  # noqa: B018

@@ -1,0 +1,109 @@
+"""A whole experiment from the command line, in small: real tasks, policy, sandboxes and trainer, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runtime.launch import processes
+from runtime.launch.rundir import RunDirectory
+from runtime.telemetry.metrics import read_rows
+from runtime.telemetry.scores import SCORE, before_and_after
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "schedule.steps": 3,
+    "schedule.validate_every": 3,
+    "schedule.save_every": 1,
+    "schedule.train_batch_size": 2,
+    "schedule.mini_batch_size": 2,
+    "algorithm.group_size": 4,
+    "trainer.micro_batch_size": 4,
+    "policy.warm_start.steps": 5,
+    "policy.warm_start.demonstrations.count": 50,
+    "tasks.train[0].source.count": 16,
+    "tasks.validation[0].source.count": 6,
+    "tasks.validation[1].source.count": 6,
+}
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.torch, pytest.mark.verl, pytest.mark.timeout(1200)]
+
+
+def _start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "liverl", *arguments]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def _only_run(folder: Path) -> RunDirectory:
+    (record,) = (folder / "runs").glob("*/*/run.json")
+    return RunDirectory(record.parent)
+
+
+def _wait_for_step(run: subprocess.Popen[str], folder: Path, step: int) -> RunDirectory:
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        if list((folder / "runs").glob("*/*/run.json")):
+            directory = _only_run(folder)
+            if any(row.step >= step for row in read_rows(directory.metrics)):
+                return directory
+        assert run.poll() is None, run.communicate()[0]
+        time.sleep(0.2)
+    raise AssertionError(f"step {step} never came")
+
+
+def _orphaned_cgroups() -> set[Path]:
+    """Control groups of sandbox owners that are dead (living ones may belong to others on this machine)."""
+    root = Path("/sys/fs/cgroup")
+    found = {*root.glob("liverl-owner-*"), *root.glob("*/liverl-owner-*")}
+    return {path for path in found if not Path("/proc", path.name.split("-")[2]).exists()}
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
+    cgroups_before = _orphaned_cgroups()
+    settings = [text for path, value in SMALL.items() for text in ("--set", f"{path}={value}")]
+    first = _start("run", str(ROOT / "specs" / "quickstart.jsonnet"), *settings, cwd=tmp_path)
+    directory = _wait_for_step(first, tmp_path, 1)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    rows_before = {row.step: row.data[SCORE] for row in read_rows(directory.metrics) if SCORE in row.data}
+
+    second = _start("run", "--resume", "last", cwd=tmp_path)
+    text, _ = second.communicate()
+    record = directory.read()
+    assert second.returncode == 0, text
+    assert (record.state, record.exit_code, record.resumed) == ("succeeded", 0, 1)
+
+    rows = read_rows(directory.metrics)
+    assert [row.step for row in rows] == [0, 1, 2, 3]
+    assert {row.step: row.data[SCORE] for row in rows if row.step in rows_before} == rows_before
+    scores = before_and_after(rows)
+    assert {score.name for score in scores} == {"held-out", "held-out-sampled"}
+    assert all((score.first_step, score.last_step) == (0, 3) for score in scores)
+    for expected in ("failing lines first", "held-out-sampled", "supervised stage in miniature", "liverl eval"):
+        assert expected in text
+
+    assert processes.marked(directory.path) == []
+    assert _orphaned_cgroups() <= cgroups_before
+    assert not any(str(directory.path) in line for line in Path("/proc/mounts").read_text().splitlines())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    assert (directory.checkpoints / "global_step_3" / "STABLE").is_file()
+
+    again = _start("run", "--resume", "last", cwd=tmp_path)
+    assert "nothing to resume" in again.communicate()[0] and again.returncode == 2
+
+    score = _start("eval", str(directory.bundle), "--checkpoint", str(directory.path), "--limit", "2", cwd=tmp_path)
+    text, _ = score.communicate()
+    assert score.returncode == 0 and "held-out-sampled" in text
+    status = _start("status", "last", "--json", cwd=tmp_path)
+    facts = json.loads(status.communicate()[0])
+    assert (facts["kind"], facts["state"]) == ("eval", "succeeded")

@@ -1,0 +1,151 @@
+"""One trial with a real agent process, sandbox and verifier: its good end, and every way it can end badly."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from runtime.agent_loop.trial import TrialRunner, trial_seed
+from runtime.agent_loop.types import TrialResult
+from runtime.config import RuntimeConfig
+from runtime.environment.base import Verdict
+from runtime.errors import Termination, TrialError
+from runtime.tasks.task import Task
+from tests.runtime.agent_loop.conftest import TEST_ID, Opened, make_config, make_key
+
+
+async def play(opened: Opened, task: Task, script: Any, config: RuntimeConfig, trials: Path) -> TrialResult:
+    async with opened(script, config) as (services, _):
+        runner = TrialRunner(services, config, trials=trials)
+        return await runner.run(task, key=make_key(), temperature=1.0)
+
+
+def test_a_repair_is_graded_recorded_and_trainable(opened: Opened, task: Task, tmp_path: Path) -> None:
+    result = asyncio.run(play(opened, task, ["look around", "SOLVE"], make_config(), tmp_path / "trials"))
+    assert (result.reward, result.termination, result.isolation) == (1.0, Termination.COMPLETED, "none")
+    assert result.trainable and result.model_calls == 2 and result.outcomes == {TEST_ID: "passed"}
+    assert "host_verdict" in result.defences and result.timings.agent >= result.timings.model > 0
+
+    folder = tmp_path / "trials" / "3" / "calc.g.0"
+    record = orjson.loads((folder / "trial.json").read_bytes())
+    assert record["reward"] == 1.0 and record["task"] == "calc" and record["attempt"] == 0
+    trajectory = orjson.loads((folder / "trajectory.json").read_bytes())
+    assert len(trajectory["turns"]) == 2
+    (sample,) = trajectory["samples"]
+    assert len({len(sample[k]) for k in sample if k != "prompt_ids"}) == 1
+    assert record["completion_tokens"] == sum(sample["response_mask"])
+    assert (folder / "agent" / "agent.log").read_bytes() == b"finished\n"
+    assert (folder / "verifier" / "output").stat().st_size > 0
+    assert not list(folder.parent.glob(".*"))
+
+
+def test_a_wrong_repair_is_a_graded_zero(opened: Opened, task: Task, tmp_path: Path) -> None:
+    result = asyncio.run(play(opened, task, ["hm", "BREAK"], make_config(), tmp_path))
+    assert result.reward == 0.0 and result.trainable and result.outcomes == {TEST_ID: "failed"}
+
+
+def test_a_crashed_agent_is_tried_again_in_a_fresh_session(opened: Opened, task: Task, tmp_path: Path) -> None:
+    async def run() -> None:
+        config = make_config()
+        async with opened(["CRASH", "so", "SOLVE"], config) as (services, engine):
+            result = await TrialRunner(services, config, trials=tmp_path).run(task, key=make_key(), temperature=1.0)
+            assert result.reward == 1.0 and result.key.attempt == 1
+            assert [call.session for call in engine.calls] == ["calc.g.0", "calc.g.0.r1", "calc.g.0.r1"]
+            assert engine.calls[0].params.seed != engine.calls[1].params.seed
+
+    asyncio.run(run())
+    first = orjson.loads((tmp_path / "3" / "calc.g.0" / "trial.json").read_bytes())
+    assert first["reward"] is None and first["termination"] == "agent_crashed" and not first["trainable"]
+    assert (tmp_path / "3" / "calc.g.0.r1" / "trial.json").is_file()
+
+
+def test_a_dead_engine_is_the_models_failure_not_the_agents(opened: Opened, task: Task, tmp_path: Path) -> None:
+    dead = TrialError(Termination.MODEL_UNAVAILABLE, "no replica answers")
+    result = asyncio.run(play(opened, task, lambda call: dead, make_config(attempts=1), tmp_path))
+    assert (result.reward, result.termination) == (None, Termination.MODEL_UNAVAILABLE)
+    assert result.error is not None and "no replica answers" in result.error and not result.trainable
+
+
+def test_a_spent_token_budget_is_a_valid_end_that_is_graded(opened: Opened, task: Task, tmp_path: Path) -> None:
+    config = make_config(response_length=24, max_tokens_per_turn=24)
+    result = asyncio.run(play(opened, task, lambda call: "SOLVE and talk " * 9, config, tmp_path))
+    assert result.termination is Termination.OVERLONG
+    assert result.reward == 1.0 and result.trainable
+
+
+def test_a_hung_agent_is_graded_but_stays_out_of_the_loss(opened: Opened, task: Task, tmp_path: Path) -> None:
+    config = make_config(environment={"agent_timeout_sec": 1.0})
+    result = asyncio.run(play(opened, task, ["HANG"], config, tmp_path))
+    assert (result.reward, result.termination) == (0.0, Termination.TIMEOUT)
+    assert not result.trainable
+
+
+class BrokenVerifier:
+    def __init__(self, error: Exception) -> None:
+        self.error, self.calls = error, 0
+
+    async def grade(self, task: Any, artifacts: Any) -> Verdict:
+        self.calls += 1
+        raise self.error
+
+    async def close(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("error", "termination", "calls"),
+    [
+        (TrialError(Termination.VERIFIER_CRASHED, "no report"), Termination.VERIFIER_CRASHED, 2),
+        (ZeroDivisionError("a bug of ours"), Termination.INTERNAL, 1),
+    ],
+)
+def test_without_a_verdict_there_is_no_reward(
+    opened: Opened, task: Task, tmp_path: Path, error: Exception, termination: Termination, calls: int
+) -> None:
+    async def run() -> None:
+        config, verifier = make_config(), BrokenVerifier(error)
+        async with opened(lambda call: "SOLVE", config) as (services, _):
+            broken = dataclasses.replace(services, verifier=verifier)
+            result = await TrialRunner(broken, config, trials=tmp_path).run(task, key=make_key(), temperature=1.0)
+        assert (result.reward, result.termination, verifier.calls) == (None, termination, calls)
+        assert result.samples and not result.trainable
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_trial_leaves_no_session_and_no_sandbox(opened: Opened, task: Task, tmp_path: Path) -> None:
+    async def run() -> None:
+        config = make_config()
+        async with opened(lambda call: "HANG", config) as (services, engine):
+            runner = TrialRunner(services, config, trials=tmp_path)
+            trial = asyncio.create_task(runner.run(task, key=make_key(), temperature=1.0))
+            while not engine.calls:
+                await asyncio.sleep(0.01)
+            trial.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await trial
+            with pytest.raises(KeyError):
+                await services.proxy.close_session("calc.g.0")
+            boxes = [path for path in (tmp_path / "state").rglob("*") if "calc.g.0" in path.name]
+            assert not boxes
+
+    asyncio.run(run())
+
+
+def test_seeds_differ_by_trial_and_repeat_by_run() -> None:
+    keys = [make_key(index=i, attempt=a, step=s) for i in range(4) for a in range(2) for s in range(2)]
+    seeds = [trial_seed(7, key) for key in keys]
+    assert len(set(seeds)) == len(keys) and seeds == [trial_seed(7, key) for key in keys]
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.sandbox
+def test_the_same_in_bubblewrap(opened: Opened, task: Task, tmp_path: Path) -> None:
+    config = make_config(environment={"type": "bubblewrap"})
+    result = asyncio.run(play(opened, task, ["hm", "SOLVE"], config, tmp_path))
+    assert (result.reward, result.isolation) == (1.0, "bubblewrap")

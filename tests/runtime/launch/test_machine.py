@@ -1,0 +1,52 @@
+"""What a machine lacks is found before anything starts, and comes with the command that cures it."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from runtime.config import Environment
+from runtime.errors import MachineError
+from runtime.launch import machine
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_full_disk_is_named_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 10**12, 10**6))
+    with pytest.raises(MachineError, match="free disk") as error:
+        machine.preflight(tmp_path / "runs", trains=True, bubblewrap=False)
+    assert "du -xh" in error.value.fix and "--runs-dir" in error.value.fix
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_system_package_comes_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(machine, "MIN_MEMORY_GIB", 0.0)
+    monkeypatch.setattr(machine, "MIN_DISK_GIB", 0.0)
+    monkeypatch.setattr(machine, "check_package", lambda name: machine.Check(name, "1", True, "training"))
+    with pytest.raises(MachineError, match="bubblewrap: not installed") as error:
+        machine.preflight(tmp_path, trains=True, bubblewrap=True)
+    assert "apt-get install -y bubblewrap" in error.value.fix and "--sandbox process" in error.value.fix
+    machine.preflight(tmp_path, trains=True, bubblewrap=False)
+
+
+def test_a_missing_python_package_comes_with_its_command() -> None:
+    check = machine.check_package("no-such-package-anywhere")
+    assert not check.ok and check.fix == "make install"
+
+
+def test_plain_processes_are_announced_loudly_or_refused() -> None:
+    (text,) = machine.warnings(Environment(type="process"))
+    assert "NO ISOLATION" in text
+    with pytest.raises(MachineError, match="cannot be isolated"):
+        machine.warnings(Environment(type="process", require_isolation=True))
+
+
+def test_every_check_says_what_to_do(tmp_path: Path) -> None:
+    checks = machine.check_all(tmp_path)
+    assert len({check.name for check in checks}) == len(checks)
+    assert all(check.fix and check.found and check.needed_for for check in checks)

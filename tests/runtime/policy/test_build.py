@@ -1,0 +1,50 @@
+"""A policy is built from nothing: small, but through the real Trainer, and loadable by transformers."""
+
+from pathlib import Path
+
+import pytest
+
+from runtime.config import NewPolicy, PolicyArchitecture, SynthTasks, WarmStart
+from runtime.policy.build import processes_for
+
+POLICY = NewPolicy(
+    architecture=PolicyArchitecture(
+        vocabulary_size=512,
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=1,
+        num_heads=2,
+        num_key_value_heads=1,
+        max_position=512,
+    ),
+    warm_start=WarmStart(
+        demonstrations=SynthTasks(count=60, seed=1, split="demonstrations"),
+        steps=12,
+        batch_size=8,
+        learning_rate=3e-3,
+        informed_fraction=0.3,
+        observation_loss=0.1,
+    ),
+)
+
+
+@pytest.mark.torch
+def test_a_built_policy_loads_and_has_learnt_the_format(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from runtime.policy.build import build_policy
+
+    said: list[str] = []
+    out = tmp_path / "policy"
+    build_policy(POLICY, [], out, seed=0, on_progress=said.append)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    assert model.config.vocab_size == len(tokenizer)
+    losses = [float(text.rsplit(" ", 1)[1]) for text in said if "loss" in text]
+    assert losses[-1] < 0.8 * losses[0]
+    assert not (out / "warm_start.json").exists()
+
+
+def test_processes_divide_the_batch() -> None:
+    assert 8 % processes_for(8) == 0
+    assert processes_for(7) in (1, 7)
+    assert processes_for(1) == 1

@@ -1,0 +1,165 @@
+"""Bug injection into a made-up package, with the real probe and the package's real tests."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import UserError
+from runtime.tasks.generate.inject import Injection
+from runtime.tasks.generate.package_tasks import generate_package
+from runtime.tasks.generate.prober import Prober, Run
+from runtime.tasks.generate.sources import open_repository
+from runtime.tasks.generate.split import SHARES, Split, split_of
+from runtime.tasks.task import load_task
+from tests.runtime.tasks.conftest import PlainProvider
+
+
+def generate(
+    root: Path, out: Path, provider: PlainProvider, *, split: Split | None = None, limit: int = 3
+) -> Injection:
+    return asyncio.run(
+        generate_package(
+            open_repository(root),
+            out=out,
+            name="made-up",
+            split=split,
+            limit=limit,
+            per_kind_fraction=0.25,
+            seed=3,
+            split_seed=0,
+            provider=provider,
+            verifier=None,
+            cache=out.parent / "cache",
+            workers=2,
+            on_progress=lambda text: None,
+        )
+    )
+
+
+def test_bugs_are_told_by_the_tests_and_repaired_by_the_solution(
+    shop: Path, tmp_path: Path, plain_provider: PlainProvider
+) -> None:
+    injection = generate(shop, tmp_path / "one", plain_provider)
+    found = injection.survey
+    assert (found.tests, found.slow) == (10, 1)
+    assert found.failing == 2, "the broken test and the skipped one"
+    assert not any("slow" in test or "broken" in test for test in found.calls)
+    assert found.flaky == 1
+    assert len(injection.bugs) == 3
+    assert len({bug.mutant.kind for bug in injection.bugs}) == 3, "a quarter of three is one of each kind"
+    for path in (tmp_path / "one").iterdir():
+        task = load_task(path)
+        assert task.liverl.split_key in ("total", "discount", "count_down"), "unused() is called by no test"
+        assert task.liverl.fail_to_pass
+        assert task.liverl.source_files == ("shop/__init__.py", "shop/loop.py", "shop/price.py")
+        assert task.liverl.test_files == ("tests/test_price.py",)
+        assert task.liverl.artifacts == ("shop",)
+        function = task.liverl.split_key
+        assert function not in task.instruction.split("These tests fail")[0] and function not in task.id
+        assert outcomes(task.repository, task.liverl.fail_to_pass) == {"failed"}
+        solution = path / "solution" / "files"
+        for repaired in solution.rglob("*.py"):
+            (task.repository / repaired.relative_to(solution)).write_bytes(repaired.read_bytes())
+        assert outcomes(task.repository, task.expected_ids) == {"passed"}
+
+
+def outcomes(folder: Path, tests: tuple[str, ...]) -> set[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rA",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
+        *tests,
+    ]
+    out = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
+    words = {"PASSED": "passed", "FAILED": "failed", "ERROR": "error"}
+    return {words[line.split()[0]] for line in out.splitlines() if line.split()[:1] and line.split()[0] in words}
+
+
+def test_the_same_seed_gives_the_same_tasks_of_its_split(
+    shop: Path, tmp_path: Path, plain_provider: PlainProvider
+) -> None:
+    split = split_of("total")
+    for name in ("one", "two"):
+        injection = generate(shop, tmp_path / name, plain_provider, split=split, limit=1)
+        assert {split_of(bug.mutant.function.name) for bug in injection.bugs} == {split}
+    one, two = (
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
+        for name in ("one", "two")
+    )
+    assert one == two
+
+
+def test_split_is_stable_and_has_its_shares() -> None:
+    assert [split_of(name) for name in ("total", "discount", "count_down")] == [
+        split_of(name) for name in ("_Total", "discount_", "COUNT_DOWN")
+    ]
+    names = [f"name{i}" for i in range(4000)]
+    for split, share in SHARES.items():
+        assert sum(split_of(name) == split for name in names) / 4000 == pytest.approx(share, abs=0.03)
+    assert any(split_of(name) != split_of(name, seed=1) for name in names[:20])
+
+
+def probe(shop: Path, provider: PlainProvider, *runs: Run) -> list[str | None]:
+    async def work() -> list[str | None]:
+        prober = Prober(provider, name="t", root=shop, python_path=(), image="", workers=1)
+        async with prober:
+            return [report.error for report in await prober.run(runs)]
+
+    return asyncio.run(work())
+
+
+def test_endless_loops_and_dying_tests_end_and_leave_the_next_run_alone(
+    shop: Path, plain_provider: PlainProvider
+) -> None:
+    test = ("tests/test_price.py::test_count_down",)
+    endless = {"shop/loop.py": "def count_down(n):\n    while True:\n        pass\n"}
+    asleep = {"shop/loop.py": "import time\n\ndef count_down(n):\n    time.sleep(60)\n"}
+    dying = {"shop/loop.py": "import os\n\ndef count_down(n):\n    os._exit(0)\n"}
+    broken = {"shop/loop.py": "def count_down(n) return\n"}
+    errors = probe(
+        shop,
+        plain_provider,
+        Run(test, endless, cpu_sec=0.5),
+        Run(test, asleep, wall_sec=1),
+        Run(test, dying),
+        Run(test, broken),
+        Run(test),
+    )
+    assert errors[:3] == ["timeout", "timeout", "crashed"]
+    assert errors[3] is not None and "before any test" in errors[3]
+    assert errors[4] is None
+
+
+def test_folders_without_package_or_tests_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(UserError) as caught:
+        open_repository(tmp_path)
+    assert len(caught.value.problems) == 2
+    with pytest.raises(UserError, match="no such folder"):
+        open_repository(tmp_path / "missing")
+
+
+def test_src_layout_and_tests_inside_the_package(tmp_path: Path) -> None:
+    for name in ("src/pkg/__init__.py", "src/pkg/tests/test_a.py", "setup.py", "venv/pyvenv.cfg", "venv/lib/x.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    package = open_repository(tmp_path)
+    assert package.python_path == ("src",)
+    assert package.source_files == ("src/pkg/__init__.py",)
+    assert package.test_files == ("src/pkg/tests/test_a.py",)
+    assert "venv/lib/x.py" not in package.files

@@ -1,0 +1,56 @@
+"""The task index and its difficulty filter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import UserError
+from runtime.tasks.index import parse_band, pass_rates, read_index, write_index
+from runtime.tasks.task import load_task
+from tests.runtime.tasks.test_write import write_shop
+
+
+def write_trials(run: Path, rewards: dict[str, list[float | None]]) -> Path:
+    for task, values in rewards.items():
+        for i, reward in enumerate(values):
+            folder = run / "trials" / "0" / f"{task}-{i}"
+            folder.mkdir(parents=True)
+            (folder / "trial.json").write_text(json.dumps({"task": task, "reward": reward}))
+    return run
+
+
+def test_rows_point_at_tasks_and_carry_pass_rates(tmp_path: Path) -> None:
+    tasks = [load_task(write_shop(tmp_path / "tasks", name)) for name in ("easy", "even", "new")]
+    rates = pass_rates([write_trials(tmp_path / "run", {"easy": [1, 1], "even": [1, 0, None], "gone": [1]})])
+    out = tmp_path / "deep" / "index.parquet"
+    assert write_index(tasks, out, rates=rates) == 3
+    rows = {row["id"]: row for row in read_index(out)}
+    assert (rows["easy"]["pass_rate"], rows["easy"]["trials"]) == (1.0, 2)
+    assert (rows["even"]["pass_rate"], rows["even"]["trials"]) == (0.5, 2)
+    assert (rows["new"]["pass_rate"], rows["new"]["trials"]) == (None, 0)
+    assert load_task(Path(str(rows["new"]["path"]))) == tasks[2]
+    assert rows["new"]["fail_to_pass"] == 1
+    assert write_index(tasks, out, rates=rates, band=parse_band("0.1:0.9")) == 1
+    assert [row["id"] for row in read_index(out)] == ["even"]
+    assert [path.name for path in out.parent.iterdir()] == ["index.parquet"]
+
+
+@pytest.mark.parametrize("text", ["", "0.5", "0.9:0.1", "-1:1", "0:2", "a:b", "0:1:2", "nan:1"])
+def test_bad_bands(text: str) -> None:
+    with pytest.raises(UserError, match="LO:HI"):
+        parse_band(text)
+
+
+def test_open_bands() -> None:
+    assert 1.0 in parse_band("0.5:") and 0.0 in parse_band(":0.5") and 0.4 not in parse_band("0.5:")
+
+
+def test_what_is_no_run_or_no_index_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"trial\.json"):
+        pass_rates([tmp_path])
+    (tmp_path / "x.parquet").write_text("no")
+    with pytest.raises(UserError, match="not a task index"):
+        read_index(tmp_path / "x.parquet")

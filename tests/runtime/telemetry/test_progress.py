@@ -1,0 +1,56 @@
+"""What a person sees while a run goes on, on a terminal and in a log."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+
+from runtime.telemetry.metrics import Row, append_row
+from runtime.telemetry.progress import Progress, time_left
+
+
+def _run(tmp_path: Path, *, terminal: bool) -> str:
+    page = io.StringIO()
+    console = Console(file=page, width=120, force_terminal=terminal, force_interactive=terminal)
+    with Progress("quickstart 1", console=console) as progress:
+        with progress.phase("tasks"):
+            progress.update("512 train", 1.0)
+            progress.problem("tasks/broken: no tests/test.sh")
+        with progress.phase("train"), progress.follow(tmp_path / "m", tmp_path / "s", total_steps=4):
+            (tmp_path / "s").write_bytes(orjson.dumps({"step": 2, "phase": "rollout", "sandboxes": 16}))
+            append_row(tmp_path / "m", 0, {"val-core/held-out/reward/mean@1": 0.3})
+            append_row(
+                tmp_path / "m", 1, {"critic/score/mean": 0.25, "timing_s/step": 3.0, "perf/total_num_tokens": 900}
+            )
+            time.sleep(0.1)
+    return page.getvalue()
+
+
+def test_a_log_gets_plain_lines(tmp_path: Path) -> None:
+    text = _run(tmp_path, terminal=False)
+    assert "\x1b" not in text
+    for expected in (
+        "tasks done in 0:00  512 train",
+        "problem: tasks/broken",
+        "step 0/4  held-out 30.0%",
+        "300 tokens/s",
+    ):
+        assert expected in text
+    assert "step 1/4  solved 25%  3.0 s  300 tokens/s  about 0:09 left" in text
+
+
+def test_a_terminal_gets_a_live_display(tmp_path: Path) -> None:
+    text = _run(tmp_path, terminal=True)
+    for expected in ("quickstart 1", "512 train", "2 of 4", "sandboxes in flight", "16", "1 problem(s)"):
+        assert expected in text
+
+
+def test_time_left_follows_the_newest_steps() -> None:
+    rows = [Row(step, {"timing_s/step": 100.0 if step < 5 else 2.0}) for step in range(1, 16)]
+    assert time_left(rows, 20) == 10.0
+    assert time_left(rows, 0) is None
+    assert time_left([], 20) is None

@@ -1,0 +1,29 @@
+"""The parquet files, read back as verl reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from runtime.errors import UserError
+from runtime.trainer.dataset import write_dataset
+from tests.runtime.agent_loop.conftest import make_config, make_task
+
+
+def test_rows_point_at_tasks_and_carry_the_sets_name_and_temperature(tmp_path: Path) -> None:
+    tasks = [make_task(tmp_path / "tasks", name) for name in ("one", "two")]
+    write_dataset(tmp_path, make_config(), {"train": tasks}, {"held-out": tasks[:1], "other": tasks[1:]})
+    train = pq.read_table(tmp_path / "data" / "train.parquet").to_pylist()
+    assert [row["extra_info"]["task"] for row in train] == [str(task.path) for task in tasks]
+    assert [row["extra_info"]["index"] for row in train] == [0, 1]
+    assert train[0]["prompt"] == [{"role": "user", "content": tasks[0].instruction}]
+    val = pq.read_table(tmp_path / "data" / "val.parquet").to_pylist()
+    assert [(row["data_source"], row["extra_info"]["temperature"]) for row in val] == [("held-out", 0.0), ("other", -1)]
+    assert not list((tmp_path / "data").glob(".*"))
+
+
+def test_a_run_without_tasks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="train: no usable task is left"):
+        write_dataset(tmp_path, make_config(), {"train": []}, {})

@@ -1,0 +1,40 @@
+"""Known ways of the trainer to die, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.trainer.diagnosis import diagnose, read_tail
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("runtime.x.WeightMismatch: weight version 3: liverl_engine_0_1 serve(s) other weights", "weight version 3"),
+        ("OSError: [Errno 28] No space left on device", "disk is full"),
+        ("OSError: AF_UNIX path length cannot exceed 107 bytes", "TMPDIR"),
+        (
+            "RuntimeError: Sync replay buffer selected terminal groups with no materializable trajectories.",
+            "trial.json",
+        ),
+        ("Could not override 'trainer.zzz'.\nKey 'zzz' is not in struct", "verl refused the configuration"),
+        ("ModuleNotFoundError: No module named 'verl'", "pip install"),
+        ("ray.exceptions.OutOfMemoryError: Task was killed", "out of memory"),
+        ("ValueError: first\nsome text\nKeyError: 'last'", "KeyError: 'last'"),
+        ("all quiet", "exit code 1"),
+    ],
+)
+def test_the_cause_is_named(log: str, words: str) -> None:
+    assert words in diagnose(log, exit_code=1)
+
+
+def test_a_signal_is_named_when_the_log_says_nothing() -> None:
+    assert diagnose("", exit_code=-9) == "the trainer was killed by signal 9"
+
+
+def test_colours_and_ray_prefixes_are_stripped(tmp_path: Path) -> None:
+    log = tmp_path / "trainer.log"
+    log.write_text("\x1b[36m(TaskRunnerV1 pid=12)\x1b[0m ValueError: bad\n")
+    assert read_tail(log) == "ValueError: bad\n" and read_tail(tmp_path / "none") == ""

@@ -1,0 +1,136 @@
+"""The trainer as a child process: a small program stands in for verl and behaves as badly as it can."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+
+from runtime.errors import RunError, UserError
+from runtime.launch.processes import marked
+from runtime.trainer import environment, layout, process
+from runtime.trainer.process import Event, train
+
+# Starts a grandchild in a session of its own, as Ray does, reports two steps and waits or ends.
+PROGRAM = """
+import json, os, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+with open(os.environ["VERL_FILE_LOGGER_PATH"], "w") as rows:
+    for step in (1, 2):
+        rows.write(json.dumps({"step": step, "data": {"training/global_step": step}}) + chr(10))
+print("cwd", os.getcwd(), "safe", sys.flags.safe_path, "arguments", *sys.argv[1:], flush=True)
+if MODE == "wait":
+    time.sleep(600)
+if MODE == "fail":
+    raise ValueError("the learning rate is a fish")
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "run"
+    (folder / "bundle").mkdir(parents=True)
+    (folder / "bundle" / "verl.yaml").write_text("{}")
+    stand_in(monkeypatch, "end")
+    return folder
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    def command(run: Path, overrides: object = ()) -> list[str]:
+        return [sys.executable, "-c", f"MODE = {mode!r}" + PROGRAM, *overrides]  # type: ignore[misc]
+
+    monkeypatch.setattr(process, "trainer_command", command)
+
+
+def traces(run: Path) -> list[object]:
+    found: list[object] = [path for path in (environment.ray_dir(run), layout.state(run)) if path.exists()]
+    return found + marked(run)
+
+
+def test_a_run_that_succeeds_leaves_rows_and_nothing_else(run: Path) -> None:
+    events: list[Event] = []
+    train(run, on_event=events.append)
+    rows = [orjson.loads(line) for line in layout.metrics_jsonl(run).read_bytes().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert [events[0].kind, events[-1].kind] == ["started", "ended"]
+    log = layout.log_file(run).read_text()
+    assert f"cwd {run} safe True" in log
+    assert traces(run) == []
+
+
+def test_a_run_that_fails_says_why_in_one_sentence(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "fail")
+    with pytest.raises(RunError, match=r"ValueError: the learning rate is a fish \(log: .*trainer.log\)"):
+        train(run)
+    assert traces(run) == []
+
+
+def test_without_a_bundle_nothing_is_started(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"verl.yaml: missing; .liverl compile. writes it"):
+        train(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_everything(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "wait")
+
+    def interrupt() -> None:
+        while not layout.metrics_jsonl(run).exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        train(run)
+    assert traces(run) == []
+
+
+def test_after_a_kill_of_the_launcher_the_next_start_of_any_run_clears_up(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = f"""
+import sys
+from pathlib import Path
+from runtime.trainer import process
+process.trainer_command = lambda run, overrides=(): [sys.executable, "-c", {"MODE = 'wait'" + PROGRAM!r}]
+process.train(Path({str(run)!r}))
+"""
+    child = subprocess.Popen([sys.executable, "-c", launcher])
+    while not layout.metrics_jsonl(run).exists():
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    assert traces(run)
+
+    other = tmp_path / "other"
+    (other / "bundle").mkdir(parents=True)
+    (other / "bundle" / "verl.yaml").write_text("{}")
+    train(other)
+    assert traces(run) == [] and traces(other) == []
+
+
+def test_each_start_has_rows_of_its_own_and_a_resume_skips_what_was_scored(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(run)
+    train(run, resume=True, overrides=["trainer.test_freq=5"])
+    assert sorted(path.name for path in layout.rows_folder(run).iterdir()) == ["verl-000.jsonl", "verl-001.jsonl"]
+    assert "arguments trainer.test_freq=5" in layout.log_file(run).read_text()
+    # There is no checkpoint: the run starts over, and step 0 was never scored.
+    assert "val_before_train" not in layout.log_file(run).read_text()
+
+
+def test_the_environment_carries_the_mark_and_no_import_paths(tmp_path: Path) -> None:
+    inherited = {"PYTHONPATH": "/evil", "RAY_ADDRESS": "elsewhere", "PATH": "/bin"}
+    found = environment.trainer_environment(tmp_path, attempt=3, inherited=inherited)
+    assert "PYTHONPATH" not in found and "RAY_ADDRESS" not in found and found["PATH"] == "/bin"
+    assert found[layout.RUN_DIR] == str(tmp_path) and found["PYTHONSAFEPATH"] == "1"
+    assert found["VERL_FILE_LOGGER_PATH"].endswith("logs/rows/verl-003.jsonl")
+    assert len(found[layout.RAY_DIR]) < 20

@@ -1,0 +1,183 @@
+"""verl's own trainer, unmodified, on CPU: the examples' compiled bundles, a random policy, a handful of tasks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from runtime.config import RuntimeConfig, load_runtime_config
+from runtime.launch.processes import marked
+from runtime.trainer import environment, layout, process, stable
+from runtime.trainer.dataset import write_dataset
+from tests.runtime.agent_loop.conftest import make_task
+from tests.runtime.proxy.tiny_model import write_model
+
+pytestmark = [pytest.mark.verl, pytest.mark.torch, pytest.mark.sandbox, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[3]
+PROMPTS, GROUP = 2, 4
+SMALL = [
+    f"data.train_batch_size={PROMPTS}",
+    f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS}",
+    f"actor_rollout_ref.rollout.n={GROUP}",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
+    "trainer.test_freq=-1",
+    "trainer.save_freq=1",
+]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2 of a few ten thousand parameters with the small policy's tokenizer."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    folder = write_model(tmp_path_factory.mktemp("policy"), family="compact")
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=1500,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+    )
+    config.pad_token_id, config.eos_token_id = 0, 1
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def make_run(folder: Path, policy: Path, example: str) -> Path:
+    """A run directory as the launcher would have prepared it, from the example's compiled bundle."""
+    source = ROOT / "golden" / example / "local"
+    (folder / "bundle").mkdir(parents=True)
+    (folder / "bundle" / "verl.yaml").write_bytes((source / "verl.yaml").read_bytes())
+    raw = load_runtime_config(source / "runtime.json").model_dump(mode="json")
+    raw["scaffold"] = {"type": "import", "import_path": "tests.runtime.agent_loop.agents:ParityAgent"}
+    raw["rollout"] |= {"group_size": GROUP, "slots": 8, "concurrency": 8, "max_tokens_per_turn": 16}
+    config = RuntimeConfig.model_validate(raw)
+    (folder / "bundle" / "runtime.json").write_text(config.model_dump_json())
+    (folder / "policy").symlink_to(policy)
+    tasks = [make_task(folder / "tasks", f"task-{index}") for index in range(4)]
+    validation = {one.name: tasks[:2] for one in config.validation}
+    write_dataset(folder, config, {"train": tasks}, validation)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' agent must be importable in the trainer's processes; the product itself is installed."""
+    original = environment.trainer_environment
+
+    def with_tests(run: Path, *, attempt: int, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
+        return {**original(run, attempt=attempt, inherited=inherited), "PYTHONPATH": str(ROOT)}
+
+    monkeypatch.setattr(process, "trainer_environment", with_tests)
+
+
+def rows(run: Path) -> dict[int, dict[str, Any]]:
+    lines = layout.metrics_jsonl(run).read_bytes().splitlines()
+    found = [(row["step"], row["data"]) for row in map(orjson.loads, lines)]
+    assert len({step for step, _ in found}) == len(found), "a step was reported twice"
+    return dict(found)
+
+
+def check_steps(run: Path, *, last: int) -> dict[int, dict[str, Any]]:
+    """What must hold on every step of every run."""
+    found = rows(run)
+    assert sorted(found) == list(range(last + 1))
+    for step, data in found.items():
+        assert data["weights/version"] == step and data["weights/mismatches"] == 0
+        assert data["weights/replicas_verified"] == 2
+        if step == 0:
+            continue
+        assert data["training/rollout_probs_diff_max"] <= 1e-4
+        assert data["training/off_policy/trajectory_staleness/max"] == 0
+        assert data["weights/served_min"] == data["weights/served_max"] == step - 1
+        assert data["agent_loop/trials"] == PROMPTS * GROUP and data["agent_loop/ungraded"] == 0
+        assert data["integrity/isolated_ratio"] == 1.0 and data["timing_s/agent_loop/harbor_verifier/mean"] > 0
+    return found
+
+
+def traces(run: Path) -> list[object]:
+    left: list[object] = [path for path in (environment.ray_dir(run), layout.state(run)) if path.exists()]
+    mounts = Path("/proc/mounts").read_text().count(str(run))
+    return left + marked(run) + ([f"{mounts} mounts"] if mounts else [])
+
+
+def test_grpo_learns_through_the_whole_line_and_survives_a_kill(tmp_path: Path, policy: Path) -> None:
+    run = make_run(tmp_path / "run", policy, "quickstart")
+    launcher = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from runtime.trainer import environment, process
+original = environment.trainer_environment
+process.trainer_environment = lambda *a, **k: {{**original(*a, **k), "PYTHONPATH": {str(ROOT)!r}}}
+process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_steps=50"]!r})
+"""
+    child = subprocess.Popen([sys.executable, "-c", launcher])
+    try:
+        while not layout.metrics_jsonl(run).exists() or max(rows(run), default=0) < 2:
+            assert child.poll() is None, layout.log_file(run).read_text()[-3000:]
+            time.sleep(0.05)
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    before = rows(run)
+    killed_at = max(before)
+
+    events: list[process.Event] = []
+    last = killed_at + 2
+    process.train(run, resume=True, on_event=events.append, overrides=[*SMALL, f"trainer.total_training_steps={last}"])
+    found = check_steps(run, last=last)
+    resumed = int(events[0].text.removeprefix("from step "))
+    assert killed_at - 1 <= resumed <= killed_at + 1, "more than the step in flight was lost"
+    assert {step: found[step] for step in before if step <= resumed - 1} == {
+        step: before[step] for step in before if step <= resumed - 1
+    }
+    for name in ("held-out", "held-out-sampled"):
+        assert 0.0 <= found[0][f"val-core/{name}/reward/mean@1"] <= 1.0
+    fingerprints = [found[step]["weights/fingerprint"] for step in found]
+    assert len(set(fingerprints)) > 1, "no update changed the weights"
+
+    checkpoints = layout.checkpoints(run)
+    assert stable.stable_steps(checkpoints)[-1] == last
+    from transformers import AutoModelForCausalLM
+
+    from runtime.rollouter.weights import Architecture, state_fingerprint
+
+    saved = stable.step_folder(checkpoints, last) / "actor" / "huggingface"
+    model = AutoModelForCausalLM.from_pretrained(saved)
+    architecture = Architecture.from_config(orjson.loads((saved / "config.json").read_bytes()))
+    assert state_fingerprint(architecture, model.state_dict()) == fingerprints[-1]
+
+    trials = list((layout.trials(run) / str(last)).iterdir())
+    assert len(trials) == PROMPTS * GROUP
+    record = orjson.loads((trials[0] / "trial.json").read_bytes())
+    assert record["isolation"] == "bubblewrap" and record["weight_versions"] == {"min": last - 1, "max": last - 1}
+    assert traces(run) == []
+
+
+@pytest.mark.parametrize("example", ["quickstart-ppo", "quickstart-gspo"])
+def test_other_algorithms_by_their_compiled_bundle(tmp_path: Path, policy: Path, example: str) -> None:
+    run = make_run(tmp_path / "run", policy, example)
+    overrides = [*SMALL, "trainer.total_training_steps=2", "trainer.save_freq=-1"]
+    if example == "quickstart-ppo":
+        overrides += [f"critic.ppo_mini_batch_size={PROMPTS}", "critic.ppo_micro_batch_size_per_gpu=4"]
+    process.train(run, overrides=overrides)
+    found = check_steps(run, last=2)
+    assert ("critic/vf_loss" in found[2]) == (example == "quickstart-ppo")
+    assert traces(run) == []
