@@ -20,11 +20,12 @@ group() {
     [ $code = 0 ] || [ $code = 5 ] || failed+=("$name")
 }
 
-group fast "not (sandbox or torch or verl or network)" "$@"
-group sandbox "sandbox and not (torch or verl or network)" "$@"
-group torch "torch and not (verl or network)" "$@"
-group verl "verl and not network" "$@"
-group network "network" "$@"
+group fast "not (sandbox or torch or verl or network or consumers)" "$@"
+group sandbox "sandbox and not (torch or verl or network or consumers)" "$@"
+group torch "torch and not (verl or network or consumers)" "$@"
+group verl "verl and not (network or consumers)" "$@"
+group network "network and not consumers" "$@"
+group consumers "consumers" "$@"
 
 "$bin/python" - "$reports" "${failed[*]}" <<'PYTHON'
 import sys

@@ -46,10 +46,12 @@ class GroupPool:
     """Groups below one folder per owner. ``memory`` and ``pids`` say which limits are really to be had."""
 
     def __init__(self, state: OwnerState) -> None:
-        self._state = state
         self._free: list[Group] = []
-        self._made: list[Path] = []
-        self._parents = tuple(parent for parent in _parents(state.owner) if self._make(parent))
+        self._count = 0
+        wanted = _parents(state.owner)
+        for parent in wanted:
+            state.record_cgroup(parent)  # before it exists: a kill in between must not hide it from the next start
+        self._parents = tuple(parent for parent in wanted if self._make(parent))
         self.memory = any(_has(parent, "memory") for parent in self._parents)
         self.pids = any(_has(parent, "pids") for parent in self._parents)
 
@@ -59,23 +61,22 @@ class GroupPool:
             return None
         if self._free:
             return self._free.pop()
-        folders = tuple(parent / f"box-{len(self._made)}" for parent in self._parents)
+        self._count += 1
+        folders = tuple(parent / f"box-{self._count}" for parent in self._parents)
         return Group(folders) if all(tuple(map(self._make, folders))) else None
 
     def give_back(self, group: Group) -> None:
         self._free.append(group)
 
     def close(self) -> None:
-        while self._made:
-            remove_cgroup(self._made.pop())
+        for parent in self._parents:
+            remove_cgroup(parent)
 
     def _make(self, folder: Path) -> bool:
         try:
             folder.mkdir()
         except OSError:
             return False
-        self._made.append(folder)
-        self._state.record_cgroup(folder)
         if (folder / "cgroup.subtree_control").exists():
             with contextlib.suppress(OSError):
                 (folder / "cgroup.subtree_control").write_text("+memory +pids")

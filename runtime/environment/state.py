@@ -64,8 +64,19 @@ def reap(root: Path) -> list[str]:
 
 
 def kill_owned(owner: str) -> list[int]:
-    """Kill every process of this user that was started for ``owner``."""
-    marker = f"{OWNER_VARIABLE}={owner}".encode()
+    """Kill every process of this user that was started for ``owner``, until a look finds no more of them: one that is
+    forked during a look is missed by that look.
+    """
+    killed: list[int] = []
+    for _ in range(100):
+        found = _kill_marked(f"{OWNER_VARIABLE}={owner}".encode())
+        if not set(found) - set(killed):
+            break
+        killed += found
+    return sorted(set(killed))
+
+
+def _kill_marked(marker: bytes) -> list[int]:
     killed = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -77,20 +88,28 @@ def kill_owned(owner: str) -> list[int]:
 
 
 def _remove(folder: Path) -> None:
+    """Control groups first: while one of them stands, the folder that names it stays, for the next start to try again."""
+    groups: list[Path] = []
     with contextlib.suppress(FileNotFoundError):
-        for line in reversed((folder / "cgroups").read_text().splitlines()):
-            remove_cgroup(Path(line))
-    shutil.rmtree(folder, ignore_errors=True)
+        groups = [Path(line) for line in reversed((folder / "cgroups").read_text().splitlines())]
+    if all([remove_cgroup(group) for group in groups]):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_cgroup(path: Path) -> None:
-    """A cgroup can be removed a moment after its last process was killed."""
-    for _ in range(50):
-        try:
-            path.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError:
+def remove_cgroup(path: Path, *, patience_sec: float = 10.0) -> bool:
+    """Kill what runs in a control group and in those below it, and remove them all. The kernel lets a group go a moment
+    after its last process is dead, on a busy machine a long one. False if it still stands after ``patience_sec``.
+    """
+    deadline = time.monotonic() + patience_sec
+    while path.exists():
+        for group in sorted((path, *(entry.parent for entry in path.glob("**/cgroup.procs"))), reverse=True):
+            with contextlib.suppress(OSError, ValueError):
+                for pid in map(int, (group / "cgroup.procs").read_text().split()):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                group.rmdir()
+        if time.monotonic() > deadline:
+            return not path.exists()
+        if path.exists():
             time.sleep(0.01)
-        else:
-            return
+    return True

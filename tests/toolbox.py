@@ -1,0 +1,79 @@
+"""Programs that tests need and LiveRL does not: each in a folder of its own below ``~/.cache/liverl/tools``, made once.
+
+A folder is named by what is in it, so a changed requirement is a new folder, and two test runs never see half of one.
+Where something cannot be installed, the test that asks is skipped with the installer's last words as its reason.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl" / "tools"
+_ENOUGH_SEC = 1500
+
+
+def python_tools(name: str, *requirements: str, python: str = sys.executable) -> Path:
+    """``bin`` of a virtual environment with these pip requirements."""
+
+    def make(folder: Path) -> None:
+        _run(python, "-m", "venv", str(folder))
+        _run(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *requirements)
+
+    return _made(name, (python, *requirements), make) / "bin"
+
+
+def node_tools(name: str, *packages: str) -> Path:
+    """``node_modules/.bin`` of a folder with these npm packages. Needs node, of Debian's or another."""
+    require_command("npm", package="npm")
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        _run("npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(folder), *packages)
+
+    return _made(name, packages, make) / "node_modules" / ".bin"
+
+
+def require_command(command: str, *, package: str) -> str:
+    """The path of a program; installs its Debian package where we may (as root in CI)."""
+    if shutil.which(command) is None and os.geteuid() == 0 and shutil.which("apt-get") and os.environ.get("CI"):
+        apt = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+        if subprocess.run(apt, capture_output=True, check=False).returncode:
+            subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
+            subprocess.run(apt, capture_output=True, check=False)
+    path = shutil.which(command)
+    if path is None:
+        pytest.skip(f"{command} is missing: sudo apt-get install -y {package}")
+    return path
+
+
+def _made(name: str, content: Sequence[str], make: Callable[[Path], None]) -> Path:
+    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
+    folder = CACHE / f"{name}-{digest}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / ".complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                make(folder)
+            except (subprocess.SubprocessError, OSError) as error:
+                output = getattr(error, "output", None) or str(error)
+                shutil.rmtree(folder, ignore_errors=True)
+                pytest.skip(f"{name} cannot be installed here: {output.strip().splitlines()[-1]}")
+            (folder / ".complete").touch()
+    return folder
+
+
+def _run(*command: str) -> None:
+    subprocess.run(
+        command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_ENOUGH_SEC
+    )
