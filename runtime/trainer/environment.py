@@ -53,6 +53,8 @@ def trainer_environment(run: Path, *, attempt: int, inherited: Mapping[str, str]
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "PASSIVE",
             "TOKENIZERS_PARALLELISM": "false",
+            # Ray starts its workers at nice 15, behind everything else on the machine; they are the run itself.
+            "RAY_worker_niceness": "0",
             # Ray: every log line kept, no second look at memory that the sandboxes' limits already bound, patience on
             # slow machines.
             "RAY_DEDUP_LOGS": "0",
