@@ -13,13 +13,14 @@ local packages = import 'packages.libsonnet';
     split: split,
   },
 
-  policy+: { warm_start+: { demonstrations: bugs('demonstrations', 100) } },
+  policy+: { warm_start+: { demonstrations: bugs('demonstrations', 25), steps: 600 } },
+  schedule+: { steps: 20, validate_every: 20 },  // a trial runs a real test suite up to five times: half a second, not five milliseconds
 
   tasks: {
-    train: [{ name: 'packages-train', source: bugs('train', 80) }],
+    train: [{ name: 'packages-train', source: bugs('train', 40) }],
     validation: [
-      { name: 'packages-held-out', source: bugs('held_out', 40), temperature: 0 },  // 150 tasks or more
-      { name: 'packages-held-out-sampled', source: bugs('held_out', 40), temperature: 1 },
+      { name: 'packages-held-out', source: bugs('held_out', 30), temperature: 0 },  // 150 tasks or more
+      { name: 'packages-held-out-sampled', source: bugs('held_out', 30), temperature: 1 },
     ],
     baselines: true,
   },

@@ -88,11 +88,12 @@ def _kill_marked(marker: bytes) -> list[int]:
 
 
 def _remove(folder: Path) -> None:
-    """Control groups first: while one of them stands, the folder that names it stays, for the next start to try again."""
+    """Control groups first: while one of them stands, the folder that names it stays for the next start to try."""
     groups: list[Path] = []
     with contextlib.suppress(FileNotFoundError):
         groups = [Path(line) for line in reversed((folder / "cgroups").read_text().splitlines())]
-    if all([remove_cgroup(group) for group in groups]):
+    removed = [remove_cgroup(group) for group in groups]
+    if all(removed):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import orjson
 
-from runtime.config import NewPolicy, RuntimeConfig, SynthTasks, TaskSet
-from runtime.errors import RunError
+from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthTasks, TaskSet
+from runtime.errors import RunError, UserError
 from runtime.launch.files import write_whole
 from runtime.launch.rundir import RunDirectory
 from runtime.tasks.task import Task
@@ -81,12 +81,23 @@ def make_policy(directory: RunDirectory, config: RuntimeConfig, progress: Progre
     lie."""
     if not isinstance(config.policy, NewPolicy) or done(directory, "policy"):
         return
+    if not isinstance(config.scaffold, ShellScaffold):
+        raise UserError(
+            "policy.type: a new policy is taught with the tools of the shell scaffold; choose that, or a pretrained one"
+        )
     from runtime.policy.build import build_policy
 
     partial = directory.path / ".policy.partial"
     with timed(directory, "policy", progress):
         shutil.rmtree(partial, ignore_errors=True)
-        build_policy(config.policy, tasks.demonstrations, partial, seed=config.seed, on_progress=progress.update)
+        build_policy(
+            config.policy,
+            tasks.demonstrations,
+            partial,
+            shell=config.scaffold,
+            seed=config.seed,
+            on_progress=progress.update,
+        )
         shutil.rmtree(directory.policy, ignore_errors=True)
         partial.rename(directory.policy)
 

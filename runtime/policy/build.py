@@ -17,10 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from runtime.config import NewPolicy
+from runtime.config import NewPolicy, ShellScaffold
 from runtime.errors import RunError, UserError
 from runtime.policy.demonstrations import walk
-from runtime.policy.grounds import MAX_EDITS, MAX_TURNS, survey_grounds
+from runtime.policy.grounds import survey_grounds
 from runtime.policy.tokenizer import END, PAD, ROLES, train_tokenizer
 from runtime.proxy.parsers.compact import CHAT_TEMPLATE
 from runtime.scaffolds.shell.debugger import NOTHING, SOLVED, UNDONE
@@ -33,20 +33,23 @@ TOKENIZER_WALKS: Final = 600
 LEFT_BEHIND: Final = ("warm_start.json", "trainer")
 
 
-def build_policy(config: NewPolicy, tasks: list[Task], out: Path, *, seed: int, on_progress: Say) -> None:
-    """Write the Hugging Face folder ``out``. ``tasks`` are the demonstrations' tasks where they are not generated here.
+def build_policy(
+    config: NewPolicy, tasks: list[Task], out: Path, *, shell: ShellScaffold, seed: int, on_progress: Say
+) -> None:
+    """Write the Hugging Face folder ``out``. ``tasks`` are the demonstrations' tasks where they are not generated here;
+    demonstrators have the tools and the budget of ``shell``.
 
     Raises ``UserError`` when no demonstration can be made, ``RunError`` when training fails (``out``/warm_start.log).
     """
     out.mkdir(parents=True, exist_ok=True)
     on_progress("surveying repositories for demonstrations")
-    grounds = survey_grounds(config, tasks, on_progress)
+    grounds = survey_grounds(config, tasks, shell, on_progress)
     if not grounds:
         raise UserError("policy.warm_start.demonstrations: no task there can be repaired with the structured tools")
     rng = random.Random(f"{seed}/tokenizer")
     architecture, warm = config.architecture, config.warm_start
     walks = [
-        walk(rng.choice(grounds), rng, informed=1.0, max_edits=MAX_EDITS, max_turns=MAX_TURNS)
+        walk(rng.choice(grounds), rng, informed=1.0, max_edits=shell.max_edits, max_turns=shell.max_turns)
         for _ in range(TOKENIZER_WALKS)
     ]
     words = ["run", "next", "submit", *REPAIRS, "high", "low", "error", "wrong", "again", UNDONE]
@@ -71,8 +74,8 @@ def build_policy(config: NewPolicy, tasks: list[Task], out: Path, *, seed: int, 
         **architecture.model_dump(),
         **warm.model_dump(exclude={"demonstrations"}),
         "seed": seed,
-        "max_edits": MAX_EDITS,
-        "max_turns": MAX_TURNS,
+        "max_edits": shell.max_edits,
+        "max_turns": shell.max_turns,
         "processes": processes,
         "grounds": [asdict(ground) for ground in grounds],
     }

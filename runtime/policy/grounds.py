@@ -19,12 +19,12 @@ from runtime.scaffolds.shell.survey import survey
 from runtime.tasks.synth.repository import build as build_repository
 from runtime.tasks.task import Task
 
-MAX_EDITS: Final = 3
-MAX_TURNS: Final = 20
 CHUNK: Final = 50
 
 
-def survey_grounds(config: NewPolicy, tasks: list[Task], on_progress: Callable[[str], None]) -> list[Ground]:
+def survey_grounds(
+    config: NewPolicy, tasks: list[Task], shell: ShellScaffold, on_progress: Callable[[str], None]
+) -> list[Ground]:
     """What the demonstrators walk through: those of the repositories that an offered repair mends."""
     source = config.warm_start.demonstrations
     grounds: Sequence[Ground | None]
@@ -34,8 +34,7 @@ def survey_grounds(config: NewPolicy, tasks: list[Task], on_progress: Callable[[
         from runtime.policy.fieldwork import survey_tasks
         from runtime.scaffolds.shell import ShellScaffold as Shell
 
-        shell = Shell(ShellScaffold(tools="repair", max_turns=MAX_TURNS, max_edits=MAX_EDITS))
-        grounds = survey_tasks(tasks, shell, environment=Environment(), on_progress=on_progress)
+        grounds = survey_tasks(tasks, Shell(shell), environment=Environment(), on_progress=on_progress)
     return [ground for ground in grounds if ground is not None and usable(ground)]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import NewPolicy, PolicyArchitecture, SynthTasks, WarmStart
+from runtime.config import NewPolicy, PolicyArchitecture, ShellScaffold, SynthTasks, WarmStart
 from runtime.policy.build import processes_for
 
 POLICY = NewPolicy(
@@ -36,7 +36,8 @@ def test_a_built_policy_loads_and_has_learnt_the_format(tmp_path: Path) -> None:
 
     said: list[str] = []
     out = tmp_path / "policy"
-    build_policy(POLICY, [], out, seed=0, on_progress=said.append)
+    shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
+    build_policy(POLICY, [], out, shell=shell, seed=0, on_progress=said.append)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert model.config.vocab_size == len(tokenizer)
     losses = [float(text.rsplit(" ", 1)[1]) for text in said if "loss" in text]
