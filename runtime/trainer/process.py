@@ -21,7 +21,7 @@ from pathlib import Path
 import orjson
 
 from runtime.environment.state import reap as reap_sandboxes
-from runtime.errors import RunError, UserError
+from runtime.errors import MachineError, RunError, UserError
 from runtime.launch.processes import is_same_process, reap, this_process
 from runtime.trainer import layout, stable
 from runtime.trainer.diagnosis import diagnose, read_tail
@@ -30,6 +30,9 @@ from runtime.trainer.router import write_router_config
 from runtime.trainer.rows import merge_rows, write_metrics
 
 _POLL_SEC = 0.25
+_MIN_FREE_BYTES = 64 << 20
+_RESERVE_BYTES = 2 << 20
+"""Given back when the disk is full, so that the run's end can be written down."""
 _PR_SET_PDEATHSIG = 1
 _OWNER = "liverl-owner.json"
 
@@ -110,6 +113,24 @@ def _prepare(run: Path) -> None:
     folder.chmod(0o700)
     pid, start = this_process()
     (folder / _OWNER).write_bytes(orjson.dumps({"run": str(run), "pid": pid, "start": start}))
+    _reserve(run).write_bytes(bytes(_RESERVE_BYTES))
+
+
+def _reserve(run: Path) -> Path:
+    return layout.state(run) / "reserve"
+
+
+def _check_disk(run: Path) -> None:
+    """Raise ``MachineError`` while there is room left to say so: on a full disk every process of the run fails in some
+    other place, and none of them can write down why.
+    """
+    for folder in (run, ray_dir(run)):
+        if shutil.disk_usage(folder).free < _MIN_FREE_BYTES:
+            _reserve(run).unlink(missing_ok=True)
+            raise MachineError(
+                f"the disk below {folder} is full: the run was stopped; its checkpoints and rows are kept",
+                fix=f"free some space, then go on with `liverl run --resume {run.name}`",
+            )
 
 
 def _prepare_resume(run: Path, arguments: list[str]) -> int | None:
@@ -158,6 +179,7 @@ def _follow(run: Path, arguments: Sequence[str], *, attempt: int, notify: Callab
             if size != seen and size:
                 seen = size
                 notify(Event("row", f"{write_metrics(layout.rows_folder(run), layout.metrics_jsonl(run))} steps"))
+            _check_disk(run)
             time.sleep(_POLL_SEC)
         notify(Event("ended", f"exit code {code}"))
         return code

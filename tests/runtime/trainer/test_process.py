@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import pytest
 
-from runtime.errors import RunError, UserError
+from runtime.errors import MachineError, RunError, UserError
 from runtime.launch.processes import marked
 from runtime.trainer import environment, layout, process
 from runtime.trainer.process import Event, train
@@ -90,6 +93,37 @@ def test_ctrl_c_ends_everything(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(KeyboardInterrupt):
         train(run)
     assert traces(run) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_the_fix_and_room_to_write_it_down(
+    small_disk: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, "wait")
+    moved = Path(shutil.copytree(run, small_disk / "run"))
+
+    def fill() -> None:
+        while not layout.metrics_jsonl(moved).exists():
+            time.sleep(0.02)
+        with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as filler:
+            while True:
+                filler.write(bytes(1 << 20))
+
+    threading.Thread(target=fill, daemon=True).start()
+    with pytest.raises(MachineError, match=r"the disk below .* is full") as raised:
+        train(moved)
+    assert raised.value.fix == "free some space, then go on with `liverl run --resume run`"
+    assert traces(moved) == []
+    (moved / "run.json").write_bytes(bytes(100_000))
 
 
 def test_after_a_kill_of_the_launcher_the_next_start_of_any_run_clears_up(
