@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from runtime.config import DirectoryTasks, Environment, GeneratedTasks, SynthTasks, TaskSet
 from runtime.environment.base import SandboxProvider, Verifier
+from runtime.errors import RunError, TrialError
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
 from runtime.tasks.task import Task
 
@@ -142,7 +143,10 @@ def _generate(
                 on_progress=say,
             )
 
-    in_own_loop(work())
+    try:
+        in_own_loop(work())
+    except TrialError as error:
+        raise RunError(f"task set {name!r} could not be made: {error}; what other sets have is kept") from error
 
 
 def _screened(tasks: list[Task], *, cache: Path, on_problem: OnProblem, environment: Environment) -> list[Task]:

@@ -6,6 +6,7 @@ Knows no mutants and no tasks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from runtime.environment.base import Mount, Sandbox, SandboxProvider, SandboxReq
 from runtime.errors import Termination, TrialError
 
 PROBE = Path(__file__).with_name("probe.py")
+_START_ATTEMPTS = 3
 _PROBE_INSIDE = "/opt/liverl/probe.py"
 
 
@@ -86,11 +88,18 @@ class Prober:
     async def __aenter__(self) -> Self:
         try:
             for _ in range(self._workers):
-                self._boxes.append(await self._provider.start(self._request))
+                self._boxes.append(await self._start())
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
         return self
+
+    async def _start(self) -> Sandbox:
+        """A box; on a machine so busy that it does not come up in time, another try or two: much work hangs on it."""
+        for _ in range(_START_ATTEMPTS - 1):
+            with contextlib.suppress(TrialError):
+                return await self._provider.start(self._request)
+        return await self._provider.start(self._request)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

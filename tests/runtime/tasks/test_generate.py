@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+from unittest.mock import AsyncMock
 
 import pytest
 
-from runtime.errors import UserError
+from runtime.environment.base import SandboxProvider
+from runtime.errors import Termination, TrialError, UserError
 from runtime.tasks.generate.inject import Injection
 from runtime.tasks.generate.package_tasks import generate_package
 from runtime.tasks.generate.prober import Prober, Run
@@ -163,3 +168,31 @@ def test_src_layout_and_tests_inside_the_package(tmp_path: Path) -> None:
     assert package.source_files == ("src/pkg/__init__.py",)
     assert package.test_files == ("src/pkg/tests/test_a.py",)
     assert "venv/lib/x.py" not in package.files
+
+
+class BusyMachine:
+    """A provider whose sandboxes come up at the third try, or never."""
+
+    def __init__(self, *, failures: int) -> None:
+        self.failures = failures
+        self.started = 0
+
+    async def start(self, request: object) -> object:
+        self.started += 1
+        if self.started <= self.failures:
+            raise TrialError(Termination.ENV_SETUP_FAILED, "the sandbox did not start: TimeoutError()")
+        return SimpleNamespace(stop=AsyncMock())
+
+
+@pytest.mark.parametrize(("failures", "comes_up"), [(0, True), (2, True), (3, False)])
+def test_a_sandbox_that_does_not_come_up_is_tried_again(tmp_path: Path, failures: int, comes_up: bool) -> None:
+    provider = BusyMachine(failures=failures)
+
+    async def enter() -> None:
+        known = cast("SandboxProvider", provider)
+        async with Prober(known, name="x", root=tmp_path, python_path=(), image="", workers=1):
+            pass
+
+    with nullcontext() if comes_up else pytest.raises(TrialError, match="did not start"):
+        asyncio.run(enter())
+    assert provider.started == min(failures + 1, 3)
