@@ -104,7 +104,7 @@ class ProxyApp:
             return 200
         session = self._authenticated(session_id, scope["headers"])
         if method == "POST" and rest in DIALECTS:
-            return await self._chat(receive, send, session, dialect)
+            return await self._chat(receive, send, session, dialect, retry=_is_retry(scope["headers"]))
         if method == "POST" and rest == "/v1/messages/count_tokens":
             request = dialect.parse(await self._body(receive))
             await _send(send, 200, orjson.dumps({"input_tokens": await session.count_tokens(request)}))
@@ -134,13 +134,13 @@ class ProxyApp:
             raise Refusal(Kind.CLOSED, f"session {session_id} is closed")
         return session
 
-    async def _chat(self, receive: Receive, send: Send, session: Session, dialect: Dialect) -> int:
+    async def _chat(self, receive: Receive, send: Send, session: Session, dialect: Dialect, *, retry: bool) -> int:
         request = dialect.parse(await self._body(receive))
         began = time.monotonic()
         metrics = self._metrics
         metrics.in_flight += 1
         try:
-            reply = await self._reply(receive, send, session, dialect, request)
+            reply = await self._reply(receive, send, session, dialect, request, retry=retry)
         finally:
             metrics.in_flight -= 1
         if isinstance(reply, Refusal):
@@ -152,12 +152,12 @@ class ProxyApp:
         return 200
 
     async def _reply(
-        self, receive: Receive, send: Send, session: Session, dialect: Dialect, request: ChatRequest
+        self, receive: Receive, send: Send, session: Session, dialect: Dialect, request: ChatRequest, *, retry: bool
     ) -> Reply | Refusal:
         """Send one reply. A stream's headers go out only when the reply is late, so that early failures keep their HTTP
         status.
         """
-        work = asyncio.ensure_future(session.complete(request))
+        work = asyncio.ensure_future(session.complete(request, retry=retry))
         gone = asyncio.ensure_future(_disconnected(receive))
         started = False
         try:
@@ -166,6 +166,7 @@ class ProxyApp:
                     await send(_start(200, b"text/event-stream"))
                     started = True
                 await send({"type": "http.response.body", "body": _KEEPALIVE, "more_body": True})
+            result = await self._deliver(send, session, dialect, request, work, gone, started=started)
         finally:
             gone.cancel()
             if not work.done():
@@ -174,6 +175,20 @@ class ProxyApp:
                 await asyncio.wait([work])
                 if not work.cancelled():
                     work.exception()  # the agent is gone: nobody else will look at it
+        return result
+
+    async def _deliver(
+        self,
+        send: Send,
+        session: Session,
+        dialect: Dialect,
+        request: ChatRequest,
+        work: asyncio.Future[Reply],
+        gone: asyncio.Future[None],
+        *,
+        started: bool,
+    ) -> Reply | Refusal:
+        """The finished ``work`` on its way to the agent."""
         if work.cancelled():
             raise Refusal(Kind.CLOSED, f"session {session.id} was closed while the reply was generated")
         try:
@@ -183,12 +198,17 @@ class ProxyApp:
                 raise
             await send({"type": "http.response.body", "body": dialect.stream_error(refusal)})
             return refusal
-        if not request.stream:
-            await _send(send, 200, dialect.reply(reply))
-            return reply
-        if not started:
-            await send(_start(200, b"text/event-stream"))
-        await send({"type": "http.response.body", "body": dialect.stream(reply, request)})
+        try:
+            if not request.stream:
+                await _send(send, 200, dialect.reply(reply))
+            else:
+                if not started:
+                    await send(_start(200, b"text/event-stream"))
+                await send({"type": "http.response.body", "body": dialect.stream(reply, request)})
+        except (OSError, asyncio.CancelledError):
+            session.undelivered(reply)
+            raise
+        (session.undelivered if gone.done() else session.delivered)(reply)
         return reply
 
     async def _body(self, receive: Receive) -> dict[str, Any]:
@@ -212,6 +232,11 @@ class ProxyApp:
         if not isinstance(body, dict):
             raise Refusal(Kind.INVALID, "the body must be a JSON object")
         return body
+
+
+def _is_retry(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """The official client libraries count the repetitions of a request in a header of their own."""
+    return any(name == b"x-stainless-retry-count" and value.strip() not in (b"", b"0") for name, value in headers)
 
 
 def _split(path: str) -> tuple[str | None, str]:

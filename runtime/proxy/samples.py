@@ -40,6 +40,18 @@ def discarded_nodes(forest: Forest) -> set[int]:
     return found
 
 
+def ambiguous_nodes(forest: Forest) -> set[int]:
+    """Replies to the same tokens of which none was continued: nobody knows which one the agent took."""
+    found: set[int] = set()
+    for siblings in [forest.roots, *(node.children for node in forest.nodes)]:
+        ends = [node for node in siblings if not node.children and node.delivered]
+        for node in ends:
+            same = [other for other in siblings if other is not node and other.context_ids == node.context_ids]
+            if same and not any(other.children for other in same):
+                found.add(node.seq)
+    return found
+
+
 def merge(forest: Forest, *, lost: int = 0) -> tuple[tuple[Sample, ...], Accounting]:
     """One sample per conversation that holds a token to train, oldest leaf first, and where all sampled tokens went.
 
@@ -50,7 +62,7 @@ def merge(forest: Forest, *, lost: int = 0) -> tuple[tuple[Sample, ...], Account
     trained: set[int] = set()
     samples: list[Sample] = []
     for leaf in forest.leaves():
-        if leaf.seq in auxiliary or leaf.seq in discarded:
+        if leaf.seq in auxiliary or leaf.seq in discarded or not leaf.delivered:
             continue
         path = leaf.path()
         fresh = {node.seq for node in path if node.seq not in trained and node.trainable and node.sampled_ids}
@@ -69,7 +81,7 @@ def _fate(node: Node, auxiliary: set[int], discarded: set[int]) -> str:
         return "auxiliary"
     if node.seq in discarded:
         return "discarded"
-    return "trained" if node.trainable else "lost"
+    return "trained" if node.trainable and (node.delivered or node.children) else "lost"
 
 
 def _sample(path: list[Node], fresh: set[int]) -> Sample:

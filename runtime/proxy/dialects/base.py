@@ -78,9 +78,14 @@ def read_flag(body: dict[str, Any], name: str) -> bool:
     return value
 
 
-def refuse_stop(body: dict[str, Any], name: str) -> None:
-    if body.get(name):
-        raise invalid("stop strings are not supported: the policy ends its replies by token; leave it out", name)
+def read_stop(body: dict[str, Any], name: str) -> tuple[str, ...]:
+    value = body.get(name)
+    if value is None:
+        return ()
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts) or len(texts) > 16:
+        raise invalid("must be a text or a list of at most 16 texts, none of them empty", name)
+    return tuple(texts)
 
 
 def object_field(value: Any, where: str) -> dict[str, Any]:

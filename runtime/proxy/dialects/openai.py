@@ -1,7 +1,7 @@
 """OpenAI chat completions: ``POST /v1/chat/completions``, streamed and not.
 
 Sampling parameters of the request are read past: the session's limits decide. What cannot be honoured and would change
-the meaning of a reply (several choices, stop strings, forced formats, images) is refused by name.
+the meaning of a reply (several choices, forced formats, images) is refused by name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from runtime.proxy.dialects.base import (
     read_limit,
     read_messages,
     read_model,
-    refuse_stop,
+    read_stop,
     text_field,
 )
 from runtime.proxy.messages import Message, Role, ToolCall
 from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
+from runtime.proxy.volatile import without_volatile
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -51,7 +52,6 @@ class OpenAIChat:
     def parse(self, body: dict[str, Any]) -> ChatRequest:
         if body.get("n", 1) not in (1, None):
             raise invalid("only one reply per request: every sampled token belongs to one trajectory; use n=1", "n")
-        refuse_stop(body, "stop")
         if body.get("functions"):
             raise invalid("is the retired form; use tools", "functions")
         form = body.get("response_format")
@@ -70,6 +70,7 @@ class OpenAIChat:
             normalise=normalise,
             max_tokens=limit if limit is not None else read_limit(body, "max_tokens"),
             parse_tools=body.get("tool_choice") != "none",
+            stop=read_stop(body, "stop"),
             stream=read_flag(body, "stream"),
             include_usage=read_flag(object_field(stream_options, "stream_options"), "include_usage"),
         )
@@ -129,6 +130,8 @@ def normalise(sent: Any) -> tuple[Message, ...]:
     if role is None:
         raise invalid(f"{message.get('role')!r} is unknown; use one of {', '.join(_ROLES)}", "messages[].role")
     content = _text(message.get("content"))
+    if role == "system":
+        return (Message(role, without_volatile(content)),)
     if role == "assistant":
         calls = message.get("tool_calls") or ()
         reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
