@@ -200,7 +200,7 @@ class ProxyApp:
             return refusal
         try:
             if not request.stream:
-                await _send(send, 200, dialect.reply(reply))
+                await _send(send, 200, dialect.reply(reply, request))
             else:
                 if not started:
                     await send(_start(200, b"text/event-stream"))

@@ -63,7 +63,7 @@ class AnthropicMessages:
             stream=read_flag(body, "stream"),
         )
 
-    def reply(self, reply: Reply) -> bytes:
+    def reply(self, reply: Reply, request: ChatRequest) -> bytes:
         return orjson.dumps(
             {
                 **_frame(reply),

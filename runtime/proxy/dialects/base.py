@@ -25,7 +25,7 @@ class Dialect(Protocol):
         ``ChatRequest.normalise``.
         """
 
-    def reply(self, reply: Reply) -> bytes:
+    def reply(self, reply: Reply, request: ChatRequest) -> bytes:
         """The body of a reply that is not streamed."""
 
     def stream(self, reply: Reply, request: ChatRequest) -> bytes:

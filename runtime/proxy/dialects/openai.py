@@ -75,7 +75,7 @@ class OpenAIChat:
             include_usage=read_flag(object_field(stream_options, "stream_options"), "include_usage"),
         )
 
-    def reply(self, reply: Reply) -> bytes:
+    def reply(self, reply: Reply, request: ChatRequest) -> bytes:
         parsed = reply.parsed
         message: dict[str, Any] = {"role": "assistant", "content": parsed.content}
         if parsed.reasoning:
@@ -110,17 +110,22 @@ class OpenAIChat:
         return b"".join(out)
 
     def error(self, refusal: Refusal) -> bytes:
-        kind, code = _ERROR_TYPES.get(refusal.kind, ("invalid_request_error", None))
-        message = str(refusal)
-        if isinstance(refusal, ContextOverflow):
-            message = (
-                f"This model's maximum context length is {refusal.limit} tokens. However, your messages resulted in "
-                f"{refusal.tokens} tokens. Please reduce the length of the messages."
-            )
-        return orjson.dumps({"error": {"message": message, "type": kind, "param": refusal.param, "code": code}})
+        return openai_error(refusal)
 
     def stream_error(self, refusal: Refusal) -> bytes:
-        return b"data: " + self.error(refusal) + b"\n\n"
+        return b"data: " + openai_error(refusal) + b"\n\n"
+
+
+def openai_error(refusal: Refusal) -> bytes:
+    """The body of an error in the shape that both of OpenAI's wire APIs share."""
+    kind, code = _ERROR_TYPES.get(refusal.kind, ("invalid_request_error", None))
+    message = str(refusal)
+    if isinstance(refusal, ContextOverflow):
+        message = (
+            f"This model's maximum context length is {refusal.limit} tokens. However, your messages resulted in "
+            f"{refusal.tokens} tokens. Please reduce the length of the messages."
+        )
+    return orjson.dumps({"error": {"message": message, "type": kind, "param": refusal.param, "code": code}})
 
 
 def normalise(sent: Any) -> tuple[Message, ...]:

@@ -80,12 +80,13 @@ class Agent:
         body: dict[str, Any] = {"messages": list(self.messages), "max_tokens": 200}
         body["tools"] = self.tools if self.dialect == "openai" else [_anthropic_tool(tool) for tool in self.tools]
         try:
-            reply = await self.session.complete(wire.parse(json.loads(json.dumps(body))))
+            request = wire.parse(json.loads(json.dumps(body)))
+            reply = await self.session.complete(request)
         except ContextOverflow:
             self.messages = [{"role": "user", "content": f"Summary {self.random.random()}"}]
             return
         if keep:
-            echo = json.loads(wire.reply(reply))
+            echo = json.loads(wire.reply(reply, request))
             respell = self._respell_openai if self.dialect == "openai" else self._respell_anthropic
             self.messages = self.messages + respell(echo)
 
