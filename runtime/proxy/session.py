@@ -182,11 +182,23 @@ class Session:
         prompt = await self._prompt(request)
         max_tokens, room = self._budget(prompt, request)
         began = time.monotonic()
-        sampled = await self._sample(prompt.ids, max_tokens)
+        number, self._started = self._started, self._started + 1
+        if self._journal is None:
+            sampled = await self._sample(prompt.ids, max_tokens, number)
+        else:
+            self._journal.asked(self.id, number, prompt_tokens=len(prompt.ids))
+            lost = self._lost
+            try:
+                sampled = await self._sample(prompt.ids, max_tokens, number)
+            except BaseException:
+                self._journal.dropped(self.id, number, lost_tokens=self._lost - lost)
+                raise
         stopped_by = self._cut_at_stop(sampled, request.stop) if request.stop else None
         finished = time.monotonic()
         if self.closing:
             self._lost += len(sampled.ids)
+            if self._journal is not None:
+                self._journal.dropped(self.id, number, lost_tokens=len(sampled.ids))
             raise Refusal(Kind.CLOSED, f"session {self.id} was closed while the reply was generated")
         complete = sampled.finish_reason == "stop"
         if not complete and len(sampled.ids) >= room:
@@ -199,7 +211,7 @@ class Session:
         if prompt.parent is not None:
             node.gap_sec = max(0.0, node.started_sec - prompt.parent.finished_sec)
         if self._journal is not None:
-            self._journal.turn(self.id, node)
+            self._journal.turn(self.id, node, request=number)
         self._forest.add(node)
         self.failure = None
         return Reply(
@@ -254,11 +266,10 @@ class Session:
             wanted = min(wanted, request.max_tokens)
         return min(wanted, room), room
 
-    async def _sample(self, prompt: array[int], max_tokens: int) -> _Sampled:
+    async def _sample(self, prompt: array[int], max_tokens: int, number: int) -> _Sampled:
         """One reply. A generation that the engine aborts (weight update) is resumed from its tokens, within the same
         budget.
         """
-        number, self._started = self._started, self._started + 1
         sampled = _Sampled([], [], [])
         stalls = 0
         try:
@@ -389,32 +400,52 @@ class Session:
 
     def trajectory(self) -> Trajectory:
         """Everything committed so far."""
-        samples, accounting = merge(self._forest, lost=self._lost)
-        auxiliary, discarded = auxiliary_nodes(self._forest), discarded_nodes(self._forest)
-        turns = tuple(
-            replace(
-                _turn(node), discarded=node.seq in discarded, kind="auxiliary" if node.seq in auxiliary else "policy"
-            )
-            for node in self._forest.nodes
-        )
-        policy = [turn for turn in turns if turn.kind == "policy"]
-        ambiguous = ambiguous_nodes(self._forest) - auxiliary
-        return Trajectory(
-            session_id=self.id,
-            turns=turns,
-            samples=samples,
-            num_turns=len(policy),
-            prompt_tokens=sum(turn.prompt_tokens for turn in turns),
-            completion_tokens=sum(turn.completion_tokens for turn in turns),
-            tool_sec=sum(turn.gap_sec or 0.0 for turn in policy),
-            model_sec=sum(turn.generate_sec for turn in turns),
-            ambiguous=len(ambiguous),
+        return summarise(
+            self.id,
+            self._forest,
+            lost=self._lost,
             aborted=self._aborted,
             mismatches=self._mismatches,
             overlong=self.overlong,
             failure=self.failure,
-            accounting=accounting,
         )
+
+
+def summarise(
+    session_id: str,
+    forest: Forest,
+    *,
+    lost: int = 0,
+    aborted: int = 0,
+    mismatches: int = 0,
+    overlong: bool = False,
+    failure: str | None = None,
+) -> Trajectory:
+    """The trajectory of all that is in ``forest``; the rest is what only the session knows."""
+    samples, accounting = merge(forest, lost=lost)
+    auxiliary, discarded = auxiliary_nodes(forest), discarded_nodes(forest)
+    turns = tuple(
+        replace(_turn(node), discarded=node.seq in discarded, kind="auxiliary" if node.seq in auxiliary else "policy")
+        for node in forest.nodes
+    )
+    policy = [turn for turn in turns if turn.kind == "policy"]
+    ambiguous = ambiguous_nodes(forest) - auxiliary
+    return Trajectory(
+        session_id=session_id,
+        turns=turns,
+        samples=samples,
+        num_turns=len(policy),
+        prompt_tokens=sum(turn.prompt_tokens for turn in turns),
+        completion_tokens=sum(turn.completion_tokens for turn in turns),
+        tool_sec=sum(turn.gap_sec or 0.0 for turn in policy),
+        model_sec=sum(turn.generate_sec for turn in turns),
+        ambiguous=len(ambiguous),
+        aborted=aborted,
+        mismatches=mismatches,
+        overlong=overlong,
+        failure=failure,
+        accounting=accounting,
+    )
 
 
 def _turn(node: Node) -> Turn:
