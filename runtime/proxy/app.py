@@ -25,6 +25,7 @@ from runtime.proxy.session import Session
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 KEEPALIVE_SEC = 3.0
 RETRY_AFTER_SEC = 1
@@ -86,10 +87,10 @@ class ProxyApp:
         if method not in ("GET", "HEAD"):
             raise Refusal(Kind.NOT_FOUND, f"nothing answers {method} {path[:200]}")
         if path == "/healthz":
-            await _send(send, 200, b'{"status":"ok"}')
+            await send_body(send, 200, b'{"status":"ok"}')
         elif path == "/metrics":
             body = self._metrics.render(open_sessions=len(self._sessions))
-            await _send(send, 200, body, content_type=b"text/plain; version=0.0.4; charset=utf-8")
+            await send_body(send, 200, body, content_type=b"text/plain; version=0.0.4; charset=utf-8")
         else:
             raise Refusal(Kind.NOT_FOUND, f"nothing answers {method} {path[:200]}")
         return 200
@@ -100,17 +101,17 @@ class ProxyApp:
         method = scope["method"]
         if method == "HEAD":
             # Agents probe the base URL without a key before they start; the answer says nothing about any session.
-            await _send(send, 200, b"")
+            await send_body(send, 200, b"")
             return 200
         session = self._authenticated(session_id, scope["headers"])
         if method == "POST" and rest in DIALECTS:
             return await self._chat(receive, send, session, dialect, retry=_is_retry(scope["headers"]))
         if method == "POST" and rest == "/v1/messages/count_tokens":
             request = dialect.parse(await self._body(receive))
-            await _send(send, 200, orjson.dumps({"input_tokens": await session.count_tokens(request)}))
+            await send_body(send, 200, orjson.dumps({"input_tokens": await session.count_tokens(request)}))
             return 200
         if method == "GET" and rest == "/v1/models":
-            await _send(send, 200, _MODELS)
+            await send_body(send, 200, _MODELS)
             return 200
         known = rest in DIALECTS or rest in ("/v1/messages/count_tokens", "/v1/models")
         raise Refusal(Kind.METHOD if known else Kind.NOT_FOUND, f"nothing answers {method} {rest[:200]}")
@@ -200,7 +201,7 @@ class ProxyApp:
             return refusal
         try:
             if not request.stream:
-                await _send(send, 200, dialect.reply(reply, request))
+                await send_body(send, 200, dialect.reply(reply, request))
             else:
                 if not started:
                     await send(_start(200, b"text/event-stream"))
@@ -212,26 +213,31 @@ class ProxyApp:
         return reply
 
     async def _body(self, receive: Receive) -> dict[str, Any]:
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                raise ClientGone
-            chunk: bytes = event.get("body", b"")
-            size += len(chunk)
-            if size > self._max_body:
-                raise Refusal(Kind.TOO_LARGE, f"the body has more than {self._max_body} bytes")
-            chunks.append(chunk)
-            if not event.get("more_body"):
-                break
+        raw = await read_body(receive, limit=self._max_body)
         try:
-            body = orjson.loads(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            body = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
             raise Refusal(Kind.INVALID, f"the body is not JSON: {error}") from None
         if not isinstance(body, dict):
             raise Refusal(Kind.INVALID, "the body must be a JSON object")
         return body
+
+
+async def read_body(receive: Receive, *, limit: int) -> bytes:
+    """The request's body. Raises ``Refusal`` above ``limit`` bytes and ``ClientGone``."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        chunk: bytes = event.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise Refusal(Kind.TOO_LARGE, f"the body has more than {limit} bytes")
+        chunks.append(chunk)
+        if not event.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _is_retry(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -267,7 +273,9 @@ def _start(status: int, content_type: bytes, *more: tuple[bytes, bytes]) -> dict
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-async def _send(send: Send, status: int, body: bytes, *more: tuple[bytes, bytes], content_type: bytes = _JSON) -> None:
+async def send_body(
+    send: Send, status: int, body: bytes, *more: tuple[bytes, bytes], content_type: bytes = _JSON
+) -> None:
     await send(_start(status, content_type, (b"content-length", str(len(body)).encode()), *more))
     await send({"type": "http.response.body", "body": body})
 
@@ -281,7 +289,7 @@ async def _refuse(send: Send, dialect: Dialect, refusal: Refusal) -> None:
         more.append((b"x-should-retry", b"false"))
     elif refusal.kind is Kind.TOO_LARGE:
         more.append((b"connection", b"close"))
-    await _send(send, refusal.status, dialect.error(refusal), *more)
+    await send_body(send, refusal.status, dialect.error(refusal), *more)
 
 
 _MODEL_NAME = "policy"

@@ -19,7 +19,7 @@ import uvicorn
 
 from runtime.config import Proxy as ProxyConfig
 from runtime.errors import MachineError
-from runtime.proxy.app import ProxyApp
+from runtime.proxy.app import Application, ProxyApp
 from runtime.proxy.codec import ChatCodec, Rendered
 from runtime.proxy.journal import Journal
 from runtime.proxy.metrics import ProxyMetrics
@@ -89,6 +89,8 @@ class ProxyServer:
         self._address = (config.host, config.port)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="proxy-encode")
         self.app = ProxyApp(self._sessions, self.metrics, max_body_bytes=config.max_body_mib << 20)
+        self.application: Application = self.app
+        """What is served; may be replaced before ``start`` by an application that passes requests on to ``app``."""
 
     @property
     def host(self) -> str:
@@ -106,7 +108,7 @@ class ProxyServer:
         if self._journal_path is not None:
             self._journal = Journal(self._journal_path)
         config = uvicorn.Config(
-            self.app,
+            self.application,
             loop="none",
             http="httptools",
             ws="none",
@@ -158,6 +160,10 @@ class ProxyServer:
             self._journal.opened(session_id, limits)
         self._sessions.add(session)
         return session
+
+    def open_sessions(self) -> list[str]:
+        """Their ids, oldest first."""
+        return self._sessions.ids()
 
     async def close_session(self, session_id: str) -> Trajectory:
         """End a session and return all it did; requests in flight are cancelled. Raises ``KeyError`` when it is not

@@ -258,6 +258,12 @@ class Session:
             self.overlong = True
             raise ContextOverflow(tokens=prompt.prompt_length, limit=limits.prompt_length)
         room = limits.response_length - (len(prompt.ids) - prompt.prompt_length)
+        if limits.context_length is not None:
+            left = limits.context_length - len(prompt.ids)
+            if left <= 0:
+                self.overlong = True
+                raise ContextOverflow(tokens=len(prompt.ids) + 1, limit=limits.context_length)
+            room = min(room, left)
         if room <= 0:
             self.overlong = True
             raise ContextOverflow(tokens=len(prompt.ids) + 1, limit=prompt.prompt_length + limits.response_length)

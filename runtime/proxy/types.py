@@ -18,7 +18,7 @@ class SessionLimits:
 
     ``prompt_length`` bounds the first prompt of a conversation, ``response_length`` everything after it (observations
     included); ``max_tokens_per_turn`` bounds one reply. Temperature 0 is greedy. ``seed`` makes every reply of the
-    session repeatable.
+    session repeatable. ``context_length`` bounds prompt and reply together where the engine has such a bound.
     """
 
     prompt_length: int
@@ -28,6 +28,7 @@ class SessionLimits:
     top_p: float = 1.0
     top_k: int = -1
     seed: int | None = None
+    context_length: int | None = None
 
 
 @dataclass(frozen=True)
