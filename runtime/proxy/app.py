@@ -29,6 +29,10 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 KEEPALIVE_SEC = 3.0
 RETRY_AFTER_SEC = 1
+MAX_IN_FLIGHT = 4096
+"""Replies in work at a time, over all sessions; further requests are told to come back."""
+BODY_SEC = 60.0
+"""A request whose body takes longer is refused: it would hold its connection for nothing."""
 CLIENT_CLOSED = 499
 _JSON = b"application/json"
 _KEEPALIVE = b": keepalive\n"
@@ -59,6 +63,9 @@ class ProxyApp:
         self._metrics = metrics
         self._max_body = max_body_bytes
         self.keepalive_sec = KEEPALIVE_SEC
+        self.max_in_flight = MAX_IN_FLIGHT
+        self.body_sec = BODY_SEC
+        self._working = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -158,7 +165,12 @@ class ProxyApp:
         """Send one reply. A stream's headers go out only when the reply is late, so that early failures keep their HTTP
         status.
         """
+        if self._working >= self.max_in_flight:
+            raise Refusal(Kind.BUSY, f"{self._working} replies are in work already; come back later")
         work = asyncio.ensure_future(session.complete(request, retry=retry))
+        # Free again when the reply is there, not when it has been read: a slow reader holds no place.
+        self._working += 1
+        work.add_done_callback(self._worked)
         gone = asyncio.ensure_future(_disconnected(receive))
         started = False
         try:
@@ -177,6 +189,9 @@ class ProxyApp:
                 if not work.cancelled():
                     work.exception()  # the agent is gone: nobody else will look at it
         return result
+
+    def _worked(self, work: asyncio.Future[Reply]) -> None:
+        self._working -= 1
 
     async def _deliver(
         self,
@@ -213,7 +228,11 @@ class ProxyApp:
         return reply
 
     async def _body(self, receive: Receive) -> dict[str, Any]:
-        raw = await read_body(receive, limit=self._max_body)
+        try:
+            async with asyncio.timeout(self.body_sec):
+                raw = await read_body(receive, limit=self._max_body)
+        except TimeoutError:
+            raise Refusal(Kind.TOO_SLOW, f"the body took longer than {self.body_sec:g} seconds") from None
         try:
             body = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
@@ -282,12 +301,12 @@ async def send_body(
 
 async def _refuse(send: Send, dialect: Dialect, refusal: Refusal) -> None:
     more: list[tuple[bytes, bytes]] = []
-    if refusal.kind is Kind.UNAVAILABLE:
+    if refusal.kind in (Kind.UNAVAILABLE, Kind.BUSY):
         more.append((b"retry-after", str(RETRY_AFTER_SEC).encode()))
     elif refusal.kind is Kind.CLOSED:
         # The official clients repeat a 409 by default; nothing will ever come of that here.
         more.append((b"x-should-retry", b"false"))
-    elif refusal.kind is Kind.TOO_LARGE:
+    elif refusal.kind in (Kind.TOO_LARGE, Kind.TOO_SLOW):
         more.append((b"connection", b"close"))
     await send_body(send, refusal.status, dialect.error(refusal), *more)
 

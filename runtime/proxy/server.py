@@ -29,6 +29,8 @@ from runtime.rollouter.engine import Engine
 
 OFFLOAD_CHARACTERS = 8_000
 """Longer texts are encoded in a thread: the encoder leaves the GIL free, and other sessions go on."""
+MAX_SESSIONS = 100_000
+"""Sessions open at a time."""
 _REMEMBERED = 10_000
 """Closed sessions whose secrets are kept, so that a late request learns that its session is closed."""
 _SESSION_ID = re.compile(r"[A-Za-z0-9._~-]{1,200}")
@@ -146,11 +148,13 @@ class ProxyServer:
         return listener
 
     def open_session(self, session_id: str, limits: SessionLimits) -> Session:
-        """A new session. Raises ``ValueError`` when the id is open already or cannot stand in a URL; a closed id may be
-        used again.
+        """A new session. Raises ``ValueError`` when the id is open already or cannot stand in a URL, and when too many
+        are open; a closed id may be used again.
         """
         if not _SESSION_ID.fullmatch(session_id):
             raise ValueError(f"session id {session_id!r}: use 1 to 200 letters, digits, '.', '_', '~' or '-'")
+        if len(self._sessions) >= MAX_SESSIONS:
+            raise ValueError(f"{MAX_SESSIONS} sessions are open already; close some")
         if self._sessions.find(session_id) is not None:
             raise ValueError(f"session {session_id} is open already")
         session = Session(

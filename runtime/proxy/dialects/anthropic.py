@@ -31,6 +31,7 @@ _ERROR_TYPES = {
     Kind.UNAUTHENTICATED: "authentication_error",
     Kind.NOT_FOUND: "not_found_error",
     Kind.TOO_LARGE: "request_too_large",
+    Kind.BUSY: "overloaded_error",
     Kind.UNAVAILABLE: "overloaded_error",
     Kind.INTERNAL: "api_error",
 }

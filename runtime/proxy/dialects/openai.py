@@ -39,6 +39,7 @@ _ERROR_TYPES = {
     Kind.CLOSED: ("invalid_request_error", "session_closed"),
     Kind.OVERFLOW: ("invalid_request_error", "context_length_exceeded"),
     Kind.TOO_LARGE: ("invalid_request_error", "request_too_large"),
+    Kind.BUSY: ("server_error", "server_busy"),
     Kind.UNAVAILABLE: ("server_error", "model_unavailable"),
     Kind.INTERNAL: ("server_error", "internal_error"),
 }
