@@ -114,7 +114,7 @@ class ProxyApp:
         if method == "POST" and rest in DIALECTS:
             return await self._chat(receive, send, session, dialect, retry=_is_retry(scope["headers"]))
         if method == "POST" and rest == "/v1/messages/count_tokens":
-            request = dialect.parse(await self._body(receive))
+            request = dialect.parse(await self._body(receive, session, dialect))
             await send_body(send, 200, orjson.dumps({"input_tokens": await session.count_tokens(request)}))
             return 200
         if method == "GET" and rest == "/v1/models":
@@ -143,7 +143,7 @@ class ProxyApp:
         return session
 
     async def _chat(self, receive: Receive, send: Send, session: Session, dialect: Dialect, *, retry: bool) -> int:
-        request = dialect.parse(await self._body(receive))
+        request = dialect.parse(await self._body(receive, session, dialect))
         began = time.monotonic()
         metrics = self._metrics
         metrics.in_flight += 1
@@ -227,14 +227,14 @@ class ProxyApp:
         (session.undelivered if gone.done() else session.delivered)(reply)
         return reply
 
-    async def _body(self, receive: Receive) -> dict[str, Any]:
+    async def _body(self, receive: Receive, session: Session, dialect: Dialect) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self.body_sec):
                 raw = await read_body(receive, limit=self._max_body)
         except TimeoutError:
             raise Refusal(Kind.TOO_SLOW, f"the body took longer than {self.body_sec:g} seconds") from None
         try:
-            body = orjson.loads(raw)
+            body = session.bodies.parse(raw, dialect.messages_field)
         except orjson.JSONDecodeError as error:
             raise Refusal(Kind.INVALID, f"the body is not JSON: {error}") from None
         if not isinstance(body, dict):

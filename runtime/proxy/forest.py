@@ -71,8 +71,11 @@ class Node:
     def extended(self, context: array[int]) -> array[int]:
         """A new array: everything the engine saw and sampled up to and including this node, then ``context``."""
         if self.prompt is not None:
-            return self.prompt + self.sampled_ids + context
-        ids: array[int] = array("i")
+            ids = self.prompt[:]  # one copy of a long history, not one per addition
+            ids.extend(self.sampled_ids)
+            ids.extend(context)
+            return ids
+        ids = array("i")
         for node in self.path():
             ids += node.context_ids
             ids += node.sampled_ids

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from runtime.errors import Termination, TrialError
+from runtime.proxy.bodies import Bodies
 from runtime.proxy.chat import ChatRequest, ParsedReply, Reply
 from runtime.proxy.codec import ChatCodec, Rendered
 from runtime.proxy.forest import AttachPoint, Forest, Node
@@ -106,6 +107,7 @@ class Session:
         """
         self.overlong = False
         self.closing = False
+        self.bodies = Bodies()
         self._codec = codec
         self._engine = engine
         self._encode = encode
@@ -281,7 +283,8 @@ class Session:
         try:
             while True:
                 params = self._params(max_tokens - len(sampled.ids), number, len(sampled.ids))
-                generation = await self._engine.generate(prompt + array("i", sampled.ids), params, session=self.id)
+                so_far = prompt + array("i", sampled.ids) if sampled.ids else prompt
+                generation = await self._engine.generate(so_far, params, session=self.id)
                 self._take(sampled, generation, params.max_tokens)
                 if generation.finish_reason != "abort":
                     return sampled

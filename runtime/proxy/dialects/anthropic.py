@@ -45,6 +45,7 @@ class AnthropicMessages:
     """See https://docs.anthropic.com/en/api/messages."""
 
     name = "anthropic"
+    messages_field = "messages"
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
         system = _system(body.get("system"), "system")

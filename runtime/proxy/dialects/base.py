@@ -19,6 +19,8 @@ class Dialect(Protocol):
     """One wire API: requests in, replies, streams and errors out."""
 
     name: str
+    messages_field: str
+    """The list in a request that grows from turn to turn."""
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
         """Raises ``Refusal`` of kind ``INVALID`` that names the field. Messages are read later, by

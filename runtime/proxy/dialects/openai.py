@@ -49,6 +49,7 @@ class OpenAIChat:
     """See https://platform.openai.com/docs/api-reference/chat."""
 
     name = "openai"
+    messages_field = "messages"
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
         if body.get("n", 1) not in (1, None):

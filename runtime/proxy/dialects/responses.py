@@ -36,6 +36,7 @@ class OpenAIResponses:
     """See https://platform.openai.com/docs/api-reference/responses."""
 
     name = "responses"
+    messages_field = "input"
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
         for name in ("previous_response_id", "conversation", "background", "prompt"):
