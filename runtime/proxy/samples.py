@@ -61,10 +61,12 @@ def merge(forest: Forest, *, lost: int = 0) -> tuple[tuple[Sample, ...], Account
     auxiliary, discarded = auxiliary_nodes(forest), discarded_nodes(forest)
     trained: set[int] = set()
     samples: list[Sample] = []
-    for leaf in forest.leaves():
-        if leaf.seq in auxiliary or leaf.seq in discarded or not leaf.delivered:
-            continue
-        path = leaf.path()
+    leaves = [leaf for leaf in forest.leaves() if leaf.seq not in auxiliary and leaf.seq not in discarded]
+    ends = [leaf for leaf in leaves if leaf.delivered]
+    # A reply that was lost on its way ends no conversation: the turn before it does, unless another path holds it.
+    ends += [leaf.parent for leaf in leaves if not leaf.delivered and leaf.parent is not None]
+    for end in ends:
+        path = end.path()
         fresh = {node.seq for node in path if node.seq not in trained and node.trainable and node.sampled_ids}
         if not fresh:
             continue

@@ -70,6 +70,20 @@ def test_case_20_an_undelivered_reply_counts_only_if_it_is_continued(running: Ru
     asyncio.run(main())
 
 
+def test_case_20_the_turns_before_an_undelivered_reply_are_trained(running: Run) -> None:
+    async def main() -> None:
+        async with running(["one", "two"]) as it:
+            said = await openai(it, chat([USER]))
+            await openai(it, chat([USER, said, GO]))
+            it.session.undelivered(it.session._exchanges[1].work.result())
+            trajectory = await it.server.close_session("task.1.0")
+            (sample,) = trajectory.samples
+            assert sum(sample.response_mask) == len(sample.response_mask) == trajectory.accounting.trained
+            assert trajectory.accounting.lost > 0
+
+    asyncio.run(main())
+
+
 def test_case_20_a_connection_that_is_gone_when_the_reply_is_there(running: Run) -> None:
     """The commit and the end of the connection cross each other: the turn is kept, its delivery unknown."""
 
