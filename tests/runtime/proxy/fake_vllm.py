@@ -52,7 +52,8 @@ class FakeVLLM:
     def _sample(self, prompt: list[int], params: dict[str, Any]) -> tuple[list[int], list[float], str]:
         if len(prompt) + 1 > self.max_model_len:
             raise web.HTTPBadRequest(text='{"error": {"message": "maximum context length"}}')
-        ids, finish = [], "length"
+        ids: list[int] = []
+        finish = "length"
         for token in self.reply(prompt):
             if len(ids) == min(params["max_tokens"], self.max_model_len - len(prompt)):
                 break
@@ -68,7 +69,7 @@ class FakeVLLM:
             return web.json_response({"error": {"message": "field required", "code": 400}}, status=400)
         self.requests.append(body)
         ids, logprobs, finish = self._sample(body["token_ids"], body["sampling_params"])
-        content = [
+        content: list[dict[str, Any]] = [
             {"token": f"token_id:{token}", "logprob": logprob, "bytes": None, "top_logprobs": []}
             for token, logprob in zip(ids, logprobs, strict=True)
         ]
