@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from liverl import cli_compile, cli_doctor, cli_ledger, cli_run, cli_score, cli_tasks
+from liverl import cli_compile, cli_doctor, cli_ledger, cli_proxy, cli_run, cli_score, cli_tasks
 from liverl.exits import exit_codes
 
 EPILOG = (
@@ -29,7 +29,7 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for part in (cli_compile, cli_run, cli_ledger, cli_tasks, cli_score, cli_doctor):
+    for part in (cli_compile, cli_run, cli_ledger, cli_tasks, cli_score, cli_proxy, cli_doctor):
         part.register(app)
     return app
 

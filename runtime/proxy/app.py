@@ -25,9 +25,14 @@ from runtime.proxy.session import Session
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 KEEPALIVE_SEC = 3.0
 RETRY_AFTER_SEC = 1
+MAX_IN_FLIGHT = 4096
+"""Replies in work at a time, over all sessions; further requests are told to come back."""
+BODY_SEC = 60.0
+"""A request whose body takes longer is refused: it would hold its connection for nothing."""
 CLIENT_CLOSED = 499
 _JSON = b"application/json"
 _KEEPALIVE = b": keepalive\n"
@@ -58,6 +63,9 @@ class ProxyApp:
         self._metrics = metrics
         self._max_body = max_body_bytes
         self.keepalive_sec = KEEPALIVE_SEC
+        self.max_in_flight = MAX_IN_FLIGHT
+        self.body_sec = BODY_SEC
+        self._working = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -86,10 +94,10 @@ class ProxyApp:
         if method not in ("GET", "HEAD"):
             raise Refusal(Kind.NOT_FOUND, f"nothing answers {method} {path[:200]}")
         if path == "/healthz":
-            await _send(send, 200, b'{"status":"ok"}')
+            await send_body(send, 200, b'{"status":"ok"}')
         elif path == "/metrics":
             body = self._metrics.render(open_sessions=len(self._sessions))
-            await _send(send, 200, body, content_type=b"text/plain; version=0.0.4; charset=utf-8")
+            await send_body(send, 200, body, content_type=b"text/plain; version=0.0.4; charset=utf-8")
         else:
             raise Refusal(Kind.NOT_FOUND, f"nothing answers {method} {path[:200]}")
         return 200
@@ -100,17 +108,17 @@ class ProxyApp:
         method = scope["method"]
         if method == "HEAD":
             # Agents probe the base URL without a key before they start; the answer says nothing about any session.
-            await _send(send, 200, b"")
+            await send_body(send, 200, b"")
             return 200
         session = self._authenticated(session_id, scope["headers"])
         if method == "POST" and rest in DIALECTS:
-            return await self._chat(receive, send, session, dialect)
+            return await self._chat(receive, send, session, dialect, retry=_is_retry(scope["headers"]))
         if method == "POST" and rest == "/v1/messages/count_tokens":
-            request = dialect.parse(await self._body(receive))
-            await _send(send, 200, orjson.dumps({"input_tokens": await session.count_tokens(request)}))
+            request = dialect.parse(await self._body(receive, session, dialect))
+            await send_body(send, 200, orjson.dumps({"input_tokens": await session.count_tokens(request)}))
             return 200
         if method == "GET" and rest == "/v1/models":
-            await _send(send, 200, _MODELS)
+            await send_body(send, 200, _MODELS)
             return 200
         known = rest in DIALECTS or rest in ("/v1/messages/count_tokens", "/v1/models")
         raise Refusal(Kind.METHOD if known else Kind.NOT_FOUND, f"nothing answers {method} {rest[:200]}")
@@ -134,13 +142,13 @@ class ProxyApp:
             raise Refusal(Kind.CLOSED, f"session {session_id} is closed")
         return session
 
-    async def _chat(self, receive: Receive, send: Send, session: Session, dialect: Dialect) -> int:
-        request = dialect.parse(await self._body(receive))
+    async def _chat(self, receive: Receive, send: Send, session: Session, dialect: Dialect, *, retry: bool) -> int:
+        request = dialect.parse(await self._body(receive, session, dialect))
         began = time.monotonic()
         metrics = self._metrics
         metrics.in_flight += 1
         try:
-            reply = await self._reply(receive, send, session, dialect, request)
+            reply = await self._reply(receive, send, session, dialect, request, retry=retry)
         finally:
             metrics.in_flight -= 1
         if isinstance(reply, Refusal):
@@ -152,12 +160,17 @@ class ProxyApp:
         return 200
 
     async def _reply(
-        self, receive: Receive, send: Send, session: Session, dialect: Dialect, request: ChatRequest
+        self, receive: Receive, send: Send, session: Session, dialect: Dialect, request: ChatRequest, *, retry: bool
     ) -> Reply | Refusal:
         """Send one reply. A stream's headers go out only when the reply is late, so that early failures keep their HTTP
         status.
         """
-        work = asyncio.ensure_future(session.complete(request))
+        if self._working >= self.max_in_flight:
+            raise Refusal(Kind.BUSY, f"{self._working} replies are in work already; come back later")
+        work = asyncio.ensure_future(session.complete(request, retry=retry))
+        # Free again when the reply is there, not when it has been read: a slow reader holds no place.
+        self._working += 1
+        work.add_done_callback(self._worked)
         gone = asyncio.ensure_future(_disconnected(receive))
         started = False
         try:
@@ -166,6 +179,7 @@ class ProxyApp:
                     await send(_start(200, b"text/event-stream"))
                     started = True
                 await send({"type": "http.response.body", "body": _KEEPALIVE, "more_body": True})
+            result = await self._deliver(send, session, dialect, request, work, gone, started=started)
         finally:
             gone.cancel()
             if not work.done():
@@ -174,6 +188,23 @@ class ProxyApp:
                 await asyncio.wait([work])
                 if not work.cancelled():
                     work.exception()  # the agent is gone: nobody else will look at it
+        return result
+
+    def _worked(self, work: asyncio.Future[Reply]) -> None:
+        self._working -= 1
+
+    async def _deliver(
+        self,
+        send: Send,
+        session: Session,
+        dialect: Dialect,
+        request: ChatRequest,
+        work: asyncio.Future[Reply],
+        gone: asyncio.Future[None],
+        *,
+        started: bool,
+    ) -> Reply | Refusal:
+        """The finished ``work`` on its way to the agent."""
         if work.cancelled():
             raise Refusal(Kind.CLOSED, f"session {session.id} was closed while the reply was generated")
         try:
@@ -183,35 +214,54 @@ class ProxyApp:
                 raise
             await send({"type": "http.response.body", "body": dialect.stream_error(refusal)})
             return refusal
-        if not request.stream:
-            await _send(send, 200, dialect.reply(reply))
-            return reply
-        if not started:
-            await send(_start(200, b"text/event-stream"))
-        await send({"type": "http.response.body", "body": dialect.stream(reply, request)})
+        try:
+            if not request.stream:
+                await send_body(send, 200, dialect.reply(reply, request))
+            else:
+                if not started:
+                    await send(_start(200, b"text/event-stream"))
+                await send({"type": "http.response.body", "body": dialect.stream(reply, request)})
+        except (OSError, asyncio.CancelledError):
+            session.undelivered(reply)
+            raise
+        (session.undelivered if gone.done() else session.delivered)(reply)
         return reply
 
-    async def _body(self, receive: Receive) -> dict[str, Any]:
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                raise ClientGone
-            chunk: bytes = event.get("body", b"")
-            size += len(chunk)
-            if size > self._max_body:
-                raise Refusal(Kind.TOO_LARGE, f"the body has more than {self._max_body} bytes")
-            chunks.append(chunk)
-            if not event.get("more_body"):
-                break
+    async def _body(self, receive: Receive, session: Session, dialect: Dialect) -> dict[str, Any]:
         try:
-            body = orjson.loads(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            async with asyncio.timeout(self.body_sec):
+                raw = await read_body(receive, limit=self._max_body)
+        except TimeoutError:
+            raise Refusal(Kind.TOO_SLOW, f"the body took longer than {self.body_sec:g} seconds") from None
+        try:
+            body = session.bodies.parse(raw, dialect.messages_field)
         except orjson.JSONDecodeError as error:
             raise Refusal(Kind.INVALID, f"the body is not JSON: {error}") from None
         if not isinstance(body, dict):
             raise Refusal(Kind.INVALID, "the body must be a JSON object")
         return body
+
+
+async def read_body(receive: Receive, *, limit: int) -> bytes:
+    """The request's body. Raises ``Refusal`` above ``limit`` bytes and ``ClientGone``."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        chunk: bytes = event.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise Refusal(Kind.TOO_LARGE, f"the body has more than {limit} bytes")
+        chunks.append(chunk)
+        if not event.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _is_retry(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """The official client libraries count the repetitions of a request in a header of their own."""
+    return any(name == b"x-stainless-retry-count" and value.strip() not in (b"", b"0") for name, value in headers)
 
 
 def _split(path: str) -> tuple[str | None, str]:
@@ -242,21 +292,23 @@ def _start(status: int, content_type: bytes, *more: tuple[bytes, bytes]) -> dict
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-async def _send(send: Send, status: int, body: bytes, *more: tuple[bytes, bytes], content_type: bytes = _JSON) -> None:
+async def send_body(
+    send: Send, status: int, body: bytes, *more: tuple[bytes, bytes], content_type: bytes = _JSON
+) -> None:
     await send(_start(status, content_type, (b"content-length", str(len(body)).encode()), *more))
     await send({"type": "http.response.body", "body": body})
 
 
 async def _refuse(send: Send, dialect: Dialect, refusal: Refusal) -> None:
     more: list[tuple[bytes, bytes]] = []
-    if refusal.kind is Kind.UNAVAILABLE:
+    if refusal.kind in (Kind.UNAVAILABLE, Kind.BUSY):
         more.append((b"retry-after", str(RETRY_AFTER_SEC).encode()))
     elif refusal.kind is Kind.CLOSED:
         # The official clients repeat a 409 by default; nothing will ever come of that here.
         more.append((b"x-should-retry", b"false"))
-    elif refusal.kind is Kind.TOO_LARGE:
+    elif refusal.kind in (Kind.TOO_LARGE, Kind.TOO_SLOW):
         more.append((b"connection", b"close"))
-    await _send(send, refusal.status, dialect.error(refusal), *more)
+    await send_body(send, refusal.status, dialect.error(refusal), *more)
 
 
 _MODEL_NAME = "policy"

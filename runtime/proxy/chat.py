@@ -21,7 +21,7 @@ class ChatRequest:
 
     ``head`` is the wire form of everything that stands before the messages (tools, separate system text); a different
     head is a different conversation. ``system`` is the system text that the wire API keeps outside of its messages;
-    ``tools`` have the OpenAI function form.
+    ``tools`` have the OpenAI function form. ``stop`` are texts that end a reply and are not shown to the agent.
     """
 
     dialect: str
@@ -33,8 +33,21 @@ class ChatRequest:
     normalise: Normalise
     max_tokens: int | None
     parse_tools: bool = True
+    stop: tuple[str, ...] = ()
     stream: bool = False
     include_usage: bool = False
+
+    def same_as(self, other: ChatRequest) -> bool:
+        """Whether both ask for the same reply: what a repeated request of an SDK must agree in."""
+        return (
+            self.dialect == other.dialect
+            and self.model == other.model
+            and self.max_tokens == other.max_tokens
+            and self.parse_tools == other.parse_tools
+            and self.stop == other.stop
+            and self.head == other.head
+            and self.wire == other.wire
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +62,12 @@ class ParsedReply:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One committed reply, ready to be written in any dialect. ``created`` is Unix time in seconds."""
+    """One committed reply, ready to be written in any dialect. ``created`` is Unix time in seconds, ``seq`` its place
+    in the session, ``stopped_by`` the stop text of the request that ended it.
+    """
 
     id: str
+    seq: int
     created: int
     model: str
     parsed: ParsedReply
@@ -59,3 +75,4 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    stopped_by: str | None = None

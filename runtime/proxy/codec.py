@@ -99,14 +99,21 @@ class ChatCodec:
     # -- ids to messages
 
     def parse(
-        self, ids: Sequence[int], tools: Sequence[dict[str, Any]] | None, *, complete: bool = True
+        self,
+        ids: Sequence[int],
+        tools: Sequence[dict[str, Any]] | None,
+        *,
+        complete: bool = True,
+        stop: Sequence[str] = (),
     ) -> ParsedReply:
         """The reply as the agent sees it, without the stop token.
 
-        ``tools`` is None when the request allows no tool call; ``complete`` is false when a token limit cut the reply.
+        ``tools`` is None when the request allows no tool call; ``complete`` is false when a token limit cut the reply;
+        the first text of ``stop`` that occurs, and all behind it, is left out.
         """
         body = ids[:-1] if ids and ids[-1] in self.stop_token_ids else ids
         text = self.tokens.decode(body) if body else ""
+        text = text[: min((found for each in stop if (found := text.find(each)) >= 0), default=len(text))]
         schemas = None if tools is None else {tool["function"]["name"]: _parameters(tool) for tool in tools}
         return self._parser(text, schemas, complete=complete)
 

@@ -49,6 +49,10 @@ class Node:
     generate_sec: float = 0.0
     gap_sec: float | None = None
     cached_tokens: int = 0
+    reply_id: str = ""
+    delivered: bool = True
+    """False when the agent was gone before it had the whole reply: whether it read it shows only in what it sends next.
+    """
     echo: Any = None
     """The last spelling in which the agent sent this node's reply back."""
     children: list[Node] = field(default_factory=list)
@@ -67,8 +71,11 @@ class Node:
     def extended(self, context: array[int]) -> array[int]:
         """A new array: everything the engine saw and sampled up to and including this node, then ``context``."""
         if self.prompt is not None:
-            return self.prompt + self.sampled_ids + context
-        ids: array[int] = array("i")
+            ids = self.prompt[:]  # one copy of a long history, not one per addition
+            ids.extend(self.sampled_ids)
+            ids.extend(context)
+            return ids
+        ids = array("i")
         for node in self.path():
             ids += node.context_ids
             ids += node.sampled_ids
@@ -154,6 +161,8 @@ def _same_reply(node: Node, request: ChatRequest, sent: Any) -> bool:
     messages = request.normalise(sent)
     if len(messages) != 1 or message_key(messages[0]) != node.reply_key:
         return False
+    if messages[0].origin and messages[0].origin != node.reply_id:
+        return False  # equal words, but the agent says that it repeats another reply
     node.echo = sent
     return True
 

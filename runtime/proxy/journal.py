@@ -31,12 +31,21 @@ class Journal:
     def opened(self, session_id: str, limits: SessionLimits) -> None:
         self._write({"event": "opened", "session": session_id, "limits": asdict(limits)})
 
-    def turn(self, session_id: str, node: Node) -> None:
+    def asked(self, session_id: str, request: int, *, prompt_tokens: int) -> None:
+        """Called before the engine is: what it samples for this request cannot vanish without a trace."""
+        self._write({"event": "asked", "session": session_id, "request": request, "prompt_tokens": prompt_tokens})
+
+    def dropped(self, session_id: str, request: int, *, lost_tokens: int) -> None:
+        """The request ended without a turn (engine failed, client gone, session closed)."""
+        self._write({"event": "dropped", "session": session_id, "request": request, "lost_tokens": lost_tokens})
+
+    def turn(self, session_id: str, node: Node, *, request: int) -> None:
         """Called before the turn is committed in memory and before any of it is sent."""
         self._write(
             {
                 "event": "turn",
                 "session": session_id,
+                "request": request,
                 "seq": node.seq,
                 "parent": None if node.parent is None else node.parent.seq,
                 "prompt_length": node.prompt_length,
@@ -48,6 +57,19 @@ class Journal:
                 "has_tools": node.has_tools,
                 "side_call": node.side_call,
                 "finish_reason": node.finish_reason,
+                "closed": node.closed,
+                "dialect": node.dialect,
+                "messages": node.wire,
+                "text": node.parsed.content,
+                "tool_calls": [
+                    {"id": call.id, "name": call.name, "arguments": call.arguments} for call in node.parsed.tool_calls
+                ],
+                "parse_status": node.parsed.status,
+                "started_sec": node.started_sec,
+                "finished_sec": node.finished_sec,
+                "generate_sec": node.generate_sec,
+                "gap_sec": node.gap_sec,
+                "cached_tokens": node.cached_tokens,
             }
         )
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import orjson
 
+from runtime.proxy.volatile import ignoring_volatile
+
 Role = Literal["system", "user", "assistant", "tool"]
 MessageKey = tuple[Any, ...]
 
@@ -45,16 +47,22 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     reasoning: str = ""
+    origin: str = ""
+    """Id of the reply that an assistant message claims to repeat, where the wire API carries one; "" where it does not.
+    """
 
 
 def message_key(message: Message) -> MessageKey:
     """What must be equal for two messages to be the same turn of a conversation.
 
-    User, system and tool text counts exactly. For assistant messages the text counts without surrounding white space,
-    reasoning does not count (agents drop it), and arguments count as JSON values.
+    User, system and tool text counts exactly, but for the listed volatile spans of the first two. For assistant
+    messages the text counts without surrounding white space, reasoning does not count (agents drop it), and arguments
+    count as JSON values.
     """
-    if message.role != "assistant":
+    if message.role == "tool":
         return (message.role, message.content)
+    if message.role != "assistant":
+        return (message.role, ignoring_volatile(message.content))
     calls = tuple((call.name, _canonical(call)) for call in message.tool_calls)
     return ("assistant", message.content.strip(), calls)
 

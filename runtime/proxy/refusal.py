@@ -15,7 +15,9 @@ class Kind(StrEnum):
     METHOD = "method_not_allowed"
     CLOSED = "closed"
     TOO_LARGE = "too_large"
+    TOO_SLOW = "too_slow"
     OVERFLOW = "context_overflow"
+    BUSY = "busy"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
 
@@ -27,7 +29,9 @@ STATUS: dict[Kind, int] = {
     Kind.METHOD: 405,
     Kind.CLOSED: 409,
     Kind.TOO_LARGE: 413,
+    Kind.TOO_SLOW: 408,
     Kind.OVERFLOW: 400,
+    Kind.BUSY: 503,
     Kind.UNAVAILABLE: 503,
     Kind.INTERNAL: 500,
 }

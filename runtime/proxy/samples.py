@@ -40,6 +40,18 @@ def discarded_nodes(forest: Forest) -> set[int]:
     return found
 
 
+def ambiguous_nodes(forest: Forest) -> set[int]:
+    """Replies to the same tokens of which none was continued: nobody knows which one the agent took."""
+    found: set[int] = set()
+    for siblings in [forest.roots, *(node.children for node in forest.nodes)]:
+        ends = [node for node in siblings if not node.children and node.delivered]
+        for node in ends:
+            same = [other for other in siblings if other is not node and other.context_ids == node.context_ids]
+            if same and not any(other.children for other in same):
+                found.add(node.seq)
+    return found
+
+
 def merge(forest: Forest, *, lost: int = 0) -> tuple[tuple[Sample, ...], Accounting]:
     """One sample per conversation that holds a token to train, oldest leaf first, and where all sampled tokens went.
 
@@ -49,10 +61,12 @@ def merge(forest: Forest, *, lost: int = 0) -> tuple[tuple[Sample, ...], Account
     auxiliary, discarded = auxiliary_nodes(forest), discarded_nodes(forest)
     trained: set[int] = set()
     samples: list[Sample] = []
-    for leaf in forest.leaves():
-        if leaf.seq in auxiliary or leaf.seq in discarded:
-            continue
-        path = leaf.path()
+    leaves = [leaf for leaf in forest.leaves() if leaf.seq not in auxiliary and leaf.seq not in discarded]
+    ends = [leaf for leaf in leaves if leaf.delivered]
+    # A reply that was lost on its way ends no conversation: the turn before it does, unless another path holds it.
+    ends += [leaf.parent for leaf in leaves if not leaf.delivered and leaf.parent is not None]
+    for end in ends:
+        path = end.path()
         fresh = {node.seq for node in path if node.seq not in trained and node.trainable and node.sampled_ids}
         if not fresh:
             continue
@@ -69,7 +83,7 @@ def _fate(node: Node, auxiliary: set[int], discarded: set[int]) -> str:
         return "auxiliary"
     if node.seq in discarded:
         return "discarded"
-    return "trained" if node.trainable else "lost"
+    return "trained" if node.trainable and (node.delivered or node.children) else "lost"
 
 
 def _sample(path: list[Node], fresh: set[int]) -> Sample:

@@ -19,7 +19,7 @@ import uvicorn
 
 from runtime.config import Proxy as ProxyConfig
 from runtime.errors import MachineError
-from runtime.proxy.app import ProxyApp
+from runtime.proxy.app import Application, ProxyApp
 from runtime.proxy.codec import ChatCodec, Rendered
 from runtime.proxy.journal import Journal
 from runtime.proxy.metrics import ProxyMetrics
@@ -29,6 +29,8 @@ from runtime.rollouter.engine import Engine
 
 OFFLOAD_CHARACTERS = 8_000
 """Longer texts are encoded in a thread: the encoder leaves the GIL free, and other sessions go on."""
+MAX_SESSIONS = 100_000
+"""Sessions open at a time."""
 _REMEMBERED = 10_000
 """Closed sessions whose secrets are kept, so that a late request learns that its session is closed."""
 _SESSION_ID = re.compile(r"[A-Za-z0-9._~-]{1,200}")
@@ -89,6 +91,8 @@ class ProxyServer:
         self._address = (config.host, config.port)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="proxy-encode")
         self.app = ProxyApp(self._sessions, self.metrics, max_body_bytes=config.max_body_mib << 20)
+        self.application: Application = self.app
+        """What is served; may be replaced before ``start`` by an application that passes requests on to ``app``."""
 
     @property
     def host(self) -> str:
@@ -106,7 +110,7 @@ class ProxyServer:
         if self._journal_path is not None:
             self._journal = Journal(self._journal_path)
         config = uvicorn.Config(
-            self.app,
+            self.application,
             loop="none",
             http="httptools",
             ws="none",
@@ -144,11 +148,13 @@ class ProxyServer:
         return listener
 
     def open_session(self, session_id: str, limits: SessionLimits) -> Session:
-        """A new session. Raises ``ValueError`` when the id is open already or cannot stand in a URL; a closed id may be
-        used again.
+        """A new session. Raises ``ValueError`` when the id is open already or cannot stand in a URL, and when too many
+        are open; a closed id may be used again.
         """
         if not _SESSION_ID.fullmatch(session_id):
             raise ValueError(f"session id {session_id!r}: use 1 to 200 letters, digits, '.', '_', '~' or '-'")
+        if len(self._sessions) >= MAX_SESSIONS:
+            raise ValueError(f"{MAX_SESSIONS} sessions are open already; close some")
         if self._sessions.find(session_id) is not None:
             raise ValueError(f"session {session_id} is open already")
         session = Session(
@@ -158,6 +164,10 @@ class ProxyServer:
             self._journal.opened(session_id, limits)
         self._sessions.add(session)
         return session
+
+    def open_sessions(self) -> list[str]:
+        """Their ids, oldest first."""
+        return self._sessions.ids()
 
     async def close_session(self, session_id: str) -> Trajectory:
         """End a session and return all it did; requests in flight are cancelled. Raises ``KeyError`` when it is not

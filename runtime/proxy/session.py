@@ -13,18 +13,20 @@ import math
 import secrets
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from runtime.errors import Termination, TrialError
+from runtime.proxy.bodies import Bodies
 from runtime.proxy.chat import ChatRequest, ParsedReply, Reply
 from runtime.proxy.codec import ChatCodec, Rendered
 from runtime.proxy.forest import AttachPoint, Forest, Node
 from runtime.proxy.journal import Journal
 from runtime.proxy.messages import Message, message_key
 from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
-from runtime.proxy.samples import auxiliary_nodes, discarded_nodes, merge
+from runtime.proxy.samples import ambiguous_nodes, auxiliary_nodes, discarded_nodes, merge
 from runtime.proxy.types import SessionLimits, Trajectory, Turn
 from runtime.rollouter.engine import Engine, Generation, SamplingParams
 
@@ -35,6 +37,8 @@ PROBE_TOKENS = 16
 """A conversation without tools that asks for at most this many tokens is a probe of the agent program, not work on the
 task.
 """
+_REMEMBERED = 8
+"""Replies that a session keeps ready for a client library that sends its request again."""
 _MAX_STALLS = 8
 """How often in a row the engine may abort a generation without one new token before the session gives up on it."""
 
@@ -55,6 +59,15 @@ class _Sampled:
     versions: list[int]
     finish_reason: str = "stop"
     cached_tokens: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Exchange:
+    """One request and the work on its reply, which further copies of the request may wait for."""
+
+    request: ChatRequest
+    work: asyncio.Task[Reply]
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +107,7 @@ class Session:
         """
         self.overlong = False
         self.closing = False
+        self.bodies = Bodies()
         self._codec = codec
         self._engine = engine
         self._encode = encode
@@ -101,6 +115,7 @@ class Session:
         self._forest = Forest()
         self._opened = time.monotonic()
         self._in_flight: set[asyncio.Task[Any]] = set()
+        self._exchanges: deque[_Exchange] = deque(maxlen=_REMEMBERED)
         self._started = 0
         self._lost = 0
         self._aborted = 0
@@ -108,11 +123,45 @@ class Session:
 
     # -- requests
 
-    async def complete(self, request: ChatRequest) -> Reply:
+    async def complete(self, request: ChatRequest, *, retry: bool = False) -> Reply:
         """Sample and commit one turn. Raises ``Refusal``; engine failures become one of kind ``UNAVAILABLE`` and set
         ``failure``.
+
+        ``retry``: the client library says that it repeats a request. If the same one is in flight or has been answered,
+        its reply is given again and nothing is sampled. An equal request without that mark is a new sample.
         """
-        return await self._while_open(self._complete(request))
+        exchange = self._repeated(request) if retry else None
+        if exchange is None:
+            work = asyncio.ensure_future(self._while_open(self._complete(request)))
+            exchange = _Exchange(request, work)
+            self._exchanges.append(exchange)
+        exchange.waiting += 1
+        try:
+            return await asyncio.shield(exchange.work)
+        except asyncio.CancelledError:
+            if exchange.waiting == 1 and not exchange.work.done():
+                # The engine must be free of this request before the agent can ask for the next one.
+                exchange.work.cancel()
+                await asyncio.wait([exchange.work])
+            raise
+        finally:
+            exchange.waiting -= 1
+
+    def undelivered(self, reply: Reply) -> None:
+        """The client was gone before it had all of ``reply``: it counts only if a later request continues it."""
+        self._forest.nodes[reply.seq].delivered = False
+
+    def delivered(self, reply: Reply) -> None:
+        self._forest.nodes[reply.seq].delivered = True
+
+    def _repeated(self, request: ChatRequest) -> _Exchange | None:
+        for exchange in reversed(self._exchanges):
+            work = exchange.work
+            if work.done() and (work.cancelled() or work.exception() is not None):
+                continue  # it failed: that is why it is sent again
+            if exchange.request.same_as(request):
+                return exchange
+        return None
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """The exact number of prompt tokens this request would have. Nothing is recorded and no budget is applied."""
@@ -135,27 +184,41 @@ class Session:
         prompt = await self._prompt(request)
         max_tokens, room = self._budget(prompt, request)
         began = time.monotonic()
-        sampled = await self._sample(prompt.ids, max_tokens)
+        number, self._started = self._started, self._started + 1
+        if self._journal is None:
+            sampled = await self._sample(prompt.ids, max_tokens, number)
+        else:
+            self._journal.asked(self.id, number, prompt_tokens=len(prompt.ids))
+            lost = self._lost
+            try:
+                sampled = await self._sample(prompt.ids, max_tokens, number)
+            except BaseException:
+                self._journal.dropped(self.id, number, lost_tokens=self._lost - lost)
+                raise
+        stopped_by = self._cut_at_stop(sampled, request.stop) if request.stop else None
         finished = time.monotonic()
         if self.closing:
             self._lost += len(sampled.ids)
+            if self._journal is not None:
+                self._journal.dropped(self.id, number, lost_tokens=len(sampled.ids))
             raise Refusal(Kind.CLOSED, f"session {self.id} was closed while the reply was generated")
         complete = sampled.finish_reason == "stop"
         if not complete and len(sampled.ids) >= room:
             self.overlong = True
         allowed = request.tools if request.parse_tools and request.tools else None
-        parsed = self._codec.parse(sampled.ids, allowed, complete=complete)
+        parsed = self._codec.parse(sampled.ids, allowed, complete=complete, stop=request.stop)
         node = self._node(request, prompt, sampled, parsed)
         node.started_sec, node.finished_sec = started - self._opened, finished - self._opened
         node.generate_sec = finished - began
         if prompt.parent is not None:
             node.gap_sec = max(0.0, node.started_sec - prompt.parent.finished_sec)
         if self._journal is not None:
-            self._journal.turn(self.id, node)
+            self._journal.turn(self.id, node, request=number)
         self._forest.add(node)
         self.failure = None
         return Reply(
-            id=f"{self.id}-{node.seq}",
+            id=node.reply_id,
+            seq=node.seq,
             created=int(time.time()),
             model=request.model,
             parsed=parsed,
@@ -163,6 +226,7 @@ class Session:
             prompt_tokens=len(prompt.ids),
             completion_tokens=len(sampled.ids),
             cached_tokens=sampled.cached_tokens,
+            stopped_by=stopped_by,
         )
 
     # -- tokens
@@ -196,6 +260,12 @@ class Session:
             self.overlong = True
             raise ContextOverflow(tokens=prompt.prompt_length, limit=limits.prompt_length)
         room = limits.response_length - (len(prompt.ids) - prompt.prompt_length)
+        if limits.context_length is not None:
+            left = limits.context_length - len(prompt.ids)
+            if left <= 0:
+                self.overlong = True
+                raise ContextOverflow(tokens=len(prompt.ids) + 1, limit=limits.context_length)
+            room = min(room, left)
         if room <= 0:
             self.overlong = True
             raise ContextOverflow(tokens=len(prompt.ids) + 1, limit=prompt.prompt_length + limits.response_length)
@@ -204,17 +274,17 @@ class Session:
             wanted = min(wanted, request.max_tokens)
         return min(wanted, room), room
 
-    async def _sample(self, prompt: array[int], max_tokens: int) -> _Sampled:
+    async def _sample(self, prompt: array[int], max_tokens: int, number: int) -> _Sampled:
         """One reply. A generation that the engine aborts (weight update) is resumed from its tokens, within the same
         budget.
         """
-        number, self._started = self._started, self._started + 1
         sampled = _Sampled([], [], [])
         stalls = 0
         try:
             while True:
                 params = self._params(max_tokens - len(sampled.ids), number, len(sampled.ids))
-                generation = await self._engine.generate(prompt + array("i", sampled.ids), params, session=self.id)
+                so_far = prompt + array("i", sampled.ids) if sampled.ids else prompt
+                generation = await self._engine.generate(so_far, params, session=self.id)
                 self._take(sampled, generation, params.max_tokens)
                 if generation.finish_reason != "abort":
                     return sampled
@@ -241,6 +311,24 @@ class Session:
             self._lost += len(sampled.ids)
             self.failure = f"{type(error).__name__}: {error}"
             raise Refusal(Kind.UNAVAILABLE, f"the model is not available: {self.failure}") from error
+
+    def _cut_at_stop(self, sampled: _Sampled, stop: tuple[str, ...]) -> str | None:
+        """Drop what was sampled after the token that completes a stop text; it counts as lost. Returns that text."""
+        decode = self._codec.tokens.decode
+        if not any(text in decode(sampled.ids) for text in stop):
+            return None
+        low, high = 0, len(sampled.ids)  # the shortest beginning that holds a stop text, by bisection
+        while low < high:
+            middle = (low + high) // 2
+            if any(text in decode(sampled.ids[:middle]) for text in stop):
+                high = middle
+            else:
+                low = middle + 1
+        self._lost += len(sampled.ids) - low
+        for values in (sampled.ids, sampled.logprobs, sampled.versions):
+            del values[low:]
+        sampled.finish_reason = "stop"
+        return next(text for text in stop if text in decode(sampled.ids))
 
     def _params(self, max_tokens: int, number: int, offset: int) -> SamplingParams:
         limits = self.limits
@@ -280,6 +368,7 @@ class Session:
         reply = Message("assistant", parsed.content, parsed.tool_calls, None, parsed.reasoning)
         return Node(
             seq=len(self._forest.nodes),
+            reply_id=f"{self.id}-{len(self._forest.nodes)}",
             parent=prompt.parent,
             head=request.head,
             dialect=request.dialect,
@@ -320,30 +409,52 @@ class Session:
 
     def trajectory(self) -> Trajectory:
         """Everything committed so far."""
-        samples, accounting = merge(self._forest, lost=self._lost)
-        auxiliary, discarded = auxiliary_nodes(self._forest), discarded_nodes(self._forest)
-        turns = tuple(
-            replace(
-                _turn(node), discarded=node.seq in discarded, kind="auxiliary" if node.seq in auxiliary else "policy"
-            )
-            for node in self._forest.nodes
-        )
-        policy = [turn for turn in turns if turn.kind == "policy"]
-        return Trajectory(
-            session_id=self.id,
-            turns=turns,
-            samples=samples,
-            num_turns=len(policy),
-            prompt_tokens=sum(turn.prompt_tokens for turn in turns),
-            completion_tokens=sum(turn.completion_tokens for turn in turns),
-            tool_sec=sum(turn.gap_sec or 0.0 for turn in policy),
-            model_sec=sum(turn.generate_sec for turn in turns),
+        return summarise(
+            self.id,
+            self._forest,
+            lost=self._lost,
             aborted=self._aborted,
             mismatches=self._mismatches,
             overlong=self.overlong,
             failure=self.failure,
-            accounting=accounting,
         )
+
+
+def summarise(
+    session_id: str,
+    forest: Forest,
+    *,
+    lost: int = 0,
+    aborted: int = 0,
+    mismatches: int = 0,
+    overlong: bool = False,
+    failure: str | None = None,
+) -> Trajectory:
+    """The trajectory of all that is in ``forest``; the rest is what only the session knows."""
+    samples, accounting = merge(forest, lost=lost)
+    auxiliary, discarded = auxiliary_nodes(forest), discarded_nodes(forest)
+    turns = tuple(
+        replace(_turn(node), discarded=node.seq in discarded, kind="auxiliary" if node.seq in auxiliary else "policy")
+        for node in forest.nodes
+    )
+    policy = [turn for turn in turns if turn.kind == "policy"]
+    ambiguous = ambiguous_nodes(forest) - auxiliary
+    return Trajectory(
+        session_id=session_id,
+        turns=turns,
+        samples=samples,
+        num_turns=len(policy),
+        prompt_tokens=sum(turn.prompt_tokens for turn in turns),
+        completion_tokens=sum(turn.completion_tokens for turn in turns),
+        tool_sec=sum(turn.gap_sec or 0.0 for turn in policy),
+        model_sec=sum(turn.generate_sec for turn in turns),
+        ambiguous=len(ambiguous),
+        aborted=aborted,
+        mismatches=mismatches,
+        overlong=overlong,
+        failure=failure,
+        accounting=accounting,
+    )
 
 
 def _turn(node: Node) -> Turn:
@@ -367,6 +478,7 @@ def _turn(node: Node) -> Turn:
         started_sec=node.started_sec,
         generate_sec=node.generate_sec,
         gap_sec=node.gap_sec,
+        delivery="sent" if node.delivered else "unknown",
     )
 
 

@@ -7,7 +7,7 @@ Knows nothing of HTTP, tokenizers or how a trajectory was recorded.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -18,7 +18,7 @@ class SessionLimits:
 
     ``prompt_length`` bounds the first prompt of a conversation, ``response_length`` everything after it (observations
     included); ``max_tokens_per_turn`` bounds one reply. Temperature 0 is greedy. ``seed`` makes every reply of the
-    session repeatable.
+    session repeatable. ``context_length`` bounds prompt and reply together where the engine has such a bound.
     """
 
     prompt_length: int
@@ -28,6 +28,7 @@ class SessionLimits:
     top_p: float = 1.0
     top_k: int = -1
     seed: int | None = None
+    context_length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Turn:
     """One committed reply. Times are seconds; ``started_sec`` counts from the opening of the session, ``gap_sec`` is
     how long the agent took between the previous reply of its conversation and this request (None for a first turn).
     ``messages`` are the wire messages that this request added; ``kind`` is ``auxiliary`` for side calls (titles,
-    quota probes) that are never trained.
+    quota probes) that are never trained; ``delivery`` is unknown when the agent was gone before it had the whole reply.
     """
 
     seq: int
@@ -55,6 +56,7 @@ class Turn:
     generate_sec: float
     gap_sec: float | None
     discarded: bool = False
+    delivery: Literal["sent", "unknown"] = "sent"
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class Trajectory:
     call succeeded.
 
     ``num_turns`` counts policy turns; ``prompt_tokens`` sums the prompts of all turns; ``tool_sec`` and ``model_sec``
-    are summed seconds of the agent's gaps between turns and of generation; ``aborted`` counts generations that were cut
+    are summed seconds of the agent's gaps between turns and of generation; ``ambiguous`` counts replies to one and the
+    same prompt of which none was continued (all are trained); ``aborted`` counts generations that were cut
     short (client gone, weight update); ``mismatches`` counts replies whose log-probabilities were unusable and
     histories whose tokens could not extend the stored ones.
     """
@@ -106,6 +109,7 @@ class Trajectory:
     completion_tokens: int = 0
     tool_sec: float = 0.0
     model_sec: float = 0.0
+    ambiguous: int = 0
     aborted: int = 0
     mismatches: int = 0
     overlong: bool = False

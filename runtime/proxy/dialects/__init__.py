@@ -5,7 +5,13 @@ from __future__ import annotations
 from runtime.proxy.dialects.anthropic import AnthropicMessages
 from runtime.proxy.dialects.base import Dialect
 from runtime.proxy.dialects.openai import OpenAIChat
+from runtime.proxy.dialects.responses import OpenAIResponses
 
 OPENAI: Dialect = OpenAIChat()
 ANTHROPIC: Dialect = AnthropicMessages()
-DIALECTS: dict[str, Dialect] = {"/v1/chat/completions": OPENAI, "/v1/messages": ANTHROPIC}
+RESPONSES: Dialect = OpenAIResponses()
+DIALECTS: dict[str, Dialect] = {
+    "/v1/chat/completions": OPENAI,
+    "/v1/messages": ANTHROPIC,
+    "/v1/responses": RESPONSES,
+}

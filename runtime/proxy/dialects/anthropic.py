@@ -19,52 +19,58 @@ from runtime.proxy.dialects.base import (
     read_limit,
     read_messages,
     read_model,
-    refuse_stop,
+    read_stop,
     text_field,
 )
 from runtime.proxy.messages import Message, ToolCall
 from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
+from runtime.proxy.volatile import ignoring_volatile, without_volatile
 
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _ERROR_TYPES = {
     Kind.UNAUTHENTICATED: "authentication_error",
     Kind.NOT_FOUND: "not_found_error",
     Kind.TOO_LARGE: "request_too_large",
+    Kind.BUSY: "overloaded_error",
     Kind.UNAVAILABLE: "overloaded_error",
     Kind.INTERNAL: "api_error",
 }
+
+
+_SIGNATURE = "liverl-"
+"""Before the reply's id in the signature of a thinking block: on echo it says which reply is repeated."""
 
 
 class AnthropicMessages:
     """See https://docs.anthropic.com/en/api/messages."""
 
     name = "anthropic"
+    messages_field = "messages"
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
-        refuse_stop(body, "stop_sequences")
-        system = _texts(body.get("system"), "system")
+        system = _system(body.get("system"), "system")
         tools = tuple(_read_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.get("tools") or []))
         choice = body.get("tool_choice") or {}
         return ChatRequest(
             dialect=self.name,
             model=read_model(body),
-            head=(system, tools),
+            head=(ignoring_volatile(system), tools),
             system=(Message("system", system),) if system else (),
             tools=tools,
             wire=read_messages(body),
             normalise=normalise,
             max_tokens=read_limit(body, "max_tokens"),
             parse_tools=object_field(choice, "tool_choice").get("type") != "none",
+            stop=read_stop(body, "stop_sequences"),
             stream=read_flag(body, "stream"),
         )
 
-    def reply(self, reply: Reply) -> bytes:
+    def reply(self, reply: Reply, request: ChatRequest) -> bytes:
         return orjson.dumps(
             {
                 **_frame(reply),
                 "content": [block for block, _ in _blocks(reply)],
-                "stop_reason": _STOP_REASONS[reply.finish_reason],
-                "stop_sequence": None,
+                **_ending(reply),
                 "usage": _usage(reply, reply.completion_tokens),
             }
         )
@@ -90,8 +96,9 @@ class AnthropicMessages:
                 for piece in pieces(text) if kind != "signature_delta" else (text,):
                     out += [before, orjson.dumps(piece), after]
             out.append(_event("content_block_stop", {"index": index}))
-        ending = {"stop_reason": _STOP_REASONS[reply.finish_reason], "stop_sequence": None}
-        out.append(_event("message_delta", {"delta": ending, "usage": {"output_tokens": reply.completion_tokens}}))
+        out.append(
+            _event("message_delta", {"delta": _ending(reply), "usage": {"output_tokens": reply.completion_tokens}})
+        )
         out.append(_event("message_stop", {}))
         return b"".join(out)
 
@@ -112,7 +119,7 @@ def normalise(sent: Any) -> tuple[Message, ...]:
     content = message.get("content")
     match message.get("role"):
         case "system":
-            return (Message("system", _texts(content, "messages[].content")),)
+            return (Message("system", _system(content, "messages[].content")),)
         case "user":
             return _user(content)
         case "assistant":
@@ -151,19 +158,23 @@ def _assistant(content: Any) -> Message:
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[ToolCall] = []
+    origin = ""
     for block in _block_list(content):
         match block.get("type"):
             case "text":
                 texts.append(text_field(block.get("text"), "messages[].content[].text"))
             case "thinking":
                 thoughts.append(text_field(block.get("thinking"), "messages[].content[].thinking"))
+                signature = block.get("signature")
+                if isinstance(signature, str) and signature.startswith(_SIGNATURE):
+                    origin = signature.removeprefix(_SIGNATURE)
             case "tool_use":
                 name = text_field(block.get("name"), "messages[].content[].name")
                 identity = text_field(block.get("id"), "messages[].content[].id")
                 calls.append(ToolCall(identity, name, orjson.dumps(block.get("input")).decode()))
             case kind:
                 raise invalid(f"{kind!r} is not supported", "messages[].content[].type")
-    return Message("assistant", "\n".join(texts), tuple(calls), None, "\n".join(thoughts))
+    return Message("assistant", "\n".join(texts), tuple(calls), None, "\n".join(thoughts), origin)
 
 
 def _block_list(content: Any) -> list[dict[str, Any]]:
@@ -172,12 +183,21 @@ def _block_list(content: Any) -> list[dict[str, Any]]:
     return [object_field(block, "messages[].content[]") for block in content]
 
 
+def _system(content: Any, where: str) -> str:
+    """System text without its volatile spans; a block that held nothing else is no block."""
+    return "\n".join(kept for text in _text_list(content, where) if (kept := without_volatile(text)) or not text)
+
+
 def _texts(content: Any, where: str) -> str:
     """Text that may be a string or a list of text blocks."""
+    return "\n".join(_text_list(content, where))
+
+
+def _text_list(content: Any, where: str) -> list[str]:
     if content is None:
-        return ""
+        return []
     if isinstance(content, str):
-        return content
+        return [content]
     if not isinstance(content, list):
         raise invalid("must be a string or a list of text blocks", where)
     texts: list[str] = []
@@ -185,7 +205,7 @@ def _texts(content: Any, where: str) -> str:
         if object_field(block, f"{where}[]").get("type") != "text":
             raise invalid(f"{block.get('type')!r} is not supported: the policy reads text only", f"{where}[].type")
         texts.append(text_field(block.get("text"), f"{where}[].text"))
-    return "\n".join(texts)
+    return texts
 
 
 def _read_tool(tool: Any, where: str) -> dict[str, Any]:
@@ -205,6 +225,13 @@ def _frame(reply: Reply) -> dict[str, Any]:
     return {"id": f"msg_{reply.id}", "type": "message", "role": "assistant", "model": reply.model}
 
 
+def _ending(reply: Reply) -> dict[str, Any]:
+    reason = _STOP_REASONS[reply.finish_reason]
+    if reply.stopped_by is not None and not reply.parsed.tool_calls:
+        reason = "stop_sequence"
+    return {"stop_reason": reason, "stop_sequence": reply.stopped_by}
+
+
 def _usage(reply: Reply, output_tokens: int) -> dict[str, int]:
     return {
         "input_tokens": reply.prompt_tokens - reply.cached_tokens,
@@ -221,7 +248,7 @@ def _blocks(reply: Reply) -> list[tuple[dict[str, Any], str]]:
     parsed = reply.parsed
     blocks: list[tuple[dict[str, Any], str]] = []
     if parsed.reasoning:
-        thought = {"type": "thinking", "thinking": parsed.reasoning, "signature": f"liverl-{reply.id}"}
+        thought = {"type": "thinking", "thinking": parsed.reasoning, "signature": _SIGNATURE + reply.id}
         blocks.append((thought, parsed.reasoning))
     if parsed.content or not parsed.tool_calls:
         blocks.append(({"type": "text", "text": parsed.content}, parsed.content))

@@ -19,13 +19,15 @@ class Dialect(Protocol):
     """One wire API: requests in, replies, streams and errors out."""
 
     name: str
+    messages_field: str
+    """The list in a request that grows from turn to turn."""
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
         """Raises ``Refusal`` of kind ``INVALID`` that names the field. Messages are read later, by
         ``ChatRequest.normalise``.
         """
 
-    def reply(self, reply: Reply) -> bytes:
+    def reply(self, reply: Reply, request: ChatRequest) -> bytes:
         """The body of a reply that is not streamed."""
 
     def stream(self, reply: Reply, request: ChatRequest) -> bytes:
@@ -78,9 +80,14 @@ def read_flag(body: dict[str, Any], name: str) -> bool:
     return value
 
 
-def refuse_stop(body: dict[str, Any], name: str) -> None:
-    if body.get(name):
-        raise invalid("stop strings are not supported: the policy ends its replies by token; leave it out", name)
+def read_stop(body: dict[str, Any], name: str) -> tuple[str, ...]:
+    value = body.get(name)
+    if value is None:
+        return ()
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts) or len(texts) > 16:
+        raise invalid("must be a text or a list of at most 16 texts, none of them empty", name)
+    return tuple(texts)
 
 
 def object_field(value: Any, where: str) -> dict[str, Any]:

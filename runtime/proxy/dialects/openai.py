@@ -1,7 +1,7 @@
 """OpenAI chat completions: ``POST /v1/chat/completions``, streamed and not.
 
 Sampling parameters of the request are read past: the session's limits decide. What cannot be honoured and would change
-the meaning of a reply (several choices, stop strings, forced formats, images) is refused by name.
+the meaning of a reply (several choices, forced formats, images) is refused by name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from runtime.proxy.dialects.base import (
     read_limit,
     read_messages,
     read_model,
-    refuse_stop,
+    read_stop,
     text_field,
 )
 from runtime.proxy.messages import Message, Role, ToolCall
 from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
+from runtime.proxy.volatile import without_volatile
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -38,6 +39,7 @@ _ERROR_TYPES = {
     Kind.CLOSED: ("invalid_request_error", "session_closed"),
     Kind.OVERFLOW: ("invalid_request_error", "context_length_exceeded"),
     Kind.TOO_LARGE: ("invalid_request_error", "request_too_large"),
+    Kind.BUSY: ("server_error", "server_busy"),
     Kind.UNAVAILABLE: ("server_error", "model_unavailable"),
     Kind.INTERNAL: ("server_error", "internal_error"),
 }
@@ -47,11 +49,11 @@ class OpenAIChat:
     """See https://platform.openai.com/docs/api-reference/chat."""
 
     name = "openai"
+    messages_field = "messages"
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
         if body.get("n", 1) not in (1, None):
             raise invalid("only one reply per request: every sampled token belongs to one trajectory; use n=1", "n")
-        refuse_stop(body, "stop")
         if body.get("functions"):
             raise invalid("is the retired form; use tools", "functions")
         form = body.get("response_format")
@@ -70,11 +72,12 @@ class OpenAIChat:
             normalise=normalise,
             max_tokens=limit if limit is not None else read_limit(body, "max_tokens"),
             parse_tools=body.get("tool_choice") != "none",
+            stop=read_stop(body, "stop"),
             stream=read_flag(body, "stream"),
             include_usage=read_flag(object_field(stream_options, "stream_options"), "include_usage"),
         )
 
-    def reply(self, reply: Reply) -> bytes:
+    def reply(self, reply: Reply, request: ChatRequest) -> bytes:
         parsed = reply.parsed
         message: dict[str, Any] = {"role": "assistant", "content": parsed.content}
         if parsed.reasoning:
@@ -109,17 +112,22 @@ class OpenAIChat:
         return b"".join(out)
 
     def error(self, refusal: Refusal) -> bytes:
-        kind, code = _ERROR_TYPES.get(refusal.kind, ("invalid_request_error", None))
-        message = str(refusal)
-        if isinstance(refusal, ContextOverflow):
-            message = (
-                f"This model's maximum context length is {refusal.limit} tokens. However, your messages resulted in "
-                f"{refusal.tokens} tokens. Please reduce the length of the messages."
-            )
-        return orjson.dumps({"error": {"message": message, "type": kind, "param": refusal.param, "code": code}})
+        return openai_error(refusal)
 
     def stream_error(self, refusal: Refusal) -> bytes:
-        return b"data: " + self.error(refusal) + b"\n\n"
+        return b"data: " + openai_error(refusal) + b"\n\n"
+
+
+def openai_error(refusal: Refusal) -> bytes:
+    """The body of an error in the shape that both of OpenAI's wire APIs share."""
+    kind, code = _ERROR_TYPES.get(refusal.kind, ("invalid_request_error", None))
+    message = str(refusal)
+    if isinstance(refusal, ContextOverflow):
+        message = (
+            f"This model's maximum context length is {refusal.limit} tokens. However, your messages resulted in "
+            f"{refusal.tokens} tokens. Please reduce the length of the messages."
+        )
+    return orjson.dumps({"error": {"message": message, "type": kind, "param": refusal.param, "code": code}})
 
 
 def normalise(sent: Any) -> tuple[Message, ...]:
@@ -129,6 +137,8 @@ def normalise(sent: Any) -> tuple[Message, ...]:
     if role is None:
         raise invalid(f"{message.get('role')!r} is unknown; use one of {', '.join(_ROLES)}", "messages[].role")
     content = _text(message.get("content"))
+    if role == "system":
+        return (Message(role, without_volatile(content)),)
     if role == "assistant":
         calls = message.get("tool_calls") or ()
         reasoning = message.get("reasoning_content") or message.get("reasoning") or ""

@@ -39,6 +39,7 @@ REPLIES = {
     "compact": ["<call>read a.py", "I look <call>read b.py", "<call>read a b", " Phantom \n", "", "long text " * 30],
 }
 ACTIONS = ["continue", "continue", "continue", "continue", "again", "edit", "compact", "fork", "title", "tools", "both"]
+ACTIONS += ["retry", "leave", "lose", "stop"]
 
 
 class Agent:
@@ -71,21 +72,40 @@ class Agent:
                 await side.send()
             case "tools":
                 self.tools = [TOOL, OTHER_TOOL] if len(self.tools) == 1 else [TOOL]
+            case "leave":  # the client goes away while the engine works
+                task = asyncio.create_task(self.send(keep=False))
+                for _ in range(self.random.randrange(4)):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+            case "retry":  # the library repeats the request, before or after the reply
+                await asyncio.gather(self.send(keep=False), self.send(keep=False, retry=True))
+            case "lose":  # the connection breaks while the reply is sent; the agent may go on without it
+                await self.send(keep=self.random.random() < 0.5, lose=True)
+            case "stop":
+                await self.send(stop=["o"])
         if action == "both":
             await asyncio.gather(self.send(keep=False), self.send(keep=False))
         await self.send()
 
-    async def send(self, *, keep: bool = True) -> None:
+    async def send(
+        self, *, keep: bool = True, retry: bool = False, lose: bool = False, stop: list[str] | None = None
+    ) -> None:
         wire = OPENAI if self.dialect == "openai" else ANTHROPIC
         body: dict[str, Any] = {"messages": list(self.messages), "max_tokens": 200}
         body["tools"] = self.tools if self.dialect == "openai" else [_anthropic_tool(tool) for tool in self.tools]
         try:
-            reply = await self.session.complete(wire.parse(json.loads(json.dumps(body))))
+            if stop is not None:
+                body["stop" if self.dialect == "openai" else "stop_sequences"] = stop
+            request = wire.parse(json.loads(json.dumps(body)))
+            reply = await self.session.complete(request, retry=retry)
+            if lose:
+                self.session.undelivered(reply)
         except ContextOverflow:
             self.messages = [{"role": "user", "content": f"Summary {self.random.random()}"}]
             return
         if keep:
-            echo = json.loads(wire.reply(reply))
+            echo = json.loads(wire.reply(reply, request))
             respell = self._respell_openai if self.dialect == "openai" else self._respell_anthropic
             self.messages = self.messages + respell(echo)
 

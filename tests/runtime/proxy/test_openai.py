@@ -131,7 +131,7 @@ def test_waiting_streams_are_kept_alive_and_fail_inside_the_stream(running: Run)
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"n": 2}, "n"),
-    ({"stop": ["x"]}, "stop"),
+    ({"stop": ["x", ""]}, "stop"),
     ({"messages": []}, "messages"),
     ({"messages": [{"role": "robot", "content": "x"}]}, "messages[].role"),
     ({"messages": [{"role": "user", "content": 3}]}, "messages[].content"),

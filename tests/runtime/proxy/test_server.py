@@ -315,7 +315,11 @@ def test_the_journal_holds_every_turn_before_its_reply_is_sent(running: Run, tmp
             assert logprobs == [
                 p for p, mask in zip(sample.response_logprobs, sample.response_mask, strict=True) if mask
             ]
-            assert [record["event"] for record in read_journal(path)] == ["opened", "turn", "turn", "closed"]
+            assert [record["event"] for record in read_journal(path)] == [
+                "opened",
+                *("asked", "turn") * 2,
+                "closed",
+            ]
 
     asyncio.run(main())
 

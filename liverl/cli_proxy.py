@@ -1,0 +1,74 @@
+"""``liverl proxy``: the proxy alone, for any agent and any vLLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(proxy)
+
+
+def proxy(
+    engine: Annotated[str, typer.Option("--engine", metavar="URL", help="A vLLM server, e.g. http://127.0.0.1:8000.")],
+    tokenizer: Annotated[
+        Path, typer.Option("--tokenizer", metavar="DIR", help="Folder with tokenizer.json and the chat template.")
+    ],
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")] = 0,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of trajectories and journal.")] = Path("proxy"),
+    session: Annotated[str, typer.Option("--session", help="Session opened at once; '' for none.")] = "main",
+    tool_parser: Annotated[str, typer.Option("--tool-parser", help="Form of the model's tool calls.")] = "hermes",
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of every reply.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Most tokens of one reply.")] = 8192,
+    context: Annotated[
+        int | None, typer.Option("--context", min=2, help="Most tokens of a conversation; default: the engine's.")
+    ] = None,
+    engine_key: Annotated[
+        str | None, typer.Option("--engine-key", envvar="LIVERL_ENGINE_KEY", help="API key of the engine.")
+    ] = None,
+    admin_key: Annotated[
+        str | None,
+        typer.Option("--admin-key", envvar="LIVERL_PROXY_ADMIN_KEY", help="Opens and closes sessions; default: drawn."),
+    ] = None,
+) -> None:
+    """Give any OpenAI or Anthropic agent a policy behind vLLM, and keep every token it samples.
+
+    Prints one JSON line per opened session. Ctrl-C closes all sessions and writes their trajectories."""
+    import asyncio
+    import json
+    import secrets
+
+    from runtime.proxy.codec import load_codec
+    from runtime.proxy.standalone import Settings, Standalone
+    from runtime.proxy.types import SessionLimits
+    from runtime.proxy.upstream import VLLMEngine
+
+    codec = load_codec(tokenizer, tool_parser)
+    key = admin_key or secrets.token_urlsafe(24)
+
+    async def serve() -> None:
+        upstream = VLLMEngine(engine, api_key=engine_key)
+        try:
+            served = await upstream.connect()
+            room = context or served.context_length or 1 << 20
+            limits = SessionLimits(room, room, max_tokens, temperature=temperature, context_length=room)
+            alone = Standalone(Settings(host, port, out, limits, key), codec, upstream)
+
+            def ready() -> None:
+                server = alone.server
+                print(f"proxy on http://{server.host}:{server.port} for {served.name} ({served.path})", flush=True)
+                if admin_key is None:
+                    print(f"admin key {key}", flush=True)
+                if session:
+                    print(json.dumps(alone.open(session)), flush=True)
+
+            await alone.run(ready)
+        finally:
+            await upstream.close()
+        print(f"trajectories in {out}", flush=True)
+
+    asyncio.run(serve())
