@@ -73,3 +73,22 @@ def test_secrets_are_names_only(target: str, monkeypatch: pytest.MonkeyPatch) ->
     assert "secretvalue" not in whole
     assert not re.search(r"kind:\s*\"?Secret\b", whole)
     assert "HF_TOKEN" in whole
+
+
+@pytest.mark.parametrize(("environment", "address"), [({}, "auto"), ({"LIVERL_RAY_ADDRESS": "10.0.0.1:6379"}, None)])
+def test_the_trainer_finds_its_ray(
+    environment: dict[str, str], address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read as verl's ``main_ppo`` reads it; and the variable survives the trainer's own environment."""
+    omegaconf = pytest.importorskip("omegaconf")
+    from pathlib import Path
+
+    from runtime.trainer.environment import trainer_environment
+
+    child = trainer_environment(Path("/runs/x/1"), attempt=0, inherited={**environment, "RAY_ADDRESS": "stray:1"})
+    assert "RAY_ADDRESS" not in child
+    monkeypatch.delenv("LIVERL_RAY_ADDRESS", raising=False)
+    for name in environment:
+        monkeypatch.setenv(name, child[name])
+    config = omegaconf.OmegaConf.create(yaml.safe_load(compiled("quickstart", "k8s")["verl.yaml"]))
+    assert {**config.ray_kwargs.ray_init}["address"] == (address or environment["LIVERL_RAY_ADDRESS"])
