@@ -11,7 +11,13 @@ from compiler.errors import refuse
 if TYPE_CHECKING:
     from targets.base import Target
 
-BUILT_IN = {"k8s": "targets.k8s:TARGET", "local": "targets.local:TARGET"}
+BUILT_IN = {
+    "docker": "targets.docker:TARGET",
+    "k8s": "targets.k8s:TARGET",
+    "local": "targets.local:TARGET",
+    "ray": "targets.ray_cluster:TARGET",
+    "skypilot": "targets.skypilot:TARGET",
+}
 
 
 def find_target(name: str) -> Target:

@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Jsonnet spec.")]
-TargetOption = Annotated[str, typer.Option("--target", "-t", help="local, k8s, or package.module:Class.")]
+TargetOption = Annotated[
+    str, typer.Option("--target", "-t", help="local, docker, k8s, ray, skypilot, or package.module:Class.")
+]
 Tla = Annotated[list[str] | None, typer.Option("--tla", metavar="K=V", help="Argument of a spec that is a function.")]
 Set = Annotated[
     list[str] | None,

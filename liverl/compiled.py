@@ -53,7 +53,8 @@ def _read(folder: Path) -> dict[str, str]:
     files = {
         str(path.relative_to(folder)): path.read_text(encoding="utf-8")
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        # Kubernetes keeps the files of a mounted ConfigMap twice: below "..DATE", and as links to there.
+        if path.is_file() and not path.relative_to(folder).parts[0].startswith("..")
     }
     listed = lock.get("files")
     for name, digest in listed.items() if isinstance(listed, dict) else ():

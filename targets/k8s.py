@@ -11,31 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from compiler.errors import Problem, refuse
-from compiler.facts import Facts
 from compiler.plan import Plan
+from compiler.spec.cluster import KueueQueue
 from compiler.spec.environment import Bubblewrap
-from targets import pins
+from targets import joining, pins
 from targets.base import Artifact, Lowered
+from targets.machines import gpu_problem, shm_problems
 
-PROXY_PORT = 8080
-CONFIGURATION = ("runtime.json", "verl.yaml", "vllm.yaml")
-"""Files that the pods read."""
+PROXY_PORT = 8790
 _CONFIGMAP_BYTES = 1 << 20
 _RAYJOB_NAME = 47
-_ORDER = [
-    "namespaces",
-    "serviceaccounts",
-    "roles",
-    "rolebindings",
-    "resourcequotas",
-    "limitranges",
-    "networkpolicies",
-    "configmaps",
-    "persistentvolumeclaims",
-    "rayjobs",
-]
-_LOCAL_RAY = ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard", "_temp_dir")
-"""Arguments that start a Ray on this machine; a job on a cluster finds one running."""
 
 
 class Kubernetes:
@@ -66,56 +51,68 @@ class Kubernetes:
                     severity="warn",
                 )
             )
-        for role in ("head", "worker"):
-            size = getattr(cluster, role)
-            if size.shm_gib >= size.memory_gib:
-                problems.append(
-                    Problem(
-                        ("cluster", role, "shm_gib"),
-                        f"{size.shm_gib} GiB of shared memory count towards the pod's {size.memory_gib} GiB",
-                        f"< {size.memory_gib}",
-                    )
+        if spec.proxy.port in joining.RESERVED_PORTS:
+            problems.append(
+                Problem(
+                    ("proxy", "port"),
+                    f"{spec.proxy.port} is one of Ray's own ports in its pods",
+                    "any but " + ", ".join(map(str, joining.RESERVED_PORTS)),
                 )
-        if spec.trainer.device == "cuda":
-            needed = plan.trainer_ranks + plan.rollout_gpus
-            there = cluster.head.gpus + cluster.workers * cluster.worker.gpus
-            if needed > there:
-                problems.append(
-                    Problem(
-                        ("cluster", "worker", "gpus"),
-                        f"the pods hold {there} GPUs, but trainer and rollout need {needed}",
-                        f">= {needed} in all",
-                    )
+            )
+        pods = {"head": cluster.head, "worker": cluster.worker}
+        if cluster.rollout is not None:
+            pods["rollout"] = cluster.rollout
+        problems += shm_problems(pods)
+        if cluster.rollout_workers and cluster.rollout is None:
+            problems.append(
+                Problem(
+                    ("cluster", "rollout"),
+                    f"null, but there are {cluster.rollout_workers} rollout_workers",
+                    "their cpus and memory_gib",
                 )
+            )
+        if any(pod.rdma for pod in pods.values()):
+            problems.append(
+                Problem(
+                    ("cluster", "namespace"),
+                    f"remote memory access needs locked memory: the namespace {cluster.namespace} is labelled "
+                    "privileged",
+                    severity="warn",
+                )
+            )
+        if cluster.sandboxes.runtime_handler is not None and cluster.sandboxes.runtime_class is None:
+            problems.append(
+                Problem(("cluster", "sandboxes", "runtime_class"), "null, but runtime_handler makes one", "its name")
+            )
+        there = cluster.head.gpus + cluster.workers * cluster.worker.gpus
+        there += cluster.rollout_workers * cluster.rollout.gpus if cluster.rollout is not None else 0
+        problems += gpu_problem(plan, there=there, place=("cluster", "worker", "gpus"), holder="the pods hold")
         return problems
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """Ray is already running; the proxy listens where other pods reach it."""
-        verl, runtime = lowered.verl.copy(), lowered.runtime.copy()
-        for argument in _LOCAL_RAY:
-            verl.drop(f"ray_kwargs.ray_init.{argument}")
-        verl.decide("ray_kwargs.ray_init.address", "auto", "the cluster that the operator started")
-        proxy = dict(lowered.runtime["proxy"].value)  # type: ignore[arg-type]
-        runtime.replace(
-            "proxy", {**proxy, "host": "0.0.0.0", "port": _proxy_port(plan)}, "proxy", why="reached from other pods"
+        return Lowered(
+            verl=joining.join_ray(lowered.verl),
+            vllm=lowered.vllm,
+            runtime=joining.open_proxy(lowered.runtime, port=_proxy_port(plan)),
         )
-        return Lowered(verl=verl, vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
         from targets.render import render
 
-        context = self._context(plan, lowered.verl, files)
+        context = self._context(plan, lowered, files)
         found = {}
-        for kind in _ORDER:
+        for kind in _kinds(plan):
             rendered = render(f"k8s/{kind}.yaml.j2", context)
             found[f"{kind}.yaml"] = Artifact(rendered.text, rendered.origins)
         listed = {**context, "resources": list(found)}
         found["kustomization.yaml"] = Artifact(render("k8s/kustomization.yaml.j2", listed).text, {})
         return found
 
-    def _context(self, plan: Plan, verl: Facts, files: Mapping[str, str]) -> dict[str, Any]:
+    def _context(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Any]:
         spec = plan.spec
-        configuration = {name: files[name] for name in CONFIGURATION}
+        cluster = spec.cluster
+        configuration = joining.carried(plan, files, target=self.name, pins=self.pins(plan))
         size = sum(len(text.encode()) for text in configuration.values())
         if size > _CONFIGMAP_BYTES * 9 // 10:
             raise refuse(
@@ -126,24 +123,56 @@ class Kubernetes:
         digest = hashlib.sha256(
             "\0".join(f"{name}\0{text}" for name, text in sorted(configuration.items())).encode()
         ).hexdigest()
+        separate = not lowered.verl["actor_rollout_ref.hybrid_engine"].value
         return {
-            "header": "Compiled by LiveRL. Change the spec, not this file.",
+            "header": joining.HEADER,
             "experiment": spec.name,
-            "namespace": spec.cluster.namespace,
-            "sandboxes": f"{spec.cluster.namespace}-sandboxes",
+            "namespace": cluster.namespace,
+            "sandboxes": f"{cluster.namespace}-sandboxes",
             "trainer": f"{spec.name}-trainer",
             "sandbox": f"{spec.name}-sandbox",
+            "prepull": f"{spec.name}-prepull",
+            "metrics": f"{spec.name}-metrics",
+            "policy": f"{cluster.namespace}-sandbox-runtime",
+            "policy_expression": "has(object.spec.runtimeClassName) && object.spec.runtimeClassName == "
+            f"'{cluster.sandboxes.runtime_class}'",
+            # Cluster-wide: two namespaces may hold experiments of one name.
+            "priority_class": f"{cluster.namespace}-{spec.name}",
             "configmap": f"{spec.name}-{digest[:10]}",
-            "runs_claim": f"{spec.name}-runs",
+            "runs_claim": cluster.storage.claim or f"{spec.name}-runs",
             "configuration": configuration,
-            "cluster": spec.cluster,
+            "cluster": cluster,
             "environment": spec.environment,
+            "rdma": any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
             "proxy_port": _proxy_port(plan),
-            "fake_gpus": plan.trainer_ranks + (0 if verl["actor_rollout_ref.hybrid_engine"].value else 1)
-            if spec.trainer.device == "cpu"
-            else 0,
+            "fake_gpus": plan.trainer_ranks + separate if spec.trainer.device == "cpu" else 0,
             "ray_version": self.pins(plan)["ray"],
         }
+
+
+def _kinds(plan: Plan) -> list[str]:
+    """Template names in the order in which a cluster wants the objects."""
+    cluster = plan.spec.cluster
+    wanted = {
+        "namespaces": True,
+        "priorityclasses": cluster.priority is not None,
+        "runtimeclasses": cluster.sandboxes.runtime_handler is not None,
+        "validatingadmissionpolicies": cluster.sandboxes.runtime_class is not None,
+        "serviceaccounts": True,
+        "roles": True,
+        "rolebindings": True,
+        "resourcequotas": True,
+        "limitranges": True,
+        "networkpolicies": True,
+        "configmaps": True,
+        "persistentvolumeclaims": cluster.storage.claim is None,
+        "localqueues": isinstance(cluster.queue, KueueQueue) and cluster.queue.cluster_queue is not None,
+        "services": cluster.monitor,
+        "servicemonitors": cluster.monitor,
+        "daemonsets": bool(cluster.sandboxes.prepull),
+        "rayjobs": True,
+    }
+    return [kind for kind, here in wanted.items() if here]
 
 
 def _proxy_port(plan: Plan) -> int:

@@ -1,4 +1,4 @@
-"""Package versions that go together, one set per kind of machine."""
+"""Package versions that go together, one set per kind of machine; tests hold them against the packages' metadata."""
 
 from __future__ import annotations
 
@@ -25,8 +25,15 @@ CUDA = {
     "verl": "0.9.1",
     "vllm": "0.24.0",
 }
+SKYPILOT = "0.14.1"
+"""The client that ``task.sky.yaml`` is checked against."""
 
 
 def of(plan: Plan) -> Mapping[str, str]:
     """The set that a plan needs."""
     return CPU if plan.spec.trainer.device == "cpu" else CUDA
+
+
+def requirements(pins: Mapping[str, str]) -> list[str]:
+    """The set as pip requirements, Python itself left out."""
+    return [f"{name}=={version}" for name, version in sorted(pins.items()) if name != "python"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -54,6 +55,11 @@ def render(template: str, context: Mapping[str, Any]) -> Rendered:
     objects = list(yaml.load_all(text, Loader=_Loader))
     assert objects == intended, f"{template}: a value changed the structure of the manifest"
     return Rendered(text, objects, origins)
+
+
+def render_text(template: str, context: Mapping[str, Any]) -> str:
+    """Render a template that is no YAML: a shell script or a Dockerfile. Values go through ``sh``, one shell word."""
+    return _environment().get_template(template).render(**context)
 
 
 def quote(value: Any, *_origins: str, indent: int | None = None) -> str:
@@ -120,4 +126,5 @@ def _environment() -> jinja2.Environment:
         return write(value, *origins, indent=indent)
 
     environment.filters["q"] = q
+    environment.filters["sh"] = lambda value: shlex.quote(str(value))
     return environment

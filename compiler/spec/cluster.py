@@ -1,14 +1,24 @@
-"""Facts about where a cluster target runs: names, images, sizes. The local target reads none of them."""
+"""Facts about where an experiment runs, one part per kind of place: what a cluster's owner writes once. The local
+target reads none of them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import LABEL, Count, Model, Name, Text
+from compiler.spec.base import LABEL, Count, Model, Name, Text, Whole
 
 ClusterName = Annotated[str, Field(pattern=LABEL, max_length=50)]
+QUALIFIED = r"^([a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LabelKey = Annotated[str, Field(pattern=QUALIFIED, max_length=317)]
+"""A Kubernetes label or resource name: ``[domain/]name``, the name at most 63 characters."""
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$", max_length=63)]
+AbsolutePath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]*$", max_length=255)]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$", max_length=128)]
+"""Name of an environment variable."""
+
+Bucket = Annotated[str, Field(pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-A-Za-z0-9._/]*)?$", max_length=512)]
 
 
 class Storage(Model):
@@ -17,20 +27,132 @@ class Storage(Model):
     size_gib: Count = 20
     storage_class: Name | None = None
     """null: the cluster's default class."""
+    claim: Name | None = None
+    """An existing volume claim of the namespace, instead of one of this experiment's own. Pods on several machines
+    share it: ReadWriteMany."""
+    bucket: Bucket | None = None
+    """Object storage for run directories on ``skypilot``, ``s3://bucket/path``; null: the machine's own disk, lost with
+    it."""
+
+
+class Toleration(Model):
+    """A taint of nodes that pods may run on all the same."""
+
+    key: LabelKey
+    value: LabelValue | None = None
+    """null: any value."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """null: all effects."""
 
 
 class Resources(Model):
-    """What one pod gets."""
+    """What one pod, container or machine gets, and where it may run."""
 
     cpus: Count
     memory_gib: Count
     gpus: Annotated[int, Field(ge=0, le=16)] = 0
     shm_gib: Count = 2
-    """Size of /dev/shm, part of the pod's memory."""
+    """Size of /dev/shm, part of the memory."""
+    rdma: Annotated[int, Field(ge=0, le=64)] = 0
+    """Units of ``cluster.rdma_resource``: network cards with remote memory access."""
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    """Labels that a node must have."""
+    tolerations: tuple[Toleration, ...] = ()
+
+
+class KueueQueue(Model):
+    """Kueue starts the job when its queue has room, and may suspend it for a more urgent one."""
+
+    type: Literal["kueue"]
+    name: Name
+    """A LocalQueue of the namespace."""
+    cluster_queue: Name | None = None
+    """The ClusterQueue behind it: the LocalQueue is then made; null: the namespace has it already."""
+    priority_class: Name | None = None
+    """A WorkloadPriorityClass of the cluster."""
+
+
+class VolcanoQueue(Model):
+    """Volcano starts all pods together or none. KubeRay's operator must run with Volcano as its batch scheduler."""
+
+    type: Literal["volcano"]
+    name: Name
+    """A Queue of the cluster."""
+
+
+Queue = Annotated[KueueQueue | VolcanoQueue, Field(discriminator="type")]
+
+
+class Secret(Model):
+    """A secret by name. Its value is never part of a spec or a bundle."""
+
+    variable: EnvironmentName
+    """Environment variable of the trainer that it becomes. ``docker`` and ``skypilot`` take the value from the same
+    variable of the shell that launches."""
+    secret: Name
+    """Name of the Kubernetes Secret."""
+    key: LabelKey
+    """Key in it."""
+
+
+class Sandboxes(Model):
+    """Where sandbox pods run."""
+
+    runtime_class: Name | None = None
+    """RuntimeClass that every sandbox pod must have (gVisor, Kata, a snapshotter that pulls lazily): the cluster then
+    refuses pods without it; null: any."""
+    runtime_handler: Name | None = None
+    """The container runtime's name for it (runsc, kata): a RuntimeClass is made that also carries the next two fields;
+    null: the cluster has the class already."""
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    """Nodes for sandboxes, for example those that pull images lazily."""
+    tolerations: tuple[Toleration, ...] = ()
+    prepull: tuple[Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=512)], ...] = ()
+    """Images that every sandbox node holds before the first trial; each must have a shell (``sh``)."""
+
+
+class DockerHost(Model):
+    """What the target ``docker`` needs to know."""
+
+    sandbox_host: Annotated[str, Field(pattern=r"^tcp://[A-Za-z0-9.-]+:[0-9]{1,5}$")] | None = None
+    """Docker daemon that runs the sandboxes, ``tcp://HOST:2376``, reached with mutual TLS; null: none."""
+    certificates: AbsolutePath = "/etc/docker/certs"
+    """Folder on the machine that launches with ca.pem, cert.pem and key.pem for that daemon."""
+
+
+class Skypilot(Model):
+    """What the target ``skypilot`` needs to know."""
+
+    infra: Annotated[str, Field(pattern=r"^aws(/[a-z0-9-]+(/[a-z0-9-]+)?)?$")] = "aws"
+    """``aws``, ``aws/REGION`` or ``aws/REGION/ZONE``."""
+    accelerator: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9.-]*$", max_length=40)] | None = None
+    """The catalogue's name of the GPU, for example H100; needed where machines have GPUs."""
+    instance_type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]*$", max_length=40)] | None = None
+    """null: the cheapest that fits."""
+    nodes: Count = 1
+    """Machines, the head among them; each has the resources of ``cluster.worker``."""
+    spot: bool = False
+    """Interruptible machines; a managed job starts again elsewhere and goes on from its newest checkpoint."""
+    max_restarts_on_errors: Annotated[int, Field(ge=0, le=100)] = 2
+    """How often the job may fail by its own fault before it is given up; lost machines do not count."""
+    autostop_min: Annotated[int, Field(ge=1, le=1440)] = 30
+    """Idle minutes after which machines are terminated."""
+    disk_gib: Annotated[int, Field(ge=50, le=16384)] = 256
+
+
+class RayCluster(Model):
+    """What the target ``ray`` needs to know of an existing cluster."""
+
+    address: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$")] = (
+        "http://127.0.0.1:8265"
+    )
+    """Its dashboard; the variable RAY_ADDRESS of the shell that submits goes before."""
+    runs_dir: AbsolutePath = "/runs"
+    """Folder of run directories, the same on every node."""
 
 
 class Cluster(Model):
-    """A Kubernetes cluster with KubeRay."""
+    """Where the experiment runs."""
 
     namespace: ClusterName = "liverl"
     """Namespace of the trainer; sandboxes live in ``<namespace>-sandboxes``."""
@@ -38,10 +160,32 @@ class Cluster(Model):
     """Container image with LiveRL and its training extras."""
     head: Resources = Resources(cpus=4, memory_gib=12)
     worker: Resources = Resources(cpus=2, memory_gib=6)
+    """Machines of the trainer beside the head."""
     workers: Count = 1
-    """Pods beside the head."""
+    """Trainer pods beside the head."""
+    rollout: Resources | None = None
+    """Machines of a separate rollout pool; null: rollout runs where the trainer does."""
+    rollout_workers: Whole = 0
+    """Pods of the rollout pool."""
+    queue: Queue | None = None
+    """null: pods start as soon as nodes have room."""
+    priority: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)] | None = None
+    """Value of a PriorityClass of the experiment's own, for trainer and rollout pods; null: the cluster's default."""
+    rdma_resource: LabelKey = "rdma/hca_shared_devices_a"
+    """The device plug-in's name of network cards."""
     storage: Storage = Storage()
+    secrets: tuple[Secret, ...] = ()
+    """Secrets of the trainer, by name; sandboxes get none."""
+    sandboxes: Sandboxes = Sandboxes()
+    monitor: bool = False
+    """Add a ServiceMonitor for Ray's metrics; the cluster needs the Prometheus operator."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 2
+    """New clusters after a failed one; each goes on from the newest checkpoint. Evicted workers are replaced, and a
+    queue may suspend the job, without using one up."""
     deadline_sec: Annotated[int, Field(ge=60, le=30 * 86400)] = 86400
-    """The job is stopped after this time."""
+    """The job is stopped after this time; waiting in a queue does not count."""
     max_sandboxes: Count = 64
     """Quota of sandbox pods."""
+    docker: DockerHost = DockerHost()
+    skypilot: Skypilot = Skypilot()
+    ray: RayCluster = RayCluster()

@@ -8,7 +8,10 @@ REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "golden"
 CASES = [
     ("quickstart", "local"),
+    ("quickstart", "docker"),
     ("quickstart", "k8s"),
+    ("quickstart", "ray"),
+    ("quickstart", "skypilot"),
     ("quickstart-gspo", "local"),
     ("quickstart-ppo", "local"),
     ("real-repos", "local"),

@@ -95,7 +95,7 @@ def test_concurrent_writers_leave_one_whole_bundle(tmp_path: Path, files: dict[s
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("target", ["local", "k8s"])
+@pytest.mark.parametrize("target", ["local", "docker", "k8s", "ray", "skypilot"])
 def test_bytes_do_not_depend_on_where_and_how(tmp_path: Path, target: str) -> None:
     """Another working directory, locale, time zone, hash seed and place of the specs give the same bytes."""
     specs = tmp_path / "elsewhere" / "my specs"

@@ -31,7 +31,9 @@ HEAVY = [
 ]
 
 
-@pytest.mark.parametrize(("target", "extra"), [("local", ["jinja2"]), ("k8s", [])])
+@pytest.mark.parametrize(
+    ("target", "extra"), [("local", ["jinja2"]), ("docker", []), ("k8s", []), ("ray", []), ("skypilot", [])]
+)
 def test_compiling_imports_nothing_heavy(target: str, extra: list[str]) -> None:
     code = (
         "import sys, compiler; compiler.compile_in_memory('specs/quickstart.jsonnet', target=sys.argv[1]);"

@@ -74,7 +74,7 @@ def test_a_changed_spec_compiles_or_is_refused(quickstart: Any, seed: int) -> No
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
         value = mutate(value, rng)
     evaluated = Evaluated(value=value, positions=Positions({}, value), digests={}, entry="x.jsonnet")
-    target = find_target("k8s" if seed % 12 == 0 else "local")
+    target = find_target(("docker", "k8s", "ray", "skypilot")[seed // 12 % 4] if seed % 12 == 0 else "local")
     try:
         bundle = assemble(evaluated, target=target)
     except SpecError as error:

@@ -1,0 +1,102 @@
+"""Launching elsewhere: each target's own client program on a bundle folder, its command shown, its output passed
+through.
+
+Knows the clients' command lines; what they do on a cluster is theirs. The ``local`` target is ``runtime.launch.local``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import MachineError, RunError, UserError
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """``command`` runs in the bundle's folder; ``follow`` is what to type afterwards, with ``{name}`` and
+    ``{namespace}``."""
+
+    command: tuple[str, ...]
+    program: str
+    install: str
+    follow: str
+    secret_option: str | None = None
+    """Option that hands one variable of this shell on; None: the program reads the shell by itself, or not at all."""
+    needs_secrets: bool = False
+    """Whether the values must be in this shell."""
+
+
+LAUNCHERS: Mapping[str, Launcher] = {
+    "docker": Launcher(
+        command=("docker", "compose", "up"),
+        program="docker",
+        install="install Docker Engine with the Compose plug-in: https://docs.docker.com/engine/install/",
+        follow="docker compose --project-name {name} logs --follow",
+        needs_secrets=True,
+    ),
+    "k8s": Launcher(
+        command=("kubectl", "apply", "-k", "."),
+        program="kubectl",
+        install="sudo apt-get install -y kubernetes-client, or https://kubernetes.io/docs/tasks/tools/",
+        follow="kubectl --namespace {namespace} get rayjob {name} --watch",
+    ),
+    "ray": Launcher(
+        command=("bash", "submit.sh"),
+        program="ray",
+        install="pip install 'ray[default]' (the cluster's version)",
+        follow="ray job list",
+    ),
+    "skypilot": Launcher(
+        command=("sky", "jobs", "launch", "--yes", "task.sky.yaml"),
+        program="sky",
+        install="pip install 'skypilot[aws]', then sky check",
+        follow="sky jobs queue",
+        secret_option="--secret",
+        needs_secrets=True,
+    ),
+}
+
+
+def launch(target: str, folder: Path) -> None:
+    """Run the target's client on the bundle in ``folder`` and wait for it.
+
+    Raises ``MachineError`` when the client or a secret is missing, ``RunError`` when the client fails, ``UserError``
+    when the bundle was compiled for another target."""
+    launcher = LAUNCHERS[target]
+    compiled_for = json.loads((folder / "liverl.lock").read_text(encoding="utf-8")).get("target")
+    if compiled_for != target:
+        raise UserError(
+            f"{folder}: compiled for {compiled_for}, not for {target};"
+            f" `liverl compile SPEC --target {target}` makes one"
+        )
+    resolved = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))
+    if shutil.which(launcher.program) is None:
+        raise MachineError(f"--target {target}: the program {launcher.program} is missing", fix=launcher.install)
+    command = [*launcher.command]
+    if launcher.needs_secrets:
+        command += _secrets(launcher, [secret["variable"] for secret in resolved["cluster"]["secrets"]])
+    print(f"+ cd {shlex.quote(str(folder))} && {shlex.join(command)}", flush=True)
+    code = subprocess.run(command, cwd=folder, check=False).returncode
+    if code:
+        raise RunError(f"{launcher.program} ended with code {code}; its words are above")
+    names = {"name": resolved["name"], "namespace": resolved["cluster"]["namespace"]}
+    print(f"follow with: {launcher.follow.format(**names)}", file=sys.stderr)
+
+
+def _secrets(launcher: Launcher, variables: list[str]) -> list[str]:
+    missing = [variable for variable in variables if not os.environ.get(variable)]
+    if missing:
+        raise MachineError(
+            f"{', '.join(missing)}: not set in this shell, but cluster.secrets names "
+            + ("it" if len(missing) == 1 else "them"),
+            fix="\n".join(f"export {variable}=..." for variable in missing),
+        )
+    return [word for variable in variables if launcher.secret_option for word in (launcher.secret_option, variable)]

@@ -1,0 +1,102 @@
+"""The target ``docker``: one Compose service on one machine, and the Dockerfile of the image that every target runs.
+
+Sandboxes live on another Docker host, reached with mutual TLS: this machine's own Docker socket is never mounted,
+whoever holds it is root. Knows Compose's words, never a daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from compiler.errors import Problem
+from compiler.plan import Plan
+from targets import joining, pins
+from targets.base import Artifact, Lowered
+from targets.machines import gpu_problem, shm_problems
+
+PROXY_PORT = 8790
+
+
+class Docker:
+    name = "docker"
+
+    def pins(self, plan: Plan) -> Mapping[str, str]:
+        return pins.of(plan)
+
+    def check(self, plan: Plan) -> list[Problem]:
+        """What one machine cannot hold, and which sandboxes a container cannot make."""
+        spec = plan.spec
+        problems = shm_problems({"head": spec.cluster.head})
+        problems += gpu_problem(
+            plan, there=spec.cluster.head.gpus, place=("cluster", "head", "gpus"), holder="the machine holds"
+        )
+        if spec.trainer.nodes > 1:
+            problems.append(
+                Problem(
+                    ("trainer", "nodes"),
+                    f"{spec.trainer.nodes} machines, but Compose starts one",
+                    "1",
+                    "use the target skypilot, k8s or ray",
+                )
+            )
+        kind = str(spec.environment.type)
+        if kind == "bubblewrap":
+            problems.append(
+                Problem(
+                    ("environment", "type"),
+                    '"bubblewrap" needs user namespaces, which Docker denies to containers; '
+                    "trials then run without isolation",
+                    fix="set require_isolation to refuse instead",
+                    severity="warn",
+                )
+            )
+        if kind == "docker" and spec.cluster.docker.sandbox_host is None:
+            problems.append(
+                Problem(
+                    ("cluster", "docker", "sandbox_host"),
+                    "null, but sandboxes are containers, and this machine's socket is never mounted",
+                    "tcp://HOST:2376",
+                )
+            )
+        return problems
+
+    def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
+        """Nothing differs from ``local`` but where the proxy listens when sandboxes are elsewhere."""
+        if plan.spec.cluster.docker.sandbox_host is None:
+            return lowered
+        runtime = joining.open_proxy(lowered.runtime, port=_proxy_port(plan))
+        return Lowered(verl=lowered.verl, vllm=lowered.vllm, runtime=runtime)
+
+    def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
+        from targets.render import render, render_text
+
+        context = self._context(plan)
+        compose = render("docker/compose.yaml.j2", context)
+        return {
+            "compose.yaml": Artifact(compose.text, compose.origins),
+            "Dockerfile": Artifact(render_text("docker/Dockerfile.j2", context), {}),
+        }
+
+    def _context(self, plan: Plan) -> dict[str, Any]:
+        spec, pinned = plan.spec, self.pins(plan)
+        return {
+            "header": joining.HEADER,
+            "experiment": spec.name,
+            "cluster": spec.cluster,
+            # Compose reads "$" as the beginning of a variable.
+            "image": spec.cluster.image.replace("$", "$$"),
+            "machine": spec.cluster.head,
+            "docker": spec.cluster.docker,
+            "proxy_port": _proxy_port(plan),
+            "python": pinned["python"],
+            "cuda": spec.trainer.device == "cuda",
+            "requirements": pins.requirements(pinned),
+        }
+
+
+def _proxy_port(plan: Plan) -> int:
+    return plan.spec.proxy.port or PROXY_PORT
+
+
+TARGET = Docker()

@@ -1,0 +1,47 @@
+"""Checks that several targets share: do the machines of the spec hold what the plan needs. Knows no target's files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compiler.errors import Path, Problem
+from compiler.plan import Plan
+from compiler.spec.cluster import Resources
+
+
+def shm_problems(places: Mapping[str, Resources]) -> list[Problem]:
+    """Shared memory counts towards a machine's memory. ``places``: field of ``cluster`` -> what it holds."""
+    return [
+        Problem(
+            ("cluster", role, "shm_gib"),
+            f"{size.shm_gib} GiB of shared memory count towards the {size.memory_gib} GiB of memory",
+            f"< {size.memory_gib}",
+        )
+        for role, size in places.items()
+        if size.shm_gib >= size.memory_gib
+    ]
+
+
+def gpu_problem(plan: Plan, *, there: int, place: Path, holder: str) -> list[Problem]:
+    """Too few GPUs for trainer and rollout together; ``holder`` begins the sentence, "the pods hold"."""
+    if plan.spec.trainer.device != "cuda":
+        return []
+    needed = plan.trainer_ranks + plan.rollout_gpus
+    if needed <= there:
+        return []
+    what = f"{holder} {there} GPUs, but trainer and rollout need {needed}"
+    return [Problem(place, what, f">= {needed} in all")]
+
+
+def registry_warning(image: str) -> list[Problem]:
+    """An image that other machines cannot pull: its name holds no registry."""
+    if "/" in image:
+        return []
+    return [
+        Problem(
+            ("cluster", "image"),
+            f"{image} names no registry; other machines cannot pull it",
+            "REGISTRY/NAME:TAG",
+            severity="warn",
+        )
+    ]

@@ -1,0 +1,60 @@
+"""The target ``ray``: a runtime environment and a script that submits the bundle to a Ray cluster that exists already.
+
+Knows Ray's job interface, never a cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+
+from compiler.errors import Problem
+from compiler.plan import Plan
+from targets import joining, pins
+from targets.base import Artifact, Lowered
+
+PROXY_PORT = 8790
+
+
+class RayJobs:
+    name = "ray"
+
+    def pins(self, plan: Plan) -> Mapping[str, str]:
+        return pins.of(plan)
+
+    def check(self, plan: Plan) -> list[Problem]:
+        """The size of the cluster is its owner's matter; only what can never work is refused."""
+        port = plan.spec.proxy.port
+        if port in joining.RESERVED_PORTS:
+            return [Problem(("proxy", "port"), f"{port} is one of Ray's own ports", "any other")]
+        return []
+
+    def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
+        """Ray is already running; the proxy listens where the other machines reach it."""
+        return Lowered(
+            verl=joining.join_ray(lowered.verl),
+            vllm=lowered.vllm,
+            runtime=joining.open_proxy(lowered.runtime, port=plan.spec.proxy.port or PROXY_PORT),
+        )
+
+    def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
+        from targets.render import render, render_text
+
+        context = {
+            "header": joining.HEADER,
+            "metadata": json.dumps({"experiment": plan.spec.name}),
+            # The job's driver is told the cluster's address by Ray and hands it on under LiveRL's name.
+            "entrypoint": f"{joining.RAY_ADDRESS}=$RAY_ADDRESS exec python -m liverl run . "
+            f"--runs-dir {shlex.quote(plan.spec.cluster.ray.runs_dir)} --resume auto",
+            "ray": plan.spec.cluster.ray,
+            "secrets": [secret.variable for secret in plan.spec.cluster.secrets],
+        }
+        environment = render("ray/runtime-env.yaml.j2", context)
+        return {
+            "runtime-env.yaml": Artifact(environment.text, environment.origins),
+            "submit.sh": Artifact(render_text("ray/submit.sh.j2", context), {}),
+        }
+
+
+TARGET = RayJobs()

@@ -1,0 +1,97 @@
+"""The target ``skypilot``: one task file for machines of EC2, with Ray across them, for SkyPilot's managed jobs.
+
+Knows SkyPilot's task format (checked against the version in ``pins``), never an account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from compiler.errors import Problem
+from compiler.plan import Plan
+from targets import joining, pins
+from targets.base import Artifact, Lowered
+from targets.machines import gpu_problem, registry_warning
+
+PROXY_PORT = 8790
+
+
+class SkyPilot:
+    name = "skypilot"
+
+    def pins(self, plan: Plan) -> Mapping[str, str]:
+        return {**pins.of(plan), "skypilot": pins.SKYPILOT}
+
+    def check(self, plan: Plan) -> list[Problem]:
+        """What these machines cannot hold, and what spot machines lose."""
+        spec, problems = plan.spec, []
+        cluster, sky = spec.cluster, spec.cluster.skypilot
+        if cluster.worker.gpus and sky.accelerator is None and sky.instance_type is None:
+            problems.append(
+                Problem(
+                    ("cluster", "skypilot", "accelerator"),
+                    f"null, but each machine shall have {cluster.worker.gpus} GPUs",
+                    "the catalogue's name, for example H100",
+                )
+            )
+        if sky.nodes < spec.trainer.nodes:
+            problems.append(
+                Problem(
+                    ("cluster", "skypilot", "nodes"),
+                    f"{sky.nodes}, but the trainer needs {spec.trainer.nodes} machines",
+                    f">= {spec.trainer.nodes}",
+                )
+            )
+        there = sky.nodes * cluster.worker.gpus
+        place = ("cluster", "worker", "gpus")
+        problems += gpu_problem(plan, there=there, place=place, holder="the machines hold")
+        if sky.spot and cluster.storage.bucket is None:
+            problems.append(
+                Problem(
+                    ("cluster", "storage", "bucket"),
+                    "null: an interrupted machine takes its checkpoints with it and the job begins again",
+                    "s3://BUCKET/PATH",
+                    severity="warn",
+                )
+            )
+        if spec.proxy.port in joining.RESERVED_PORTS:
+            problems.append(Problem(("proxy", "port"), f"{spec.proxy.port} is one of Ray's own ports", "any other"))
+        return [*problems, *registry_warning(cluster.image)]
+
+    def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
+        """The task's script has started Ray; the proxy listens where the other machines reach it."""
+        return Lowered(
+            verl=joining.join_ray(lowered.verl),
+            vllm=lowered.vllm,
+            runtime=joining.open_proxy(lowered.runtime, port=plan.spec.proxy.port or PROXY_PORT),
+        )
+
+    def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
+        from targets.render import render, render_text
+
+        context = self._context(plan, lowered)
+        context["script"] = render_text("skypilot/run.sh.j2", context)
+        task = render("skypilot/task.sky.yaml.j2", context)
+        # Without an ignore file of its own SkyPilot takes that of the repository, which leaves build/ out.
+        return {
+            "task.sky.yaml": Artifact(task.text, task.origins),
+            ".skyignore": Artifact("# The whole bundle travels.\n", {}),
+        }
+
+    def _context(self, plan: Plan, lowered: Lowered) -> dict[str, Any]:
+        spec = plan.spec
+        separate = not lowered.verl["actor_rollout_ref.hybrid_engine"].value
+        return {
+            "header": joining.HEADER,
+            "experiment": spec.name,
+            "cluster": spec.cluster,
+            "sky": spec.cluster.skypilot,
+            "machine": spec.cluster.worker,
+            "bucket": spec.cluster.storage.bucket,
+            "fake_gpus": plan.trainer_ranks + separate if spec.trainer.device == "cpu" else 0,
+            "address_variable": joining.RAY_ADDRESS,
+        }
+
+
+TARGET = SkyPilot()

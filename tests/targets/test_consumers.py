@@ -1,0 +1,159 @@
+"""Bundles given to the real programs: SkyPilot, kustomize, checkov, Compose. Each is installed apart and skipped where
+it cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from targets import pins
+from tests.targets.schemas import CUSTOM, WITHOUT_SCHEMA, documents
+from tests.targets.test_k8s import pods
+from tests.targets.variants import VARIANTS, compiled
+from tests.toolbox import python_tools, require_command
+
+pytestmark = [pytest.mark.consumers, pytest.mark.timeout(1800)]
+
+SKY = """
+import json, os, sys, yaml
+from pathlib import Path
+import sky
+from sky.client.cli import command
+from sky.data import storage_utils
+found = {}
+for folder in map(Path, sys.argv[1:]):
+    os.chdir(folder)
+    config = yaml.safe_load(Path("task.sky.yaml").read_text())
+    overrides = [(name, "value") for name in config.get("secrets", {})]
+    task = sky.Task.from_yaml_config(config, secrets_overrides=overrides)
+    (resources,) = task.resources
+    found[folder.name] = {
+        "name": task.name, "nodes": task.num_nodes, "spot": resources.use_spot, "cloud": str(resources.cloud),
+        "accelerators": resources.accelerators, "secrets": sorted(task.secrets), "files": sorted(task.file_mounts),
+        "stores": {path: [store.source, store.mode.name] for path, store in task.storage_mounts.items()},
+        "left_out": storage_utils.get_excluded_files(str(folder)),
+    }
+parsed = command.jobs_launch.make_context("launch", ["--yes", "task.sky.yaml", "--secret", "A=b"]).params
+found["command"] = {"yes": parsed["yes"], "secret": parsed["secret"]}
+for name, change in {"typo": {"acelerators": "H100:8"}, "number": {"num_nodes": "two"}}.items():
+    config = yaml.safe_load(Path("task.sky.yaml").read_text())  # SkyPilot empties what it has read
+    broken = {**config, "resources": {**config["resources"], **change}} if name == "typo" else {**config, **change}
+    try:
+        sky.Task.from_yaml_config(broken)
+    except ValueError as error:
+        found[name] = str(error)
+print("RESULT" + json.dumps(found))
+"""
+
+
+def written(folder: Path, variant: str, target: str) -> Path:
+    """The bundle of a variant as a folder named after it."""
+    place = folder / variant.replace(" ", "-")
+    place.mkdir()
+    for name, text in compiled(variant, target).items():
+        (place / name).write_text(text)
+    return place
+
+
+def test_skypilot_reads_every_task(tmp_path: Path) -> None:
+    tools = python_tools("skypilot", f"skypilot=={pins.SKYPILOT}")
+    folders = [written(tmp_path, variant, "skypilot") for variant in VARIANTS]
+    environment = {**os.environ, "HOME": str(tmp_path), "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
+    ended = subprocess.run(
+        [str(tools / "python"), "-c", SKY, *map(str, folders)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    found = json.loads(ended.stdout.partition("RESULT")[2])
+    assert found["site"] == {
+        "name": "quickstart",
+        "nodes": 2,
+        "spot": True,
+        "cloud": "AWS",
+        "accelerators": {"H100": 8},
+        "secrets": ["HF_TOKEN", "WANDB_API_KEY"],
+        "files": ["~/liverl/bundle"],
+        "stores": {"~/liverl/runs": ["s3://team-runs/liverl", "MOUNT_CACHED"]},
+        "left_out": found["site"]["left_out"],
+    }
+    bundle = set(compiled("site", "skypilot")) - {".skyignore"}
+    assert not bundle & set(found["site"]["left_out"])
+    assert found["quickstart"]["nodes"] == 1 and found["quickstart"]["accelerators"] is None
+    assert found["command"]["yes"] is True
+    # SkyPilot is not blind: what our schema tests refuse, it refuses as well.
+    assert "acelerators" in found["typo"] and "num_nodes" in found["number"]
+
+
+@pytest.mark.parametrize("variant", ["quickstart", "site", "volcano"])
+def test_kustomize_builds_the_bundle(variant: str, tmp_path: Path) -> None:
+    kubectl = require_command("kubectl", package="kubernetes-client")
+    place = written(tmp_path, variant, "k8s")
+    built = subprocess.run(
+        [kubectl, "kustomize", str(place)], capture_output=True, text=True, timeout=300, check=True
+    ).stdout
+
+    def key(document: dict[str, object]) -> str:
+        return json.dumps(document, sort_keys=True)
+
+    expected = [one for one in documents(compiled(variant, "k8s")) if one["kind"] != "Kustomization"]
+    assert sorted(map(key, yaml.safe_load_all(built))) == sorted(map(key, expected))
+
+
+@pytest.mark.parametrize("variant", ["quickstart", "gpus", "site"])
+def test_compose_reads_the_bundle(variant: str, tmp_path: Path) -> None:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("the Compose plug-in of Docker is missing: https://docs.docker.com/compose/install/linux/")
+    place = written(tmp_path, variant, "docker")
+    subprocess.run([docker, "compose", "config", "--quiet"], cwd=place, check=True, timeout=120)
+
+
+def test_checkov_finds_only_what_is_justified(tmp_path: Path) -> None:
+    """Pod templates inside custom resources are lifted out: checkov scans none of them and looks green."""
+    tools = python_tools("checkov", "checkov==3.3.30")
+    files = compiled("site", "k8s")
+    roles = []
+    for template in pods(files):
+        role = template["metadata"]["labels"].get("liverl/role", "prepull")
+        roles.append(role)
+        metadata = {**template["metadata"], "name": role, "namespace": "liverl"}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+        (tmp_path / f"pod-{role}.yaml").write_text(yaml.safe_dump(pod))
+    plain = [one for one in documents(files) if one["kind"] not in {*CUSTOM, *WITHOUT_SCHEMA, "DaemonSet"}]
+    for number, document in enumerate(plain):
+        (tmp_path / f"object-{number}.yaml").write_text(yaml.safe_dump(document))
+    ended = subprocess.run(
+        [
+            str(tools / "checkov"),
+            *("--directory", str(tmp_path), "--framework", "kubernetes", "--output", "json"),
+            *("--skip-download", "--compact", "--quiet"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    report = json.loads(ended.stdout)
+    assert report["summary"]["parsing_errors"] == 0
+    assert report["summary"]["resource_count"] >= len(roles) + len(plain) - 2
+    broken: dict[str, set[str]] = {}
+    for check in report["results"]["failed_checks"]:
+        broken.setdefault(check["check_id"], set()).add(check["resource"].rpartition(".")[2])
+    justified = yaml.safe_load((Path(__file__).parent / "checkov.yaml").read_text())
+    assert all(entry["why"].strip() for entry in justified.values())
+    assert {rule: places - set(justified.get(rule, {"where": []})["where"]) for rule, places in broken.items()} == {
+        rule: set() for rule in broken
+    }
+    assert set(justified) == set(broken)
+    # Every pod was looked at: no pod has probes of its own.
+    assert set(roles) == broken["CKV_K8S_8"]

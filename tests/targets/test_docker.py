@@ -1,0 +1,95 @@
+"""``--target docker``: a Compose file that Compose accepts, with as few rights as a container can have."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from compiler import check_spec, compile_in_memory
+from compiler.errors import dotted
+from targets import pins
+from tests.compiler.golden_cases import LAB
+from tests.targets.schemas import compose_errors
+from tests.targets.variants import EIGHT, GPUS, VARIANTS, cluster, compiled
+
+
+def trainer(files: dict[str, str]) -> dict[str, Any]:
+    service: dict[str, Any] = yaml.safe_load(files["compose.yaml"])["services"]["trainer"]
+    return service
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_compose_accepts_it(variant: str) -> None:
+    document = yaml.safe_load(compiled(variant, "docker")["compose.yaml"])
+    assert compose_errors(document) == []
+    document["services"]["trainer"]["depend_on"] = ["x"]
+    assert compose_errors(document)
+
+
+def test_gpus_are_reserved_and_shared_memory_is_sized() -> None:
+    service = trainer(compiled("gpus", "docker"))
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 8, "capabilities": ["gpu"]}
+    assert service["shm_size"] == "64gb"
+    assert "reservations" not in trainer(compiled("quickstart", "docker"))["deploy"]["resources"]
+
+
+def test_the_container_has_few_rights() -> None:
+    for variant in VARIANTS:
+        service = trainer(compiled(variant, "docker"))
+        assert service["cap_drop"] == ["ALL"] and service["read_only"] is True
+        assert service["user"] == "10001:10001" and "privileged" not in service
+        assert "docker.sock" not in compiled(variant, "docker")["compose.yaml"]
+        assert service["healthcheck"]["test"][0] == "CMD"
+
+
+def test_sandboxes_are_reached_with_tls() -> None:
+    service = trainer(compiled("site", "docker"))
+    assert service["environment"]["DOCKER_HOST"] == "tcp://sandboxes.example.com:2376"
+    assert service["environment"]["DOCKER_TLS_VERIFY"] == "1"
+    (certificates,) = [mount for mount in service["volumes"] if mount["target"] == "/certs"]
+    assert certificates["read_only"] is True and certificates["source"] == "/etc/docker/certs"
+    assert service["environment"]["DOCKER_CERT_PATH"] == "/certs"
+    assert service["ports"] == ["8790:8790"]
+    assert "ports" not in trainer(compiled("quickstart", "docker"))
+
+
+def test_secrets_come_from_the_shell() -> None:
+    environment = trainer(compiled("site", "docker"))["environment"]
+    assert environment["HF_TOKEN"] is None and environment["WANDB_API_KEY"] is None
+
+
+def test_a_dollar_stays_a_dollar() -> None:
+    files = compile_in_memory(LAB, target="docker", sets=[cluster(image="a/${HOME}:1")]).files
+    assert trainer(dict(files))["image"] == "a/$${HOME}:1"
+
+
+@pytest.mark.parametrize(("variant", "pinned"), [("quickstart", pins.CPU), ("gpus", pins.CUDA)])
+def test_the_image_holds_the_pins(variant: str, pinned: dict[str, str]) -> None:
+    text = compiled(variant, "docker")["Dockerfile"]
+    assert f"FROM python:{pinned['python']}-slim" in text
+    assert set(re.findall(r"^      (\S+==\S+) \\$", text, re.MULTILINE)) == set(pins.requirements(pinned))
+    instructions = re.findall(r"^([A-Z]+) ", re.sub(r"\\\n", "", text), re.MULTILINE)
+    assert set(instructions) <= {"FROM", "RUN", "ENV", "USER", "WORKDIR", "CMD"}
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if line.endswith("\\"):
+            assert lines[number + 1].startswith(" "), line
+    assert instructions.index("USER") > max(index for index, one in enumerate(instructions) if one == "RUN")
+
+
+@pytest.mark.parametrize(
+    ("sets", "path"),
+    [
+        (GPUS, "cluster.head.gpus"),
+        ([*GPUS, "trainer.nodes=2", cluster(head={**EIGHT, "gpus": 16})], "trainer.nodes"),
+        ([cluster(docker={"sandbox_host": "unix:///var/run/docker.sock"})], "cluster.docker.sandbox_host"),
+        ([cluster(head={"cpus": 1, "memory_gib": 2, "shm_gib": 2})], "cluster.head.shm_gib"),
+    ],
+)
+def test_what_one_machine_cannot_hold_is_refused(sets: list[str], path: str) -> None:
+    fatal = [problem for problem in check_spec(LAB, target="docker", sets=sets) if problem.severity == "fatal"]
+    assert path in [dotted(problem.path) for problem in fatal]

@@ -1,0 +1,66 @@
+"""Settings of the quickstart that reach every branch of the templates; the table that all tests of targets share."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from compiler import compile_in_memory
+from tests.compiler.golden_cases import LAB
+
+GPUS = [
+    "rollout.type=vllm",
+    "rollout.replicas=8",
+    "trainer.device=cuda",
+    "trainer.ranks_per_node=8",
+    "trainer.precision=bf16",
+]
+"""Eight GPUs that trainer and rollout share."""
+SECRETS = [
+    {"variable": "HF_TOKEN", "secret": "hugging-face", "key": "token"},
+    {"variable": "WANDB_API_KEY", "secret": "wandb", "key": "api-key"},
+]
+EIGHT = {"cpus": 32, "memory_gib": 200, "gpus": 8, "shm_gib": 64}
+SITE = {
+    "image": "registry.example.com/team/liverl:0.1.0",
+    "head": {**EIGHT, "rdma": 8, "node_selector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}},
+    "worker": {**EIGHT, "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]},
+    "rollout": {**EIGHT, "tolerations": [{"key": "pool", "value": "rollout"}]},
+    "rollout_workers": 2,
+    "queue": {"type": "kueue", "name": "team", "cluster_queue": "gpus", "priority_class": "high"},
+    "priority": 100000,
+    "storage": {"claim": "shared-runs", "bucket": "s3://team-runs/liverl"},
+    "secrets": SECRETS,
+    "sandboxes": {
+        "runtime_class": "gvisor",
+        "runtime_handler": "runsc",
+        "node_selector": {"liverl/sandboxes": "lazy"},
+        "tolerations": [{"key": "sandboxes", "effect": "NoSchedule"}],
+        "prepull": ["python:3.11-slim", "registry.example.com/team/tasks@sha256:" + "0" * 64],
+    },
+    "monitor": True,
+    "retries": 5,
+    "docker": {"sandbox_host": "tcp://sandboxes.example.com:2376"},
+    "skypilot": {"accelerator": "H100", "nodes": 2, "spot": True, "infra": "aws/us-east-1"},
+}
+"""What the owner of a cluster might write: everything at once."""
+
+
+def cluster(**changes: Any) -> str:
+    return f"cluster={json.dumps(changes)}"
+
+
+VARIANTS: dict[str, list[str]] = {
+    "quickstart": [],
+    "separate": ['mode={"type": "separate_async"}'],
+    "storage class": ["cluster.storage.storage_class=fast-ssd", "cluster.workers=3"],
+    "gpus": [*GPUS, cluster(head=EIGHT, worker=EIGHT, skypilot={"accelerator": "H100"})],
+    "site": [*GPUS, cluster(**SITE)],
+    "volcano": [cluster(queue={"type": "volcano", "name": "batch"}, secrets=SECRETS)],
+}
+
+
+@cache
+def compiled(variant: str, target: str) -> dict[str, str]:
+    return dict(compile_in_memory(LAB, target=target, sets=VARIANTS[variant]).files)
