@@ -6,6 +6,7 @@ A task ends itself after its time to live, also when we have died.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import os
@@ -67,7 +68,7 @@ class EcsSandbox(RemoteSandbox):
         try:
             async with (
                 asyncio.timeout(timeout_sec + _GRACE_SEC),
-                self._provider.http().post(url, data=order + stdin, headers=headers) as answer,
+                self._provider.http().post(url, data=io.BytesIO(order + stdin), headers=headers) as answer,
             ):
                 if answer.status != 200:
                     raise LinkCut(f"the agent in the box answers {answer.status}")
