@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from compiler.errors import Problem
 from compiler.plan import Plan
 from compiler.spec.algorithm import Gspo, Ppo
-from compiler.spec.environment import Ecs, EcsCluster, Kubernetes, KubernetesCluster
+from compiler.spec.environment import Ecs, EcsCluster, Harbor, Kubernetes, KubernetesCluster
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
@@ -276,6 +276,8 @@ def tasks(plan: Plan) -> Iterator[Problem]:
 def environments(plan: Plan) -> Iterator[Problem]:
     """What a backend of sandboxes cannot do (``runtime.environment.base.Capabilities``), before it is tried."""
     environment = plan.spec.environment
+    if isinstance(environment, Harbor):
+        yield from _harbor(environment)
     cluster: KubernetesCluster | EcsCluster
     if isinstance(environment, Kubernetes):
         cluster, place, deadline = environment.kubernetes, "kubernetes", "active_deadline_sec"
@@ -310,6 +312,22 @@ def environments(plan: Plan) -> Iterator[Problem]:
             ("environment", place, "require_isolation"),
             "true, but without a probe nothing shows that NetworkPolicy is enforced",
             fix="set egress_probes, for example to the API server's address",
+        )
+
+
+def _harbor(environment: Harbor) -> Iterator[Problem]:
+    named = environment.harbor
+    if (named.environment is None) == (named.import_path is None):
+        yield Problem(
+            ("environment", "harbor"),
+            "names no environment" if named.environment is None else "names two environments",
+            fix="set either environment or import_path",
+        )
+    if named.proxy_host is None:
+        yield Problem(
+            ("environment", "harbor", "proxy_host"),
+            "not set, so agents could not reach the model",
+            fix="set it to the address of the machine that will run the trainer",
         )
 
 

@@ -183,10 +183,25 @@ class EcsSettings(Contract):
     """A task ends itself after this long, whoever still wants it."""
 
 
+class HarborSettings(Contract):
+    """One of Harbor's environments, by its name or by an import path (Python >= 3.12)."""
+
+    environment: str | None = None
+    """For example ``docker``, ``daytona``, ``gke``."""
+    import_path: str | None = None
+    """``package.module:Class``"""
+    kwargs: dict[str, str | int | float | bool] = {}
+    image: str | None = None
+    """Container image of every box; with ``sh``, ``tar``, ``base64`` and ``python3``."""
+    proxy_host: str | None = None
+    """Host under which the environment reaches the model proxy."""
+
+
 class Environment(Contract):
-    type: Literal["bubblewrap", "process", "kubernetes", "ecs"] = "bubblewrap"
+    type: Literal["bubblewrap", "process", "kubernetes", "ecs", "harbor"] = "bubblewrap"
     kubernetes: KubernetesSettings | None = None
     ecs: EcsSettings | None = None
+    harbor: HarborSettings | None = None
     require_isolation: bool = False
     """Refuse to run, instead of warning, where the machine cannot isolate."""
     memory_mib: int = 1024

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import Model, Name, Positive, Text
+from compiler.spec.base import ImportPath, Model, Name, Positive, Text
 
 ADDRESS = r"^[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}$"
 
@@ -97,4 +97,23 @@ class Ecs(_Sandbox):
     ecs: EcsCluster
 
 
-Environment = Annotated[Bubblewrap | PlainProcess | Kubernetes | Ecs, Field(discriminator="type")]
+class HarborEnvironment(Model):
+    """Which of Harbor's environments; every field as in ``runtime.config.HarborSettings``."""
+
+    environment: Text | None = None
+    """For example ``docker``, ``daytona``, ``gke``; or else ``import_path``."""
+    import_path: ImportPath | None = None
+    kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    image: Text | None = None
+    proxy_host: Text | None = None
+    """Host under which the environment reaches the model proxy."""
+
+
+class Harbor(_Sandbox):
+    """One of Harbor's environments per sandbox; the trainer then runs on Python 3.12."""
+
+    type: Literal["harbor"]
+    harbor: HarborEnvironment
+
+
+Environment = Annotated[Bubblewrap | PlainProcess | Kubernetes | Ecs | Harbor, Field(discriminator="type")]

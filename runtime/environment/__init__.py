@@ -34,6 +34,10 @@ def make_provider(config: Environment, *, state: Path) -> SandboxProvider:
         from runtime.environment.ecs import EcsProvider
 
         return EcsProvider(config.ecs, run=run_label())
+    if config.harbor is not None:
+        from runtime.environment.harbor.provider import HarborProvider
+
+        return HarborProvider(config.harbor)
 
     from runtime.environment import bwrap
     from runtime.environment.bubblewrap import BubblewrapProvider

@@ -11,9 +11,9 @@ from compiler import compile_in_memory
 from compiler.check import environments
 from compiler.errors import dotted
 from compiler.plan import make_plan
-from compiler.spec.environment import EcsCluster, KubernetesCluster
+from compiler.spec.environment import EcsCluster, HarborEnvironment, KubernetesCluster
 from compiler.validate import validate
-from runtime.config import EcsSettings, KubernetesSettings, RuntimeConfig
+from runtime.config import EcsSettings, HarborSettings, KubernetesSettings, RuntimeConfig
 from tests.compiler.golden_cases import LAB
 
 IMAGE = "registry.example/box:1"
@@ -57,6 +57,16 @@ def test_rules_for_ecs(quickstart: Any) -> None:
     assert problems(quickstart, "ecs", **{**ECS, "ttl_sec": 20}) == {"environment.ecs.ttl_sec": "fatal"}
 
 
+def test_rules_for_harbor(quickstart: Any) -> None:
+    host = {"proxy_host": "10.0.0.1"}
+    assert problems(quickstart, "harbor", environment="docker", **host) == {}
+    assert problems(quickstart, "harbor", environment="docker") == {"environment.harbor.proxy_host": "fatal"}
+    assert problems(quickstart, "harbor", **host) == {"environment.harbor": "fatal"}
+    assert problems(quickstart, "harbor", environment="docker", import_path="a:B", **host) == {
+        "environment.harbor": "fatal"
+    }
+
+
 @pytest.mark.parametrize(
     ("kind", "cluster"), [("kubernetes", {"image": IMAGE, "node_selector": {"pool": "cpu"}}), ("ecs", ECS)]
 )
@@ -69,7 +79,10 @@ def test_the_runtime_reads_what_the_compiler_writes(kind: str, cluster: dict[str
     assert {key: written.model_dump(mode="json")[key] for key in cluster} == cluster
 
 
-@pytest.mark.parametrize(("spec", "settings"), [(KubernetesCluster, KubernetesSettings), (EcsCluster, EcsSettings)])
+@pytest.mark.parametrize(
+    ("spec", "settings"),
+    [(KubernetesCluster, KubernetesSettings), (EcsCluster, EcsSettings), (HarborEnvironment, HarborSettings)],
+)
 def test_spec_and_contract_agree(spec: Any, settings: Any) -> None:
     """The same fields with the same defaults on both sides."""
 
