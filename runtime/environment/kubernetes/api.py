@@ -187,7 +187,8 @@ class Api:
             except aiohttp.WSServerHandshakeError as error:  # nothing was started
                 if error.status not in _BUSY or time.monotonic() > deadline:
                     raise ApiError(error.status, error.message) from error
-                await asyncio.sleep(_pause(attempt, (error.headers or {}).get("Retry-After")))
+                pause = error.headers.get("Retry-After") if error.headers is not None else None
+                await asyncio.sleep(_pause(attempt, pause))
             except aiohttp.ClientConnectorError as error:
                 if time.monotonic() > deadline:
                     raise LinkCut(f"the API server cannot be reached: {error}") from error
