@@ -6,11 +6,13 @@ Fatal problems stop the compilation; warnings are printed and go on. Knows no ta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from compiler.errors import Problem
 from compiler.plan import Plan
 from compiler.spec.algorithm import Gspo, Ppo
+from compiler.spec.environment import Ecs, EcsCluster, Harbor, Kubernetes, KubernetesCluster
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
@@ -271,6 +273,64 @@ def tasks(plan: Plan) -> Iterator[Problem]:
             )
 
 
+def environments(plan: Plan) -> Iterator[Problem]:
+    """What a backend of sandboxes cannot do (``runtime.environment.base.Capabilities``), before it is tried."""
+    environment = plan.spec.environment
+    if isinstance(environment, Harbor):
+        yield from _harbor(environment)
+    cluster: KubernetesCluster | EcsCluster
+    if isinstance(environment, Kubernetes):
+        cluster, place, deadline = environment.kubernetes, "kubernetes", "active_deadline_sec"
+    elif isinstance(environment, Ecs):
+        cluster, place, deadline = environment.ecs, "ecs", "ttl_sec"
+    else:
+        return
+    name = cluster.image.rpartition("/")[2]
+    if "@" not in name and (":" not in name or name.endswith(":latest")):
+        yield Problem(
+            ("environment", place, "image"),
+            f'"{cluster.image}" names another image tomorrow',
+            fix="name a tag other than latest, or a digest",
+            severity="fatal" if ":" not in name else "warn",
+        )
+    needed = environment.agent_timeout_sec + environment.verifier_timeout_sec
+    allowed: int = getattr(cluster, deadline)
+    if allowed < needed:
+        yield Problem(
+            ("environment", place, deadline),
+            f"{allowed} s is less than one trial may take (agent_timeout_sec + verifier_timeout_sec = {needed:g} s)",
+            f">= {math.ceil(needed)}",
+        )
+    if isinstance(cluster, EcsCluster) and cluster.proxy_host is None:
+        yield Problem(
+            ("environment", place, "proxy_host"),
+            "not set, so agents could not reach the model",
+            fix="set it to the address of the machine that will run the trainer",
+        )
+    if isinstance(cluster, KubernetesCluster) and cluster.require_isolation and not cluster.egress_probes:
+        yield Problem(
+            ("environment", place, "require_isolation"),
+            "true, but without a probe nothing shows that NetworkPolicy is enforced",
+            fix="set egress_probes, for example to the API server's address",
+        )
+
+
+def _harbor(environment: Harbor) -> Iterator[Problem]:
+    named = environment.harbor
+    if (named.environment is None) == (named.import_path is None):
+        yield Problem(
+            ("environment", "harbor"),
+            "names no environment" if named.environment is None else "names two environments",
+            fix="set either environment or import_path",
+        )
+    if named.proxy_host is None:
+        yield Problem(
+            ("environment", "harbor", "proxy_host"),
+            "not set, so agents could not reach the model",
+            fix="set it to the address of the machine that will run the trainer",
+        )
+
+
 def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
     source = task_set.source
     if not isinstance(source, SynthSource | GenerateSource):
@@ -293,4 +353,15 @@ def _divisors(number: int) -> str:
     return ", ".join(map(str, shown))
 
 
-RULES: tuple[Rule, ...] = (batches, groups, lengths, architecture, engines, modes, turns, concurrency, tasks)
+RULES: tuple[Rule, ...] = (
+    batches,
+    groups,
+    lengths,
+    architecture,
+    engines,
+    modes,
+    turns,
+    concurrency,
+    tasks,
+    environments,
+)

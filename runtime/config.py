@@ -126,8 +126,84 @@ class ImportedScaffold(Contract):
 Scaffold = Annotated[ShellScaffold | ImportedScaffold, Field(discriminator="type")]
 
 
+class KubernetesSettings(Contract):
+    """What the kubernetes backend must know of a cluster.
+
+    ``user``: a number runs boxes as that user with a read-only root and scratch volumes, which the ``restricted`` pod
+    security standard admits; None runs the image as it is, with a writable root (the namespace must admit that).
+    """
+
+    image: str
+    """Container image of every box; with ``sh``, ``tar`` and, for LiveRL's own test runners, ``python3``."""
+    namespace: str = "default"
+    kubeconfig: str | None = None
+    """None: the service account inside a cluster, else the usual file."""
+    context: str | None = None
+    proxy_host: str | None = None
+    """Host under which pods reach the model proxy (this pod's IP or a service); the NetworkPolicy must allow it. None:
+    the environment variable ``POD_IP``."""
+    image_pull_secrets: tuple[str, ...] = ()
+    runtime_class: str | None = None
+    """For example ``gvisor``."""
+    node_selector: dict[str, str] = {}
+    cpus: float = 1.0
+    disk_gib: int = 4
+    user: int | None = 10001
+    startup_deadline_sec: float = 300.0
+    active_deadline_sec: int = 3600
+    """The cluster ends a box after this long, whoever still wants it: also when we have died."""
+    egress_probes: tuple[str, ...] = ()
+    """``host:port`` addresses that no box may reach; tried from inside the first one. A NetworkPolicy is accepted by
+    every cluster and enforced by some."""
+    require_isolation: bool = False
+    """Refuse to start boxes unless every probe was blocked."""
+
+
+class EcsSettings(Contract):
+    """What the ECS backend must know of a cluster. Its tasks are spoken to at their private addresses."""
+
+    cluster: str
+    image: str
+    """Container image of every box; with ``sh``, ``tar`` and ``python3``."""
+    region: str
+    subnets: tuple[str, ...]
+    security_groups: tuple[str, ...]
+    """They must let us reach ``port``, and let tasks reach the model proxy and nothing else."""
+    launch_type: Literal["FARGATE", "EC2"] = "FARGATE"
+    proxy_host: str | None = None
+    """Host under which tasks reach the model proxy."""
+    execution_role_arn: str | None = None
+    """For private images and logs."""
+    log_group: str | None = None
+    assign_public_ip: bool = False
+    endpoint_url: str | None = None
+    cpus: float = 1.0
+    port: int = 7070
+    """Of the agent in each task."""
+    startup_deadline_sec: float = 300.0
+    ttl_sec: int = 3600
+    """A task ends itself after this long, whoever still wants it."""
+
+
+class HarborSettings(Contract):
+    """One of Harbor's environments, by its name or by an import path (Python >= 3.12)."""
+
+    environment: str | None = None
+    """For example ``docker``, ``daytona``, ``gke``."""
+    import_path: str | None = None
+    """``package.module:Class``"""
+    kwargs: dict[str, str | int | float | bool] = {}
+    image: str | None = None
+    """Container image of every box; with ``sh``, ``tar``, ``base64`` and ``python3``."""
+    proxy_host: str | None = None
+    """Host under which the environment reaches the model proxy."""
+
+
 class Environment(Contract):
-    type: Literal["bubblewrap", "process"] = "bubblewrap"
+    type: Literal["bubblewrap", "process", "kubernetes", "ecs", "harbor"] = "bubblewrap"
+    kubernetes: KubernetesSettings | None = None
+    ecs: EcsSettings | None = None
+    harbor: HarborSettings | None = None
     require_isolation: bool = False
     """Refuse to run, instead of warning, where the machine cannot isolate."""
     memory_mib: int = 1024

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import Model, Positive
+from compiler.spec.base import ImportPath, Model, Name, Positive, Text
+
+ADDRESS = r"^[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}$"
 
 
 class _Sandbox(Model):
@@ -31,4 +33,87 @@ class PlainProcess(_Sandbox):
     type: Literal["process"]
 
 
-Environment = Annotated[Bubblewrap | PlainProcess, Field(discriminator="type")]
+class KubernetesCluster(Model):
+    """Where pods run and as what; every field as in ``runtime.config.KubernetesSettings``."""
+
+    image: Text
+    """Container image of every box, with a tag or digest; with ``sh``, ``tar`` and ``python3``."""
+    namespace: Name = "default"
+    kubeconfig: Text | None = None
+    """None: the service account inside a cluster, else the usual file."""
+    context: Text | None = None
+    proxy_host: Text | None = None
+    """Host under which pods reach the model proxy; None: the environment variable ``POD_IP``."""
+    image_pull_secrets: tuple[Name, ...] = ()
+    runtime_class: Name | None = None
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    cpus: Annotated[float, Field(gt=0.0, le=256.0)] = 1.0
+    disk_gib: Annotated[int, Field(ge=1, le=4096)] = 4
+    user: Annotated[int, Field(ge=1, le=1 << 31)] | None = 10001
+    """None: the image's own user and a writable root file system."""
+    startup_deadline_sec: Positive = 300.0
+    active_deadline_sec: Annotated[int, Field(ge=10, le=1 << 20)] = 3600
+    """The cluster ends a box after this long, whoever still wants it."""
+    egress_probes: tuple[Annotated[str, Field(pattern=ADDRESS)], ...] = ()
+    """``host:port`` addresses that no box may reach; tried from inside the first one."""
+    require_isolation: bool = False
+    """Refuse to start boxes unless every probe was blocked."""
+
+
+class Kubernetes(_Sandbox):
+    """One pod per sandbox."""
+
+    type: Literal["kubernetes"]
+    kubernetes: KubernetesCluster
+
+
+class EcsCluster(Model):
+    """Where ECS tasks run and as what; every field as in ``runtime.config.EcsSettings``."""
+
+    cluster: Text
+    image: Text
+    """Container image of every box, with a tag or digest; with ``sh``, ``tar`` and ``python3``."""
+    region: Name
+    subnets: Annotated[tuple[Text, ...], Field(min_length=1)]
+    security_groups: Annotated[tuple[Text, ...], Field(min_length=1)]
+    launch_type: Literal["FARGATE", "EC2"] = "FARGATE"
+    proxy_host: Text | None = None
+    """Host under which tasks reach the model proxy."""
+    execution_role_arn: Text | None = None
+    log_group: Text | None = None
+    assign_public_ip: bool = False
+    endpoint_url: Text | None = None
+    cpus: Annotated[float, Field(gt=0.0, le=256.0)] = 1.0
+    port: Annotated[int, Field(ge=1, le=65535)] = 7070
+    startup_deadline_sec: Positive = 300.0
+    ttl_sec: Annotated[int, Field(ge=10, le=1 << 20)] = 3600
+    """A task ends itself after this long, whoever still wants it."""
+
+
+class Ecs(_Sandbox):
+    """One ECS task per sandbox."""
+
+    type: Literal["ecs"]
+    ecs: EcsCluster
+
+
+class HarborEnvironment(Model):
+    """Which of Harbor's environments; every field as in ``runtime.config.HarborSettings``."""
+
+    environment: Text | None = None
+    """For example ``docker``, ``daytona``, ``gke``; or else ``import_path``."""
+    import_path: ImportPath | None = None
+    kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    image: Text | None = None
+    proxy_host: Text | None = None
+    """Host under which the environment reaches the model proxy."""
+
+
+class Harbor(_Sandbox):
+    """One of Harbor's environments per sandbox; the trainer then runs on Python 3.12."""
+
+    type: Literal["harbor"]
+    harbor: HarborEnvironment
+
+
+Environment = Annotated[Bubblewrap | PlainProcess | Kubernetes | Ecs | Harbor, Field(discriminator="type")]

@@ -6,6 +6,8 @@ Callers elsewhere need only these two functions and the protocols of ``base.py``
 from __future__ import annotations
 
 import logging
+import os
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,19 @@ def make_provider(config: Environment, *, state: Path) -> SandboxProvider:
     state: folder for what sandboxes leave on the host; what dead owners left there is removed now. Raises
     ``MachineError`` when isolation is required and not to be had, or the folder cannot be made.
     """
+    if config.kubernetes is not None:
+        from runtime.environment.kubernetes import KubernetesProvider
+
+        return KubernetesProvider(config.kubernetes, run=run_label())
+    if config.ecs is not None:
+        from runtime.environment.ecs import EcsProvider
+
+        return EcsProvider(config.ecs, run=run_label())
+    if config.harbor is not None:
+        from runtime.environment.harbor.provider import HarborProvider
+
+        return HarborProvider(config.harbor)
+
     from runtime.environment import bwrap
     from runtime.environment.bubblewrap import BubblewrapProvider
     from runtime.environment.process import ProcessProvider
@@ -43,6 +58,12 @@ def make_provider(config: Environment, *, state: Path) -> SandboxProvider:
     except OSError as error:
         fix = f"free space below {state}, or make it writable"
         raise MachineError(f"{state}: {error.strerror}", fix=fix) from error
+
+
+def run_label() -> str:
+    """Names what belongs to this run on other people's machines; without a run, to this process."""
+    folder = os.environ.get("LIVERL_RUN_DIR")
+    return Path(folder).name if folder else f"process-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def make_verifier(config: Environment, provider: SandboxProvider, *, state: Path) -> Verifier:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.config import Environment
 from runtime.environment.artifacts import Selection, select
 from runtime.environment.base import Mount, SandboxProvider, SandboxRequest, Verdict
-from runtime.environment.box import BoxSandbox
+from runtime.environment.grading import GradingSandbox
 from runtime.errors import Termination, TrialError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class SandboxVerifier:
             raw = json.dumps({"problem": selection.problem}).encode()
             return Verdict(0.0, "unsolved", outcomes, self._defences(), time.monotonic() - start, raw)
         sandbox = await self._provider.start(self._request(task))
-        assert isinstance(sandbox, BoxSandbox)
+        assert isinstance(sandbox, GradingSandbox)
         try:
             if task.expected_ids:
                 return await self._grade_by_ids(task, sandbox, selection, timeout_sec, start)
@@ -84,7 +84,7 @@ class SandboxVerifier:
         return (*names, str(getattr(self._provider, "how", capabilities.isolation)))
 
     async def _grade_by_ids(
-        self, task: Task, sandbox: BoxSandbox, selection: Selection, timeout_sec: float, start: float
+        self, task: Task, sandbox: GradingSandbox, selection: Selection, timeout_sec: float, start: float
     ) -> Verdict:
         if selection.files:
             await sandbox.upload(selection.files)
@@ -111,7 +111,7 @@ class SandboxVerifier:
         )
 
     async def _grade_by_script(
-        self, task: Task, sandbox: BoxSandbox, selection: Selection, timeout_sec: float, start: float
+        self, task: Task, sandbox: GradingSandbox, selection: Selection, timeout_sec: float, start: float
     ) -> Verdict:
         """A task from elsewhere: Harbor's contract, ``tests/test.sh`` and the reward file that it writes."""
         if self._provider.capabilities.isolation == "none":
@@ -220,7 +220,7 @@ class OutcomeServer:
         assert self._provider is not None
         request = SandboxRequest(name=f"outcomes-{next(_NAMES)}", lower=repo, image=image)
         sandbox = await self._provider.start(request)
-        assert isinstance(sandbox, BoxSandbox)
+        assert isinstance(sandbox, GradingSandbox)
         try:
             if files:
                 await sandbox.upload({f"{request.workdir}/{path}": content for path, content in files.items()})

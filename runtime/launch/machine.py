@@ -65,6 +65,8 @@ def preflight(folder: Path, *, trains: bool, bubblewrap: bool) -> None:
 def warnings(environment: Environment) -> list[str]:
     """What a run on this machine goes without, in words. Raises ``MachineError`` when the spec requires isolation and
     there is none."""
+    if environment.type not in ("bubblewrap", "process"):
+        return []  # sandboxes elsewhere: their backends check for themselves
     if environment.type == "process":
         reason = "the spec chose plain processes"
     else:

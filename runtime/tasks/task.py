@@ -100,8 +100,9 @@ class Task(BaseModel):
     @property
     def repository(self) -> Path:
         """The pristine work directory that the agent starts from (a folder of plain files; the sandbox's lower
-        layer)."""
-        return self.path / "environment" / "repo"
+        layer): ``environment/repo``, or what lies loose in ``environment/`` of a task from elsewhere."""
+        repository = self.path / "environment" / "repo"
+        return repository if repository.is_dir() else self.path / "environment"
 
     @property
     def tests(self) -> Path:

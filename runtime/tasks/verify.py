@@ -157,7 +157,9 @@ async def _act(
     problem: str | None = None
     try:
         if script is not None:
-            command = ["sh", f"{_SCRIPTS}/{script.name}"]
+            # A script from elsewhere is written for the shell that its first line names.
+            shell = "bash" if b"bash" in script.read_bytes().partition(b"\n")[0] else "sh"
+            command = [shell, f"{_SCRIPTS}/{script.name}"]
             try:
                 result = await sandbox.exec(command, cwd=workdir, timeout_sec=task.config.agent.timeout_sec)
                 if result.exit_code != 0:

@@ -203,7 +203,8 @@ mkdir -p "$logs"
 echo 0 > "$logs/reward.txt"
 cd "${{LIVERL_WORKDIR:-{workdir}}}" || exit 1
 cp -R "$here/files/." .
-if PYTHONPATH={python_path} python3 -m pytest -q -p no:cacheprovider -o addopts= "@$here/expected.txt"; then
+export PYTHONPATH="{python_path}${{PYTHONPATH:+:$PYTHONPATH}}"
+if python3 -m pytest -q -p no:cacheprovider -o addopts= "@$here/expected.txt"; then
     echo 1 > "$logs/reward.txt"
 fi
 """

@@ -1,0 +1,92 @@
+"""Clusters for sandboxes: what the compiler refuses before a cluster does, and that the runtime reads what it wrote."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from compiler import compile_in_memory
+from compiler.check import environments
+from compiler.errors import dotted
+from compiler.plan import make_plan
+from compiler.spec.environment import EcsCluster, HarborEnvironment, KubernetesCluster
+from compiler.validate import validate
+from runtime.config import EcsSettings, HarborSettings, KubernetesSettings, RuntimeConfig
+from tests.compiler.golden_cases import LAB
+
+IMAGE = "registry.example/box:1"
+ECS = {
+    "cluster": "boxes",
+    "image": IMAGE,
+    "region": "eu-central-1",
+    "subnets": ["subnet-1"],
+    "security_groups": ["sg-1"],
+    "proxy_host": "10.0.0.1",
+}
+
+
+def problems(quickstart: Any, kind: str, **cluster: Any) -> dict[str, str]:
+    """Dotted path -> severity, of the rule for environments."""
+    quickstart["environment"] = {"type": kind, kind: cluster}
+    found = environments(make_plan(validate(quickstart)))
+    return {dotted(problem.path): problem.severity for problem in found}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {}),
+        ({"image": "box"}, {"environment.kubernetes.image": "fatal"}),
+        ({"image": "localhost:5000/box"}, {"environment.kubernetes.image": "fatal"}),
+        ({"image": "box:latest"}, {"environment.kubernetes.image": "warn"}),
+        ({"image": "box@sha256:" + "0" * 64}, {}),
+        ({"active_deadline_sec": 20}, {"environment.kubernetes.active_deadline_sec": "fatal"}),
+        ({"require_isolation": True}, {"environment.kubernetes.require_isolation": "fatal"}),
+        ({"require_isolation": True, "egress_probes": ["10.0.0.1:443"]}, {}),
+    ],
+)
+def test_rules_for_kubernetes(quickstart: Any, changes: dict[str, Any], expected: dict[str, str]) -> None:
+    assert problems(quickstart, "kubernetes", **{"image": IMAGE, **changes}) == expected
+
+
+def test_rules_for_ecs(quickstart: Any) -> None:
+    assert problems(quickstart, "ecs", **ECS) == {}
+    assert problems(quickstart, "ecs", **{**ECS, "proxy_host": None}) == {"environment.ecs.proxy_host": "fatal"}
+    assert problems(quickstart, "ecs", **{**ECS, "ttl_sec": 20}) == {"environment.ecs.ttl_sec": "fatal"}
+
+
+def test_rules_for_harbor(quickstart: Any) -> None:
+    host = {"proxy_host": "10.0.0.1"}
+    assert problems(quickstart, "harbor", environment="docker", **host) == {}
+    assert problems(quickstart, "harbor", environment="docker") == {"environment.harbor.proxy_host": "fatal"}
+    assert problems(quickstart, "harbor", **host) == {"environment.harbor": "fatal"}
+    assert problems(quickstart, "harbor", environment="docker", import_path="a:B", **host) == {
+        "environment.harbor": "fatal"
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "cluster"), [("kubernetes", {"image": IMAGE, "node_selector": {"pool": "cpu"}}), ("ecs", ECS)]
+)
+def test_the_runtime_reads_what_the_compiler_writes(kind: str, cluster: dict[str, Any]) -> None:
+    sets = [f"environment={json.dumps({'type': kind, kind: cluster})}"]
+    files = compile_in_memory(LAB, target="local", sets=sets).files
+    environment = RuntimeConfig.model_validate_json(files["runtime.json"]).environment
+    written = environment.kubernetes or environment.ecs
+    assert environment.type == kind and written is not None
+    assert {key: written.model_dump(mode="json")[key] for key in cluster} == cluster
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings"),
+    [(KubernetesCluster, KubernetesSettings), (EcsCluster, EcsSettings), (HarborEnvironment, HarborSettings)],
+)
+def test_spec_and_contract_agree(spec: Any, settings: Any) -> None:
+    """The same fields with the same defaults on both sides."""
+
+    def defaults(model: Any) -> dict[str, Any]:
+        return {name: field.get_default(call_default_factory=True) for name, field in model.model_fields.items()}
+
+    assert defaults(spec) == defaults(settings)
