@@ -48,6 +48,10 @@ class VllmRollout(_Rollout):
     """Share of a GPU's memory that vLLM takes."""
     enforce_eager: bool = False
     """No CUDA graphs."""
+    expert_parallel: bool = False
+    """Spread the experts of a mixture over a replica's GPUs instead of cutting each."""
+    max_batched_tokens: Count = 8192
+    """Tokens that one pass of a replica processes."""
 
 
 Rollout = Annotated[TorchRollout | VllmRollout, Field(discriminator="type")]
