@@ -264,14 +264,14 @@ def algorithm(plan: Plan) -> Iterator[Problem]:
             "token",
             severity="warn",
         )
-    ranges = [(*place, "importance")] if correction.importance and correction.importance.lower else []
-    bounds = [(correction.importance.lower, correction.importance.upper)] if ranges and correction.importance else []
+    ranges: list[tuple[Path, float, float]] = []
+    if correction.importance is not None and correction.importance.lower is not None:
+        ranges.append(((*place, "importance"), correction.importance.lower, correction.importance.upper))
     for index, one in enumerate(correction.rejection):
         if isinstance(one, RatioRejection):
-            ranges.append((*place, "rejection", index))
-            bounds.append((one.lower, one.upper))
-    for where, (lower, upper) in zip(ranges, bounds, strict=True):
-        if lower is not None and lower >= upper:
+            ranges.append(((*place, "rejection", index), one.lower, one.upper))
+    for where, lower, upper in ranges:
+        if lower >= upper:
             yield Problem((*where, "lower"), f"{lower} is not below upper {upper}", f"< {upper}")
 
 
