@@ -16,6 +16,7 @@ from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy, PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Fsdp, Megatron
+from compiler.vllm_flags import flag_problems
 
 Rule = Callable[[Plan], Iterator[Problem]]
 _GIB = 1 << 30
@@ -141,6 +142,10 @@ def routing_replay(plan: Plan) -> Iterator[Problem]:
         )
     if spec.routing_replay == "R3" and not isinstance(spec.rollout, VllmRollout):
         yield Problem(place, '"R3" needs routes from the rollout, which only vLLM returns', "off, R2")
+    if spec.routing_replay == "R3" and isinstance(spec.rollout, VllmRollout):
+        for flag in ("kv-transfer-config", "decode-context-parallel-size"):
+            if flag in spec.rollout.flags:
+                yield Problem(("rollout", "flags", flag), "vLLM returns no routes with it", fix="remove it")
 
 
 def gpu_memory(plan: Plan) -> Iterator[Problem]:
@@ -228,6 +233,7 @@ def rollout(plan: Plan) -> Iterator[Problem]:
             f"{engine.max_batched_tokens} is less than one token for each of the {engine.slots} slots",
             f">= {engine.slots}",
         )
+    yield from flag_problems(engine.flags)
 
 
 def parsers(plan: Plan) -> Iterator[Problem]:

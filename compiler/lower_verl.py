@@ -250,6 +250,8 @@ def _rollout(plan: Plan, facts: Facts) -> None:
             "rollout.tensor_parallel_size",
         )
         put(f"{ROLLOUT}.enable_rollout_routing_replay", spec.routing_replay == "R3", "routing_replay")
+        for name, value in rollout.flags.items():
+            put(f"{ROLLOUT}.engine_kwargs.vllm.{name.replace('-', '_')}", value, f"rollout.flags.{name}")
     facts.decide(
         f"{ROLLOUT}.calculate_log_probs", True, "log-probabilities of the rollout are compared with the trainer's"
     )

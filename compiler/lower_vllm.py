@@ -34,4 +34,6 @@ def lower_vllm(plan: Plan) -> Facts:
             facts.follow("enable-expert-parallel", True, "rollout.expert_parallel")
         if spec.routing_replay == "R3":
             facts.follow("enable-return-routed-experts", True, "routing_replay")
+        for name, value in rollout.flags.items():
+            facts.follow(name, value, f"rollout.flags.{name}")
     return facts

@@ -40,6 +40,7 @@ local packages = import 'packages.libsonnet';
     concurrency: 256,
     prompt_length: 8192,
     response_length: 65536,
+    flags: { 'async-scheduling': true },  // any flag of vLLM by its own name
   },
   scaffold: liverl.scaffold.shell { max_turns: 100, max_edits: 80 },
   environment: liverl.environment.bubblewrap { memory_mib: 4096, agent_timeout_sec: 3600, verifier_timeout_sec: 600 },

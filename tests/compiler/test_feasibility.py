@@ -84,6 +84,7 @@ MIXTURE: list[tuple[dict[str, Any], str, str]] = [
     ({"trainer.type": "fsdp2", "trainer.expert_parallel": None}, "routing_replay", "fatal"),
     ({"mode.sync_every": 3}, "mode.sync_every", "fatal"),
     ({"mode.rollout_nodes": 3}, "mode.rollout_nodes", "fatal"),
+    ({"rollout.flags": {"kv-transfer-config": {}}}, "rollout.flags.kv-transfer-config", "fatal"),
 ]  # fmt: skip
 MEGATRON: list[tuple[dict[str, Any], str, str]] = [
     ({"trainer.tensor_parallel": 8}, "trainer.tensor_parallel", "fatal"),
