@@ -1,6 +1,7 @@
 // A dense 8-billion model on one machine with eight GPUs: synchronous GRPO, rollout and trainer share the GPUs.
 local liverl = import 'liverl.libsonnet';
 local packages = import 'packages.libsonnet';
+local site = import 'site.libsonnet';
 
 {
   name: 'dense-8gpu',
@@ -34,6 +35,8 @@ local packages = import 'packages.libsonnet';
   },
   scaffold: liverl.scaffold.shell { max_turns: 60, max_edits: 40 },
   environment: liverl.environment.bubblewrap { memory_mib: 4096, agent_timeout_sec: 1800, verifier_timeout_sec: 300 },
+
+  cluster: site.h100.cluster,
 
   tasks: {
     local bugs(split, per_package) = liverl.tasks.generate {

@@ -2,6 +2,7 @@
 // which go on with new weights; experts are replayed as the rollout chose them.
 local liverl = import 'liverl.libsonnet';
 local packages = import 'packages.libsonnet';
+local site = import 'site.libsonnet';
 
 {
   name: 'moe-async',
@@ -44,6 +45,8 @@ local packages = import 'packages.libsonnet';
   },
   scaffold: liverl.scaffold.shell { max_turns: 100, max_edits: 80 },
   environment: liverl.environment.bubblewrap { memory_mib: 4096, agent_timeout_sec: 3600, verifier_timeout_sec: 600 },
+
+  cluster: site.h200.cluster { workers: 2 },
 
   tasks: {
     local bugs(split, per_package) = liverl.tasks.generate {

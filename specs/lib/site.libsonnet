@@ -19,4 +19,7 @@
     },
     trainer+: { gpu: 'H100', ranks_per_node: 8 },
   },
+
+  // The same with H200.
+  h200: self.h100 { trainer+: { gpu: 'H200' } },
 }
