@@ -86,7 +86,8 @@ def _megatron(plan: Plan, trainer: Megatron, facts: Facts, prefix: str, *, train
         return
     facts.decide(f"{prefix}.use_distributed_optimizer", True, "AdamW's state is spread over data-parallel ranks")
     checkpointing = trainer.gradient_checkpointing
-    for key, value in {"granularity": "full", "method": "uniform", "num_layers": 1}.items():
+    recompute: dict[str, str | int] = {"granularity": "full", "method": "uniform", "num_layers": 1}
+    for key, value in recompute.items():
         put(
             f"{prefix}.override_transformer_config.recompute_{key}",
             value if checkpointing else None,
