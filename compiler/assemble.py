@@ -9,7 +9,7 @@ from compiler import check, emit, sourcemap
 from compiler.errors import Problem, SpecError
 from compiler.load import Evaluated
 from compiler.lower_runtime import contract, lower_runtime
-from compiler.lower_verl import lower_verl
+from compiler.lower_verl import lower_verl, verl_tree
 from compiler.lower_vllm import lower_vllm
 from compiler.pipeline import VERSION, Bundle, located
 from compiler.plan import Plan, make_plan
@@ -54,7 +54,7 @@ def assemble(evaluated: Evaluated, *, target: Target) -> Bundle:
     header = _HEADER.format(version=VERSION, entry=evaluated.entry)
     files = {
         "resolved.json": emit.to_json(plan.spec.model_dump(mode="json")),
-        "verl.yaml": emit.to_yaml({"defaults": ["ppo_trainer", "_self_"], **lowered.verl.tree()}, header=header),
+        "verl.yaml": emit.to_yaml(verl_tree(plan, lowered.verl), header=header),
         "vllm.yaml": emit.to_yaml(lowered.vllm.tree(), header=f"{header}\nvllm serve --config vllm.yaml"),
         "runtime.json": emit.to_json(contract(lowered.runtime).model_dump(mode="json")),
         "SUMMARY.md": summary(plan, target=target.name, warnings=warnings),

@@ -9,61 +9,65 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from compiler import feasibility
 from compiler.errors import Problem
+from compiler.feasibility import divisors
+from compiler.models import facts_of
 from compiler.plan import Plan
-from compiler.spec.algorithm import Gspo, Ppo
+from compiler.spec.algorithm import Gspo, Ppo, ReinforcePlusPlus
 from compiler.spec.environment import Ecs, EcsCluster, Harbor, Kubernetes, KubernetesCluster
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.scaffold import ShellScaffold
 from compiler.spec.tasks import GenerateSource, Source, SynthSource, TaskSet
+from compiler.spec.trainer import Fsdp
 
 Rule = Callable[[Plan], Iterator[Problem]]
 
 
 def check(plan: Plan) -> list[Problem]:
     """Every problem of every rule."""
-    return [problem for rule in RULES for problem in rule(plan)]
+    return [problem for rule in (*RULES, *feasibility.RULES) for problem in rule(plan)]
 
 
 def batches(plan: Plan) -> Iterator[Problem]:
-    schedule, ranks = plan.spec.schedule, plan.trainer_ranks
+    schedule, ranks = plan.spec.schedule, plan.data_parallel
     size, mini = schedule.train_batch_size, schedule.mini_batch_size
     if mini > size:
         yield Problem(("schedule", "mini_batch_size"), f"{mini} is more than train_batch_size {size}", f"1 to {size}")
         return
     if size % mini:
         yield Problem(
-            ("schedule", "mini_batch_size"), f"{mini} does not divide train_batch_size {size}", _divisors(size)
+            ("schedule", "mini_batch_size"), f"{mini} does not divide train_batch_size {size}", divisors(size)
         )
         return
     if plan.trajectories_per_step % ranks:
         yield Problem(
             ("schedule", "train_batch_size"),
             f"{size} prompts x {plan.spec.algorithm.group_size} trajectories = "
-            f"{plan.trajectories_per_step}, not divisible by {ranks} trainer ranks",
+            f"{plan.trajectories_per_step}, not divisible by {ranks} data-parallel trainer ranks",
             fix="change train_batch_size, algorithm.group_size or trainer.ranks_per_node",
         )
     per_rank = mini * plan.spec.algorithm.group_size // ranks
     micro = plan.spec.trainer.micro_batch_size
-    if per_rank and micro > per_rank:
+    if per_rank and micro > per_rank and plan.spec.trainer.max_tokens_per_rank is None:
         yield Problem(
             ("trainer", "micro_batch_size"),
             f"{micro} is more than the {per_rank} sequences that a rank has per optimizer step",
             f"1 to {per_rank}",
         )
-    elif per_rank % micro:
+    elif per_rank % micro and plan.spec.trainer.max_tokens_per_rank is None:
         yield Problem(
             ("trainer", "micro_batch_size"),
             f"{micro} does not divide the {per_rank} sequences of a rank per optimizer step",
-            _divisors(per_rank),
+            divisors(per_rank),
         )
 
 
 def groups(plan: Plan) -> Iterator[Problem]:
     algorithm = plan.spec.algorithm
-    if not isinstance(algorithm, Ppo) and algorithm.group_size < 2:
+    if not isinstance(algorithm, Ppo | ReinforcePlusPlus) and algorithm.group_size < 2:
         yield Problem(
             ("algorithm", "group_size"),
             f"{algorithm.group_size}: {algorithm.type} compares trajectories "
@@ -90,9 +94,13 @@ def groups(plan: Plan) -> Iterator[Problem]:
 
 def lengths(plan: Plan) -> Iterator[Problem]:
     rollout, policy = plan.spec.rollout, plan.spec.policy
-    limit = policy.architecture.max_position if isinstance(policy, NewPolicy) else policy.max_position
+    facts = facts_of(policy)
+    given = None if isinstance(policy, NewPolicy) else policy.max_position
+    limit = given or (facts.max_position if facts is not None else None)
     if limit is not None and plan.sequence_length > limit:
-        where = "policy.architecture.max_position" if isinstance(policy, NewPolicy) else "policy.max_position"
+        where = "policy.max_position" if given else "the model's longest sequence"
+        if isinstance(policy, NewPolicy):
+            where = "policy.architecture.max_position"
         yield Problem(
             ("rollout", "response_length"),
             f"prompt_length {rollout.prompt_length} + response_length "
@@ -117,7 +125,7 @@ def architecture(plan: Plan) -> Iterator[Problem]:
         yield Problem(
             (*place, "num_heads"),
             f"{shape.num_heads} does not divide hidden_size {shape.hidden_size}",
-            _divisors(shape.hidden_size),
+            divisors(shape.hidden_size),
         )
     elif shape.hidden_size // shape.num_heads % 2:
         yield Problem(
@@ -129,7 +137,7 @@ def architecture(plan: Plan) -> Iterator[Problem]:
         yield Problem(
             (*place, "num_key_value_heads"),
             f"{shape.num_key_value_heads} does not divide num_heads {shape.num_heads}",
-            _divisors(shape.num_heads),
+            divisors(shape.num_heads),
         )
 
 
@@ -138,7 +146,7 @@ def engines(plan: Plan) -> Iterator[Problem]:
     cpu = trainer.device == "cpu"
     if cpu and trainer.type != "fsdp2":
         yield Problem(("trainer", "type"), f'"{trainer.type}" does not run on a CPU', "fsdp2")
-    if cpu and trainer.attention == "flash_attention_2":
+    if cpu and isinstance(trainer, Fsdp) and trainer.attention == "flash_attention_2":
         yield Problem(("trainer", "attention"), '"flash_attention_2" needs a GPU', "sdpa, eager")
     if cpu and trainer.precision != "fp32":
         yield Problem(("trainer", "precision"), f'"{trainer.precision}" is slow and inexact on a CPU', "fp32")
@@ -159,12 +167,14 @@ def engines(plan: Plan) -> Iterator[Problem]:
                 str(ranks // rollout.tensor_parallel_size) if ranks % rollout.tensor_parallel_size == 0 else "",
                 "change replicas, tensor_parallel_size or the trainer's ranks",
             )
-        heads = plan.spec.policy.architecture.num_key_value_heads if isinstance(plan.spec.policy, NewPolicy) else None
-        if heads is not None and heads % rollout.tensor_parallel_size:
+        facts = facts_of(plan.spec.policy)
+        heads = facts.num_key_value_heads if facts is not None else None
+        # vLLM repeats key-value heads on GPUs that are a multiple of them.
+        if heads is not None and heads % rollout.tensor_parallel_size and rollout.tensor_parallel_size % heads:
             yield Problem(
                 ("rollout", "tensor_parallel_size"),
                 f"{rollout.tensor_parallel_size} does not divide num_key_value_heads {heads}",
-                _divisors(heads),
+                divisors(heads),
             )
     elif not cpu:
         yield Problem(
@@ -345,12 +355,6 @@ def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
 def _count(source: Source) -> int | None:
     """Tasks in a source, where the spec alone says so."""
     return source.count if isinstance(source, SynthSource) else None
-
-
-def _divisors(number: int) -> str:
-    found = [candidate for candidate in range(1, min(number, 1 << 16) + 1) if number % candidate == 0]
-    shown = found if len(found) <= 12 else [*found[:11], number]
-    return ", ".join(map(str, shown))
 
 
 RULES: tuple[Rule, ...] = (

@@ -7,32 +7,40 @@ folder of any machine.
 
 from __future__ import annotations
 
+from typing import Any
+
 from compiler.facts import Facts
+from compiler.lower_algorithm import put_algorithm, put_loss
+from compiler.lower_engine import engine_key, model_engine, put_engine, put_optimizer
 from compiler.plan import Plan
-from compiler.spec.algorithm import KlLoss, KlReward, Ppo
+from compiler.spec.algorithm import Ppo
 from compiler.spec.mode import ColocateAsync, SeparateAsync, Sync
-from compiler.spec.policy import NewPolicy
+from compiler.spec.policy import NewPolicy, PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
+from compiler.spec.trainer import Fsdp, Megatron
 
 RUN_DIR = "${oc.env:LIVERL_RUN_DIR}"
 ACTOR, ROLLOUT, MODEL, REF = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model", "ref"))
-ESTIMATORS = {"grpo": "grpo", "gspo": "grpo", "ppo": "gae"}
-"""Spec algorithm -> verl's ``algorithm.adv_estimator``."""
-LOSSES = {"grpo": "vanilla", "gspo": "gspo", "ppo": "vanilla"}
-"""Spec algorithm -> verl's ``policy_loss.loss_mode``."""
 TORCH_ROLLOUT = "liverl_cpu"
 TORCH_CHECKPOINT_ENGINE = "liverl_ray"
 CUDA_CHECKPOINT_ENGINE = "nccl"
 
 
+def verl_tree(plan: Plan, facts: Facts) -> dict[str, Any]:
+    """``verl.yaml``: the facts on top of the defaults of verl that suit the training engine."""
+    engine = model_engine(plan)
+    chosen = [] if engine == "dp" else [{"override model_engine": engine}]
+    return {"defaults": ["ppo_trainer", *chosen, "_self_"], **facts.tree()}
+
+
 def lower_verl(plan: Plan) -> Facts:
     facts = Facts()
     _trainer(plan, facts)
-    _algorithm(plan, facts)
+    put_algorithm(plan, facts)
     _data(plan, facts)
     _model(plan, facts, MODEL)
     _actor(plan, facts)
-    _engine(plan, facts, f"{ACTOR}.fsdp_config")
+    put_engine(plan, facts, f"{ACTOR}.{engine_key(plan)}")
     _reference(plan, facts)
     _rollout(plan, facts)
     if plan.needs_critic:
@@ -117,22 +125,6 @@ def _mode(plan: Plan, facts: Facts) -> None:
         put("trainer.v1.sampler.custom_sampler.name", sampler, "mode.type", why=why)
 
 
-def _algorithm(plan: Plan, facts: Facts) -> None:
-    algorithm, put = plan.spec.algorithm, facts.follow
-    put("algorithm.adv_estimator", ESTIMATORS[algorithm.type], "algorithm.type")
-    if isinstance(algorithm, Ppo):
-        put("algorithm.gamma", algorithm.gamma, "algorithm.gamma")
-        put("algorithm.lam", algorithm.gae_lambda, "algorithm.gae_lambda")
-    else:
-        put("algorithm.norm_adv_by_std_in_grpo", algorithm.normalize_by_std, "algorithm.normalize_by_std")
-    in_reward = isinstance(algorithm.kl, KlReward)
-    put("algorithm.use_kl_in_reward", in_reward, "algorithm.kl.type")
-    if isinstance(algorithm.kl, KlReward):
-        put("algorithm.kl_penalty", algorithm.kl.estimator, "algorithm.kl.estimator")
-        facts.decide("algorithm.kl_ctrl.type", "fixed", "a fixed coefficient")
-        put("algorithm.kl_ctrl.kl_coef", algorithm.kl.coefficient, "algorithm.kl.coefficient")
-
-
 def _data(plan: Plan, facts: Facts) -> None:
     spec, put = plan.spec, facts.follow
     facts.decide("data.train_files", f"{RUN_DIR}/data/train.parquet", "the run directory's layout")
@@ -148,56 +140,56 @@ def _data(plan: Plan, facts: Facts) -> None:
 
 
 def _model(plan: Plan, facts: Facts, prefix: str) -> None:
-    spec = plan.spec
-    facts.follow(f"{prefix}.path", model_path(plan), "policy")
-    facts.follow(f"{prefix}.override_config.attn_implementation", spec.trainer.attention, "trainer.attention")
-    flash = spec.trainer.attention == "flash_attention_2"
-    facts.follow(f"{prefix}.use_remove_padding", flash, "trainer.attention", why="packing needs flash attention")
-    facts.follow(
-        f"{prefix}.enable_gradient_checkpointing", spec.trainer.gradient_checkpointing, "trainer.gradient_checkpointing"
-    )
-
-
-def _optimizer(plan: Plan, facts: Facts, prefix: str, *, learning_rate: float, origin: str) -> None:
-    optimizer, put = plan.spec.trainer.optimizer, facts.follow
-    put(f"{prefix}.lr", learning_rate, origin)
-    put(f"{prefix}.lr_scheduler_type", optimizer.schedule, "trainer.optimizer.schedule")
-    put(f"{prefix}.lr_warmup_steps", optimizer.warmup_steps, "trainer.optimizer.warmup_steps")
-    facts.decide(f"{prefix}.lr_warmup_steps_ratio", 0.0, "warm-up is given in steps")
-    put(f"{prefix}.weight_decay", optimizer.weight_decay, "trainer.optimizer.weight_decay")
-    put(f"{prefix}.betas", [optimizer.beta1, optimizer.beta2], "trainer.optimizer.beta1", "trainer.optimizer.beta2")
-    put(f"{prefix}.clip_grad", optimizer.grad_clip, "trainer.optimizer.grad_clip")
+    spec, put = plan.spec, facts.follow
+    trainer = spec.trainer
+    put(f"{prefix}.path", model_path(plan), "policy")
+    if isinstance(trainer, Megatron):
+        facts.decide(f"{prefix}.use_remove_padding", True, "Megatron packs sequences")
+    else:
+        put(f"{prefix}.override_config.attn_implementation", trainer.attention, "trainer.attention")
+        flash = trainer.attention.startswith("flash_attention")
+        put(f"{prefix}.use_remove_padding", flash, "trainer.attention", why="packing needs flash attention")
+    put(f"{prefix}.enable_gradient_checkpointing", trainer.gradient_checkpointing, "trainer.gradient_checkpointing")
+    lora = spec.policy.lora if isinstance(spec.policy, PretrainedPolicy) else None
+    if lora is None or prefix != MODEL:
+        return
+    modules = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    # Megatron reads the nested form, FSDP and VeOmni the flat one.
+    if isinstance(trainer, Megatron):
+        put(f"{prefix}.lora.rank", lora.rank, "policy.lora.rank")
+        put(f"{prefix}.lora.alpha", lora.alpha, "policy.lora.alpha")
+        if modules != "all-linear":
+            put(f"{prefix}.lora.target_modules", modules, "policy.lora.target_modules")
+    else:
+        put(f"{prefix}.lora_rank", lora.rank, "policy.lora.rank")
+        put(f"{prefix}.lora_alpha", lora.alpha, "policy.lora.alpha")
+        put(f"{prefix}.target_modules", modules, "policy.lora.target_modules")
+    put(f"{prefix}.lora.merge", lora.merge, "policy.lora.merge")
 
 
 def _actor(plan: Plan, facts: Facts) -> None:
     spec, put = plan.spec, facts.follow
     algorithm, trainer = spec.algorithm, spec.trainer
     put(f"{ACTOR}.strategy", trainer.type, "trainer.type")
-    _optimizer(
+    put_optimizer(
         plan,
         facts,
         f"{ACTOR}.optim",
         learning_rate=trainer.optimizer.learning_rate,
         origin="trainer.optimizer.learning_rate",
     )
-    put(f"{ACTOR}.grad_clip", trainer.optimizer.grad_clip, "trainer.optimizer.grad_clip")
+    if isinstance(trainer, Fsdp):
+        put(f"{ACTOR}.grad_clip", trainer.optimizer.grad_clip, "trainer.optimizer.grad_clip")
+        if trainer.device == "cuda":
+            # The reference takes its own from here.
+            put(f"{ACTOR}.ulysses_sequence_parallel_size", trainer.sequence_parallel, "trainer.sequence_parallel")
     put(f"{ACTOR}.ppo_mini_batch_size", spec.schedule.mini_batch_size, "schedule.mini_batch_size")
     put(f"{ACTOR}.ppo_micro_batch_size_per_gpu", trainer.micro_batch_size, "trainer.micro_batch_size")
-    facts.decide(f"{ACTOR}.use_dynamic_bsz", False, "micro-batches are counted in sequences")
+    _packing(plan, facts, ACTOR)
     put(f"{ACTOR}.ppo_epochs", algorithm.epochs, "algorithm.epochs")
     facts.decide(f"{ACTOR}.shuffle", False, "mini-batches keep the order of the batch")
     put(f"{ACTOR}.data_loader_seed", spec.seed, "seed")
-    put(f"{ACTOR}.policy_loss.loss_mode", LOSSES[algorithm.type], "algorithm.type")
-    put(f"{ACTOR}.loss_agg_mode", algorithm.loss_aggregation, "algorithm.loss_aggregation")
-    put(f"{ACTOR}.clip_ratio", algorithm.clip.low, "algorithm.clip.low")
-    put(f"{ACTOR}.clip_ratio_low", algorithm.clip.low, "algorithm.clip.low")
-    put(f"{ACTOR}.clip_ratio_high", algorithm.clip.high, "algorithm.clip.high")
-    put(f"{ACTOR}.clip_ratio_c", algorithm.clip.dual, "algorithm.clip.dual")
-    put(f"{ACTOR}.entropy_coeff", algorithm.entropy_coefficient, "algorithm.entropy_coefficient")
-    put(f"{ACTOR}.use_kl_loss", isinstance(algorithm.kl, KlLoss), "algorithm.kl.type")
-    if isinstance(algorithm.kl, KlLoss):
-        put(f"{ACTOR}.kl_loss_coef", algorithm.kl.coefficient, "algorithm.kl.coefficient")
-        put(f"{ACTOR}.kl_loss_type", algorithm.kl.estimator, "algorithm.kl.estimator")
+    put_loss(plan, facts)
     put(
         f"{ACTOR}.use_torch_compile",
         trainer.device == "cuda",
@@ -209,16 +201,14 @@ def _actor(plan: Plan, facts: Facts) -> None:
     facts.decide(f"{ACTOR}.checkpoint.load_contents", contents[:3], "what verl itself resumes from")
 
 
-def _engine(plan: Plan, facts: Facts, prefix: str) -> None:
-    """FSDP settings of one engine. verl computes in bf16 unless told otherwise, and mixed types between engines
-    corrupt TransferQueue fields."""
-    trainer, put = plan.spec.trainer, facts.follow
-    put(f"{prefix}.use_torch_compile", trainer.device == "cuda", "trainer.device")
-    facts.decide(f"{prefix}.model_dtype", "fp32", "master weights")
-    put(f"{prefix}.mixed_precision.param_dtype", trainer.precision, "trainer.precision")
-    facts.decide(f"{prefix}.mixed_precision.reduce_dtype", "fp32", "gradients are summed in full precision")
-    facts.decide(f"{prefix}.mixed_precision.buffer_dtype", "fp32", "rotary tables keep full precision")
-    put(f"{prefix}.seed", plan.spec.seed, "seed")
+def _packing(plan: Plan, facts: Facts, prefix: str) -> None:
+    """How micro-batches are cut; the reference and the rollout's log-probabilities take the actor's way."""
+    tokens = plan.spec.trainer.max_tokens_per_rank
+    if tokens is None:
+        facts.decide(f"{prefix}.use_dynamic_bsz", False, "micro-batches are counted in sequences")
+    else:
+        facts.follow(f"{prefix}.use_dynamic_bsz", True, "trainer.max_tokens_per_rank")
+        facts.follow(f"{prefix}.ppo_max_token_len_per_gpu", tokens, "trainer.max_tokens_per_rank")
 
 
 def _reference(plan: Plan, facts: Facts) -> None:
@@ -226,7 +216,7 @@ def _reference(plan: Plan, facts: Facts) -> None:
     trainer = plan.spec.trainer
     facts.follow(f"{REF}.log_prob_micro_batch_size_per_gpu", trainer.micro_batch_size, "trainer.micro_batch_size")
     facts.follow(f"{REF}.use_torch_compile", trainer.device == "cuda", "trainer.device")
-    _engine(plan, facts, f"{REF}.fsdp_config")
+    put_engine(plan, facts, f"{REF}.{engine_key(plan)}", training=False)
 
 
 def _rollout(plan: Plan, facts: Facts) -> None:
@@ -252,6 +242,16 @@ def _rollout(plan: Plan, facts: Facts) -> None:
     if isinstance(rollout, VllmRollout):
         put(f"{ROLLOUT}.gpu_memory_utilization", rollout.gpu_memory_utilization, "rollout.gpu_memory_utilization")
         put(f"{ROLLOUT}.enforce_eager", rollout.enforce_eager, "rollout.enforce_eager")
+        put(f"{ROLLOUT}.max_num_batched_tokens", rollout.max_batched_tokens, "rollout.max_batched_tokens")
+        put(
+            f"{ROLLOUT}.expert_parallel_size",
+            tensor_parallel if rollout.expert_parallel else 1,
+            "rollout.expert_parallel",
+            "rollout.tensor_parallel_size",
+        )
+        put(f"{ROLLOUT}.enable_rollout_routing_replay", spec.routing_replay == "R3", "routing_replay")
+        for name, value in rollout.flags.items():
+            put(f"{ROLLOUT}.engine_kwargs.vllm.{name.replace('-', '_')}", value, f"rollout.flags.{name}")
     facts.decide(
         f"{ROLLOUT}.calculate_log_probs", True, "log-probabilities of the rollout are compared with the trainer's"
     )
@@ -278,8 +278,10 @@ def _rollout(plan: Plan, facts: Facts) -> None:
     )
     if isinstance(spec.mode, SeparateAsync):
         facts.follow("actor_rollout_ref.hybrid_engine", False, "mode.type", why="rollout only on its own hardware")
-        facts.follow(f"{ROLLOUT}.nnodes", 1, "mode.type")
-        facts.follow(f"{ROLLOUT}.n_gpus_per_node", plan.rollout_gpus or 1, "mode.type", "rollout")
+        nodes = spec.mode.rollout_nodes
+        facts.follow(f"{ROLLOUT}.nnodes", nodes, "mode.rollout_nodes")
+        gpus = max(1, plan.rollout_gpus // nodes)
+        facts.follow(f"{ROLLOUT}.n_gpus_per_node", gpus, "mode.rollout_nodes", "rollout")
         engine = TORCH_CHECKPOINT_ENGINE if torch_engine else CUDA_CHECKPOINT_ENGINE
         facts.follow(f"{ROLLOUT}.checkpoint_engine.backend", engine, "mode.type", "rollout.type")
     else:
@@ -294,14 +296,21 @@ def _critic(plan: Plan, facts: Facts) -> None:
     critic = spec.algorithm.critic
     _model(plan, facts, "critic.model")
     put("critic.strategy", spec.trainer.type, "trainer.type")
-    _optimizer(plan, facts, "critic.optim", learning_rate=critic.learning_rate, origin="algorithm.critic.learning_rate")
-    put("critic.grad_clip", spec.trainer.optimizer.grad_clip, "trainer.optimizer.grad_clip")
+    put_optimizer(
+        plan, facts, "critic.optim", learning_rate=critic.learning_rate, origin="algorithm.critic.learning_rate"
+    )
+    if isinstance(spec.trainer, Fsdp):
+        put("critic.grad_clip", spec.trainer.optimizer.grad_clip, "trainer.optimizer.grad_clip")
+        if spec.trainer.device == "cuda":
+            put("critic.ulysses_sequence_parallel_size", spec.trainer.sequence_parallel, "trainer.sequence_parallel")
     put("critic.ppo_mini_batch_size", spec.schedule.mini_batch_size, "schedule.mini_batch_size")
     put("critic.ppo_micro_batch_size_per_gpu", spec.trainer.micro_batch_size, "trainer.micro_batch_size")
     put("critic.ppo_epochs", spec.algorithm.epochs, "algorithm.epochs")
     put("critic.cliprange_value", critic.clip_range, "algorithm.critic.clip_range")
     put("critic.data_loader_seed", spec.seed, "seed")
-    _engine(plan, facts, "critic.fsdp")
+    if spec.trainer.max_tokens_per_rank is not None:
+        _packing(plan, facts, "critic")
+    put_engine(plan, facts, f"critic.{engine_key(plan, critic=True)}")
 
 
 def _process(plan: Plan, facts: Facts) -> None:

@@ -29,4 +29,11 @@ def lower_vllm(plan: Plan) -> Facts:
         facts.follow("tensor-parallel-size", rollout.tensor_parallel_size, "rollout.tensor_parallel_size")
         facts.follow("gpu-memory-utilization", rollout.gpu_memory_utilization, "rollout.gpu_memory_utilization")
         facts.follow("enforce-eager", rollout.enforce_eager, "rollout.enforce_eager")
+        facts.follow("max-num-batched-tokens", rollout.max_batched_tokens, "rollout.max_batched_tokens")
+        if rollout.expert_parallel:
+            facts.follow("enable-expert-parallel", True, "rollout.expert_parallel")
+        if spec.routing_replay == "R3":
+            facts.follow("enable-return-routed-experts", True, "routing_replay")
+        for name, value in rollout.flags.items():
+            facts.follow(name, value, f"rollout.flags.{name}")
     return facts

@@ -8,28 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compiler.memory import PolicyMemory, policy_memory
 from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.mode import SeparateAsync
-from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
-
-_BYTES = {"fp32": 4, "bf16": 2}
-
-
-@dataclass(frozen=True)
-class PolicyMemory:
-    """Memory of the policy in bytes, by part, and the formula of each."""
-
-    parameters: int
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    kv_cache_per_replica: int
-
-    @property
-    def trainer_total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+from compiler.spec.trainer import Megatron
 
 
 @dataclass(frozen=True)
@@ -42,6 +25,8 @@ class Plan:
     sequence_length: int
     """Longest training sequence in tokens: prompt and response."""
     trainer_ranks: int
+    data_parallel: int
+    """Ranks, or groups of ranks, that each train on their own sequences."""
     micro_batches_per_rank: int
     """Forward and backward passes of one rank per optimizer step."""
     rollout_gpus: int
@@ -52,7 +37,7 @@ class Plan:
     needs_critic: bool
     needs_reference: bool
     policy_memory: PolicyMemory | None
-    """None where the architecture is not in the spec."""
+    """None where the sizes of the model are unknown."""
 
 
 def make_plan(spec: ExperimentSpec) -> Plan:
@@ -63,6 +48,7 @@ def make_plan(spec: ExperimentSpec) -> Plan:
     updates = max(1, schedule.train_batch_size // schedule.mini_batch_size)
     per_update = schedule.mini_batch_size * spec.algorithm.group_size
     length = rollout.prompt_length + rollout.response_length
+    data_parallel = max(1, ranks // _model_parallel(spec))
     separate = isinstance(spec.mode, SeparateAsync)
     return Plan(
         spec=spec,
@@ -70,7 +56,8 @@ def make_plan(spec: ExperimentSpec) -> Plan:
         optimizer_steps_per_step=updates * spec.algorithm.epochs,
         sequence_length=length,
         trainer_ranks=ranks,
-        micro_batches_per_rank=-(-per_update // (ranks * spec.trainer.micro_batch_size)),
+        data_parallel=data_parallel,
+        micro_batches_per_rank=-(-per_update // (data_parallel * spec.trainer.micro_batch_size)),
         rollout_gpus=rollout.replicas * rollout.tensor_parallel_size
         if separate and isinstance(rollout, VllmRollout)
         else 0,
@@ -78,36 +65,13 @@ def make_plan(spec: ExperimentSpec) -> Plan:
         trajectories_total=trajectories * schedule.steps,
         needs_critic=spec.algorithm.type == "ppo",
         needs_reference=spec.algorithm.kl.type != "off",
-        policy_memory=_memory(spec, length),
+        policy_memory=policy_memory(spec, length),
     )
 
 
-def _memory(spec: ExperimentSpec, length: int) -> PolicyMemory | None:
-    if not isinstance(spec.policy, NewPolicy):
-        return None
-    shape = spec.policy.architecture
-    size = _BYTES[spec.trainer.precision]
-    head = shape.hidden_size // shape.num_heads if shape.num_heads else 0
-    kv_width = head * shape.num_key_value_heads
-    attention = shape.hidden_size * (2 * shape.hidden_size + 2 * kv_width) + shape.hidden_size + 2 * kv_width
-    layer = attention + 3 * shape.hidden_size * shape.intermediate_size + 2 * shape.hidden_size
-    parameters = shape.vocabulary_size * shape.hidden_size + shape.num_layers * layer + shape.hidden_size
-    tokens = spec.trainer.micro_batch_size * length
-    # Per token and layer about 10 values of the hidden size, the MLP's three, and attention scores; then the logits
-    # and their gradient.
-    per_layer = (
-        tokens * (10 * shape.hidden_size + 3 * shape.intermediate_size)
-        + spec.trainer.micro_batch_size * shape.num_heads * length * length
-    )
-    activations = size * (
-        (1 if spec.trainer.gradient_checkpointing else shape.num_layers) * per_layer
-        + 2 * tokens * shape.vocabulary_size
-    )
-    return PolicyMemory(
-        parameters=parameters,
-        weights=4 * parameters,
-        gradients=4 * parameters,
-        optimizer=8 * parameters,
-        activations=activations,
-        kv_cache_per_replica=size * 2 * shape.num_layers * kv_width * length * spec.rollout.slots,
-    )
+def _model_parallel(spec: ExperimentSpec) -> int:
+    """Ranks that work on one sequence together."""
+    trainer = spec.trainer
+    if isinstance(trainer, Megatron):
+        return trainer.tensor_parallel * trainer.pipeline_parallel * trainer.context_parallel
+    return trainer.sequence_parallel

@@ -95,7 +95,7 @@ def arithmetic(plan: Plan) -> list[tuple[str, str]]:
         ),
         (
             "micro-batches per rank and optimizer step",
-            f"{schedule.mini_batch_size} x {size} / ({plan.trainer_ranks} x "
+            f"{schedule.mini_batch_size} x {size} / ({plan.data_parallel} x "
             f"{spec.trainer.micro_batch_size}) = {plan.micro_batches_per_rank}",
         ),
         (
@@ -124,14 +124,34 @@ def memory_rows(plan: Plan) -> list[tuple[str, str]]:
     memory = plan.policy_memory
     if memory is None:
         return []
-    return [
+    cuda = plan.spec.trainer.device == "cuda"
+    # On one CPU rank nothing is shared, and the formula says no more than the bytes per parameter.
+    how = memory.formulas if cuda else {"weights": "4 bytes each", "gradients": "4 bytes each"}
+    found = [
         ("parameters", f"{memory.parameters:,}"),
-        ("weights (4 bytes each)", _mib(memory.weights)),
-        ("gradients (4 bytes each)", _mib(memory.gradients)),
-        ("AdamW state (8 bytes each)", _mib(memory.optimizer)),
-        (f"activations of {plan.spec.trainer.micro_batch_size} sequences", _mib(memory.activations)),
+        (f"weights ({how['weights']})", _mib(memory.weights)),
+        (f"gradients ({how['gradients']})", _mib(memory.gradients)),
+        (f"AdamW state ({how.get('optimizer', '8 bytes each')})", _mib(memory.optimizer)),
+        (_activations(plan), _mib(memory.activations)),
         (f"KV cache of one replica ({plan.spec.rollout.slots} slots)", _mib(memory.kv_cache_per_replica)),
     ]
+    if cuda:
+        found[5] = (f"KV cache of one replica ({how['kv_cache']})", found[5][1])
+        found.append((f"rollout weights per GPU ({how['rollout weights']})", _mib(memory.rollout_weights)))
+        if plan.needs_critic:
+            found.append(("critic (weights, gradients, AdamW state)", _mib(memory.critic)))
+        if plan.needs_reference:
+            found.append(("reference (weights)", _mib(memory.reference)))
+    return found
+
+
+def _activations(plan: Plan) -> str:
+    packed = plan.spec.trainer.max_tokens_per_rank
+    return (
+        f"activations of {packed:,} tokens"
+        if packed
+        else (f"activations of {plan.spec.trainer.micro_batch_size} sequences")
+    )
 
 
 def _policy(plan: Plan) -> str:

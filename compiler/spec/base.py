@@ -15,7 +15,9 @@ class Model(BaseModel):
 
 LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+FLAG = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 PATTERNS = {
+    FLAG: "not a flag's name: lower-case words joined by -, without leading dashes",
     LABEL: 'only lower-case letters, digits and "-", beginning and ending with a letter or digit',
     IMPORT_PATH: "not of the form package.module:Class",
 }

@@ -17,6 +17,8 @@ from compiler.spec.scaffold import Scaffold
 from compiler.spec.tasks import Tasks
 from compiler.spec.trainer import Trainer
 
+RoutingReplay = Literal["off", "R2", "R3"]
+
 
 class Schedule(Model):
     """How long, in which batches, and when to measure and save. Batches count prompts; each is rolled out
@@ -60,6 +62,9 @@ class ExperimentSpec(Model):
     algorithm: Algorithm
     mode: Mode
     trainer: Trainer
+    routing_replay: RoutingReplay = "off"
+    """For mixtures of experts: train with the experts chosen when the trainer computed the old log-probabilities (R2)
+    or when the rollout sampled (R3)."""
     rollout: Rollout
     scaffold: Scaffold
     environment: Environment

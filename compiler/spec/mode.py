@@ -31,11 +31,14 @@ class ColocateAsync(_Async):
 
 
 class SeparateAsync(_Async):
-    """Rollout and trainer each have hardware of their own and run at the same time."""
+    """Rollout and trainer each have hardware of their own and run at the same time; a weight sync interrupts replies,
+    which then go on with new weights (partial rollout)."""
 
     type: Literal["separate_async"]
     sync_every: Count = 1
     """Mini-batches trained between two weight syncs."""
+    rollout_nodes: Count = 1
+    """Machines of the rollout's own; its replicas are spread over them evenly."""
 
 
 Mode = Annotated[Sync | ColocateAsync | SeparateAsync, Field(discriminator="type")]

@@ -54,14 +54,53 @@ class NewPolicy(Model):
     warm_start: WarmStart
 
 
+class ModelFacts(Model):
+    """Sizes of an existing model, as its config.json states them."""
+
+    num_layers: Annotated[int, Field(ge=1, le=1024)]
+    hidden_size: Count
+    intermediate_size: Count
+    """Width of a dense layer's MLP."""
+    num_heads: Count
+    num_key_value_heads: Count
+    head_dim: Count
+    vocabulary_size: Count
+    max_position: Count
+    """Longest sequence in tokens."""
+    tied_embeddings: bool = False
+    """The output layer shares the embedding's weights."""
+    num_experts: Count | None = None
+    """Experts of a layer; null: a dense model."""
+    experts_per_token: Count | None = None
+    expert_intermediate_size: Count | None = None
+    """Width of one expert's MLP."""
+    tool_calls: Literal["hermes", "qwen3_coder", "other"] | None = None
+    """How the model's chat template writes tool calls; null: unknown."""
+
+
+class Lora(Model):
+    """Train low-rank additions instead of the weights."""
+
+    rank: Annotated[int, Field(ge=1, le=512)] = 32
+    alpha: Count = 32
+    target_modules: Text | tuple[Text, ...] = "all-linear"
+    """Names of the layers that get one, or ``all-linear``."""
+    merge: bool = False
+    """Send merged weights to the rollout instead of the adapter."""
+
+
 class PretrainedPolicy(Model):
     """An existing model."""
 
     type: Literal["pretrained"]
     path: Text
     """Hugging Face model folder or name."""
+    facts: ModelFacts | None = None
+    """Sizes, for checks of parallelism and memory; null: taken from the compiler's table where it knows ``path``."""
+    lora: Lora | None = None
+    """null: all weights are trained."""
     max_position: Count | None = None
-    """Longest sequence in tokens, if the compiler shall check lengths against it."""
+    """Longest sequence in tokens, if the compiler shall check lengths against another limit than the model's own."""
 
 
 Policy = Annotated[NewPolicy | PretrainedPolicy, Field(discriminator="type")]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import Count, Model, Text, Whole
+from compiler.spec.base import FLAG, Count, Model, Text, Whole
+
+FlagName = Annotated[str, Field(pattern=FLAG, max_length=80)]
+FlagValue = bool | int | float | str | list[bool | int | float | str] | dict[str, Any] | None
 
 
 class _Rollout(Model):
@@ -48,6 +51,13 @@ class VllmRollout(_Rollout):
     """Share of a GPU's memory that vLLM takes."""
     enforce_eager: bool = False
     """No CUDA graphs."""
+    expert_parallel: bool = False
+    """Spread the experts of a mixture over a replica's GPUs instead of cutting each."""
+    max_batched_tokens: Count = 8192
+    """Tokens that one pass of a replica processes."""
+    flags: dict[FlagName, FlagValue] = Field(default_factory=dict)
+    """More arguments of ``vllm serve`` by their real names without the leading dashes, for example
+    ``kv-cache-dtype``; checked against the catalogue of vLLM's flags."""
 
 
 Rollout = Annotated[TorchRollout | VllmRollout, Field(discriminator="type")]

@@ -1,4 +1,4 @@
-"""The engine that computes gradients, its optimizer and its batches on one rank."""
+"""The engine that computes gradients: its hardware, parallelism, memory and optimizer (verl's ``model_engine``)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compiler.spec.base import Count, LearningRate, Model, NonNegative, Positive, Share, Whole
+
+Gpu = Literal["A10G", "A100", "A100-80GB", "B200", "H100", "H200", "L4", "L40S"]
 
 
 class Optimizer(Model):
@@ -24,24 +26,83 @@ class Optimizer(Model):
     """Largest gradient norm."""
 
 
-class Fsdp(Model):
-    """PyTorch FSDP; ``fsdp2`` is the one that runs on a CPU."""
+class Offload(Model):
+    """What waits in the host's memory while the GPU does something else."""
 
-    type: Literal["fsdp", "fsdp2"]
-    device: Literal["cpu", "cuda"]
+    parameters: bool = False
+    optimizer: bool = False
+    """AdamW's state."""
+
+
+class _Engine(Model):
     nodes: Count = 1
     """Machines that train."""
     ranks_per_node: Count = 1
     """Training processes per machine (GPUs, or CPU processes)."""
+    gpu: Gpu | None = None
+    """The kind of GPU, in SkyPilot's names; null: the compiler cannot check memory."""
     optimizer: Optimizer
     micro_batch_size: Count
     """Sequences per forward and backward pass of a rank."""
+    max_tokens_per_rank: Count | None = None
+    """Pack micro-batches up to this many tokens of one rank instead of counting sequences; null: count."""
+    gradient_checkpointing: bool = False
+    """Recompute activations instead of keeping them."""
+    offload: Offload = Offload()
+
+
+class Fsdp(_Engine):
+    """PyTorch FSDP; ``fsdp2`` is the one that runs on a CPU."""
+
+    type: Literal["fsdp", "fsdp2"]
+    device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     """Of the forward and backward pass; weights and reductions stay fp32."""
     attention: Literal["sdpa", "eager", "flash_attention_2"]
     """Attention implementation of transformers."""
-    gradient_checkpointing: bool = False
-    """Recompute activations instead of keeping them."""
+    sequence_parallel: Count = 1
+    """Ranks that share one sequence (Ulysses); divides the attention heads."""
+    shard_size: Count | None = None
+    """Ranks that share one copy of the model; the rest are replicas. null: all ranks."""
 
 
-Trainer = Annotated[Fsdp, Field(discriminator="type")]
+class VeOmni(_Engine):
+    """VeOmni: FSDP2 with expert parallelism, for large mixtures of experts."""
+
+    type: Literal["veomni"]
+    device: Literal["cuda"] = "cuda"
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Of the forward and backward pass; weights and reductions stay fp32."""
+    attention: Literal["flash_attention_2", "flash_attention_3", "sdpa", "eager"] = "flash_attention_2"
+    sequence_parallel: Count = 1
+    """Ranks that share one sequence (Ulysses); divides the attention heads."""
+    expert_parallel: Count = 1
+    """Ranks that share the experts of a layer; divides their number."""
+    shard_size: Count | None = None
+    """Ranks that share one copy of the model; the rest are replicas. null: all ranks."""
+
+
+class Megatron(_Engine):
+    """Megatron-Core: tensor, pipeline, context and expert parallelism, for the largest models."""
+
+    type: Literal["megatron"]
+    device: Literal["cuda"] = "cuda"
+    precision: Literal["bf16"] = "bf16"
+    """Of the forward and backward pass; the optimizer keeps fp32 weights."""
+    tensor_parallel: Count = 1
+    """Ranks that share every matrix; divides the attention heads."""
+    pipeline_parallel: Count = 1
+    """Stages of layers."""
+    virtual_pipeline: Count | None = None
+    """Slices of layers per stage, interleaved; null: one."""
+    context_parallel: Count = 1
+    """Ranks that share one sequence."""
+    expert_parallel: Count = 1
+    """Ranks that share the experts of a layer; divides their number."""
+    expert_tensor_parallel: Count | None = None
+    """Ranks that share the matrices of one expert; null: like ``tensor_parallel``."""
+    sequence_parallel: bool = True
+    """Share the activations between tensor-parallel ranks too; without effect where ``tensor_parallel`` is 1."""
+
+
+Trainer = Annotated[Fsdp | VeOmni | Megatron, Field(discriminator="type")]

@@ -11,6 +11,15 @@
     grpo: base { type: 'grpo' },
     // One ratio per sequence: the clip range of the GSPO paper.
     gspo: base { type: 'gspo', clip: { low: 3e-4, high: 4e-4 } },
+    // Groups whose trajectories all score the same are replaced; clipped higher above than below (DAPO).
+    dapo: base { type: 'grpo', drop_uniform_groups: true },
+    // Advantages without the division by the group's spread, and losses not divided by length.
+    dr_grpo: base { type: 'grpo', normalize_by_std: false, loss_aggregation: 'seq-mean-token-sum-norm' },
+    rloo: base { type: 'rloo' },
+    opo: base { type: 'opo' },
+    gpg: base { type: 'gpg', loss: $.loss.gpg },
+    reinforce_plus_plus: base { type: 'reinforce_plus_plus' },
+    reinforce_plus_plus_baseline: base { type: 'reinforce_plus_plus_baseline' },
     // Needs a critic; it starts as a copy of the policy.
     ppo: base { type: 'ppo', critic: { learning_rate: 1e-4 } },
   },
@@ -19,6 +28,33 @@
     off: { type: 'off' },
     loss(coefficient):: { type: 'loss', coefficient: coefficient },
     reward(coefficient):: { type: 'reward', coefficient: coefficient },
+  },
+
+  // Policy losses for `algorithm+: { loss: ... }`.
+  loss: {
+    vanilla: { type: 'vanilla' },
+    gpg: { type: 'gpg' },
+    geo_mean: { type: 'geo_mean' },
+    cispo: { type: 'cispo' },
+    dppo_tv: { type: 'dppo_tv' },
+    dppo_kl: { type: 'dppo_kl' },
+    sapo: { type: 'sapo' },
+    clip_cov: { type: 'clip_cov' },
+    kl_cov: { type: 'kl_cov' },
+    dro(beta):: { type: 'dro', beta: beta },
+  },
+
+  // What is done about the difference between the engine that samples and the one that trains.
+  correction: {
+    off: { type: 'off' },
+    // Weights per token, cut above 2 (truncated importance sampling).
+    truncated: { type: 'decoupled', importance: { level: 'token', upper: 2 } },
+    // Tokens whose weight is outside a range do not count (IcePop).
+    icepop: { type: 'decoupled', importance: { level: 'token', lower: 0.5, upper: 5 } },
+    // Trajectories whose mean ratio strays are left out.
+    geometric: { type: 'decoupled', importance: null, rejection: [{ type: 'seq_mean_k1', lower: 0.999, upper: 1.001 }] },
+    // The rollout's log-probabilities are the old ones: one forward pass less.
+    bypass: { type: 'bypass' },
   },
 
   // --- how rollout and training share time and hardware -----------------------------------------------------------------------
@@ -48,7 +84,20 @@
       micro_batch_size: 1,
       optimizer: { learning_rate: 1e-6 },
     },
+    // Large mixtures of experts.
+    veomni: self.fsdp2 { type: 'veomni' },
+    // The largest models.
+    megatron: {
+      type: 'megatron',
+      ranks_per_node: 8,
+      gradient_checkpointing: true,
+      micro_batch_size: 1,
+      optimizer: { learning_rate: 1e-6 },
+    },
   },
+
+  // Everything that can wait in the host's memory does.
+  offload: { parameters: true, optimizer: true },
 
   rollout: {
     // LiveRL's engine for small models on a CPU.
@@ -63,6 +112,11 @@
       concurrency: 32,
     },
     vllm: self.torch { type: 'vllm', slots: 256, concurrency: 256, prompt_length: 8192, response_length: 32768, max_tokens_per_turn: 4096 },
+  },
+
+  // An existing model by its Hugging Face name or folder.
+  policy: {
+    pretrained(path):: { type: 'pretrained', path: path },
   },
 
   // --- agents and their sandboxes ----------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ CASES = [
     ("real-repos", "local"),
 ]
 
+EXAMPLES = ["dense-8gpu", "ppo-8gpu", "moe-async", "moe-megatron"]
+"""Specs for GPUs, which no test runs."""
+
 
 def spec_path(name: str) -> Path:
     return REPOSITORY / "specs" / f"{name}.jsonnet"

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from compiler.lower_verl import ESTIMATORS, LOSSES, TORCH_CHECKPOINT_ENGINE, TORCH_ROLLOUT
+from compiler.lower_algorithm import RENAMED_ESTIMATORS, UNSERVED_ESTIMATORS
+from compiler.lower_verl import TORCH_CHECKPOINT_ENGINE, TORCH_ROLLOUT
 from compiler.plan import make_plan
 from compiler.spec.algorithm import KlReward, LossAggregation
 from compiler.validate import validate
-from tests.compiler.golden_cases import CASES, golden_folder, spec_path
+from tests.compiler.golden_cases import CASES, EXAMPLES, golden_folder, spec_path
+from tests.compiler.test_axes import ALGORITHMS, LOSSES
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("ignore")]
 
@@ -143,6 +145,25 @@ def test_verl_accepts_the_other_variants(compose: Any, quickstart: Any, tmp_path
         assert config.actor_rollout_ref.hybrid_engine is False
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_verl_accepts_the_examples_for_gpus(compose: Any, tmp_path: Path, name: str) -> None:
+    """The whole configuration, with a tiny model in the place of the large one: verl reads its config and tokenizer."""
+    from compiler.emit import to_yaml
+    from compiler.load import evaluate
+    from compiler.lower_verl import RUN_DIR, lower_verl, verl_tree
+
+    plan = make_plan(validate(evaluate(spec_path(name)).value))
+    facts = lower_verl(plan)
+    for model in ("actor_rollout_ref.model", "critic.model"):
+        if f"{model}.path" in facts:
+            facts.replace(f"{model}.path", f"{RUN_DIR}/policy", why="nothing is fetched")
+    (tmp_path / "verl.yaml").write_text(to_yaml(verl_tree(plan, facts)))
+    config = compose(tmp_path)
+    accept(config)
+    assert config.actor_rollout_ref.actor.strategy == plan.spec.trainer.type
+    assert config.model_engine == {"veomni": "veomni", "megatron": "megatron"}.get(plan.spec.trainer.type, "dp")
+
+
 def test_our_names_are_verls_names() -> None:
     from typing import get_args
 
@@ -150,10 +171,11 @@ def test_our_names_are_verls_names() -> None:
     from verl.trainer.ppo.v1 import get_trainer_cls
     from verl.workers.config import ActorConfig
 
-    for estimator in ESTIMATORS.values():
-        assert core_algos.get_adv_estimator_fn(estimator)
-    for loss in LOSSES.values():
-        assert core_algos.get_policy_loss_fn(loss)
+    estimators = {RENAMED_ESTIMATORS.get(name, name) for name in ALGORITHMS}
+    assert estimators | set(UNSERVED_ESTIMATORS) == set(core_algos.ADV_ESTIMATOR_REGISTRY)
+    assert not estimators & set(UNSERVED_ESTIMATORS)
+    # GSPO's comes with the algorithm, bypass_mode with the correction.
+    assert {*LOSSES, "gspo", "bypass_mode"} == set(core_algos.POLICY_LOSS_REGISTRY)
     for mode in ("sync", "colocate_async", "separate_async"):
         assert get_trainer_cls(mode)
     for aggregation in get_args(LossAggregation):

@@ -1,4 +1,4 @@
-"""``vllm.yaml`` uses canonical long flag names with values in range."""
+"""``vllm.yaml`` uses canonical long flag names with values in range, judged by the catalogue of the pinned vLLM."""
 
 from __future__ import annotations
 
@@ -8,28 +8,66 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.compiler.golden_cases import CASES, REPOSITORY, golden_folder
-
-CATALOGUE = REPOSITORY.parent / "shared" / "data" / "vllm-flags-0.32.0.json"
-
-
-@pytest.fixture(scope="module")
-def flags() -> dict[str, Any]:
-    if not CATALOGUE.is_file():
-        pytest.skip("the catalogue of vLLM's flags is not beside this checkout (../shared/data)")
-    found: dict[str, Any] = json.loads(CATALOGUE.read_text())["flags"]
-    return found
+from compiler.load import evaluate
+from compiler.lower_verl import lower_verl
+from compiler.lower_vllm import lower_vllm
+from compiler.plan import make_plan
+from compiler.validate import validate
+from compiler.vllm_flags import OWNED, VERSION, catalogue, flag_problems
+from targets.pins import CUDA
+from tests.compiler.golden_cases import CASES, EXAMPLES, golden_folder, spec_path
 
 
-@pytest.mark.parametrize(("name", "target"), CASES)
-def test_every_flag_exists_and_takes_the_value(flags: dict[str, Any], name: str, target: str) -> None:
-    config = yaml.safe_load((golden_folder(name, target) / "vllm.yaml").read_text())
+def judge(config: dict[str, Any]) -> None:
     for key, value in config.items():
-        flag = flags.get(f"--{key}") or (flags.get(key) if key == "model" else None)
+        flag = catalogue().get(key)
         assert flag is not None, f"vLLM has no --{key}"
         if flag["choices"]:
             assert value in flag["choices"], (key, value)
         if flag["type"] == "int":
             assert isinstance(value, int) and not isinstance(value, bool), (key, value)
+
+
+@pytest.mark.parametrize(("name", "target"), CASES)
+def test_every_flag_exists_and_takes_the_value(name: str, target: str) -> None:
+    config = yaml.safe_load((golden_folder(name, target) / "vllm.yaml").read_text())
+    judge(config)
     rollout = json.loads((golden_folder(name, target) / "runtime.json").read_text())["rollout"]
     assert config["max-model-len"] == rollout["prompt_length"] + rollout["response_length"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_for_gpus(name: str) -> None:
+    judge(lower_vllm(make_plan(validate(evaluate(spec_path(name)).value))).tree())
+
+
+def test_the_catalogue_is_of_the_version_that_we_pin() -> None:
+    assert CUDA["vllm"] == VERSION
+    assert len(catalogue()) > 200
+    assert set(OWNED) <= set(catalogue())
+
+
+def test_flags_reach_verl_and_the_server_by_their_names() -> None:
+    plan = make_plan(validate(evaluate(spec_path("moe-async")).value))
+    assert lower_vllm(plan)["async-scheduling"].value is True
+    assert lower_verl(plan)["actor_rollout_ref.rollout.engine_kwargs.vllm.async_scheduling"].value is True
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"kv-cache-dtyp": "fp8"}, "did you mean kv-cache-dtype?"),
+        ({"kv-cache-dtype": "fp9"}, '"fp9" is not possible'),
+        ({"tensor-parallel-size": 2}, "set rollout.tensor_parallel_size"),
+        ({"api-key": "x"}, "set by LiveRL"),
+        ({"block-size": "many"}, "many"),
+        ({"async-scheduling": 1}, "a switch"),
+    ],
+)
+def test_wrong_flags(flags: dict[str, Any], said: str) -> None:
+    (problem,) = flag_problems(flags)
+    assert said in problem.text and problem.path == ("rollout", "flags", *flags)
+
+
+def test_right_flags() -> None:
+    assert list(flag_problems({"kv-cache-dtype": "fp8", "async-scheduling": False, "block-size": None})) == []

@@ -1,0 +1,354 @@
+"""Will it run? Rules about GPUs: parallel sizes, memory, the rollout's flags, and what verl 0.9.1 itself leaves
+unchecked or silently ignores. Same form as ``compiler.check``: every rule looks at the plan and yields problems."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from compiler.errors import Path, Problem
+from compiler.lower_algorithm import policy_loss
+from compiler.memory import GPU_GIB
+from compiler.models import facts_of
+from compiler.plan import Plan
+from compiler.spec.algorithm import BypassCorrection, DecoupledCorrection, PlainLoss, RatioRejection
+from compiler.spec.mode import SeparateAsync
+from compiler.spec.policy import NewPolicy, PretrainedPolicy
+from compiler.spec.rollout import VllmRollout
+from compiler.spec.trainer import Fsdp, Megatron
+from compiler.vllm_flags import flag_problems
+
+Rule = Callable[[Plan], Iterator[Problem]]
+_GIB = 1 << 30
+
+
+def parallelism(plan: Plan) -> Iterator[Problem]:
+    trainer, ranks = plan.spec.trainer, plan.trainer_ranks
+    if isinstance(trainer, Megatron):
+        yield from _megatron(plan, trainer)
+        return
+    facts = facts_of(plan.spec.policy)
+    size = trainer.sequence_parallel
+    if ranks % size:
+        yield Problem(("trainer", "sequence_parallel"), f"{size} does not divide the {ranks} ranks", divisors(ranks))
+    elif facts is not None and facts.num_heads % size:
+        yield Problem(
+            ("trainer", "sequence_parallel"),
+            f"{size} does not divide the model's {facts.num_heads} attention heads",
+            divisors(facts.num_heads),
+        )
+    if size > 1 and not trainer.attention.startswith("flash_attention"):
+        yield Problem(
+            ("trainer", "attention"),
+            f'"{trainer.attention}" with sequence_parallel {size}, which needs packed sequences',
+            "flash_attention_2",
+        )
+    if trainer.shard_size is not None and (ranks // size or 1) % trainer.shard_size:
+        yield Problem(
+            ("trainer", "shard_size"),
+            f"{trainer.shard_size} does not divide the {ranks // size} data-parallel ranks",
+            divisors(ranks // size or 1),
+        )
+    if not isinstance(trainer, Fsdp):
+        yield from _experts(plan, trainer.expert_parallel, of=ranks)
+
+
+def _megatron(plan: Plan, trainer: Megatron) -> Iterator[Problem]:
+    facts, ranks = facts_of(plan.spec.policy), plan.trainer_ranks
+    group = trainer.tensor_parallel * trainer.pipeline_parallel * trainer.context_parallel
+    if ranks % group:
+        yield Problem(
+            ("trainer", "pipeline_parallel"),
+            f"tensor_parallel {trainer.tensor_parallel} x pipeline_parallel {trainer.pipeline_parallel} x "
+            f"context_parallel {trainer.context_parallel} = {group} does not divide the {ranks} ranks",
+            fix="change the parallel sizes, nodes or ranks_per_node",
+        )
+    if trainer.tensor_parallel > trainer.ranks_per_node:
+        yield Problem(
+            ("trainer", "tensor_parallel"),
+            f"{trainer.tensor_parallel} ranks span machines of {trainer.ranks_per_node}, over slow links",
+            f"1 to {trainer.ranks_per_node}",
+            severity="warn",
+        )
+    expert_tensor = trainer.expert_tensor_parallel or trainer.tensor_parallel
+    expert_group = expert_tensor * trainer.expert_parallel * trainer.pipeline_parallel
+    if ranks % expert_group:
+        yield Problem(
+            ("trainer", "expert_parallel"),
+            f"expert_parallel {trainer.expert_parallel} x expert_tensor_parallel {expert_tensor} x pipeline_parallel "
+            f"{trainer.pipeline_parallel} = {expert_group} does not divide the {ranks} ranks",
+            fix="change the parallel sizes; expert_tensor_parallel 1 is common",
+        )
+    yield from _experts(plan, trainer.expert_parallel, of=ranks)
+    if trainer.virtual_pipeline is not None and trainer.pipeline_parallel == 1:
+        yield Problem(("trainer", "virtual_pipeline"), "needs pipeline_parallel of 2 or more", "null")
+    if facts is None:
+        return
+    if facts.num_heads % trainer.tensor_parallel or facts.num_key_value_heads % trainer.tensor_parallel:
+        yield Problem(
+            ("trainer", "tensor_parallel"),
+            f"{trainer.tensor_parallel} does not divide num_heads {facts.num_heads} and num_key_value_heads "
+            f"{facts.num_key_value_heads}",
+            divisors(facts.num_key_value_heads),
+        )
+    stages = trainer.pipeline_parallel * (trainer.virtual_pipeline or 1)
+    if facts.num_layers % stages:
+        yield Problem(
+            ("trainer", "pipeline_parallel"),
+            f"{stages} slices do not divide the model's {facts.num_layers} layers",
+            divisors(facts.num_layers),
+        )
+
+
+def _experts(plan: Plan, size: int, *, of: int) -> Iterator[Problem]:
+    facts, place = facts_of(plan.spec.policy), ("trainer", "expert_parallel")
+    if size == 1:
+        return
+    if of % size:
+        yield Problem(place, f"{size} does not divide the {of} ranks", divisors(of))
+    if facts is not None and not facts.num_experts:
+        yield Problem(place, f"{size}, but the model is dense", "1")
+    elif facts is not None and facts.num_experts and facts.num_experts % size:
+        yield Problem(place, f"{size} does not divide the model's {facts.num_experts} experts")
+
+
+def routing_replay(plan: Plan) -> Iterator[Problem]:
+    """verl accepts R3 with FSDP and ignores it; it wires megatron and veomni."""
+    spec, place = plan.spec, ("routing_replay",)
+    facts = facts_of(spec.policy)
+    if spec.routing_replay == "off":
+        if facts is not None and facts.num_experts and spec.trainer.type in ("megatron", "veomni"):
+            yield Problem(
+                place,
+                '"off" with a mixture of experts: trainer and rollout choose different experts for the same tokens',
+                "R3",
+                severity="warn",
+            )
+        return
+    shown = f'"{spec.routing_replay}"'
+    if isinstance(spec.trainer, Fsdp):
+        yield Problem(
+            place, f"{shown} is silently ignored by verl's {spec.trainer.type}", "off", "use veomni or megatron"
+        )
+    elif not isinstance(spec.trainer, Megatron) and not spec.trainer.attention.startswith("flash_attention"):
+        yield Problem(("trainer", "attention"), f"routing replay {shown} needs packed sequences", "flash_attention_2")
+    if facts is not None and not facts.num_experts:
+        yield Problem(place, f"{shown} with a dense model, which routes nothing", "off")
+    if spec.routing_replay == "R2" and isinstance(spec.algorithm.correction, BypassCorrection):
+        yield Problem(
+            place,
+            '"R2" records routes while old log-probabilities are computed, which correction "bypass" leaves out',
+            "off, R3",
+        )
+    if spec.routing_replay == "R3" and not isinstance(spec.rollout, VllmRollout):
+        yield Problem(place, '"R3" needs routes from the rollout, which only vLLM returns', "off, R2")
+    if spec.routing_replay == "R3" and isinstance(spec.rollout, VllmRollout):
+        for flag in ("kv-transfer-config", "decode-context-parallel-size"):
+            if flag in spec.rollout.flags:
+                yield Problem(("rollout", "flags", flag), "vLLM returns no routes with it", fix="remove it")
+
+
+def gpu_memory(plan: Plan) -> Iterator[Problem]:
+    spec, memory = plan.spec, plan.policy_memory
+    if spec.trainer.device == "cpu":
+        return
+    if memory is None:
+        yield Problem(
+            ("policy", "path"),
+            f'the sizes of "{_path(plan)}" are unknown: neither parallel sizes nor memory can be checked',
+            fix="add policy.facts",
+            severity="warn",
+        )
+        return
+    if spec.trainer.gpu is None:
+        return
+    limit = GPU_GIB[spec.trainer.gpu]
+    state = memory.trainer_state
+    shown = f"weights {_gib(memory.weights)} + gradients {_gib(memory.gradients)} + optimizer {_gib(memory.optimizer)}"
+    if state > limit * _GIB:
+        yield Problem(
+            ("trainer", "ranks_per_node"),
+            f"{shown} = {_gib(state)} per GPU, but a {spec.trainer.gpu} has {limit} GiB",
+            fix="train on more GPUs, or with LoRA",
+        )
+    elif memory.trainer_total > limit * _GIB:
+        yield Problem(
+            ("trainer", "micro_batch_size" if spec.trainer.max_tokens_per_rank is None else "max_tokens_per_rank"),
+            f"{shown} + activations of about {_gib(memory.activations)} = {_gib(memory.trainer_total)} per GPU, but a "
+            f"{spec.trainer.gpu} has {limit} GiB",
+            fix="shard sequences (sequence_parallel, context_parallel), recompute (gradient_checkpointing), or shorten",
+            severity="warn",
+        )
+    yield from _vllm_memory(plan, limit)
+
+
+def _vllm_memory(plan: Plan, limit: int) -> Iterator[Problem]:
+    spec, memory = plan.spec, plan.policy_memory
+    assert memory is not None
+    if not isinstance(spec.rollout, VllmRollout):
+        return
+    share = spec.rollout.gpu_memory_utilization * limit * _GIB
+    weights, cache = memory.rollout_weights, memory.kv_cache_per_sequence
+    if weights + cache > share:
+        yield Problem(
+            ("rollout", "gpu_memory_utilization"),
+            f"{spec.rollout.gpu_memory_utilization} x {limit} GiB = {_gib(share)} for vLLM, but weights take "
+            f"{_gib(weights)} and one sequence of {plan.sequence_length:,} tokens {_gib(cache)}",
+            fix="raise it or rollout.tensor_parallel_size",
+        )
+    if isinstance(spec.mode, SeparateAsync):
+        return
+    kept = 0 if spec.trainer.offload.parameters else memory.weights
+    kept += 0 if spec.trainer.offload.optimizer else memory.optimizer
+    if share + kept > limit * _GIB:
+        yield Problem(
+            ("rollout", "gpu_memory_utilization"),
+            f"vLLM's {_gib(share)} and the trainer's resident {_gib(kept)} exceed the {limit} GiB of a "
+            f"{spec.trainer.gpu} while rolling out",
+            fix="set trainer.offload, lower gpu_memory_utilization, or train on more GPUs",
+        )
+
+
+def rollout(plan: Plan) -> Iterator[Problem]:
+    spec = plan.spec
+    engine, mode = spec.rollout, spec.mode
+    if not isinstance(engine, VllmRollout):
+        return
+    facts = facts_of(spec.policy)
+    size = engine.tensor_parallel_size
+    if isinstance(mode, SeparateAsync):
+        per_node, left = divmod(plan.rollout_gpus, mode.rollout_nodes)
+        if left or per_node % size:
+            yield Problem(
+                ("mode", "rollout_nodes"),
+                f"{engine.replicas} replicas x tensor_parallel_size {size} = {plan.rollout_gpus} GPUs cannot be spread "
+                f"over {mode.rollout_nodes} machines in whole replicas",
+                divisors(engine.replicas),
+            )
+    if engine.expert_parallel and facts is not None and not facts.num_experts:
+        yield Problem(("rollout", "expert_parallel"), "true, but the model is dense", "false")
+    if engine.max_batched_tokens < engine.slots:
+        yield Problem(
+            ("rollout", "max_batched_tokens"),
+            f"{engine.max_batched_tokens} is less than one token for each of the {engine.slots} slots",
+            f">= {engine.slots}",
+        )
+    yield from flag_problems(engine.flags)
+
+
+def parsers(plan: Plan) -> Iterator[Problem]:
+    facts, parser = facts_of(plan.spec.policy), plan.spec.rollout.tool_parser
+    if not isinstance(plan.spec.policy, PretrainedPolicy) or facts is None or facts.tool_calls is None:
+        return
+    if facts.tool_calls != parser:
+        yield Problem(
+            ("rollout", "tool_parser"),
+            f'"{parser}", but the model writes {facts.tool_calls} calls: none would be understood',
+            facts.tool_calls if facts.tool_calls == "hermes" else "",
+            "" if facts.tool_calls == "hermes" else "choose a model that writes hermes calls",
+        )
+
+
+def algorithm(plan: Plan) -> Iterator[Problem]:
+    chosen, place = plan.spec.algorithm, ("algorithm", "correction")
+    correction = chosen.correction
+    if chosen.drop_uniform_groups and not isinstance(plan.spec.rollout, VllmRollout):
+        yield Problem(("algorithm", "drop_uniform_groups"), "the torch rollout's sampler keeps all groups", "false")
+    if isinstance(correction, BypassCorrection) and policy_loss(plan) != PlainLoss(type="vanilla"):
+        yield Problem(
+            (*place, "type"),
+            '"bypass" brings its own loss, so the one of algorithm would be silently ignored',
+            "off, decoupled",
+            "use decoupled, or the loss vanilla",
+        )
+    if not isinstance(correction, DecoupledCorrection | BypassCorrection):
+        return
+    if correction.importance is not None and correction.importance.level == "sequence":
+        yield Problem(
+            (*place, "importance", "level"),
+            '"sequence" weights of long trajectories are almost all cut',
+            "token",
+            severity="warn",
+        )
+    ranges: list[tuple[Path, float, float]] = []
+    if correction.importance is not None and correction.importance.lower is not None:
+        ranges.append(((*place, "importance"), correction.importance.lower, correction.importance.upper))
+    for index, one in enumerate(correction.rejection):
+        if isinstance(one, RatioRejection):
+            ranges.append(((*place, "rejection", index), one.lower, one.upper))
+    for where, lower, upper in ranges:
+        if lower >= upper:
+            yield Problem((*where, "lower"), f"{lower} is not below upper {upper}", f"< {upper}")
+
+
+def packing(plan: Plan) -> Iterator[Problem]:
+    tokens = plan.spec.trainer.max_tokens_per_rank
+    if tokens is None:
+        return
+    trainer = plan.spec.trainer
+    shared = trainer.context_parallel if isinstance(trainer, Megatron) else trainer.sequence_parallel
+    if tokens * shared < plan.sequence_length:
+        yield Problem(
+            ("trainer", "max_tokens_per_rank"),
+            f"{tokens} x {shared} ranks per sequence cannot hold one sequence of {plan.sequence_length} tokens",
+            f">= {-(-plan.sequence_length // shared)}",
+        )
+
+
+def lora(plan: Plan) -> Iterator[Problem]:
+    policy = plan.spec.policy
+    if isinstance(policy, PretrainedPolicy) and policy.lora is not None and plan.needs_critic:
+        yield Problem(("policy", "lora"), "the critic of ppo is trained in full", severity="warn")
+
+
+_SECRETS = re.compile(
+    r"(sk-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|(AKIA|ASIA)[A-Z0-9]{16}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY|xox[abp]-[A-Za-z0-9-]{10,}|glpat-[A-Za-z0-9_-]{20})"
+    r"|://[^/\s:@]+:[^/\s@]+@"
+)
+
+
+def secrets(plan: Plan) -> Iterator[Problem]:
+    """Values that look like secrets: everything in a spec ends up in files that people share."""
+
+    def walk(value: object, path: Path) -> Iterator[Problem]:
+        if isinstance(value, str) and _SECRETS.search(value):
+            yield Problem(
+                path, "looks like a secret (not shown)", fix="name it in cluster.secrets and set it where you launch"
+            )
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                yield from walk(inner, (*path, str(key)))
+        elif isinstance(value, list):
+            for index, inner in enumerate(value):
+                yield from walk(inner, (*path, index))
+
+    yield from walk(plan.spec.model_dump(mode="json"), ())
+
+
+def divisors(number: int) -> str:
+    """Numbers that divide ``number``, for people; long lists are cut."""
+    found = [candidate for candidate in range(1, min(number, 1 << 16) + 1) if number % candidate == 0]
+    shown = found if len(found) <= 12 else [*found[:11], number]
+    return ", ".join(map(str, shown))
+
+
+def _path(plan: Plan) -> str:
+    return "a new policy" if isinstance(plan.spec.policy, NewPolicy) else plan.spec.policy.path
+
+
+def _gib(size: float) -> str:
+    return f"{size / _GIB:,.1f} GiB"
+
+
+RULES: tuple[Rule, ...] = (
+    parallelism,
+    routing_replay,
+    gpu_memory,
+    rollout,
+    parsers,
+    algorithm,
+    packing,
+    lora,
+    secrets,
+)

@@ -1,0 +1,138 @@
+"""Every choice of the spec's axes reaches verl's configuration under the name that verl gives it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+import pytest
+
+from compiler.load import evaluate
+from compiler.lower_algorithm import RENAMED_ESTIMATORS, UNSERVED_ESTIMATORS
+from compiler.lower_verl import lower_verl, verl_tree
+from compiler.plan import make_plan
+from compiler.spec.algorithm import Algorithm, Loss
+from compiler.validate import validate
+from tests.compiler.golden_cases import spec_path
+
+
+def tags(union: Any) -> set[str]:
+    """Every ``type`` of a discriminated union."""
+    models = get_args(get_args(union)[0])
+    return {tag for model in models for tag in get_args(model.model_fields["type"].annotation)}
+
+
+ALGORITHMS = sorted(tags(Algorithm))
+LOSSES = sorted(tags(Loss))
+
+
+@pytest.fixture(scope="session")
+def _dense() -> str:
+    return json.dumps(evaluate(spec_path("dense-8gpu")).value)
+
+
+@pytest.fixture
+def dense(_dense: str) -> Any:
+    return json.loads(_dense)
+
+
+def tree(value: Any) -> Any:
+    plan = make_plan(validate(value))
+    return verl_tree(plan, lower_verl(plan))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_algorithms(dense: Any, name: str) -> None:
+    critic = {"critic": {"learning_rate": 1e-5}} if name == "ppo" else {}
+    dense["algorithm"] = {"type": name, "group_size": 8, **critic}
+    found = tree(dense)
+    assert found["algorithm"]["adv_estimator"] == RENAMED_ESTIMATORS.get(name, name)
+    assert found["algorithm"]["adv_estimator"] not in UNSERVED_ESTIMATORS
+    assert ("critic" in found) == (name == "ppo")
+    loss = found["actor_rollout_ref"]["actor"]["policy_loss"]["loss_mode"]
+    assert loss == ("gspo" if name == "gspo" else "vanilla")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses(dense: Any, name: str) -> None:
+    dense["algorithm"]["loss"] = {"type": name, **({"beta": 0.5} if name == "dro" else {})}
+    actor = tree(dense)["actor_rollout_ref"]["actor"]
+    assert actor["policy_loss"]["loss_mode"] == name
+    if name == "dro":
+        assert actor["policy_loss"]["dro_beta"] == 0.5
+    if name == "sapo":
+        assert (actor["tau_pos"], actor["tau_neg"]) == (1.0, 1.05)
+
+
+def test_corrections(dense: Any) -> None:
+    assert tree(dense)["algorithm"]["rollout_correction"] == {
+        "rollout_is": "token",
+        "rollout_is_threshold": 2.0,
+        "rollout_is_batch_normalize": False,
+        "rollout_rs": None,
+        "bypass_mode": False,
+    }
+    dense["algorithm"]["correction"] = {
+        "type": "bypass",
+        "loss": "reinforce",
+        "importance": {"lower": 0.5, "upper": 5.0},
+        "rejection": [
+            {"type": "seq_mean_k1", "lower": 0.999, "upper": 1.001},
+            {"type": "token_k3", "upper": 0.01},
+        ],
+    }
+    assert tree(dense)["algorithm"]["rollout_correction"] == {
+        "rollout_is": "token",
+        "rollout_is_threshold": "0.5_5.0",
+        "rollout_is_batch_normalize": False,
+        "rollout_rs": "seq_mean_k1,token_k3",
+        "rollout_rs_threshold": "0.999_1.001,0.01",
+        "bypass_mode": True,
+        "loss_type": "reinforce",
+    }
+
+
+def test_lora_and_packing(dense: Any) -> None:
+    dense["policy"]["lora"] = {"rank": 16, "alpha": 32}
+    found = tree(dense)["actor_rollout_ref"]
+    assert (found["model"]["lora_rank"], found["model"]["lora_alpha"]) == (16, 32)
+    assert found["model"]["target_modules"] == "all-linear"
+    assert found["actor"]["use_dynamic_bsz"] is True
+    assert found["actor"]["ppo_max_token_len_per_gpu"] == 12288
+
+
+def test_fsdp_shards_and_offloads(dense: Any) -> None:
+    found = tree(dense)
+    assert found["defaults"] == ["ppo_trainer", "_self_"]
+    for part in ("actor", "ref"):
+        engine = found["actor_rollout_ref"][part]["fsdp_config"]
+        assert engine["ulysses_sequence_parallel_size"] == 4
+        assert engine["param_offload"] is True
+    assert "optimizer_offload" not in found["actor_rollout_ref"]["ref"]["fsdp_config"]
+
+
+def test_veomni_replays_routes_on_two_machines() -> None:
+    found = tree(evaluate(spec_path("moe-async")).value)
+    assert found["defaults"][1] == {"override model_engine": "veomni"}
+    actor, rollout = found["actor_rollout_ref"]["actor"], found["actor_rollout_ref"]["rollout"]
+    assert actor["strategy"] == "veomni"
+    assert actor["veomni"]["router_replay"]["mode"] == "R3"
+    assert rollout["enable_rollout_routing_replay"] is True
+    assert found["actor_rollout_ref"]["model"]["use_remove_padding"] is True  # verl refuses replay without
+    assert (rollout["nnodes"], rollout["n_gpus_per_node"]) == (1, 8)
+    assert rollout["checkpoint_engine"]["backend"] == "nccl"
+    assert found["data"]["train_batch_size"] == 4 * actor["ppo_mini_batch_size"]
+    assert "grad_clip" not in actor
+
+
+def test_megatron_parallel_sizes() -> None:
+    found = tree(evaluate(spec_path("moe-megatron")).value)
+    assert found["defaults"][1] == {"override model_engine": "megatron"}
+    actor = found["actor_rollout_ref"]["actor"]
+    engine = actor["megatron"]
+    sizes = ["tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size"]
+    assert [engine[size] for size in sizes] == [4, 2, 2]
+    assert (engine["expert_model_parallel_size"], engine["expert_tensor_parallel_size"]) == (32, 1)
+    assert engine["override_transformer_config"]["recompute_granularity"] == "full"
+    assert actor["optim"]["lr_decay_style"] == "constant"
+    assert "override_config" not in found["actor_rollout_ref"]["model"]
