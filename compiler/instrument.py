@@ -15,7 +15,6 @@ from __future__ import annotations
 import bisect
 import json
 import re
-from dataclasses import dataclass, field
 
 MARK = "\x01"
 
@@ -60,34 +59,36 @@ local walk(value) =
 [subtree]."""
 
 
-@dataclass(frozen=True)
+# Plain classes: importing dataclasses would double this process's start.
 class Token:
-    kind: str
-    text: str
-    start: int
-    end: int
+    __slots__ = ("end", "kind", "start", "text")
+
+    def __init__(self, kind: str, text: str, start: int, end: int) -> None:
+        self.kind, self.text, self.start, self.end = kind, text, start, end
 
 
-@dataclass
 class Frame:
-    """One open bracket. ``computed`` holds its computed keys as (position in the text, key text, place)."""
+    """One open bracket.
 
-    bracket: str
-    start: int
-    applied: bool
-    """It follows a value (``base { ... }``, ``f(x)``, ``xs[0]``) instead of starting one."""
-    computed: list[tuple[int, str, str]] = field(default_factory=list)
-    loop: int | None = None
-    """Where the ``for`` of an object comprehension starts."""
+    ``applied``: it follows a value (``base { ... }``, ``f(x)``, ``xs[0]``) instead of starting one. ``computed``: its
+    computed keys as (position in the text, key text, place). ``loop``: where the ``for`` of an object comprehension
+    starts.
+    """
+
+    __slots__ = ("applied", "bracket", "computed", "loop", "start")
+
+    def __init__(self, bracket: str, start: int, *, applied: bool) -> None:
+        self.bracket, self.start, self.applied = bracket, start, applied
+        self.computed: list[tuple[int, str, str]] = []
+        self.loop: int | None = None
 
 
 def tokenize(source: str) -> list[Token]:
     """Tokens without white space and comments."""
-    kinds = ("text", "str", "id", "field", "other")
     found = []
     for match in TOKEN.finditer(source):
-        kind = next((kind for kind in kinds if match[kind] is not None), None)
-        if kind is not None:
+        kind = match.lastgroup
+        if kind is not None and kind != "skip":
             found.append(Token(kind, match[0], match.start(), match.end()))
     return found
 

@@ -30,7 +30,7 @@ EXPERIMENT = """local base = import "base.libsonnet";
 local mix = import "mix.libsonnet";
 base + mix.withLr(-3) + {
   cluster+: { gpus: 7 },
-  sweep: [{ seed: i } for i in std.range(1, 3)],
+  grid: [{ seed: i } for i in std.range(1, 3)],
   env: { [k]: std.asciiUpper(k) for k in ["hf_home", "tmpdir"] },
   prompt: |||
     lr: not a field
@@ -62,7 +62,7 @@ def experiment(tmp_path: Path) -> Path:
         (("trainer", "algo"), "base.libsonnet:6:5"),
         (("rollout", "tp"), "base.libsonnet:8:20"),
         (("cluster", "gpus"), "exp.jsonnet:4:15"),
-        (("sweep", 1, "seed"), "exp.jsonnet:5:13"),
+        (("grid", 1, "seed"), "exp.jsonnet:5:12"),
         (("env", "tmpdir"), "exp.jsonnet:6:10"),
         (("prompt",), "exp.jsonnet:7:3"),
         (("quoted-key",), "exp.jsonnet:10:3"),
@@ -104,14 +104,14 @@ def test_the_library_resolves_from_any_folder(tmp_path: Path) -> None:
 
 def test_overrides_reach_derived_values(experiment: Path) -> None:
     evaluated = evaluate(
-        experiment, sets=["cluster.gpus=4", "trainer.algo=gspo", "sweep[1].seed=9", "trainer.kl.new=[1]"]
+        experiment, sets=["cluster.gpus=4", "trainer.algo=gspo", "grid[1].seed=9", "trainer.kl.new=[1]"]
     )
     assert evaluated.value["rollout"]["tp"] == 2
     assert evaluated.value["trainer"]["algo"] == "gspo"
-    assert [point["seed"] for point in evaluated.value["sweep"]] == [1, 9, 3]
+    assert [point["seed"] for point in evaluated.value["grid"]] == [1, 9, 3]
     assert evaluated.value["trainer"]["kl"] == {"coef": 0.001, "new": [1]}
     assert evaluated.positions.nearest(("trainer", "algo")) == "--set trainer.algo"
-    assert evaluated.positions.nearest(("sweep", 1, "seed")) == "--set sweep[1].seed"
+    assert evaluated.positions.nearest(("grid", 1, "seed")) == "--set grid[1].seed"
 
 
 def test_arguments_of_a_spec_that_is_a_function(tmp_path: Path) -> None:
