@@ -123,10 +123,11 @@ def serve(request: dict[str, Any]) -> None:
 
 def _digest(data: bytes) -> str:
     try:
-        from _sha256 import sha256  # without OpenSSL, which hashlib loads
+        from _sha256 import sha256  # type: ignore[import-not-found]  # without OpenSSL, which hashlib loads
     except ImportError:
         from hashlib import sha256
-    return sha256(data).hexdigest()
+    found: str = sha256(data).hexdigest()
+    return found
 
 
 def main() -> None:

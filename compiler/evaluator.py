@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import importlib.util
 import json
 import os
@@ -49,6 +50,9 @@ class Evaluator:
             cwd="/",
             bufsize=0,
         )
+        # An answer should not wait for its reader: the child goes on with the positions meanwhile.
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, 1 << 20)  # type: ignore[arg-type]
         self.retired = False
         """It leaves by itself after its answer."""
         self._buffer = bytearray()
@@ -70,8 +74,8 @@ class Evaluator:
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
-            left = deadline - time.monotonic()
-            ready = select.select(streams, [], [], left)[0] if left > 0 else []
+            # What has arrived is read even when the caller comes late.
+            ready = select.select(streams, [], [], max(0.0, deadline - time.monotonic()))[0]
             if not ready:
                 raise TimeoutError
             for stream in ready:

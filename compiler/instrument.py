@@ -47,11 +47,14 @@ KEYWORDS = frozenset(
 )
 
 WALK = """
+local comprehended(star, key) =
+  if star == null then null else if std.objectHas(star[1], key) then star else comprehended(star[3], key);
+local place(value, key) =
+  local own = if std.objectHasAll(value, "\\u0001" + key) then value["\\u0001" + key] else null;
+  local star = if std.objectHasAll(value, "\\u0001*") then comprehended(value["\\u0001*"], key) else null;
+  if star == null || (own != null && own != star[2](key)) then own else star[0];
 local walk(value) =
-  if std.isObject(value) then {
-    [key]: [if std.objectHasAll(value, "\\u0001" + key) then value["\\u0001" + key] else null, walk(value[key])]
-    for key in std.objectFields(value)
-  }
+  if std.isObject(value) then { [key]: [place(value, key), walk(value[key])] for key in std.objectFields(value) }
   else if std.isArray(value) then std.map(walk, value)
   else null;
 """
@@ -151,15 +154,25 @@ def _ends_value(token: Token | None) -> bool:
 
 
 def _computed(frame: Frame, source: str, close: Token) -> list[tuple[int, str]]:
-    """Position fields for computed keys. A comprehension cannot have hidden fields, so its positions are added from a
-    folded array."""
+    """Position fields for computed keys.
+
+    A comprehension cannot have hidden fields; what it lacks is added by one object beside it, whose only field holds
+    [place, the comprehension for its keys, the place that a key had before, the same of earlier comprehensions].
+    """
     found = []
     for offset, key, place in frame.computed:
-        marked = f'[if ({key}) == null then null else "\\u0001" + ({key})]:: {place}'
         if frame.loop is None:
-            found.append((offset, marked + ", "))
+            found.append((offset, f'[if ({key}) == null then null else "\\u0001" + ({key})]:: {place}, '))
         elif not frame.applied:
-            loop = source[frame.loop : close.start]
-            found.append((frame.start, "("))
-            found.append((close.end, f" + std.foldl(function(a, b) a + b, [{{ {marked} }} {loop}], {{}}))"))
+            found.append((frame.start, "(local liverl_keys = "))
+            found.append(
+                (close.end, f"; liverl_keys + {{ {_STAR} [{place}, liverl_keys, liverl_before, {_EARLIER}] }})")
+            )
     return found
+
+
+_STAR = (
+    'local liverl_before = function(key) if ("\\u0001" + key) in super then super["\\u0001" + key] else null, '
+    '"\\u0001*"::'
+)
+_EARLIER = 'if "\\u0001*" in super then super["\\u0001*"] else null'

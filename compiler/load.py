@@ -22,14 +22,19 @@ from compiler.errors import Path, Problem, SpecError, dotted, refuse
 from compiler.evaluator import MEMORY_BYTES
 from compiler.instrument import MARK, WALK
 
-WALL_SEC = 10.0
-"""For one evaluation: a spec, or a batch of a sweep's points."""
+WALL_SEC = 9.0
+"""For one evaluation: a spec, or a batch of a sweep's points. The command as a whole ends within 10 s."""
 WALL_PER_POINT_SEC = 0.1
-"""What each point of a sweep adds to the time of the whole."""
+"""What each point of a sweep adds to the time of its evaluation and of the whole."""
 CPU_SEC = 8
+CPU_PER_POINT_SEC = 0.05
 MAX_POINTS = 10_000
-BATCH = 24
-"""Points of a sweep per evaluation: the files are parsed once for all of them."""
+BATCHES = 4
+MIN_BATCH = 24
+"""A sweep is evaluated in a few batches: every evaluation computes the names of all points anew, so the cost of a point
+stays the same only when their number does."""
+MAX_FAILURES = 8
+"""Points that do not evaluate, until the search for more of them ends."""
 
 _LOCATION = re.compile(r"(?P<file>[^\s:()][^\n:()]*):\(?(?P<line>\d+):(?P<column>\d+)\)?")
 _FIELD = re.compile(r'Field "((?:[^"\\]|\\.)*)"|Array element (\d+)')
@@ -55,7 +60,6 @@ if !swept && !std.isArray(whole) then point(whole) else {{
 _MARKED_OUTLINE = """
 local swept = std.isObject(whole) && std.objectHas(whole, 'sweep');
 local points = if swept then whole.sweep else whole;
-local place(value, key) = if std.objectHasAll(value, "\\u0001" + key) then value["\\u0001" + key] else null;
 local flat(value) =
   if std.isObject(value) then { [key]: [place(value, key), null] for key in std.objectFields(value) }
   else if std.isArray(value) then std.map(flat, value)
@@ -184,14 +188,14 @@ class Evaluation:
             f"local whole = {whole};\nlocal point(value) = {point};\n"
         )
 
-    def _ask(self, expression: str, marked_expression: str) -> None:
-        self._deadline = time.monotonic() + WALL_SEC
+    def _ask(self, expression: str, marked_expression: str, points: int = 0) -> None:
+        self._deadline = time.monotonic() + WALL_SEC + WALL_PER_POINT_SEC * points
         self._request = {
             "root": self._root,
             "library": self._library,
             "expression": self._program(marked=False) + expression,
             "marked_expression": self._program(marked=True) + marked_expression,
-            "cpu_sec": CPU_SEC,
+            "cpu_sec": CPU_SEC + int(CPU_PER_POINT_SEC * points),
         }
         self._evaluator = evaluator.borrow()
         self._evaluator.ask(self._request)
@@ -284,7 +288,7 @@ class Evaluation:
                 else "compile it and name the bundle of a point; compile, check, plan and explain take --point "
                 f"{found.points[0]} too",
             )
-        one = next(self.points(found, [found.points.index(point)], name=self.sweep_name(found)))
+        _, one = next(self.points(found, [found.points.index(point)], name=self.sweep_name(found)))
         if isinstance(one, SpecError):
             raise one
         return one
@@ -303,30 +307,38 @@ class Evaluation:
             fix="change name" if outline.name is not None else "write { name: 'my-sweep', sweep: ... }",
         )
 
-    def points(self, outline: Outline, indices: Sequence[int], *, name: str) -> Iterator[Evaluated | SpecError]:
-        """The points in order, or what is wrong with one. While the caller works on a batch, the next one is evaluated.
+    def points(
+        self, outline: Outline, indices: Sequence[int], *, name: str
+    ) -> Iterator[tuple[int, Evaluated | SpecError]]:
+        """The points in order, each with its index, or what is wrong with it. While the caller works on a batch, the
+        next one is evaluated.
         ``name``: the sweep's."""
         last = time.monotonic() + WALL_SEC + WALL_PER_POINT_SEC * len(indices)
-        batches = [indices[start : start + BATCH] for start in range(0, len(indices), BATCH)]
-        self._ask_points(outline, batches[0], name)
-        for batch, following in itertools.zip_longest(batches, batches[1:]):
+        size = max(MIN_BATCH, -(-len(indices) // BATCHES))
+        waiting = [indices[start : start + size] for start in range(0, len(indices), size)]
+        failures = 0
+        self._ask_points(outline, waiting[0], name)
+        while waiting:
+            batch = waiting.pop(0)
+            # The batch may have waited for its reader.
+            self._deadline = time.monotonic() + WALL_SEC + WALL_PER_POINT_SEC * len(batch)
+            found: list[tuple[int, Evaluated | SpecError]] = []
             try:
                 values, trees, digests = self._answer()
             except SpecError as error:
-                if len(batch) == 1:
-                    found: list[Evaluated | SpecError] = [_without_batch(error)]
-                else:  # one bad point must not hide what is wrong with the others
-                    found = [one for index in batch for one in self.points(outline, [index], name=name)]
-                if following:
-                    self._ask_points(outline, following, name)
-                yield from found
+                if len(batch) > 1 and failures < MAX_FAILURES:
+                    # One bad point must not hide what is wrong with the others.
+                    waiting[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+                else:
+                    failures += 1
+                    found = [(batch[0], _without_batch(error))]
             else:
-                if following:
-                    self._ask_points(outline, following, name)
                 trees = trees if isinstance(trees, list) else [None] * len(values)
-                for value, tree in zip(values, trees, strict=True):
-                    positions = self._positions(tree, value)
-                    yield Evaluated(value, positions, digests, self._name)
+                for index, value, tree in zip(batch, values, trees, strict=True):
+                    found.append((index, Evaluated(value, self._positions(tree, value), digests, self._name)))
+            if waiting:
+                self._ask_points(outline, waiting[0], name)
+            yield from found
             if time.monotonic() > last:
                 raise self._exhausted("the sweep took too long", wall=WALL_SEC + WALL_PER_POINT_SEC * len(indices))
 
@@ -336,13 +348,13 @@ class Evaluation:
             if not outline.keyed:
                 return f"point({holder}[{index}])"
             key = str(outline.points[index])
-            place = f"{json.dumps(MARK + 'name')}:: {holder}[{json.dumps(MARK + key)}], " if marked else ""
+            place = f"{json.dumps(MARK + 'name')}:: place({holder}, {json.dumps(key)}), " if marked else ""
             return f"point({holder}[{json.dumps(key)}] + {{ {place}name: {json.dumps(f'{name}-{key}')} }})"
 
         def several(*, marked: bool) -> str:
             return "[" + ", ".join(one(index, marked=marked) for index in batch) + "]"
 
-        self._ask(several(marked=False), f"walk({several(marked=True)})")
+        self._ask(several(marked=False), f"walk({several(marked=True)})", points=len(batch))
 
     def close(self) -> None:
         """End the child if nobody waited for it. Idempotent."""

@@ -135,7 +135,7 @@ def _bundles(
     problems.add(_outline_problems(outline))
     if problems.fatal:
         return
-    for index, found in enumerate(evaluation.points(outline, range(len(outline.points)), name=name)):
+    for index, found in evaluation.points(outline, range(len(outline.points)), name=name):
         try:
             if isinstance(found, SpecError):
                 raise found

@@ -6,6 +6,7 @@ Imports stay inside the commands: ``liverl --help`` must not pay for the compile
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +48,7 @@ def compile_(
     point: Point = None,
 ) -> None:
     """Validate a spec and write its bundle; of a sweep, one bundle per point."""
+    _without_plugins()
     from compiler import Sweep, compile_all, compile_spec
     from compiler.load import parse_tlas
 
@@ -74,6 +76,7 @@ def check(
     json: Json = False,
 ) -> None:
     """Every problem of a spec; writes nothing."""
+    _without_plugins()
     from compiler import SpecError, check_spec
     from compiler.load import parse_tlas
 
@@ -156,6 +159,12 @@ def schema() -> None:
     from compiler.schema import spec_schema
 
     typer.echo(to_json(spec_schema()), nl=False)
+
+
+def _without_plugins() -> None:
+    """pydantic looks for plug-ins in every installed distribution when it starts; these commands end soon and use
+    none."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def _page(markdown: str) -> str:

@@ -79,6 +79,25 @@ def test_every_value_knows_the_definition_that_won(
     assert evaluate(experiment).positions.nearest(path) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{ a: 1, b: 1 } + { [k]: 2 for k in ['a', 'b'] }", {"a": "x.jsonnet:1:20", "b": "x.jsonnet:1:20"}),
+        ("{ [k]: 2 for k in ['a', 'b'] } + { a: 3 }", {"a": "x.jsonnet:1:36", "b": "x.jsonnet:1:3"}),
+        (
+            "{ [k]: 1 for k in ['a', 'b'] } + { c: 2 } + { [k]: 2 for k in ['b'] }",
+            {"a": "x.jsonnet:1:3", "b": "x.jsonnet:1:47", "c": "x.jsonnet:1:36"},
+        ),
+        ("{ a: { [k]: self.b for k in ['c'] } + { b: 1 }, d: 1 }", {"a": "x.jsonnet:1:3", "d": "x.jsonnet:1:49"}),
+    ],
+)
+def test_comprehensions_take_part_in_inheritance(tmp_path: Path, text: str, expected: dict[str, str]) -> None:
+    spec = tmp_path / "x.jsonnet"
+    spec.write_text(text)
+    positions = evaluate(spec).positions
+    assert {name: positions.exact[(name,)] for name in expected} == expected
+
+
 def test_positions_do_not_change_values(experiment: Path) -> None:
     value = evaluate(experiment).value
     assert value["rollout"] == {"n": 8, "tp": 3.5}
@@ -187,6 +206,30 @@ def test_hostile_specs_end_soon_and_kill_nobody(tmp_path: Path, text: str) -> No
     with pytest.raises(SpecError, match=r"memory|CPU|longer than"):
         evaluate(spec)
     assert time.monotonic() - began < 12
+
+
+def test_one_child_serves_many_and_a_dead_one_is_replaced(experiment: Path) -> None:
+    from compiler import evaluator
+
+    evaluator.close_all()
+    evaluate(experiment)
+    (child,) = evaluator._idle
+    evaluate(experiment)
+    assert evaluator._idle == [child]
+    child.process.kill()
+    child.process.wait()
+    assert evaluate(experiment).value["quoted-key"] == 1
+    assert child not in evaluator._idle
+
+
+def test_a_change_of_a_file_is_seen(experiment: Path) -> None:
+    """The child that is kept remembers nothing of the files."""
+    assert evaluate(experiment).value["trainer"]["algo"] == "grpo"
+    base = experiment.with_name("base.libsonnet")
+    base.write_text("\n" + BASE.replace("grpo", "gspo"))
+    changed = evaluate(experiment)
+    assert changed.value["trainer"]["algo"] == "gspo"
+    assert changed.positions.nearest(("trainer", "algo")) == "base.libsonnet:7:5"
 
 
 def test_a_loop_is_ended_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
