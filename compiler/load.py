@@ -147,6 +147,10 @@ class Outline:
         return (*self.prefix, self.points[index] if self.keyed else index)
 
 
+class Exhausted(SpecError):
+    """A spec that needs more time or memory than specs get."""
+
+
 class Evaluation:
     """A running evaluation. Starting and collecting are apart so that the caller can import the models meanwhile."""
 
@@ -325,6 +329,8 @@ class Evaluation:
             found: list[tuple[int, Evaluated | SpecError]] = []
             try:
                 values, trees, digests = self._answer()
+            except Exhausted:
+                raise  # looking for the point that did it would take as long again, many times
             except SpecError as error:
                 if len(batch) > 1 and failures < MAX_FAILURES:
                     # One bad point must not hide what is wrong with the others.
@@ -362,13 +368,10 @@ class Evaluation:
             self._evaluator.close()
             self._evaluator = None
 
-    def _exhausted(self, what: str, wall: float | None = None) -> SpecError:
-        return refuse(
-            what,
-            position=self._shown,
-            allowed=f"{wall or WALL_SEC:.0f} s, {MEMORY_BYTES >> 30} GiB",
-            fix="look for a loop or an unbounded recursion in the spec",
-        )
+    def _exhausted(self, what: str, wall: float | None = None) -> Exhausted:
+        allowed = f"{wall or WALL_SEC:.0f} s, {MEMORY_BYTES >> 30} GiB"
+        fix = "look for a loop or an unbounded recursion in the spec"
+        return Exhausted([Problem((), what, allowed, fix, position=self._shown)])
 
     def _engine_error(self, text: str, refusal: str | None) -> SpecError:
         """Go-jsonnet's message as one problem: its first line, the innermost place in a file of ours, the fields on
