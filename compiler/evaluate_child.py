@@ -1,12 +1,13 @@
 """The child process that evaluates Jsonnet: limited in memory and time, its imports jailed and recorded.
 
-Started by ``compiler.load`` as a plain file with ``python -I -S``; it imports the engine, the standard library and
-``instrument.py`` beside it, nothing else. Reads one request (JSON) from stdin, writes one JSON line with the value
-and, when that went well, a second one with the positions of all values. A hostile spec can kill this process, never
-the command.
+Started by ``compiler.evaluator`` as a plain file with ``python -I -S FOLDERS MEMORY_BYTES IDLE_SEC``; it imports the
+engine, the standard library and ``instrument.py`` beside it, nothing else. Each line on stdin is a request (JSON), each
+is answered by two lines: the value or the error, and the positions of all values. It serves one request after another,
+every one in a Jsonnet machine of its own and under a CPU limit of its own, and leaves when nobody asks or when an
+evaluation made it large. A hostile spec can kill this process, never the command.
 """
 
-# Importing pathlib would cost a tenth of this process's life.
+# Every import here is paid by each cold compile: pathlib, typing or dataclasses would cost more than the evaluation.
 # ruff: noqa: PTH113, PTH118, PTH123, PTH202
 
 from __future__ import annotations
@@ -14,8 +15,19 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
+import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+RETIRE_KIB = 384 << 10
+"""An evaluator that was once this large is not used again: the engine gives no memory back."""
+
+_instrumented: dict[tuple[str, bytes], bytes] = {}
+"""Instrumented files by name and content: a sweep reads the same files for every batch of points."""
 
 
 class Jail:
@@ -53,9 +65,7 @@ class Jail:
                 data = file.read()
             self.read[self.name(path)] = data
             if self.marked and path.endswith((".jsonnet", ".libsonnet")):
-                from instrument import instrument  # type: ignore[import-not-found]
-
-                data = instrument(data.decode("utf-8"), self.name(path)).encode()
+                data = _marked(data, self.name(path))
             return path, data
         raise RuntimeError("no such file in the spec's folder or the library")
 
@@ -64,15 +74,20 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + os.sep)
 
 
-def main() -> None:
-    request: dict[str, Any] = json.load(sys.stdin)
-    sys.path += request["sys_path"]
+def _marked(data: bytes, name: str) -> bytes:
+    from instrument import instrument  # type: ignore[import-not-found]
+
+    if (name, data) not in _instrumented:
+        if len(_instrumented) > 64:
+            _instrumented.clear()
+        _instrumented[name, data] = instrument(data.decode("utf-8"), name).encode()
+    return _instrumented[name, data]
+
+
+def serve(request: dict[str, Any]) -> None:
+    """Answer one request on stdout."""
     import _gojsonnet
 
-    memory, seconds = request["memory_bytes"], request["cpu_sec"]
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     jail = Jail(request["root"], request["library"], marked=False)
     try:
         text = _gojsonnet.evaluate_snippet(
@@ -88,22 +103,47 @@ def main() -> None:
     answer["imports"] = {name: _digest(data) for name, data in sorted(jail.read.items())}
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
+    positions = None
     if "json" in answer:
         # Positions are a help, not a result: any failure here only costs the places in later messages.
         marked = Jail(request["root"], request["library"], marked=True)
         try:
-            positions = _gojsonnet.evaluate_snippet(
+            found = _gojsonnet.evaluate_snippet(
                 "<positions>", request["marked_expression"], import_callback=marked, max_stack=1000
             )
-        except RuntimeError as error:
-            positions = json.dumps({"error": str(error)[:2000]})
-        sys.stdout.write(json.dumps(json.loads(positions)) + "\n")
+            positions = json.loads(found)
+        except (RuntimeError, UnicodeDecodeError):
+            pass
+    large = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > RETIRE_KIB
+    sys.stdout.write(json.dumps({"positions": positions, "retired": large}) + "\n")
+    sys.stdout.flush()
+    if large:
+        raise SystemExit(0)
 
 
 def _digest(data: bytes) -> str:
-    import hashlib
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found]  # without OpenSSL, which hashlib loads
+    except ImportError:
+        from hashlib import sha256
+    found: str = sha256(data).hexdigest()
+    return found
 
-    return hashlib.sha256(data).hexdigest()
+
+def main() -> None:
+    folders, memory, idle = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    sys.path += folders.split(os.pathsep)
+    import _gojsonnet  # noqa: F401 - loaded before memory is limited, and while the first request is still being made
+
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    while select.select([0], [], [], idle)[0] and (line := sys.stdin.buffer.readline()):
+        request = json.loads(line)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = int(used.ru_utime + used.ru_stime) + 1 + request["cpu_sec"]
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+        serve(request)
 
 
 if __name__ == "__main__":

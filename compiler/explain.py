@@ -20,12 +20,17 @@ _MISSING = object()
 
 
 def explain_field(
-    spec: Path, path_text: str, *, tlas: Mapping[str, str] | None = None, sets: Sequence[str] = ()
+    spec: Path,
+    path_text: str,
+    *,
+    tlas: Mapping[str, str] | None = None,
+    sets: Sequence[str] = (),
+    point: str | None = None,
 ) -> str:
     """``path = value``, the line that set it, what the field means, and which values of the bundle follow from it."""
     import difflib
 
-    evaluated = evaluate(spec, tlas=tlas, sets=sets)
+    evaluated = evaluate(spec, tlas=tlas, sets=sets, point=point)
     resolved_spec = resolve(evaluated)
     resolved = resolved_spec.model_dump(mode="json")
     path = sourcemap.parse_path(path_text)

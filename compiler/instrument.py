@@ -15,7 +15,6 @@ from __future__ import annotations
 import bisect
 import json
 import re
-from dataclasses import dataclass, field
 
 MARK = "\x01"
 
@@ -48,11 +47,14 @@ KEYWORDS = frozenset(
 )
 
 WALK = """
+local comprehended(star, key) =
+  if star == null then null else if std.objectHas(star[1], key) then star else comprehended(star[3], key);
+local place(value, key) =
+  local own = if std.objectHasAll(value, "\\u0001" + key) then value["\\u0001" + key] else null;
+  local star = if std.objectHasAll(value, "\\u0001*") then comprehended(value["\\u0001*"], key) else null;
+  if star == null || (own != null && own != star[2](key)) then own else star[0];
 local walk(value) =
-  if std.isObject(value) then {
-    [key]: [if std.objectHasAll(value, "\\u0001" + key) then value["\\u0001" + key] else null, walk(value[key])]
-    for key in std.objectFields(value)
-  }
+  if std.isObject(value) then { [key]: [place(value, key), walk(value[key])] for key in std.objectFields(value) }
   else if std.isArray(value) then std.map(walk, value)
   else null;
 """
@@ -60,34 +62,36 @@ local walk(value) =
 [subtree]."""
 
 
-@dataclass(frozen=True)
+# Plain classes: importing dataclasses would double this process's start.
 class Token:
-    kind: str
-    text: str
-    start: int
-    end: int
+    __slots__ = ("end", "kind", "start", "text")
+
+    def __init__(self, kind: str, text: str, start: int, end: int) -> None:
+        self.kind, self.text, self.start, self.end = kind, text, start, end
 
 
-@dataclass
 class Frame:
-    """One open bracket. ``computed`` holds its computed keys as (position in the text, key text, place)."""
+    """One open bracket.
 
-    bracket: str
-    start: int
-    applied: bool
-    """It follows a value (``base { ... }``, ``f(x)``, ``xs[0]``) instead of starting one."""
-    computed: list[tuple[int, str, str]] = field(default_factory=list)
-    loop: int | None = None
-    """Where the ``for`` of an object comprehension starts."""
+    ``applied``: it follows a value (``base { ... }``, ``f(x)``, ``xs[0]``) instead of starting one. ``computed``: its
+    computed keys as (position in the text, key text, place). ``loop``: where the ``for`` of an object comprehension
+    starts.
+    """
+
+    __slots__ = ("applied", "bracket", "computed", "loop", "start")
+
+    def __init__(self, bracket: str, start: int, *, applied: bool) -> None:
+        self.bracket, self.start, self.applied = bracket, start, applied
+        self.computed: list[tuple[int, str, str]] = []
+        self.loop: int | None = None
 
 
 def tokenize(source: str) -> list[Token]:
     """Tokens without white space and comments."""
-    kinds = ("text", "str", "id", "field", "other")
     found = []
     for match in TOKEN.finditer(source):
-        kind = next((kind for kind in kinds if match[kind] is not None), None)
-        if kind is not None:
+        kind = match.lastgroup
+        if kind is not None and kind != "skip":
             found.append(Token(kind, match[0], match.start(), match.end()))
     return found
 
@@ -150,15 +154,25 @@ def _ends_value(token: Token | None) -> bool:
 
 
 def _computed(frame: Frame, source: str, close: Token) -> list[tuple[int, str]]:
-    """Position fields for computed keys. A comprehension cannot have hidden fields, so its positions are added from a
-    folded array."""
+    """Position fields for computed keys.
+
+    A comprehension cannot have hidden fields; what it lacks is added by one object beside it, whose only field holds
+    [place, the comprehension for its keys, the place that a key had before, the same of earlier comprehensions].
+    """
     found = []
     for offset, key, place in frame.computed:
-        marked = f'[if ({key}) == null then null else "\\u0001" + ({key})]:: {place}'
         if frame.loop is None:
-            found.append((offset, marked + ", "))
+            found.append((offset, f'[if ({key}) == null then null else "\\u0001" + ({key})]:: {place}, '))
         elif not frame.applied:
-            loop = source[frame.loop : close.start]
-            found.append((frame.start, "("))
-            found.append((close.end, f" + std.foldl(function(a, b) a + b, [{{ {marked} }} {loop}], {{}}))"))
+            found.append((frame.start, "(local liverl_keys = "))
+            found.append(
+                (close.end, f"; liverl_keys + {{ {_STAR} [{place}, liverl_keys, liverl_before, {_EARLIER}] }})")
+            )
     return found
+
+
+_STAR = (
+    'local liverl_before = function(key) if ("\\u0001" + key) in super then super["\\u0001" + key] else null, '
+    '"\\u0001*"::'
+)
+_EARLIER = 'if "\\u0001*" in super then super["\\u0001*"] else null'

@@ -5,29 +5,70 @@ Knows files, time and memory limits and Jsonnet's error texts; knows nothing of 
 
 from __future__ import annotations
 
-import contextlib
+import difflib
 import importlib.util
 import itertools
 import json
 import os
 import re
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
+from compiler import evaluator
 from compiler.errors import Path, Problem, SpecError, dotted, refuse
+from compiler.evaluator import MEMORY_BYTES
 from compiler.instrument import MARK, WALK
 
-WALL_SEC = 10.0
+WALL_SEC = 9.0
+"""For one evaluation: a spec, or a batch of a sweep's points. The command as a whole ends within 10 s."""
+WALL_PER_POINT_SEC = 0.1
+"""What each point of a sweep adds to the time of its evaluation and of the whole."""
 CPU_SEC = 8
-MEMORY_BYTES = 2 << 30
+CPU_PER_POINT_SEC = 0.05
+MAX_POINTS = 10_000
+BATCHES = 4
+MIN_BATCH = 24
+"""A sweep is evaluated in a few batches: every evaluation computes the names of all points anew, so the cost of a point
+stays the same only when their number does."""
+MAX_FAILURES = 8
+"""Points that do not evaluate, until the search for more of them ends."""
 
-_HERE = FilePath(__file__).parent
 _LOCATION = re.compile(r"(?P<file>[^\s:()][^\n:()]*):\(?(?P<line>\d+):(?P<column>\d+)\)?")
 _FIELD = re.compile(r'Field "((?:[^"\\]|\\.)*)"|Array element (\d+)')
+
+
+SWEEP = MARK + "sweep"
+_OUTLINE = f"""
+local swept = std.isObject(whole) && std.objectHas(whole, 'sweep');
+local points = if swept then whole.sweep else whole;
+local named(value) = if std.isObject(value) && std.objectHas(value, 'name') then value.name else null;
+if !swept && !std.isArray(whole) then point(whole) else {{
+  {json.dumps(SWEEP)}: {{
+    nested: swept,
+    keyed: std.isObject(points),
+    name: if swept then named(whole) else null,
+    points: if std.isObject(points) then std.objectFields(points)
+            else if std.isArray(points) then std.map(named, points)
+            else null,
+    extra: if swept then std.filter(function(key) key != 'name' && key != 'sweep', std.objectFields(whole)) else [],
+  }},
+}}
+"""
+_MARKED_OUTLINE = """
+local swept = std.isObject(whole) && std.objectHas(whole, 'sweep');
+local points = if swept then whole.sweep else whole;
+local flat(value) =
+  if std.isObject(value) then { [key]: [place(value, key), null] for key in std.objectFields(value) }
+  else if std.isArray(value) then std.map(flat, value)
+  else null;
+if !swept && !std.isArray(whole) then walk(point(whole))
+else if swept then { [key]: [place(whole, key), if key == 'sweep' then flat(points) else null]
+                     for key in std.objectFields(whole) }
+else flat(points)
+"""
 
 
 @dataclass(frozen=True)
@@ -82,6 +123,34 @@ class Evaluated:
     entry: str
 
 
+@dataclass(frozen=True)
+class Outline:
+    """A spec that is a sweep, before its points are evaluated.
+
+    Either ``{name: ..., sweep: {point: spec, ...}}``, whose points are experiments called ``<name>-<point>``, or an
+    array of specs (also as ``sweep``) that bring names of their own. ``points`` are the names in order, None where an
+    element has none; ``extra`` are fields beside ``name`` and ``sweep``.
+    """
+
+    name: Any
+    points: tuple[Any, ...]
+    keyed: bool
+    """The points are fields of an object."""
+    prefix: Path
+    extra: tuple[str, ...]
+    positions: Positions
+    digests: Mapping[str, str]
+    entry: str
+
+    def path(self, index: int) -> Path:
+        """Where the point stands in the spec."""
+        return (*self.prefix, self.points[index] if self.keyed else index)
+
+
+class Exhausted(SpecError):
+    """A spec that needs more time or memory than specs get."""
+
+
 class Evaluation:
     """A running evaluation. Starting and collecting are apart so that the caller can import the models meanwhile."""
 
@@ -93,8 +162,8 @@ class Evaluation:
         sets: Sequence[str] = (),
         library: FilePath | None = None,
     ) -> None:
-        """Start it. ``tlas``: arguments of a spec that is a function; ``sets``: overrides ``path=json``. Both take
-        JSON or else a plain string."""
+        """Start it. ``tlas``: arguments of a spec that is a function; ``sets``: overrides ``path=json``, which of a
+        sweep change every point unless the path begins with ``sweep``. Both take JSON or else a plain string."""
         if not spec.is_file():
             raise refuse(
                 f"{spec}: no such file", fix="give the path of a Jsonnet spec, for example specs/quickstart.jsonnet"
@@ -104,74 +173,205 @@ class Evaluation:
         self._root = str(real.parent)
         self._shown = str(spec)
         self._library = str((library or library_folder()).resolve())
-        arguments = {name: _as_json(text) for name, text in (tlas or {}).items()}
-        overrides = [_override(text) for text in sets]
-        request = json.dumps(
-            {
-                "root": self._root,
-                "library": self._library,
-                "expression": self._expression(arguments, overrides, marked=False),
-                "marked_expression": self._expression(arguments, overrides, marked=True),
-                "memory_bytes": MEMORY_BYTES,
-                "cpu_sec": CPU_SEC,
-                "sys_path": [str(_engine().parent), str(_HERE)],
-            }
-        ).encode()
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_HERE / "evaluate_child.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self._root,
+        self._arguments = {name: _as_json(text) for name, text in (tlas or {}).items()}
+        self._overrides = [_override(text) for text in sets]
+        self._evaluator: evaluator.Evaluator | None = None
+        self._ask(_OUTLINE, _MARKED_OUTLINE)
+
+    def _program(self, *, marked: bool) -> str:
+        """Jsonnet that binds ``whole``, the spec's value, and ``point(value)``, the overrides of a point."""
+        call = ", ".join(f"{name}={value}" for name, value in self._arguments.items())
+        plain = 'error "this spec is no function, so it takes no --tla arguments"' if self._arguments else "spec"
+        outer = [override for override in self._overrides if override.path[0] == "sweep"]
+        inner = [override for override in self._overrides if override.path[0] != "sweep"]
+        whole = f"(if std.isFunction(spec) then spec({call}) else {plain})"
+        whole += "".join(f" + {override.jsonnet(marked=marked)}" for override in outer)
+        point = "value" + "".join(f" + {override.jsonnet(marked=marked)}" for override in inner)
+        return (
+            f"{WALK if marked else ''}local spec = import {json.dumps(self._name)};\n"
+            f"local whole = {whole};\nlocal point(value) = {point};\n"
         )
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as stream:
-            stream.write(request)
-        # Nothing is left for ``communicate`` to send: the child evaluates while this process does something else.
-        self._process.stdin = None
 
-    def _expression(self, arguments: Mapping[str, str], overrides: Sequence[Override], *, marked: bool) -> str:
-        entry = f"local spec = import {json.dumps(self._name)};\n"
-        call = ", ".join(f"{name}={value}" for name, value in arguments.items())
-        plain = 'error "this spec is no function, so it takes no --tla arguments"' if arguments else "spec"
-        value = f"(if std.isFunction(spec) then spec({call}) else {plain})"
-        value += "".join(f" + {override.jsonnet(marked=marked)}" for override in overrides)
-        return f"{WALK}{entry}walk({value})" if marked else entry + value
+    def _ask(self, expression: str, marked_expression: str, points: int = 0) -> None:
+        self._deadline = time.monotonic() + WALL_SEC + WALL_PER_POINT_SEC * points
+        self._request = {
+            "root": self._root,
+            "library": self._library,
+            "expression": self._program(marked=False) + expression,
+            "marked_expression": self._program(marked=True) + marked_expression,
+            "cpu_sec": CPU_SEC + int(CPU_PER_POINT_SEC * points),
+        }
+        self._evaluator = evaluator.borrow()
+        self._evaluator.ask(self._request)
 
-    def result(self) -> Evaluated:
-        """Wait for it. Raises ``SpecError`` for everything that Jsonnet or the limits object to."""
+    def _answer(self) -> tuple[Any, Any, Mapping[str, str]]:
+        """Value, positions and digests. Raises ``SpecError`` for everything that Jsonnet or the limits object to."""
+        child = self._evaluator
+        assert child is not None, "every question has one answer"
+        self._evaluator = None
+        positions: Any = None
         try:
-            out, err = self._process.communicate(timeout=WALL_SEC)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
+            try:
+                first = child.line(self._deadline)
+            except evaluator.Ended as ended:
+                if ended.returncode != 0:
+                    raise
+                child.close()  # it had just left for want of questions
+                child = evaluator.Evaluator()
+                child.ask(self._request)
+                first = child.line(self._deadline)
+            answer = json.loads(first)
+            try:
+                rest = json.loads(child.line(self._deadline))
+                positions, child.retired = rest["positions"], rest["retired"]
+            except (evaluator.Ended, TimeoutError):
+                child.retired = True
+        except TimeoutError:
+            child.retired = True
             raise self._exhausted(f"evaluation took longer than {WALL_SEC:.0f} s") from None
-        lines = out.split(b"\n")
-        if not lines[0]:
-            raise self._exhausted(_cause_of_death(self._process.returncode, err))
-        answer = json.loads(lines[0])
+        except evaluator.Ended as ended:
+            child.retired = True
+            raise self._exhausted(_cause_of_death(ended.returncode, ended.stderr)) from None
+        except BaseException:
+            child.retired = True
+            raise
+        finally:
+            evaluator.give_back(child)
         if "error" in answer:
             raise self._engine_error(answer["error"], answer.get("refusal"))
-        value = _parse(answer["json"], self._shown)
+        return _parse(answer["json"], self._shown), positions, answer["imports"]
+
+    def _positions(self, tree: Any, value: Any, prefix: Path = ()) -> Positions:
         exact: dict[Path, str] = {}
-        if len(lines) > 1 and lines[1]:
-            _flatten(json.loads(lines[1]), (), exact)
-        positions = Positions(exact, value, self._shown, _shown_library(self._library))
-        return Evaluated(value=value, positions=positions, digests=answer["imports"], entry=self._name)
+        _flatten(tree, prefix, exact)
+        return Positions(exact, value, self._shown, _shown_library(self._library))
+
+    def outcome(self) -> Evaluated | Outline:
+        """Wait for it. Raises ``SpecError`` for everything that Jsonnet or the limits object to."""
+        value, tree, digests = self._answer()
+        if not (isinstance(value, dict) and SWEEP in value):
+            return Evaluated(value, self._positions(tree, value), digests, self._name)
+        found = value[SWEEP]
+        if not isinstance(found["points"], list):
+            raise refuse(
+                "sweep is neither an object nor an array", path=("sweep",), position=self._shown,
+                allowed="{ sweep: { point: spec, ... } }, or an array of specs",
+            )  # fmt: skip
+        if not 0 < len(found["points"]) <= MAX_POINTS:
+            raise refuse(
+                f"a sweep of {len(found['points'])} points", path=("sweep",), position=self._shown,
+                allowed=f"1 to {MAX_POINTS:,} points",
+            )  # fmt: skip
+        prefix = ("sweep",) if found["nested"] else ()
+        return Outline(
+            name=found["name"],
+            points=tuple(found["points"]),
+            keyed=found["keyed"],
+            prefix=prefix,
+            extra=tuple(found["extra"]),
+            positions=self._positions(tree, None),
+            digests=digests,
+            entry=self._name,
+        )
+
+    def result(self, *, point: str | None = None) -> Evaluated:
+        """One experiment: the spec, or the ``point`` of a sweep."""
+        found = self.outcome()
+        if not isinstance(found, Outline):
+            if point is not None:
+                raise refuse(f"--point {point}: this spec is no sweep", position=self._shown, fix="leave --point out")
+            return found
+        if point not in found.points or point is None:
+            close = difflib.get_close_matches(point or "", [str(name) for name in found.points], n=1)
+            raise refuse(
+                f"--point {point}: no such point" if point else f"this spec is a sweep of {len(found.points)} points",
+                position=self._shown,
+                allowed=_some(found.points) if point else "one experiment",
+                fix=(f"did you mean {close[0]}?" if close else "")
+                if point
+                else "compile it and name the bundle of a point; compile, check, plan and explain take --point "
+                f"{found.points[0]} too",
+            )
+        _, one = next(self.points(found, [found.points.index(point)], name=self.sweep_name(found)))
+        if isinstance(one, SpecError):
+            raise one
+        return one
+
+    def sweep_name(self, outline: Outline) -> str:
+        """The sweep's ``name``, or the spec file's name without its ending. Raises ``SpecError`` for what is no
+        name."""
+        name = self._name.split(".")[0] if outline.name is None else outline.name
+        if isinstance(name, str) and re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name) and len(name) <= 50:
+            return name
+        raise refuse(
+            f"{json.dumps(name, ensure_ascii=False)} is no name for a sweep",
+            path=("name",),
+            position=outline.positions.display(("name",)),
+            allowed="lower-case letters, digits and '-', at most 50",
+            fix="change name" if outline.name is not None else "write { name: 'my-sweep', sweep: ... }",
+        )
+
+    def points(
+        self, outline: Outline, indices: Sequence[int], *, name: str
+    ) -> Iterator[tuple[int, Evaluated | SpecError]]:
+        """The points in order, each with its index, or what is wrong with it. While the caller works on a batch, the
+        next one is evaluated.
+        ``name``: the sweep's."""
+        last = time.monotonic() + WALL_SEC + WALL_PER_POINT_SEC * len(indices)
+        size = max(MIN_BATCH, -(-len(indices) // BATCHES))
+        waiting = [indices[start : start + size] for start in range(0, len(indices), size)]
+        failures = 0
+        self._ask_points(outline, waiting[0], name)
+        while waiting:
+            batch = waiting.pop(0)
+            # The batch may have waited for its reader.
+            self._deadline = time.monotonic() + WALL_SEC + WALL_PER_POINT_SEC * len(batch)
+            found: list[tuple[int, Evaluated | SpecError]] = []
+            try:
+                values, trees, digests = self._answer()
+            except Exhausted:
+                raise  # looking for the point that did it would take as long again, many times
+            except SpecError as error:
+                if len(batch) > 1 and failures < MAX_FAILURES:
+                    # One bad point must not hide what is wrong with the others.
+                    waiting[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+                else:
+                    failures += 1
+                    found = [(batch[0], _without_batch(error))]
+            else:
+                trees = trees if isinstance(trees, list) else [None] * len(values)
+                for index, value, tree in zip(batch, values, trees, strict=True):
+                    found.append((index, Evaluated(value, self._positions(tree, value), digests, self._name)))
+            if waiting:
+                self._ask_points(outline, waiting[0], name)
+            yield from found
+            if time.monotonic() > last:
+                raise self._exhausted("the sweep took too long", wall=WALL_SEC + WALL_PER_POINT_SEC * len(indices))
+
+    def _ask_points(self, outline: Outline, batch: Sequence[int], name: str) -> None:
+        def one(index: int, *, marked: bool) -> str:
+            holder = "whole.sweep" if outline.prefix else "whole"
+            if not outline.keyed:
+                return f"point({holder}[{index}])"
+            key = str(outline.points[index])
+            place = f"{json.dumps(MARK + 'name')}:: place({holder}, {json.dumps(key)}), " if marked else ""
+            return f"point({holder}[{json.dumps(key)}] + {{ {place}name: {json.dumps(f'{name}-{key}')} }})"
+
+        def several(*, marked: bool) -> str:
+            return "[" + ", ".join(one(index, marked=marked) for index in batch) + "]"
+
+        self._ask(several(marked=False), f"walk({several(marked=True)})", points=len(batch))
 
     def close(self) -> None:
         """End the child if nobody waited for it. Idempotent."""
-        self._process.kill()
-        if self._process.stdout is not None and not self._process.stdout.closed:
-            self._process.communicate()
+        if self._evaluator is not None:
+            self._evaluator.close()
+            self._evaluator = None
 
-    def _exhausted(self, what: str) -> SpecError:
-        return refuse(
-            what,
-            position=self._shown,
-            allowed=f"{WALL_SEC:.0f} s, {MEMORY_BYTES >> 30} GiB",
-            fix="look for a loop or an unbounded recursion in the spec",
-        )
+    def _exhausted(self, what: str, wall: float | None = None) -> Exhausted:
+        allowed = f"{wall or WALL_SEC:.0f} s, {MEMORY_BYTES >> 30} GiB"
+        fix = "look for a loop or an unbounded recursion in the spec"
+        return Exhausted([Problem((), what, allowed, fix, position=self._shown)])
 
     def _engine_error(self, text: str, refusal: str | None) -> SpecError:
         """Go-jsonnet's message as one problem: its first line, the innermost place in a file of ours, the fields on
@@ -191,10 +391,20 @@ class Evaluation:
         return SpecError([Problem(path=tuple(reversed(fields)), what=refusal or what.strip(), position=where)])
 
 
-def evaluate(spec: FilePath, *, tlas: Mapping[str, str] | None = None, sets: Sequence[str] = ()) -> Evaluated:
+def _without_batch(error: SpecError) -> SpecError:
+    """The problems of a point that was evaluated as the one element of a batch."""
+    return SpecError(
+        replace(problem, path=problem.path[1:]) if problem.path[:1] == (0,) else problem for problem in error.problems
+    )
+
+
+def evaluate(
+    spec: FilePath, *, tlas: Mapping[str, str] | None = None, sets: Sequence[str] = (), point: str | None = None
+) -> Evaluated:
+    """One experiment. Raises ``SpecError``."""
     evaluation = Evaluation(spec, tlas=tlas, sets=sets)
     try:
-        return evaluation.result()
+        return evaluation.result(point=point)
     finally:
         evaluation.close()
 
@@ -206,10 +416,9 @@ def library_folder() -> FilePath:
     return FilePath(next(iter(found.submodule_search_locations))) / "lib"
 
 
-def _engine() -> FilePath:
-    found = importlib.util.find_spec("_gojsonnet")
-    assert found is not None and found.origin is not None, "gojsonnet is a declared dependency"
-    return FilePath(found.origin)
+def _some(names: Sequence[Any]) -> str:
+    shown = [str(name) for name in names[:12]]
+    return ", ".join(shown) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def _shown_library(library: str) -> str:

@@ -25,9 +25,11 @@ class Overview:
     warnings: tuple[Problem, ...]
 
 
-def overview(spec: Path, *, tlas: Mapping[str, str] | None = None, sets: Sequence[str] = ()) -> Overview:
+def overview(
+    spec: Path, *, tlas: Mapping[str, str] | None = None, sets: Sequence[str] = (), point: str | None = None
+) -> Overview:
     """Raises ``SpecError`` with every problem of the spec."""
-    evaluated = evaluate(spec, tlas=tlas, sets=sets)
+    evaluated = evaluate(spec, tlas=tlas, sets=sets, point=point)
     plan = make_plan(resolve(evaluated))
     problems = located(check(plan), evaluated.positions)
     if any(problem.severity == "fatal" for problem in problems):

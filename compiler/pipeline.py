@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compiler.errors import Problem, SpecError
-from compiler.load import Evaluated, Evaluation, Positions
+from compiler.load import Evaluated, Evaluation, Outline, Positions
 
 VERSION = "0.1.0"
 
@@ -29,6 +29,19 @@ class Bundle:
     folder: Path | None = None
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """A compiled sweep. ``points`` are the names of its bundles, folders below ``folder`` when they were written;
+    ``summary`` is its page for reviewers."""
+
+    name: str
+    target: str
+    points: tuple[str, ...]
+    warnings: tuple[Problem, ...]
+    summary: str
+    folder: Path | None = None
+
+
 def compile_spec(
     spec: str | Path,
     *,
@@ -36,12 +49,43 @@ def compile_spec(
     out: str | Path | None = None,
     tlas: Mapping[str, str] | None = None,
     sets: Sequence[str] = (),
+    point: str | None = None,
 ) -> Bundle:
-    """Compile a spec and write its bundle to ``out`` (default ``build/<name>/<target>``). Raises ``SpecError``; then
-    nothing was written."""
+    """Compile a spec, or one ``point`` of a sweep, and write its bundle to ``out`` (default
+    ``build/<name>/<target>``). Raises ``SpecError``; then nothing was written."""
     from compiler.bundle import write_bundle
 
-    bundle = compile_in_memory(spec, target=target, tlas=tlas, sets=sets)
+    bundle = compile_in_memory(spec, target=target, tlas=tlas, sets=sets, point=point)
+    folder = Path(out) if out is not None else Path("build") / bundle.name / bundle.target
+    write_bundle(folder, bundle.files)
+    return Bundle(bundle.name, bundle.target, bundle.files, bundle.warnings, folder)
+
+
+def compile_all(
+    spec: str | Path,
+    *,
+    target: str = "local",
+    out: str | Path | None = None,
+    tlas: Mapping[str, str] | None = None,
+    sets: Sequence[str] = (),
+) -> Bundle | Sweep:
+    """``compile_spec`` for specs that may be a sweep: its points become the folders
+    ``build/<name>/<target>/<point>``."""
+    evaluation = Evaluation(Path(spec), tlas=tlas, sets=sets)
+    from compiler.assemble import assemble
+    from compiler.bundle import write_bundle
+    from compiler.registry import find_target
+
+    try:
+        found = find_target(target)
+        outcome = evaluation.outcome()
+        if isinstance(outcome, Outline):
+            from compiler.sweep import compile_sweep
+
+            return compile_sweep(evaluation, outcome, target=found, out=Path(out) if out is not None else None)
+    finally:
+        evaluation.close()
+    bundle = assemble(outcome, target=found)
     folder = Path(out) if out is not None else Path("build") / bundle.name / bundle.target
     write_bundle(folder, bundle.files)
     return Bundle(bundle.name, bundle.target, bundle.files, bundle.warnings, folder)
@@ -54,6 +98,7 @@ def compile_in_memory(
     tlas: Mapping[str, str] | None = None,
     sets: Sequence[str] = (),
     library: Path | None = None,
+    point: str | None = None,
 ) -> Bundle:
     """Compile without writing anything. ``library``: another folder for ``liverl.libsonnet`` than the installed one."""
     # The child process evaluates while this one imports the models.
@@ -63,18 +108,36 @@ def compile_in_memory(
 
     try:
         found = find_target(target)
-        evaluated = evaluation.result()
+        evaluated = evaluation.result(point=point)
     finally:
         evaluation.close()
     return assemble(evaluated, target=found)
 
 
 def check_spec(
-    spec: str | Path, *, target: str = "local", tlas: Mapping[str, str] | None = None, sets: Sequence[str] = ()
+    spec: str | Path,
+    *,
+    target: str = "local",
+    tlas: Mapping[str, str] | None = None,
+    sets: Sequence[str] = (),
+    point: str | None = None,
 ) -> list[Problem]:
-    """Every problem of a spec, fatal ones and warnings; nothing is written."""
+    """Every problem of a spec and of every point of a sweep, fatal ones and warnings; nothing is written."""
+    from compiler.assemble import assemble
+    from compiler.registry import find_target
+
     try:
-        return list(compile_in_memory(spec, target=target, tlas=tlas, sets=sets).warnings)
+        found = find_target(target)
+        evaluation = Evaluation(Path(spec), tlas=tlas, sets=sets)
+        try:
+            outcome = evaluation.outcome() if point is None else evaluation.result(point=point)
+            if isinstance(outcome, Outline):
+                from compiler.sweep import check_sweep
+
+                return check_sweep(evaluation, outcome, target=found)
+        finally:
+            evaluation.close()
+        return list(assemble(outcome, target=found).warnings)
     except SpecError as error:
         return list(error.problems)
 
@@ -84,4 +147,4 @@ def located(problems: Sequence[Problem], positions: Positions) -> list[Problem]:
     return [problem if problem.position else problem.at(positions.display(problem.path)) for problem in problems]
 
 
-__all__ = ["Bundle", "Evaluated", "check_spec", "compile_in_memory", "compile_spec", "located"]
+__all__ = ["Bundle", "Evaluated", "Sweep", "check_spec", "compile_all", "compile_in_memory", "compile_spec", "located"]

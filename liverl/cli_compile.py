@@ -6,10 +6,14 @@ Imports stay inside the commands: ``liverl --help`` must not pay for the compile
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from compiler import Bundle, Sweep
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Jsonnet spec.")]
 TargetOption = Annotated[
@@ -20,6 +24,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=JSON", help="Override one field; what derives from it follows."),
 ]
+Point = Annotated[str | None, typer.Option("--point", metavar="NAME", help="One point of a sweep.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -42,24 +47,42 @@ def compile_(
     ] = None,
     tla: Tla = None,
     sets: Set = None,
+    point: Point = None,
 ) -> None:
-    """Validate a spec and write its bundle."""
-    from compiler import compile_spec
+    """Validate a spec and write its bundle; of a sweep, one bundle per point."""
+    _without_plugins()
+    from compiler import Sweep, compile_all, compile_spec
     from compiler.load import parse_tlas
 
-    bundle = compile_spec(spec, target=target, out=out, tlas=parse_tlas(tla or []), sets=sets or [])
-    for problem in bundle.warnings:
+    tlas = parse_tlas(tla or [])
+    if point is not None:
+        compiled: Bundle | Sweep = compile_spec(spec, target=target, out=out, tlas=tlas, sets=sets or [], point=point)
+    else:
+        compiled = compile_all(spec, target=target, out=out, tlas=tlas, sets=sets or [])
+    for problem in compiled.warnings:
         typer.echo(str(problem), err=True)
-    typer.echo(_page(bundle.files["SUMMARY.md"]))
-    typer.echo(f"{bundle.folder}: {', '.join(sorted(bundle.files))}")
+    if isinstance(compiled, Sweep):
+        typer.echo(_page(compiled.summary))
+        typer.echo(f"{compiled.folder}: {len(compiled.points)} bundles, sweep.json, SUMMARY.md")
+        return
+    typer.echo(_page(compiled.files["SUMMARY.md"]))
+    typer.echo(f"{compiled.folder}: {', '.join(sorted(compiled.files))}")
 
 
-def check(spec: Spec, target: TargetOption = "local", tla: Tla = None, sets: Set = None, json: Json = False) -> None:
+def check(
+    spec: Spec,
+    target: TargetOption = "local",
+    tla: Tla = None,
+    sets: Set = None,
+    point: Point = None,
+    json: Json = False,
+) -> None:
     """Every problem of a spec; writes nothing."""
+    _without_plugins()
     from compiler import SpecError, check_spec
     from compiler.load import parse_tlas
 
-    problems = check_spec(spec, target=target, tlas=parse_tlas(tla or []), sets=sets or [])
+    problems = check_spec(spec, target=target, tlas=parse_tlas(tla or []), sets=sets or [], point=point)
     fatal = any(problem.severity == "fatal" for problem in problems)
     if json:
         import json as json_module
@@ -86,12 +109,12 @@ def check(spec: Spec, target: TargetOption = "local", tla: Tla = None, sets: Set
     typer.echo(f"{spec}: sound for target {target}")
 
 
-def plan(spec: Spec, tla: Tla = None, sets: Set = None, json: Json = False) -> None:
+def plan(spec: Spec, tla: Tla = None, sets: Set = None, point: Point = None, json: Json = False) -> None:
     """What an experiment will use: batches, tokens, memory."""
     from compiler.load import parse_tlas
     from compiler.overview import overview
 
-    found = overview(spec, tlas=parse_tlas(tla or []), sets=sets or [])
+    found = overview(spec, tlas=parse_tlas(tla or []), sets=sets or [], point=point)
     if json:
         import json as json_module
 
@@ -107,6 +130,7 @@ def explain(
     ] = None,
     tla: Tla = None,
     sets: Set = None,
+    point: Point = None,
 ) -> None:
     """Where a value comes from: SPEC PATH, or the place in a bundle as FILE:LINE."""
     from compiler import explain as explanations
@@ -115,7 +139,8 @@ def explain(
     if path is None:
         typer.echo(explanations.explain_line(what))
     else:
-        typer.echo(explanations.explain_field(Path(what), path, tlas=parse_tlas(tla or []), sets=sets or []))
+        tlas = parse_tlas(tla or [])
+        typer.echo(explanations.explain_field(Path(what), path, tlas=tlas, sets=sets or [], point=point))
 
 
 def diff(
@@ -138,16 +163,34 @@ def schema() -> None:
     typer.echo(to_json(spec_schema()), nl=False)
 
 
+def _without_plugins() -> None:
+    """pydantic looks for plug-ins in every installed distribution when it starts; these commands end soon and use
+    none."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
 def _page(markdown: str) -> str:
-    """The Markdown page as plain text: tables become two columns."""
-    lines = []
-    for line in markdown.splitlines():
+    """The Markdown page as plain text: tables become columns."""
+    lines: list[str] = []
+    table: list[list[str]] = []
+    for line in [*markdown.splitlines(), ""]:
         if line.startswith("|"):
-            cells = [cell.strip().replace("\\|", "|") for cell in line.replace("\\|", "\0").strip("|").split("|")]
-            cells = [cell.replace("\0", "|") for cell in cells]
-            if not cells[0] or set(cells[0]) == {"-"}:
-                continue
-            lines.append(f"  {cells[0]:<42} {cells[1]}")
-        elif line:
+            cells = line.replace("\\|", "\0").strip("|").split("|")
+            table.append([cell.strip().replace("\0", "|") for cell in cells])
+            continue
+        if table:
+            lines += _columns(table)
+            table = []
+        if line:
             lines.append(line.lstrip("# "))
     return "\n".join(lines)
+
+
+def _columns(table: list[list[str]]) -> list[str]:
+    rows = [row for row in table if any(cell.strip("-") for cell in row)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    if len(widths) == 2:
+        widths[0] = max(widths[0], 42)
+    return [
+        ("  " + " ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))).rstrip() for row in rows
+    ]

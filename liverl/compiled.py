@@ -43,8 +43,12 @@ def bundle_files(
 
 
 def _read(folder: Path) -> dict[str, str]:
-    from compiler.bundle import read_lock
+    from compiler.bundle import read_lock, read_sweep_lock
 
+    if (sweep := read_sweep_lock(folder)) is not None:
+        points = sweep.get("points")
+        example = next(iter(points), "POINT") if isinstance(points, dict) else "POINT"
+        raise UserError(f"{folder}: a sweep of several bundles; name one of them, for example {folder / example}")
     lock = read_lock(folder)
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
     if lock is None or missing:

@@ -38,6 +38,19 @@ def test_a_wrong_spec_ends_with_2_and_writes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonnet"]
 
 
+def test_a_sweep_becomes_one_bundle_per_point(tmp_path: Path) -> None:
+    sweep = str(REPOSITORY / "specs" / "sweep.jsonnet")
+    done = liverl("compile", sweep, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "quickstart-sweep/local: 12 bundles" in done.stdout and "lr8e-4-g4-s1" in done.stdout
+    assert len(list((tmp_path / "build" / "quickstart-sweep" / "local").glob("*/verl.yaml"))) == 12
+    point = liverl("plan", sweep, "--point", "lr8e-4-g4-s1", "--json", cwd=tmp_path)
+    assert json.loads(point.stdout)["experiment"] == "quickstart-sweep-lr8e-4-g4-s1"
+    for arguments in (("run", "build/quickstart-sweep/local"), ("plan", sweep)):
+        refused = liverl(*arguments, cwd=tmp_path)
+        assert refused.returncode == 2 and "sweep of" in refused.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -46,6 +59,7 @@ def test_a_wrong_spec_ends_with_2_and_writes_nothing(tmp_path: Path) -> None:
         ("compile", SPEC, "--set", "seed"),
         ("compile", SPEC, "--tla", "9=1"),
         ("compile", SPEC, "--tla", "a=1"),
+        ("compile", SPEC, "--point", "a"),
         ("explain", SPEC, "no.such.field"),
         ("explain", "build/verl.yaml:3"),
         ("diff", SPEC, "nowhere"),

@@ -30,7 +30,7 @@ EXPERIMENT = """local base = import "base.libsonnet";
 local mix = import "mix.libsonnet";
 base + mix.withLr(-3) + {
   cluster+: { gpus: 7 },
-  sweep: [{ seed: i } for i in std.range(1, 3)],
+  grid: [{ seed: i } for i in std.range(1, 3)],
   env: { [k]: std.asciiUpper(k) for k in ["hf_home", "tmpdir"] },
   prompt: |||
     lr: not a field
@@ -62,7 +62,7 @@ def experiment(tmp_path: Path) -> Path:
         (("trainer", "algo"), "base.libsonnet:6:5"),
         (("rollout", "tp"), "base.libsonnet:8:20"),
         (("cluster", "gpus"), "exp.jsonnet:4:15"),
-        (("sweep", 1, "seed"), "exp.jsonnet:5:13"),
+        (("grid", 1, "seed"), "exp.jsonnet:5:12"),
         (("env", "tmpdir"), "exp.jsonnet:6:10"),
         (("prompt",), "exp.jsonnet:7:3"),
         (("quoted-key",), "exp.jsonnet:10:3"),
@@ -77,6 +77,25 @@ def test_every_value_knows_the_definition_that_won(
 ) -> None:
     """A value that a standard library function built has the place of the field around it."""
     assert evaluate(experiment).positions.nearest(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{ a: 1, b: 1 } + { [k]: 2 for k in ['a', 'b'] }", {"a": "x.jsonnet:1:20", "b": "x.jsonnet:1:20"}),
+        ("{ [k]: 2 for k in ['a', 'b'] } + { a: 3 }", {"a": "x.jsonnet:1:36", "b": "x.jsonnet:1:3"}),
+        (
+            "{ [k]: 1 for k in ['a', 'b'] } + { c: 2 } + { [k]: 2 for k in ['b'] }",
+            {"a": "x.jsonnet:1:3", "b": "x.jsonnet:1:47", "c": "x.jsonnet:1:36"},
+        ),
+        ("{ a: { [k]: self.b for k in ['c'] } + { b: 1 }, d: 1 }", {"a": "x.jsonnet:1:3", "d": "x.jsonnet:1:49"}),
+    ],
+)
+def test_comprehensions_take_part_in_inheritance(tmp_path: Path, text: str, expected: dict[str, str]) -> None:
+    spec = tmp_path / "x.jsonnet"
+    spec.write_text(text)
+    positions = evaluate(spec).positions
+    assert {name: positions.exact[(name,)] for name in expected} == expected
 
 
 def test_positions_do_not_change_values(experiment: Path) -> None:
@@ -104,14 +123,14 @@ def test_the_library_resolves_from_any_folder(tmp_path: Path) -> None:
 
 def test_overrides_reach_derived_values(experiment: Path) -> None:
     evaluated = evaluate(
-        experiment, sets=["cluster.gpus=4", "trainer.algo=gspo", "sweep[1].seed=9", "trainer.kl.new=[1]"]
+        experiment, sets=["cluster.gpus=4", "trainer.algo=gspo", "grid[1].seed=9", "trainer.kl.new=[1]"]
     )
     assert evaluated.value["rollout"]["tp"] == 2
     assert evaluated.value["trainer"]["algo"] == "gspo"
-    assert [point["seed"] for point in evaluated.value["sweep"]] == [1, 9, 3]
+    assert [point["seed"] for point in evaluated.value["grid"]] == [1, 9, 3]
     assert evaluated.value["trainer"]["kl"] == {"coef": 0.001, "new": [1]}
     assert evaluated.positions.nearest(("trainer", "algo")) == "--set trainer.algo"
-    assert evaluated.positions.nearest(("sweep", 1, "seed")) == "--set sweep[1].seed"
+    assert evaluated.positions.nearest(("grid", 1, "seed")) == "--set grid[1].seed"
 
 
 def test_arguments_of_a_spec_that_is_a_function(tmp_path: Path) -> None:
@@ -187,6 +206,30 @@ def test_hostile_specs_end_soon_and_kill_nobody(tmp_path: Path, text: str) -> No
     with pytest.raises(SpecError, match=r"memory|CPU|longer than"):
         evaluate(spec)
     assert time.monotonic() - began < 12
+
+
+def test_one_child_serves_many_and_a_dead_one_is_replaced(experiment: Path) -> None:
+    from compiler import evaluator
+
+    evaluator.close_all()
+    evaluate(experiment)
+    (child,) = evaluator._idle
+    evaluate(experiment)
+    assert evaluator._idle == [child]
+    child.process.kill()
+    child.process.wait()
+    assert evaluate(experiment).value["quoted-key"] == 1
+    assert child not in evaluator._idle
+
+
+def test_a_change_of_a_file_is_seen(experiment: Path) -> None:
+    """The child that is kept remembers nothing of the files."""
+    assert evaluate(experiment).value["trainer"]["algo"] == "grpo"
+    base = experiment.with_name("base.libsonnet")
+    base.write_text("\n" + BASE.replace("grpo", "gspo"))
+    changed = evaluate(experiment)
+    assert changed.value["trainer"]["algo"] == "gspo"
+    assert changed.positions.nearest(("trainer", "algo")) == "base.libsonnet:7:5"
 
 
 def test_a_loop_is_ended_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

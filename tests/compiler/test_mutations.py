@@ -92,24 +92,34 @@ def test_a_changed_spec_compiles_or_is_refused(quickstart: Any, seed: int) -> No
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 62))
 def test_problems_point_at_places_that_exist(quickstart: Any, seed: int) -> None:
-    """Every problem's path can be walked in the value, but for its last step."""
+    """Every problem's path can be walked in the value, but for its last step, which is there or is what is missing."""
     from compiler.validate import validate
 
     value = mutate(quickstart, random.Random(seed))
     try:
         validate(value)
     except SpecError as error:
+        assert error.problems
         for problem in error.problems:
             node = value
             for part in problem.path[:-1]:
                 node = node[part]
+            if problem.path and problem.what != "missing":
+                *_, last = problem.path
+                there = last in node if isinstance(node, dict) else isinstance(last, int) and last < len(node)
+                assert there, problem
+    else:
+        assert validate(value).model_dump(mode="json")["name"] == value["name"]
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=80))
-def test_instrumenting_never_fails(text: str) -> None:
-    instrument(text, "x.jsonnet")
-    instrument("{ a: " + text + " }", "x.jsonnet")
+def test_instrumenting_only_adds(text: str) -> None:
+    """Whatever the text, nothing of it is lost or moved: all that instrumenting does is insert."""
+    for source in (text, "{ a: " + text + " }"):
+        rest = iter(instrument(source, "x.jsonnet"))
+        assert all(char in rest for char in source)
+    assert '"x.jsonnet:1:3"' in instrument("{ a: " + text + " }", "x.jsonnet")
 
 
 def test_tokens_cover_the_library() -> None:

@@ -1,0 +1,187 @@
+"""Specs that people get wrong, one named case each, through the command itself: exit code 2, one line per problem that
+begins with the file's line and names the field, no traceback, nothing written."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from liverl.cli import build_app
+from liverl.exits import exit_codes
+from tests.compiler.golden_cases import LAB
+
+BASE = "local base = import 'base.libsonnet';\n"
+
+CHANGES = {
+    "unknown key": ("schedule+: { stepz: 3 }", "schedule.stepz: unknown field", "did you mean steps?"),
+    "unknown key at the top": ("sheduel: {}", "sheduel: unknown field", "did you mean schedule?"),
+    "number as string": ("algorithm+: { group_size: '8' }", 'algorithm.group_size: "8"', "a whole number"),
+    "true for one": ("algorithm+: { group_size: true }", "algorithm.group_size: true", "a whole number"),
+    "learning rate as string": ("trainer+: { optimizer+: { learning_rate: '1e-6' } }", "learning_rate", "a number"),
+    "missing key": ("trainer+: { optimizer: {} }", "trainer.optimizer.learning_rate: missing", "add learning_rate"),
+    "name with a slash": ("name: 'a/b'", 'name: "a/b"', "lower-case"),
+    "name with dots": ("name: '..'", 'name: ".."', "lower-case"),
+    "name with a leading dash": ("name: '-a'", 'name: "-a"', "lower-case"),
+    "name with spaces": ("name: 'a b'", 'name: "a b"', "lower-case"),
+    "name in upper case": ("name: 'Quick'", 'name: "Quick"', "lower-case"),
+    "name with a homoglyph": ("name: 'qu\u0456ck'", "name", "lower-case"),
+    "name with a NUL": ("name: 'a\\u0000b'", "name", "lower-case"),
+    "name with a newline at its end": ("name: 'a\\n'", "name", "lower-case"),
+    "name too long": ("name: std.repeat('a', 64)", "name", "too long"),
+    "empty name": ("name: ''", "name", "lower-case"),
+    "duplicate task sets": (
+        "tasks+: { train: base.tasks.train + base.tasks.train }", "tasks.train[1].name", "is already the name",
+    ),
+    "group of one": ("algorithm+: { group_size: 1 }", "algorithm.group_size: 1", "allowed: >= 2"),
+    "mini-batch does not divide": ("schedule+: { mini_batch_size: 5 }", "mini_batch_size: 5", "does not divide"),
+    "micro-batch does not divide": ("trainer+: { micro_batch_size: 7 }", "micro_batch_size: 7", "does not divide"),
+    "longer than the model": ("rollout+: { response_length: 99999 }", "rollout.response_length", "max_position"),
+    "negative number": ("schedule+: { steps: -1 }", "schedule.steps: -1", "allowed: >= 1"),
+    "zero": ("schedule+: { steps: 0 }", "schedule.steps: 0", "allowed: >= 1"),
+    "huge number": ("schedule+: { steps: 9007199254740992 }", "schedule.steps", "too large"),
+    "fraction of a step": ("schedule+: { steps: 1.5 }", "schedule.steps: 1.5", "a whole number"),
+    "unknown mode": ("mode: { type: 'synch' }", 'mode.type: "synch" is unknown', "did you mean sync?"),
+    "unknown algorithm": ("algorithm: { type: 'grpoo' }", 'algorithm.type: "grpoo" is unknown', "did you mean grpo?"),
+    "unknown scaffold": ("scaffold: { type: 'clade-code' }", 'scaffold.type: "clade-code" is unknown', "allowed: "),
+    "unknown rollout engine": ("rollout: { type: 'vlm' }", 'rollout.type: "vlm" is unknown', "did you mean vllm?"),
+    "unknown environment": ("environment: { type: 'bubble' }", 'environment.type: "bubble" is', "bubblewrap"),
+    "memory with a unit": ("environment+: { memory_mib: '8Gi' }", 'environment.memory_mib: "8Gi"', "a whole number"),
+    "timeout of zero": ("environment+: { agent_timeout_sec: 0 }", "environment.agent_timeout_sec: 0", "> 0"),
+    "empty task list": ("tasks+: { train: [] }", "tasks.train", "too few elements"),
+    "null for an object": ("policy: null", "policy: null", "not an object"),
+    "list for an object": ("schedule: []", "schedule", "not an object"),
+    "training on held-out tasks": (
+        "tasks+: { train: [base.tasks.train[0] { source+: { split: 'held_out' } }] }",
+        "tasks.train[0].source.split", "must not be trained on",
+    ),
+}  # fmt: skip
+
+WHOLE = {
+    "syntax error": ("{ a: 1,\n b 2 }", "2:4", "Expected token"),
+    "unknown variable": ("{ a: foo }", "1:6", "Unknown variable: foo"),
+    "duplicate field": ("{ a: 1, a: 2 }", "1:9", "Duplicate field"),
+    "division by zero": ("{ a: 1 / 0 }", "1:6", "Division by zero"),
+    "overflowing number": ("{ a: 1e400 }", "", "verflow"),
+    "not a number": ("{ a: std.log(-1) }", "", "Not a number"),
+    "rounded integer": ("{ a: 12345678901234567890 }", "", "2^53"),
+    "cyclic import": ("import 'x.jsonnet'", "", "max stack frames"),
+    "infinite recursion": ("local f(x) = f(x + 1); { a: f(1) }", "", "max stack frames"),
+    "values that need each other": ("{ a: self.b, b: self.a }", "", "max stack frames"),
+    "import escape": ("{ a: importstr '../../../etc/hostname' }", "1:6", "no such file in the spec's folder"),
+    "absolute import": ("{ a: importstr '/etc/passwd' }", "1:6", "outside the spec's folder"),
+    "undefined external variable": ("{ a: std.extVar('x') }", "", "Undefined external variable: x"),
+    "unbound argument": ("function(x) { a: x }", "", "x"),
+    "function in the output": ("{ a(x): x, b: function(x) x }", "", "function"),
+    "empty file": ("", "", "Unexpected end of file"),
+    "array of numbers": ("[1, 2]", "", "[0].name: missing"),
+    "string": ("'text'", "", "not an object"),
+    "number": ("3", "", "not an object"),
+    "too deep": ("local d(n) = if n == 0 then {} else { a: d(n - 1) }; d(1000)", "", "x.jsonnet"),
+    "assertion": ("{ assert false : 'two is too few', a: 1 }", "1:3", "two is too few"),
+}
+
+BYTES = {
+    "NUL byte": b"{ a: 1 }\0",
+    "UTF-16": "{ a: 1 }".encode("utf-16"),
+    "byte order mark": b"\xef\xbb\xbf{ a: 1 }",
+    "binary": bytes(range(256)),
+    "not UTF-8": b"{ a: '\xff\xfe' }",
+}
+
+HOSTILE = {
+    "memory bomb": "{ a: std.length(std.repeat('x', 1e9)) }",
+    "array bomb": "{ a: std.makeArray(1e9, function(i) i) }",
+    "doubling string": "local d(s, n) = if n == 0 then s else d(s + s, n - 1); { a: std.length(d('x', 40)) }",
+    "endless loop": "local f(x) = if x == 0 then 0 else f(x - 1) tailstrict; { a: f(1e9) }",
+    "exponential work": "local f(n) = if n < 2 then 1 else f(n - 1) + f(n - 2); { a: f(60) }",
+    "sweep of bombs": "{ sweep: { ['p%d' % i]: std.makeArray(1e9, function(i) i) for i in std.range(1, 50) } }",
+}
+
+
+def refused(spec: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """Compile by command; the lines of the refusal."""
+    before = sorted(spec.parent.rglob("*"))
+    with pytest.raises(SystemExit) as ended, exit_codes():
+        build_app()(["compile", str(spec), "-o", str(spec.parent / "out"), *arguments], prog_name="liverl")
+    said = capsys.readouterr()
+    assert ended.value.code == 2, said.err
+    assert said.out == "" and "Traceback" not in said.err
+    assert sorted(spec.parent.rglob("*")) == before
+    return said.err.strip().splitlines()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    specs = tmp_path / "specs"
+    specs.mkdir()
+    (specs / "base.libsonnet").write_text(LAB.read_text())
+    (specs / "lab.libsonnet").write_text(LAB.with_name("lab.libsonnet").read_text())
+    return specs
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_wrong_field(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    change, path, said = CHANGES[name]
+    spec = folder / "x.jsonnet"
+    spec.write_text(f"{BASE}base {{\n  {change},\n}}\n")
+    lines = refused(spec, capsys)
+    found = [line for line in lines if path in line and said in line]
+    assert found, lines
+    assert re.match(re.escape(f"{spec}:3:") + r"\d+: ", found[0]) or "base.libsonnet:" in found[0], found[0]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_spec_that_does_not_evaluate(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    text, place, said = WHOLE[name]
+    spec = folder / "x.jsonnet"
+    spec.write_text(text)
+    lines = refused(spec, capsys)
+    assert all(line.startswith(str(folder)) for line in lines), lines
+    assert any(said in line and f"x.jsonnet:{place}" in line if place else said in line for line in lines), lines
+
+
+@pytest.mark.parametrize("name", BYTES)
+def test_a_file_that_is_no_text(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    spec = folder / "x.jsonnet"
+    spec.write_bytes(BYTES[name])
+    lines = refused(spec, capsys)
+    assert all(line.startswith(str(spec)) for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["directory", "broken link", "missing", "link out of the folder", "ten megabytes"])
+def test_a_spec_that_is_no_file_of_ours(folder: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    spec = folder / "x.jsonnet"
+    if kind == "directory":
+        spec.mkdir()
+    elif kind == "broken link":
+        spec.symlink_to("nowhere.jsonnet")
+    elif kind == "link out of the folder":
+        (folder / "inner.jsonnet").symlink_to("/etc/hostname")
+        spec.write_text("import 'inner.jsonnet'")
+    elif kind == "ten megabytes":
+        spec.write_text("{ a: '" + "x" * (10 << 20) + "' }")
+    lines = refused(spec, capsys)
+    assert all(str(folder) in line for line in lines)
+
+
+def test_every_problem_in_one_go(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = folder / "x.jsonnet"
+    changes = ["name: 'A'", "seed: -1", "mode: { type: 'x' }", "schedule+: { steps: 0, stepz: 1 }"]
+    spec.write_text(BASE + "base {\n" + ",\n".join(changes) + "\n}\n")
+    lines = refused(spec, capsys)
+    places = [line.removeprefix(f"{spec}:").split(":")[0] for line in lines if line.startswith(f"{spec}:")]
+    assert {"3", "4", "5", "6"} <= set(places) and places.count("6") == 2
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_specs_end_soon(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    spec = folder / "x.jsonnet"
+    spec.write_text(HOSTILE[name])
+    began = time.monotonic()
+    lines = refused(spec, capsys)
+    assert time.monotonic() - began < 20  # 10 s on a machine that does nothing else
+    assert len(lines) == 1 and lines[0].startswith(str(spec))
+    assert re.search("memory|CPU|longer than", lines[0])
