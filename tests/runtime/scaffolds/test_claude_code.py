@@ -51,3 +51,24 @@ def test_without_a_proxy_there_is_no_reward(played: Callable[..., Play]) -> None
     it = played(SETTINGS, repair, disturb=hang_up, timeout_sec=45.0)
     assert (it.result.reward, it.result.termination) == (None, Termination.MODEL_UNAVAILABLE), it.log
     assert not it.result.trainable and (it.folder / "agent" / "stdout.txt").stat().st_size > 0
+
+
+def test_sub_agents_are_conversations_of_their_own(played: Callable[..., Play]) -> None:
+    def script(prompt: str) -> str:
+        if "Say what calc.py subtracts" in prompt.split("<|im_start|>assistant")[0]:
+            steps = [call("Read", file_path="/app/calc.py"), "It returns a - b."]
+            return steps[min(replies(prompt), 1)]
+        wanted = "Say what calc.py subtracts"
+        steps = [
+            call("Agent", description="read calc", prompt=wanted, subagent_type="general-purpose"),
+            call("Read", file_path="/app/calc.py"),
+            call("Edit", file_path="/app/calc.py", old_string="a - b", new_string="a + b"),
+            "Done.",
+        ]
+        return steps[min(replies(prompt), 3)]
+
+    it = played(SETTINGS, script)
+    assert (it.result.reward, it.result.termination) == (1.0, Termination.COMPLETED), it.result.error or it.log
+    check_tokens(it)
+    assert len(it.trajectory.samples) == 2 and it.result.model_calls == 6
+    assert any("It returns a - b." in prompt and "Say what" in prompt for prompt in it.prompts)
