@@ -19,9 +19,13 @@ from compiler.spec.environment import Ecs, EcsCluster, Harbor, Kubernetes, Kuber
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
-from compiler.spec.scaffold import ShellScaffold
+from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
 from compiler.spec.tasks import GenerateSource, Source, SynthSource, TaskSet
 from compiler.spec.trainer import Fsdp
+
+MIN_PROMPT_TOKENS = {"claude-code": 16_000}
+"""About what an agent's instructions and tools take before the task is even named, at four characters per token of the
+recorded requests."""
 
 Rule = Callable[[Plan], Iterator[Problem]]
 
@@ -202,6 +206,7 @@ def modes(plan: Plan) -> Iterator[Problem]:
 def turns(plan: Plan) -> Iterator[Problem]:
     spec = plan.spec
     if not isinstance(spec.scaffold, ShellScaffold):
+        yield from agents(plan)
         return
     if spec.scaffold.max_edits > spec.scaffold.max_turns:
         yield Problem(
@@ -216,6 +221,36 @@ def turns(plan: Plan) -> Iterator[Problem]:
             ("rollout", "tool_parser"),
             f'"{spec.rollout.tool_parser}" with a new policy, whose chat template is compact',
             "compact",
+        )
+
+
+def agents(plan: Plan) -> Iterator[Problem]:
+    """Published agents: what they run in, and whom they can be driven by."""
+    spec = plan.spec
+    if isinstance(spec.scaffold, ShellScaffold | ImportedScaffold):
+        return
+    agent = spec.scaffold.type
+    if spec.environment.type == "process":
+        yield Problem(
+            ("environment", "type"),
+            f'"process" with the scaffold {agent}, which runs any command without asking, on this machine',
+            "bubblewrap",
+            "use liverl.environment.bubblewrap",
+        )
+    if isinstance(spec.policy, NewPolicy):
+        yield Problem(
+            ("scaffold", "type"),
+            f'"{agent}" with a new small policy, whose compact calls cannot carry its arguments',
+            "shell",
+            "use liverl.scaffold.repair, or a pretrained policy",
+        )
+    least = MIN_PROMPT_TOKENS[agent]
+    if spec.rollout.prompt_length < least:
+        yield Problem(
+            ("rollout", "prompt_length"),
+            f"{spec.rollout.prompt_length} tokens are fewer than the first prompt of {agent} with its tools",
+            f">= {least}",
+            severity="warn",
         )
 
 

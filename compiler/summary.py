@@ -8,6 +8,7 @@ from compiler.errors import Problem
 from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy
+from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
 from compiler.spec.tasks import DirectorySource, GenerateSource, Source, SynthSource
 
 
@@ -53,10 +54,7 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
         ),
         (
             "scaffold",
-            spec.scaffold.type
-            if spec.scaffold.type != "shell"
-            else f"shell ({spec.scaffold.tools} tools), {spec.scaffold.max_turns} "
-            f"turns, {spec.scaffold.max_edits} edits",
+            _scaffold(plan),
         ),
         (
             "environment",
@@ -164,6 +162,15 @@ def _policy(plan: Plan) -> str:
             f"warm start {policy.warm_start.steps} steps on {_source(policy.warm_start.demonstrations)}"
         )
     return f"pretrained: {policy.path}"
+
+
+def _scaffold(plan: Plan) -> str:
+    scaffold = plan.spec.scaffold
+    if isinstance(scaffold, ShellScaffold):
+        return f"shell ({scaffold.tools} tools), {scaffold.max_turns} turns, {scaffold.max_edits} edits"
+    if isinstance(scaffold, ImportedScaffold):
+        return scaffold.type
+    return f"{scaffold.type} {scaffold.version}, {scaffold.max_turns} turns"
 
 
 def _source(source: Source) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from liverl.exits import MACHINE
+
+if TYPE_CHECKING:
+    from runtime.config import RuntimeConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -26,8 +29,10 @@ def doctor(
     """Check Python, packages, sandboxing, disk and memory. Exit 3 when a run could not start."""
     from runtime.launch.machine import check_all
 
-    isolated = spec is None or _isolates(spec)
-    checks = [check for check in check_all(runs_dir) if isolated or check.needed_for != "isolated sandboxes"]
+    config = None if spec is None else _config(spec)
+    isolated = config is None or config.environment.type == "bubblewrap"
+    found = check_all(runs_dir, scaffold=None if config is None else config.scaffold)
+    checks = [check for check in found if isolated or check.needed_for != "isolated sandboxes"]
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:
@@ -41,9 +46,8 @@ def doctor(
         raise typer.Exit(MACHINE)
 
 
-def _isolates(spec: Path) -> bool:
+def _config(spec: Path) -> RuntimeConfig:
     from liverl.compiled import bundle_files
     from runtime.config import RuntimeConfig
 
-    config = RuntimeConfig.model_validate_json(bundle_files(spec, target="local")["runtime.json"])
-    return config.environment.type == "bubblewrap"
+    return RuntimeConfig.model_validate_json(bundle_files(spec, target="local")["runtime.json"])

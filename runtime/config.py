@@ -123,7 +123,26 @@ class ImportedScaffold(Contract):
     kwargs: dict[str, str | int | float | bool] = {}
 
 
-Scaffold = Annotated[ShellScaffold | ImportedScaffold, Field(discriminator="type")]
+class InstalledScaffold(Contract):
+    """A published coding agent, installed once per machine at exactly this version."""
+
+    version: str
+    max_turns: int
+    """Model calls of the main conversation."""
+
+
+class ClaudeCodeScaffold(InstalledScaffold):
+    """npm ``@anthropic-ai/claude-code``; speaks the Anthropic API."""
+
+    type: Literal["claude-code"] = "claude-code"
+    tools: tuple[str, ...] | None = None
+    """Built-in tools it may use; None: all but those that need a network."""
+    compact_tokens: int | None = None
+    """Context size at which it summarises the conversation and goes on; None: its own rule."""
+
+
+AgentScaffold = ClaudeCodeScaffold
+Scaffold = Annotated[ShellScaffold | ImportedScaffold | AgentScaffold, Field(discriminator="type")]
 
 
 class KubernetesSettings(Contract):

@@ -16,10 +16,14 @@ class Model(BaseModel):
 LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 FLAG = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+VERSION = r"^[0-9]+(\.[0-9]+)+([-.+]?[A-Za-z0-9.]+)?$"
+TOOL = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 PATTERNS = {
     FLAG: "not a flag's name: lower-case words joined by -, without leading dashes",
     LABEL: 'only lower-case letters, digits and "-", beginning and ending with a letter or digit',
     IMPORT_PATH: "not of the form package.module:Class",
+    VERSION: "not an exact version such as 2.1.197",
+    TOOL: 'not the name of a tool: letters, digits, "_" and "-"',
 }
 """What a value that does not match is told."""
 Name = Annotated[str, Field(pattern=LABEL, max_length=63)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import Count, ImportPath, Model
+from compiler.spec.base import TOOL, VERSION, Count, ImportPath, Model
 
 
 class ShellScaffold(Model):
@@ -31,4 +31,26 @@ class ImportedScaffold(Model):
     """Arguments of its constructor."""
 
 
-Scaffold = Annotated[ShellScaffold | ImportedScaffold, Field(discriminator="type")]
+class _Installed(Model):
+    """A published coding agent, installed once per machine and shown read-only in every sandbox."""
+
+    version: Annotated[str, Field(pattern=VERSION)]
+    """Exactly this release; nothing is updated later."""
+    max_turns: Annotated[int, Field(ge=1, le=1000)]
+    """Model calls of the main conversation."""
+
+
+class ClaudeCodeScaffold(_Installed):
+    """npm ``@anthropic-ai/claude-code``; speaks the Anthropic API."""
+
+    type: Literal["claude-code"]
+    tools: tuple[Annotated[str, Field(pattern=TOOL)], ...] | None = None
+    """Built-in tools it may use, for example ``['Bash', 'Read', 'Edit']``; null: all but those that need a network."""
+    compact_tokens: Annotated[int, Field(ge=10_000, le=1 << 24)] | None = None
+    """Context size at which it summarises the conversation and goes on; null: its own rule."""
+
+
+Scaffold = Annotated[
+    ShellScaffold | ImportedScaffold | ClaudeCodeScaffold,
+    Field(discriminator="type"),
+]

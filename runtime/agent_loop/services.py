@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.config import ImportedScaffold, RuntimeConfig, ShellScaffold
+from runtime.config import Scaffold as ScaffoldSettings
 from runtime.environment import make_provider, make_verifier
 from runtime.environment.base import SandboxProvider, Verifier
 from runtime.errors import UserError
@@ -33,12 +34,18 @@ class Services:
     scaffold: Scaffold
 
 
-def make_scaffold(config: ShellScaffold | ImportedScaffold) -> Scaffold:
-    """The configured agent. Raises ``UserError`` when an import path does not lead to a class."""
+def make_scaffold(config: ScaffoldSettings) -> Scaffold:
+    """The configured agent, installed if need be. Raises ``UserError`` when an import path does not lead to a class,
+    ``MachineError`` when an agent cannot be installed.
+    """
     if isinstance(config, ShellScaffold):
         from runtime.scaffolds.shell import ShellScaffold as Shell
 
         return Shell(config)
+    if not isinstance(config, ImportedScaffold):
+        from runtime.scaffolds.agents import make_agent
+
+        return make_agent(config)
     module_name, _, class_name = config.import_path.partition(":")
     try:
         scaffold: Scaffold = getattr(importlib.import_module(module_name), class_name)(**config.kwargs)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from runtime.agent_loop.records import TrialFiles, write_trial
@@ -19,7 +20,7 @@ from runtime.config import RuntimeConfig
 from runtime.environment.base import Sandbox, SandboxRequest, Verdict
 from runtime.errors import POLICIES, Termination, TrialError
 from runtime.proxy.types import SessionLimits, Trajectory
-from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
+from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, needs_of
 from runtime.tasks.task import Task
 
 
@@ -36,6 +37,7 @@ class _Progress:
     started: float
     timings: Timings
     outcome: AgentOutcome | None = None
+    logs: Mapping[str, bytes] = field(default_factory=dict)
     trajectory: Trajectory | None = None
     verdict: Verdict | None = None
 
@@ -147,8 +149,11 @@ class TrialRunner:
         failure: TrialError | None = None
         try:
             progress.outcome = await self._services.scaffold.run(task, sandbox, endpoint, timeout_sec=limit)
+            progress.logs = progress.outcome.logs
             termination = progress.outcome.termination
         except TrialError as error:
+            if isinstance(error, AgentFailure):
+                progress.logs = error.logs
             failure, termination = error, error.termination
         except TimeoutError:
             termination = Termination.TIMEOUT
@@ -182,7 +187,7 @@ class TrialRunner:
         return {path: content for path, content in found.items() if path not in withheld}
 
     def _request(self, task: Task, key: TrialKey) -> SandboxRequest:
-        environment = self._config.environment
+        environment, needs = self._config.environment, needs_of(self._services.scaffold)
         return SandboxRequest(
             name=key.trial_id,
             lower=task.repository,
@@ -190,8 +195,9 @@ class TrialRunner:
             mounts=self._services.scaffold.mounts,
             image=task.liverl.image,
             forward=(self._services.proxy.host, self._services.proxy.port),
-            memory_mib=min(environment.memory_mib, task.config.environment.memory_mb),
-            pids=environment.pids,
+            memory_mib=min(environment.memory_mib, task.config.environment.memory_mb) + needs.memory_mib,
+            pids=environment.pids + needs.pids,
+            limit_address_space=not needs.address_space,
         )
 
     def _verifier_limit(self, task: Task) -> float:
@@ -236,7 +242,7 @@ class TrialRunner:
         files = TrialFiles(
             turns=progress.trajectory.turns if progress.trajectory is not None else (),
             verifier=progress.verdict.raw if progress.verdict is not None else b"",
-            agent=progress.outcome.logs if progress.outcome is not None else {},
+            agent=progress.logs,
         )
         await asyncio.to_thread(write_trial, self._trials, result, files)
 

@@ -62,6 +62,8 @@ class SandboxRequest:
     """Pinned packages that Python finds inside (``images.py``), for example ``pytest==8.4.2``."""
     compile_once: bool = True
     """Compile the Python files of ``lower`` and of mounts below ``/opt/liverl`` once for all sandboxes, if possible."""
+    limit_address_space: bool = True
+    """Without control groups, limit the address space of each process to ``memory_mib`` in their place."""
 
 
 @runtime_checkable

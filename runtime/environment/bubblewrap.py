@@ -116,7 +116,7 @@ class BubblewrapProvider:
 
     def _limits(self, request: SandboxRequest) -> dict[str, int]:
         limits = {"CORE": 0}
-        if not self._groups.memory:
+        if not self._groups.memory and request.limit_address_space:
             limits["AS"] = request.memory_mib << 20
         if not self._groups.pids:
             limits["NPROC"] = request.pids  # counted per user namespace, that is per box; the host's root is exempt

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from runtime.config import Environment
+from runtime.config import AgentScaffold, Environment, Scaffold
 from runtime.errors import MachineError
 
 MIN_DISK_GIB = 2.0
@@ -37,8 +37,8 @@ class Check:
     """Without it no run can start; otherwise a run is possible but slower or not isolated."""
 
 
-def check_all(folder: Path) -> list[Check]:
-    """Every check, for runs below ``folder``."""
+def check_all(folder: Path, *, scaffold: Scaffold | None = None) -> list[Check]:
+    """Every check, for runs below ``folder`` (with this ``scaffold``)."""
     return [
         check_python(),
         check_disk(folder),
@@ -48,11 +48,13 @@ def check_all(folder: Path) -> list[Check]:
         check_isolation(),
         check_overlay(),
         check_cores(),
+        *([check_agent(scaffold)] if isinstance(scaffold, AgentScaffold) else []),
     ]
 
 
-def preflight(folder: Path, *, trains: bool, bubblewrap: bool) -> None:
-    """Raise ``MachineError`` for the first thing that would stop a run below ``folder``."""
+def preflight(folder: Path, *, trains: bool, bubblewrap: bool, scaffold: Scaffold | None = None) -> None:
+    """Raise ``MachineError`` for the first thing that would stop a run below ``folder``. A published agent is installed
+    now if it is not there yet."""
     checks = [check_python(), check_disk(folder), check_memory()]
     checks += [check_package(name) for name in (TRAIN_PACKAGES if trains else ("torch", "transformers"))]
     if bubblewrap:
@@ -60,6 +62,11 @@ def preflight(folder: Path, *, trains: bool, bubblewrap: bool) -> None:
     for check in checks:
         if not check.ok:
             raise MachineError(f"{check.name}: {check.found} (needed for {check.needed_for})", fix=check.fix)
+    if isinstance(scaffold, AgentScaffold):
+        from runtime.scaffolds.agents import package
+        from runtime.scaffolds.install import install
+
+        install(package(scaffold))
 
 
 def warnings(environment: Environment) -> list[str]:
@@ -135,6 +142,22 @@ def check_package(name: str) -> Check:
     except metadata.PackageNotFoundError:
         found, ok = "not installed", False
     return Check(f"Python package {name}", found, ok, "training", "make install")
+
+
+def check_agent(scaffold: AgentScaffold) -> Check:
+    """Whether a published agent is installed, or can be at the start of a run."""
+    from runtime.scaffolds.agents import package
+    from runtime.scaffolds.install import find_installer, how_to_get, installed
+
+    wanted = package(scaffold)
+    folder, installer = installed(wanted), find_installer(wanted)
+    return Check(
+        f"agent {wanted.name} {scaffold.version}",
+        str(folder) if folder else f"a run will install it with {installer}" if installer else "no " + wanted.program,
+        folder is not None or installer is not None,
+        f"the scaffold {scaffold.type}",
+        how_to_get(wanted),
+    )
 
 
 def check_bubblewrap() -> Check:

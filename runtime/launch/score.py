@@ -46,7 +46,9 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
     if request.checkpoint is not None:
         request = replace(request, checkpoint=str(find_model(Path(request.checkpoint))))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
-    machine.preflight(runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap")
+    machine.preflight(
+        runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold
+    )
     lifecycle.tidy_all(runs_dir)
     directory = rundir.create(runs_dir, experiment=config.experiment, target="local", kind=request.kind, spec=spec)
     write_folder(directory.bundle, bundle)

@@ -159,11 +159,30 @@ def _same_reply(node: Node, request: ChatRequest, sent: Any) -> bool:
     if node.echo is not None and node.echo == sent:
         return True
     messages = request.normalise(sent)
-    if len(messages) != 1 or message_key(messages[0]) != node.reply_key:
+    if len(messages) != 1:
+        return False
+    if message_key(messages[0]) != node.reply_key and not _completed(messages[0], node.parsed):
         return False
     if messages[0].origin and messages[0].origin != node.reply_id:
         return False  # equal words, but the agent says that it repeats another reply
     node.echo = sent
+    return True
+
+
+def _completed(sent: Message, reply: ParsedReply) -> bool:
+    """Whether ``sent`` is ``reply`` with arguments that the agent added to its calls, as Claude Code writes the default
+    of ``replace_all`` into every edit. The ids, which the proxy made, say that the calls are meant to be the same.
+    """
+    if sent.content.strip() != reply.content.strip() or len(sent.tool_calls) != len(reply.tool_calls):
+        return False
+    for theirs, ours in zip(sent.tool_calls, reply.tool_calls, strict=True):
+        given, sampled = theirs.parsed(), ours.parsed()
+        if theirs.id != ours.id or theirs.name != ours.name:
+            return False
+        if not isinstance(given, dict) or not isinstance(sampled, dict):
+            return False
+        if any(name not in given or given[name] != value for name, value in sampled.items()):
+            return False
     return True
 
 

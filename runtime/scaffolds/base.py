@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from runtime.environment.base import Mount, Sandbox
-from runtime.errors import Termination
+from runtime.errors import Termination, TrialError
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,32 @@ class AgentOutcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What the agent's own program takes in the sandbox on top of the task's work: MiB of memory, and processes.
+
+    ``address_space``: it reserves far more addresses than memory (JavaScript engines do), so a limit on addresses must
+    not stand in for one on memory.
+    """
+
+    memory_mib: int = 0
+    pids: int = 0
+    address_space: bool = False
+
+
+class AgentFailure(TrialError):
+    """A ``TrialError`` of an agent that left logs."""
+
+    def __init__(self, termination: Termination, message: str, *, logs: Mapping[str, bytes] | None = None) -> None:
+        super().__init__(termination, message)
+        self.logs = dict(logs or {})
+
+
 class Scaffold(Protocol):
-    """One coding agent. Instances hold settings only and are shared by all trials."""
+    """One coding agent. Instances hold settings only and are shared by all trials.
+
+    A scaffold may also have a property ``needs`` (``Needs``); see ``needs_of``.
+    """
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
@@ -39,3 +63,9 @@ class Scaffold(Protocol):
     async def run(self, task: Any, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
         """Run the agent on ``task`` (a ``runtime.tasks.task.Task``) to its end. Raises ``TrialError`` at the agent
         boundary."""
+
+
+def needs_of(scaffold: Scaffold) -> Needs:
+    """What ``scaffold`` declares; nothing if it declares nothing."""
+    needs = getattr(scaffold, "needs", None)
+    return needs if isinstance(needs, Needs) else Needs()

@@ -125,6 +125,8 @@
     shell: { type: 'shell', tools: 'free', max_turns: 30, max_edits: 20 },
     // Structured repairs, for policies too small for free text.
     repair: { type: 'shell', tools: 'repair', max_turns: 20, max_edits: 3 },
+    // The published agent, at a version that was run against the proxy. Its first prompt has about 20,000 tokens.
+    claude_code: { type: 'claude-code', version: '2.1.197', max_turns: 100 },
   },
 
   environment: {

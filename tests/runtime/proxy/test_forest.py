@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -121,3 +122,35 @@ def test_a_title_call_without_tools_is_auxiliary_whenever_it_comes(play: Any) ->
 def test_other_tools_are_another_conversation(play: Any) -> None:
     trajectory, _ = play([USER], [USER, said("r0"), GO], tools=[[TOOL], [TOOL, TOOL]])
     assert len(trajectory.samples) == 2
+
+
+@pytest.mark.parametrize(
+    ("echoed", "same_id", "roots"),
+    [
+        ({"path": "a", "replace_all": False}, True, 1),  # the agent wrote a default into the call
+        ({"path": "a", "replace_all": False}, False, 2),  # another call
+        ({"path": "b"}, True, 2),  # the agent changed what was sampled
+        ({}, True, 2),
+    ],
+)
+def test_arguments_that_the_agent_completed_are_the_same_reply(
+    codecs: dict[str, ChatCodec], echoed: dict[str, Any], same_id: bool, roots: int
+) -> None:
+    async def main() -> Trajectory:
+        text = '<tool_call>\n{"name": "edit", "arguments": {"path": "a"}}\n</tool_call>'
+        engine = ScriptedEngine(codecs["chatml"], [text, "done"])
+        limits = SessionLimits(prompt_length=2000, response_length=500, max_tokens_per_turn=100)
+        session = Session("s", limits, codec=codecs["chatml"], engine=engine, encode=encode, journal=None)
+        tools = [{"type": "function", "function": {"name": "edit", "parameters": {"type": "object"}}}]
+        reply = await session.complete(OPENAI.parse({"messages": [USER], "tools": tools}))
+        (made,) = reply.parsed.tool_calls
+        identity = made.id if same_id else "call_other"
+        function = {"name": "edit", "arguments": json.dumps(echoed)}
+        echo = {"role": "assistant", "tool_calls": [{"id": identity, "type": "function", "function": function}]}
+        answer = {"role": "tool", "tool_call_id": identity, "content": "ok"}
+        await session.complete(OPENAI.parse({"messages": [USER, echo, answer], "tools": tools}))
+        return await session.close()
+
+    trajectory = asyncio.run(main())
+    assert len(trajectory.samples) == roots
+    assert trajectory.accounting.trained == trajectory.accounting.sampled

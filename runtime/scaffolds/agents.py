@@ -1,0 +1,28 @@
+"""The published coding agents by their settings. A further agent adds one module, its settings in ``runtime.config``,
+and one entry in each of the two functions here.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from runtime.config import AgentScaffold, ClaudeCodeScaffold
+from runtime.scaffolds.base import Scaffold
+from runtime.scaffolds.install import Package, install
+
+
+def make_agent(settings: AgentScaffold) -> Scaffold:
+    """The scaffold, its agent installed. Raises ``MachineError`` when it cannot be."""
+    folder = install(package(settings))
+    if isinstance(settings, ClaudeCodeScaffold):
+        from runtime.scaffolds.claude_code import ClaudeCode
+
+        return ClaudeCode(settings, folder)
+    assert_never(settings)
+
+
+def package(settings: AgentScaffold) -> Package:
+    """What the agent is installed from."""
+    if isinstance(settings, ClaudeCodeScaffold):
+        return Package("claude-code", "npm", (f"@anthropic-ai/claude-code@{settings.version}",))
+    assert_never(settings)

@@ -1,0 +1,112 @@
+"""Claude Code, headless, against the proxy's Anthropic endpoint.
+
+The npm package's native program is shown read-only in the sandbox and needs nothing of it. Wire shapes and variables
+were observed on version 2.1.197. Knows the program's flags and its closing line, not tokens or rewards.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from runtime.config import ClaudeCodeScaffold as Settings
+from runtime.environment.base import Mount, Sandbox
+from runtime.errors import Termination
+from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
+from runtime.scaffolds.command import LOGS, Ended, run_logged
+from runtime.tasks.task import Task
+
+PROGRAM = "/opt/agent/claude"
+NETWORK_TOOLS = ("WebFetch", "WebSearch")
+RETRIES = 4
+"""How often a failed request is repeated, about 8 s in all: an outage must show before the trial's time is up."""
+_MODEL_SLOTS = (
+    "ANTHROPIC_MODEL",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
+    "ANTHROPIC_DEFAULT_FABLE_MODEL",
+    "CLAUDE_CODE_SUBAGENT_MODEL",
+)
+_ENVIRONMENT = {
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # its hash differs per session and would split the prefix cache
+    "CLAUDE_CODE_MAX_RETRIES": str(RETRIES),
+    "DISABLE_AUTOUPDATER": "1",
+    "MAX_THINKING_TOKENS": "0",
+    "IS_SANDBOX": "1",  # permission prompts may be off although we are root
+}
+
+
+class ClaudeCode:
+    """Implements ``runtime.scaffolds.base.Scaffold``. ``folder``: where npm installed the package."""
+
+    needs = Needs(memory_mib=1024, pids=64, address_space=True)
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        (self._program,) = (folder / "node_modules" / "@anthropic-ai").glob("claude-code-linux-*/claude")
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        return (Mount(self._program, PROGRAM),)
+
+    async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
+        """Raises ``AgentFailure`` when the agent crashed, ran out of time or had no model."""
+        ended = await run_logged(
+            sandbox,
+            self._argv(),
+            env=self._environment(endpoint),
+            endpoint=endpoint,
+            stdin=task.instruction.strip().encode(),
+            timeout_sec=timeout_sec,
+        )
+        return outcome(ended)
+
+    def _argv(self) -> list[str]:
+        argv = [PROGRAM, "--print", "--verbose", "--output-format", "stream-json"]
+        argv += ["--permission-mode", "bypassPermissions", "--max-turns", str(self.settings.max_turns)]
+        if self.settings.tools is not None:
+            return [*argv, "--tools", ",".join(self.settings.tools)]
+        return [*argv, "--disallowed-tools", ",".join(NETWORK_TOOLS)]
+
+    def _environment(self, endpoint: ModelEndpoint) -> dict[str, str]:
+        variables = {
+            "ANTHROPIC_BASE_URL": endpoint.base_url,
+            "ANTHROPIC_API_KEY": endpoint.secret,
+            "CLAUDE_CONFIG_DIR": f"{LOGS}/sessions",
+            **dict.fromkeys(_MODEL_SLOTS, endpoint.model),
+            **_ENVIRONMENT,
+        }
+        if self.settings.compact_tokens is not None:
+            variables["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(self.settings.compact_tokens)
+        return variables
+
+
+def outcome(ended: Ended) -> AgentOutcome:
+    """What the closing line says. Raises ``AgentFailure``: without such a line it crashed; when its last error is
+    the API's, there was no model."""
+    report = _closing_line(ended.stdout)
+    if report is None:
+        raise ended.crashed()
+    subtype, said = report.get("subtype"), str(report.get("result") or "")
+    metrics = {"turns": float(report.get("num_turns") or 0), "total_sec": float(report.get("duration_ms") or 0) / 1000}
+    if subtype == "error_max_turns":
+        return AgentOutcome(Termination.MAX_TURNS, ended.logs, metrics)
+    if subtype == "success" and not report.get("is_error"):
+        return AgentOutcome(Termination.COMPLETED, ended.logs, metrics)
+    if "API Error" in said and "400" not in said:
+        raise ended.failure(Termination.MODEL_UNAVAILABLE, said[-300:])
+    raise ended.failure(Termination.AGENT_CRASHED, f"the agent reports {subtype}: {said[-300:]}")
+
+
+def _closing_line(stdout: bytes) -> dict[str, Any] | None:
+    for line in reversed(stdout.splitlines()):
+        try:
+            report = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(report, dict) and report.get("type") == "result":
+            return report
+    return None

@@ -1,0 +1,77 @@
+"""Published agents in a spec: each preset compiles into what the runtime reads, and what cannot work is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compiler import SpecError, compile_spec
+from compiler.check import check
+from compiler.errors import dotted
+from compiler.plan import make_plan
+from compiler.validate import validate
+from runtime.config import ClaudeCodeScaffold, RuntimeConfig
+from tests.compiler.golden_cases import spec_path
+
+SPEC = """
+local liverl = import 'liverl.libsonnet';
+(import 'quickstart.jsonnet') + {
+  name: 'agents',
+  policy: { type: 'pretrained', path: 'Qwen/Qwen2.5-Coder-7B-Instruct' },
+  rollout+: { tool_parser: 'hermes', prompt_length: 32768 },
+  scaffold: liverl.scaffold.%s,
+  tasks+: { baselines: false },
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings"),
+    [
+        ("claude_code", ClaudeCodeScaffold(version="2.1.197", max_turns=100)),
+        (
+            "claude_code { tools: ['Bash', 'Read'], compact_tokens: 60000 }",
+            ClaudeCodeScaffold(version="2.1.197", max_turns=100, tools=("Bash", "Read"), compact_tokens=60000),
+        ),
+    ],
+)
+def test_a_published_agent_is_selected_in_a_spec(tmp_path: Path, preset: str, settings: Any) -> None:
+    spec = tmp_path / "agents.jsonnet"
+    (tmp_path / "quickstart.jsonnet").write_text(spec_path("quickstart").read_text())
+    spec.write_text(SPEC % preset)
+    bundle = compile_spec(spec, out=tmp_path / "bundle")
+    config = RuntimeConfig.model_validate_json(bundle.files["runtime.json"])
+    assert config.scaffold == settings
+    assert f"{settings.type} {settings.version}, {settings.max_turns} turns" in bundle.files["SUMMARY.md"]
+
+
+def found(quickstart: Any, scaffold: dict[str, Any], **environment: Any) -> dict[str, str]:
+    quickstart["scaffold"] = scaffold
+    quickstart["environment"] = {**quickstart["environment"], **environment}
+    return {dotted(problem.path): problem.severity for problem in check(make_plan(validate(quickstart)))}
+
+
+def test_what_cannot_work_is_refused(quickstart: Any) -> None:
+    agent = {"type": "claude-code", "version": "2.1.197", "max_turns": 5}
+    problems = found(quickstart, agent, type="process")
+    assert problems["environment.type"] == "fatal" and problems["scaffold.type"] == "fatal"
+    assert problems["rollout.prompt_length"] == "warn"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"version": "latest"}, "not an exact version"),
+        ({"version": "^2.1"}, "not an exact version"),
+        ({"max_turns": 0}, "allowed: >= 1"),
+        ({"tools": ["Bash,Read"]}, "not the name of a tool"),
+        ({"compact_tokens": 5}, "allowed: >= 10000"),
+        ({"type": "claude"}, "claude-code"),
+    ],
+)
+def test_a_wrong_setting_is_explained(quickstart: Any, changes: dict[str, Any], said: str) -> None:
+    quickstart["scaffold"] = {"type": "claude-code", "version": "2.1.197", "max_turns": 5, **changes}
+    with pytest.raises(SpecError, match=said):
+        validate(quickstart)

@@ -1,0 +1,74 @@
+"""The real Claude Code in a sandbox without network, against the real proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from runtime.agent_loop.services import Services
+from runtime.config import ClaudeCodeScaffold
+from runtime.errors import Termination
+from tests.runtime.proxy.scripted_engine import ScriptedEngine
+from tests.runtime.scaffolds.real_agents import RUN_TESTS, Play, call, check_tokens, replies
+
+SETTINGS = ClaudeCodeScaffold(version="2.1.197", max_turns=20)
+pytestmark = [pytest.mark.consumers, pytest.mark.sandbox]
+
+
+def repair(prompt: str) -> str:
+    """Look, edit, test, finish."""
+    steps = [
+        "I look at the file first.\n" + call("Read", file_path="/app/calc.py"),
+        call("Edit", file_path="/app/calc.py", old_string="return a - b", new_string="return a + b"),
+        call("Bash", command=RUN_TESTS, description="Run the check"),
+        "The sign was wrong; add works now.",
+    ]
+    return steps[min(replies(prompt), 3)]
+
+
+def test_it_repairs_a_bug_over_several_turns(played: Callable[..., Play]) -> None:
+    it = played(SETTINGS, repair)
+    assert (it.result.reward, it.result.termination) == (1.0, Termination.COMPLETED), it.result.error or it.log
+    check_tokens(it)
+    assert len(it.trajectory.samples) == 1 and it.result.model_calls == 4
+    assert "return a - b" in it.prompts[1] and "all good" in it.prompts[3]
+    assert '"subtype":"success"' in it.log and it.result.metrics["turns"] == 4
+
+
+def test_the_limit_of_turns_is_a_valid_end(played: Callable[..., Play]) -> None:
+    it = played(SETTINGS.model_copy(update={"max_turns": 2}), repair)
+    assert it.result.termination is Termination.MAX_TURNS, it.result.error or it.log
+    assert it.result.reward == 1.0 and it.result.model_calls == 2  # the edit was made in the second turn
+    check_tokens(it)
+
+
+@pytest.mark.timeout(120)
+def test_without_a_proxy_there_is_no_reward(played: Callable[..., Play]) -> None:
+    def hang_up(services: Services, engine: ScriptedEngine) -> None:
+        services.proxy._address = ("127.0.0.1", 9)  # where nobody listens
+
+    it = played(SETTINGS, repair, disturb=hang_up, timeout_sec=45.0)
+    assert (it.result.reward, it.result.termination) == (None, Termination.MODEL_UNAVAILABLE), it.log
+    assert not it.result.trainable and (it.folder / "agent" / "stdout.txt").stat().st_size > 0
+
+
+def test_sub_agents_are_conversations_of_their_own(played: Callable[..., Play]) -> None:
+    def script(prompt: str) -> str:
+        if "Say what calc.py subtracts" in prompt.split("<|im_start|>assistant")[0]:
+            steps = [call("Read", file_path="/app/calc.py"), "It returns a - b."]
+            return steps[min(replies(prompt), 1)]
+        wanted = "Say what calc.py subtracts"
+        steps = [
+            call("Agent", description="read calc", prompt=wanted, subagent_type="general-purpose"),
+            call("Read", file_path="/app/calc.py"),
+            call("Edit", file_path="/app/calc.py", old_string="a - b", new_string="a + b"),
+            "Done.",
+        ]
+        return steps[min(replies(prompt), 3)]
+
+    it = played(SETTINGS, script)
+    assert (it.result.reward, it.result.termination) == (1.0, Termination.COMPLETED), it.result.error or it.log
+    check_tokens(it)
+    assert len(it.trajectory.samples) == 2 and it.result.model_calls == 6
+    assert any("It returns a - b." in prompt and "Say what" in prompt for prompt in it.prompts)
