@@ -128,6 +128,8 @@ class Environment(Contract):
     type: Literal["bubblewrap", "process"] = "bubblewrap"
     require_isolation: bool = False
     """Refuse to run, instead of warning, where the machine cannot isolate."""
+    required_defences: tuple[str, ...] = ()
+    """Names of ``runtime/environment/defences.py`` without which the run refuses to start."""
     memory_mib: int = 1024
     pids: int = 128
     agent_timeout_sec: float = 60.0

@@ -8,8 +8,27 @@ from pydantic import Field
 
 from compiler.spec.base import Model, Positive
 
+Defence = Literal[
+    "agent_killed",
+    "canary",
+    "declared_artifacts",
+    "fresh_sandbox",
+    "host_verdict",
+    "memory_limit",
+    "network_off",
+    "no_capabilities",
+    "no_new_privileges",
+    "process_limit",
+    "report_nonce",
+    "seccomp",
+    "tests_restored",
+    "user_namespace",
+]
+
 
 class _Sandbox(Model):
+    required_defences: tuple[Defence, ...] = ()
+    """Refuse to start where one of these cannot be had; every trial records which were in force."""
     memory_mib: Annotated[int, Field(ge=16, le=1 << 20)] = 1024
     pids: Annotated[int, Field(ge=8, le=1 << 16)] = 128
     """Most processes in one sandbox."""

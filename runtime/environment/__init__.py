@@ -22,24 +22,30 @@ def make_provider(config: Environment, *, state: Path) -> SandboxProvider:
     """The provider of ``config.type``, or plain processes with a loud warning where the machine cannot isolate.
 
     state: folder for what sandboxes leave on the host; what dead owners left there is removed now. Raises
-    ``MachineError`` when isolation is required and not to be had, or the folder cannot be made.
+    ``MachineError`` when isolation or a required defence is not to be had, or the folder cannot be made.
     """
     from runtime.environment import bwrap
     from runtime.environment.bubblewrap import BubblewrapProvider
+    from runtime.environment.defences import check_provider
     from runtime.environment.process import ProcessProvider
 
     why = "environment.type is 'process'" if config.type == "process" else bwrap.why_impossible()
     if why is not None and config.require_isolation:
         raise MachineError(f"sandboxes are not isolated: {why}", fix=bwrap.INSTALL)
+    provider: SandboxProvider
     try:
         if why is None:
-            return BubblewrapProvider(state=state)
+            provider = BubblewrapProvider(state=state)
+            check_provider(config.required_defences, provider.capabilities)
+            return provider
         log.warning(
             "NO ISOLATION: agents and tests run as plain processes with your rights and your network (%s); cure: %s",
             why,
             bwrap.INSTALL,
         )
-        return ProcessProvider(state=state)
+        provider = ProcessProvider(state=state)
+        check_provider(config.required_defences, provider.capabilities)
+        return provider
     except OSError as error:
         fix = f"free space below {state}, or make it writable"
         raise MachineError(f"{state}: {error.strerror}", fix=fix) from error

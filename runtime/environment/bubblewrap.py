@@ -50,6 +50,12 @@ class BubblewrapProvider:
             fresh_filesystem=True,
             memory_limit=self._groups.memory,
             cpu_limit=False,
+            defences=(
+                "user_namespace",
+                "no_capabilities",
+                "no_new_privileges",
+                *(("process_limit",) if self._groups.pids or os.getuid() != 0 else ()),
+            ),
         )
 
     @property
