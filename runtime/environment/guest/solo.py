@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 
-from . import isolate, kernel, wire
+from . import isolate, kernel, seccomp, wire
 from .supervisor import Supervisor
 from .zygote import listen
 
@@ -30,6 +30,8 @@ def main() -> None:
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     if box["isolated"]:
         kernel.drop_capabilities()
+        if seccomp.supported():
+            seccomp.install()
         kernel.set_dumpable(False)
     else:
         kernel.become_subreaper()
