@@ -44,10 +44,20 @@ class Bubblewrap(_Sandbox):
     """Refuse to run, instead of warning, where the machine cannot isolate."""
 
 
+class Docker(_Sandbox):
+    """Containers of an engine on this machine, without network but the way to the model."""
+
+    type: Literal["docker"]
+    base_image: str
+    """Image with Python 3.11 or later as ``/usr/bin/python3``; repository and tools are added per content."""
+    docker_host: Annotated[str, Field(pattern=r"^unix://")] | None = None
+    """``unix:///path/of/docker.sock``; default ``DOCKER_HOST`` or the engine's usual socket."""
+
+
 class PlainProcess(_Sandbox):
     """No isolation at all: for machines that allow none."""
 
     type: Literal["process"]
 
 
-Environment = Annotated[Bubblewrap | PlainProcess, Field(discriminator="type")]
+Environment = Annotated[Bubblewrap | Docker | PlainProcess, Field(discriminator="type")]

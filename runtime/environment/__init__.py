@@ -29,6 +29,8 @@ def make_provider(config: Environment, *, state: Path) -> SandboxProvider:
     from runtime.environment.defences import check_provider
     from runtime.environment.process import ProcessProvider
 
+    if config.type == "docker":
+        return _docker(config, state)
     why = "environment.type is 'process'" if config.type == "process" else bwrap.why_impossible()
     if why is not None and config.require_isolation:
         raise MachineError(f"sandboxes are not isolated: {why}", fix=bwrap.INSTALL)
@@ -49,6 +51,19 @@ def make_provider(config: Environment, *, state: Path) -> SandboxProvider:
     except OSError as error:
         fix = f"free space below {state}, or make it writable"
         raise MachineError(f"{state}: {error.strerror}", fix=fix) from error
+
+
+def _docker(config: Environment, state: Path) -> SandboxProvider:
+    from runtime.environment.defences import check_provider
+    from runtime.environment.docker.provider import DockerProvider
+
+    if config.base_image is None:
+        raise MachineError(
+            "environment.type 'docker' needs environment.base_image",
+            fix="name an image with Python 3.11 or later as /usr/bin/python3, such as one made by docker import",
+        )
+    check_provider(config.required_defences, DockerProvider.capabilities)
+    return DockerProvider(state=state, base=config.base_image, url=config.docker_host)
 
 
 def make_verifier(config: Environment, provider: SandboxProvider, *, state: Path) -> Verifier:

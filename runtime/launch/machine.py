@@ -67,6 +67,8 @@ def warnings(environment: Environment) -> list[str]:
     there is none."""
     if environment.type == "process":
         reason = "the spec chose plain processes"
+    elif environment.type == "docker":
+        return []  # the provider itself refuses to start without its engine
     else:
         namespaces = check_isolation()
         reason = "" if namespaces.ok else namespaces.found

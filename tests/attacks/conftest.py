@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from runtime.environment import bwrap, images, make_verifier
 from runtime.environment.artifacts import ArtifactsRefused
 from runtime.environment.base import Sandbox, SandboxProvider, SandboxRequest, Verdict
 from runtime.environment.bubblewrap import BubblewrapProvider
-from runtime.errors import MachineError
+from runtime.errors import MachineError, TrialError
 from runtime.tasks.task import Task, load_task
 
 from .catalogue import BROKEN, TESTS
@@ -21,7 +21,7 @@ from .catalogue import BROKEN, TESTS
 IMAGE = f"pytest=={pytest.__version__}"
 IDS = [f"tests/test_calc.py::test_{name}" for name in ("add", "double", "zero")]
 AGENT_SEC = 60.0
-NAIVE_SEC = 20.0
+NAIVE_SEC = 30.0
 NAIVE = """
 mkdir -p /app/tests /logs/verifier; cat > /app/tests/test_calc.py
 (cd /app && python3 -m pytest -q tests/test_calc.py > /logs/verifier/output 2>&1)
@@ -112,8 +112,8 @@ def grade(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, reque
 @pytest.fixture(scope="session")
 def naive(
     provider: SandboxProvider, loop: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], str | None]:
-    """The reward that a script in the agent's own box pays; the word as it was written, or None."""
+) -> Callable[[Mapping[str, str]], dict[str, str | None]]:
+    """The rewards that a script in the agents' own boxes pays, by name of the program: as written, or None."""
     task = make_task(tmp_path_factory.mktemp("naive") / "fix-add", "pytest")
 
     async def judge(sandbox: Sandbox) -> str | None:
@@ -122,7 +122,20 @@ def naive(
         script = "cat /logs/verifier/reward.json 2>/dev/null || cat /logs/verifier/reward.txt"
         return (await sandbox.exec(["sh", "-c", script], timeout_sec=NAIVE_SEC)).stdout.decode().strip() or None
 
-    def run(script: str) -> str | None:
-        return loop.run(attack(provider, task, script, judge))
+    def run(scripts: Mapping[str, str]) -> dict[str, str | None]:
+        async def main() -> list[str | None]:
+            gate = asyncio.Semaphore(4)
+
+            async def one(script: str) -> str | None:
+                async with gate:
+                    try:
+                        word: str | None = await attack(provider, task, script, judge)
+                    except TrialError:
+                        return None  # the box did not survive it
+                    return word
+
+            return await asyncio.gather(*map(one, scripts.values()))
+
+        return dict(zip(scripts, loop.run(main()), strict=True))
 
     return run

@@ -1,10 +1,8 @@
 """No attack is paid, honest work is, and the attacks are real: most of them pay where the agent's own box is graded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
-
-from runtime.errors import TrialError
 
 from .catalogue import ATTACKS, FIXED, HONEST, module
 from .conftest import Grade
@@ -58,16 +56,14 @@ def test_doing_nothing_is_not(grade: Grade) -> None:
     assert (verdict.reward, verdict.status) == (0.0, "unsolved")
 
 
-def test_the_attacks_are_real(naive: Callable[[str], str | None]) -> None:
+EXHAUSTING = {"44 a fork bomb", "43 fills the disk", "prints without end", "takes all memory"}
+
+
+@pytest.mark.timeout(900)
+def test_the_attacks_are_real(naive: Callable[[Mapping[str, str]], dict[str, str | None]]) -> None:
     """A naive verifier, in the box and with the files that the agent leaves, pays most of them."""
-    assert naive(module(FIXED)) == "1"
-    assert naive("true") == "0"
-    words = {}
-    for name, script in ATTACKS.items():
-        try:
-            words[name] = naive(script)
-        except TrialError:
-            words[name] = None  # the box did not survive it
-    winners = [name for name, word in words.items() if paid(word)]
+    assert naive({"honest": module(FIXED), "no-op": "true"}) == {"honest": "1", "no-op": "0"}
     assert len(ATTACKS) >= 40
-    assert len(winners) > len(ATTACKS) / 2, (len(winners), sorted(set(ATTACKS) - set(winners)))
+    words = naive({name: script for name, script in ATTACKS.items() if name not in EXHAUSTING})
+    losers = sorted(set(ATTACKS) - {name for name, word in words.items() if paid(word)})
+    assert len(losers) < len(ATTACKS) / 2, losers

@@ -1,8 +1,9 @@
 """A filter of system calls for everything that runs in a box: what no build or test needs and kernels were broken by.
 
 Refused calls fail with an error, as they would without rights; nothing is killed for a try. Numbers: Linux 6.12,
-``arch/x86/entry/syscalls/syscall_64.tbl`` and ``include/uapi/asm-generic/unistd.h``. The choice follows Docker's default
-profile (moby, ``profiles/seccomp/default.json``) without its exceptions for capabilities, which a box does not have.
+``arch/x86/entry/syscalls/syscall_64.tbl`` and ``include/uapi/asm-generic/unistd.h``. The choice follows Docker's
+default profile (moby, ``profiles/seccomp/default.json``) without its exceptions for capabilities, which a box does not
+have.
 """
 
 from __future__ import annotations
@@ -32,8 +33,33 @@ _TABLES: dict[str, tuple[int, dict[str, int], tuple[int, ...]]] = {
         # lookup_dcookie clock_settime kexec_load add_key request_key keyctl unshare move_pages perf_event_open
         # fanotify_init open_by_handle_at clock_adjtime setns process_vm_readv process_vm_writev kcmp finit_module
         # kexec_file_load bpf userfaultfd
-        (101, 103, 134, 153, 154, 155, 159, 161, 163, 164, 165, 166, 167, 168, 169, 170, 171, 172, 173, 175, 176, 179)
-        + (180, 212, 227, 246, 248, 249, 250, 272, 279, 298, 300, 304, 305, 308, 310, 311, 312, 313, 320, 321, 323),
+        (
+            *(
+                101,
+                103,
+                134,
+                153,
+                154,
+                155,
+                159,
+                161,
+                163,
+                164,
+                165,
+                166,
+                167,
+                168,
+                169,
+                170,
+                171,
+                172,
+                173,
+                175,
+                176,
+                179,
+            ),
+            *(180, 212, 227, 246, 248, 249, 250, 272, 279, 298, 300, 304, 305, 308, 310, 311, 312, 313, 320, 321, 323),
+        ),
     ),
     "aarch64": (
         0xC00000B7,
@@ -42,8 +68,35 @@ _TABLES: dict[str, tuple[int, dict[str, int], tuple[int, ...]]] = {
         # delete_module clock_settime syslog ptrace reboot sethostname setdomainname settimeofday adjtimex add_key
         # request_key keyctl swapon swapoff move_pages perf_event_open fanotify_init open_by_handle_at clock_adjtime
         # setns process_vm_readv process_vm_writev kcmp finit_module bpf userfaultfd kexec_file_load
-        (18, 39, 40, 41, 42, 51, 58, 60, 89, 97, 104, 105, 106, 112, 116, 117, 142, 161, 162, 170, 171, 217, 218, 219)
-        + (224, 225, 239, 241, 262, 265, 266, 268, 270, 271, 272, 273, 280, 282, 294),
+        (
+            *(
+                18,
+                39,
+                40,
+                41,
+                42,
+                51,
+                58,
+                60,
+                89,
+                97,
+                104,
+                105,
+                106,
+                112,
+                116,
+                117,
+                142,
+                161,
+                162,
+                170,
+                171,
+                217,
+                218,
+                219,
+            ),
+            *(224, 225, 239, 241, 262, 265, 266, 268, 270, 271, 272, 273, 280, 282, 294),
+        ),
     ),
 }
 # io_uring_setup/enter/register open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr quotactl_fd: alike

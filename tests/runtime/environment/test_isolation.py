@@ -61,8 +61,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 def call(*arguments):
     ctypes.set_errno(0)
     return errno.errorcode.get(ctypes.get_errno(), "ok") if libc.syscall(*arguments) < 0 else "ok"
-print(call(*(321 if MACHINE == "x86_64" else 280, 0, 0, 0)), call(425, 1, 0), call(428, 0, 0, 0))  # bpf io_uring open_tree
-print(call(*(56 if MACHINE == "x86_64" else 220, 0x10000000 | 17, 0, 0, 0, 0)), call(435, 0, 0))  # clone in a user namespace
+print(call(*(321 if MACHINE == "x86_64" else 280, 0, 0, 0)), call(425, 1, 0), call(428, 0, 0, 0))
+print(call(*(56 if MACHINE == "x86_64" else 220, 0x10000000 | 17, 0, 0, 0, 0)), call(435, 0, 0))
 for family in (17, 40, 38):  # packet, vsock, alg
     try: socket.socket(family, socket.SOCK_RAW if family == 17 else socket.SOCK_STREAM); print("open")
     except OSError as error: print(errno.errorcode[error.errno])
@@ -78,8 +78,8 @@ def test_system_calls_are_filtered(box) -> None:  # type: ignore[no-untyped-def]
     assert "Seccomp:\t2" in box("cat /proc/self/status")
     script = REFUSED.replace("MACHINE", repr(os.uname().machine))
     assert box(python(script)).split() == [
-        *("EPERM", "EPERM", "EPERM"),
-        *("EPERM", "ENOSYS"),
+        *("EPERM", "EPERM", "EPERM"),  # bpf, io_uring_setup, open_tree
+        *("EPERM", "ENOSYS"),  # clone with a user namespace, clone3
         *("EAFNOSUPPORT", "EAFNOSUPPORT", "EAFNOSUPPORT"),
         "EPERM",
         *("threads", "work"),
