@@ -88,11 +88,11 @@ def _kill_marked(marker: bytes) -> list[int]:
 
 
 def _remove(folder: Path) -> None:
-    """Control groups first: while one of them stands, the folder that names it stays, for the next start to try again."""
+    """Control groups first: while one stands, the folder that names it stays too, for the next start to try again."""
     groups: list[Path] = []
     with contextlib.suppress(FileNotFoundError):
         groups = [Path(line) for line in reversed((folder / "cgroups").read_text().splitlines())]
-    if all([remove_cgroup(group) for group in groups]):
+    if all([remove_cgroup(group) for group in groups]):  # noqa: C419 - every one, not until the first that stays
         shutil.rmtree(folder, ignore_errors=True)
 
 
