@@ -104,7 +104,7 @@ async def measure(count: int) -> dict[str, object]:
         "busy_cpu_ms_per_trial_32": round(busy / total * 1000, 1),
         "load_average": round(os.getloadavg()[0], 2),
         "harbor_docker_ratio": None,
-        "harbor_docker_ratio_reason": "the docker backend does not exist yet (issue 5)",
+        "harbor_docker_ratio_reason": "not measured here: needs a Docker engine and Harbor under Python 3.12",
     }
 
 

@@ -219,12 +219,18 @@ class HarborSettings(Contract):
 
 
 class Environment(Contract):
-    type: Literal["bubblewrap", "process", "kubernetes", "ecs", "harbor"] = "bubblewrap"
+    type: Literal["bubblewrap", "docker", "process", "kubernetes", "ecs", "harbor"] = "bubblewrap"
     kubernetes: KubernetesSettings | None = None
     ecs: EcsSettings | None = None
     harbor: HarborSettings | None = None
     require_isolation: bool = False
     """Refuse to run, instead of warning, where the machine cannot isolate."""
+    required_defences: tuple[str, ...] = ()
+    """Names of ``runtime/environment/defences.py`` without which the run refuses to start."""
+    base_image: str | None = None
+    """docker: the image that sandboxes are built on; has Python 3.11 or later as ``/usr/bin/python3``."""
+    docker_host: str | None = None
+    """docker: ``unix:///path/of/docker.sock``. None: ``DOCKER_HOST`` or the engine's usual socket."""
     memory_mib: int = 1024
     pids: int = 128
     agent_timeout_sec: float = 60.0

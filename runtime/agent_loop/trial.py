@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,11 +18,14 @@ from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
 from runtime.config import RuntimeConfig
+from runtime.environment.artifacts import ArtifactsRefused
 from runtime.environment.base import Sandbox, SandboxRequest, Verdict
 from runtime.errors import POLICIES, Termination, TrialError
 from runtime.proxy.types import SessionLimits, Trajectory
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, needs_of
 from runtime.tasks.task import Task
+
+log = logging.getLogger(__name__)
 
 
 def trial_seed(seed: int, key: TrialKey) -> int:
@@ -183,7 +187,11 @@ class TrialRunner:
         workdir = PurePosixPath(task.config.environment.workdir)
         wanted = [str(workdir / name) for name in task.liverl.artifacts] or [str(workdir)]
         withheld = {str(workdir / name) for name in task.liverl.test_files}
-        found = await sandbox.download(wanted)
+        try:
+            found = await sandbox.download(wanted)
+        except ArtifactsRefused as refused:
+            log.info("%s: %s; graded as if nothing had been done", task.id, refused)
+            return {}
         return {path: content for path, content in found.items() if path not in withheld}
 
     def _request(self, task: Task, key: TrialKey) -> SandboxRequest:
@@ -218,6 +226,7 @@ class TrialRunner:
             key=key,
             termination=termination,
             reward=verdict.reward if graded and verdict is not None else None,
+            verdict=verdict.status if graded and verdict is not None else "no-grade",
             isolation=self._services.provider.capabilities.isolation,
             timings=progress.timings,
             sampling=sampling,

@@ -72,6 +72,8 @@ class TrialResult:
     isolation: str
     timings: Timings
     sampling: Sampling
+    verdict: str = "no-grade"
+    """solved, unsolved, tampered (passed tests that no honest work passes; reward 0), or no-grade (no reward)."""
     defences: tuple[str, ...] = ()
     outcomes: Mapping[str, str] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
@@ -118,6 +120,7 @@ class TrialResult:
             "reward": self.reward,
             "termination": self.termination.value,
             "trainable": self.trainable,
+            "verdict": self.verdict,
             "isolation": self.isolation,
             "defences": list(self.defences),
             "sampling": asdict(self.sampling),

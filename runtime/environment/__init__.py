@@ -11,6 +11,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.environment.defences import check_provider
 from runtime.errors import MachineError
 
 if TYPE_CHECKING:
@@ -24,8 +25,42 @@ def make_provider(config: Environment, *, state: Path) -> SandboxProvider:
     """The provider of ``config.type``, or plain processes with a loud warning where the machine cannot isolate.
 
     state: folder for what sandboxes leave on the host; what dead owners left there is removed now. Raises
-    ``MachineError`` when isolation is required and not to be had, or the folder cannot be made.
+    ``MachineError`` when isolation or a required defence is not to be had, or the folder cannot be made.
     """
+    remote = _remote(config)
+    if remote is not None:
+        check_provider(config.required_defences, remote.capabilities)
+        return remote
+
+    from runtime.environment import bwrap
+    from runtime.environment.bubblewrap import BubblewrapProvider
+    from runtime.environment.process import ProcessProvider
+
+    if config.type == "docker":
+        return _docker(config, state)
+    why = "environment.type is 'process'" if config.type == "process" else bwrap.why_impossible()
+    if why is not None and config.require_isolation:
+        raise MachineError(f"sandboxes are not isolated: {why}", fix=bwrap.INSTALL)
+    provider: SandboxProvider
+    try:
+        if why is None:
+            provider = BubblewrapProvider(state=state)
+            check_provider(config.required_defences, provider.capabilities)
+            return provider
+        log.warning(
+            "NO ISOLATION: agents and tests run as plain processes with your rights and your network (%s); cure: %s",
+            why,
+            bwrap.INSTALL,
+        )
+        provider = ProcessProvider(state=state)
+        check_provider(config.required_defences, provider.capabilities)
+        return provider
+    except OSError as error:
+        fix = f"free space below {state}, or make it writable"
+        raise MachineError(f"{state}: {error.strerror}", fix=fix) from error
+
+
+def _remote(config: Environment) -> SandboxProvider | None:
     if config.kubernetes is not None:
         from runtime.environment.kubernetes import KubernetesProvider
 
@@ -38,32 +73,25 @@ def make_provider(config: Environment, *, state: Path) -> SandboxProvider:
         from runtime.environment.harbor.provider import HarborProvider
 
         return HarborProvider(config.harbor)
-
-    from runtime.environment import bwrap
-    from runtime.environment.bubblewrap import BubblewrapProvider
-    from runtime.environment.process import ProcessProvider
-
-    why = "environment.type is 'process'" if config.type == "process" else bwrap.why_impossible()
-    if why is not None and config.require_isolation:
-        raise MachineError(f"sandboxes are not isolated: {why}", fix=bwrap.INSTALL)
-    try:
-        if why is None:
-            return BubblewrapProvider(state=state)
-        log.warning(
-            "NO ISOLATION: agents and tests run as plain processes with your rights and your network (%s); cure: %s",
-            why,
-            bwrap.INSTALL,
-        )
-        return ProcessProvider(state=state)
-    except OSError as error:
-        fix = f"free space below {state}, or make it writable"
-        raise MachineError(f"{state}: {error.strerror}", fix=fix) from error
+    return None
 
 
 def run_label() -> str:
     """Names what belongs to this run on other people's machines; without a run, to this process."""
     folder = os.environ.get("LIVERL_RUN_DIR")
     return Path(folder).name if folder else f"process-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _docker(config: Environment, state: Path) -> SandboxProvider:
+    from runtime.environment.docker.provider import DockerProvider
+
+    if config.base_image is None:
+        raise MachineError(
+            "environment.type 'docker' needs environment.base_image",
+            fix="name an image with Python 3.11 or later as /usr/bin/python3, such as one made by docker import",
+        )
+    check_provider(config.required_defences, DockerProvider.capabilities)
+    return DockerProvider(state=state, base=config.base_image, url=config.docker_host)
 
 
 def make_verifier(config: Environment, provider: SandboxProvider, *, state: Path) -> Verifier:

@@ -31,6 +31,9 @@ class Capabilities:
     fresh_filesystem: bool
     memory_limit: bool
     cpu_limit: bool
+    defences: tuple[str, ...] = ()
+    """What else holds against untrusted code, for records and for ``required_defences``: user_namespace,
+    no_capabilities, no_new_privileges, seccomp, process_limit."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,12 @@ class Verdict:
 
     ``reward`` is finite and within [0, 1]. ``outcomes`` maps each expected test id to passed, failed, error, skipped or
     missing. ``defences`` names what was in force; ``raw`` is the verifier's raw output, kept for the trial record.
+    ``tampered``: the work passed tests that no honest work passes; its reward is 0. What cannot be graded is no
+    verdict but a ``TrialError``.
     """
 
     reward: float
-    status: Literal["solved", "unsolved"]
+    status: Literal["solved", "unsolved", "tampered"]
     outcomes: Mapping[str, str]
     defences: tuple[str, ...]
     seconds: float

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from runtime.environment.artifacts import ArtifactsRefused
 from runtime.environment.base import ExecResult, SandboxRequest
 from runtime.environment.channel import Answer, BoxLost, Channel
 from runtime.errors import Termination, TrialError
@@ -140,6 +141,8 @@ class BoxSandbox:
         except BoxLost as error:
             lost = Termination.OUT_OF_MEMORY if self.oom_kills else Termination.SANDBOX_LOST
             raise TrialError(lost, f"sandbox {self.name}: {error}") from error
+        if header.get("refused") and request["op"] == "download":
+            raise ArtifactsRefused(f"sandbox {self.name}: {header['error']}")
         if "error" in header:
             raise TrialError(Termination.SANDBOX_LOST, f"sandbox {self.name}: {request['op']}: {header['error']}")
         return header, answered

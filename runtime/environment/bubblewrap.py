@@ -23,6 +23,7 @@ from runtime.environment.box import BoxSandbox, check_lower
 from runtime.environment.cgroups import Group, GroupPool
 from runtime.environment.channel import Channel, greet
 from runtime.environment.forward import Forwarder
+from runtime.environment.guest import seccomp
 from runtime.environment.state import OwnerState
 from runtime.environment.zygote import START_SEC, Zygote, kill, launch, start_zygote, tail
 from runtime.errors import Termination, TrialError
@@ -50,6 +51,13 @@ class BubblewrapProvider:
             fresh_filesystem=True,
             memory_limit=self._groups.memory,
             cpu_limit=False,
+            defences=(
+                "user_namespace",
+                "no_capabilities",
+                "no_new_privileges",
+                *(("seccomp",) if seccomp.supported() else ()),
+                *(("process_limit",) if self._groups.pids or os.getuid() != 0 else ()),
+            ),
         )
 
     @property

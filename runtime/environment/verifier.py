@@ -1,24 +1,32 @@
-"""Grades the artifacts of a trial in a second, fresh sandbox; the verdict is computed here, on the host.
+"""Grades the artifacts of a trial in fresh sandboxes; the verdict is computed here, on the host.
 
 The agent's own sandbox plays no part: the pristine repository, the declared artifacts and the task's own tests are put
-together anew, the tests run, and exactly the expected test ids must have passed. What the code under test can still do
-is interfere from within the process that tests it; ``Verdict.defences`` says what was in force.
+together anew, the tests run, and exactly the expected test ids must have passed. Code under test shares a process with
+its tests, so from within it can forge all that this process says. Therefore work that seems to solve the task is
+measured once more, in another fresh sandbox, against look-alike tests that no honest work passes (``canary.py``): who
+passes those as well has tampered. ``Verdict.defences`` says what was in force.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import math
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.config import Environment
-from runtime.environment.artifacts import Selection, select
+from runtime.environment.artifacts import Selection, select, test_sources
 from runtime.environment.base import Mount, SandboxProvider, SandboxRequest, Verdict
+from runtime.environment.canary import Canary, spoil, spoil_all
+from runtime.environment.defences import missing, provider_defences
 from runtime.environment.grading import GradingSandbox
 from runtime.errors import Termination, TrialError
 
@@ -26,6 +34,9 @@ if TYPE_CHECKING:
     from runtime.tasks.task import Task
 
 TEST_TIMEOUT_SEC = 5.0
+MAX_NOISE_BYTES = 1 << 15
+_CANARIES_PER_TASK = 8
+_MAX_CANARIES = 4096
 _NAMES = itertools.count()
 
 
@@ -35,29 +46,32 @@ class SandboxVerifier:
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         self._config = config
         self._provider = provider
+        self._canaries: dict[tuple[Path, int], Canary] = {}
+        self._calibrating: dict[Path, asyncio.Lock] = {}
 
     async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
         start = time.monotonic()
         timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
+        canary = self._canary(task) if task.expected_ids else await self._script_canary(task, timeout_sec)
+        defences = self._defences(task, canary)
+        lacking = missing(self._config.required_defences, defences)
+        if lacking:
+            raise TrialError(Termination.TASK_INVALID, f"{task.id}: required defences not to be had: {lacking}")
         selection = select(task, artifacts)
         if selection.problem is not None:
             outcomes = dict.fromkeys(task.expected_ids, "missing")
             raw = json.dumps({"problem": selection.problem}).encode()
-            return Verdict(0.0, "unsolved", outcomes, self._defences(), time.monotonic() - start, raw)
-        sandbox = await self._provider.start(self._request(task))
-        assert isinstance(sandbox, GradingSandbox)
+            return Verdict(0.0, "unsolved", outcomes, defences, time.monotonic() - start, raw)
         try:
             if task.expected_ids:
-                return await self._grade_by_ids(task, sandbox, selection, timeout_sec, start)
-            return await self._grade_by_script(task, sandbox, selection, timeout_sec, start)
+                return await self._grade_by_ids(task, selection, canary, defences, timeout_sec, start)
+            return await self._grade_by_script(task, selection, canary, defences, timeout_sec, start)
         except TimeoutError as error:
             raise TrialError(Termination.VERIFIER_TIMEOUT, f"{task.id}: {error}") from error
         except TrialError as error:
             if error.termination is Termination.SANDBOX_LOST:
                 raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: {error}") from error
             raise
-        finally:
-            await sandbox.stop()
 
     async def close(self) -> None:
         """Nothing of its own is open: every verdict's sandbox is gone when ``grade`` returns."""
@@ -74,65 +88,206 @@ class SandboxVerifier:
             image=task.liverl.image,
         )
 
-    def _defences(self) -> tuple[str, ...]:
-        names = ["declared_artifacts", "tests_restored", "host_verdict", "report_nonce"]
-        capabilities = self._provider.capabilities
-        if capabilities.fresh_filesystem:
-            names.insert(0, "fresh_sandbox")
-        if capabilities.network_off:
-            names.append("network_off")
-        return (*names, str(getattr(self._provider, "how", capabilities.isolation)))
+    def _canary(self, task: Task) -> Canary:
+        """One of a few spoiled copies per task, drawn anew for each verdict."""
+        key = (task.path, secrets.randbelow(_CANARIES_PER_TASK))
+        found = self._canaries.get(key)
+        if found is None:
+            seed = secrets.randbits(64)
+            found = spoil(test_sources(task), task.expected_ids, seed)
+            if len(self._canaries) >= _MAX_CANARIES:
+                self._canaries.clear()
+            self._canaries[key] = found
+        return found
+
+    async def _script_canary(self, task: Task, timeout_sec: float) -> Canary:
+        """Spoiled tests of a foreign task, if its script heeds them: what its own solution scores with them must be
+        less than without. Found out once per task; a task without a solution has no canary.
+        """
+        async with self._calibrating.setdefault(task.path, asyncio.Lock()):
+            key = (task.path, -1)
+            if key not in self._canaries:
+                canary = _scripts(task, secrets.randbits(64))
+                if canary.files and not await self._heeds(task, canary, timeout_sec):
+                    canary = Canary({}, ())
+                self._canaries[key] = canary
+            return self._canaries[key]
+
+    async def _heeds(self, task: Task, canary: Canary, timeout_sec: float) -> bool:
+        solution = task.path / "solution"
+        if not (solution / "solve.sh").is_file():
+            return False
+        request = replace(self._request(task), mounts=(Mount(solution, "/solution"),))
+        sandbox = await self._provider.start(request)
+        try:
+            await sandbox.exec(["bash", "/solution/solve.sh"], timeout_sec=task.config.agent.timeout_sec)
+            selection = select(task, await sandbox.download([request.workdir]))
+        except TimeoutError:
+            return False
+        finally:
+            await sandbox.stop()
+        try:
+            honest, _ = await self._script(task, selection, {}, timeout_sec)
+        except (TrialError, TimeoutError):
+            return False
+        try:
+            spoiled, _ = await self._script(task, selection, canary.files, timeout_sec)
+        except TrialError as error:
+            return error.termination is Termination.VERIFIER_CRASHED and honest > 0  # no reward when tests fail
+        except TimeoutError:
+            return False
+        return spoiled < honest
+
+    def _defences(self, task: Task, canary: Canary) -> tuple[str, ...]:
+        names = [*provider_defences(self._provider.capabilities), "agent_killed", "declared_artifacts"]
+        if task.expected_ids:
+            names += ["tests_restored", "host_verdict", "report_nonce"]
+        if canary.files:
+            names.append("canary")
+        return (*names, str(getattr(self._provider, "how", self._provider.capabilities.isolation)))
 
     async def _grade_by_ids(
-        self, task: Task, sandbox: GradingSandbox, selection: Selection, timeout_sec: float, start: float
+        self,
+        task: Task,
+        selection: Selection,
+        canary: Canary,
+        defences: tuple[str, ...],
+        timeout_sec: float,
+        start: float,
     ) -> Verdict:
-        if selection.files:
-            await sandbox.upload(selection.files)
-        report = await sandbox.run_tests(
-            task.liverl.runner,
-            timeout_sec=timeout_sec,
-            ids=list(task.expected_ids),
-            stop_first=True,
-            test_timeout=min(TEST_TIMEOUT_SEC, timeout_sec),
-            python_path=list(task.liverl.python_path),
-            nonce=secrets.token_hex(8),
-        )
+        tests = test_sources(task)
+        report = await self._report(task, selection, tests, timeout_sec, stop_first=True)
         outcomes = read_outcomes(report, task.expected_ids)
-        if report.get("ended") == "timeout":
-            raise TimeoutError(f"the tests took longer than {timeout_sec:g} s")
         solved = report.get("complete") is True and all(outcome == "passed" for outcome in outcomes.values())
+        raw: dict[str, Any] = dict(report)
+        passed: list[str] = []
+        if solved and canary.files:
+            spoiled = await self._report(task, selection, {**tests, **canary.files}, timeout_sec, stop_first=False)
+            raw["canary"] = {**spoiled, "ids": list(canary.ids)}
+            passed = judge_canary(spoiled, canary.ids)
         return Verdict(
-            reward=1.0 if solved else 0.0,
-            status="solved" if solved else "unsolved",
+            reward=1.0 if solved and not passed else 0.0,
+            status="tampered" if passed else "solved" if solved else "unsolved",
             outcomes=outcomes,
-            defences=self._defences(),
+            defences=defences,
             seconds=time.monotonic() - start,
-            raw=json.dumps(report).encode(),
+            raw=json.dumps(raw).encode(),
         )
 
+    async def _report(
+        self, task: Task, selection: Selection, tests: Mapping[str, bytes], timeout_sec: float, *, stop_first: bool
+    ) -> dict[str, Any]:
+        """Run ``tests`` against the work in a fresh sandbox. Raises ``TrialError`` where the runner itself failed."""
+        workdir = task.config.environment.workdir
+        files = {**selection.files, **{f"{workdir}/{name}": with_noise(name, text) for name, text in tests.items()}}
+        sandbox = await self._provider.start(self._request(task))
+        assert isinstance(sandbox, GradingSandbox)
+        try:
+            await sandbox.upload(files)
+            report = await sandbox.run_tests(
+                task.liverl.runner,
+                timeout_sec=timeout_sec,
+                ids=list(task.expected_ids),
+                stop_first=stop_first,
+                test_timeout=min(TEST_TIMEOUT_SEC, timeout_sec),
+                python_path=list(task.liverl.python_path),
+                nonce=secrets.token_hex(8),
+            )
+        finally:
+            await sandbox.stop()
+        if report.get("ended") == "timeout":
+            raise TimeoutError(f"the tests took longer than {timeout_sec:g} s")
+        if report.get("runner_error") is not None:
+            why = f"{task.id}: the test runner failed: {str(report['runner_error'])[:300]}"
+            raise TrialError(Termination.VERIFIER_CRASHED, why)
+        return report
+
     async def _grade_by_script(
-        self, task: Task, sandbox: GradingSandbox, selection: Selection, timeout_sec: float, start: float
+        self,
+        task: Task,
+        selection: Selection,
+        canary: Canary,
+        defences: tuple[str, ...],
+        timeout_sec: float,
+        start: float,
     ) -> Verdict:
         """A task from elsewhere: Harbor's contract, ``tests/test.sh`` and the reward file that it writes."""
         if self._provider.capabilities.isolation == "none":
             why = f"{task.id}: tests/test.sh names /tests and /logs, which exist in isolated sandboxes only"
             raise TrialError(Termination.VERIFIER_CRASHED, why)
-        if selection.files:
-            await sandbox.upload(selection.files)
-        await sandbox.upload({"/logs/verifier/.keep": b""})
-        result = await sandbox.exec(["bash", "/tests/test.sh"], timeout_sec=timeout_sec)
-        written = await sandbox.download(["/logs/verifier"], max_bytes=1 << 20)
-        reward = read_reward(task.id, written)
-        raw = {name: content.decode(errors="replace") for name, content in written.items()}
-        raw |= {"stdout": result.stdout.decode(errors="replace"), "stderr": result.stderr.decode(errors="replace")}
+        reward, raw = await self._script(task, selection, {}, timeout_sec)
+        tampered = False
+        if reward > 0 and canary.files:
+            try:
+                forged, raw["canary"] = await self._script(task, selection, canary.files, timeout_sec)
+            except TrialError as error:
+                if error.termination is not Termination.VERIFIER_CRASHED:
+                    raise
+                forged, raw["canary"] = 0.0, str(error)  # a script that writes no reward when tests fail
+            # A score for parts of the tests may be above 0 for honest work: the part that could not be spoiled.
+            tampered = forged >= reward
         return Verdict(
-            reward=reward,
-            status="solved" if reward == 1.0 else "unsolved",
+            reward=0.0 if tampered else reward,
+            status="tampered" if tampered else "solved" if reward == 1.0 else "unsolved",
             outcomes={},
-            defences=tuple(name for name in self._defences() if name not in ("report_nonce", "host_verdict")),
+            defences=defences,
             seconds=time.monotonic() - start,
             raw=json.dumps(raw).encode(),
         )
+
+    async def _script(
+        self, task: Task, selection: Selection, spoiled: Mapping[str, bytes], timeout_sec: float
+    ) -> tuple[float, dict[str, Any]]:
+        """Reward of one run of ``tests/test.sh`` in a fresh sandbox, and what it wrote. ``spoiled`` replaces tests."""
+        request = self._request(task)
+        with tempfile.TemporaryDirectory(prefix="liverl-tests-") as folder:
+            if spoiled:
+                copy = Path(folder) / "tests"
+                shutil.copytree(task.tests, copy, symlinks=True)
+                for name, content in spoiled.items():
+                    (copy / name).write_bytes(content)
+                request = replace(request, mounts=(Mount(copy, "/tests"),))
+            sandbox = await self._provider.start(request)
+            try:
+                await sandbox.upload({**selection.files, "/logs/verifier/.keep": b""})
+                result = await sandbox.exec(["bash", "/tests/test.sh"], timeout_sec=timeout_sec)
+                written = await sandbox.download(["/logs/verifier"], max_bytes=1 << 20)
+            finally:
+                await sandbox.stop()
+        raw: dict[str, Any] = {name: content.decode(errors="replace") for name, content in written.items()}
+        raw |= {"stdout": result.stdout.decode(errors="replace"), "stderr": result.stderr.decode(errors="replace")}
+        return read_reward(task.id, written), raw
+
+
+def _scripts(task: Task, seed: int) -> Canary:
+    """Spoiled copies of the Python tests that a foreign task's script runs."""
+    spoiled: dict[str, bytes] = {}
+    for path in sorted(task.tests.rglob("*.py")):
+        if path.name.startswith("test_") or path.name.endswith("_test.py"):
+            content = spoil_all(path.read_bytes(), seed)
+            if content is not None:
+                spoiled[path.relative_to(task.tests).as_posix()] = content
+    return Canary(spoiled, ())
+
+
+def with_noise(name: str, source: bytes) -> bytes:
+    """Another digest and length each time, so that a remembered digest does not tell real tests from spoiled ones.
+
+    Long files are left as they are: what the fork server has compiled for them would be lost.
+    """
+    if len(source) > MAX_NOISE_BYTES or not name.endswith(".py"):
+        return source
+    return source + b"\n# " + secrets.token_hex(4 + secrets.randbelow(12)).encode() + b"\n"
+
+
+def judge_canary(report: Mapping[str, Any], ids: tuple[str, ...]) -> list[str]:
+    """The spoiled tests that passed all the same. Raises ``TrialError`` where some have no outcome: no grade."""
+    outcomes = read_outcomes(report, ids)
+    passed = [test_id for test_id, outcome in outcomes.items() if outcome == "passed"]
+    undecided = [test_id for test_id, outcome in outcomes.items() if outcome in ("missing", "skipped")]
+    if undecided and not passed:
+        raise TrialError(Termination.VERIFIER_CRASHED, f"look-alike tests without an outcome, such as {undecided[0]}")
+    return passed
 
 
 def read_outcomes(report: Mapping[str, Any], ids: tuple[str, ...]) -> dict[str, str]:

@@ -100,9 +100,7 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
 
 
 def _preflight(folder: Path, config: RuntimeConfig) -> None:
-    machine.preflight(
-        folder, trains=True, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold
-    )
+    machine.preflight(folder, trains=True, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold)
 
 
 def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, *, cache: Path, resume: bool) -> None:

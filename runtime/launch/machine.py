@@ -73,7 +73,7 @@ def warnings(environment: Environment) -> list[str]:
     """What a run on this machine goes without, in words. Raises ``MachineError`` when the spec requires isolation and
     there is none."""
     if environment.type not in ("bubblewrap", "process"):
-        return []  # sandboxes elsewhere: their backends check for themselves
+        return []  # other engines and clusters: their backends refuse to start without what they need
     if environment.type == "process":
         reason = "the spec chose plain processes"
     else:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+from runtime.environment.artifacts import ArtifactsRefused
 from runtime.environment.base import Mount, Sandbox, SandboxProvider, SandboxRequest, Verifier
 from runtime.errors import TrialError
 from runtime.tasks.task import Task
@@ -167,7 +168,10 @@ async def _act(
                     problem = f"{script.name} ended with {result.exit_code}: {''.join(last)[:200]}"
             except TimeoutError:
                 problem = f"{script.name} was stopped after {task.config.agent.timeout_sec:.0f} s"
-        return await collect_artifacts(task, sandbox), problem
+        try:
+            return await collect_artifacts(task, sandbox), problem
+        except ArtifactsRefused as refused:
+            return {}, str(refused)
     finally:
         await asyncio.shield(sandbox.stop())
 

@@ -6,6 +6,7 @@ from the root with ``O_NOFOLLOW``. It knows nothing of where the bytes come from
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -67,7 +68,8 @@ def remove(path: str) -> None:
 
 
 def read(paths: Iterable[str], max_bytes: int) -> dict[str, bytes]:
-    """Regular files at or below ``paths``; links, devices, sockets and pipes are left out. Missing paths give nothing.
+    """Regular files at or below ``paths``, and links to such beside or below them as if they were copies; other links,
+    devices, sockets and pipes are left out. Missing paths give nothing.
 
     Raises ``Refused`` when they hold more than ``max_bytes`` or ``MAX_FILES``.
     """
@@ -97,7 +99,9 @@ def _read_tree(path: str, limit: int) -> Iterator[tuple[str, bytes]]:
 def _read_at(folder: int, name: str, path: str, limit: int, depth: int) -> Iterator[tuple[str, bytes]]:
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            yield from _read_linked(folder, name, path, limit)
         return
     try:
         kind = os.fstat(fd).st_mode
@@ -111,6 +115,30 @@ def _read_at(folder: int, name: str, path: str, limit: int, depth: int) -> Itera
                 yield from _read_at(fd, inner, f"{path}/{inner}", limit, depth + 1)
     finally:
         os.close(fd)
+
+
+def _read_linked(folder: int, name: str, path: str, limit: int) -> Iterator[tuple[str, bytes]]:
+    """What a link stands for, if that is a regular file beside or below the link's own folder: an honest way to give a
+    file two names. Nothing else is followed, nor any further link on the way.
+    """
+    target = os.readlink(name, dir_fd=folder)
+    parts = [part for part in target.split("/") if part and part != "."]
+    if target.startswith("/") or ".." in parts or not parts:
+        return
+    inner = os.dup(folder)
+    try:
+        for part in parts[:-1]:
+            deeper = os.open(part, _FOLDER, dir_fd=inner)
+            os.close(inner)
+            inner = deeper
+        fd = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=inner)
+    except OSError:
+        return
+    finally:
+        os.close(inner)
+    with open(fd, "rb") as stream:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            yield path, stream.read(limit + 1)
 
 
 def _walk(folders: list[str]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import resource
 
-from . import kernel
+from . import kernel, seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def isolate(box: dict[str, Any]) -> str:
     for name, value in box["limits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     kernel.drop_capabilities()
+    if seccomp.supported():
+        seccomp.install()
     kernel.set_dumpable(False)
     return how
 

@@ -1,6 +1,6 @@
 """The supervisor of a box without a zygote: process 1 of its own bubblewrap, or an ordinary process.
 
-Its arguments say what to prepare, as JSON, and which descriptor the control socket has.
+Its arguments say what to prepare, as JSON, and which descriptor the control socket has, or at which path it listens.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 
-from . import isolate, kernel, wire
+from . import isolate, kernel, seccomp, wire
 from .supervisor import Supervisor
 from .zygote import listen
 
@@ -20,7 +20,7 @@ from .zygote import listen
 def main() -> None:
     box = json.loads(sys.argv[1])
     sys.path[1:1] = box["python_path"]
-    connection = socket.socket(fileno=int(sys.argv[2]))
+    connection = _connect(sys.argv[2])
     if box["lower"]:
         isolate.copy_tree(box["lower"], box["workdir"])
     descriptors = [os.pidfd_open(os.getpid())]
@@ -30,6 +30,8 @@ def main() -> None:
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     if box["isolated"]:
         kernel.drop_capabilities()
+        if seccomp.supported():
+            seccomp.install()
         kernel.set_dumpable(False)
     else:
         kernel.become_subreaper()
@@ -41,6 +43,14 @@ def main() -> None:
     if not box["isolated"]:
         kill_descendants()
     os._exit(0)
+
+
+def _connect(where: str) -> socket.socket:
+    if where.isdecimal():
+        return socket.socket(fileno=int(where))
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(where)
+    return connection
 
 
 def kill_descendants() -> None:

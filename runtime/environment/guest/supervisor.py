@@ -84,7 +84,8 @@ class Supervisor:
         try:
             answer = self._dispatch(request, blobs)
         except (OSError, files.Refused) as error:
-            self._answer(request["id"], {"error": str(error)}, ())
+            refused = isinstance(error, files.Refused)
+            self._answer(request["id"], {"error": str(error), "refused": refused}, ())
             return
         if answer is not None:
             self._answer(request["id"], *answer)

@@ -60,9 +60,11 @@ def run(
 
     def work(stream: report.Stream) -> None:
         sys.path[:0] = [os.path.join(folder, name) for name in python_path]
-        _Session(folder, stream, trace=trace, stop_first=stop_first, test_timeout=min(test_timeout, timeout)).run(ids)
+        # A trace comes after the test that failed, so only then is stopping the child's own affair.
+        stop = stop_first and trace
+        _Session(folder, stream, trace=trace, stop_first=stop, test_timeout=min(test_timeout, timeout)).run(ids)
 
-    return report.collect(work, runner="mini", timeout=timeout, nonce=nonce)
+    return report.collect(work, runner="mini", timeout=timeout, nonce=nonce, stop_first=stop_first and not trace)
 
 
 def find_test_files(root: str) -> list[str]:
@@ -107,6 +109,7 @@ class _Session:
                 names.append(name)
             elif not separator:
                 wanted[file] = None
+        self._stream.send({"event": "begin"})
         for file, names in wanted.items():
             if not self._run_file(file, names):
                 break
@@ -118,7 +121,7 @@ class _Session:
             return True
         try:
             module = self._limited(lambda: self._load(file, path))
-        except (Exception, TestTimeout, SystemExit) as error:
+        except BaseException as error:  # of the code under test, whatever it thought of
             self._stream.send({"event": "collect_error", "file": file, "error": explain.describe(error, self._root)})
             return not self._stop_first
         if names is None:
@@ -150,7 +153,7 @@ class _Session:
             self._tracer.start()
         try:
             self._limited(function)
-        except (Exception, TestTimeout, SystemExit) as raised:
+        except BaseException as raised:
             sys.settrace(None)
             kind = type(raised).__name__
             outcome = "skipped" if kind in ("SkipTest", "Skipped") else "failed"
@@ -172,7 +175,7 @@ class _Session:
         try:
             described: dict[str, Any] = self._limited(lambda: explain.describe(raised, self._root))
             return described
-        except (Exception, TestTimeout, SystemExit) as error:
+        except BaseException as error:
             return {
                 "type": type(raised).__name__,
                 "message": f"<{type(error).__name__} while explaining>",

@@ -68,16 +68,20 @@ def run(
         sys.path[:0] = [path for path in own if os.path.isdir(path)]
         sys.dont_write_bytecode = True
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-        plugin = _Plugin(folder, stream, ids, trace=trace, test_timeout=min(test_timeout, timeout))
+        limits = (min(test_timeout, timeout), max(min(test_timeout, timeout), timeout / 3))
+        plugin = _Plugin(folder, stream, ids, trace=trace, limits=limits)
         arguments = [*_ARGUMENTS, "--rootdir", folder, *(word for name in PLUGINS for word in ("-p", name))]
-        if stop_first:
+        if stop_first and trace:  # a trace comes after the test that failed; else the parent stops the run
             arguments.append("-x")
         files = dict.fromkeys(test_id.partition("::")[0] for test_id in ids or ())
         paths = [file for file in files if os.path.exists(file)]
+        stream.send({"event": "begin"})
         if paths or not files:
-            pytest.main([*arguments, *paths], plugins=[plugin])
+            code = pytest.main([*arguments, *paths], plugins=[plugin])
+            if code == pytest.ExitCode.INTERNAL_ERROR:
+                raise RuntimeError("pytest ended with an internal error")
 
-    return report.collect(work, runner="pytest", timeout=timeout, nonce=nonce)
+    return report.collect(work, runner="pytest", timeout=timeout, nonce=nonce, stop_first=stop_first and not trace)
 
 
 def _no_text(*arguments: Any, **keywords: Any) -> str:
@@ -88,14 +92,21 @@ class _Plugin:
     """Streams outcomes, keeps time limits, and leaves out what was not asked for."""
 
     def __init__(
-        self, root: str, stream: report.Stream, ids: Sequence[str] | None, *, trace: bool, test_timeout: float
+        self,
+        root: str,
+        stream: report.Stream,
+        ids: Sequence[str] | None,
+        *,
+        trace: bool,
+        limits: tuple[float, float],
     ) -> None:
+        """limits: seconds for one test, and for the import of one test file."""
         self._root = root
         self._stream = stream
         self._ids = None if ids is None else {test_id for test_id in ids if "::" in test_id}
         self._files = None if ids is None else {test_id for test_id in ids if "::" not in test_id}
         self._tracer = Tracer(root) if trace else None
-        self._test_timeout = test_timeout
+        self._test_timeout, self._import_timeout = limits
         self._outcome = "passed"
         self._error: dict[str, Any] | None = None
 
@@ -110,6 +121,18 @@ class _Plugin:
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
             self._stream.send({"event": "done"})
         os._exit(0)  # what pytest does from here on, collecting garbage five times, costs more than most tests
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """A module that never ends its import must cost itself the verdict, not the whole run its time."""
+        signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, self._import_timeout, 0.1)
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:

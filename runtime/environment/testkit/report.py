@@ -3,13 +3,15 @@
 It knows neither how tests are found nor what a report is used for. A report is a dict::
 
     {"runner": "mini", "complete": bool, "tests": {id: RESULT, ...}, "collect_errors": {file: ERROR, ...},
-     "trace": {"test": id, "lines": {file: [int, ...]}} | None, "output": str, "ended": "exit" | "timeout" | "crash"}
+     "trace": {"test": id, "lines": {file: [int, ...]}} | None, "output": str, "ended": "exit" | "timeout" | "crash" |
+     "stopped", "runner_error": str | None}
     RESULT = {"outcome": "passed" | "failed" | "error" | "skipped", "seconds": float, "error": ERROR | None}
     ERROR = {"type": str, "message": str, "frames": [[file, line, function, source line], ...]}
 
-Files are relative to the repository; ``frames`` are the traceback's lines inside the repository, outermost first. The
-process under test streams one line of JSON per event, so that whatever it reported before it died is kept. Lines carry
-a nonce; others are ignored.
+``stopped``: after the first test that did not pass, as asked. ``runner_error``: the runner failed, or ended before it
+came to the code under test, so the report says nothing about that code. Files are relative to the repository;
+``frames`` are the traceback's lines inside the repository, outermost first. The process under test streams one line of
+JSON per event, so that whatever it reported before it died is kept. Lines carry a nonce; others are ignored.
 """
 
 from __future__ import annotations
@@ -47,12 +49,19 @@ class Stream:
 
 
 def collect(
-    work: Callable[[Stream], None], *, runner: str, timeout: float, nonce: str = "", output: bool = True
+    work: Callable[[Stream], None],
+    *,
+    runner: str,
+    timeout: float,
+    nonce: str = "",
+    output: bool = True,
+    stop_first: bool = False,
 ) -> dict[str, Any]:
     """Run ``work`` in a forked child with its own session and return the report of what it streamed.
 
     The child is waited for by its exit, never by its pipes (a daemon of the tests may hold them open for ever); after
     ``timeout`` seconds its process group is killed. A test that was running then gets the outcome ``error``.
+    stop_first: kill it also after the first test that did not pass; decided here, so that the child does not know.
     """
     events_r, events_w = os.pipe()
     output_r, output_w = os.pipe() if output else (-1, -1)
@@ -68,7 +77,12 @@ def collect(
             os.dup2(output_w if output else null, 2)
             os.dup2(events_w, 3)
             os.closerange(4, 1 << 20)  # the code under test gets none of the caller's files and sockets
-            work(Stream(3, nonce))
+            stream = Stream(3, nonce)
+            try:
+                work(stream)
+            except BaseException as error:
+                stream.send({"event": "runner_error", "error": f"{type(error).__name__}: {error}"[:500]})
+                raise
             code = 0
         except BaseException as error:
             os.write(2, f"{type(error).__name__}: {error}\n".encode(errors="replace"))
@@ -77,11 +91,14 @@ def collect(
     os.close(events_w)
     if output:
         os.close(output_w)
-    events, tail, ended = _drain(pid, events_r, output_r, timeout)
+    events, tail, ended = _drain(pid, events_r, output_r, timeout, nonce.encode() if stop_first else None)
     return _assemble(events, tail, ended, runner=runner, nonce=nonce)
 
 
-def _drain(pid: int, events_r: int, output_r: int, timeout: float) -> tuple[bytes, bytes, str]:
+def _drain(
+    pid: int, events_r: int, output_r: int, timeout: float, stop_first: bytes | None
+) -> tuple[bytes, bytes, str]:
+    """stop_first: the nonce of lines whose bad news end the run; None to let it go on."""
     deadline = time.monotonic() + timeout
     pidfd = os.pidfd_open(pid)
     poll = select.poll()
@@ -92,6 +109,7 @@ def _drain(pid: int, events_r: int, output_r: int, timeout: float) -> tuple[byte
     poll.register(pidfd, select.POLLIN)
     chunks = {fd: bytearray() for fd in fds}
     ended = ""
+    looked = 0
     while not ended:
         left = deadline - time.monotonic()
         ready = [fd for fd, _ in poll.poll(max(0.0, left) * 1000)]
@@ -102,6 +120,11 @@ def _drain(pid: int, events_r: int, output_r: int, timeout: float) -> tuple[byte
             ended = "exit"
         elif left <= 0 or len(chunks[events_r]) > MAX_STREAM:
             ended = "timeout"
+        elif stop_first is not None and events_r in ready:
+            end = chunks[events_r].rfind(b"\n") + 1
+            if any(_is_bad(line, stop_first) for line in bytes(chunks[events_r][looked:end]).split(b"\n")):
+                ended = "stopped"
+            looked = end
     try:
         os.killpg(pid, signal.SIGKILL)  # also what the tests left running in their group
     except ProcessLookupError:
@@ -115,6 +138,18 @@ def _drain(pid: int, events_r: int, output_r: int, timeout: float) -> tuple[byte
     if ended == "exit" and status:
         ended = "crash"
     return bytes(chunks[events_r]), bytes(chunks.get(output_r, b"")), ended
+
+
+def _is_bad(line: bytes, prefix: bytes) -> bool:
+    if not line.startswith(prefix):
+        return False
+    try:
+        event = json.loads(line[len(prefix) :])
+        return bool(
+            event["event"] == "collect_error" or (event["event"] == "test" and event["outcome"] in ("failed", "error"))
+        )
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _read(fd: int, into: bytearray, tail_only: bool) -> bool:
@@ -141,7 +176,9 @@ def _assemble(events: bytes, tail: bytes, ended: str, *, runner: str, nonce: str
         "trace": None,
         "output": tail.decode(errors="replace"),
         "ended": ended,
+        "runner_error": None,
     }
+    began = False
     running: str | None = None
     prefix = nonce.encode()
     for line in events[:MAX_STREAM].split(b"\n"):
@@ -150,7 +187,11 @@ def _assemble(events: bytes, tail: bytes, ended: str, *, runner: str, nonce: str
         try:
             event = json.loads(line[len(prefix) :])
             kind = event["event"]
-            if kind == "start":
+            if kind == "begin":
+                began = True
+            elif kind == "runner_error":
+                report["runner_error"] = str(event["error"])
+            elif kind == "start":
                 running = event["id"]
             elif kind == "test":
                 running = None
@@ -163,6 +204,8 @@ def _assemble(events: bytes, tail: bytes, ended: str, *, runner: str, nonce: str
                 report["complete"] = True
         except (ValueError, KeyError, TypeError):
             continue  # not ours: the code under test shares the process and may write anything
+    if not began and report["runner_error"] is None and ended != "timeout":
+        report["runner_error"] = "it ended before the first test file"
     if running is not None and running not in tests:
         why = "Timeout" if ended == "timeout" else "Crashed"
         message = "the test run was stopped" if why == "Timeout" else "the process ended during this test"

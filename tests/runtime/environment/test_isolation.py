@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from runtime.environment.base import SandboxRequest
 from runtime.environment.bubblewrap import BubblewrapProvider
+from runtime.environment.guest import seccomp
 from runtime.errors import Termination, TrialError
 
 from .conftest import Run, needs_bubblewrap
@@ -51,6 +53,47 @@ def test_no_capability_and_no_way_to_one(box) -> None:  # type: ignore[no-untype
         "dmesg",
     ):
         assert "ok" not in box(f"{attempt} && echo ok"), attempt
+
+
+REFUSED = """
+import ctypes, errno, socket, threading
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    ctypes.set_errno(0)
+    return errno.errorcode.get(ctypes.get_errno(), "ok") if libc.syscall(*arguments) < 0 else "ok"
+print(call(*(321 if MACHINE == "x86_64" else 280, 0, 0, 0)), call(425, 1, 0), call(428, 0, 0, 0))
+print(call(*(56 if MACHINE == "x86_64" else 220, 0x10000000 | 17, 0, 0, 0, 0)), call(435, 0, 0))
+for family in (17, 40, 38):  # packet, vsock, alg
+    try: socket.socket(family, socket.SOCK_RAW if family == 17 else socket.SOCK_STREAM); print("open")
+    except OSError as error: print(errno.errorcode[error.errno])
+import fcntl, os
+master, slave = os.openpty()
+try: fcntl.ioctl(slave, 0x5412, b"x"); print("pushed")
+except OSError as error: print(errno.errorcode[error.errno])
+threading.Thread(target=print, args=["threads", "work"]).start()
+"""
+
+
+def test_system_calls_are_filtered(box) -> None:  # type: ignore[no-untyped-def]
+    assert "Seccomp:\t2" in box("cat /proc/self/status")
+    script = REFUSED.replace("MACHINE", repr(os.uname().machine))
+    assert box(python(script)).split() == [
+        *("EPERM", "EPERM", "EPERM"),  # bpf, io_uring_setup, open_tree
+        *("EPERM", "ENOSYS"),  # clone with a user namespace, clone3
+        *("EAFNOSUPPORT", "EAFNOSUPPORT", "EAFNOSUPPORT"),
+        "EPERM",
+        *("threads", "work"),
+    ]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_fits_the_kernels_form(machine: str) -> None:
+    """Every jump lands inside the program, which ends with a verdict."""
+    code = list(struct.iter_unpack("HBBI", seccomp.build(machine)))
+    for place, (kind, if_true, if_false, _) in enumerate(code):
+        if kind & 7 == 5:
+            assert place + 1 + max(if_true, if_false) < len(code)
+    assert code[-1][0] == 0x06 and len(code) < 4096
 
 
 def test_nothing_of_the_host_is_visible(box, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

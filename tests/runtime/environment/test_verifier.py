@@ -5,12 +5,14 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime.config import Environment
 from runtime.environment import make_verifier
 from runtime.environment.base import SandboxProvider, SandboxRequest, Verdict
+from runtime.environment.box import BoxSandbox
 from runtime.environment.bubblewrap import BubblewrapProvider
 from runtime.environment.verifier import OutcomeServer, read_outcomes, read_reward
 from runtime.errors import Termination, TrialError
@@ -155,6 +157,68 @@ def test_a_foreign_task_is_graded_by_its_script(
     assert caught.value.termination is Termination.VERIFIER_CRASHED
 
 
+FOREIGN = (
+    "cd /tests && if python3 -m unittest -q test_calc; then r=1; else r=0; fi; echo $r > /logs/verifier/reward.txt\n"
+)
+FOREIGN_TESTS = """
+import sys, unittest
+sys.path.insert(0, "/app")
+from calc import add
+
+class TestAdd(unittest.TestCase):
+    def test_add(self):
+        self.assertEqual(add(2, 3), 5)
+"""
+
+
+def test_a_foreign_task_is_guarded_by_spoiled_tests(
+    run: Run, isolated: BubblewrapProvider, task: Task, tmp_path: Path
+) -> None:
+    """Its script believes an exit code and a file, which code under test can forge; the task's own solution shows that
+    the script heeds its Python tests.
+    """
+    foreign = script_task(task, tmp_path, FOREIGN)
+    (task.path / "tests" / "test_calc.py").write_text(FOREIGN_TESTS)
+    (task.path / "solution").mkdir()
+    (task.path / "solution" / "solve.sh").write_text("sed -i 's/a - b/a + b/' /app/calc.py\n")
+    solved = grade(run, isolated, foreign, FIXED)
+    assert (solved.reward, solved.status) == (1.0, "solved") and "canary" in solved.defences
+    assert grade(run, isolated, foreign, {}).status == "unsolved"
+    forges = b"import os\nopen('/logs/verifier/reward.json', 'w').write('{\"reward\": 1}')\nos._exit(0)\n"
+    for attack in (b"import os\nos._exit(0)\n", forges):
+        verdict = grade(run, isolated, foreign, {"/app/calc.py": attack})
+        assert (verdict.reward, verdict.status) == (0.0, "tampered")
+
+
+def test_a_crash_of_the_runner_is_no_grade(
+    run: Run, isolated: BubblewrapProvider, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code under test had no part in it, so neither 0 nor 1 would be true."""
+    real = BoxSandbox.run_tests
+
+    async def misdirected(self: BoxSandbox, runner: str, **arguments: Any) -> dict[str, Any]:
+        return await real(self, runner, **{**arguments, "root": "/nowhere"})
+
+    monkeypatch.setattr(BoxSandbox, "run_tests", misdirected)
+    with pytest.raises(TrialError, match="test runner failed") as caught:
+        grade(run, isolated, task, FIXED)
+    assert caught.value.termination is Termination.VERIFIER_CRASHED and not caught.value.policy.grade
+
+
+def test_required_defences(run: Run, isolated: BubblewrapProvider, task: Task, tmp_path: Path) -> None:
+    def graded(*required: str) -> Verdict:
+        verifier = make_verifier(Environment(required_defences=required), isolated, state=tmp_path)
+        verdict = run(verifier.grade(task, FIXED))
+        assert isinstance(verdict, Verdict)
+        return verdict
+
+    assert graded("canary", "fresh_sandbox", "network_off").reward == 1.0
+    (task.path / "tests" / "files" / "tests" / "test_calc.py").write_text("from other import *\n")
+    with pytest.raises(TrialError, match="canary") as caught:
+        graded("canary")
+    assert caught.value.termination is Termination.TASK_INVALID
+
+
 @pytest.mark.parametrize(
     ("files", "reward"),
     [
@@ -212,17 +276,25 @@ def test_outcomes_of_replaced_files(run: Run, provider: SandboxProvider, reposit
     run(main())
 
 
-def test_a_verdict_is_quick(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
-    """About 10 ms on an idle machine; an interpreter's cold start per verdict would show here even on a busy one."""
+def test_a_verdict_costs_little_more_than_its_two_sandboxes(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
+    """About 20 ms on an idle machine; the cold start of an interpreter in each would show here even on a busy one."""
     verifier = make_verifier(Environment(), isolated, state=Path("unused"))
 
-    async def main() -> float:
-        await verifier.grade(task, FIXED)
-        times = []
-        for _ in range(15):
-            start = time.perf_counter()
-            await verifier.grade(task, FIXED)
-            times.append(time.perf_counter() - start)
-        return min(times)
+    async def bare() -> None:
+        await (await isolated.start(SandboxRequest(name="bare", lower=task.repository))).stop()
 
-    assert run(main()) < 0.05
+    async def main() -> tuple[float, float]:
+        verdicts, sandboxes = [], []
+        await verifier.grade(task, FIXED)
+        for _ in range(20):
+            marks = [time.perf_counter()]
+            await verifier.grade(task, FIXED)
+            marks.append(time.perf_counter())
+            await bare()
+            marks.append(time.perf_counter())
+            verdicts.append(marks[1] - marks[0])
+            sandboxes.append(marks[2] - marks[1])
+        return min(verdicts), min(sandboxes)
+
+    verdict, sandbox = run(main())
+    assert verdict < 8 * sandbox, (verdict, sandbox)

@@ -1,0 +1,258 @@
+"""Look-alike tests that no honest work passes: the same files, names and shapes, each with one statement made false.
+
+A solution that passes one of them was not measured but has interfered: with comparison, with the runner, with its
+report, or by reading what the tests expect. The spoiled copy runs in a fresh sandbox of its own under the same ids, so
+that code under test cannot tell by name, number or order which of the two runs counts.
+
+It knows Python's syntax and the shapes of pytest and unittest; it does not run anything.
+"""
+
+from __future__ import annotations
+
+import ast
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+_NEGATED = {
+    "assertEqual": "assertNotEqual",
+    "assertNotEqual": "assertEqual",
+    "assertTrue": "assertFalse",
+    "assertFalse": "assertTrue",
+    "assertIs": "assertIsNot",
+    "assertIsNot": "assertIs",
+    "assertIsNone": "assertIsNotNone",
+    "assertIsNotNone": "assertIsNone",
+    "assertIn": "assertNotIn",
+    "assertNotIn": "assertIn",
+}
+_UNPREDICTABLE = ("xfail", "skip", "flaky", "repeat", "given", "expectedFailure")
+_MAX_NUMBER = 1 << 62
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Canary:
+    """``files``: path below the work directory -> spoiled content. ``ids``: expected ids that honest work now fails."""
+
+    files: Mapping[str, bytes]
+    ids: tuple[str, ...]
+
+
+def spoil(sources: Mapping[str, bytes], ids: Iterable[str], seed: int) -> Canary:
+    """A spoiled copy of the test files ``sources`` (path -> content) that the test ids name.
+
+    Tests whose end is not certain (expected failures, retries, generated inputs) are left as they are, and so are files
+    that do not parse. ``Canary.ids`` is empty when nothing could be spoiled.
+    """
+    draw = random.Random(seed)
+    names: dict[str, dict[str, list[str]]] = {}
+    for test_id in ids:
+        file, _, rest = test_id.partition("::")
+        if rest:
+            names.setdefault(file, {}).setdefault(rest.partition("[")[0], []).append(test_id)
+    files: dict[str, bytes] = {}
+    spoiled: list[str] = []
+    for file, wanted in sorted(names.items()):
+        source = sources.get(file)
+        if source is None:
+            continue
+        content, done = _spoil_file(source, wanted, draw)
+        if done:
+            files[file] = content
+            spoiled += [test_id for name in done for test_id in wanted[name]]
+    return Canary(files, tuple(spoiled))
+
+
+def spoil_all(source: bytes, seed: int) -> bytes | None:
+    """Every test of one file spoiled, whatever its id; None when there is none or the file does not parse."""
+    content, done = _spoil_file(source, None, random.Random(seed))
+    return content if done else None
+
+
+@dataclass(frozen=True)
+class _Edit:
+    start: int
+    end: int
+    text: bytes
+
+
+def _spoil_file(source: bytes, wanted: Mapping[str, list[str]] | None, draw: random.Random) -> tuple[bytes, list[str]]:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return source, []
+    text = _Text(source)
+    edits: list[_Edit] = []
+    done: list[str] = []
+    pool: list[object] = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and _is_plain(node)]
+    for name, function in _tests(tree):
+        if (wanted is None or name in wanted) and not _unpredictable(function):
+            edits.append(_spoil_test(function, text, pool, draw))
+            done.append(name)
+    for edit in sorted(edits, key=lambda edit: -edit.start):
+        source = source[: edit.start] + edit.text + source[edit.end :]
+    try:
+        compile(source, "<canary>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError):
+        return source, []  # an unusual layout; better no canary than a file that fails for every reason
+    return source, done
+
+
+def _tests(tree: ast.Module) -> Iterator[tuple[str, Function]]:
+    """(``test_x`` or ``TestClass::test_x``, function). A name that is defined twice counts with its last definition."""
+    found: dict[str, Function] = {}
+    for node in tree.body:
+        if isinstance(node, Function) and node.name.startswith("test"):
+            found[node.name] = node
+        elif isinstance(node, ast.ClassDef):
+            for inner in node.body:
+                if isinstance(inner, Function) and inner.name.startswith("test"):
+                    found[f"{node.name}::{inner.name}"] = inner
+    yield from found.items()
+
+
+def _unpredictable(function: Function) -> bool:
+    texts = [ast.unparse(decorator) for decorator in function.decorator_list]
+    return any(word in text for text in texts for word in _UNPREDICTABLE)
+
+
+def _spoil_test(function: Function, text: _Text, pool: list[object], draw: random.Random) -> _Edit:
+    """The one edit that makes an honest run of ``function`` fail."""
+    candidates = list(_reached(function.body))
+    draw.shuffle(candidates)
+    for statement in candidates:
+        edit = _spoil_statement(statement, text, pool, draw)
+        if edit is not None:
+            return edit
+    return _add_statement(function, text, draw)
+
+
+def _reached(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that every passing run executes. What follows a ``return`` may not be."""
+    for statement in body:
+        if isinstance(statement, ast.Assert | ast.Expr):
+            yield statement
+        elif isinstance(statement, ast.With):
+            yield statement
+            if not any(_is_raises(item.context_expr) or _may_swallow(item.context_expr) for item in statement.items):
+                yield from _reached(statement.body)
+        elif (
+            isinstance(statement, ast.For) and isinstance(statement.iter, ast.List | ast.Tuple) and statement.iter.elts
+        ):
+            yield from _reached(statement.body)
+        elif any(isinstance(node, ast.Return | ast.Break | ast.Continue) for node in ast.walk(statement)):
+            return
+
+
+def _may_swallow(expression: ast.expr) -> bool:
+    return any(word in ast.unparse(expression) for word in ("suppress", "Raises", "raises", "subTest"))
+
+
+def _is_raises(expression: ast.expr) -> bool:
+    return (
+        isinstance(expression, ast.Call)
+        and isinstance(expression.func, ast.Attribute)
+        and expression.func.attr in ("raises", "assertRaises")
+        and len(expression.args) == 1
+        and isinstance(expression.args[0], ast.Name | ast.Attribute)
+    )
+
+
+def _spoil_statement(statement: ast.stmt, text: _Text, pool: list[object], draw: random.Random) -> _Edit | None:
+    if isinstance(statement, ast.Assert):
+        return _spoil_assert(statement, text, pool, draw)
+    if isinstance(statement, ast.With) and len(statement.items) == 1:
+        call = statement.items[0].context_expr
+        if _is_raises(call):
+            assert isinstance(call, ast.Call)
+            # The name of a real exception that is not the expected one nor above it.
+            other = draw.choice(("BlockingIOError", "ProcessLookupError", "UnicodeEncodeError", "StopAsyncIteration"))
+            return text.replace(call.args[0], other)
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        function = statement.value.func
+        if isinstance(function, ast.Attribute) and function.attr in _NEGATED:
+            start = text.offset(function.end_lineno, function.end_col_offset) - len(function.attr)
+            return _Edit(start, start + len(function.attr), _NEGATED[function.attr].encode())
+    return None
+
+
+def _spoil_assert(statement: ast.Assert, text: _Text, pool: list[object], draw: random.Random) -> _Edit:
+    test = statement.test
+    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
+        for side in (test.comparators[0], test.left):
+            if _is_plain(side):
+                assert isinstance(side, ast.Constant)
+                return text.replace(side, repr(_other(side.value, pool, draw)))
+    return text.replace(test, "not ({})", keep=True)
+
+
+def _is_plain(node: ast.AST) -> bool:
+    """A literal whose neighbours are certainly different: numbers within reason and text."""
+    if not isinstance(node, ast.Constant) or isinstance(node.value, bool):
+        return False
+    if isinstance(node.value, int):
+        return abs(node.value) < _MAX_NUMBER
+    return isinstance(node.value, str)
+
+
+def _other(value: object, pool: list[object], draw: random.Random) -> object:
+    """Another value of the same type, where possible one that the tests themselves mention: a solution that equals
+    everything the tests expect equals it too.
+    """
+    alike = sorted({item for item in pool if type(item) is type(value) and item != value}, key=repr)
+    if alike and draw.random() < 0.5:
+        return draw.choice(alike)
+    if isinstance(value, int):
+        return value + draw.choice((-3, -2, -1, 1, 2, 3, 7, 10))
+    assert isinstance(value, str)
+    return value + draw.choice("aeiourstln") if len(value) < 3 or draw.random() < 0.5 else value[:-1]
+
+
+def _add_statement(function: Function, text: _Text, draw: random.Random) -> _Edit:
+    """A false statement of its own, for tests without one that can be turned."""
+    first, last = function.body[0], function.body[-1]
+    left = draw.randrange(2, 40)
+    right = draw.randrange(2, 40)
+    false = f"assert {left} + {right} == {left + right + draw.choice((-2, -1, 1, 2))}"
+    early = any(isinstance(node, ast.Return | ast.Yield | ast.Raise) for node in ast.walk(function))
+    if not early and text.indent(first):
+        end = text.offset(last.end_lineno, last.end_col_offset)
+        return _Edit(end, end, f"\n{text.indent(first)}{false}".encode())
+    at = text.offset(first.lineno, first.col_offset)
+    if isinstance(first, Function | ast.ClassDef) and first.decorator_list:
+        at = text.offset(first.decorator_list[0].lineno, first.decorator_list[0].col_offset) - 1
+    return _Edit(at, at, f"{false}; ".encode() if _simple(first) else f"{false}\n{text.indent(first)}".encode())
+
+
+def _simple(statement: ast.stmt) -> bool:
+    """Whether another statement and a semicolon may stand before it on one line."""
+    compound = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return not isinstance(statement, (*compound, ast.AsyncFor, ast.AsyncWith, ast.Match))
+
+
+class _Text:
+    """Positions of syntax nodes (line, UTF-8 column) as offsets into the source."""
+
+    def __init__(self, source: bytes) -> None:
+        self._source = source
+        self._starts = [0]
+        for line in source.splitlines(keepends=True):
+            self._starts.append(self._starts[-1] + len(line))
+
+    def offset(self, line: int | None, column: int | None) -> int:
+        assert line is not None and column is not None
+        return self._starts[line - 1] + column
+
+    def indent(self, node: ast.stmt) -> str:
+        line = self._source[self._starts[node.lineno - 1] : self.offset(node.lineno, node.col_offset)]
+        return line.decode() if not line.strip() else ""
+
+    def replace(self, node: ast.expr, replacement: str, *, keep: bool = False) -> _Edit:
+        start, end = self.offset(node.lineno, node.col_offset), self.offset(node.end_lineno, node.end_col_offset)
+        old = self._source[start:end]
+        if not keep:
+            return _Edit(start, end, replacement.encode())
+        # A statement may go on over several lines only within brackets, which the new ones provide.
+        return _Edit(start, end, replacement.encode().replace(b"{}", old))

@@ -1,0 +1,44 @@
+"""Names of what protects the host from agents and rewards from forgery; which of them a backend has.
+
+A run may require any of them (``environment.required_defences``): it then refuses to start where one is not to be had.
+It knows names and declared capabilities; whether they hold is shown by ``tests/attacks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from runtime.environment.base import Capabilities
+from runtime.errors import MachineError
+
+OF_THE_TASK = frozenset({"canary", "tests_restored", "host_verdict", "report_nonce"})
+"""Depend on the task's tests, so they are checked with each verdict."""
+OF_THE_VERIFIER = frozenset({"agent_killed", "declared_artifacts"})
+"""Always there."""
+
+
+def provider_defences(capabilities: Capabilities) -> tuple[str, ...]:
+    """What a backend gives to every sandbox, in a fixed order."""
+    names = []
+    if capabilities.fresh_filesystem:
+        names.append("fresh_sandbox")
+    if capabilities.network_off:
+        names.append("network_off")
+    if capabilities.memory_limit:
+        names.append("memory_limit")
+    return (*names, *capabilities.defences)
+
+
+def missing(required: Iterable[str], present: Iterable[str]) -> str:
+    """The required names that are not present, joined by commas; empty if there are none."""
+    return ", ".join(sorted(set(required) - set(present)))
+
+
+def check_provider(required: Iterable[str], capabilities: Capabilities) -> None:
+    """Raises ``MachineError`` where the backend, on this machine, lacks a required defence."""
+    lacking = missing(set(required) - OF_THE_TASK - OF_THE_VERIFIER, provider_defences(capabilities))
+    if lacking:
+        raise MachineError(
+            f"sandboxes ({capabilities.isolation}) lack required defences: {lacking}",
+            fix="run on a machine or backend that has them, or take them out of environment.required_defences",
+        )
