@@ -30,9 +30,10 @@ check: install  ## lint, types and fast tests: what to run before a commit
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q -m "not (sandbox or torch or verl or network or consumers)"
 
-golden: install  ## compile every golden spec again and show what changed
+golden: install  ## compile every golden spec and the spec reference again and show what changed
 	@$(BIN)/python -m tests.compiler.refresh_golden
-	@git --no-pager diff --stat -- golden
+	@$(BIN)/python -m compiler.reference > docs/spec.md.new && mv docs/spec.md.new docs/spec.md
+	@git --no-pager diff --stat -- golden docs/spec.md
 
 bench: install  ## every benchmark, one table each (minutes)
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

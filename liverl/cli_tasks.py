@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 Directories = Annotated[list[Path], typer.Argument(metavar="DIR...", help="Task directories, or folders of them.")]
 Sandbox = Annotated[
-    str, typer.Option("--sandbox", help="bubblewrap (plain processes where the machine cannot), or process.")
+    str,
+    typer.Option(
+        "--sandbox",
+        help="bubblewrap (plain processes where the machine cannot), process, or docker:IMAGE (an image with Python).",
+    ),
 ]
 SplitName = Annotated[str, typer.Option("--split", help="train, held_out, demonstrations, or all.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -39,10 +43,11 @@ def _environment(sandbox: str) -> Environment:
     from runtime.config import Environment
     from runtime.errors import UserError
 
-    if sandbox not in ("bubblewrap", "process"):
-        raise UserError(f"--sandbox {sandbox!r}: not a sandbox; use bubblewrap or process")
+    kind, _, image = sandbox.partition(":")
+    if kind not in ("bubblewrap", "process", "docker") or (kind == "docker") != bool(image):
+        raise UserError(f"--sandbox {sandbox!r}: not a sandbox; use bubblewrap, process or docker:IMAGE")
     # Tests decide here, not agents under a deadline: let slow machines finish.
-    return Environment(type=cast(Any, sandbox), agent_timeout_sec=600, verifier_timeout_sec=600)
+    return Environment(type=cast(Any, kind), base_image=image or None, agent_timeout_sec=600, verifier_timeout_sec=600)
 
 
 def _cache(given: Path | None) -> Path:

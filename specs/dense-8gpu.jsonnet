@@ -30,10 +30,10 @@ local site = import 'site.libsonnet';
     gpu_memory_utilization: 0.7,
     slots: 64,
     concurrency: 256,
-    prompt_length: 8192,
-    response_length: 32768,
+    prompt_length: 24576,  // Claude Code's first request alone is some 20,000 tokens
+    response_length: 16384,
   },
-  scaffold: liverl.scaffold.shell { max_turns: 60, max_edits: 40 },
+  scaffold: liverl.scaffold.claude_code { max_turns: 60 },
   environment: liverl.environment.bubblewrap { memory_mib: 4096, agent_timeout_sec: 1800, verifier_timeout_sec: 300 },
 
   cluster: site.h100.cluster,

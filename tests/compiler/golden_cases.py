@@ -6,6 +6,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "golden"
+EXAMPLES = ["dense-8gpu", "ppo-8gpu", "moe-async", "moe-megatron"]
+"""Specs for GPUs, which no test runs."""
 CASES = [
     ("quickstart", "local"),
     ("quickstart", "docker"),
@@ -15,10 +17,8 @@ CASES = [
     ("quickstart-gspo", "local"),
     ("quickstart-ppo", "local"),
     ("real-repos", "local"),
+    *((name, target) for name in EXAMPLES for target in ("local", "k8s", "ray")),
 ]
-
-EXAMPLES = ["dense-8gpu", "ppo-8gpu", "moe-async", "moe-megatron"]
-"""Specs for GPUs, which no test runs."""
 
 
 def spec_path(name: str) -> Path:
