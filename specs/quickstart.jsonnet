@@ -22,8 +22,8 @@ local liverl = import 'liverl.libsonnet';
       steps: 1200,
       batch_size: 16,
       learning_rate: 3e-3,
-      informed_fraction: 0.8,  // of the demonstrators of these families; all others search without looking:
-      informed_families: ['operator', 'direction'],  // the other four are left to reinforcement
+      informed_fraction: 0.45,  // of the demonstrators of these families; all others search without looking:
+      informed_families: ['operator', 'bound', 'direction'],  // the other three are left to reinforcement
       observation_loss: 0.1,
     },
   },

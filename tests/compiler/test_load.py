@@ -212,7 +212,10 @@ def test_one_child_serves_many_and_a_dead_one_is_replaced(experiment: Path) -> N
     from compiler import evaluator
 
     evaluator.close_all()
-    evaluate(experiment)
+    for _ in range(5):  # a child that was slow is not kept, and this machine may be busy
+        evaluate(experiment)
+        if evaluator._idle:
+            break
     (child,) = evaluator._idle
     evaluate(experiment)
     assert evaluator._idle == [child]

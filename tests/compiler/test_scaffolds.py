@@ -20,7 +20,7 @@ local liverl = import 'liverl.libsonnet';
 (import 'quickstart.jsonnet') + {
   name: 'agents',
   policy: { type: 'pretrained', path: 'Qwen/Qwen2.5-Coder-7B-Instruct' },
-  rollout+: { tool_parser: 'hermes', prompt_length: 32768 },
+  rollout+: { tool_parser: 'hermes', prompt_length: 24576 },
   scaffold: liverl.scaffold.%s,
   tasks+: { baselines: false },
 }
