@@ -100,6 +100,7 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
 
 
 def _preflight(folder: Path, config: RuntimeConfig) -> None:
+    machine.check_engine(config.rollout.engine)
     machine.preflight(folder, trains=True, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold)
 
 

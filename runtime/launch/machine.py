@@ -69,6 +69,15 @@ def preflight(folder: Path, *, trains: bool, bubblewrap: bool, scaffold: Scaffol
         install(package(scaffold))
 
 
+def check_engine(engine: str) -> None:
+    """Raise ``MachineError`` for a run that wants GPUs: the runtime of this version drives its own CPU engine alone."""
+    if engine != "torch":
+        raise MachineError(
+            f"rollout.type {engine!r}: this version of the runtime rolls out and trains on CPUs alone",
+            fix="choose rollout.type 'torch' and trainer.device 'cpu'; `liverl compile` writes the files of GPU runs",
+        )
+
+
 def warnings(environment: Environment) -> list[str]:
     """What a run on this machine goes without, in words. Raises ``MachineError`` when the spec requires isolation and
     there is none."""

@@ -50,3 +50,10 @@ def test_every_check_says_what_to_do(tmp_path: Path) -> None:
     checks = machine.check_all(tmp_path)
     assert len({check.name for check in checks}) == len(checks)
     assert all(check.fix and check.found and check.needed_for for check in checks)
+
+
+def test_a_run_for_gpus_is_refused_before_anything_is_made() -> None:
+    machine.check_engine("torch")
+    with pytest.raises(MachineError, match=r"rollout.type 'vllm': .* CPUs alone") as raised:
+        machine.check_engine("vllm")
+    assert "liverl compile" in raised.value.fix
