@@ -12,8 +12,9 @@ from typing import Any
 
 from compiler.errors import Problem, refuse
 from compiler.plan import Plan
-from compiler.spec.cluster import KueueQueue
-from compiler.spec.environment import Bubblewrap
+from compiler.spec.cluster import Cluster, KueueQueue
+from compiler.spec.environment import Bubblewrap, KubernetesCluster
+from compiler.spec.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, shm_problems
@@ -51,6 +52,8 @@ class Kubernetes:
                     severity="warn",
                 )
             )
+        if isinstance(spec.environment, Pods):
+            problems += _sandbox_problems(spec.environment.kubernetes, cluster)
         if spec.proxy.port in joining.RESERVED_PORTS:
             problems.append(
                 Problem(
@@ -148,6 +151,19 @@ class Kubernetes:
             "fake_gpus": plan.trainer_ranks + separate if spec.trainer.device == "cpu" else 0,
             "ray_version": self.pins(plan)["ray"],
         }
+
+
+def _sandbox_problems(pods: KubernetesCluster, cluster: Cluster) -> list[Problem]:
+    """The trainer's rights end with the sandbox namespace, and the cluster admits only the declared RuntimeClass."""
+    problems, wanted = [], f"{cluster.namespace}-sandboxes"
+    if pods.namespace != wanted:
+        what = f'"{pods.namespace}", but the trainer may make pods in the sandbox namespace alone'
+        problems.append(Problem(("environment", "kubernetes", "namespace"), what, f'"{wanted}"'))
+    if cluster.sandboxes.runtime_class is not None and pods.runtime_class != cluster.sandboxes.runtime_class:
+        what = f"{pods.runtime_class or 'null'}, but cluster.sandboxes.runtime_class admits no other pods"
+        allowed = f'"{cluster.sandboxes.runtime_class}"'
+        problems.append(Problem(("environment", "kubernetes", "runtime_class"), what, allowed))
+    return problems
 
 
 def _kinds(plan: Plan) -> list[str]:

@@ -20,6 +20,10 @@ from tests.targets.schemas import NOT_MANIFESTS, WITHOUT_SCHEMA, documents, kube
 from tests.targets.variants import GPUS, SECRETS, VARIANTS, cluster, compiled
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+PODS = (
+    'environment={"type": "kubernetes", "kubernetes": {"image": "registry/box:1", "namespace": "%s", '
+    '"runtime_class": %s}}'
+)
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?")
 CLUSTER_WIDE = {
     "Namespace",
@@ -293,6 +297,11 @@ def test_pods_fit_the_pod_security_of_their_namespace(files: dict[str, str]) -> 
         (["cluster.namespace=Bad_Name"], "cluster.namespace"),
         (["proxy.port=8265"], "proxy.port"),
         (["cluster.rollout_workers=1"], "cluster.rollout"),
+        ([PODS % ("elsewhere", "null")], "environment.kubernetes.namespace"),
+        (
+            [PODS % ("liverl-sandboxes", "null"), cluster(sandboxes={"runtime_class": "gvisor"})],
+            "environment.kubernetes.runtime_class",
+        ),
         ([cluster(sandboxes={"runtime_handler": "runsc"})], "cluster.sandboxes.runtime_class"),
         ([cluster(queue={"type": "slurm", "name": "x"})], "cluster.queue.type"),
         ([cluster(secrets=[{"variable": "token", "secret": "x", "key": "y"}])], "cluster.secrets[0].variable"),
