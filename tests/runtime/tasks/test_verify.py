@@ -110,7 +110,7 @@ def test_the_command_refuses_folders_without_tasks(tmp_path: Path) -> None:
     assert isinstance(result.exception, UserError)
     assert len(result.exception.problems) == 2
     result = call("verify", str(tmp_path), "--sandbox", "dockr")
-    assert isinstance(result.exception, UserError) and "bubblewrap or process" in str(result.exception)
+    assert isinstance(result.exception, UserError) and "process or docker:IMAGE" in str(result.exception)
 
 
 def test_preparing_leaves_out_what_cannot_be_graded(tmp_path: Path) -> None:
