@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -212,11 +213,10 @@ def test_one_child_serves_many_and_a_dead_one_is_replaced(experiment: Path) -> N
     from compiler import evaluator
 
     evaluator.close_all()
-    for _ in range(5):  # a child that was slow is not kept, and this machine may be busy
-        evaluate(experiment)
-        if evaluator._idle:
-            break
+    large = bytearray(os.urandom(1 << 20) * 500)  # its parent's size is not the child's
+    evaluate(experiment)
     (child,) = evaluator._idle
+    del large
     evaluate(experiment)
     assert evaluator._idle == [child]
     child.process.kill()
