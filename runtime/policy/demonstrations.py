@@ -49,7 +49,10 @@ def walk(
     for _ in range(max_turns - 2):
         repairs = stops[position % len(stops)]["repairs"]
         if looks:
-            choice = next((tool for tool, solves in repairs.items() if solves and rng.random() >= hesitation), "next")
+            choice = next((tool for tool, solves in repairs.items() if solves), "next")
+            # No draw where nobody hesitates: the walks of a seed stay what they were.
+            if hesitation and choice != "next" and rng.random() < hesitation:
+                choice = "next"
         else:
             choice = rng.choice(list(repairs)) if rng.random() < TRY_FRACTION else "next"
         parts.append(("assistant", call(choice)))
