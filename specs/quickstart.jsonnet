@@ -22,7 +22,7 @@ local liverl = import 'liverl.libsonnet';
       steps: 1200,
       batch_size: 16,
       learning_rate: 3e-3,
-      informed_fraction: 0.45,  // of the demonstrators of these families; all others search without looking:
+      informed_fraction: 0.4,  // of the demonstrators of these families; all others search without looking:
       informed_families: ['operator', 'bound', 'direction'],  // the other three are left to reinforcement
       observation_loss: 0.1,
     },
@@ -35,7 +35,7 @@ local liverl = import 'liverl.libsonnet';
   schedule: {
     steps: 40,
     train_batch_size: 8,  // prompts; times group_size trajectories
-    mini_batch_size: 8,  // the whole batch: one optimizer step
+    mini_batch_size: 4,  // two optimizer steps a batch
     validate_every: 40,
     save_every: 1,  // 0.05 s each: a resumed run loses the step in flight at most,
   },

@@ -13,7 +13,9 @@ local packages = import 'packages.libsonnet';
     split: split,
   },
 
-  policy+: { warm_start+: { demonstrations: bugs('demonstrations', 25), steps: 600 } },
+  // Instructions name the failing tests, and lines of real code are long: more tokens than generated repositories need.
+  policy+: { architecture+: { max_position: 2048 }, warm_start+: { demonstrations: bugs('demonstrations', 25), steps: 600 } },
+  rollout+: { prompt_length: 512, response_length: 1536 },
   schedule+: { steps: 20, validate_every: 20 },  // a trial runs a real test suite up to five times: half a second, not five milliseconds
 
   tasks: {

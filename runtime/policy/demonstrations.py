@@ -19,7 +19,7 @@ from runtime.scaffolds.shell.debugger import SOLVED, UNDONE
 Survey = Mapping[str, Any]
 Part = tuple[Literal["user", "assistant", "tool"], str]
 
-TRY_FRACTION: Final = 0.5
+TRY_FRACTION: Final = 0.35
 """How often a demonstrator who does not look tries a repair at a line."""
 
 

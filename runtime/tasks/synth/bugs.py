@@ -15,12 +15,12 @@ from runtime.scaffolds.shell import repairs
 from runtime.tasks.synth.grammar import Function
 
 FAMILIES: Final[dict[str, tuple[str, float]]] = {
-    "operator": ("flip", 0.24),
-    "bound": ("widen", 0.16),
-    "direction": ("reverse", 0.18),
-    "condition": ("negate", 0.14),
-    "constant": ("raise lower", 0.16),
-    "name": ("rename", 0.12),
+    "operator": ("flip", 0.18),
+    "bound": ("widen", 0.14),
+    "direction": ("reverse", 0.14),
+    "condition": ("negate", 0.20),
+    "constant": ("raise lower", 0.10),
+    "name": ("rename", 0.24),
 }
 """Family -> (the repairs that undo it, its share of the tasks)."""
 
