@@ -105,12 +105,14 @@ def _preflight(folder: Path, config: RuntimeConfig) -> None:
 
 
 def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, *, cache: Path, resume: bool) -> None:
+    from runtime.launch.fit import leave_out_long
     from runtime.trainer.process import train
 
     for problem in machine.warnings(config.environment):
         progress.problem(problem)
     tasks = phases.prepare_tasks(directory, config, progress, cache=cache)
     phases.make_policy(directory, config, progress, tasks)
+    tasks = leave_out_long(directory, config, progress, tasks)
     phases.score_baselines(directory, config, progress, tasks)
     phases.write_data(directory, config, progress, tasks)
     steps = total_steps(directory.bundle / "verl.yaml")

@@ -9,10 +9,11 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,7 @@ from runtime.tasks.task import Task
 Say = Callable[[str], None]
 
 TOKENIZER_WALKS: Final = 600
-LEFT_BEHIND: Final = ("warm_start.json", "trainer")
+LEFT_BEHIND: Final = ("warm_start.json", "trainer", "meeting")
 
 
 def build_policy(
@@ -93,7 +94,7 @@ def processes_for(batch_size: int) -> int:
 
 
 def _train(folder: Path, processes: int, on_progress: Say) -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MASTER_ADDR")}
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MASTER_PORT")}
     environment |= {
         "OMP_NUM_THREADS": "1",
         "PYTHONSAFEPATH": "1",
@@ -102,7 +103,8 @@ def _train(folder: Path, processes: int, on_progress: Say) -> None:
         "PYTHONUNBUFFERED": "1",
     }
     if processes > 1:
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)}
+        # accelerate asks for an address; the processes meet in a file (``train.py``).
+        environment |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(processes)}
     command = [sys.executable, "-m", "runtime.policy.train", str(folder)]
     children: list[subprocess.Popen[str]] = []
     with (folder / "warm_start.log").open("w") as log:
@@ -119,6 +121,8 @@ def _train(folder: Path, processes: int, on_progress: Say) -> None:
                         stdout=subprocess.PIPE if rank == 0 else log,
                     )
                 )
+            # One that fails leaves the others waiting for it: they end with it.
+            threading.Thread(target=_end_together, args=(children,), daemon=True).start()
             for line in _lines(children[0]):
                 log.write(line)
                 if line.startswith("progress "):
@@ -141,8 +145,12 @@ def _lines(child: subprocess.Popen[str]) -> Iterator[str]:
         yield from child.stdout
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def _end_together(children: Sequence[subprocess.Popen[str]]) -> None:
+    waiting = list(children)
+    while waiting:
+        time.sleep(0.5)
+        if any(child.poll() for child in waiting):
+            for child in children:
+                child.kill()
+            return
+        waiting = [child for child in waiting if child.poll() is None]

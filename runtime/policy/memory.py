@@ -69,8 +69,7 @@ class MemoryWorkspace:
         finally:
             for path in (*self._files, *self._tests):
                 linecache.cache.pop(f"{ROOT}/{path}", None)
-        traced = tracer.lines().items()
-        lines = [(path, line - 1) for path, numbers in traced if path in self._files for line in numbers]
+        lines = [(path, line - 1) for path, line in tracer.recent() if path in self._files]
         raised = not isinstance(error, AssertionError)
         text = f"{said['type']}: {said['message']}" if raised else said["message"]
         return Failure(text[:300], lines, raised=raised)

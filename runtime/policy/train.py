@@ -8,6 +8,7 @@ STEPS LOSS`` lines on rank 0. It does not know how the grounds were surveyed.
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -134,7 +135,13 @@ def main(folder: Path) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     grounds = [Ground(**item) for item in settings.pop("grounds")]
     model = new_model(settings, tokenizer)
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else int(settings["processes"])
+    world = int(settings["processes"])
+    if world > 1:
+        # They meet in a file: a port that was free a moment ago may be another run's by now.
+        meeting = f"file://{folder.absolute()}/meeting"
+        torch.distributed.init_process_group(
+            "gloo", init_method=meeting, rank=int(os.environ["RANK"]), world_size=world
+        )
     trainer = WarmStartTrainer(
         model=model,
         args=TrainingArguments(

@@ -10,8 +10,12 @@ from pathlib import Path
 
 from runtime.trainer import layout
 
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
-"""Not inherited: import paths that could shadow our packages, and a Ray cluster of someone else."""
+_DROPPED = (
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"),
+    "CUDA_VISIBLE_DEVICES",
+)
+"""Not inherited: import paths that could shadow our packages, a Ray cluster of someone else, and a list of GPUs, which
+Ray compares with the "GPU" that the trainer's place on the CPU is called."""
 
 
 def ray_dir(run: Path) -> Path:

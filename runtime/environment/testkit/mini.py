@@ -10,6 +10,7 @@ exits with 0 if all passed, 1 if not, 2 if the report could not be written.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -167,7 +168,7 @@ class _Session:
         if outcome != "failed":
             return True
         if self._tracer is not None:
-            self._stream.send({"event": "trace", "test": test_id, "lines": self._tracer.lines()})
+            self._stream.send({"event": "trace", "test": test_id, **self._tracer.found()})
             self._tracer = None
         return not self._stop_first
 
@@ -190,12 +191,17 @@ class _Session:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
+MAX_RECENT = 400
+"""Executed lines whose order is reported: enough for any debugger, little enough for a report."""
+
+
 class Tracer:
-    """Which lines of the repository's files one test executes."""
+    """Which lines of the repository's files one test executes, and which of them last."""
 
     def __init__(self, root: str) -> None:
         self._prefix = root + os.sep
-        self._lines: dict[str, set[int]] = {}
+        self._lines: dict[str, dict[int, int]] = {}
+        self._clock = itertools.count()
 
     def start(self) -> None:
         self._lines = {}
@@ -207,15 +213,25 @@ class Tracer:
     def lines(self) -> dict[str, list[int]]:
         return {path: sorted(numbers) for path, numbers in sorted(self._lines.items())}
 
+    def recent(self) -> list[tuple[str, int]]:
+        """(file, line), the one executed last first."""
+        times = [(at, path, number) for path, numbers in self._lines.items() for number, at in numbers.items()]
+        return [(path, number) for _, path, number in sorted(times, reverse=True)[:MAX_RECENT]]
+
+    def found(self) -> dict[str, Any]:
+        """What a report's ``trace`` holds."""
+        return {"lines": self.lines(), "recent": self.recent()}
+
     def _on_call(self, frame: FrameType, event: str, argument: object) -> Any:
         path = frame.f_code.co_filename
         if not path.startswith(self._prefix):
             return None
-        numbers = self._lines.setdefault(path[len(self._prefix) :], set())
+        numbers = self._lines.setdefault(path[len(self._prefix) :], {})
+        clock = self._clock
 
         def on_line(frame: FrameType, event: str, argument: object) -> Any:
             if event == "line":
-                numbers.add(frame.f_lineno)
+                numbers[frame.f_lineno] = next(clock)
             return on_line
 
         return on_line

@@ -156,7 +156,7 @@ class _Plugin:
             event = {"event": "test", "id": item.nodeid, "outcome": self._outcome, "seconds": seconds}
             self._stream.send({**event, "error": self._error})
             if self._tracer is not None and self._outcome in ("failed", "error"):
-                self._stream.send({"event": "trace", "test": item.nodeid, "lines": self._tracer.lines()})
+                self._stream.send({"event": "trace", "test": item.nodeid, **self._tracer.found()})
                 self._tracer = None
 
     @pytest.hookimpl(wrapper=True)

@@ -3,7 +3,8 @@
 It knows neither how tests are found nor what a report is used for. A report is a dict::
 
     {"runner": "mini", "complete": bool, "tests": {id: RESULT, ...}, "collect_errors": {file: ERROR, ...},
-     "trace": {"test": id, "lines": {file: [int, ...]}} | None, "output": str, "ended": "exit" | "timeout" | "crash" |
+     "trace": {"test": id, "lines": {file: [int, ...]}, "recent": [[file, int], ...]} | None,
+     "output": str, "ended": "exit" | "timeout" | "crash" |
      "stopped", "runner_error": str | None}
     RESULT = {"outcome": "passed" | "failed" | "error" | "skipped", "seconds": float, "error": ERROR | None}
     ERROR = {"type": str, "message": str, "frames": [[file, line, function, source line], ...]}
@@ -199,7 +200,7 @@ def _assemble(events: bytes, tail: bytes, ended: str, *, runner: str, nonce: str
             elif kind == "collect_error":
                 report["collect_errors"][event["file"]] = event["error"]
             elif kind == "trace":
-                report["trace"] = {"test": event["test"], "lines": event["lines"]}
+                report["trace"] = {key: event[key] for key in ("test", "lines", "recent")}
             elif kind == "done":
                 report["complete"] = True
         except (ValueError, KeyError, TypeError):

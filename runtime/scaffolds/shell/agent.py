@@ -49,6 +49,22 @@ def repair_schemas() -> list[dict[str, Any]]:
     ]
 
 
+def first_request(instruction: str, tools: str) -> tuple[str, list[dict[str, Any]]]:
+    """What the first request holds: the user's message and the schemas of the tool set ``tools``."""
+    if tools == "repair":
+        return instruction, repair_schemas()
+    return instruction, _free_tools().SCHEMAS
+
+
+def _free_tools() -> Any:
+    """Imported by those who use it: it costs milliseconds in every sandbox."""
+    if __package__:
+        from . import free_tools
+    else:
+        import free_tools  # type: ignore[import-not-found,no-redef]
+    return free_tools
+
+
 class Agent:
     """One conversation. ``settings``: base_url, secret, model, instruction, tools, max_turns, max_edits, runner, ids,
     sources, python_path."""
@@ -56,7 +72,6 @@ class Agent:
     def __init__(self, settings: dict[str, Any], root: str) -> None:
         self._settings = settings
         self._client = Client(settings["base_url"], settings["secret"])
-        self._messages: list[dict[str, Any]] = [{"role": "user", "content": settings["instruction"]}]
         self._debugger: Debugger | None = None
         self._free: Any = None
         if settings["tools"] == "repair":
@@ -68,12 +83,10 @@ class Agent:
                 python_path=settings["python_path"],
             )
             self._debugger = Debugger(workspace, max_edits=settings["max_edits"])
-            self._tools = repair_schemas()
         else:
-            from free_tools import SCHEMAS, FreeTools  # type: ignore[import-not-found]
-
-            self._free = FreeTools(root)
-            self._tools = SCHEMAS
+            self._free = _free_tools().FreeTools(root)
+        instruction, self._tools = first_request(settings["instruction"], settings["tools"])
+        self._messages: list[dict[str, Any]] = [{"role": "user", "content": instruction}]
         self.turns = 0
         self.calls: list[str] = []
         self.tool_sec = 0.0

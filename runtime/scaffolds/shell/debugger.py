@@ -7,6 +7,7 @@ how tests are run, nor models or HTTP.
 
 from __future__ import annotations
 
+import itertools
 import re
 
 if __package__:
@@ -37,14 +38,15 @@ if TYPE_CHECKING:
 SOLVED = "all tests pass"
 UNDONE = "undone"
 NOTHING = "no such repair here"
-MAX_STOPS = 40
+MAX_STOPS = 16
+"""A failing test of a real package runs through hundreds of lines: those that ran last are nearest to the failure."""
 MAX_LINE = 100
 _NUMBERS = re.compile(r"gave (-?\d+), want (-?\d+)")
 
 
 class Failure:
     """What a failing test said, in one line of text, and the lines of source files that it executed: (file, 0-based
-    line)."""
+    line), the one executed last first."""
 
     def __init__(self, text: str, lines: list[tuple[str, int]], *, raised: bool) -> None:
         self.text = text
@@ -89,14 +91,15 @@ class Debugger:
         return self.next() if name == "next" else self.repair(name)
 
     def run(self) -> str:
-        """Run the tests; stop at the first repairable line that the first failing test executed."""
+        """Run the tests; stop at the first of the repairable lines that the first failing test executed last."""
         self.failure = self.workspace.failure()
         self.position = 0
         if self.failure is None:
             self.solved = True
             return SOLVED
         self._files = {}
-        self.stops = [stop for stop in sorted(set(self.failure.lines)) if self.available(stop)][:MAX_STOPS]
+        near = (stop for stop in dict.fromkeys(self.failure.lines) if self.available(stop))
+        self.stops = sorted(itertools.islice(near, MAX_STOPS))
         return f"FAIL {self.failure.text}\n{self.observe()}"
 
     def next(self) -> str:

@@ -71,12 +71,8 @@ class FolderWorkspace:
 
 def failure_of(report: dict[str, Any], is_source: Any) -> Failure | None:
     """What a test report (``testkit/report.py``) says about the first test that did not pass."""
-    lines = [
-        (path, line - 1)
-        for path, numbers in ((report.get("trace") or {}).get("lines") or {}).items()
-        if is_source(path)
-        for line in numbers
-    ]
+    recent = (report.get("trace") or {}).get("recent") or []
+    lines = [(path, line - 1) for path, line in recent if is_source(path)]
     for file, error in report["collect_errors"].items():
         return Failure(
             f"{file}: {error['type']}: {error['message']}"[:300], _frames(error, is_source) or lines, raised=True
@@ -93,4 +89,4 @@ def failure_of(report: dict[str, Any], is_source: Any) -> Failure | None:
 
 
 def _frames(error: dict[str, Any], is_source: Any) -> list[tuple[str, int]]:
-    return [(frame[0], frame[1] - 1) for frame in error.get("frames", []) if is_source(frame[0])]
+    return [(frame[0], frame[1] - 1) for frame in reversed(error.get("frames", [])) if is_source(frame[0])]

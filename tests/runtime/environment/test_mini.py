@@ -90,6 +90,7 @@ def test_trace_holds_the_lines_of_the_first_failing_test(tmp_path: Path) -> None
     assert report["trace"] == {
         "test": "tests/test_calc.py::test_b",
         "lines": {"calc.py": [2, 4], "tests/test_calc.py": [3]},
+        "recent": [["calc.py", 4], ["calc.py", 2], ["tests/test_calc.py", 3]],
     }
 
 

@@ -1,10 +1,14 @@
 """A policy is built from nothing: small, but through the real Trainer, and loadable by transformers."""
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime.config import NewPolicy, PolicyArchitecture, ShellScaffold, SynthTasks, WarmStart
+from runtime.errors import RunError
 from runtime.policy.build import processes_for
 
 POLICY = NewPolicy(
@@ -49,3 +53,20 @@ def test_processes_divide_the_batch() -> None:
     assert 8 % processes_for(8) == 0
     assert processes_for(7) in (1, 7)
     assert processes_for(1) == 1
+
+
+@pytest.mark.torch
+def test_a_training_process_that_dies_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime.policy import build
+
+    monkeypatch.setattr(build, "processes_for", lambda batch_size: 2)
+    real = subprocess.Popen
+
+    def rank_1_fails(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        fails = options["env"]["RANK"] == "1"
+        return real([sys.executable, "-c", "raise SystemExit(7)"] if fails else command, **options)
+
+    monkeypatch.setattr(build.subprocess, "Popen", rank_1_fails)
+    shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
+    with pytest.raises(RunError, match=r"warm start ended with \[-9, 7\]"):
+        build.build_policy(POLICY, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None)

@@ -1,7 +1,7 @@
 """The repair tools on a repository in memory: what the agent reads, what is kept and what is undone."""
 
 from runtime.policy.memory import MemoryWorkspace
-from runtime.scaffolds.shell.debugger import NOTHING, SOLVED, UNDONE, Debugger
+from runtime.scaffolds.shell.debugger import MAX_STOPS, NOTHING, SOLVED, UNDONE, Debugger
 
 BROKEN = """def price(cost, fee):
     total = cost - fee  # plus
@@ -65,3 +65,13 @@ def test_an_exception_is_a_failure_with_its_name() -> None:
     debugger = Debugger(workspace(BROKEN.replace("cost - fee", "cost // 0")), max_edits=3)
     assert debugger.call("run").startswith("FAIL ZeroDivisionError: ")
     assert debugger.observe().split("\n")[1].startswith("error ")
+
+
+def test_of_many_executed_lines_the_last_are_stopped_at_in_the_order_of_the_file() -> None:
+    many = 40
+    body = "".join(f"    a{n} = a{n - 1} + 1\n" for n in range(1, many + 1))
+    source = f"def helper(a0):\n{body}    return a{many}\n\n\ndef price(cost, fee):\n    return helper(cost) - fee\n"
+    debugger = Debugger(workspace(source), max_edits=3)
+    debugger.call("run")
+    # price's own line ran before the helper's: only what ran last is near to the failure.
+    assert debugger.stops == [("shop/till.py", index) for index in range(many + 1 - MAX_STOPS, many + 1)]
