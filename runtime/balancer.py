@@ -151,14 +151,23 @@ class LoadBalancer:
     # -- health
 
     def succeeded(self, server_id: str) -> None:
-        """The server has answered a call or a health check: it is well."""
+        """The server has answered a call: it is well."""
         server = self._servers.get(server_id)
         if server is not None and server.breaker.succeeded() and self._rendezvous:
             self._forget_homes()
 
+    def answered(self, server_id: str) -> bool:
+        """The server has answered a health check. True when it was certainly gone before, and is back by this."""
+        server = self._servers.get(server_id)
+        if server is None or not server.breaker.answered():
+            return False
+        if self._rendezvous:
+            self._forget_homes()
+        return True
+
     def failed(self, server_id: str, *, certain: bool = False) -> bool:
-        """The server has failed a call or a health check; ``certain``: it is gone. True when this breaks it: it gets no
-        calls for a while, and its sessions find another home at their next one."""
+        """The server has failed a call; ``certain``: it is gone. True when this opens its breaker: it gets no calls for
+        a while (if it is gone: until it has ``answered``), and its sessions find another home at their next one."""
         server = self._servers.get(server_id)
         return server is not None and server.breaker.failed(certain=certain)
 

@@ -1,12 +1,14 @@
 """A circuit breaker: whether a server that has failed may be asked again, and when.
 
-Closed: every call may go there. Open: none may, until a pause that doubles with every failed attempt is over.
-Half-open: one call at a time may, and what becomes of it decides. Knows nothing of servers, calls or
+Closed: every call may go there. Open: none may, until a pause that doubles with every failed attempt is over, or, where
+the server is certainly gone, until it answers a health check. Half-open: one call at a time may, and what becomes of it
+decides. Knows nothing of servers, calls or
 balancing; not thread-safe.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -67,21 +69,24 @@ class Breaker:
         self._failures, self._retry_at, self._pause = 0, None, self._settings.pause_sec
         return reopened
 
+    def answered(self) -> bool:
+        """A health check was answered: a server that was gone is back. It does not excuse failed calls. True when this
+        closed the breaker.
+        """
+        return self._retry_at == math.inf and self.succeeded()
+
     def failed(self, *, certain: bool = False) -> bool:
         """Count a failure; ``certain`` ones (the server is gone) open at once. True when this opened a closed breaker.
 
         While it is open, what still comes back from older calls changes nothing.
         """
-        match self.health:
-            case Health.CLOSED:
-                self._failures += 1
-                if not certain and self._failures < self._settings.failures:
-                    return False
-                self._retry_at = self._clock() + self._pause
-                return True
-            case Health.HALF_OPEN:
-                self._pause = min(2 * self._pause, self._settings.longest_pause_sec)
-                self._retry_at = self._clock() + self._pause
-            case Health.OPEN:
-                pass
-        return False
+        health = self.health
+        self._failures += health is Health.CLOSED
+        if certain:
+            self._retry_at = math.inf
+        elif health is Health.HALF_OPEN:
+            self._pause = min(2 * self._pause, self._settings.longest_pause_sec)
+            self._retry_at = self._clock() + self._pause
+        elif health is Health.CLOSED and self._failures >= self._settings.failures:
+            self._retry_at = self._clock() + self._pause
+        return health is Health.CLOSED and self._retry_at is not None

@@ -25,7 +25,7 @@ from runtime.proxy.journal import Journal
 from runtime.proxy.metrics import ProxyMetrics
 from runtime.proxy.session import Session
 from runtime.proxy.types import SessionLimits, Trajectory
-from runtime.rollouter.engine import Engine
+from runtime.rollouter.engine import Engine, KeepsSessions
 
 OFFLOAD_CHARACTERS = 8_000
 """Longer texts are encoded in a thread: the encoder leaves the GIL free, and other sessions go on."""
@@ -178,6 +178,8 @@ class ProxyServer:
             raise KeyError(session_id)
         trajectory = await session.close()
         self._sessions.remove(session_id)
+        if isinstance(self._engine, KeepsSessions):
+            self._engine.end_session(session_id)
         self.metrics.closed(trajectory)
         return trajectory
 
