@@ -107,11 +107,12 @@ class BalancedEngine(Generic[Member]):
         """The session makes no further call."""
         self._balancer.forget_session(session)
 
-    def remove(self, name: str) -> None:
-        """Send nothing more to this replica and forget it. Its calls in flight may end; its sessions are re-homed."""
+    def remove(self, name: str) -> Member | None:
+        """Send nothing more to this replica and forget it: it is the caller's to close. Its calls in flight may end;
+        its sessions are re-homed."""
         self._balancer.remove_servers([name])
-        self._replicas.pop(name, None)
         self._missed.pop(name, None)
+        return self._replicas.pop(name, None)
 
     async def drain(self, name: str) -> None:
         """Let this replica end the calls it holds, give it no new ones, and return once it holds none. It stays known:

@@ -52,9 +52,9 @@ class ReplicaPool(BalancedEngine[Replica]):
         else:
             await self.verify(self._expected)
 
-    def remove(self, name: str) -> None:
-        super().remove(name)
+    def remove(self, name: str) -> Replica | None:
         self._quarantined.pop(name, None)
+        return super().remove(name)
 
     async def update_weights(self, state: Mapping[str, Any], *, version: int, expected: str | None = None) -> str:
         """Replace the weights of every replica, quarantined ones included, then ``verify``; no call starts in between.

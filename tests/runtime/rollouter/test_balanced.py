@@ -186,7 +186,9 @@ def test_drain_waits_for_what_a_server_holds() -> None:
             assert engine.status()["servers"][url] == 0
             assert Counter(reply for (reply,) in await calls) == {0: 6, 1: 6}, "none was cut"
             assert set(await ask(engine, *SESSIONS)) == {1}
-            engine.remove(url)
+            removed = engine.remove(url)
+            assert removed is not None
+            await removed.close()
             await engine.drain(next(name for name in by_url if name != url))
             with pytest.raises(TrialError, match="no replica takes calls"):
                 await ask(engine, "a")
