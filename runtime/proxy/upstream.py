@@ -72,7 +72,8 @@ class VLLMEngine:
         return self.model
 
     async def identity(self) -> WeightIdentity:
-        """That it lives (``GET /health``); its weights have no fingerprint. Raises ``TrialError(MODEL_UNAVAILABLE)``."""
+        """That it lives (``GET /health``); its weights have no fingerprint. Raises ``TrialError(MODEL_UNAVAILABLE)`` if
+        not."""
         if self._client is None:
             raise _unavailable(f"{self._url}: not connected")
         try:
