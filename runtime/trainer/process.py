@@ -20,8 +20,8 @@ from pathlib import Path
 
 import orjson
 
-from runtime.environment.state import reap as reap_sandboxes
 from runtime.config import load_runtime_config
+from runtime.environment.state import reap as reap_sandboxes
 from runtime.errors import MachineError, RunError, UserError
 from runtime.launch.processes import is_same_process, reap, this_process
 from runtime.trainer import layout, stable
