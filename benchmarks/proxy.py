@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -56,7 +57,7 @@ COST = (
 )
 BIG = Load("tool_result_of_400_kB", sessions=1, turns=3, history=2000, suffix=97_500)
 PACED = Load("paced", sessions=256, turns=3, history=4000, stream=True, parallel=True, stagger_sec=2.5, delay_sec=2.5)
-LONG = Load("memory", sessions=8, turns=60, history=1000)
+LONG = Load("memory", sessions=16, turns=60, history=1000)
 """Conversations that reach 110,000 tokens, of which 44 % were sampled."""
 
 ASKED: dict[str, tuple[Callable[[float, float], bool], float]] = {
@@ -133,7 +134,6 @@ async def measure(
         child.stdin.write(orjson.dumps(work) + b"\n")
         await expect(child.stdout, b"ready")
         engine.delay_sec = load.delay_sec
-        gc.collect()
         memory, arrays = resident_bytes(), sum(map(array_bytes, sessions))
         ticks: list[float] = []
         ticker = asyncio.create_task(tick(ticks)) if watch else None
@@ -144,7 +144,6 @@ async def measure(
         engine.delay_sec = 0.0
         if ticker is not None:
             ticker.cancel()
-        gc.collect()
         memory, arrays = resident_bytes() - memory, sum(map(array_bytes, sessions)) - arrays
         await child.wait()
         trajectory = await server.close_session(sessions[0].id)
@@ -176,6 +175,9 @@ async def tick(ticks: list[float]) -> None:
 
 
 def resident_bytes() -> int:
+    """Without what the allocator keeps for later."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
