@@ -126,7 +126,7 @@ class Agents:
             body["messages"] = [{"role": "system", "content": system}, *messages]
         if self.tools:
             body["tools"] = self.tools
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Accept-Encoding": "identity"}
         raw = orjson.dumps(body)
         began = time.perf_counter()
         async with http.post(url, data=raw, headers=headers) as response:
