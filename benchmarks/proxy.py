@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -269,7 +269,8 @@ class Bench:
                 with _litellm.liverl(
                     self.folder, engine_url=url, tokenizer=self.folder, connections=PEER_CONNECTIONS
                 ) as ours:
-                    await compare(load, theirs)  # warms up
+                    for peer in (theirs, ours):
+                        await compare(replace(load, turns=2), peer)  # warms up
                     costs = {peer.name: await compare(load, peer) for peer in (ours, theirs)}
                     figures[f"{name}_liverl_cpu_ms"] = round(costs["liverl"], 2)
                     figures[f"{name}_litellm_cpu_ms"] = round(costs["litellm"], 2)

@@ -43,9 +43,10 @@ def proxy(
     """Give any OpenAI or Anthropic agent a policy behind one vLLM server or several, and keep every token it samples.
 
     Prints one JSON line per opened session. Ctrl-C closes all sessions and writes their trajectories."""
-    import asyncio
     import json
     import secrets
+
+    import uvloop
 
     from runtime.proxy.codec import load_codec
     from runtime.proxy.standalone import Settings, Standalone
@@ -75,4 +76,4 @@ def proxy(
             await upstream.close()
         print(f"trajectories in {out}", flush=True)
 
-    asyncio.run(serve())
+    uvloop.run(serve())

@@ -365,7 +365,7 @@ class Session:
         sampled.cached_tokens = max(sampled.cached_tokens, generation.cached_tokens)
 
     def _node(self, request: ChatRequest, prompt: _Prompt, sampled: _Sampled, parsed: ParsedReply) -> Node:
-        trainable = all(map(_usable, sampled.logprobs))
+        trainable = _usable(sampled.logprobs)
         self._mismatches += not trainable
         reply = Message("assistant", parsed.content, parsed.tool_calls, None, parsed.reasoning)
         return Node(
@@ -483,6 +483,10 @@ def _turn(node: Node) -> Turn:
     )
 
 
-def _usable(logprob: float) -> bool:
-    """Finite and no sentinel (vLLM reports missing values as -9999). Rounding may lift a sure token above 0."""
-    return isinstance(logprob, float | int) and math.isfinite(logprob) and -9990.0 < logprob < 1e-3
+def _usable(logprobs: list[float]) -> bool:
+    """All finite and no sentinel (vLLM reports missing values as -9999). Rounding may lift a sure token above 0."""
+    try:
+        # Whole-list functions: a Python call per token would be a noticeable part of a turn.
+        return not logprobs or (math.isfinite(sum(logprobs)) and min(logprobs) > -9990.0 and max(logprobs) < 1e-3)
+    except TypeError:
+        return False  # None among them
