@@ -37,6 +37,7 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
         "top_k",
         "tool_parser",
         "concurrency",
+        "routing",
         "attempts",
     ]:
         facts.follow(f"rollout.{name}", dumped["rollout"][name], f"rollout.{name}")

@@ -13,7 +13,12 @@ def register(app: typer.Typer) -> None:
 
 
 def proxy(
-    engine: Annotated[str, typer.Option("--engine", metavar="URL", help="A vLLM server, e.g. http://127.0.0.1:8000.")],
+    engine: Annotated[
+        list[str],
+        typer.Option(
+            "--engine", metavar="URL", help="A vLLM server, e.g. http://127.0.0.1:8000; again for each replica."
+        ),
+    ],
     tokenizer: Annotated[
         Path, typer.Option("--tokenizer", metavar="DIR", help="Folder with tokenizer.json and the chat template.")
     ],
@@ -35,25 +40,25 @@ def proxy(
         typer.Option("--admin-key", envvar="LIVERL_PROXY_ADMIN_KEY", help="Opens and closes sessions; default: drawn."),
     ] = None,
 ) -> None:
-    """Give any OpenAI or Anthropic agent a policy behind vLLM, and keep every token it samples.
+    """Give any OpenAI or Anthropic agent a policy behind one vLLM server or several, and keep every token it samples.
 
     Prints one JSON line per opened session. Ctrl-C closes all sessions and writes their trajectories."""
-    import asyncio
     import json
     import secrets
+
+    import uvloop
 
     from runtime.proxy.codec import load_codec
     from runtime.proxy.standalone import Settings, Standalone
     from runtime.proxy.types import SessionLimits
-    from runtime.proxy.upstream import VLLMEngine
+    from runtime.proxy.upstream import connect
 
     codec = load_codec(tokenizer, tool_parser)
     key = admin_key or secrets.token_urlsafe(24)
 
     async def serve() -> None:
-        upstream = VLLMEngine(engine, api_key=engine_key)
+        upstream, served = await connect(engine, api_key=engine_key)
         try:
-            served = await upstream.connect()
             room = context or served.context_length or 1 << 20
             limits = SessionLimits(room, room, max_tokens, temperature=temperature, context_length=room)
             alone = Standalone(Settings(host, port, out, limits, key), codec, upstream)
@@ -71,4 +76,4 @@ def proxy(
             await upstream.close()
         print(f"trajectories in {out}", flush=True)
 
-    asyncio.run(serve())
+    uvloop.run(serve())

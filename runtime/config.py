@@ -254,6 +254,8 @@ class Rollout(Contract):
     group_size: int
     concurrency: int
     """Trials in flight at once."""
+    routing: Literal["least_in_flight", "rendezvous"] = "least_in_flight"
+    """How a new session finds its replica (``runtime/balancer.py``)."""
     attempts: int = 2
     """How often one trial may be started when the infrastructure fails it."""
 
@@ -263,6 +265,27 @@ class Proxy(Contract):
     port: int = 0
     """0: any free port."""
     max_body_mib: int = 64
+    """A longer request is refused (413)."""
+    body_timeout_sec: float = 60.0
+    """A request whose body takes longer is refused (408): it would hold its connection for nothing."""
+    max_in_flight: int = 4096
+    """Replies in work at a time, over all sessions; further requests are told to come back (503)."""
+    retry_after_sec: int = 1
+    """What they, and those that found no replica, are told to wait."""
+    max_sessions: int = 100_000
+    """Sessions open at a time."""
+    keepalive_sec: float = 3.0
+    """Pause between the comment lines that keep a stream open until its reply is there."""
+    side_call_tokens: int = 16
+    """A conversation without tools that asks for at most this many tokens is a probe of the agent program: it is
+    recorded and not trained."""
+    volatile_rules: tuple[Literal["billing-header", "total-tokens", "date"], ...] = (
+        "billing-header",
+        "total-tokens",
+        "date",
+    )
+    """Which of the spans that agents change behind the model's back are dropped or ignored
+    (``runtime/proxy/volatile.py``)."""
     record_journal: bool = True
 
 

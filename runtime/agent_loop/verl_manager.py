@@ -78,7 +78,7 @@ class LiverlAgentLoopManager:
         self._train_size, self._val_size = int(rollout.n), int(rollout.val_kwargs.n)
         grouped = str(config.algorithm.adv_estimator) in _GROUP_ESTIMATORS and self._train_size > 1
         self._fewest = 2 if grouped else 1
-        self._engine: Engine = _engine(str(rollout.name), llm_client)
+        self._engine: Engine = _engine(str(rollout.name), llm_client, routing=self._config.rollout.routing)
         self._tasks: dict[str, Task] = {}
         self._steps: dict[tuple[int, bool], _Step] = {}
         self._rows = RowWriter(layout.rows_file("loop", run=self._run))
@@ -204,11 +204,12 @@ class LiverlAgentLoopManager:
         )
 
 
-def _engine(rollout_name: str, llm_client: Any) -> Engine:
+def _engine(rollout_name: str, llm_client: Any, *, routing: str) -> Engine:
     """Our own CPU replicas are called on their sockets, behind the same balancer; all others through verl's client."""
     if rollout_name != "liverl_cpu":
         return VerlEngine(llm_client)
-    return ReplicaPool({name: SocketReplica(path) for name, path in layout.engine_sockets().items()})
+    replicas = {name: SocketReplica(path) for name, path in layout.engine_sockets().items()}
+    return ReplicaPool(replicas, config={"routing": routing})
 
 
 def rows_of(prompts: TensorDict) -> Iterator[dict[str, Any]]:

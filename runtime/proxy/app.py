@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from runtime.config import Proxy as ProxyConfig
+from runtime.proxy import volatile
 from runtime.proxy.chat import ChatRequest, Reply
 from runtime.proxy.dialects import ANTHROPIC, DIALECTS, OPENAI
 from runtime.proxy.dialects.base import Dialect
@@ -27,12 +29,6 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-KEEPALIVE_SEC = 3.0
-RETRY_AFTER_SEC = 1
-MAX_IN_FLIGHT = 4096
-"""Replies in work at a time, over all sessions; further requests are told to come back."""
-BODY_SEC = 60.0
-"""A request whose body takes longer is refused: it would hold its connection for nothing."""
 CLIENT_CLOSED = 499
 _JSON = b"application/json"
 _KEEPALIVE = b": keepalive\n"
@@ -58,18 +54,21 @@ class ClientGone(Exception):
 class ProxyApp:
     """See https://asgi.readthedocs.io/en/latest/specs/www.html for the calling convention."""
 
-    def __init__(self, sessions: Sessions, metrics: ProxyMetrics, *, max_body_bytes: int) -> None:
+    def __init__(self, sessions: Sessions, metrics: ProxyMetrics, config: ProxyConfig) -> None:
         self._sessions = sessions
         self._metrics = metrics
-        self._max_body = max_body_bytes
-        self.keepalive_sec = KEEPALIVE_SEC
-        self.max_in_flight = MAX_IN_FLIGHT
-        self.body_sec = BODY_SEC
+        self._max_body = config.max_body_mib << 20
+        self.keepalive_sec = config.keepalive_sec
+        self.max_in_flight = config.max_in_flight
+        self.body_sec = config.body_timeout_sec
+        self._retry_after = str(config.retry_after_sec).encode()
+        self._volatile_rules = frozenset[str](config.volatile_rules)
         self._working = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        volatile.applied.set(self._volatile_rules)
         path: str = scope["path"]
         session_id, rest = _split(path)
         dialect = DIALECTS.get(rest) or (ANTHROPIC if rest.startswith("/v1/messages") else OPENAI)
@@ -79,14 +78,14 @@ class ProxyApp:
             else:
                 status = await self._session_route(scope, receive, send, session_id, rest, dialect)
         except Refusal as refusal:
-            await _refuse(send, dialect, refusal)
+            await self._refuse(send, dialect, refusal)
             status = refusal.status
         except ClientGone:
             status = CLIENT_CLOSED
         except Exception:
             log.exception("%s %s failed", scope["method"], rest or path)
             fault = Refusal(Kind.INTERNAL, "the proxy failed on this request; its log has the cause")
-            await _refuse(send, dialect, fault)
+            await self._refuse(send, dialect, fault)
             status = fault.status
         self._metrics.requests[(dialect.name, status)] += 1
 
@@ -227,6 +226,17 @@ class ProxyApp:
         (session.undelivered if gone.done() else session.delivered)(reply)
         return reply
 
+    async def _refuse(self, send: Send, dialect: Dialect, refusal: Refusal) -> None:
+        more: list[tuple[bytes, bytes]] = []
+        if refusal.kind in (Kind.UNAVAILABLE, Kind.BUSY):
+            more.append((b"retry-after", self._retry_after))
+        elif refusal.kind is Kind.CLOSED:
+            # The official clients repeat a 409 by default; nothing will ever come of that here.
+            more.append((b"x-should-retry", b"false"))
+        elif refusal.kind in (Kind.TOO_LARGE, Kind.TOO_SLOW):
+            more.append((b"connection", b"close"))
+        await send_body(send, refusal.status, dialect.error(refusal), *more)
+
     async def _body(self, receive: Receive, session: Session, dialect: Dialect) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self.body_sec):
@@ -297,18 +307,6 @@ async def send_body(
 ) -> None:
     await send(_start(status, content_type, (b"content-length", str(len(body)).encode()), *more))
     await send({"type": "http.response.body", "body": body})
-
-
-async def _refuse(send: Send, dialect: Dialect, refusal: Refusal) -> None:
-    more: list[tuple[bytes, bytes]] = []
-    if refusal.kind in (Kind.UNAVAILABLE, Kind.BUSY):
-        more.append((b"retry-after", str(RETRY_AFTER_SEC).encode()))
-    elif refusal.kind is Kind.CLOSED:
-        # The official clients repeat a 409 by default; nothing will ever come of that here.
-        more.append((b"x-should-retry", b"false"))
-    elif refusal.kind in (Kind.TOO_LARGE, Kind.TOO_SLOW):
-        more.append((b"connection", b"close"))
-    await send_body(send, refusal.status, dialect.error(refusal), *more)
 
 
 _MODEL_NAME = "policy"

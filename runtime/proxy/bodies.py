@@ -24,8 +24,11 @@ _OPENING = orjson.dumps({_LIST: []})[:-2]
 
 @dataclass(slots=True)
 class _Known:
+    """``end``: where the list is closed in ``raw``; None until a second body has shown it."""
+
     raw: bytes
     body: dict[str, Any]
+    end: int | None = None
 
 
 class Bodies:
@@ -39,9 +42,12 @@ class Bodies:
         if len(raw) < _WORTH_BYTES:
             return orjson.loads(raw)
         for known in self._known:
-            body = _continued(known, raw, key)
+            part = _parting(known, raw)
+            body = _continued(known, raw, part, key)
             if body is not None:
+                tail = known.raw[part:]
                 known.raw, known.body = raw, body
+                known.end = len(raw) - len(tail) if raw.endswith(tail) else None
                 return body
         body = orjson.loads(raw)
         if isinstance(body, dict) and isinstance(body.get(key), list):
@@ -49,15 +55,22 @@ class Bodies:
         return body
 
 
-def _continued(known: _Known, raw: bytes, key: str) -> dict[str, Any] | None:
+def _parting(known: _Known, raw: bytes) -> int:
+    """Length of the common beginning, in one comparison without a copy where the known list's end is known."""
+    end = known.end
+    if end is not None and raw[end : end + 1] == b"," and raw.startswith(memoryview(known.raw)[:end]):
+        return end
+    return _first_difference(known.raw, raw)
+
+
+def _continued(known: _Known, raw: bytes, part: int, key: str) -> dict[str, Any] | None:
     """The body, if ``raw`` is the known one but for items added to the list ``key`` and what stands behind it.
 
-    The bytes part where the known list ends: there it has ``]`` and the new one a comma. That this bracket closes the
-    list is proved by parsing both ends with a fresh list opened before them: the known one must give an empty list and
-    exactly the fields that follow ``key`` in the known body. (A bracket inside of a text or of a deeper list cannot:
-    the rest would not be JSON of one object.)
+    The bytes part where the known list ends, at ``part``: there it has ``]`` and the new one a comma. That this bracket
+    closes the list is proved by parsing both ends with a fresh list opened before them: the known one must give an
+    empty list and exactly the fields that follow ``key`` in the known body. (A bracket inside of a text or of a deeper
+    list cannot: the rest would not be JSON of one object.)
     """
-    part = _first_difference(known.raw, raw)
     if known.raw[part : part + 1] != b"]" or raw[part : part + 1] != b",":
         return None
     try:

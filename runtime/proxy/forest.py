@@ -56,8 +56,6 @@ class Node:
     echo: Any = None
     """The last spelling in which the agent sent this node's reply back."""
     children: list[Node] = field(default_factory=list)
-    prompt: array[int] | None = None
-    """What the engine was given, kept while this node is the tip of its path."""
 
     def path(self) -> list[Node]:
         """From the root to this node."""
@@ -70,16 +68,13 @@ class Node:
 
     def extended(self, context: array[int]) -> array[int]:
         """A new array: everything the engine saw and sampled up to and including this node, then ``context``."""
-        if self.prompt is not None:
-            ids = self.prompt[:]  # one copy of a long history, not one per addition
-            ids.extend(self.sampled_ids)
-            ids.extend(context)
-            return ids
+        # Put together anew each time: that takes microseconds, and a copy kept ready would double what a session holds.
         ids = array("i")
         for node in self.path():
-            ids += node.context_ids
-            ids += node.sampled_ids
-        return ids + context
+            ids.extend(node.context_ids)
+            ids.extend(node.sampled_ids)
+        ids.extend(context)
+        return ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +126,6 @@ class Forest:
             self.roots.append(node)
         else:
             node.parent.children.append(node)
-            node.parent.prompt = None
 
     def leaves(self) -> Iterator[Node]:
         """Nodes without children, oldest first."""

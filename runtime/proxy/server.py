@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import re
 import socket
 from collections import OrderedDict
@@ -22,15 +23,15 @@ from runtime.errors import MachineError
 from runtime.proxy.app import Application, ProxyApp
 from runtime.proxy.codec import ChatCodec, Rendered
 from runtime.proxy.journal import Journal
+from runtime.proxy.listeners import listening_process
 from runtime.proxy.metrics import ProxyMetrics
 from runtime.proxy.session import Session
 from runtime.proxy.types import SessionLimits, Trajectory
-from runtime.rollouter.engine import Engine
+from runtime.rollouter.engine import Engine, KeepsSessions
 
-OFFLOAD_CHARACTERS = 8_000
-"""Longer texts are encoded in a thread: the encoder leaves the GIL free, and other sessions go on."""
-MAX_SESSIONS = 100_000
-"""Sessions open at a time."""
+OFFLOAD_CHARACTERS = 6_000
+"""Longer texts are encoded in a thread: the encoder leaves the GIL free, and other sessions go on. Shorter ones take
+about a millisecond, and handing them over and back would cost as much CPU again under load."""
 _REMEMBERED = 10_000
 """Closed sessions whose secrets are kept, so that a late request learns that its session is closed."""
 _SESSION_ID = re.compile(r"[A-Za-z0-9._~-]{1,200}")
@@ -90,7 +91,7 @@ class ProxyServer:
         self._serving: asyncio.Task[None] | None = None
         self._address = (config.host, config.port)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="proxy-encode")
-        self.app = ProxyApp(self._sessions, self.metrics, max_body_bytes=config.max_body_mib << 20)
+        self.app = ProxyApp(self._sessions, self.metrics, config)
         self.application: Application = self.app
         """What is served; may be replaced before ``start`` by an application that passes requests on to ``app``."""
 
@@ -141,9 +142,11 @@ class ProxyServer:
             listener.setblocking(False)
         except OSError as error:
             listener.close()
+            owner = listening_process(port) if error.errno == errno.EADDRINUSE else None
             raise MachineError(
-                f"the proxy cannot listen on {host}:{port}: {error.strerror}",
-                fix="free the port, or set proxy.port to 0 for any free one",
+                f"the proxy cannot listen on {host}:{port}: {error.strerror}{f': {owner} does' if owner else ''}",
+                fix=f"end {owner or 'what holds the port'}, or take another port: 0 for any free one (proxy.port in a "
+                "spec, --port of liverl proxy)",
             ) from None
         return listener
 
@@ -153,12 +156,18 @@ class ProxyServer:
         """
         if not _SESSION_ID.fullmatch(session_id):
             raise ValueError(f"session id {session_id!r}: use 1 to 200 letters, digits, '.', '_', '~' or '-'")
-        if len(self._sessions) >= MAX_SESSIONS:
-            raise ValueError(f"{MAX_SESSIONS} sessions are open already; close some")
+        if len(self._sessions) >= self._config.max_sessions:
+            raise ValueError(f"{self._config.max_sessions} sessions are open already; close some")
         if self._sessions.find(session_id) is not None:
             raise ValueError(f"session {session_id} is open already")
         session = Session(
-            session_id, limits, codec=self._codec, engine=self._engine, encode=self._encode, journal=self._journal
+            session_id,
+            limits,
+            codec=self._codec,
+            engine=self._engine,
+            encode=self._encode,
+            journal=self._journal,
+            probe_tokens=self._config.side_call_tokens,
         )
         if self._journal is not None:
             self._journal.opened(session_id, limits)
@@ -178,6 +187,8 @@ class ProxyServer:
             raise KeyError(session_id)
         trajectory = await session.close()
         self._sessions.remove(session_id)
+        if isinstance(self._engine, KeepsSessions):
+            self._engine.end_session(session_id)
         self.metrics.closed(trajectory)
         return trajectory
 

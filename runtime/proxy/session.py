@@ -34,9 +34,6 @@ Encode = Callable[[Rendered], Coroutine[Any, Any, list[int]]]
 T = TypeVar("T")
 
 PROBE_TOKENS = 16
-"""A conversation without tools that asks for at most this many tokens is a probe of the agent program, not work on the
-task.
-"""
 _REMEMBERED = 8
 """Replies that a session keeps ready for a client library that sends its request again."""
 _MAX_STALLS = 8
@@ -97,7 +94,11 @@ class Session:
         engine: Engine,
         encode: Encode,
         journal: Journal | None,
+        probe_tokens: int = PROBE_TOKENS,
     ) -> None:
+        """``probe_tokens``: a conversation without tools that asks for at most this many tokens is a probe of the agent
+        program, not work on the task.
+        """
         self.id = session_id
         self.limits = limits
         self.secret = secrets.token_urlsafe(24)
@@ -112,6 +113,7 @@ class Session:
         self._engine = engine
         self._encode = encode
         self._journal = journal
+        self._probe_tokens = probe_tokens
         self._forest = Forest()
         self._opened = time.monotonic()
         self._in_flight: set[asyncio.Task[Any]] = set()
@@ -363,7 +365,7 @@ class Session:
         sampled.cached_tokens = max(sampled.cached_tokens, generation.cached_tokens)
 
     def _node(self, request: ChatRequest, prompt: _Prompt, sampled: _Sampled, parsed: ParsedReply) -> Node:
-        trainable = all(map(_usable, sampled.logprobs))
+        trainable = _usable(sampled.logprobs)
         self._mismatches += not trainable
         reply = Message("assistant", parsed.content, parsed.tool_calls, None, parsed.reasoning)
         return Node(
@@ -385,11 +387,10 @@ class Session:
             closed=bool(sampled.ids) and sampled.ids[-1] in self._codec.stop_token_ids,
             trainable=trainable,
             has_tools=bool(request.tools),
-            side_call=not request.tools and request.max_tokens is not None and request.max_tokens <= PROBE_TOKENS,
+            side_call=not request.tools and request.max_tokens is not None and request.max_tokens <= self._probe_tokens,
             finish_reason=sampled.finish_reason,
             finished_sec=0.0,
             cached_tokens=sampled.cached_tokens,
-            prompt=prompt.ids,
         )
 
     # -- the end
@@ -482,6 +483,10 @@ def _turn(node: Node) -> Turn:
     )
 
 
-def _usable(logprob: float) -> bool:
-    """Finite and no sentinel (vLLM reports missing values as -9999). Rounding may lift a sure token above 0."""
-    return isinstance(logprob, float | int) and math.isfinite(logprob) and -9990.0 < logprob < 1e-3
+def _usable(logprobs: list[float]) -> bool:
+    """All finite and no sentinel (vLLM reports missing values as -9999). Rounding may lift a sure token above 0."""
+    try:
+        # Whole-list functions: a Python call per token would be a noticeable part of a turn.
+        return not logprobs or (math.isfinite(sum(logprobs)) and min(logprobs) > -9990.0 and max(logprobs) < 1e-3)
+    except TypeError:
+        return False  # None among them

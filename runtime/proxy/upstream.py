@@ -1,4 +1,5 @@
 """Any vLLM server as an ``Engine``: token ids over HTTP, by ``/inference/v1/generate`` or by completions.
+Several of them are put behind one ``BalancedEngine``.
 
 Knows nothing of sessions or dialects. Weight versions are not reported by either endpoint: every token gets the one
 that the caller names.
@@ -8,17 +9,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import aiohttp
 import orjson
 
-from runtime.errors import MachineError, Termination, TrialError
-from runtime.rollouter.engine import Generation, SamplingParams
+from runtime.errors import MachineError, Termination, TrialError, UserError
+from runtime.rollouter.balanced import BalancedEngine
+from runtime.rollouter.engine import Generation, SamplingParams, WeightIdentity
 
 GENERATE, COMPLETIONS = "/inference/v1/generate", "/v1/completions"
 _CONNECT_SEC = 10.0
+_WRONG_REQUEST = frozenset({400, 413, 422})
 _FINISH: dict[str, Literal["stop", "length", "abort"]] = {"stop": "stop", "length": "length", "abort": "abort"}
 
 
@@ -68,8 +71,22 @@ class VLLMEngine:
         self.model = ServedModel(str(listed["id"]), listed.get("max_model_len"), path)
         return self.model
 
+    async def identity(self) -> WeightIdentity:
+        """That it lives (``GET /health``); its weights have no fingerprint. Raises ``TrialError(MODEL_UNAVAILABLE)`` if
+        not."""
+        if self._client is None:
+            raise _unavailable(f"{self._url}: not connected")
+        try:
+            async with self._client.get(f"{self._url}/health") as response:
+                if response.status >= 500:
+                    raise _unavailable(f"{self._url}/health answered {response.status}")
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise _unavailable(f"{self._url}: {error}") from error
+        return WeightIdentity(self._weight_version, "")
+
     async def generate(self, prompt_ids: Sequence[int], params: SamplingParams, *, session: str) -> Generation:
-        """See ``Engine.generate``. A cancelled call closes its connection, which makes vLLM abort the request."""
+        """See ``Engine.generate``. A cancelled call closes its connection, which makes vLLM abort the request. Raises
+        ``ValueError`` when vLLM says that the request itself is wrong: no other server would take it."""
         model = self.model or await self.connect()
         body = _generate_body if model.path == GENERATE else _completions_body
         request = orjson.dumps(body(list(prompt_ids), params, model.name))
@@ -95,9 +112,10 @@ class VLLMEngine:
         async with self._client.post(self._url + path, data=request, headers=headers) as response:
             raw = await response.read()
             if response.status != 200:
-                raise _unavailable(
-                    f"{self._url}{path} answered {response.status}: {raw[:300].decode(errors='replace')}"
-                )
+                answered = f"{self._url}{path} answered {response.status}: {raw[:300].decode(errors='replace')}"
+                if response.status in _WRONG_REQUEST:
+                    raise ValueError(answered)
+                raise _unavailable(answered)
             try:
                 return orjson.loads(raw)
             except orjson.JSONDecodeError as error:
@@ -122,6 +140,29 @@ class VLLMEngine:
                 f"{self._url}{path} gave no token ids with log-probabilities ({error!r}): a newer vLLM is needed"
             ) from None
         return Generation(ids, logprobs, [self._weight_version] * len(ids), finish, cached)
+
+
+async def connect(urls: Sequence[str], *, api_key: str | None = None) -> tuple[BalancedEngine[VLLMEngine], ServedModel]:
+    """All of ``urls`` as one balanced engine, and the model that they serve, with the shortest context length of them.
+
+    Raises ``MachineError`` when one does not answer, ``UserError`` when one is named twice or they serve different
+    models.
+    """
+    engines = {url: VLLMEngine(url, api_key=api_key) for url in urls}
+    if len(engines) < len(urls):
+        raise UserError(f"--engine: {', '.join(urls)}: give every server once")
+    try:
+        served = {url: await engine.connect() for url, engine in engines.items()}
+        if len({model.name for model in served.values()}) > 1:
+            said = ", ".join(f"{url} serves {model.name}" for url, model in served.items())
+            raise UserError(f"--engine: {said}; give replicas of one model")
+    except BaseException:
+        for engine in engines.values():
+            await engine.close()
+        raise
+    first = next(iter(served.values()))
+    lengths = [model.context_length for model in served.values() if model.context_length is not None]
+    return BalancedEngine(engines), replace(first, context_length=min(lengths, default=None))
 
 
 def _unavailable(message: str) -> TrialError:

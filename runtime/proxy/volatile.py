@@ -8,6 +8,7 @@ of messages.
 from __future__ import annotations
 
 import re
+from contextvars import ContextVar
 
 DROPPED: dict[str, re.Pattern[str]] = {
     "billing-header": re.compile(r"^x-anthropic-billing-header:[^\n]*(?:\n|\Z)", re.MULTILINE),
@@ -24,11 +25,16 @@ midnight."""
 _SIGNS = {"billing-header": "x-anthropic-billing-header:", "total-tokens": "<total_tokens>", "date": "Today's date is "}
 """A plain substring test spares the patterns: nearly every text holds none of these."""
 
+ALL = frozenset(DROPPED) | frozenset(IGNORED)
+applied: ContextVar[frozenset[str]] = ContextVar("volatile_rules", default=ALL)
+"""The rules of the proxy that works on the current request. A context variable, because messages are normalised and
+compared deep below, in functions that are the same for all proxies."""
+
 
 def without_volatile(text: str) -> str:
     """System text without the spans of ``DROPPED``."""
     for name, pattern in DROPPED.items():
-        if _SIGNS[name] in text:
+        if _SIGNS[name] in text and name in applied.get():
             text = pattern.sub("", text)
     return text
 
@@ -36,6 +42,6 @@ def without_volatile(text: str) -> str:
 def ignoring_volatile(text: str) -> str:
     """``text`` as it is compared: spans of ``IGNORED`` have one common spelling."""
     for name, pattern in IGNORED.items():
-        if _SIGNS[name] in text:
+        if _SIGNS[name] in text and name in applied.get():
             text = pattern.sub("", text)
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,13 @@ class Engine(Protocol):
         """Raises ``TrialError(MODEL_UNAVAILABLE)`` when no replica can answer."""
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class KeepsSessions(Protocol):
+    """An engine that remembers something for every session, and wants to know when one is over."""
+
+    def end_session(self, session: str) -> None: ...
 
 
 @dataclass(frozen=True)

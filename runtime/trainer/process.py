@@ -20,6 +20,7 @@ from pathlib import Path
 
 import orjson
 
+from runtime.config import load_runtime_config
 from runtime.environment.state import reap as reap_sandboxes
 from runtime.errors import MachineError, RunError, UserError
 from runtime.launch.processes import is_same_process, reap, this_process
@@ -106,7 +107,10 @@ def clear_orphans() -> None:
 def _prepare(run: Path) -> None:
     for folder in (layout.rows_folder(run), layout.checkpoints(run), layout.trials(run), layout.state(run)):
         folder.mkdir(parents=True, exist_ok=True)
-    write_router_config(layout.router_yaml(run))
+    contract = layout.runtime_json(run)
+    # A bundle of verl's alone has no contract: the balancer's own default it is, then.
+    routing = load_runtime_config(contract).rollout.routing if contract.is_file() else "least_in_flight"
+    write_router_config(layout.router_yaml(run), routing=routing)
     layout.status_json(run).unlink(missing_ok=True)
     folder = ray_dir(run)
     (folder / "tmp").mkdir(mode=0o700, parents=True)

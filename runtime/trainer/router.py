@@ -41,7 +41,7 @@ class Router(LoadBalancer):
         super().add_servers(expand(servers))
 
 
-def write_router_config(path: Path) -> None:
+def write_router_config(path: Path, *, routing: str) -> None:
     """The file that ``rollout.router_config_path`` names."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"router_class: {_CLASS}\n", encoding="utf-8")
+    path.write_text(f"router_class: {_CLASS}\nrouting: {routing}\n", encoding="utf-8")

@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,74 @@ async def control(base: str) -> None:
         ):
             async with client.request(method, base + path, headers=headers, json=body) as response:
                 assert (method, path, response.status) == (method, path, status)
+
+
+def test_several_engines_share_the_sessions_and_outlive_each_other(tmp_path: Path) -> None:
+    model, out = write_model(tmp_path / "model", family="compact"), tmp_path / "out"
+    codec = load_codec(model, "compact")
+    reply = [*codec.tokens.encode("Yes tokens."), codec.stop_token_ids[0]]
+
+    async def ask(client: aiohttp.ClientSession, session: dict[str, str]) -> int:
+        body = {"model": "policy", "messages": [{"role": "user", "content": session["session_id"]}]}
+        headers = {"Authorization": f"Bearer {session['api_key']}"}
+        url = session["openai_base_url"] + "/chat/completions"
+        async with client.post(url, json=body, headers=headers) as response:
+            return response.status
+
+    async def main() -> None:
+        one, other = (FakeVLLM(lambda prompt: reply, generate=True) for _ in range(2))
+        async with AsyncExitStack() as stack:
+            first = await stack.enter_async_context(one.serve())
+            leaving = AsyncExitStack()
+            second = await leaving.enter_async_context(other.serve())
+            arguments = command(first, model, out, "--engine", second, "--admin-key", "admin", "--session", "")
+            process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+            assert process.stdout is not None
+            try:
+                base = (await asyncio.wait_for(process.stdout.readline(), 120)).decode().split()[2]
+                client = await stack.enter_async_context(aiohttp.ClientSession())
+                sessions = []
+                for _ in range(6):
+                    async with client.post(base + "/sessions", headers={"Authorization": "Bearer admin"}) as response:
+                        sessions.append(await response.json())
+                assert {await ask(client, session) for session in sessions} == {200}
+                assert (len(one.requests), len(other.requests)) == (3, 3)
+                await leaving.aclose()
+                assert {await ask(client, session) for session in sessions} == {200}, "nobody notices the loss"
+                assert len(one.requests) == 9
+            finally:
+                process.send_signal(signal.SIGINT)
+                await process.stdout.read()
+            assert await process.wait() == 0
+
+    asyncio.run(main())
+
+
+def test_a_second_proxy_on_one_port_says_who_has_it(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", family="compact")
+
+    async def main() -> None:
+        async with FakeVLLM(lambda prompt: [5], generate=True).serve() as url:
+            first = await asyncio.create_subprocess_exec(
+                *command(url, model, tmp_path / "one"), stdout=asyncio.subprocess.PIPE
+            )
+            assert first.stdout is not None
+            try:
+                port = (await asyncio.wait_for(first.stdout.readline(), 120)).decode().split()[2].rpartition(":")[2]
+                second = await asyncio.create_subprocess_exec(
+                    *command(url, model, tmp_path / "two", "--port", port), stderr=asyncio.subprocess.PIPE
+                )
+                _, errors = await second.communicate()
+            finally:
+                first.send_signal(signal.SIGINT)
+                await first.stdout.read()
+                await first.wait()
+            assert second.returncode == 3 and b"Traceback" not in errors
+            said = " ".join(errors.decode().split())
+            assert f"cannot listen on 127.0.0.1:{port}" in said and f"process {first.pid} (liverl" in said
+            assert "--port" in said
+
+    asyncio.run(main())
 
 
 def test_an_engine_that_is_not_there_is_the_machines_fault(tmp_path: Path) -> None:

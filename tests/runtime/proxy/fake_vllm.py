@@ -18,6 +18,7 @@ class FakeVLLM:
         self, reply: Callable[[list[int]], Sequence[int]], *, generate: bool, max_model_len: int = 4096
     ) -> None:
         self.reply, self.max_model_len = reply, max_model_len
+        self.model = "tiny"
         self.requests: list[dict[str, Any]] = []
         self.api_key: str | None = None
         self.app = web.Application(middlewares=[self._authenticate], client_max_size=1 << 26)
@@ -28,7 +29,8 @@ class FakeVLLM:
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
-        runner = web.AppRunner(self.app)
+        # As vLLM: a client that leaves ends its request.
+        runner = web.AppRunner(self.app, handler_cancellation=True, shutdown_timeout=1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -46,7 +48,7 @@ class FakeVLLM:
         return response
 
     async def _models(self, request: web.Request) -> web.Response:
-        model = {"id": "tiny", "object": "model", "max_model_len": self.max_model_len}
+        model = {"id": self.model, "object": "model", "max_model_len": self.max_model_len}
         return web.json_response({"object": "list", "data": [model]})
 
     def _sample(self, prompt: list[int], params: dict[str, Any]) -> tuple[list[int], list[float], str]:

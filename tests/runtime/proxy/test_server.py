@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -361,7 +362,8 @@ def test_a_port_in_use_says_what_to_do(codecs: dict[str, ChatCodec]) -> None:
         try:
             with pytest.raises(MachineError, match=f"cannot listen on 127.0.0.1:{server.port}") as caught:
                 await ProxyServer(Proxy(port=server.port), codecs["compact"], engine).start()
-            assert "proxy.port" in caught.value.fix
+            assert "proxy.port" in caught.value.fix and "--port" in caught.value.fix
+            assert f"process {os.getpid()} (" in str(caught.value), "it says who has the port"
         finally:
             await server.close()
             await server.close()

@@ -54,7 +54,7 @@ def test_a_dead_replica_costs_nobody_a_reply(model_folder) -> None:
 
     replies, status = run(folder, scenario)
     assert len({tuple(reply.token_ids) for reply in replies}) == 1
-    assert set(status["servers"]) == {"r0", "r2"}
+    assert status["health"] == {"r0": "closed", "r1": "open", "r2": "closed"}
     assert status["total_inflight"] == 0
 
 
@@ -62,9 +62,14 @@ def test_no_replica_left_is_a_typed_failure(model_folder) -> None:
     async def scenario(pool, engines):
         for engine in engines.values():
             await engine.close()
-        with pytest.raises(TrialError, match="no replica is left") as caught:
+        for why in (r"\(tried: r0", "r0 is open, r1 is open, r2 is open"):
+            with pytest.raises(TrialError, match=why) as caught:
+                await pool.generate([1], SHORT, session="a")
+            assert caught.value.termination is Termination.MODEL_UNAVAILABLE
+        for name in engines:
+            pool.remove(name)
+        with pytest.raises(TrialError, match="no replica is left"):
             await pool.generate([1], SHORT, session="a")
-        assert caught.value.termination is Termination.MODEL_UNAVAILABLE
 
     run(model_folder()[1], scenario)
 
@@ -78,7 +83,7 @@ def test_a_bad_call_does_not_cost_a_replica(model_folder) -> None:
         return pool.status()
 
     status = run(model_folder()[1], scenario)
-    assert len(status["servers"]) == 3
+    assert set(status["health"].values()) == {"closed"}
     assert status["total_inflight"] == 0
 
 
@@ -123,6 +128,38 @@ def test_rollouts_do_not_go_on_when_no_replica_has_what_was_sent(model_folder) -
         return await pool.generate([1], SHORT, session="a")
 
     assert run(folder, scenario).weight_versions == [2, 2, 2]
+
+
+def test_a_replica_that_comes_back_with_old_weights_is_kept_out(model_folder) -> None:
+    from runtime.rollouter.torch_engine import TorchEngine
+
+    _, folder = model_folder(seed=1)
+    new, _ = model_folder(seed=2)
+
+    class Restarted(TorchEngine):
+        dead = False
+
+        async def identity(self):
+            if self.dead:
+                raise TrialError(Termination.MODEL_UNAVAILABLE, "connection refused")
+            return await super().identity()
+
+    async def scenario(pool, engines):
+        engines["r1"].dead = True
+        await pool.check()
+        await pool.update_weights(new.state_dict(), version=1)
+        await engines["r1"].update_weights(new.state_dict(), version=0)
+        assert pool.status()["health"]["r1"] == "open"
+        engines["r1"].dead = False
+        await pool.check()
+        assert set(pool.quarantined) == {"r1"}
+        replies = await asyncio.gather(*(pool.generate([1, 2], SHORT, session=str(n)) for n in range(6)))
+        assert {version for reply in replies for version in reply.weight_versions} == {1}
+        await engines["r1"].update_weights(new.state_dict(), version=1)
+        await pool.check()
+        assert not pool.quarantined and set(pool.status()["servers"]) == {"r0", "r1", "r2"}
+
+    run(folder, scenario, kind=Restarted)
 
 
 def test_no_call_starts_while_weights_change(model_folder) -> None:
