@@ -247,10 +247,8 @@ class Session:
         return _Prompt(None, wire, ids, ids, len(ids) if known is None else known)
 
     async def _continuation(self, point: AttachPoint, parent: Node, wire: list[Any], new: list[Message]) -> _Prompt:
-        rendered = self._codec.render_suffix(new, after_calls=len(parent.parsed.tool_calls))
-        context = array("i", await self._encode(rendered))
-        if parent.closed and parent.sampled_ids[-1] == context[0]:
-            context = context[1:]
+        rendered = self._codec.render_suffix(new, calls=parent.parsed.tool_calls)
+        context = self._codec.extends(parent.sampled_ids, array("i", await self._encode(rendered)))
         return _Prompt(parent, wire, context, parent.extended(context), parent.prompt_length)
 
     def _budget(self, prompt: _Prompt, request: ChatRequest) -> tuple[int, int]:
