@@ -238,52 +238,53 @@ def _parameters(tool: dict[str, Any]) -> dict[str, Any]:
     return parameters if isinstance(parameters, dict) else {}
 
 
-def open_codec(model_folder: Path, tool_parser: str) -> ChatCodec:
-    """The codec of a Hugging Face model folder (``tokenizer.json``, ``tokenizer_config.json``,
-    ``chat_template.jinja``), whether its template is append-only or not.
+def open_codec(folder: ModelFolder, tool_parser: str) -> ChatCodec:
+    """The codec of a model, whether its template is append-only or not.
 
-    Raises ``UserError`` naming the file: when one is missing or unreadable, when ``tool_parser`` is unknown, and when
-    the template holds no conversation.
+    Raises ``UserError`` naming the folder when ``tool_parser`` is unknown or the template holds no conversation.
     """
     style = FORMATS.get(tool_parser)
     if style is None:
         raise UserError(f"tool_parser: {tool_parser!r} is unknown; use one of {', '.join(sorted(FORMATS))}")
-    folder = ModelFolder.read(model_folder)
     try:
         template = ChatTemplate(folder.template, names=folder.names)
         return ChatCodec(folder.tokens, template, style, stop_tokens=folder.stop_tokens)
     except (ValueError, jinja2.TemplateSyntaxError) as error:
-        raise UserError(f"{model_folder}: {error}") from None
+        raise UserError(f"{folder.path}: {error}") from None
 
 
 def load_codec(model_folder: Path, tool_parser: str) -> ChatCodec:
-    """As ``open_codec``, for use. Raises ``UserError`` also when the chat template is not append-only, because then no
-    suffix can extend tokens that the model has sampled, and when it writes tool calls in another format.
+    """The codec of a Hugging Face model folder (``tokenizer.json``, ``tokenizer_config.json``,
+    ``chat_template.jinja``), for use.
+
+    Raises ``UserError`` naming the file: when one is missing or unreadable; when the chat template is not append-only,
+    because then no suffix can extend tokens that the model has sampled; and when it writes tool calls in another format
+    than ``tool_parser`` reads.
     """
-    codec = open_codec(model_folder, tool_parser)
+    folder = ModelFolder.read(model_folder)
+    codec = open_codec(folder, tool_parser)
     verdict = examine(codec)
+    if not verdict.reads_calls and (fitting := fitting_formats(folder)):
+        raise UserError(
+            f"{model_folder}: the chat template writes tool calls that {tool_parser!r} does not read; "
+            f"use tool_parser {' or '.join(fitting)}"
+        )
     if verdict.problem:
         raise UserError(
             f"{model_folder}: the chat template is not append-only ({verdict.problem}), so tokens that the model "
             "sampled could not be kept; use a template that only ever adds text at the end"
         )
-    if not verdict.reads_calls:
-        fitting = fitting_formats(model_folder)
-        if fitting:
-            raise UserError(
-                f"{model_folder}: the chat template writes tool calls that {tool_parser!r} does not read; "
-                f"use tool_parser {' or '.join(fitting)}"
-            )
     return codec
 
 
-def fitting_formats(model_folder: Path) -> list[str]:
+def fitting_formats(folder: ModelFolder) -> list[str]:
     """Names of the formats that read what the model's chat template writes; empty when it writes no tool calls."""
     found = []
     for name in FORMATS:
         try:
-            if examine(open_codec(model_folder, name)).reads_calls:
-                found.append(name)
+            codec = open_codec(folder, name)
         except UserError:
-            continue
+            continue  # said in full when this format is asked for
+        if examine(codec).reads_calls:
+            found.append(name)
     return found

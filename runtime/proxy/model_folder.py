@@ -24,6 +24,7 @@ class ModelFolder:
     model's end-of-sequence tokens.
     """
 
+    path: Path
     tokens: Tokens
     template: str
     names: dict[str, str]
@@ -43,7 +44,7 @@ class ModelFolder:
         except ValueError as error:
             raise UserError(str(error)) from None
         names = {name: text for name in _TOKEN_NAMES if (text := _token_text(config.get(name)))}
-        return ModelFolder(tokens, template, names, _stop_tokens(tokens, names, generation))
+        return ModelFolder(folder, tokens, template, names, _stop_tokens(tokens, names, generation))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -44,6 +44,11 @@ def parse_harmony(text: str, tools: ToolSchemas | None, *, complete: bool) -> Pa
         end = _ENDS.search(text, start)
         body = text[start : end.start() if end else len(text)]
         position = len(text) if end is None else end.end()
+        if "<|" not in header and "to=" not in header:
+            # No header at all: the model went on writing text.
+            ill_formed = True
+            content.append(header + body)
+            continue
         recipient, channel = _RECIPIENT.search(header), _CHANNEL.search(header)
         name = "" if recipient is None else recipient[1].removeprefix(_FUNCTIONS)
         if recipient is not None and recipient[1].startswith(_FUNCTIONS) and tools is not None:

@@ -84,10 +84,7 @@ PIECES += ["{", "}", '"name":', '"read"', ";", "read ", "é", "\n", "functions.r
 )
 def test_no_text_makes_a_parser_fail_or_lose_text_without_a_call(parser: str, text: list[str], complete: bool) -> None:
     parsed = FORMATS[parser].parser("".join(text), TOOLS, complete=complete)
-    if not parsed.tool_calls and parser == "openai":
-        # Headers between the messages are no content, but every other character is somewhere.
-        assert [piece for piece in text if piece in "{}é" and piece not in parsed.content + parsed.reasoning] == []
-    elif not parsed.tool_calls:
+    if not parsed.tool_calls and "<|message|>" not in text:
         # Only the newlines around reasoning, which are glue of the format, are left out.
         told = f"<think>{parsed.reasoning}</think>{parsed.content}" if parsed.reasoning else parsed.content
         assert told.replace("\n", "") == "".join(text).removeprefix("<think></think>").replace("\n", "")
