@@ -154,7 +154,7 @@ class Family:
 
 _CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>")
 _CHATML += ("<tool_response>", "</tool_response>")
-_XML_CALL = (
+XML_CALL = (
     "<tool_call>\n<function=read>\n<parameter=path>\na.py\n</parameter>\n<parameter=n>\n1\n</parameter>\n"
     "</function>\n</tool_call>"
 )
@@ -165,7 +165,7 @@ FAMILIES = {
         parser="qwen3_coder",
         template=QWEN3_CODER,
         control=_CHATML,
-        call=f"I look.\n{_XML_CALL}",
+        call=f"I look.\n{XML_CALL}",
         call_stop="<|im_end|>",
         after_call="\n<|im_start|>user\n<tool_response>\n{}\n</tool_response>\n<|im_end|>\n<|im_start|>assistant\n",
         answer="Done.",
