@@ -5,8 +5,11 @@ Knows nothing of rewards, groups or batches.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from runtime.proxy.forest import Forest, Node
 from runtime.proxy.types import Accounting, Sample
+from runtime.rollouter.engine import Routing
 
 
 def auxiliary_nodes(forest: Forest) -> set[int]:
@@ -120,7 +123,21 @@ def _sample(path: list[Node], fresh: set[int]) -> Sample:
             sample.weight_versions.extend(node.weight_versions)
         else:
             _extend_context(sample, node.sampled_ids.tolist())
-    return sample
+    routing = _routing(path)
+    return sample if routing is None else replace(sample, routed_experts=routing)
+
+
+def _routing(path: list[Node]) -> Routing | None:
+    """The rows of a whole path, aligned with its tokens; None when a turn came without."""
+    rows: list[bytes] = []
+    for node in path:
+        if node.routing is None:
+            return None
+        rows.append(node.routing.rows)
+    last = path[-1].routing
+    assert last is not None
+    # Nobody knows the last token's experts; a trainer masks the row of zeros out.
+    return Routing(0, b"".join([*rows, bytes(last.row_bytes)]), last.shape, last.item_bytes)
 
 
 def _extend_context(sample: Sample, ids: list[int]) -> None:
