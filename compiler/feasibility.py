@@ -244,8 +244,8 @@ def parsers(plan: Plan) -> Iterator[Problem]:
         yield Problem(
             ("rollout", "tool_parser"),
             f'"{parser}", but the model writes {facts.tool_calls} calls: none would be understood',
-            facts.tool_calls if facts.tool_calls == "hermes" else "",
-            "" if facts.tool_calls == "hermes" else "choose a model that writes hermes calls",
+            "" if facts.tool_calls == "other" else facts.tool_calls,
+            "choose a model whose calls the proxy reads" if facts.tool_calls == "other" else "",
         )
 
 

@@ -23,16 +23,25 @@ def doctor(
     spec: Annotated[
         Path | None, typer.Argument(metavar="[SPEC]", help="Judge for this spec or bundle; default: for any.")
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", metavar="DIR", help="Judge this model folder's chat template; default: the spec's."),
+    ] = None,
     runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Where runs would be written.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of a table.")] = False,
 ) -> None:
-    """Check Python, packages, sandboxing, disk and memory. Exit 3 when a run could not start."""
+    """Check Python, packages, sandboxing, disk, memory, and whether a model's tokens can be owned. Exit 3 when a run
+    could not start."""
     from runtime.launch.machine import check_all
+    from runtime.launch.model import check_model
 
     config = None if spec is None else _config(spec)
     isolated = config is None or config.environment.type == "bubblewrap"
     found = check_all(runs_dir, scaffold=None if config is None else config.scaffold)
     checks = [check for check in found if isolated or check.needed_for != "isolated sandboxes"]
+    folder = model or _policy_folder(config)
+    if folder is not None:
+        checks.append(check_model(folder, tool_parser=None if config is None else config.rollout.tool_parser))
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:
@@ -44,6 +53,16 @@ def doctor(
                 print(f"{'':{width + 11}}needed for {check.needed_for}\n{'':{width + 11}}fix: {check.fix}")
     if any(not check.ok and check.required for check in checks):
         raise typer.Exit(MACHINE)
+
+
+def _policy_folder(config: RuntimeConfig | None) -> Path | None:
+    """The spec's policy, where it is a folder of this machine."""
+    from runtime.config import PretrainedPolicy
+
+    if config is None or not isinstance(config.policy, PretrainedPolicy):
+        return None
+    folder = Path(config.policy.path)
+    return folder if folder.is_dir() else None
 
 
 def _config(spec: Path) -> RuntimeConfig:

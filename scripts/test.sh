@@ -26,10 +26,11 @@ group() {
     [ $code = 0 ] || [ $code = 5 ] || failed+=("$name")
 }
 
-group fast "not (sandbox or torch or verl or network or consumers)" "$@"
+group fast "not (sandbox or torch or verl or deep or network or consumers)" "$@"
 group sandbox "sandbox and not (torch or verl or network or consumers)" "$@"
 group torch "torch and not (verl or network or consumers)" "$@"
 group verl "verl and not (network or consumers)" "$@"
+group deep "deep" "$@"
 group network "network and not consumers" "$@"
 group consumers "consumers" "$@"
 

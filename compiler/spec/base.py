@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,6 +31,8 @@ Name = Annotated[str, Field(pattern=LABEL, max_length=63)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Count = Annotated[int, Field(ge=1, le=1 << 31)]
 Whole = Annotated[int, Field(ge=0, le=1 << 31)]
+ToolCalls = Literal["compact", "glm45", "hermes", "llama3_json", "openai", "qwen3_coder"]
+"""Formats in which models write tool calls."""
 Seed = Annotated[int, Field(ge=0, lt=1 << 31)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 """A fraction of a whole, 0 to 1."""

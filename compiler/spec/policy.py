@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import Count, LearningRate, Model, NonNegative, Share, Text
+from compiler.spec.base import Count, LearningRate, Model, NonNegative, Share, Text, ToolCalls
 from compiler.spec.tasks import Source
 
 
@@ -74,7 +74,7 @@ class ModelFacts(Model):
     experts_per_token: Count | None = None
     expert_intermediate_size: Count | None = None
     """Width of one expert's MLP."""
-    tool_calls: Literal["hermes", "qwen3_coder", "other"] | None = None
+    tool_calls: ToolCalls | Literal["other"] | None = None
     """How the model's chat template writes tool calls; null: unknown."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import FLAG, Count, Model, Text, Whole
+from compiler.spec.base import FLAG, Count, Model, Text, ToolCalls, Whole
 
 FlagName = Annotated[str, Field(pattern=FLAG, max_length=80)]
 FlagValue = bool | int | float | str | list[bool | int | float | str] | dict[str, Any] | None
@@ -27,8 +27,10 @@ class _Rollout(Model):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     top_k: Annotated[int, Field(ge=-1)] = -1
     """-1: all tokens."""
-    tool_parser: Literal["compact", "hermes"]
-    """How tool calls are written: ``compact`` (small policies) or ``hermes`` (Qwen 2.5 and 3)."""
+    tool_parser: ToolCalls
+    """How the model writes tool calls, by vLLM's names: ``hermes`` (Qwen 2.5 and 3), ``qwen3_coder`` (also Qwen 3.5),
+    ``glm45`` (GLM 4.5 and later), ``llama3_json``, ``openai`` (gpt-oss), or ``compact`` (small policies).
+    ``liverl doctor --model DIR`` says which one a model needs."""
     concurrency: Count
     """Trials in flight at once."""
     routing: Literal["least_in_flight", "rendezvous"] = "least_in_flight"

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import transfer_queue as tq
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from runtime.agent_loop.types import TrialResult
 from runtime.proxy.types import Sample
+from runtime.rollouter.engine import Routing
 
 KEPT_ROW_FIELDS = ("uid", "data_source", "reward_model", "extra_info", "global_steps", "index")
 """Dataset columns that the trainer reads again; the rest (prompt messages, dummies) would only be copied around."""
@@ -53,7 +55,9 @@ def _fields(result: TrialResult, sample: Sample) -> dict[str, Any]:
     assert result.reward is not None
     rewards[-1] = result.reward
     length = len(prompts) + len(responses)
+    replayed = {} if sample.routed_experts is None else {"routed_experts": _routing(sample.routed_experts)}
     return {
+        **replayed,
         "prompts": prompts,
         "responses": responses,
         "response_mask": mask,
@@ -68,6 +72,12 @@ def _fields(result: TrialResult, sample: Sample) -> dict[str, Any]:
         # val-core/<set>/reward/..., and verl prefers "acc" wherever it finds one.
         "extra_fields": {"trial_id": result.key.trial_id, "reward_extra_info": {}},
     }
+
+
+def _routing(routing: Routing) -> torch.Tensor:
+    """verl's form: (prompt + response, layers, experts per token), int16, indexed by absolute position."""
+    rows = np.frombuffer(routing.rows, dtype=f"<u{routing.item_bytes}").reshape(-1, *routing.shape)
+    return torch.from_numpy(rows.astype(np.int16))
 
 
 def _tag(sample: Sample, global_steps: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from runtime.errors import Termination, TrialError
-from runtime.rollouter.engine import Generation, SamplingParams
+from runtime.rollouter.engine import Generation, Routing, SamplingParams
 
 _FINISH: dict[str | None, Literal["stop", "length", "abort"]] = {
     "completed": "stop",
@@ -63,10 +63,21 @@ class VerlEngine:
             weight_versions=versions,
             finish_reason=_FINISH.get(output.stop_reason, "stop"),
             cached_tokens=int(output.extra_fields.get("num_cached_tokens") or 0),
+            routing=_routing(getattr(output, "routed_experts", None)),
         )
 
     async def close(self) -> None:
         """The client belongs to verl."""
+
+
+def _routing(rows: Any) -> Routing | None:
+    """verl gives the rows of the whole prompt and reply, an array or a tensor of (tokens, layers, experts)."""
+    if rows is None:
+        return None
+    import numpy as np
+
+    array = np.ascontiguousarray(rows, dtype="<u2")
+    return Routing(0, array.tobytes(), (array.shape[1], array.shape[2]), 2)
 
 
 def _typed(error: Exception) -> Exception:

@@ -17,6 +17,7 @@ from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
 from runtime.launch import lifecycle, machine, phases, rundir
 from runtime.launch.files import write_folder
+from runtime.launch.model import check_policy
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.progress import Progress
 from runtime.telemetry.summary import Facts, print_summary
@@ -101,6 +102,7 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
 
 def _preflight(folder: Path, config: RuntimeConfig) -> None:
     machine.check_engine(config.rollout.engine)
+    check_policy(config)
     machine.preflight(folder, trains=True, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold)
 
 

@@ -19,6 +19,7 @@ from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, load_runtim
 from runtime.errors import UserError
 from runtime.launch import lifecycle, machine, phases, rundir
 from runtime.launch.files import write_folder, write_whole
+from runtime.launch.model import check_policy
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.intervals import wilson
 from runtime.telemetry.progress import Progress
@@ -46,6 +47,7 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
     if request.checkpoint is not None:
         request = replace(request, checkpoint=str(find_model(Path(request.checkpoint))))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
+    check_policy(config)
     machine.preflight(
         runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold
     )

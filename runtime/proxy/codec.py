@@ -3,14 +3,15 @@
 What the model sampled is decoded for the agent and never encoded again. A later turn's suffix is taken from a synthetic
 rendering: a short conversation that ends in the same kind of assistant turn, followed by the new messages; everything
 after that assistant turn, starting at its closing control token, is the suffix. That is right exactly when the template
-is append-only, so ``load_codec`` proves it on token ids and refuses a template that is not. Knows nothing of HTTP,
+is append-only, so ``load_codec`` proves it (``append_only``) and refuses a template that is not. Knows nothing of HTTP,
 sessions or sampling.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import jinja2
 import orjson
 
 from runtime.errors import UserError
+from runtime.proxy.append_only import examine
 from runtime.proxy.chat import ParsedReply
 from runtime.proxy.messages import Message, ToolCall
-from runtime.proxy.parsers import PARSERS
-from runtime.proxy.parsers.base import ToolParser
+from runtime.proxy.model_folder import ModelFolder
+from runtime.proxy.parsers import FORMATS
+from runtime.proxy.parsers.base import Format
 from runtime.proxy.refusal import Kind, Refusal
 from runtime.proxy.template import ChatTemplate, template_messages
 from runtime.proxy.tokens import Guard, Tokens
@@ -30,10 +33,9 @@ _MARK = "\ue002reply\ue003"
 _SYSTEM = Message("system", "s")
 _USER = Message("user", "u")
 _ANSWER = Message("assistant", _MARK)
-
-
-def _call(number: int) -> ToolCall:
-    return ToolCall(f"call_{number}", "tool", "{}")
+_NEXT = "\ue002next\ue003"
+_MARKED_ARGUMENTS = orjson.dumps({"value": _MARK}).decode()
+"""Templates that write no text beside a call show where the turn ends by the mark in its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +57,25 @@ class ChatCodec:
     """One model's chat format. Stateless after construction; may be shared by all sessions and threads."""
 
     def __init__(
-        self, tokens: Tokens, template: ChatTemplate, parser: ToolParser, *, stop_tokens: Sequence[str] = ()
+        self, tokens: Tokens, template: ChatTemplate, style: Format, *, stop_tokens: Sequence[str] = ()
     ) -> None:
         """``stop_tokens`` are the model's end-of-sequence tokens as text. Raises ``ValueError`` saying what the
         template lacks.
         """
         self.tokens = tokens
         self._template = template
-        self._parser = parser
-        self._stops = [token for token in stop_tokens if token in tokens.control]
-        prelude = self._find_prelude()
-        self._prelude = prelude
-        close = self._close_after_answer()
-        if close not in self._stops:
-            self._stops.append(close)
-        self.stop_token_ids: tuple[int, ...] = tuple(tokens.control[stop] for stop in self._stops)
+        self._style = style
+        wanted = dict.fromkeys([*stop_tokens, *style.stops])
+        stops = [token for token in wanted if token in tokens.control and token not in style.inner]
+        self.prelude = self._find_prelude()
+        """The shortest beginning of a conversation that the template accepts."""
+        close, self.repeats_close = self._close_after_answer()
+        if close not in stops and close not in style.inner:
+            stops.append(close)
+        self.stop_token_ids: tuple[int, ...] = tuple(tokens.control[stop] for stop in stops)
         """Tokens that end a reply; they are part of it."""
-        self.system_anywhere = self._renders([*prelude, _ANSWER, _SYSTEM, _USER])
+        self._closers = [*stops, close] if close not in stops else stops
+        self.system_anywhere = self._keeps_system_text()
         """Whether the template accepts system messages after the first message."""
 
     # -- messages to ids
@@ -79,22 +83,47 @@ class ChatCodec:
     def render_first(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Rendered:
         """The whole first prompt. Raises ``Refusal`` when the template does not take these messages."""
         guard = Guard(self.tokens)
-        text = self._render(
-            template_messages(self._guarded(self._folded(messages, first=True), guard)), guard.value(list(tools))
-        )
-        return Rendered(text, guard)
+        rest = self._guarded(self._folded(messages, first=True), guard)
+        return Rendered(self._render(rest, guard.value(list(tools))), guard)
 
-    def render_suffix(self, messages: Sequence[Message], *, after_calls: int) -> Rendered:
-        """What follows an assistant turn with ``after_calls`` tool calls: its closing token, ``messages``, the
-        generation prompt.
+    def render_suffix(
+        self, messages: Sequence[Message], *, calls: Sequence[ToolCall], generate: bool = True
+    ) -> Rendered:
+        """What follows an assistant turn with these tool ``calls`` (of which only number and names count): its closing
+        token, ``messages``, the generation prompt unless ``generate`` is false.
 
         The first id of the encoding is the closing token, which the sampled ids may already hold. Raises ``Refusal``.
         """
         guard = Guard(self.tokens)
-        answer = Message("assistant", _MARK, tuple(_call(number) for number in range(after_calls)))
         rest = self._guarded(self._folded(messages, first=False), guard)
-        text = self._render(template_messages([*self._prelude, answer, *rest]), None)
-        return Rendered(text[self._close_position(text) :], guard)
+        marked = tuple(
+            ToolCall(call.id or f"call_{number}", guard.text(call.name), _MARKED_ARGUMENTS)
+            for number, call in enumerate(calls)
+        )
+        try:
+            text = self._after(marked, rest, generate=generate)
+        except Refusal:
+            if len(marked) < 2:
+                raise
+            # A template may know single calls alone (Llama 3) while the model made several: what follows is the same.
+            text = self._after(marked[:1], rest, generate=generate)
+        return Rendered(text, guard)
+
+    def text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, generate: bool = True) -> str:
+        """What the template makes of messages that are no one's input: nothing in them is guarded. Raises
+        ``Refusal``.
+        """
+        return self._render(self._folded(messages, first=True), list(tools), generate=generate)
+
+    def extends(self, sampled: Sequence[int], context: array[int]) -> array[int]:
+        """``context``, the ids of a suffix, without a closing token that the ``sampled`` ids of the reply hold already.
+
+        A reply that ended in another stop token of the model is closed as well; the template's own closing token is
+        then left out, except where it opens the next message.
+        """
+        if not sampled or sampled[-1] not in self.stop_token_ids:
+            return context
+        return context[1:] if self.repeats_close or sampled[-1] == context[0] else context
 
     # -- ids to messages
 
@@ -114,93 +143,68 @@ class ChatCodec:
         body = ids[:-1] if ids and ids[-1] in self.stop_token_ids else ids
         text = self.tokens.decode(body) if body else ""
         text = text[: min((found for each in stop if (found := text.find(each)) >= 0), default=len(text))]
+        return self.read(text, tools, complete=complete)
+
+    def read(self, text: str, tools: Sequence[dict[str, Any]] | None, *, complete: bool = True) -> ParsedReply:
+        """A reply's text, without its stop token, in this model's format."""
         schemas = None if tools is None else {tool["function"]["name"]: _parameters(tool) for tool in tools}
-        return self._parser(text, schemas, complete=complete)
-
-    # -- checks
-
-    def is_append_only(self) -> bool:
-        """Whether user and tool messages can be appended to stored ids: see ``why_not_append_only``."""
-        return self.why_not_append_only() is None
-
-    def why_not_append_only(self) -> str | None:
-        """A sentence that names the first conversation where stored ids plus suffix differ from the whole rendering, or
-        None.
-
-        Several conversations are rendered whole after every turn; each prompt must begin with the one before it and the
-        reply's ids, and the rest must be the suffix.
-        """
-        answer = Message("assistant", "Done.")
-        called = Message("assistant", "I look.", (ToolCall("call_0", "tool", '{"path":"a.py"}'),))
-        bare = Message("assistant", "", (ToolCall("call_1", "tool", '{"path":"b c"}'),))
-        tool = Message("tool", "line 1\nline 2\n", tool_call_id="call_0")
-        user = Message("user", "  And now?\n\n")
-        head = [*self._prelude[:-1], Message("user", "Repair it.\n")]
-        shapes: dict[str, list[list[Message]]] = {
-            "a user message after an answer": [[answer, user], [answer, _USER]],
-            "a tool result after a call": [[called, tool], [bare, tool], [answer, user]],
-        }
-        for what, turns in shapes.items():
-            for tools in ((), (_PROBE_TOOL,)):
-                conversation = list(head)
-                prompt = self.render_first(conversation, tools).encode()
-                for reply, *added in turns:
-                    conversation += [reply, *added]
-                    try:
-                        whole = self.render_first(conversation, tools).encode()
-                        suffix = self.render_suffix(added, after_calls=len(reply.tool_calls)).encode()
-                    except Refusal as refusal:
-                        return f"{what}: {refusal}"
-                    if whole[: len(prompt)] != prompt:
-                        return f"{what} changes the tokens of earlier turns"
-                    end = len(whole) - len(suffix)
-                    if end < len(prompt) or whole[end:] != suffix:
-                        return f"{what} is rendered differently at the end of a longer conversation"
-                    prompt = whole
-        return None
+        return self._style.parser(text, schemas, complete=complete)
 
     # -- the template
 
-    def _render(self, messages: list[dict[str, Any]], tools: list[Any] | None, *, generate: bool = True) -> str:
+    def _render(self, messages: Sequence[Message], tools: list[Any] | None, *, generate: bool = True) -> str:
+        entries = [self._style.prepare(entry) for entry in template_messages(messages)]
         try:
-            return self._template.render(messages, tools=tools, generate=generate)
+            return self._template.render(entries, tools=tools, generate=generate)
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
             raise Refusal(Kind.INVALID, f"the model's chat template refuses these messages: {error}") from None
 
-    def _renders(self, messages: Sequence[Message]) -> bool:
-        try:
-            self._render(template_messages(messages), None)
-        except Refusal:
-            return False
-        return True
-
-    def _find_prelude(self) -> list[Message]:
-        """The shortest beginning that the template accepts. With a system text of ours it does not fall back to a long
-        default one.
-        """
-        for prelude in ([_SYSTEM, _USER], [_USER]):
-            if self._renders([*prelude, _ANSWER, _USER]):
-                return prelude
-        raise ValueError("the chat template renders no conversation of a user, an assistant and a user again")
-
-    def _close_after_answer(self) -> str:
-        text = self._render(template_messages([*self._prelude, _ANSWER, _USER]), None)
-        if text.count(_MARK) != 1:
-            raise ValueError("the chat template does not render an assistant's text unchanged")
-        close = self.tokens.control_pattern.match(text, text.index(_MARK) + len(_MARK))
-        if close is None:
-            raise ValueError("the chat template does not close an assistant turn with a control token of the tokenizer")
-        return close[0]
-
-    def _close_position(self, text: str) -> int:
-        """Where the assistant turn that holds the mark is closed: the first stop token behind it."""
-        start = text.find(_MARK)
-        found = [position for stop in self._stops if (position := text.find(stop, start)) >= 0]
+    def _after(self, calls: tuple[ToolCall, ...], messages: Sequence[Message], *, generate: bool) -> str:
+        """What the template writes behind an assistant turn, from the token on that closes it."""
+        text = self._render([*self.prelude, replace(_ANSWER, tool_calls=calls), *messages], None, generate=generate)
+        start = text.rfind(_MARK)
+        found = [position for token in self._closers if (position := text.find(token, start)) >= 0]
         if start < 0 or not found:
             raise Refusal(
                 Kind.INVALID, "the model's chat template does not close an assistant turn before these messages"
             )
-        return min(found)
+        return text[min(found) :]
+
+    def _find_prelude(self) -> list[Message]:
+        """With a system text of ours the template does not fall back to a long default one."""
+        problem = ""
+        for prelude in ([_SYSTEM, _USER], [_USER]):
+            try:
+                self._render([*prelude, _ANSWER, _USER], None)
+            except Refusal as refusal:
+                problem = str(refusal)
+            else:
+                return prelude
+        raise ValueError(
+            f"the chat template renders no conversation of a user, an assistant and a user again: {problem}"
+        )
+
+    def _close_after_answer(self) -> tuple[str, bool]:
+        """The control token right behind an answer, and whether it does nothing but close.
+
+        It does more where it is the only one between the answer and the next user's text: then it opens that message
+        (GLM's ``<|user|>``).
+        """
+        text = self._render([*self.prelude, _ANSWER, Message("user", _NEXT)], None)
+        if text.count(_MARK) != 1 or text.count(_NEXT) != 1:
+            raise ValueError("the chat template does not render an assistant's text unchanged, followed by a user's")
+        between = text[text.index(_MARK) + len(_MARK) : text.index(_NEXT)]
+        close = self.tokens.control_pattern.match(between)
+        if close is None:
+            raise ValueError("the chat template does not close an assistant turn with a control token of the tokenizer")
+        return close[0], self.tokens.control_pattern.search(between, close.end()) is not None
+
+    def _keeps_system_text(self) -> bool:
+        # A template may ignore what it does not expect (gpt-oss): then the text would be lost without a word.
+        try:
+            return _NEXT in self._render([*self.prelude, _ANSWER, Message("system", _NEXT), _USER], None)
+        except Refusal:
+            return False
 
     def _guarded(self, messages: Sequence[Message], guard: Guard) -> list[Message]:
         """Every text that did not come from the model, with control-token spellings taken out."""
@@ -229,94 +233,58 @@ class ChatCodec:
         ]
 
 
-_PROBE_TOOL: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "tool",
-        "description": "Look at a file.",
-        "parameters": {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]},
-    },
-}
-
-
 def _parameters(tool: dict[str, Any]) -> dict[str, Any]:
     parameters = tool["function"].get("parameters")
     return parameters if isinstance(parameters, dict) else {}
 
 
+def open_codec(folder: ModelFolder, tool_parser: str) -> ChatCodec:
+    """The codec of a model, whether its template is append-only or not.
+
+    Raises ``UserError`` naming the folder when ``tool_parser`` is unknown or the template holds no conversation.
+    """
+    style = FORMATS.get(tool_parser)
+    if style is None:
+        raise UserError(f"tool_parser: {tool_parser!r} is unknown; use one of {', '.join(sorted(FORMATS))}")
+    try:
+        template = ChatTemplate(folder.template, names=folder.names)
+        return ChatCodec(folder.tokens, template, style, stop_tokens=folder.stop_tokens)
+    except (ValueError, jinja2.TemplateSyntaxError) as error:
+        raise UserError(f"{folder.path}: {error}") from None
+
+
 def load_codec(model_folder: Path, tool_parser: str) -> ChatCodec:
     """The codec of a Hugging Face model folder (``tokenizer.json``, ``tokenizer_config.json``,
-    ``chat_template.jinja``).
+    ``chat_template.jinja``), for use.
 
-    Raises ``UserError`` naming the file: when one is missing or unreadable, when ``tool_parser`` is unknown, and when
-    the chat template is not append-only, because then no suffix can extend tokens that the model has sampled.
+    Raises ``UserError`` naming the file: when one is missing or unreadable; when the chat template is not append-only,
+    because then no suffix can extend tokens that the model has sampled; and when it writes tool calls in another format
+    than ``tool_parser`` reads.
     """
-    parser = PARSERS.get(tool_parser)
-    if parser is None:
-        raise UserError(f"tool_parser: {tool_parser!r} is unknown; use one of {', '.join(sorted(PARSERS))}")
-    tokenizer_path = model_folder / "tokenizer.json"
-    try:
-        tokens = Tokens(tokenizer_path)
-        config = _read_json(model_folder / "tokenizer_config.json")
-        generation = _read_json(model_folder / "generation_config.json")
-        source = _template_source(model_folder, config)
-    except OSError as error:
+    folder = ModelFolder.read(model_folder)
+    codec = open_codec(folder, tool_parser)
+    verdict = examine(codec)
+    if not verdict.reads_calls and (fitting := fitting_formats(folder)):
         raise UserError(
-            f"{error.filename or tokenizer_path}: {error.strerror}; a model folder needs this file"
-        ) from None
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    names = {name: text for name in _TOKEN_NAMES if (text := _token_text(config.get(name)))}
-    try:
-        template = ChatTemplate(source, names=names)
-        codec = ChatCodec(tokens, template, parser, stop_tokens=_stop_tokens(tokens, names, generation))
-    except (ValueError, jinja2.TemplateSyntaxError) as error:
-        raise UserError(f"{model_folder}: {error}") from None
-    why = codec.why_not_append_only()
-    if why is not None:
+            f"{model_folder}: the chat template writes tool calls that {tool_parser!r} does not read; "
+            f"use tool_parser {' or '.join(fitting)}"
+        )
+    if verdict.problem:
         raise UserError(
-            f"{model_folder}: the chat template is not append-only ({why}), so tokens that the model sampled could not "
-            "be kept; use a template that only ever adds text at the end"
+            f"{model_folder}: the chat template is not append-only ({verdict.problem}), so tokens that the model "
+            "sampled could not be kept; use a template that only ever adds text at the end"
         )
     return codec
 
 
-_TOKEN_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        value = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
-    return value if isinstance(value, dict) else {}
-
-
-def _template_source(folder: Path, config: dict[str, Any]) -> str:
-    path = folder / "chat_template.jinja"
-    if path.exists():
-        return path.read_text()
-    source = config.get("chat_template")
-    if isinstance(source, list):
-        named = {entry["name"]: entry["template"] for entry in source}
-        source = named.get("tool_use", named.get("default"))
-    if not isinstance(source, str):
-        raise ValueError(f"{folder}: no chat_template.jinja, and no chat_template in tokenizer_config.json")
-    return source
-
-
-def _token_text(value: Any) -> str:
-    """A special token in ``tokenizer_config.json`` is text or an AddedToken object."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else ""
-
-
-def _stop_tokens(tokens: Tokens, names: dict[str, str], generation: dict[str, Any]) -> list[str]:
-    ids = generation.get("eos_token_id", [])
-    wanted = set(ids if isinstance(ids, list) else [ids])
-    found = [text for text, token_id in tokens.control.items() if token_id in wanted]
-    eos = names.get("eos_token")
-    return found if eos is None or eos in found else [*found, eos]
+def fitting_formats(folder: ModelFolder) -> list[str]:
+    """Names of the formats that read what the model's chat template writes; empty when it writes no tool calls."""
+    found = []
+    for name in FORMATS:
+        try:
+            codec = open_codec(folder, name)
+        except UserError:
+            continue  # said in full when this format is asked for
+        if examine(codec).reads_calls:
+            found.append(name)
+    return found

@@ -14,6 +14,7 @@ from typing import Any
 
 from runtime.proxy.chat import ChatRequest, Normalise, ParsedReply
 from runtime.proxy.messages import Message, MessageKey, message_key
+from runtime.rollouter.engine import Routing
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +57,9 @@ class Node:
     echo: Any = None
     """The last spelling in which the agent sent this node's reply back."""
     children: list[Node] = field(default_factory=list)
+    routing: Routing | None = None
+    """Rows of the tokens that this node adds: from the parent's last token, which had none yet, to its own last but
+    one."""
 
     def path(self) -> list[Node]:
         """From the root to this node."""

@@ -7,6 +7,7 @@ Knows nothing of HTTP or of what samples are made of the turns.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ import orjson
 
 from runtime.proxy.forest import Node
 from runtime.proxy.types import Accounting, SessionLimits
+from runtime.rollouter.engine import Routing
 
 
 class Journal:
@@ -70,6 +72,7 @@ class Journal:
                 "generate_sec": node.generate_sec,
                 "gap_sec": node.gap_sec,
                 "cached_tokens": node.cached_tokens,
+                **({} if node.routing is None else {"routing": _routing(node.routing)}),
             }
         )
 
@@ -82,6 +85,18 @@ class Journal:
     def _write(self, record: dict[str, Any]) -> None:
         # One write call per line: a reader never sees half a line followed by another one.
         self._file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _routing(routing: Routing) -> dict[str, Any]:
+    return {**asdict(routing), "rows": base64.b64encode(routing.rows).decode()}
+
+
+def read_routing(record: dict[str, Any]) -> Routing | None:
+    """The routing of a turn's record; None where it has none."""
+    kept = record.get("routing")
+    if kept is None:
+        return None
+    return Routing(kept["start"], base64.b64decode(kept["rows"]), tuple(kept["shape"]), kept["item_bytes"])
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:

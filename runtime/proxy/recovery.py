@@ -14,7 +14,7 @@ from typing import Any
 
 from runtime.proxy.chat import ParsedReply
 from runtime.proxy.forest import Forest, Node
-from runtime.proxy.journal import read_journal
+from runtime.proxy.journal import read_journal, read_routing
 from runtime.proxy.messages import ToolCall
 from runtime.proxy.session import summarise
 from runtime.proxy.types import Trajectory
@@ -117,6 +117,7 @@ def _node(record: dict[str, Any], session: Recovered) -> Node:
         gap_sec=record["gap_sec"],
         cached_tokens=record["cached_tokens"],
         reply_id=f"{session.session_id}-{seq}",
+        routing=read_routing(record),
     )
 
 

@@ -5,8 +5,11 @@ Knows nothing of rewards, groups or batches.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from runtime.proxy.forest import Forest, Node
 from runtime.proxy.types import Accounting, Sample
+from runtime.rollouter.engine import Routing
 
 
 def auxiliary_nodes(forest: Forest) -> set[int]:
@@ -61,11 +64,7 @@ def merge(forest: Forest, *, lost: int = 0) -> tuple[tuple[Sample, ...], Account
     auxiliary, discarded = auxiliary_nodes(forest), discarded_nodes(forest)
     trained: set[int] = set()
     samples: list[Sample] = []
-    leaves = [leaf for leaf in forest.leaves() if leaf.seq not in auxiliary and leaf.seq not in discarded]
-    ends = [leaf for leaf in leaves if leaf.delivered]
-    # A reply that was lost on its way ends no conversation: the turn before it does, unless another path holds it.
-    ends += [leaf.parent for leaf in leaves if not leaf.delivered and leaf.parent is not None]
-    for end in ends:
+    for end in _ends(forest, auxiliary | discarded):
         path = end.path()
         fresh = {node.seq for node in path if node.seq not in trained and node.trainable and node.sampled_ids}
         if not fresh:
@@ -76,6 +75,29 @@ def merge(forest: Forest, *, lost: int = 0) -> tuple[tuple[Sample, ...], Account
     for node in forest.nodes:
         totals[_fate(node, auxiliary, discarded)] += len(node.sampled_ids)
     return tuple(samples), Accounting(sampled=sum(totals.values()), **totals)
+
+
+def _ends(forest: Forest, left_out: set[int]) -> list[Node]:
+    """The last turns of conversations: the oldest first, then, longest path first, those behind which nothing can be
+    trained.
+
+    A reply that was lost on its way, or has no usable log-probabilities, ends no conversation: the turn before it does,
+    unless another path holds that. The longest first, because then the order in which siblings arrived never decides
+    whether the beginning of a path becomes a sample of its own.
+    """
+    whole: list[Node] = []
+    shortened: dict[int, Node] = {}
+    for leaf in forest.leaves():
+        if leaf.seq in left_out:
+            continue
+        end: Node | None = leaf if leaf.delivered else leaf.parent
+        while end is not None and not (end.trainable and end.sampled_ids):
+            end = end.parent
+        if end is leaf:
+            whole.append(leaf)
+        elif end is not None:
+            shortened[end.seq] = end
+    return whole + sorted(shortened.values(), key=lambda node: -node.path_length)
 
 
 def _fate(node: Node, auxiliary: set[int], discarded: set[int]) -> str:
@@ -101,7 +123,21 @@ def _sample(path: list[Node], fresh: set[int]) -> Sample:
             sample.weight_versions.extend(node.weight_versions)
         else:
             _extend_context(sample, node.sampled_ids.tolist())
-    return sample
+    routing = _routing(path)
+    return sample if routing is None else replace(sample, routed_experts=routing)
+
+
+def _routing(path: list[Node]) -> Routing | None:
+    """The rows of a whole path, aligned with its tokens; None when a turn came without."""
+    rows: list[bytes] = []
+    for node in path:
+        if node.routing is None:
+            return None
+        rows.append(node.routing.rows)
+    last = path[-1].routing
+    assert last is not None
+    # Nobody knows the last token's experts; a trainer masks the row of zeros out.
+    return Routing(0, b"".join([*rows, bytes(last.row_bytes)]), last.shape, last.item_bytes)
 
 
 def _extend_context(sample: Sample, ids: list[int]) -> None:

@@ -28,7 +28,7 @@ from runtime.proxy.messages import Message, message_key
 from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
 from runtime.proxy.samples import ambiguous_nodes, auxiliary_nodes, discarded_nodes, merge
 from runtime.proxy.types import SessionLimits, Trajectory, Turn
-from runtime.rollouter.engine import Engine, Generation, SamplingParams
+from runtime.rollouter.engine import Engine, Generation, Routing, SamplingParams
 
 Encode = Callable[[Rendered], Coroutine[Any, Any, list[int]]]
 T = TypeVar("T")
@@ -56,6 +56,7 @@ class _Sampled:
     versions: list[int]
     finish_reason: str = "stop"
     cached_tokens: int = 0
+    routing: Routing | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +79,11 @@ class _Prompt:
     context: array[int]
     ids: array[int]
     prompt_length: int
+
+    @property
+    def routing_start(self) -> int:
+        """Of all tokens before this one the path knows the experts: the parent's last token was never fed back."""
+        return 0 if self.parent is None else self.parent.path_length - 1
 
 
 class Session:
@@ -188,12 +194,12 @@ class Session:
         began = time.monotonic()
         number, self._started = self._started, self._started + 1
         if self._journal is None:
-            sampled = await self._sample(prompt.ids, max_tokens, number)
+            sampled = await self._sample(prompt, max_tokens, number)
         else:
             self._journal.asked(self.id, number, prompt_tokens=len(prompt.ids))
             lost = self._lost
             try:
-                sampled = await self._sample(prompt.ids, max_tokens, number)
+                sampled = await self._sample(prompt, max_tokens, number)
             except BaseException:
                 self._journal.dropped(self.id, number, lost_tokens=self._lost - lost)
                 raise
@@ -249,10 +255,8 @@ class Session:
         return _Prompt(None, wire, ids, ids, len(ids) if known is None else known)
 
     async def _continuation(self, point: AttachPoint, parent: Node, wire: list[Any], new: list[Message]) -> _Prompt:
-        rendered = self._codec.render_suffix(new, after_calls=len(parent.parsed.tool_calls))
-        context = array("i", await self._encode(rendered))
-        if parent.closed and parent.sampled_ids[-1] == context[0]:
-            context = context[1:]
+        rendered = self._codec.render_suffix(new, calls=parent.parsed.tool_calls)
+        context = self._codec.extends(parent.sampled_ids, array("i", await self._encode(rendered)))
         return _Prompt(parent, wire, context, parent.extended(context), parent.prompt_length)
 
     def _budget(self, prompt: _Prompt, request: ChatRequest) -> tuple[int, int]:
@@ -276,7 +280,7 @@ class Session:
             wanted = min(wanted, request.max_tokens)
         return min(wanted, room), room
 
-    async def _sample(self, prompt: array[int], max_tokens: int, number: int) -> _Sampled:
+    async def _sample(self, prompt: _Prompt, max_tokens: int, number: int) -> _Sampled:
         """One reply. A generation that the engine aborts (weight update) is resumed from its tokens, within the same
         budget.
         """
@@ -285,9 +289,12 @@ class Session:
         try:
             while True:
                 params = self._params(max_tokens - len(sampled.ids), number, len(sampled.ids))
-                so_far = prompt + array("i", sampled.ids) if sampled.ids else prompt
+                so_far = prompt.ids + array("i", sampled.ids) if sampled.ids else prompt.ids
+                start = prompt.routing_start if sampled.routing is None else sampled.routing.end
+                params = replace(params, routing_start=start)
                 generation = await self._engine.generate(so_far, params, session=self.id)
                 self._take(sampled, generation, params.max_tokens)
+                _take_routing(sampled, generation, start=start, end=len(prompt.ids) + len(sampled.ids) - 1)
                 if generation.finish_reason != "abort":
                     return sampled
                 self._aborted += 1
@@ -327,8 +334,12 @@ class Session:
             else:
                 low = middle + 1
         self._lost += len(sampled.ids) - low
+        dropped = len(sampled.ids) - low
         for values in (sampled.ids, sampled.logprobs, sampled.versions):
             del values[low:]
+        if sampled.routing is not None and dropped:
+            kept = len(sampled.routing.rows) - dropped * sampled.routing.row_bytes
+            sampled.routing = replace(sampled.routing, rows=sampled.routing.rows[:kept])
         sampled.finish_reason = "stop"
         return next(text for text in stop if text in decode(sampled.ids))
 
@@ -391,6 +402,7 @@ class Session:
             finish_reason=sampled.finish_reason,
             finished_sec=0.0,
             cached_tokens=sampled.cached_tokens,
+            routing=sampled.routing,
         )
 
     # -- the end
@@ -481,6 +493,23 @@ def _turn(node: Node) -> Turn:
         gap_sec=node.gap_sec,
         delivery="sent" if node.delivered else "unknown",
     )
+
+
+def _take_routing(sampled: _Sampled, generation: Generation, *, start: int, end: int) -> None:
+    """Add the rows of the tokens ``start`` to ``end``; an engine may have given those before as well. Nothing is kept
+    where one reply of several had none.
+    """
+    given = generation.routing
+    if given is None:
+        if len(generation.token_ids):
+            sampled.routing = None
+        return
+    if given.start > start or given.end != end:
+        raise MalformedGeneration(
+            f"the engine returned the experts of tokens {given.start} to {given.end} where {start} to {end} were due"
+        )
+    new = given.since(start)
+    sampled.routing = new if sampled.routing is None else replace(sampled.routing, rows=sampled.routing.rows + new.rows)
 
 
 def _usable(logprobs: list[float]) -> bool:

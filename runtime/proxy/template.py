@@ -43,6 +43,11 @@ def _raise(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
+_KEPT = {"clear_thinking": False, "preserve_thinking": True}
+"""Switches of newer templates (GLM 4.7, Qwen 3.6, Gemma 4) that make them keep the reasoning of earlier turns, as the
+stored tokens do."""
+
+
 class ChatTemplate:
     """One compiled template with the special-token names of its tokenizer."""
 
@@ -57,7 +62,7 @@ class ChatTemplate:
         loaded = datetime.now().astimezone()
         environment.globals["strftime_now"] = loaded.strftime
         self._template = environment.from_string(source)
-        self._names = dict(names)
+        self._names = {**_KEPT, **names}
 
     def render(self, messages: list[dict[str, Any]], *, tools: list[Any] | None, generate: bool) -> str:
         """Raises ``jinja2.TemplateError`` when the template refuses the messages."""

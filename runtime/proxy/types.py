@@ -6,10 +6,12 @@ Knows nothing of HTTP, tokenizers or how a trajectory was recorded.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import orjson
+
+from runtime.rollouter.engine import Routing
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ class Sample:
     response_mask: list[int]
     response_logprobs: list[float]
     weight_versions: list[int]
+    routed_experts: Routing | None = None
+    """One row per token of prompt and response, the last one zero; None where the engine gave none. Not in
+    ``trajectory.json``: it is as large as the rest together several times over."""
 
 
 @dataclass(frozen=True)
@@ -118,4 +123,8 @@ class Trajectory:
 
     def to_json(self) -> bytes:
         """The content of ``trajectory.json``."""
-        return orjson.dumps(asdict(self))
+        bare = tuple(replace(sample, routed_experts=None) for sample in self.samples)
+        record = asdict(replace(self, samples=bare))
+        for sample in record["samples"]:
+            del sample["routed_experts"]
+        return orjson.dumps(record)

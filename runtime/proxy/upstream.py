@@ -7,6 +7,8 @@ that the caller names.
 
 from __future__ import annotations
 
+import base64
+import io
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ import orjson
 
 from runtime.errors import MachineError, Termination, TrialError, UserError
 from runtime.rollouter.balanced import BalancedEngine
-from runtime.rollouter.engine import Generation, SamplingParams, WeightIdentity
+from runtime.rollouter.engine import Generation, Routing, SamplingParams, WeightIdentity
 
 GENERATE, COMPLETIONS = "/inference/v1/generate", "/v1/completions"
 _CONNECT_SEC = 10.0
@@ -139,7 +141,26 @@ class VLLMEngine:
             raise _unavailable(
                 f"{self._url}{path} gave no token ids with log-probabilities ({error!r}): a newer vLLM is needed"
             ) from None
-        return Generation(ids, logprobs, [self._weight_version] * len(ids), finish, cached)
+        routing = self._routing(choice.get("routed_experts"), path)
+        return Generation(ids, logprobs, [self._weight_version] * len(ids), finish, cached, routing)
+
+    def _routing(self, encoded: str | None, path: str) -> Routing | None:
+        """vLLM answers with a base64 .npy of shape (prompt + reply - 1, layers, experts per token), uint8 or uint16, if
+        it was started with ``--enable-return-routed-experts``.
+        """
+        if encoded is None:
+            return None
+        import numpy as np
+
+        try:
+            rows = np.load(io.BytesIO(base64.b64decode(encoded, validate=True)), allow_pickle=False)
+            _, layers, chosen = rows.shape
+        except ValueError as error:
+            raise _unavailable(f"{self._url}{path} gave routed experts that are no array of rows ({error})") from None
+        if rows.dtype.kind != "u":
+            raise _unavailable(f"{self._url}{path} gave routed experts of type {rows.dtype}")
+        little = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
+        return Routing(0, little.tobytes(), (layers, chosen), rows.dtype.itemsize)
 
 
 async def connect(urls: Sequence[str], *, api_key: str | None = None) -> tuple[BalancedEngine[VLLMEngine], ServedModel]:

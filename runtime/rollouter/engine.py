@@ -18,6 +18,37 @@ class SamplingParams:
     top_k: int = -1
     stop_token_ids: tuple[int, ...] = ()
     seed: int | None = None
+    routing_start: int = 0
+    """The caller has the routing rows of all tokens before this position; an engine may leave them out."""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which experts a mixture's layers chose (R3, rollout routing replay): one row per token from position ``start`` of
+    prompt and reply on.
+
+    ``rows`` are unsigned little-endian integers of ``item_bytes`` bytes, row by row, each row of ``shape`` (layers,
+    experts per token). The last sampled token has none: it was never fed to the model.
+    """
+
+    start: int
+    rows: bytes
+    shape: tuple[int, int]
+    item_bytes: int
+
+    @property
+    def row_bytes(self) -> int:
+        return self.shape[0] * self.shape[1] * self.item_bytes
+
+    @property
+    def end(self) -> int:
+        """Position behind the last row."""
+        return self.start + len(self.rows) // self.row_bytes
+
+    def since(self, start: int) -> Routing:
+        """The rows from ``start`` on, which must not lie before the first one."""
+        assert start >= self.start
+        return Routing(start, self.rows[(start - self.start) * self.row_bytes :], self.shape, self.item_bytes)
 
 
 @dataclass(frozen=True)
@@ -31,6 +62,7 @@ class Generation:
     weight_versions: Sequence[int]
     finish_reason: Literal["stop", "length", "abort"]
     cached_tokens: int = 0
+    routing: Routing | None = None
     extra: dict[str, object] = field(default_factory=dict)
 
 

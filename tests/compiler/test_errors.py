@@ -81,7 +81,7 @@ def put(value: Any, path: str, new: Any) -> None:
         ("policy.warm_start.informed_fraction", 1.5, "allowed: <= 1.0"),
         ("policy.warm_start.demonstrations.split", "training", "did you mean train?"),
         ("rollout.temperature", 0, "allowed: > 0"),
-        ("rollout.tool_parser", "xml", "allowed: compact, hermes"),
+        ("rollout.tool_parser", "xml", "allowed: compact, glm45, hermes, llama3_json, openai, qwen3_coder"),
         ("environment.memory_mib", 1.5, "not a whole number"),
         ("tasks.train.0.source.seed", [], "not a whole number"),
         ("tasks.validation.1.temperature", "hot", "tasks.validation[1].temperature: \"hot\": not a number"),

@@ -1,9 +1,25 @@
-"""Tool parsers by name. A further model family adds one module and one entry here."""
+"""Formats by name. A further model family adds one module and one entry here; the names are vLLM's tool parsers'."""
 
 from __future__ import annotations
 
-from runtime.proxy.parsers.base import ToolParser
+from runtime.proxy.parsers.base import Format
 from runtime.proxy.parsers.compact import parse_compact
+from runtime.proxy.parsers.glm import parse_glm
+from runtime.proxy.parsers.harmony import harmony_message, parse_harmony
 from runtime.proxy.parsers.hermes import parse_hermes
+from runtime.proxy.parsers.llama import parse_llama
+from runtime.proxy.parsers.qwen3_coder import parse_qwen3_coder
 
-PARSERS: dict[str, ToolParser] = {"hermes": parse_hermes, "compact": parse_compact}
+FORMATS: dict[str, Format] = {
+    "hermes": Format(parse_hermes),
+    "qwen3_coder": Format(parse_qwen3_coder),
+    "glm45": Format(parse_glm, stops=("<|user|>", "<|observation|>")),
+    "llama3_json": Format(parse_llama, stops=("<|eot_id|>", "<|eom_id|>")),
+    "openai": Format(
+        parse_harmony,
+        stops=("<|return|>", "<|call|>"),
+        inner=frozenset({"<|end|>"}),
+        prepare=harmony_message,
+    ),
+    "compact": Format(parse_compact),
+}

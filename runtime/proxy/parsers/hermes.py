@@ -13,7 +13,8 @@ import orjson
 
 from runtime.proxy.chat import ParsedReply
 from runtime.proxy.messages import ToolCall
-from runtime.proxy.parsers.base import ToolSchemas, new_call_id
+from runtime.proxy.parsers.base import ToolSchemas, new_call_id, split_reasoning
+from runtime.proxy.parsers.blocks import parse_blocks
 
 _BLOCK = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
@@ -22,41 +23,15 @@ def parse_hermes(text: str, tools: ToolSchemas | None, *, complete: bool) -> Par
     """A block that is not such an object stays in the content, and the reply is ``ill_formed``; so is a block that was
     never closed.
     """
-    reasoning, text = _split_reasoning(text)
-    if tools is None or "<tool_call>" not in text:
+    reasoning, text = split_reasoning(text)
+    if tools is None:
         return ParsedReply(text, reasoning=reasoning)
-    calls: list[ToolCall] = []
-    kept: list[str] = []
-    position = 0
-    for match in _BLOCK.finditer(text):
-        call = _read_call(match[1])
-        if call is None:
-            continue
-        calls.append(call)
-        kept.append(text[position : match.start()])
-        position = match.end()
-    kept.append(text[position:])
-    content = "".join(kept)
-    ill_formed = "<tool_call>" in content
-    # White space between text and calls is glue of the format, not something the model says.
-    return ParsedReply(
-        content.strip() if calls else content,
-        tuple(calls),
-        reasoning,
-        "ill_formed" if ill_formed else "ok",
-    )
+    return parse_blocks(text, _BLOCK, _read_call, reasoning=reasoning, sign="<tool_call>")
 
 
-def _split_reasoning(text: str) -> tuple[str, str]:
-    head, mark, tail = text.partition("</think>")
-    if not mark:
-        return "", text
-    return head.removeprefix("<think>").strip("\n"), tail.lstrip("\n")
-
-
-def _read_call(block: str) -> ToolCall | None:
+def _read_call(match: re.Match[str]) -> ToolCall | None:
     try:
-        value = orjson.loads(block)
+        value = orjson.loads(match[1])
     except orjson.JSONDecodeError:
         return None
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):

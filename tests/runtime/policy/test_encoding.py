@@ -58,7 +58,7 @@ def test_the_proxy_records_the_same_ids(tmp_path: Path, tokenizer: Tokenizer, wa
 
     from runtime.policy.tokenizer import END, PAD, ROLES
     from runtime.proxy.codec import load_codec
-    from runtime.proxy.messages import Message
+    from runtime.proxy.messages import Message, ToolCall
     from runtime.proxy.parsers.compact import CHAT_TEMPLATE
 
     PreTrainedTokenizerFast(
@@ -77,6 +77,6 @@ def test_the_proxy_records_the_same_ids(tmp_path: Path, tokenizer: Tokenizer, wa
                 ids += [*encoder.text(text), tokenizer.token_to_id(END)]
             else:
                 # The suffix begins with the closing token, which the sampled ids already hold.
-                ids += codec.render_suffix([Message("tool", text)], after_calls=1).encode()[1:]
+                ids += codec.render_suffix([Message("tool", text)], calls=[ToolCall("c", "tool", "{}")]).encode()[1:]
         recorded = encoder.row(parts).ids
         assert ids[: len(recorded)] == recorded

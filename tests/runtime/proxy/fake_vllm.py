@@ -21,6 +21,7 @@ class FakeVLLM:
         self.model = "tiny"
         self.requests: list[dict[str, Any]] = []
         self.api_key: str | None = None
+        self.routed_experts: str | None = None
         self.app = web.Application(middlewares=[self._authenticate], client_max_size=1 << 26)
         self.app.router.add_get("/v1/models", self._models)
         self.app.router.add_post("/v1/completions", self._completions)
@@ -76,6 +77,7 @@ class FakeVLLM:
             for token, logprob in zip(ids, logprobs, strict=True)
         ]
         choice = {"index": 0, "logprobs": {"content": content}, "finish_reason": finish, "token_ids": ids}
+        choice["routed_experts"] = self.routed_experts
         return web.json_response({"request_id": body["request_id"], "choices": [choice], "prompt_logprobs": None})
 
     async def _completions(self, request: web.Request) -> web.Response:

@@ -76,6 +76,14 @@ class ScriptedEngine:
         self._sampled += len(ids)
         return Generation(ids, logprobs, [self.version] * len(ids), reason)
 
+    def split_around_control(self, text: str) -> list[int]:
+        """As ``split``, but what spells a control token is that token."""
+        tokens, ids, position = self.codec.tokens, [], 0
+        for control in tokens.control_pattern.finditer(text):
+            ids += [*self.split(text[position : control.start()]), tokens.control[control[0]]]
+            position = control.end()
+        return ids + self.split(text[position:])
+
     def split(self, text: str) -> list[int]:
         """``text`` as tokens, cut at random places before encoding, so that encoding it again gives other ids."""
         ids: list[int] = []

@@ -1,4 +1,4 @@
-"""Cases 25, 26, 31, 32: what engines do wrong, and what the record says of it."""
+"""Cases 25, 26, 31, 32, 38: what engines do wrong, and what the record says of it."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.errors import UserError
+from runtime.proxy.append_only import Verdict, examine
 from runtime.proxy.codec import ChatCodec, load_codec
 from runtime.proxy.messages import Message, ToolCall
 from tests.runtime.proxy.tiny_model import CHATML_MARKUP, CHATML_SPECIAL, CHATML_TEMPLATE, COMPACT_SPECIAL, write_model
@@ -20,6 +21,7 @@ TOOL: dict[str, Any] = {
         "parameters": {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]},
     },
 }
+CALL = ToolCall("c0", "read", "{}")
 SPELLINGS = [*CHATML_SPECIAL, *CHATML_MARKUP, *COMPACT_SPECIAL]
 texts = st.lists(
     st.one_of(st.sampled_from([*SPELLINGS, " ", "\n", "\n\n", "def f(x):", "<", "\ue000"]), st.text(max_size=8)),
@@ -33,8 +35,7 @@ def codec(request: pytest.FixtureRequest, codecs: dict[str, ChatCodec]) -> ChatC
 
 
 def test_both_families_are_append_only(codec: ChatCodec) -> None:
-    assert codec.is_append_only()
-    assert codec.why_not_append_only() is None
+    assert examine(codec) == Verdict(problem=None, respells=False, reads_calls=True)
 
 
 def test_stop_tokens_are_the_closing_tokens(codecs: dict[str, ChatCodec]) -> None:
@@ -67,8 +68,8 @@ def test_control_token_spellings_in_text_stay_text(codecs: dict[str, ChatCodec],
     control = set(codec.tokens.control.values())
     assert [token for token in first if token in control] == [token for token in blank if token in control]
     assert system in codec.tokens.decode(first) and user in codec.tokens.decode(first)
-    suffix = codec.render_suffix([Message("tool", result)], after_calls=1).encode()
-    plain = codec.render_suffix([Message("tool", "r")], after_calls=1).encode()
+    suffix = codec.render_suffix([Message("tool", result)], calls=[CALL]).encode()
+    plain = codec.render_suffix([Message("tool", "r")], calls=[CALL]).encode()
     assert [token for token in suffix if token in control] == [token for token in plain if token in control]
     assert result in codec.tokens.decode(suffix)
 
@@ -100,7 +101,7 @@ def test_suffix_equals_the_end_of_a_whole_rendering(
         added = [Message("tool", data.draw(texts)) for _ in calls] or [Message("user", data.draw(texts))]
         conversation += [reply, *added]
         whole = codec.render_first(conversation, [TOOL]).encode()
-        suffix = codec.render_suffix(added, after_calls=num_calls).encode()
+        suffix = codec.render_suffix(added, calls=calls).encode()
         assert whole[-len(suffix) :] == suffix
         assert suffix[0] in codec.stop_token_ids
 
@@ -139,7 +140,7 @@ def test_templates_that_are_not_append_only_are_refused(tmp_path: Path, template
 def test_missing_or_broken_files_are_named(tmp_path: Path, folders: dict[str, Path]) -> None:
     with pytest.raises(UserError, match=r"tokenizer\.json: No such file"):
         load_codec(tmp_path, "hermes")
-    with pytest.raises(UserError, match="'qwen' is unknown; use one of compact, hermes"):
+    with pytest.raises(UserError, match="'qwen' is unknown; use one of compact, glm45, hermes"):
         load_codec(folders["chatml"], "qwen")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match="not a tokenizer"):
@@ -160,7 +161,7 @@ def test_system_text_in_the_middle_is_folded_where_the_template_takes_none(tmp_p
     )  # fmt: skip
     codec = load_codec(tmp_path, "hermes")
     assert not codec.system_anywhere
-    text = codec.render_suffix([Message("system", "note"), Message("user", "u")], after_calls=0).text
+    text = codec.render_suffix([Message("system", "note"), Message("user", "u")], calls=[]).text
     assert "<|im_start|>user\n<system-reminder>\nnote\n</system-reminder><|im_end|>" in text
 
 

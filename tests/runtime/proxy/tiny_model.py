@@ -66,7 +66,7 @@ CHATML_TEMPLATE = """\
 {%- endif %}
 """  # noqa: E501 - the template of Qwen 2.5, as published
 
-_CORPUS = [path.read_text() for path in sorted(Path(json.__file__).parent.glob("*.py"))] + [
+CORPUS = [path.read_text() for path in sorted(Path(json.__file__).parent.glob("*.py"))] + [
     'Phantom tokens: {"name": "run", "arguments": {"command": "pytest -q"}} <tool_call> read edit run submit',
 ]
 
@@ -75,20 +75,22 @@ CHATML_MARKUP = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_respo
 COMPACT_SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 
 
-def write_model(folder: Path, *, family: str, template: str | None = None) -> Path:
+def write_model(
+    folder: Path, *, family: str, template: str | None = None, special: tuple[str, ...] | None = None
+) -> Path:
     """A model folder without weights: ``chatml`` (Qwen 2.5's template) or ``compact`` (the small policy's)."""
     chatml = family == "chatml"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = CHATML_SPECIAL if chatml else COMPACT_SPECIAL
+    special = special or (CHATML_SPECIAL if chatml else COMPACT_SPECIAL)
     trainer = trainers.BpeTrainer(
         vocab_size=1500,
         special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_CORPUS, trainer)
+    tokenizer.train_from_iterator(CORPUS, trainer)
     if chatml:
         tokenizer.add_tokens([AddedToken(text, normalized=False) for text in CHATML_MARKUP])
     folder.mkdir(parents=True, exist_ok=True)

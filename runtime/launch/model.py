@@ -1,0 +1,49 @@
+"""Whether the proxy can own the tokens of a model: judged from its tokenizer and chat template before anything starts.
+
+Needs no weights and imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.config import PretrainedPolicy, RuntimeConfig
+from runtime.errors import UserError
+from runtime.launch.machine import Check
+
+
+def check_model(folder: Path, *, tool_parser: str | None) -> Check:
+    """``tool_parser`` None: find the one that fits. What was found names it, and how the template treats earlier
+    replies.
+    """
+    from runtime.proxy.append_only import examine
+    from runtime.proxy.codec import fitting_formats, load_codec
+    from runtime.proxy.model_folder import ModelFolder
+
+    name, needed_for = f"model {folder}", "keeping the tokens that it samples"
+    fix = "choose another model, or give its folder a chat_template.jinja that passes this check"
+    try:
+        fitting = fitting_formats(ModelFolder.read(folder))
+        if tool_parser is not None and fitting and tool_parser not in fitting:
+            fix = f"set rollout.tool_parser to {' or '.join(fitting)}"
+        verdict = examine(load_codec(folder, tool_parser or next(iter(fitting), "hermes")))
+    except UserError as error:
+        return Check(name, str(error).removeprefix(f"{folder}: "), False, needed_for, fix)
+    notes = [f"append-only, tool_parser {' or '.join(fitting)}" if fitting else "append-only; it writes no tool calls"]
+    if verdict.respells:
+        notes.append("the template rewrites earlier replies (it drops reasoning), the proxy keeps them as sampled")
+    return Check(name, "; ".join(notes), True, needed_for)
+
+
+def check_policy(config: RuntimeConfig) -> None:
+    """Raise ``UserError`` when the policy is a folder of this machine whose tokens the proxy could not keep.
+
+    A policy that is only named is judged as soon as it has been fetched, before the first trial.
+    """
+    from runtime.proxy.codec import load_codec
+
+    if isinstance(config.policy, PretrainedPolicy) and Path(config.policy.path).is_dir():
+        try:
+            load_codec(Path(config.policy.path), config.rollout.tool_parser)
+        except UserError as error:
+            raise UserError(*(f"policy.path: {problem}" for problem in error.problems)) from None
