@@ -47,13 +47,18 @@ class Bubblewrap(_Sandbox):
 
 
 class Docker(_Sandbox):
-    """Containers of an engine on this machine, without network but the way to the model."""
+    """Containers of an engine, here or elsewhere, without network but the way to the model."""
 
     type: Literal["docker"]
     base_image: str
     """Image with Python 3.11 or later as ``/usr/bin/python3``; repository and tools are added per content."""
-    docker_host: Annotated[str, Field(pattern=r"^unix://")] | None = None
-    """``unix:///path/of/docker.sock``; default ``DOCKER_HOST`` or the engine's usual socket."""
+    docker_host: Annotated[str, Field(pattern=r"^unix:///|^tcp://[A-Za-z0-9.-]+:[0-9]{1,5}$")] | None = None
+    """``unix:///path/of/docker.sock`` or ``tcp://HOST:2376``; default ``DOCKER_HOST`` or the engine's usual socket."""
+    docker_certificates: Text | None = None
+    """tcp: folder on the trainer's machine with ca.pem, cert.pem and key.pem; default ``DOCKER_CERT_PATH`` or
+    ``~/.docker``."""
+    docker_plaintext: bool = False
+    """tcp without TLS: everybody who can reach the engine, or stands on the way to it, is root on its machine."""
 
 
 class PlainProcess(_Sandbox):

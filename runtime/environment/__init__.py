@@ -83,6 +83,7 @@ def run_label() -> str:
 
 
 def _docker(config: Environment, state: Path) -> SandboxProvider:
+    from runtime.environment.docker.connection import connection
     from runtime.environment.docker.provider import DockerProvider
 
     if config.base_image is None:
@@ -91,7 +92,8 @@ def _docker(config: Environment, state: Path) -> SandboxProvider:
             fix="name an image with Python 3.11 or later as /usr/bin/python3, such as one made by docker import",
         )
     check_provider(config.required_defences, DockerProvider.capabilities)
-    return DockerProvider(state=state, base=config.base_image, url=config.docker_host)
+    engine = connection(config.docker_host, certificates=config.docker_certificates, plaintext=config.docker_plaintext)
+    return DockerProvider(engine, state=state, base=config.base_image)
 
 
 def make_verifier(config: Environment, provider: SandboxProvider, *, state: Path) -> Verifier:

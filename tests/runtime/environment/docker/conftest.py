@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -12,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from runtime.environment.docker.connection import connection
 from runtime.environment.docker.provider import DockerProvider
 from tests.toolbox import CACHE, require_command
+
+from .certificates import Authority
 
 BASE = "liverl/base:bookworm"
 START_SEC = 60
@@ -25,11 +29,18 @@ class Engine:
     """A ``dockerd`` whose files are all below ``root``."""
 
     root: Path
+    port: int = 0
+    """Of TLS on 127.0.0.1 and, where the certificate does not hold, 127.0.0.2; 0: none."""
+    more: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"unix://{self.root}/docker.sock"
+
+    @property
+    def tls(self) -> str:
+        return f"tcp://127.0.0.1:{self.port}"
 
     def docker(self, *arguments: str) -> str:
         command = ["docker", "-H", self.url, *arguments]
@@ -37,7 +48,11 @@ class Engine:
 
     def start(self) -> None:
         where = ["--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/exec", "-H", self.url]
-        more = ["-p", f"{self.root}/docker.pid", "--bridge=none", "--iptables=false"]
+        more = ["-p", f"{self.root}/docker.pid", "--bridge=none", "--iptables=false", *self.more]
+        if self.port:
+            more += ["--tlsverify", *(f"-H=tcp://127.0.0.{number}:{self.port}" for number in (1, 2))]
+            files = {"--tlscacert": "ca.pem", "--tlscert": "cert.pem", "--tlskey": "key.pem"}
+            more += [f"{option}={self.root}/server/{name}" for option, name in files.items()]
         path = f"/usr/sbin:/sbin:{os.environ['PATH']}"
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -71,7 +86,11 @@ def engine() -> Iterator[Engine]:
         pytest.skip("starting a Docker engine needs root")
     require_command("docker", package="docker.io")
     archive = base_archive()
-    engine = Engine(Path(tempfile.mkdtemp(prefix="liverl-docker-", dir="/tmp")))  # short: socket names are limited
+    root = Path(tempfile.mkdtemp(prefix="liverl-docker-", dir="/tmp"))  # short: socket names are limited
+    authority = Authority(root / "ca")
+    authority.issue(root / "server", "IP:127.0.0.1")
+    authority.issue(root / "certs", "DNS:client")
+    engine = Engine(root, port=free_port())
     try:
         engine.start()
         engine.docker("import", str(archive), BASE)
@@ -97,16 +116,30 @@ def base_archive() -> Path:
     return archive
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def loop() -> Iterator[asyncio.Runner]:
     with asyncio.Runner() as runner:
         yield runner
 
 
-@pytest.fixture
-def containers(engine: Engine, tmp_path: Path, loop: asyncio.Runner) -> Iterator[DockerProvider]:
-    made = DockerProvider(state=tmp_path / "state", base=BASE, url=engine.url)
+@pytest.fixture(params=["socket", "tls"])
+def containers(
+    request: pytest.FixtureRequest, engine: Engine, tmp_path: Path, loop: asyncio.Runner
+) -> Iterator[DockerProvider]:
+    """An engine of this machine, and the same one as if it were another's."""
+    made = provider(engine, tmp_path / "state", tls=request.param == "tls")
     yield made
     loop.run(made.close())
     assert engine.docker("ps", "-aq") == ""
     assert list((tmp_path / "state").iterdir()) == []
+
+
+def provider(engine: Engine, state: Path, *, tls: bool = False, base: str = BASE) -> DockerProvider:
+    to = connection(engine.tls, certificates=str(engine.root / "certs")) if tls else connection(engine.url)
+    return DockerProvider(to, state=state, base=base)
