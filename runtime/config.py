@@ -235,6 +235,10 @@ class Environment(Contract):
     """docker over tcp: folder with ca.pem, cert.pem and key.pem. None: ``DOCKER_CERT_PATH`` or ``~/.docker``."""
     docker_plaintext: bool = False
     """docker over tcp: without TLS, which makes everybody on the way root on the engine's machine."""
+    max_sandboxes: int | None = None
+    """Sandboxes of this run that may exist at once; trials beyond wait in order. None: as many as are wanted."""
+    warm_sandboxes: int = 0
+    """Sandboxes made ahead for each kind that trials ask for; each serves one trial."""
     memory_mib: int = 1024
     pids: int = 128
     agent_timeout_sec: float = 60.0

@@ -31,6 +31,11 @@ Defence = Literal[
 class _Sandbox(Model):
     required_defences: tuple[Defence, ...] = ()
     """Refuse to start where one of these cannot be had; every trial records which were in force."""
+    max_sandboxes: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
+    """Sandboxes that may exist at once; trials beyond wait in order."""
+    warm_sandboxes: Annotated[int, Field(ge=0, le=64)] = 0
+    """Sandboxes made ahead for each kind that trials ask for; pays where a start takes longer than a tenth of a
+    second."""
     memory_mib: Annotated[int, Field(ge=16, le=1 << 20)] = 1024
     pids: Annotated[int, Field(ge=8, le=1 << 16)] = 128
     """Most processes in one sandbox."""
@@ -59,6 +64,8 @@ class Docker(_Sandbox):
     ``~/.docker``."""
     docker_plaintext: bool = False
     """tcp without TLS: everybody who can reach the engine, or stands on the way to it, is root on its machine."""
+    warm_sandboxes: Annotated[int, Field(ge=0, le=64)] = 2
+    """Containers made ahead for each image that trials ask for."""
 
 
 class PlainProcess(_Sandbox):

@@ -17,16 +17,37 @@ from runtime.errors import MachineError
 if TYPE_CHECKING:
     from runtime.config import Environment
     from runtime.environment.base import SandboxProvider, Verifier
+    from runtime.environment.queue import FairQueue
 
 log = logging.getLogger(__name__)
 
+IDLE_KINDS = 4
+"""Boxes are kept ready for this many kinds of request: the agents' and the verifier's of two tasks."""
 
-def make_provider(config: Environment, *, state: Path) -> SandboxProvider:
+
+def make_provider(config: Environment, *, state: Path, queue: FairQueue | None = None) -> SandboxProvider:
     """The provider of ``config.type``, or plain processes with a loud warning where the machine cannot isolate.
 
-    state: folder for what sandboxes leave on the host; what dead owners left there is removed now. Raises
-    ``MachineError`` when isolation or a required defence is not to be had, or the folder cannot be made.
+    state: folder for what sandboxes leave on the host; what dead owners left there is removed now. queue: shared with
+    other runs of this process, in place of ``max_sandboxes`` for this one alone. Raises ``MachineError`` when isolation
+    or a required defence is not to be had, or the folder cannot be made.
     """
+    provider = _make(config, state)
+    if not config.warm_sandboxes and config.max_sandboxes is None and queue is None:
+        return provider
+    from runtime.environment.pool import PooledProvider
+    from runtime.environment.queue import FairQueue
+
+    return PooledProvider(
+        provider,
+        warm=config.warm_sandboxes,
+        max_idle=IDLE_KINDS * config.warm_sandboxes,
+        queue=queue or FairQueue(config.max_sandboxes),
+        run=run_label(),
+    )
+
+
+def _make(config: Environment, state: Path) -> SandboxProvider:
     remote = _remote(config)
     if remote is not None:
         check_provider(config.required_defences, remote.capabilities)

@@ -64,7 +64,8 @@ class Connection:
 
     def _ping(self) -> str:
         """The version of the engine's API."""
-        connection = http.client.HTTPConnection(*(("localhost",) if self.local else self.address), timeout=_PROBE_SEC)
+        host, port = ("localhost", 80) if self.local else self.address
+        connection = http.client.HTTPConnection(host, port, timeout=_PROBE_SEC)
         try:
             connection.sock = self._dial()
             connection.request("GET", "/_ping")

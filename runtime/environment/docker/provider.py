@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import secrets
@@ -100,8 +101,9 @@ class DockerProvider:
     async def _create(self, request: SandboxRequest, name: str, link: Link) -> Any:
         for again in (True, False):
             image = await self._engine.image(request)
+            make = functools.partial(self._container, request, image, name, link)
             try:
-                return await self._engine.call(lambda image=image: self._container(request, image, name, link))
+                return await self._engine.call(make)
             except self._engine.sdk.errors.ImageNotFound:
                 if not again:
                     raise
