@@ -1,125 +1,20 @@
-"""A Docker engine of our own, with a base image made without a registry."""
+"""A Docker engine for the session, and our provider on it."""
 
 import asyncio
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from runtime.environment.docker.connection import connection
 from runtime.environment.docker.provider import DockerProvider
-from tests.toolbox import CACHE, require_command
-
-from .certificates import Authority
-
-BASE = "liverl/base:bookworm"
-START_SEC = 60
-MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-
-
-@dataclass
-class Engine:
-    """A ``dockerd`` whose files are all below ``root``."""
-
-    root: Path
-    port: int = 0
-    """Of TLS on 127.0.0.1 and, where the certificate does not hold, 127.0.0.2; 0: none."""
-    more: tuple[str, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"unix://{self.root}/docker.sock"
-
-    @property
-    def tls(self) -> str:
-        return f"tcp://127.0.0.1:{self.port}"
-
-    def docker(self, *arguments: str) -> str:
-        command = ["docker", "-H", self.url, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.strip()
-
-    def start(self) -> None:
-        where = ["--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/exec", "-H", self.url]
-        more = ["-p", f"{self.root}/docker.pid", "--bridge=none", "--iptables=false", *self.more]
-        if self.port:
-            more += ["--tlsverify", *(f"-H=tcp://127.0.0.{number}:{self.port}" for number in (1, 2))]
-            files = {"--tlscacert": "ca.pem", "--tlscert": "cert.pem", "--tlskey": "key.pem"}
-            more += [f"{option}={self.root}/server/{name}" for option, name in files.items()]
-        path = f"/usr/sbin:/sbin:{os.environ['PATH']}"
-        with (self.root / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [require_command("dockerd", package="docker.io"), *where, *more],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PATH": path},
-            )
-        deadline = time.monotonic() + START_SEC
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if subprocess.run(["docker", "-H", self.url, "version"], capture_output=True, check=False).returncode == 0:
-                return
-            time.sleep(0.2)
-        self.stop()
-        last = (self.root / "log").read_text().splitlines()[-1:]
-        pytest.skip(f"dockerd does not start here: {''.join(last)}")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+from tests.docker_engine import BASE, Engine, free_port
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    if os.geteuid() != 0:
-        pytest.skip("starting a Docker engine needs root")
-    require_command("docker", package="docker.io")
-    archive = base_archive()
-    root = Path(tempfile.mkdtemp(prefix="liverl-docker-", dir="/tmp"))  # short: socket names are limited
-    authority = Authority(root / "ca")
-    authority.issue(root / "server", "IP:127.0.0.1")
-    authority.issue(root / "certs", "DNS:client")
-    engine = Engine(root, port=free_port())
-    try:
-        engine.start()
-        engine.docker("import", str(archive), BASE)
+    with Engine.temporary(port=free_port()) as engine:
         yield engine
-    finally:
-        engine.stop()
-        shutil.rmtree(engine.root, ignore_errors=True)
-
-
-def base_archive() -> Path:
-    """A Debian root file system with Python, made from packages once and kept."""
-    archive = CACHE / "docker-base-bookworm.tar"
-    if not archive.exists():
-        program = require_command("mmdebstrap", package="mmdebstrap")
-        CACHE.mkdir(parents=True, exist_ok=True)
-        partial = CACHE / f".{archive.name}.{os.getpid()}.tar"
-        command = [program, "-q", "--variant=minbase", "--include=python3", "bookworm", str(partial), MIRROR]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500)
-        if done.returncode:
-            partial.unlink(missing_ok=True)
-            pytest.skip(f"no base image can be made here: {done.stderr.strip().splitlines()[-1:]}")
-        partial.rename(archive)
-    return archive
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

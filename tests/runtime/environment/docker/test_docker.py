@@ -16,8 +16,9 @@ from runtime.errors import MachineError, Termination, TrialError
 from runtime.tasks.task import Task, load_task
 from tests.attacks.catalogue import ATTACKS, FIXED, HONEST, module
 from tests.attacks.conftest import attack, make_task
+from tests.docker_engine import BASE, Engine
 
-from .conftest import BASE, Engine, provider
+from .conftest import provider
 
 pytestmark = [pytest.mark.consumers, pytest.mark.sandbox]
 

@@ -14,9 +14,10 @@ from runtime.environment import make_provider
 from runtime.environment.base import SandboxRequest
 from runtime.environment.docker.connection import connection, import_sdk
 from runtime.errors import MachineError, Termination, TrialError
+from tests.certificates import Authority
+from tests.docker_engine import BASE, Engine, free_port
 
-from .certificates import Authority
-from .conftest import BASE, Engine, free_port, provider
+from .conftest import provider
 
 pytestmark = [pytest.mark.consumers, pytest.mark.sandbox]
 
