@@ -17,6 +17,7 @@ import asyncio
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -30,8 +31,6 @@ from runtime.environment import make_provider, make_verifier
 from runtime.environment.base import SandboxProvider, SandboxRequest, Verifier
 from runtime.environment.pool import PooledProvider
 from runtime.tasks.task import Task, load_task
-from tests.docker_engine import BASE, Engine
-from tests.harbor_docker import harbor_trials
 
 TASK_TOML = """
 schema_version = "1.4"
@@ -45,6 +44,7 @@ TEST = "def test_noop():\n    pass\n"
 TEST_SH = """#!/bin/bash
 cd /tests/files/tests && python3 -c 'import test_noop; test_noop.test_noop()' && echo 1 > /logs/verifier/reward.txt
 """
+ROOT = Path(__file__).parents[1]
 CONCURRENCY = 32
 DOCKER_TRIALS = 8
 
@@ -53,7 +53,6 @@ def make_task(root: Path) -> Task:
     files = {
         "task.toml": TASK_TOML,
         "instruction.md": "Nothing is to be done.\n",
-        "environment/Dockerfile": f"FROM {BASE}\nWORKDIR /app\nCOPY repo/ /app/\n",
         "environment/repo/package.py": "X = 1\n",
         "environment/repo/tests/test_noop.py": TEST,
         "tests/test.sh": TEST_SH,
@@ -123,6 +122,11 @@ def bubblewrap(root: Path, task: Task, count: int) -> dict[str, object]:
 
 def docker(root: Path, task: Task, overhead_ms: float) -> dict[str, object]:
     """The same task by Harbor and by our Docker backend, on one engine, one after the other."""
+    sys.path.insert(0, str(ROOT))  # the tests know how to get an engine and Harbor
+    from tests.docker_engine import BASE, Engine
+    from tests.harbor_docker import harbor_trials
+
+    (task.path / "environment" / "Dockerfile").write_text(f"FROM {BASE}\nWORKDIR /app\nCOPY repo/ /app/\n")
 
     async def measure(provider: SandboxProvider, once: Callable[[dict[str, list[float]]], Awaitable[None]]) -> Any:
         alone: dict[str, list[float]] = {}
