@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -94,8 +95,20 @@ class Engine:
             try:
                 self.process.wait(timeout=30)
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+                self.kill()
+
+    def kill(self) -> None:
+        """As a crash of the machine would end it, but that its containers run on."""
+        assert self.process is not None
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        containerd = [int(word) for path in threads for word in path.read_text().split()]
+        self.process.kill()
+        self.process.wait()
+        for pid in containerd:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for name in ("docker.pid", "docker.sock"):
+            (self.root / name).unlink(missing_ok=True)
 
 
 def base_archive() -> Path:
