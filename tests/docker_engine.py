@@ -47,6 +47,7 @@ class Engine:
             yield engine
         finally:
             engine.stop()
+            engine.sweep()
             shutil.rmtree(engine.root, ignore_errors=True)
 
     @property
@@ -97,6 +98,16 @@ class Engine:
             except subprocess.TimeoutExpired:
                 self.kill()
 
+    def sweep(self) -> None:
+        """End the containers' keepers that a killed engine left, and the mounts that they held."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if f"{self.root}/".encode() in path.read_bytes():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        for place in sorted((line.split()[4] for line in lines if f" {self.root}/" in line), reverse=True):
+            subprocess.run(["umount", "-l", place], check=False, capture_output=True)
+
     def kill(self) -> None:
         """As a crash of the machine would end it, but that its containers run on."""
         assert self.process is not None
@@ -107,7 +118,8 @@ class Engine:
         for pid in containerd:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for name in ("docker.pid", "docker.sock"):
+        # Where nobody reaps orphans, the dead containerd still counts as running by its number.
+        for name in ("docker.pid", "docker.sock", "exec/containerd/containerd.pid"):
             (self.root / name).unlink(missing_ok=True)
 
 

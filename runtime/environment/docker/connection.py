@@ -62,6 +62,11 @@ class Connection:
         made.api.trust_env = False  # an HTTP proxy of the environment is not on the way to an engine
         return made
 
+    def knock(self) -> None:
+        """Raises ``OSError`` where nobody listens at a local socket: the SDK's client would leak its own for that."""
+        if self.local:
+            self._dial().close()
+
     def _ping(self) -> str:
         """The version of the engine's API."""
         host, port = ("localhost", 80) if self.local else self.address

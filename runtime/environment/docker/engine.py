@@ -41,6 +41,7 @@ class Engine:
 
     def __init__(self, connection: Connection, sdk: Any, *, base: str) -> None:
         self.sdk = sdk
+        self._connection = connection
         self.client = connection.client(sdk)
         self.counts = {"images_built": 0, "images_found": 0, "images_reused": 0}
         try:
@@ -57,13 +58,17 @@ class Engine:
         start, attempt = time.monotonic(), 0
         while True:
             try:
-                return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._once, function)
             except (self.sdk.errors.APIError, OSError) as error:
                 attempt += 1
                 if not self._worth_repeating(error, attempt, time.monotonic() - start):
                     raise
                 log.info("docker engine falters, asked again: %s", error)
             await asyncio.sleep(min(3.0, 0.1 * 2**attempt) * random.uniform(0.75, 1.25))
+
+    def _once(self, function: Callable[[], T]) -> T:
+        self._connection.knock()
+        return function()
 
     async def image(self, request: SandboxRequest) -> str:
         """Tag of the image for what the request shows inside; built if the engine does not have it yet."""

@@ -181,6 +181,7 @@ class DockerProvider:
         """Whether the kernel killed the box for memory; False where the engine does not say."""
 
         def ask() -> bool:
+            self._connection.knock()
             container.reload()
             return bool(container.attrs["State"]["OOMKilled"])
 
@@ -192,6 +193,7 @@ class DockerProvider:
         """Remove what a failed start left. A creation whose answer was lost may have had its effect all the same."""
         if container is None:
             with contextlib.suppress(self._engine.sdk.errors.DockerException, OSError):
+                self._connection.knock()
                 container = await asyncio.to_thread(self._engine.client.containers.get, name)
         if container is not None:
             await self._removal(container)
@@ -211,6 +213,7 @@ class DockerProvider:
     def _remove_owned(self, owner: str) -> None:
         errors = self._engine.sdk.errors
         with contextlib.suppress(errors.DockerException, OSError):
+            self._connection.knock()
             for container in self._engine.client.containers.list(all=True, filters={"label": f"{LABEL}={owner}"}):
                 with contextlib.suppress(errors.DockerException, OSError):
                     container.remove(force=True, v=True)
