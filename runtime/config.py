@@ -237,6 +237,8 @@ class Environment(Contract):
     """docker over tcp: without TLS, which makes everybody on the way root on the engine's machine."""
     max_sandboxes: int | None = None
     """Sandboxes of this run that may exist at once; trials beyond wait in order. None: as many as are wanted."""
+    machine_sandboxes: int | None = None
+    """Sandboxes that all runs of this machine which name the same number may have at once, shared evenly."""
     warm_sandboxes: int = 0
     """Sandboxes made ahead for each kind that trials ask for; each serves one trial."""
     memory_mib: int = 1024

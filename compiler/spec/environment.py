@@ -33,6 +33,8 @@ class _Sandbox(Model):
     """Refuse to start where one of these cannot be had; every trial records which were in force."""
     max_sandboxes: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
     """Sandboxes that may exist at once; trials beyond wait in order."""
+    machine_sandboxes: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Sandboxes that all runs of one machine which name the same number may have at once; they share them evenly."""
     warm_sandboxes: Annotated[int, Field(ge=0, le=64)] = 0
     """Sandboxes made ahead for each kind that trials ask for; pays where a start takes longer than a tenth of a
     second."""

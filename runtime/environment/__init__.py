@@ -11,6 +11,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.environment import images
 from runtime.environment.defences import check_provider
 from runtime.errors import MachineError
 
@@ -33,17 +34,22 @@ def make_provider(config: Environment, *, state: Path, queue: FairQueue | None =
     or a required defence is not to be had, or the folder cannot be made.
     """
     provider = _make(config, state)
-    if not config.warm_sandboxes and config.max_sandboxes is None and queue is None:
+    bounds = (config.max_sandboxes, config.machine_sandboxes, queue)
+    if not config.warm_sandboxes and all(bound is None for bound in bounds):
         return provider
+    from runtime.environment.places import SharedPlaces
     from runtime.environment.pool import PooledProvider
     from runtime.environment.queue import FairQueue
 
+    count = config.machine_sandboxes
+    folder = images.default_cache().parent / "places"
     return PooledProvider(
         provider,
         warm=config.warm_sandboxes,
         max_idle=IDLE_KINDS * config.warm_sandboxes,
         queue=queue or FairQueue(config.max_sandboxes),
         run=run_label(),
+        shared=SharedPlaces(folder, count) if count is not None else None,
     )
 
 

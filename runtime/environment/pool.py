@@ -17,6 +17,7 @@ from typing import Any
 
 from runtime.environment.base import Capabilities, ExecResult, Sandbox, SandboxProvider, SandboxRequest
 from runtime.environment.grading import GradingSandbox
+from runtime.environment.places import SharedPlaces
 from runtime.environment.queue import FairQueue
 from runtime.errors import TrialError
 
@@ -52,7 +53,8 @@ class PooledProvider:
     """Implements ``SandboxProvider`` over ``inner``, which it closes.
 
     warm: boxes kept ready per kind of request; max_idle: of all kinds together. queue, run: where, and in whose name,
-    this provider's trials wait. The machine carries the places of the queue and ``max_idle`` boxes at once.
+    this provider's trials wait; shared: where they then wait for runs of other processes. The machine carries as many
+    boxes at once as there are places, and ``max_idle``.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class PooledProvider:
         max_idle: int,
         queue: FairQueue,
         run: str,
+        shared: SharedPlaces | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = PoolCounts()
@@ -71,6 +74,7 @@ class PooledProvider:
         self._max_idle = max_idle
         self._queue = queue
         self._run = run
+        self._shared = shared
         self._clock = clock
         self._idle: OrderedDict[Any, deque[_Idle]] = OrderedDict()  # the kind asked for last comes last
         self._making: dict[Any, int] = {}
@@ -95,7 +99,11 @@ class PooledProvider:
     async def start(self, request: SandboxRequest) -> Sandbox:
         began = self._clock()
         await self._queue.acquire(self._run)
+        placed = False
         try:
+            if self._shared is not None:
+                await self._shared.take()
+                placed = True
             self.counts.waited_max_sec = max(self.counts.waited_max_sec, self._clock() - began)
             kind = _kind(request)
             sandbox = self._take(kind)
@@ -110,6 +118,8 @@ class PooledProvider:
             self.counts.peak = max(self.counts.peak, len(self._lent))
             return lent
         except BaseException:
+            if self._shared is not None and placed:
+                self._shared.give_back()
             self._queue.release(self._run)
             raise
 
@@ -122,10 +132,14 @@ class PooledProvider:
         self._idle.clear()
         self.counts.discarded += len(left)
         await asyncio.gather(*(idle.sandbox.stop() for idle in left), *(lent.stop() for lent in list(self._lent)))
+        if self._shared is not None:
+            self._shared.close()
         await self._inner.close()
 
     def _give_back(self, lent: PooledSandbox) -> None:
         self._lent.discard(lent)
+        if self._shared is not None:
+            self._shared.give_back()
         self._queue.release(self._run)
 
     def _take(self, kind: Any) -> Sandbox | None:

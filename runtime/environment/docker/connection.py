@@ -74,8 +74,8 @@ class Connection:
         try:
             connection.sock = self._dial()
             connection.request("GET", "/_ping")
-            answer = connection.getresponse()
-            said = answer.read(500).decode(errors="replace").strip()
+            with connection.getresponse() as answer:
+                said = answer.read(500).decode(errors="replace").strip()
             version = answer.getheader("Api-Version")
         except (OSError, http.client.HTTPException) as error:
             why, fix = _explain(error)

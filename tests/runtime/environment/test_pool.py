@@ -3,6 +3,9 @@
 import asyncio
 import random
 import selectors
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -294,3 +297,49 @@ def test_the_settings_make_a_pool(tmp_path: Path) -> None:
         await made.close()
 
     asyncio.run(body())
+
+
+RUN = """
+import asyncio, sys, time
+from pathlib import Path
+from runtime.environment.places import SharedPlaces
+async def main(folder, trials):
+    places, taken = SharedPlaces(Path(folder), 6), []
+    async def trial(number):
+        await places.take()
+        taken.append(number)
+        print(time.time(), "+", flush=True)
+        await asyncio.sleep(0.15)
+        print(time.time(), "-", flush=True)
+        places.give_back()
+    await asyncio.gather(*(trial(number) for number in range(int(trials))))
+    assert taken == sorted(taken)
+    places.close()
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_runs_of_one_machine_share_its_places(tmp_path: Path) -> None:
+    """A crowd that came first lets the second run have its half; a killed one leaves nothing behind."""
+
+    def run(trials: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", RUN, str(tmp_path), str(trials)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
+
+    dead, crowd = run(1000), run(120)
+    assert dead.stdout is not None and dead.stdout.readline()
+    dead.kill()
+    dead.communicate()
+    time.sleep(0.5)
+    late = run(30)
+    outputs = [process.communicate(timeout=60)[0] for process in (crowd, late)]
+    assert crowd.returncode == late.returncode == 0
+    events = [[(float(when), what) for when, what in map(str.split, text.splitlines())] for text in outputs]
+    assert [len(one) for one in events] == [240, 60]
+    together = most = 0
+    for _, what in sorted(event for one in events for event in one):
+        together += 1 if what == "+" else -1
+        most = max(most, together)
+    assert 3 <= most <= 6
+    assert events[1][-1][0] < events[0][-1][0], "who came first was served first, all of it"
+    assert [path.name for path in (tmp_path / "6").glob("run-*")] == []

@@ -225,12 +225,13 @@ def test_a_verifier_that_hangs_and_one_that_is_killed(
     toml = made.path / "task.toml"
     toml.write_text("\n".join(line for line in toml.read_text().splitlines() if "image" not in line))
     task: Task = load_task(made.path)
-    hang = {"/app/calc.py": b"import time\ntime.sleep(60)\n"}
+    hang = {"/app/calc.py": b"import time\nwhile True:\n    try: time.sleep(60)\n    except BaseException: pass\n"}
 
     async def main() -> None:
         verifier = make_verifier(Environment(verifier_timeout_sec=3, memory_mib=256), containers, state=tmp_path)
         error = await failure(verifier.grade(task, hang))
         assert error.termination is Termination.VERIFIER_TIMEOUT and error.policy.retry and not error.policy.grade
+        await asyncio.gather(*containers._removing)
         patient = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers, state=tmp_path)
         grading = asyncio.ensure_future(patient.grade(task, hang))
         while not (found := await asyncio.to_thread(engine.docker, "ps", "-q")):
