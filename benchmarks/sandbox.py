@@ -1,9 +1,13 @@
 """Times what a sandboxed trial costs beyond agent and tests: start, transfers, stop, verdict; alone and 32 at once.
 
-    python benchmarks/sandbox.py [--json] [--trials N]
+    python benchmarks/sandbox.py [--json] [--trials N] [--no-docker]
 
 A trial here starts a sandbox, runs one command in it, moves one file in and the work directory out, stops it, and has
 the result graded by a test that does nothing. CPU is the whole machine's minus its idle time: run it on a quiet one.
+
+Then the same task on a Docker engine of our own (root, Debian's docker.io): by Harbor 0.24 in its Docker environment,
+with an agent that does nothing and without its ten seconds of waiting for the end, and by our Docker backend with
+containers made ahead. Harbor grades in the agent's own container; ours are three fresh ones for every solved trial.
 """
 
 from __future__ import annotations
@@ -13,21 +17,36 @@ import asyncio
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from runtime.config import Environment
 from runtime.environment import make_provider, make_verifier
 from runtime.environment.base import SandboxProvider, SandboxRequest, Verifier
+from runtime.environment.pool import PooledProvider
 from runtime.tasks.task import Task, load_task
 
 TASK_TOML = """
+schema_version = "1.4"
+[task]
+name = "liverl/noop"
 [metadata.liverl]
 fail_to_pass = ["tests/test_noop.py::test_noop"]
 test_files = ["tests/test_noop.py"]
 """
+TEST = "def test_noop():\n    pass\n"
+TEST_SH = """#!/bin/bash
+cd /tests/files/tests && python3 -c 'import test_noop; test_noop.test_noop()' && echo 1 > /logs/verifier/reward.txt
+"""
+ROOT = Path(__file__).parents[1]
 CONCURRENCY = 32
+DOCKER_TRIALS = 8
 
 
 def make_task(root: Path) -> Task:
@@ -35,9 +54,9 @@ def make_task(root: Path) -> Task:
         "task.toml": TASK_TOML,
         "instruction.md": "Nothing is to be done.\n",
         "environment/repo/package.py": "X = 1\n",
-        "environment/repo/tests/test_noop.py": "def test_noop():\n    pass\n",
-        "tests/test.sh": "exit 1\n",
-        "tests/files/tests/test_noop.py": "def test_noop():\n    pass\n",
+        "environment/repo/tests/test_noop.py": TEST,
+        "tests/test.sh": TEST_SH,
+        "tests/files/tests/test_noop.py": TEST,
     }
     for name, text in files.items():
         path = root / name
@@ -72,48 +91,112 @@ def busy_seconds() -> float:
     return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
-async def measure(count: int) -> dict[str, object]:
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        task = make_task(root / "noop")
-        provider = make_provider(Environment(), state=root / "state")
-        verifier = make_verifier(Environment(), provider, state=root / "state")
-        try:
-            await trial(provider, verifier, task, {})
-            alone: dict[str, list[float]] = {}
-            for _ in range(count):
-                await trial(provider, verifier, task, alone)
-            gate = asyncio.Semaphore(CONCURRENCY)
+def bubblewrap(root: Path, task: Task, count: int) -> dict[str, object]:
+    """Alone and ``CONCURRENCY`` at once."""
 
-            async def one() -> None:
-                async with gate:
-                    await trial(provider, verifier, task, {})
+    async def measure(provider: SandboxProvider, once: Callable[[dict[str, list[float]]], Awaitable[None]]) -> Any:
+        alone: dict[str, list[float]] = {}
+        for _ in range(count):
+            await once(alone)
+        gate = asyncio.Semaphore(CONCURRENCY)
 
-            total = max(4 * count, 2 * CONCURRENCY)
-            start, busy = time.perf_counter(), busy_seconds()
-            await asyncio.gather(*(one() for _ in range(total)))
-            wall, busy = time.perf_counter() - start, busy_seconds() - busy
-        finally:
-            await provider.close()
+        async def one() -> None:
+            async with gate:
+                await once({})
+
+        total = max(4 * count, 2 * CONCURRENCY)
+        start, busy = time.perf_counter(), busy_seconds()
+        await asyncio.gather(*(one() for _ in range(total)))
+        wall, busy = time.perf_counter() - start, busy_seconds() - busy
+        return {
+            "isolation": provider.capabilities.isolation,
+            **{f"{name}_ms": median(values) for name, values in alone.items() if name != "overhead"},
+            "start_stop_ms": median(list(map(sum, zip(alone["start"], alone["stop"], strict=True)))),
+            "trial_overhead_ms": median(alone["overhead"]),
+            "trials_per_s_32": round(total / wall, 1),
+            "busy_cpu_ms_per_trial_32": round(busy / total * 1000, 1),
+        }
+
+    return asyncio.run(on(Environment(), root, task, measure))  # type: ignore[no-any-return]
+
+
+def docker(root: Path, task: Task, overhead_ms: float) -> dict[str, object]:
+    """The same task by Harbor and by our Docker backend, on one engine, one after the other."""
+    sys.path.insert(0, str(ROOT))  # the tests know how to get an engine and Harbor
+    from tests.docker_engine import BASE, Engine
+    from tests.harbor_docker import harbor_trials
+
+    (task.path / "environment" / "Dockerfile").write_text(f"FROM {BASE}\nWORKDIR /app\nCOPY repo/ /app/\n")
+
+    async def measure(provider: SandboxProvider, once: Callable[[dict[str, list[float]]], Awaitable[None]]) -> Any:
+        alone: dict[str, list[float]] = {}
+        for _ in range(DOCKER_TRIALS):
+            await once(alone)
+        assert isinstance(provider, PooledProvider)
+        counts = provider.counts
+        return {
+            **{f"docker_{name}_ms": median(values) for name, values in alone.items() if name != "overhead"},
+            "docker_trial_overhead_ms": median(alone["overhead"]),
+            "docker_pool_hits": f"{counts.hits} of {counts.hits + counts.misses}",
+        }
+
+    try:
+        with Engine.temporary() as engine:
+            ours = asyncio.run(
+                on(
+                    Environment(type="docker", docker_host=engine.url, base_image=BASE, warm_sandboxes=2),
+                    root,
+                    task,
+                    measure,
+                )
+            )
+            harbor = harbor_trials(engine, task.path, root / "harbor", count=DOCKER_TRIALS)
+    except pytest.skip.Exception as reason:
+        return {"harbor_docker_ratio": None, "harbor_docker_ratio_reason": str(reason)}
+    assert all(reward == 1.0 for _, reward in harbor)
+    harbor_ms = median([seconds * 1000 for seconds, _ in harbor])
     return {
-        "isolation": provider.capabilities.isolation,
-        **{f"{name}_ms": round(statistics.median(values), 2) for name, values in alone.items() if name != "overhead"},
-        "start_stop_ms": round(statistics.median(map(sum, zip(alone["start"], alone["stop"], strict=True))), 2),
-        "trial_overhead_ms": round(statistics.median(alone["overhead"]), 2),
-        "trials_per_s_32": round(total / wall, 1),
-        "busy_cpu_ms_per_trial_32": round(busy / total * 1000, 1),
-        "load_average": round(os.getloadavg()[0], 2),
-        "harbor_docker_ratio": None,
-        "harbor_docker_ratio_reason": "not measured here: needs a Docker engine and Harbor under Python 3.12",
+        **ours,
+        "harbor_docker_trial_ms": harbor_ms,
+        "harbor_docker_ratio": round(harbor_ms / overhead_ms, 1),
+        "harbor_docker_over_our_docker": round(harbor_ms / ours["docker_trial_overhead_ms"], 2),
     }
+
+
+async def on(
+    settings: Environment,
+    root: Path,
+    task: Task,
+    measure: Callable[[SandboxProvider, Callable[[dict[str, list[float]]], Awaitable[None]]], Awaitable[Any]],
+) -> Any:
+    """``measure`` with a provider of these settings and a function that plays one trial, after a first one."""
+    provider = make_provider(settings, state=root / "state")
+    verifier = make_verifier(settings, provider, state=root / "state")
+    try:
+        await trial(provider, verifier, task, {})
+        return await measure(provider, lambda times: trial(provider, verifier, task, times))
+    finally:
+        await provider.close()
+
+
+def median(values: list[float]) -> float:
+    return round(statistics.median(values), 2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="the last line of output is one JSON object")
     parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--no-docker", action="store_true", help="leave out Harbor and our Docker backend")
     options = parser.parse_args()
-    result = asyncio.run(measure(options.trials))
+    with tempfile.TemporaryDirectory() as folder:
+        task = make_task(Path(folder) / "noop")
+        result = bubblewrap(Path(folder), task, options.trials)
+        if options.no_docker:
+            result |= {"harbor_docker_ratio": None, "harbor_docker_ratio_reason": "not asked for"}
+        else:
+            result |= docker(Path(folder), task, float(str(result["trial_overhead_ms"])))
+    result["load_average"] = round(os.getloadavg()[0], 2)
     for name, value in result.items():
         print(f"{name:32} {value}")
     if options.json:

@@ -230,7 +230,17 @@ class Environment(Contract):
     base_image: str | None = None
     """docker: the image that sandboxes are built on; has Python 3.11 or later as ``/usr/bin/python3``."""
     docker_host: str | None = None
-    """docker: ``unix:///path/of/docker.sock``. None: ``DOCKER_HOST`` or the engine's usual socket."""
+    """docker: ``unix:///path/of/docker.sock`` or ``tcp://HOST:PORT``. None: ``DOCKER_HOST`` or the usual socket."""
+    docker_certificates: str | None = None
+    """docker over tcp: folder with ca.pem, cert.pem and key.pem. None: ``DOCKER_CERT_PATH`` or ``~/.docker``."""
+    docker_plaintext: bool = False
+    """docker over tcp: without TLS, which makes everybody on the way root on the engine's machine."""
+    max_sandboxes: int | None = None
+    """Sandboxes of this run that may exist at once; trials beyond wait in order. None: as many as are wanted."""
+    machine_sandboxes: int | None = None
+    """Sandboxes that all runs of this machine which name the same number may have at once, shared evenly."""
+    warm_sandboxes: int = 0
+    """Sandboxes made ahead for each kind that trials ask for; each serves one trial."""
     memory_mib: int = 1024
     pids: int = 128
     agent_timeout_sec: float = 60.0

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl" / "tools"
+DEBIAN_MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+HARBOR = "harbor==0.24.0"
 _ENOUGH_SEC = 1500
 
 
@@ -40,6 +42,36 @@ def node_tools(name: str, *packages: str) -> Path:
         _run("npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(folder), *packages)
 
     return _made(name, packages, make) / "node_modules" / ".bin"
+
+
+def python312() -> str:
+    """pyenv's programs before what is on PATH: that may be pyenv's switch, which works for chosen versions only."""
+    found = sorted((Path.home() / ".pyenv" / "versions").glob("3.12*/bin/python3.12"))
+    path = str(found[-1]) if found else shutil.which("python3.12")
+    if path is None:
+        pytest.skip("Python 3.12 is not here")
+    return path
+
+
+def debian_tools(name: str, *packages: str, suite: str) -> Path:
+    """Root folder of Debian packages of another release, unpacked and not installed, without what they depend on."""
+
+    def make(folder: Path) -> None:
+        for part in ("lists/partial", "cache/archives/partial", "files"):
+            (folder / part).mkdir(parents=True)
+        keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+        (folder / "sources.list").write_text(f"deb [signed-by={keys}] {DEBIAN_MIRROR} {suite} main\n")
+        options = [f"Dir::Etc::sourcelist={folder}/sources.list", "Dir::Etc::sourceparts=-", "APT::Sandbox::User=root"]
+        options += [f"Dir::State::lists={folder}/lists", f"Dir::Cache={folder}/cache"]
+        apt = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
+        _run(*apt, "update")
+        _run("sh", "-c", 'cd "$1" && shift && "$@"', "sh", str(folder), *apt, "download", *packages)
+        for archive in folder.glob("*.deb"):
+            _run("dpkg", "-x", str(archive), str(folder / "files"))
+            archive.unlink()
+        shutil.rmtree(folder / "lists")
+
+    return _made(name, (suite, *packages), make) / "files"
 
 
 def require_command(command: str, *, package: str) -> str:

@@ -31,6 +31,13 @@ Defence = Literal[
 class _Sandbox(Model):
     required_defences: tuple[Defence, ...] = ()
     """Refuse to start where one of these cannot be had; every trial records which were in force."""
+    max_sandboxes: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
+    """Sandboxes that may exist at once; trials beyond wait in order."""
+    machine_sandboxes: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Sandboxes that all runs of one machine which name the same number may have at once; they share them evenly."""
+    warm_sandboxes: Annotated[int, Field(ge=0, le=64)] = 0
+    """Sandboxes made ahead for each kind that trials ask for; pays where a start takes longer than a tenth of a
+    second."""
     memory_mib: Annotated[int, Field(ge=16, le=1 << 20)] = 1024
     pids: Annotated[int, Field(ge=8, le=1 << 16)] = 128
     """Most processes in one sandbox."""
@@ -47,13 +54,20 @@ class Bubblewrap(_Sandbox):
 
 
 class Docker(_Sandbox):
-    """Containers of an engine on this machine, without network but the way to the model."""
+    """Containers of an engine, here or elsewhere, without network but the way to the model."""
 
     type: Literal["docker"]
     base_image: str
     """Image with Python 3.11 or later as ``/usr/bin/python3``; repository and tools are added per content."""
-    docker_host: Annotated[str, Field(pattern=r"^unix://")] | None = None
-    """``unix:///path/of/docker.sock``; default ``DOCKER_HOST`` or the engine's usual socket."""
+    docker_host: Annotated[str, Field(pattern=r"^unix:///|^tcp://[A-Za-z0-9.-]+:[0-9]{1,5}$")] | None = None
+    """``unix:///path/of/docker.sock`` or ``tcp://HOST:2376``; default ``DOCKER_HOST`` or the engine's usual socket."""
+    docker_certificates: Text | None = None
+    """tcp: folder on the trainer's machine with ca.pem, cert.pem and key.pem; default ``DOCKER_CERT_PATH`` or
+    ``~/.docker``."""
+    docker_plaintext: bool = False
+    """tcp without TLS: everybody who can reach the engine, or stands on the way to it, is root on its machine."""
+    warm_sandboxes: Annotated[int, Field(ge=0, le=64)] = 2
+    """Containers made ahead for each image that trials ask for."""
 
 
 class PlainProcess(_Sandbox):

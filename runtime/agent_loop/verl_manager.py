@@ -30,6 +30,7 @@ from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialResult
 from runtime.agent_loop.verl_engine import VerlEngine
 from runtime.config import RuntimeConfig, load_runtime_config
+from runtime.environment.pool import PooledProvider
 from runtime.rollouter.engine import Engine
 from runtime.rollouter.pool import ReplicaPool
 from runtime.tasks.task import Task, load_task
@@ -162,6 +163,8 @@ class LiverlAgentLoopManager:
     def _write_row(self, step: int, validate: bool, record: _Step) -> None:
         size = self._val_size if validate else self._train_size
         row = step_metrics(record.groups, group_size=size, seconds=time.monotonic() - record.began)
+        if isinstance(self._provider, PooledProvider):
+            row.update(self._provider.metrics())
         if validate:
             row = {f"val-aux/{name}": value for name, value in row.items()}
         self._rows.write(step, row)
@@ -186,6 +189,7 @@ class LiverlAgentLoopManager:
             state=layout.state(self._run),
             journal=layout.journal(self._run),
         ) as services:
+            self._provider = services.provider
             self._groups = self._group_runner(services)
             ready.set()
             while not self._stop.is_set():

@@ -11,22 +11,49 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.environment import images
 from runtime.environment.defences import check_provider
 from runtime.errors import MachineError
 
 if TYPE_CHECKING:
     from runtime.config import Environment
     from runtime.environment.base import SandboxProvider, Verifier
+    from runtime.environment.queue import FairQueue
 
 log = logging.getLogger(__name__)
 
+IDLE_KINDS = 4
+"""Boxes are kept ready for this many kinds of request: the agents' and the verifier's of two tasks."""
 
-def make_provider(config: Environment, *, state: Path) -> SandboxProvider:
+
+def make_provider(config: Environment, *, state: Path, queue: FairQueue | None = None) -> SandboxProvider:
     """The provider of ``config.type``, or plain processes with a loud warning where the machine cannot isolate.
 
-    state: folder for what sandboxes leave on the host; what dead owners left there is removed now. Raises
-    ``MachineError`` when isolation or a required defence is not to be had, or the folder cannot be made.
+    state: folder for what sandboxes leave on the host; what dead owners left there is removed now. queue: shared with
+    other runs of this process, in place of ``max_sandboxes`` for this one alone. Raises ``MachineError`` when isolation
+    or a required defence is not to be had, or the folder cannot be made.
     """
+    provider = _make(config, state)
+    bounds = (config.max_sandboxes, config.machine_sandboxes, queue)
+    if not config.warm_sandboxes and all(bound is None for bound in bounds):
+        return provider
+    from runtime.environment.places import SharedPlaces
+    from runtime.environment.pool import PooledProvider
+    from runtime.environment.queue import FairQueue
+
+    count = config.machine_sandboxes
+    folder = images.default_cache().parent / "places"
+    return PooledProvider(
+        provider,
+        warm=config.warm_sandboxes,
+        max_idle=IDLE_KINDS * config.warm_sandboxes,
+        queue=queue or FairQueue(config.max_sandboxes),
+        run=run_label(),
+        shared=SharedPlaces(folder, count) if count is not None else None,
+    )
+
+
+def _make(config: Environment, state: Path) -> SandboxProvider:
     remote = _remote(config)
     if remote is not None:
         check_provider(config.required_defences, remote.capabilities)
@@ -83,6 +110,7 @@ def run_label() -> str:
 
 
 def _docker(config: Environment, state: Path) -> SandboxProvider:
+    from runtime.environment.docker.connection import connection
     from runtime.environment.docker.provider import DockerProvider
 
     if config.base_image is None:
@@ -91,7 +119,8 @@ def _docker(config: Environment, state: Path) -> SandboxProvider:
             fix="name an image with Python 3.11 or later as /usr/bin/python3, such as one made by docker import",
         )
     check_provider(config.required_defences, DockerProvider.capabilities)
-    return DockerProvider(state=state, base=config.base_image, url=config.docker_host)
+    engine = connection(config.docker_host, certificates=config.docker_certificates, plaintext=config.docker_plaintext)
+    return DockerProvider(engine, state=state, base=config.base_image)
 
 
 def make_verifier(config: Environment, provider: SandboxProvider, *, state: Path) -> Verifier:

@@ -36,7 +36,11 @@ class Paths:
 
 
 class BoxSandbox:
-    """Implements ``Sandbox``. ``on_stop`` gives back what the provider lent (once)."""
+    """Implements ``Sandbox``. ``on_stop`` gives back what the provider lent (once).
+
+    oom_kills: how many processes the kernel has killed for memory where this box runs, ever; out_of_memory: asks,
+    once the box is lost, whether that was why.
+    """
 
     def __init__(
         self,
@@ -47,7 +51,8 @@ class BoxSandbox:
         env: Mapping[str, str],
         proxy_url: str | None,
         on_stop: Callable[[], Awaitable[None]],
-        oom_kills: Callable[[], int],
+        oom_kills: Callable[[], int] = lambda: 0,
+        out_of_memory: Callable[[], Awaitable[bool]] | None = None,
         paths: Paths | None = None,
     ) -> None:
         self.name = name
@@ -58,12 +63,18 @@ class BoxSandbox:
         self._on_stop = on_stop
         self._oom_kills = oom_kills
         self._oom_before = oom_kills()
+        self._out_of_memory = out_of_memory
         self._paths = paths or Paths()
         self._stopping: asyncio.Task[None] | None = None
 
     @property
     def proxy_url(self) -> str | None:
         return self._proxy_url
+
+    @property
+    def alive(self) -> bool:
+        """False once the box is known to be gone."""
+        return not self._channel.lost
 
     @property
     def oom_kills(self) -> int:
@@ -139,7 +150,8 @@ class BoxSandbox:
         try:
             header, answered = await self._channel.request(request, blobs, timeout_sec=timeout_sec + GRACE_SEC)
         except BoxLost as error:
-            lost = Termination.OUT_OF_MEMORY if self.oom_kills else Termination.SANDBOX_LOST
+            memory = self.oom_kills or (self._out_of_memory is not None and await self._out_of_memory())
+            lost = Termination.OUT_OF_MEMORY if memory else Termination.SANDBOX_LOST
             raise TrialError(lost, f"sandbox {self.name}: {error}") from error
         if header.get("refused") and request["op"] == "download":
             raise ArtifactsRefused(f"sandbox {self.name}: {header['error']}")

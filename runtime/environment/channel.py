@@ -25,15 +25,25 @@ class BoxLost(Exception):
 
 
 class Channel(asyncio.Protocol):
-    """One request at a time or many: answers are matched by id. ``kill`` ends the box, down to its last process."""
+    """One request at a time or many: answers are matched by id. ``kill`` ends the box, down to its last process.
 
-    def __init__(self, pidfd: int) -> None:
+    pidfd: of the box's first process; -1 where that runs on another machine: whoever made the box then ends it.
+    on_message: takes what is no answer to a request.
+    """
+
+    def __init__(self, pidfd: int, *, on_message: Callable[[dict[str, Any], list[bytes]], None] | None = None) -> None:
         self._pidfd = pidfd
+        self._on_message = on_message
         self._buffer = wire.Buffer()
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._next = 0
         self._transport: asyncio.Transport | None = None
         self._lost: str | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether the box is known to be gone."""
+        return self._lost is not None
 
     @property
     def pid(self) -> int:
@@ -53,6 +63,8 @@ class Channel(asyncio.Protocol):
                 future = self._waiting.pop(header.get("id", -1), None)
                 if future is not None and not future.done():
                     future.set_result((header, blobs))
+                elif self._on_message is not None and "id" not in header:
+                    self._on_message(header, blobs)
         except (wire.WireError, TypeError, AttributeError) as error:
             self._fail(str(error))
 
@@ -74,6 +86,11 @@ class Channel(asyncio.Protocol):
             raise BoxLost(f"no answer to {header['op']} within {timeout_sec:.0f} s") from None
         finally:
             self._waiting.pop(number, None)
+
+    def post(self, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """Send what gets no answer; nothing happens if the box is gone."""
+        if self._lost is None and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(wire.encode(header, blobs))
 
     async def kill(self) -> None:
         """Idempotent. Returns when every process of the box is gone."""

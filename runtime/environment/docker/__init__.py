@@ -1,1 +1,1 @@
-"""Sandboxes as containers of a local Docker engine: ``provider.py``; what goes into their images: ``context.py``."""
+"""Sandboxes as containers of a Docker engine, here or over TLS: ``provider.py``; their images: ``context.py``."""

@@ -1,6 +1,7 @@
 """The supervisor of a box without a zygote: process 1 of its own bubblewrap, or an ordinary process.
 
-Its arguments say what to prepare, as JSON, and which descriptor the control socket has, or at which path it listens.
+Its arguments say what to prepare, as JSON, and which descriptor the control socket has, or at which path it listens, or
+``-`` for standard input and output.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import socket
 import sys
 
 from . import isolate, kernel, seccomp, wire
+from .stdio import Stdio
 from .supervisor import Supervisor
 from .zygote import listen
 
@@ -23,9 +25,7 @@ def main() -> None:
     connection = _connect(sys.argv[2])
     if box["lower"]:
         isolate.copy_tree(box["lower"], box["workdir"])
-    descriptors = [os.pidfd_open(os.getpid())]
-    if box["listen"]:
-        descriptors.append(listen(box["listen"]))
+    listener = listen(box["listen"]) if box["listen"] else None
     for name, value in box["limits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     if box["isolated"]:
@@ -35,17 +35,26 @@ def main() -> None:
         kernel.set_dumpable(False)
     else:
         kernel.become_subreaper()
-    socket.send_fds(connection, [wire.encode({"ready": True, "workdir": "copy"})], descriptors)
-    for fd in descriptors:
-        os.close(fd)
+    ready = {"ready": True, "workdir": "copy"}
+    tunnel = None
+    if isinstance(connection, Stdio):
+        wire.send(connection, ready)
+        tunnel = socket.socket(fileno=listener) if listener is not None else None
+    else:
+        descriptors = [os.pidfd_open(os.getpid()), *([listener] if listener is not None else [])]
+        socket.send_fds(connection, [wire.encode(ready)], descriptors)
+        for fd in descriptors:
+            os.close(fd)
     os.chdir(box["workdir"])
-    Supervisor(connection).serve()
+    Supervisor(connection, tunnel=tunnel).serve()
     if not box["isolated"]:
         kill_descendants()
     os._exit(0)
 
 
-def _connect(where: str) -> socket.socket:
+def _connect(where: str) -> socket.socket | Stdio:
+    if where == "-":
+        return Stdio()
     if where.isdecimal():
         return socket.socket(fileno=int(where))
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

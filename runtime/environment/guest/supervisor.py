@@ -16,15 +16,20 @@ import time
 
 from . import files, wire
 from .commands import Command
+from .tunnel import Tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from .stdio import Stdio
+
 
 class Supervisor:
-    def __init__(self, connection: socket.socket) -> None:
+    """tunnel: a listener whose connections travel as messages, because the host cannot hold it itself."""
+
+    def __init__(self, connection: socket.socket | Stdio, *, tunnel: socket.socket | None = None) -> None:
         self._connection = connection
         self._buffer = wire.Buffer()
         self._poll = select.poll()
@@ -37,11 +42,12 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         self._poll.register(connection.fileno(), select.POLLIN)
         self._poll.register(self._wakeup, select.POLLIN)
+        self._tunnel = Tunnel(tunnel, self._poll, self._send) if tunnel is not None else None
 
     def serve(self) -> None:
         """Until the host hangs up."""
         while True:
-            for fd, _ in self._poll.poll(self._patience()):
+            for fd, events in self._poll.poll(self._patience()):
                 if fd == self._connection.fileno():
                     data = self._connection.recv(1 << 18)
                     if not data:
@@ -50,6 +56,8 @@ class Supervisor:
                         self._handle(request, blobs)
                 elif fd == self._wakeup:
                     os.read(fd, 4096)
+                elif self._tunnel is not None and self._tunnel.owns(fd):
+                    self._tunnel.ready(fd, events)
                 elif fd in self._pipes and not self._pipes[fd].pump(fd):
                     self._poll.unregister(fd)
                     del self._pipes[fd]
@@ -81,6 +89,10 @@ class Supervisor:
                 self._answer(command.id, answer, output)
 
     def _handle(self, request: dict[str, Any], blobs: Sequence[bytes]) -> None:
+        if request["op"] == "stream":  # needs no answer
+            if self._tunnel is not None:
+                self._tunnel.message(request["stream"], request["event"], b"".join(blobs))
+            return
         try:
             answer = self._dispatch(request, blobs)
         except (OSError, files.Refused) as error:
@@ -114,7 +126,10 @@ class Supervisor:
         raise OSError(f"unknown operation {operation!r}")
 
     def _answer(self, request_id: int, header: dict[str, Any], blobs: Sequence[bytes]) -> None:
-        wire.send(self._connection, {"id": request_id, **header}, blobs)
+        self._send({"id": request_id, **header}, blobs)
+
+    def _send(self, header: dict[str, Any], blobs: Sequence[bytes]) -> None:
+        wire.send(self._connection, header, blobs)
 
 
 def _run_tests(runner: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
+    from .stdio import Stdio
+
 PREFIX = struct.Struct("!II")  # bytes of the header, bytes of all blobs
 MAX_HEADER = 4 << 20
 MAX_BLOBS = 256 << 20
@@ -73,5 +75,5 @@ class Buffer:
             yield message
 
 
-def send(connection: socket.socket, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+def send(connection: socket.socket | Stdio, header: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
     connection.sendall(encode(header, blobs))

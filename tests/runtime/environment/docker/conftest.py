@@ -1,100 +1,20 @@
-"""A Docker engine of our own, with a base image made without a registry."""
+"""A Docker engine for the session, and our provider on it."""
 
 import asyncio
-import os
-import shutil
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from runtime.environment.docker.connection import connection
 from runtime.environment.docker.provider import DockerProvider
-from tests.toolbox import CACHE, require_command
-
-BASE = "liverl/base:bookworm"
-START_SEC = 60
-MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-
-
-@dataclass
-class Engine:
-    """A ``dockerd`` whose files are all below ``root``."""
-
-    root: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"unix://{self.root}/docker.sock"
-
-    def docker(self, *arguments: str) -> str:
-        command = ["docker", "-H", self.url, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout.strip()
-
-    def start(self) -> None:
-        where = ["--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/exec", "-H", self.url]
-        more = ["-p", f"{self.root}/docker.pid", "--bridge=none", "--iptables=false"]
-        path = f"/usr/sbin:/sbin:{os.environ['PATH']}"
-        with (self.root / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [require_command("dockerd", package="docker.io"), *where, *more],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PATH": path},
-            )
-        deadline = time.monotonic() + START_SEC
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if subprocess.run(["docker", "-H", self.url, "version"], capture_output=True, check=False).returncode == 0:
-                return
-            time.sleep(0.2)
-        self.stop()
-        last = (self.root / "log").read_text().splitlines()[-1:]
-        pytest.skip(f"dockerd does not start here: {''.join(last)}")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+from tests.docker_engine import BASE, Engine, free_port
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    if os.geteuid() != 0:
-        pytest.skip("starting a Docker engine needs root")
-    require_command("docker", package="docker.io")
-    archive = base_archive()
-    engine = Engine(Path(tempfile.mkdtemp(prefix="liverl-docker-", dir="/tmp")))  # short: socket names are limited
-    try:
-        engine.start()
-        engine.docker("import", str(archive), BASE)
+    with Engine.temporary(port=free_port()) as engine:
         yield engine
-    finally:
-        engine.stop()
-        shutil.rmtree(engine.root, ignore_errors=True)
-
-
-def base_archive() -> Path:
-    """A Debian root file system with Python, made from packages once and kept."""
-    archive = CACHE / "docker-base-bookworm.tar"
-    if not archive.exists():
-        program = require_command("mmdebstrap", package="mmdebstrap")
-        CACHE.mkdir(parents=True, exist_ok=True)
-        partial = CACHE / f".{archive.name}.{os.getpid()}.tar"
-        command = [program, "-q", "--variant=minbase", "--include=python3", "bookworm", str(partial), MIRROR]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500)
-        if done.returncode:
-            partial.unlink(missing_ok=True)
-            pytest.skip(f"no base image can be made here: {done.stderr.strip().splitlines()[-1:]}")
-        partial.rename(archive)
-    return archive
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +23,18 @@ def loop() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-@pytest.fixture
-def containers(engine: Engine, tmp_path: Path, loop: asyncio.Runner) -> Iterator[DockerProvider]:
-    made = DockerProvider(state=tmp_path / "state", base=BASE, url=engine.url)
+@pytest.fixture(params=["socket", "tls"])
+def containers(
+    request: pytest.FixtureRequest, engine: Engine, tmp_path: Path, loop: asyncio.Runner
+) -> Iterator[DockerProvider]:
+    """An engine of this machine, and the same one as if it were another's."""
+    made = provider(engine, tmp_path / "state", tls=request.param == "tls")
     yield made
     loop.run(made.close())
     assert engine.docker("ps", "-aq") == ""
     assert list((tmp_path / "state").iterdir()) == []
+
+
+def provider(engine: Engine, state: Path, *, tls: bool = False, base: str = BASE) -> DockerProvider:
+    to = connection(engine.tls, certificates=str(engine.root / "certs")) if tls else connection(engine.url)
+    return DockerProvider(to, state=state, base=base)

@@ -16,8 +16,9 @@ from runtime.errors import MachineError, Termination, TrialError
 from runtime.tasks.task import Task, load_task
 from tests.attacks.catalogue import ATTACKS, FIXED, HONEST, module
 from tests.attacks.conftest import attack, make_task
+from tests.docker_engine import BASE, Engine
 
-from .conftest import BASE, Engine
+from .conftest import provider
 
 pytestmark = [pytest.mark.consumers, pytest.mark.sandbox]
 
@@ -51,9 +52,9 @@ def request_(task: Task) -> SandboxRequest:
     return SandboxRequest(name="box", lower=task.repository, memory_mib=256, pids=64)
 
 
-def shell(loop: asyncio.Runner, provider: DockerProvider, request: SandboxRequest, script: str) -> str:
+def shell(loop: asyncio.Runner, containers: DockerProvider, request: SandboxRequest, script: str) -> str:
     async def main() -> str:
-        sandbox = await provider.start(request)
+        sandbox = await containers.start(request)
         try:
             result = await sandbox.exec(["sh", "-c", script], timeout_sec=60)
             return (result.stdout + result.stderr).decode()
@@ -159,11 +160,11 @@ def test_an_image_is_built_once_per_content(
 ) -> None:
     shell(loop, containers, request_, "true")
     before = engine.docker("images", "-q", "liverl/sandbox")
-    other = DockerProvider(state=tmp_path / "other", base=BASE, url=engine.url)
+    other = provider(engine, tmp_path / "other")
     shell(loop, other, request_, "true")
     assert engine.docker("images", "-q", "liverl/sandbox") == before
     (request_.lower / "calc.py").write_text("changed")
-    another = DockerProvider(state=tmp_path / "another", base=BASE, url=engine.url)
+    another = provider(engine, tmp_path / "another")
     assert shell(loop, another, request_, "cat calc.py") == "changed"
     loop.run(other.close())
     loop.run(another.close())
@@ -188,17 +189,16 @@ def test_a_killed_container_is_a_lost_sandbox(
 def test_a_dead_owners_containers_are_removed(
     loop: asyncio.Runner, engine: Engine, request_: SandboxRequest, tmp_path: Path
 ) -> None:
-    first = DockerProvider(state=tmp_path / "state", base=BASE, url=engine.url)
+    first = provider(engine, tmp_path / "state")
     loop.run(first.start(request_))
     os.close(first._state._lock)  # as its death would
-    second = DockerProvider(state=tmp_path / "state", base=BASE, url=engine.url)
+    second = provider(engine, tmp_path / "state")
     assert engine.docker("ps", "-aq") == ""
     loop.run(second.close())
 
 
 def test_refusals(engine: Engine, tmp_path: Path) -> None:
     for settings, words in (
-        ({"docker_host": "tcp://127.0.0.1:2375", "base_image": BASE}, "not a socket of this machine"),
         ({"docker_host": f"unix://{tmp_path}/none.sock", "base_image": BASE}, "none.sock"),
         ({"docker_host": engine.url, "base_image": "no/such:image"}, "no image no/such:image"),
         ({"docker_host": engine.url}, "base_image"),
@@ -212,7 +212,7 @@ def test_a_folder_in_the_clients_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "docker").mkdir()
     for name in ("__init__", "errors", "types"):
         (tmp_path / "docker" / f"{name}.py").touch()
-    script = "from runtime.environment.docker.provider import _import_sdk\n_import_sdk()"
+    script = "from runtime.environment.docker.connection import import_sdk\nimport_sdk()"
     path = f"{tmp_path}:{Path(__file__).parents[4]}"
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.runtime.agent_loop.conftest import make_task
-from tests.toolbox import python_tools
+from tests.toolbox import HARBOR, python312, python_tools
 
 from ..conftest import needs_bubblewrap
 
@@ -21,18 +20,9 @@ ROOT = Path(__file__).parents[4]
 PLUGIN = "runtime.environment.harbor.plugin:LiverlEnvironment"
 
 
-def python312() -> str:
-    """pyenv's programs before what is on PATH: that may be pyenv's switch, which works for chosen versions only."""
-    found = sorted((Path.home() / ".pyenv" / "versions").glob("3.12*/bin/python3.12"))
-    path = str(found[-1]) if found else shutil.which("python3.12")
-    if path is None:
-        pytest.skip("Harbor needs Python 3.12, which is not here")
-    return path
-
-
 @pytest.fixture(scope="module")
 def tools() -> Path:
-    return python_tools("harbor", "harbor==0.24.0", python=python312())
+    return python_tools("harbor", HARBOR, python=python312())
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
