@@ -27,6 +27,9 @@ from runtime.tasks.task import Task
 
 log = logging.getLogger(__name__)
 
+LOCAL = ("bubblewrap", "docker", "none")
+"""Isolation of boxes whose way to the proxy is this process's own forwarder."""
+
 
 def trial_seed(seed: int, key: TrialKey) -> int:
     """A 31-bit sampling seed: the same trial of the same run samples the same, every retry and sibling differently."""
@@ -134,7 +137,7 @@ class TrialRunner:
             endpoint = ModelEndpoint(base_url=sandbox.proxy_url + session.base_path, secret=session.secret)
             termination = await self._scaffold(task, key, sandbox, endpoint, progress)
             began = time.monotonic()
-            artifacts = await self._artifacts(task, sandbox)
+            artifacts = await self._artifacts(task, sandbox, died=termination is Termination.AGENT_DIED)
             progress.clock(download=time.monotonic() - began)
         finally:
             began = time.monotonic()
@@ -170,9 +173,21 @@ class TrialRunner:
             raise TrialError(Termination.MODEL_UNAVAILABLE, trajectory.failure) from failure
         if trajectory.overlong and termination is not Termination.TIMEOUT:
             return Termination.OVERLONG
+        if failure is not None and self._own_doing(failure, trajectory):
+            return Termination.AGENT_DIED
         if failure is not None and not failure.policy.grade:
             raise failure
         return termination
+
+    def _own_doing(self, failure: TrialError, trajectory: Trajectory) -> bool:
+        """Whether the policy may have brought a failure about: to try again without a grade would then be a prize."""
+        if trajectory.num_turns == 0:
+            return False  # the model has not answered yet
+        if failure.termination is Termination.MODEL_UNAVAILABLE:
+            # So says a program in the box, but the proxy has served the session to its end. Only where nothing but
+            # this process lies between the two can that be no outage.
+            return self._services.provider.capabilities.isolation in LOCAL
+        return failure.termination in (Termination.AGENT_CRASHED, Termination.OUT_OF_MEMORY)
 
     async def _leave(self, key: TrialKey, sandbox: Sandbox | None, progress: _Progress) -> None:
         try:
@@ -182,8 +197,11 @@ class TrialRunner:
             if progress.trajectory is None:
                 progress.trajectory = await self._services.proxy.close_session(key.trial_id)
 
-    async def _artifacts(self, task: Task, sandbox: Sandbox) -> dict[str, bytes]:
-        """The declared artifacts, or the whole work directory; never the files that belong to the tests."""
+    async def _artifacts(self, task: Task, sandbox: Sandbox, *, died: bool) -> dict[str, bytes]:
+        """The declared artifacts, or the whole work directory; never the files that belong to the tests.
+
+        died: the agent's end may have taken the box with it; then nothing is left to grade.
+        """
         workdir = PurePosixPath(task.config.environment.workdir)
         wanted = [str(workdir / name) for name in task.liverl.artifacts] or [str(workdir)]
         withheld = {str(workdir / name) for name in task.liverl.test_files}
@@ -191,6 +209,11 @@ class TrialRunner:
             found = await sandbox.download(wanted)
         except ArtifactsRefused as refused:
             log.info("%s: %s; graded as if nothing had been done", task.id, refused)
+            return {}
+        except TrialError as lost:
+            if not died and lost.termination is not Termination.OUT_OF_MEMORY:
+                raise
+            log.info("%s: %s; graded as if nothing had been done", task.id, lost)
             return {}
         return {path: content for path, content in found.items() if path not in withheld}
 

@@ -96,7 +96,10 @@ class Supervisor:
         """The answer, or None if it comes later."""
         operation = request["op"]
         if operation == "exec":
-            command = Command(request, blobs[0])
+            try:
+                command = Command(request, blobs[0])
+            except BlockingIOError as error:  # no process is left to the box: the command's failure, not the box's
+                return {"exit_code": 126, "timed_out": False}, (b"", f"{error}\n".encode())
             self._commands[command.pid] = command
             for fd in command.streams:
                 self._pipes[fd] = command
