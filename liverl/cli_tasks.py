@@ -1,4 +1,4 @@
-"""``liverl tasks``: verify, generate, synth, index. Turns arguments into calls of ``runtime.tasks``, prints reports."""
+"""``liverl tasks``: verify, regrade, generate, synth, index. Turns arguments into calls of the rooms, prints reports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 if TYPE_CHECKING:
+    from runtime.agent_loop.regrade import Regraded
     from runtime.config import Environment
     from runtime.tasks.generate.inject import Injection
     from runtime.tasks.generate.sources import Package
@@ -33,6 +34,7 @@ _SPLITS = ("train", "held_out", "demonstrations")
 def register(app: typer.Typer) -> None:
     tasks = typer.Typer(help="Make, prove and list tasks.", no_args_is_help=True, rich_markup_mode=None)
     tasks.command("verify")(verify)
+    tasks.command("regrade")(regrade)
     tasks.command("generate")(generate)
     tasks.command("synth")(synth)
     tasks.command("index")(index)
@@ -109,6 +111,71 @@ def _print_report(report: TaskReport) -> None:
         if not check.ok:
             scored = "no grade" if check.reward is None else f"scored {check.reward:g}"
             typer.echo(f"      {check.name}: {scored}, expected {check.expected:g}; {check.problem or 'it ran'}")
+
+
+def regrade(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A path, an id or the beginning of one, or `last`.")],
+    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.")] = Path("runs"),
+    directories: Annotated[
+        list[Path] | None,
+        typer.Option("--tasks", metavar="DIR", help="Take tasks of the same ids from here; may be repeated."),
+    ] = None,
+    sandbox: Annotated[str | None, typer.Option("--sandbox", help="As for verify; default: what the run used.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Verdicts at once.")] = os.cpu_count() or 1,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the kept work of a run's trials again; verdicts go beside the run, whose records stay as they are."""
+    import asyncio
+    import tempfile
+
+    from runtime.agent_loop import regrade as room
+    from runtime.config import load_runtime_config
+    from runtime.launch import ledger
+    from runtime.tasks.directories import find_task_directories, load_tasks
+    from runtime.tasks.prepare import graders
+
+    folder = Path(run) if (Path(run) / "trials").is_dir() else ledger.find(run, runs_dir=runs_dir).path
+    contract = folder / "bundle" / "runtime.json"
+    environment = (
+        load_runtime_config(contract).environment
+        if sandbox is None and contract.is_file()
+        else _environment(sandbox or "bubblewrap")
+    )
+    problems: list[str] = []
+    found = load_tasks(find_task_directories(directories), on_problem=problems.append) if directories else []
+    for problem in problems:
+        typer.echo(f"left out: {problem}", err=True)
+
+    def show(trial: room.Regraded) -> None:
+        if trial.changed:
+            typer.echo(f"changed {trial.step}/{trial.trial}: {_verdicts(trial)}")
+
+    async def work() -> room.Regrade:
+        with tempfile.TemporaryDirectory(prefix="liverl-regrade-") as state:
+            async with graders(environment, state=Path(state)) as (_, verifier):
+                return await room.regrade(
+                    folder,
+                    verifier=verifier,
+                    tasks={task.id: task for task in found},
+                    concurrency=jobs,
+                    on_trial=(lambda trial: None) if as_json else show,
+                )
+
+    result = asyncio.run(work())
+    if as_json:
+        typer.echo(json.dumps({**result.summary(), "folder": str(result.folder)}))
+        return
+    for reason, count in result.left_out.items():
+        typer.echo(f"left out {count}: {reason}")
+    typer.echo(f"{len(result.changed)} of {len(result.trials)} verdicts changed; all of them in {result.folder}")
+
+
+def _verdicts(trial: Regraded) -> str:
+    def text(verdict: str, reward: float | None) -> str:
+        return verdict if reward is None else f"{verdict} ({reward:g})"
+
+    now = text(trial.verdict_now, trial.reward_now)
+    return f"{text(trial.verdict_then, trial.reward_then)} -> {now}" + (f": {trial.problem}" if trial.problem else "")
 
 
 def generate(

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
+from runtime.agent_loop.work import Work, WorkStore, changed
 from runtime.config import RuntimeConfig
 from runtime.environment.artifacts import ArtifactsRefused
 from runtime.environment.base import Sandbox, SandboxRequest, Verdict
@@ -46,6 +47,7 @@ class _Progress:
     outcome: AgentOutcome | None = None
     logs: Mapping[str, bytes] = field(default_factory=dict)
     trajectory: Trajectory | None = None
+    artifacts: Mapping[str, bytes] | None = None
     verdict: Verdict | None = None
 
     def clock(self, **parts: float) -> None:
@@ -63,6 +65,7 @@ class TrialRunner:
         self._services = services
         self._config = config
         self._trials = trials
+        self._work = WorkStore(trials.parent / "artifacts")
 
     async def run(self, task: Task, *, key: TrialKey, temperature: float, queued: float = 0.0) -> TrialResult:
         """One trial, restarted with a fresh session and sandbox as long as its failure's policy says so.
@@ -94,12 +97,13 @@ class TrialRunner:
             termination = error.termination
         progress.clock(total=time.monotonic() - progress.started)
         result = self._result(key, sampling, progress, termination, error)
-        await self._record(result, progress)
+        await self._record(task, result, progress)
         return result
 
     async def _play(self, task: Task, key: TrialKey, sampling: Sampling, progress: _Progress) -> Termination:
         """Agent, then verifier. Raises the failure that forbids a grade."""
         artifacts, termination = await self._agent(task, key, sampling, progress)
+        progress.artifacts = artifacts
         began = time.monotonic()
         async with asyncio.timeout(self._verifier_limit(task)) as limit:
             try:
@@ -266,17 +270,33 @@ class TrialRunner:
             started=time.time() - (time.monotonic() - progress.started),
         )
 
-    async def _record(self, result: TrialResult, progress: _Progress) -> None:
-        every = self._config.dump.trials_every
+    async def _record(self, task: Task, result: TrialResult, progress: _Progress) -> None:
+        dump, step = self._config.dump, result.key.step
         failed = result.reward is None
-        if not failed and (every == 0 or result.key.step % every != 0):
+        if not failed and not _nth(step, dump.trials_every):
             return
+        work: bytes | None = None
+        if progress.artifacts is not None and (failed or _nth(step, dump.work_every)):
+            work = await asyncio.to_thread(self._keep, task, progress.artifacts)
         files = TrialFiles(
             turns=progress.trajectory.turns if progress.trajectory is not None else (),
             verifier=progress.verdict.raw if progress.verdict is not None else b"",
             agent=progress.logs,
+            work=work,
         )
         await asyncio.to_thread(write_trial, self._trials, result, files)
+
+    def _keep(self, task: Task, artifacts: Mapping[str, bytes]) -> bytes | None:
+        work = Work(task.id, task.path.absolute(), changed(task, artifacts))
+        try:
+            return self._work.put(work, max_bytes=self._config.dump.work_max_mib << 20)
+        except OSError as error:  # a later verdict is a convenience: a full disk must not cost the trial
+            log.warning("%s: its work is not kept: %s", task.id, error)
+            return None
+
+
+def _nth(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
 
 
 def _tool_gaps(trajectory: Trajectory | None) -> tuple[float, ...]:
