@@ -1,4 +1,4 @@
-"""``liverl tasks``: verify, regrade, generate, synth, index. Turns arguments into calls of the rooms, prints reports."""
+"""``liverl tasks``: verify, regrade, generate, synth, index. Turns arguments into calls, prints reports."""
 
 from __future__ import annotations
 

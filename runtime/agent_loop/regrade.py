@@ -12,7 +12,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,19 +132,24 @@ def _kept(run: Path, store: WorkStore, left_out: Counter[str]) -> Iterator[tuple
 async def _grade(
     folder: Path, record: dict[str, Any], work: Work, verifier: Verifier, tasks: Mapping[str, Task]
 ) -> Regraded:
-    then = {"reward_then": record.get("reward"), "verdict_then": str(record.get("verdict", "no-grade"))}
-    who = {"step": folder.parent.name, "trial": folder.name, "task": work.task_id}
+    before = Regraded(
+        step=folder.parent.name,
+        trial=folder.name,
+        task=work.task_id,
+        reward_then=record.get("reward"),
+        reward_now=None,
+        verdict_then=str(record.get("verdict", "no-grade")),
+        verdict_now="no-grade",
+        problem=None,
+    )
     try:
         verdict = await verifier.grade(task_of(work, tasks), work.files)
     except TrialError as error:
-        problem = f"{error.termination.value}: {error}"
-        return Regraded(**who, **then, reward_now=None, verdict_now="no-grade", problem=problem)
-    return Regraded(
-        **who,
-        **then,
+        return replace(before, problem=f"{error.termination.value}: {error}")
+    return replace(
+        before,
         reward_now=verdict.reward,
         verdict_now=verdict.status,
-        problem=None,
         defences=tuple(verdict.defences),
         raw=verdict.raw,
     )
