@@ -109,11 +109,12 @@ class Solution:
         above: Any = getattr(builtins, base, Exception)
         if not (isinstance(above, type) and issubclass(above, BaseException)):
             above = Exception
+        found: type[BaseException] = above
         if module == "builtins":
-            return above
+            return found
         key = (module, name, base)
         if key not in self._exceptions:
-            self._exceptions[key] = type(name, (above,), {"__module__": module})
+            self._exceptions[key] = type(name, (found,), {"__module__": module})
         return self._exceptions[key]
 
 
@@ -153,7 +154,7 @@ class Finder:
     """First on ``sys.meta_path``: the repository's modules become stand-ins, but for the ``trusted`` files."""
 
     def __init__(self, solution: Solution, root: str, folders: Sequence[str], trusted: Sequence[str]) -> None:
-        self._solution = solution
+        self._loader: Any = _Loader(solution)
         self._folders = list(folders)
         self._trusted = {os.path.join(root, path) for path in trusted}
 
@@ -167,14 +168,14 @@ class Finder:
                         name, file, submodule_search_locations=[base] if package else None
                     )
                 if os.path.lexists(file):
-                    return importlib.machinery.ModuleSpec(name, _Loader(self._solution), is_package=package)
+                    return importlib.machinery.ModuleSpec(name, self._loader, is_package=package)
             if os.path.isdir(base) and name not in sys.builtin_module_names:
                 if any(file.startswith(base + os.sep) for file in self._trusted):
                     spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
                     spec.submodule_search_locations = [base]
                     return spec
                 if name.partition(".")[0] not in sys.stdlib_module_names:
-                    return importlib.machinery.ModuleSpec(name, _Loader(self._solution), is_package=True)
+                    return importlib.machinery.ModuleSpec(name, self._loader, is_package=True)
         return None
 
 

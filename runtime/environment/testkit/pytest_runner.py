@@ -93,7 +93,7 @@ def run(
 
 def import_folders(root: str, ids: Sequence[str], python_path: Sequence[str]) -> list[str]:
     """See ``mini.import_folders``."""
-    return _import_folders(root, ids, dict.fromkeys([*python_path, "src"]))
+    return _import_folders(root, ids, list(dict.fromkeys([*python_path, "src"])))
 
 
 def _no_text(*arguments: Any, **keywords: Any) -> str:
