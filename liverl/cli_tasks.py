@@ -195,11 +195,19 @@ def generate(
         list[str] | None,
         typer.Option("--with", metavar="NAME==VERSION", help="Another package that the tests need; may be repeated."),
     ] = None,
+    bugs: Annotated[int, typer.Option("--bugs", min=1, max=8, help="Bugs per task, of different functions.")] = 1,
+    from_history: Annotated[
+        bool,
+        typer.Option("--from-history", help="Make tasks of the repository's own commits that change code and tests."),
+    ] = False,
+    max_commits: Annotated[
+        int, typer.Option("--commits", min=1, help="With --from-history: look at so many commits, newest first.")
+    ] = 200,
     name: Annotated[str, typer.Option("--name", help="Name under which the tasks are scored.")] = "real",
     sandbox: Sandbox = "bubblewrap",
     cache: Cache = None,
 ) -> None:
-    """Inject verified bugs into a real repository or source distribution and write one task for each."""
+    """Write tasks from a real repository or source distribution: verified bugs injected, or commits of its history."""
     import asyncio
     import tempfile
 
@@ -210,9 +218,14 @@ def generate(
     environment = _environment(sandbox)
     if split not in (*_SPLITS, "all"):
         raise UserError(f"--split {split!r}: not a split; use {', '.join(_SPLITS)} or all")
-    package = _package(repository, sha256, _cache(cache))
     if out.exists() and any(out.iterdir()):
         raise UserError(f"-o {out}: not empty; give a new folder")
+    if from_history:
+        if bugs != 1 or split != "all" or sha256 is not None:
+            raise UserError("--from-history: commits are taken as they are; leave out --bugs, --split and --sha256")
+        _generate_history(repository, out, count, max_commits, name, environment, requirements or [])
+        return
+    package = _package(repository, sha256, _cache(cache))
 
     async def work() -> Injection:
         with tempfile.TemporaryDirectory(prefix="liverl-generate-") as state:
@@ -232,6 +245,7 @@ def generate(
                     cache=_cache(cache),
                     workers=os.cpu_count() or 1,
                     on_progress=lambda text: typer.echo(text, err=True),
+                    bugs_per_task=bugs,
                 )
 
     injection = asyncio.run(work())
@@ -246,6 +260,47 @@ def generate(
     )
     if not injection.bugs:
         raise RunError(f"{package.name}: no bug that its tests tell from the original")
+
+
+def _generate_history(
+    repository: str,
+    out: Path,
+    count: int,
+    max_commits: int,
+    name: str,
+    environment: Environment,
+    requirements: list[str],
+) -> None:
+    import asyncio
+    import tempfile
+
+    from runtime.errors import RunError
+    from runtime.tasks.generate.history_tasks import HistoryTasks, generate_history
+    from runtime.tasks.generate.package_tasks import IMAGE
+    from runtime.tasks.prepare import graders
+
+    async def work() -> HistoryTasks:
+        with tempfile.TemporaryDirectory(prefix="liverl-generate-") as state:
+            async with graders(environment, state=Path(state)) as (provider, verifier):
+                return await generate_history(
+                    Path(repository),
+                    out=out,
+                    name=name,
+                    limit=count,
+                    max_commits=max_commits,
+                    provider=provider,
+                    verifier=verifier,
+                    image=" ".join([IMAGE, *requirements]),
+                    workers=os.cpu_count() or 1,
+                    on_progress=lambda text: typer.echo(text, err=True),
+                )
+
+    made = asyncio.run(work())
+    typer.echo(f"{len(made.tasks)} tasks in {out} from {made.commits} commits that change code and tests")
+    for reason, number in made.left_out.items():
+        typer.echo(f"left out {number}: {reason}")
+    if not made.tasks:
+        raise RunError(f"{repository}: no commit whose tests tell the code before from the code after")
 
 
 def _package(repository: str, sha256: str | None, cache: Path) -> Package:
