@@ -42,7 +42,8 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
     ]:
         facts.follow(f"rollout.{name}", dumped["rollout"][name], f"rollout.{name}")
     facts.follow("rollout.group_size", spec.algorithm.group_size, "algorithm.group_size")
-    facts.follow("dump.trials_every", spec.observability.dumps.trials_every, "observability.dumps.trials_every")
+    for name in ("trials_every", "work_every", "work_max_mib"):
+        facts.follow(f"dump.{name}", getattr(spec.observability.dumps, name), f"observability.dumps.{name}")
     return facts
 
 

@@ -1,4 +1,4 @@
-"""``liverl tasks``: verify, generate, synth, index. Turns arguments into calls of ``runtime.tasks``, prints reports."""
+"""``liverl tasks``: verify, regrade, generate, synth, index. Turns arguments into calls, prints reports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 if TYPE_CHECKING:
+    from runtime.agent_loop.regrade import Regraded
     from runtime.config import Environment
     from runtime.tasks.generate.inject import Injection
     from runtime.tasks.generate.sources import Package
@@ -33,6 +34,7 @@ _SPLITS = ("train", "held_out", "demonstrations")
 def register(app: typer.Typer) -> None:
     tasks = typer.Typer(help="Make, prove and list tasks.", no_args_is_help=True, rich_markup_mode=None)
     tasks.command("verify")(verify)
+    tasks.command("regrade")(regrade)
     tasks.command("generate")(generate)
     tasks.command("synth")(synth)
     tasks.command("index")(index)
@@ -111,6 +113,71 @@ def _print_report(report: TaskReport) -> None:
             typer.echo(f"      {check.name}: {scored}, expected {check.expected:g}; {check.problem or 'it ran'}")
 
 
+def regrade(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A path, an id or the beginning of one, or `last`.")],
+    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.")] = Path("runs"),
+    directories: Annotated[
+        list[Path] | None,
+        typer.Option("--tasks", metavar="DIR", help="Take tasks of the same ids from here; may be repeated."),
+    ] = None,
+    sandbox: Annotated[str | None, typer.Option("--sandbox", help="As for verify; default: what the run used.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Verdicts at once.")] = os.cpu_count() or 1,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the kept work of a run's trials again; verdicts go beside the run, whose records stay as they are."""
+    import asyncio
+    import tempfile
+
+    from runtime.agent_loop import regrade as room
+    from runtime.config import load_runtime_config
+    from runtime.launch import ledger
+    from runtime.tasks.directories import find_task_directories, load_tasks
+    from runtime.tasks.prepare import graders
+
+    folder = Path(run) if (Path(run) / "trials").is_dir() else ledger.find(run, runs_dir=runs_dir).path
+    contract = folder / "bundle" / "runtime.json"
+    environment = (
+        load_runtime_config(contract).environment
+        if sandbox is None and contract.is_file()
+        else _environment(sandbox or "bubblewrap")
+    )
+    problems: list[str] = []
+    found = load_tasks(find_task_directories(directories), on_problem=problems.append) if directories else []
+    for problem in problems:
+        typer.echo(f"left out: {problem}", err=True)
+
+    def show(trial: room.Regraded) -> None:
+        if trial.changed:
+            typer.echo(f"changed {trial.step}/{trial.trial}: {_verdicts(trial)}")
+
+    async def work() -> room.Regrade:
+        with tempfile.TemporaryDirectory(prefix="liverl-regrade-") as state:
+            async with graders(environment, state=Path(state)) as (_, verifier):
+                return await room.regrade(
+                    folder,
+                    verifier=verifier,
+                    tasks={task.id: task for task in found},
+                    concurrency=jobs,
+                    on_trial=(lambda trial: None) if as_json else show,
+                )
+
+    result = asyncio.run(work())
+    if as_json:
+        typer.echo(json.dumps({**result.summary(), "folder": str(result.folder)}))
+        return
+    for reason, count in result.left_out.items():
+        typer.echo(f"left out {count}: {reason}")
+    typer.echo(f"{len(result.changed)} of {len(result.trials)} verdicts changed; all of them in {result.folder}")
+
+
+def _verdicts(trial: Regraded) -> str:
+    def text(verdict: str, reward: float | None) -> str:
+        return verdict if reward is None else f"{verdict} ({reward:g})"
+
+    now = text(trial.verdict_now, trial.reward_now)
+    return f"{text(trial.verdict_then, trial.reward_then)} -> {now}" + (f": {trial.problem}" if trial.problem else "")
+
+
 def generate(
     repository: Annotated[
         str, typer.Argument(metavar="REPO", help="A repository's folder, or NAME==VERSION with --sha256.")
@@ -128,11 +195,19 @@ def generate(
         list[str] | None,
         typer.Option("--with", metavar="NAME==VERSION", help="Another package that the tests need; may be repeated."),
     ] = None,
+    bugs: Annotated[int, typer.Option("--bugs", min=1, max=8, help="Bugs per task, of different functions.")] = 1,
+    from_history: Annotated[
+        bool,
+        typer.Option("--from-history", help="Make tasks of the repository's own commits that change code and tests."),
+    ] = False,
+    max_commits: Annotated[
+        int, typer.Option("--commits", min=1, help="With --from-history: look at so many commits, newest first.")
+    ] = 200,
     name: Annotated[str, typer.Option("--name", help="Name under which the tasks are scored.")] = "real",
     sandbox: Sandbox = "bubblewrap",
     cache: Cache = None,
 ) -> None:
-    """Inject verified bugs into a real repository or source distribution and write one task for each."""
+    """Write tasks from a real repository or source distribution: verified bugs injected, or commits of its history."""
     import asyncio
     import tempfile
 
@@ -143,9 +218,14 @@ def generate(
     environment = _environment(sandbox)
     if split not in (*_SPLITS, "all"):
         raise UserError(f"--split {split!r}: not a split; use {', '.join(_SPLITS)} or all")
-    package = _package(repository, sha256, _cache(cache))
     if out.exists() and any(out.iterdir()):
         raise UserError(f"-o {out}: not empty; give a new folder")
+    if from_history:
+        if bugs != 1 or split != "all" or sha256 is not None:
+            raise UserError("--from-history: commits are taken as they are; leave out --bugs, --split and --sha256")
+        _generate_history(repository, out, count, max_commits, name, environment, requirements or [])
+        return
+    package = _package(repository, sha256, _cache(cache))
 
     async def work() -> Injection:
         with tempfile.TemporaryDirectory(prefix="liverl-generate-") as state:
@@ -165,6 +245,7 @@ def generate(
                     cache=_cache(cache),
                     workers=os.cpu_count() or 1,
                     on_progress=lambda text: typer.echo(text, err=True),
+                    bugs_per_task=bugs,
                 )
 
     injection = asyncio.run(work())
@@ -179,6 +260,47 @@ def generate(
     )
     if not injection.bugs:
         raise RunError(f"{package.name}: no bug that its tests tell from the original")
+
+
+def _generate_history(
+    repository: str,
+    out: Path,
+    count: int,
+    max_commits: int,
+    name: str,
+    environment: Environment,
+    requirements: list[str],
+) -> None:
+    import asyncio
+    import tempfile
+
+    from runtime.errors import RunError
+    from runtime.tasks.generate.history_tasks import HistoryTasks, generate_history
+    from runtime.tasks.generate.package_tasks import IMAGE
+    from runtime.tasks.prepare import graders
+
+    async def work() -> HistoryTasks:
+        with tempfile.TemporaryDirectory(prefix="liverl-generate-") as state:
+            async with graders(environment, state=Path(state)) as (provider, verifier):
+                return await generate_history(
+                    Path(repository),
+                    out=out,
+                    name=name,
+                    limit=count,
+                    max_commits=max_commits,
+                    provider=provider,
+                    verifier=verifier,
+                    image=" ".join([IMAGE, *requirements]),
+                    workers=os.cpu_count() or 1,
+                    on_progress=lambda text: typer.echo(text, err=True),
+                )
+
+    made = asyncio.run(work())
+    typer.echo(f"{len(made.tasks)} tasks in {out} from {made.commits} commits that change code and tests")
+    for reason, number in made.left_out.items():
+        typer.echo(f"left out {number}: {reason}")
+    if not made.tasks:
+        raise RunError(f"{repository}: no commit whose tests tell the code before from the code after")
 
 
 def _package(repository: str, sha256: str | None, cache: Path) -> Package:

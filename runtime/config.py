@@ -303,6 +303,10 @@ class Dump(Contract):
     """Which trial folders are kept: every ``trials_every``-th step's (0: none but failed ones)."""
 
     trials_every: int = 1
+    work_every: int = 1
+    """Of these, in which steps the agents' work is kept too, so that ``liverl tasks regrade`` can judge it again."""
+    work_max_mib: int = 4
+    """Work of one trial above this is not kept."""
 
 
 class RuntimeConfig(Contract):

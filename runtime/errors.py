@@ -26,7 +26,12 @@ class Boundary(StrEnum):
 
 
 class Termination(StrEnum):
-    """Why a trial ended. The first four are valid ends that the verifier grades and that stay in the loss."""
+    """Why a trial ended. The first four are valid ends that the verifier grades and that stay in the loss.
+
+    ``AGENT_CRASHED``: before the model had answered once, so the policy had no part in it. ``AGENT_DIED``: later; what
+    the policy's commands can bring about inside the box (killing the agent, exhausting the box's memory, forging the
+    agent's last words) must be no way out of a bad grade, so it is graded and trained on like any other end.
+    """
 
     COMPLETED = "agent_completed"
     MAX_TURNS = "max_turns_reached"
@@ -34,6 +39,7 @@ class Termination(StrEnum):
     NO_TOOL = "no_tool_calls"
     TIMEOUT = "timeout"
     AGENT_CRASHED = "agent_crashed"
+    AGENT_DIED = "agent_died"
     ENV_SETUP_FAILED = "env_setup_failed"
     SANDBOX_LOST = "sandbox_lost"
     OUT_OF_MEMORY = "sandbox_out_of_memory"
@@ -62,6 +68,7 @@ POLICIES: dict[Termination, Policy] = {
     Termination.NO_TOOL: Policy(None, retry=False, grade=True, train=True),
     Termination.TIMEOUT: Policy(Boundary.AGENT, retry=False, grade=True, train=False),
     Termination.AGENT_CRASHED: Policy(Boundary.AGENT, retry=True, grade=False, train=False),
+    Termination.AGENT_DIED: Policy(Boundary.AGENT, retry=False, grade=True, train=True),
     Termination.ENV_SETUP_FAILED: Policy(Boundary.SANDBOX, retry=True, grade=False, train=False),
     Termination.SANDBOX_LOST: Policy(Boundary.SANDBOX, retry=True, grade=False, train=False),
     Termination.OUT_OF_MEMORY: Policy(Boundary.SANDBOX, retry=True, grade=False, train=False),

@@ -22,6 +22,7 @@ Defence = Literal[
     "no_new_privileges",
     "process_limit",
     "report_nonce",
+    "solution_user",
     "seccomp",
     "tests_restored",
     "user_namespace",

@@ -105,3 +105,8 @@ class Dumps(Model):
 
     trials_every: Whole = 1
     """Keep the trial folders of every n-th step; 0: of failed trials only."""
+    work_every: Whole = 1
+    """In which of these steps the files that agents left are kept too, for `liverl tasks regrade`; 0: of failed trials
+    only. Equal files are stored once per run."""
+    work_max_mib: Annotated[int, Field(ge=1, le=256)] = 4
+    """Work of one trial above this is not kept."""

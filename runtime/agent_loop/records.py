@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from runtime.agent_loop.types import TrialResult
+from runtime.agent_loop.work import MANIFEST
 from runtime.proxy.types import Turn
 
 
@@ -27,6 +28,8 @@ class TrialFiles:
     turns: Sequence[Turn] = ()
     verifier: bytes = b""
     agent: Mapping[str, bytes] = field(default_factory=dict)
+    work: bytes | None = None
+    """Manifest of the work that is kept for a later verdict (``work.py``)."""
 
 
 def trial_folder(trials: Path, *, step: int, trial_id: str) -> Path:
@@ -45,6 +48,8 @@ def write_trial(trials: Path, result: TrialResult, files: TrialFiles) -> Path:
         "samples": list(result.samples),
     }
     (partial / "trajectory.json").write_bytes(orjson.dumps(trajectory, default=str))
+    if files.work is not None:
+        (partial / MANIFEST).write_bytes(files.work)
     if files.verifier:
         (partial / "verifier").mkdir()
         (partial / "verifier" / "output").write_bytes(files.verifier)

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
+from runtime.agent_loop.work import Work, WorkStore, changed
 from runtime.config import RuntimeConfig
 from runtime.environment.artifacts import ArtifactsRefused
 from runtime.environment.base import Sandbox, SandboxRequest, Verdict
@@ -26,6 +27,9 @@ from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, ne
 from runtime.tasks.task import Task
 
 log = logging.getLogger(__name__)
+
+LOCAL = ("bubblewrap", "docker", "none")
+"""Isolation of boxes whose way to the proxy is this process's own forwarder."""
 
 
 def trial_seed(seed: int, key: TrialKey) -> int:
@@ -43,6 +47,7 @@ class _Progress:
     outcome: AgentOutcome | None = None
     logs: Mapping[str, bytes] = field(default_factory=dict)
     trajectory: Trajectory | None = None
+    artifacts: Mapping[str, bytes] | None = None
     verdict: Verdict | None = None
 
     def clock(self, **parts: float) -> None:
@@ -60,6 +65,7 @@ class TrialRunner:
         self._services = services
         self._config = config
         self._trials = trials
+        self._work = WorkStore(trials.parent / "artifacts")
 
     async def run(self, task: Task, *, key: TrialKey, temperature: float, queued: float = 0.0) -> TrialResult:
         """One trial, restarted with a fresh session and sandbox as long as its failure's policy says so.
@@ -91,12 +97,13 @@ class TrialRunner:
             termination = error.termination
         progress.clock(total=time.monotonic() - progress.started)
         result = self._result(key, sampling, progress, termination, error)
-        await self._record(result, progress)
+        await self._record(task, result, progress)
         return result
 
     async def _play(self, task: Task, key: TrialKey, sampling: Sampling, progress: _Progress) -> Termination:
         """Agent, then verifier. Raises the failure that forbids a grade."""
         artifacts, termination = await self._agent(task, key, sampling, progress)
+        progress.artifacts = artifacts
         began = time.monotonic()
         async with asyncio.timeout(self._verifier_limit(task)) as limit:
             try:
@@ -134,7 +141,7 @@ class TrialRunner:
             endpoint = ModelEndpoint(base_url=sandbox.proxy_url + session.base_path, secret=session.secret)
             termination = await self._scaffold(task, key, sandbox, endpoint, progress)
             began = time.monotonic()
-            artifacts = await self._artifacts(task, sandbox)
+            artifacts = await self._artifacts(task, sandbox, died=termination is Termination.AGENT_DIED)
             progress.clock(download=time.monotonic() - began)
         finally:
             began = time.monotonic()
@@ -170,9 +177,21 @@ class TrialRunner:
             raise TrialError(Termination.MODEL_UNAVAILABLE, trajectory.failure) from failure
         if trajectory.overlong and termination is not Termination.TIMEOUT:
             return Termination.OVERLONG
+        if failure is not None and self._own_doing(failure, trajectory):
+            return Termination.AGENT_DIED
         if failure is not None and not failure.policy.grade:
             raise failure
         return termination
+
+    def _own_doing(self, failure: TrialError, trajectory: Trajectory) -> bool:
+        """Whether the policy may have brought a failure about: to try again without a grade would then be a prize."""
+        if trajectory.num_turns == 0:
+            return False  # the model has not answered yet
+        if failure.termination is Termination.MODEL_UNAVAILABLE:
+            # So says a program in the box, but the proxy has served the session to its end. Only where nothing but
+            # this process lies between the two can that be no outage.
+            return self._services.provider.capabilities.isolation in LOCAL
+        return failure.termination in (Termination.AGENT_CRASHED, Termination.OUT_OF_MEMORY)
 
     async def _leave(self, key: TrialKey, sandbox: Sandbox | None, progress: _Progress) -> None:
         try:
@@ -182,8 +201,11 @@ class TrialRunner:
             if progress.trajectory is None:
                 progress.trajectory = await self._services.proxy.close_session(key.trial_id)
 
-    async def _artifacts(self, task: Task, sandbox: Sandbox) -> dict[str, bytes]:
-        """The declared artifacts, or the whole work directory; never the files that belong to the tests."""
+    async def _artifacts(self, task: Task, sandbox: Sandbox, *, died: bool) -> dict[str, bytes]:
+        """The declared artifacts, or the whole work directory; never the files that belong to the tests.
+
+        died: the agent's end may have taken the box with it; then nothing is left to grade.
+        """
         workdir = PurePosixPath(task.config.environment.workdir)
         wanted = [str(workdir / name) for name in task.liverl.artifacts] or [str(workdir)]
         withheld = {str(workdir / name) for name in task.liverl.test_files}
@@ -191,6 +213,11 @@ class TrialRunner:
             found = await sandbox.download(wanted)
         except ArtifactsRefused as refused:
             log.info("%s: %s; graded as if nothing had been done", task.id, refused)
+            return {}
+        except TrialError as lost:
+            if not died and lost.termination is not Termination.OUT_OF_MEMORY:
+                raise
+            log.info("%s: %s; graded as if nothing had been done", task.id, lost)
             return {}
         return {path: content for path, content in found.items() if path not in withheld}
 
@@ -243,17 +270,33 @@ class TrialRunner:
             started=time.time() - (time.monotonic() - progress.started),
         )
 
-    async def _record(self, result: TrialResult, progress: _Progress) -> None:
-        every = self._config.dump.trials_every
+    async def _record(self, task: Task, result: TrialResult, progress: _Progress) -> None:
+        dump, step = self._config.dump, result.key.step
         failed = result.reward is None
-        if not failed and (every == 0 or result.key.step % every != 0):
+        if not failed and not _nth(step, dump.trials_every):
             return
+        work: bytes | None = None
+        if progress.artifacts is not None and (failed or _nth(step, dump.work_every)):
+            work = await asyncio.to_thread(self._keep, task, progress.artifacts)
         files = TrialFiles(
             turns=progress.trajectory.turns if progress.trajectory is not None else (),
             verifier=progress.verdict.raw if progress.verdict is not None else b"",
             agent=progress.logs,
+            work=work,
         )
         await asyncio.to_thread(write_trial, self._trials, result, files)
+
+    def _keep(self, task: Task, artifacts: Mapping[str, bytes]) -> bytes | None:
+        work = Work(task.id, task.path.absolute(), changed(task, artifacts))
+        try:
+            return self._work.put(work, max_bytes=self._config.dump.work_max_mib << 20)
+        except OSError as error:  # a later verdict is a convenience: a full disk must not cost the trial
+            log.warning("%s: its work is not kept: %s", task.id, error)
+            return None
+
+
+def _nth(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
 
 
 def _tool_gaps(trajectory: Trajectory | None) -> tuple[float, ...]:

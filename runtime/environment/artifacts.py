@@ -112,6 +112,19 @@ def test_sources(task: Task) -> dict[str, bytes]:
     return found
 
 
+def tests_own_modules(task: Task) -> tuple[str, ...]:
+    """Python files of the repository that are the tests' own: never an agent's, so that the process that judges may
+    import them. Paths below the work directory.
+    """
+    tests = test_paths(task)
+    found = {name for name in tests if name.endswith(".py")}
+    for file in task.repository.rglob("*.py"):
+        path = PurePosixPath(file.relative_to(task.repository).as_posix())
+        if path.name in PROTECTED_NAMES or _steers_tests(task, path, tests):
+            found.add(str(path))
+    return tuple(sorted(found))
+
+
 def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     """The repository's own helpers beside its tests stay as they are; new files there are the agent's business, but
     for those that make a package of a folder of tests, which renames its modules.

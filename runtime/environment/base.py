@@ -34,6 +34,8 @@ class Capabilities:
     defences: tuple[str, ...] = ()
     """What else holds against untrusted code, for records and for ``required_defences``: user_namespace,
     no_capabilities, no_new_privileges, seccomp, process_limit."""
+    second_user: bool = False
+    """Boxes can run code under test as another user than its tests (``SandboxRequest.second_user``)."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class SandboxRequest:
     """Pinned packages that Python finds inside (``images.py``), for example ``pytest==8.4.2``."""
     compile_once: bool = True
     """Compile the Python files of ``lower`` and of mounts below ``/opt/liverl`` once for all sandboxes, if possible."""
+    second_user: bool = False
+    """Prepare the box for test runs whose code under test is another user (``Capabilities.second_user``)."""
     limit_address_space: bool = True
     """Without control groups, limit the address space of each process to ``memory_mib`` in their place."""
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.environment import bwrap, images
+from runtime.environment import bwrap, images, userns
 from runtime.environment.base import Capabilities, SandboxRequest
 from runtime.environment.box import BoxSandbox, check_lower
 from runtime.environment.cgroups import Group, GroupPool
@@ -58,6 +58,9 @@ class BubblewrapProvider:
                 *(("seccomp",) if seccomp.supported() else ()),
                 *(("process_limit",) if self._groups.pids or os.getuid() != 0 else ()),
             ),
+            second_user=self._nested is not False
+            and userns.spare_user() is not None
+            and all(zygote.two_users for zygote in self._zygotes.values()),
         )
 
     @property
@@ -91,7 +94,8 @@ class BubblewrapProvider:
     async def _find_out(self, request: SandboxRequest) -> None:
         try:
             zygote = await self._zygote(None, None)
-            channel, _, _ = await zygote.box({**self._order(request), "mounts": [], "listen": None})
+            order = self._order(request) | {"mounts": [], "listen": None, "second_user": False}
+            channel, _, _ = await zygote.box(order)
             await channel.kill()
         except TrialError as error:
             log.warning("no nested namespaces on this machine (%s): every sandbox starts its own bubblewrap", error)
@@ -120,6 +124,7 @@ class BubblewrapProvider:
             "listen": request.forward_port if request.forward else None,
             "warm": request.compile_once,
             "copy": self._foreign[request.lower],
+            "second_user": request.second_user,
         }
 
     def _limits(self, request: SandboxRequest) -> dict[str, int]:

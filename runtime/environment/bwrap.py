@@ -24,7 +24,8 @@ _BOOT = "import sys; sys.path.insert(0, {folder!r}); from guest import {module};
 _HERE = Path(__file__).parent
 _LINKED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types")
-_NAMESPACES = ("--unshare-user", "--unshare-all", "--uid", "0", "--gid", "0", "--hostname", "sandbox")
+_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+_SELF = ("--uid", "0", "--gid", "0", "--hostname", "sandbox")
 
 
 def _interpreter() -> dict[str, str]:
@@ -68,15 +69,20 @@ def root_arguments() -> list[str]:
     return arguments
 
 
-def command(arguments: Sequence[str], program: Sequence[str], *, writable_root: bool = False) -> list[str]:
+def command(
+    arguments: Sequence[str], program: Sequence[str], *, writable_root: bool = False, users: int | None = None
+) -> list[str]:
     """bubblewrap with namespaces of its own around ``program`` (arguments of Python).
 
-    writable_root: leave the (empty, in memory) root folder writable, for mount points that are made later.
+    writable_root: leave the (empty, in memory) root folder writable, for mount points that are made later. users:
+    descriptor of the user namespace to use (``userns.py``); None: one of its own with one user.
     """
     variables = {"PATH": PATH, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8", **_interpreter()}
     return [
         _executable() or "bwrap",
+        *(("--unshare-user",) if users is None else ("--userns", str(users))),
         *_NAMESPACES,
+        *_SELF,
         "--die-with-parent",
         "--new-session",
         "--as-pid-1",

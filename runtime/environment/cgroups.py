@@ -22,13 +22,17 @@ class Group:
     folders: tuple[Path, ...]
 
     def admit(self, pid: int, *, memory_mib: int, pids: int) -> None:
-        """Set the limits and move the process (and so its future children) in. Raises ``OSError``."""
+        """Set the limits and move the process, its children and so its future ones in. Raises ``OSError``.
+
+        A box that has not been given work yet has at most one child: the process of its second user.
+        """
         limits = {"memory.limit_in_bytes": memory_mib << 20, "memory.max": memory_mib << 20, "pids.max": pids}
         for folder in self.folders:
             for name, value in limits.items():
                 if (folder / name).exists():
                     (folder / name).write_text(f"{value}\n")
-            (folder / "cgroup.procs").write_text(f"{pid}\n")
+            for one in (pid, *_children(pid)):
+                (folder / "cgroup.procs").write_text(f"{one}\n")
 
     def oom_kills(self) -> int:
         """How many processes the kernel has killed here for memory, ever."""
@@ -81,6 +85,10 @@ class GroupPool:
             with contextlib.suppress(OSError):
                 (folder / "cgroup.subtree_control").write_text("+memory +pids")
         return True
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _parents(owner: str) -> list[Path]:

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from runtime.environment.base import Capabilities
 from runtime.errors import MachineError
 
-OF_THE_TASK = frozenset({"canary", "tests_restored", "host_verdict", "report_nonce"})
-"""Depend on the task's tests, so they are checked with each verdict."""
+OF_THE_TASK = frozenset({"canary", "solution_user", "tests_restored", "host_verdict", "report_nonce"})
+"""Depend on the task's tests, so they are checked with each verdict. ``solution_user``: code under test ran in a
+process of its own, as a user who can neither read the tests nor reach the process that judges."""
 OF_THE_VERIFIER = frozenset({"agent_killed", "declared_artifacts"})
 """Always there."""
 

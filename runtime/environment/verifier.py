@@ -1,10 +1,11 @@
 """Grades the artifacts of a trial in fresh sandboxes; the verdict is computed here, on the host.
 
 The agent's own sandbox plays no part: the pristine repository, the declared artifacts and the task's own tests are put
-together anew, the tests run, and exactly the expected test ids must have passed. Code under test shares a process with
-its tests, so from within it can forge all that this process says. Therefore work that seems to solve the task is
-measured once more, in another fresh sandbox, against look-alike tests that no honest work passes (``canary.py``): who
-passes those as well has tampered. ``Verdict.defences`` says what was in force.
+together anew, the tests run, and exactly the expected test ids must have passed. Where the sandbox has a second user
+and the task's own solution shows that its tests allow it, the code under test runs in a process of its own as that user
+(``testkit/apart.py``). Elsewhere it shares a process with its tests and can forge all that this process says. So work
+that seems to solve such a task is measured once more, in another fresh sandbox, against look-alike tests that no honest
+work passes (``canary.py``): who passes those as well has tampered. ``Verdict.defences`` says what was in force.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.config import Environment
-from runtime.environment.artifacts import Selection, select, test_sources
+from runtime.environment.artifacts import Selection, select, test_sources, tests_own_modules
 from runtime.environment.base import Mount, SandboxProvider, SandboxRequest, Verdict
 from runtime.environment.canary import Canary, spoil, spoil_all
 from runtime.environment.defences import missing, provider_defences
@@ -40,6 +41,18 @@ _MAX_CANARIES = 4096
 _NAMES = itertools.count()
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How one verdict is come to, whatever the work. ``start``: on the monotonic clock."""
+
+    task: Task
+    canary: Canary
+    trusted: tuple[str, ...]
+    defences: tuple[str, ...]
+    timeout_sec: float
+    start: float
+
+
 class SandboxVerifier:
     """Implements ``Verifier`` with sandboxes of one provider."""
 
@@ -48,12 +61,19 @@ class SandboxVerifier:
         self._provider = provider
         self._canaries: dict[tuple[Path, int], Canary] = {}
         self._calibrating: dict[Path, asyncio.Lock] = {}
+        self._apart: dict[Path, tuple[str, ...]] = {}
 
     async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
         start = time.monotonic()
         timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
-        canary = self._canary(task) if task.expected_ids else await self._script_canary(task, timeout_sec)
-        defences = self._defences(task, canary)
+        trusted = await self._trusted(task, timeout_sec) if task.expected_ids else ()
+        if not task.expected_ids:
+            canary = await self._script_canary(task, timeout_sec)
+        elif trusted and "canary" not in self._config.required_defences:
+            canary = Canary({}, ())  # nothing that the code under test can do reaches the process that judges
+        else:
+            canary = self._canary(task)
+        defences = self._defences(task, canary, apart=bool(trusted))
         lacking = missing(self._config.required_defences, defences)
         if lacking:
             raise TrialError(Termination.TASK_INVALID, f"{task.id}: required defences not to be had: {lacking}")
@@ -62,10 +82,24 @@ class SandboxVerifier:
             outcomes = dict.fromkeys(task.expected_ids, "missing")
             raw = json.dumps({"problem": selection.problem}).encode()
             return Verdict(0.0, "unsolved", outcomes, defences, time.monotonic() - start, raw)
+        plan = _Plan(task, canary, trusted, defences, timeout_sec, start)
+        try:
+            return await self._judge(plan, selection)
+        except TrialError as error:
+            # Whoever could bring this about by the work that is judged could trade a bad grade for another attempt.
+            if not selection.files or not await self._control(plan):
+                raise
+            problem = f"{error.termination.value}: {error}; with other work the verifier came to its end"
+            outcomes = dict.fromkeys(task.expected_ids, "missing")
+            raw = json.dumps({"problem": problem}).encode()
+            return Verdict(0.0, "unsolved", outcomes, defences, time.monotonic() - start, raw)
+
+    async def _judge(self, plan: _Plan, selection: Selection) -> Verdict:
+        task = plan.task
         try:
             if task.expected_ids:
-                return await self._grade_by_ids(task, selection, canary, defences, timeout_sec, start)
-            return await self._grade_by_script(task, selection, canary, defences, timeout_sec, start)
+                return await self._grade_by_ids(plan, selection)
+            return await self._grade_by_script(plan, selection)
         except TimeoutError as error:
             raise TrialError(Termination.VERIFIER_TIMEOUT, f"{task.id}: {error}") from error
         except TrialError as error:
@@ -73,10 +107,42 @@ class SandboxVerifier:
                 raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: {error}") from error
             raise
 
+    async def _control(self, plan: _Plan) -> bool:
+        """Whether a verdict can be had now for other work on the task: for its own solution, or else for none."""
+        files = solution_files(plan.task)
+        try:
+            await self._judge(plan, select(plan.task, files))
+        except TrialError:
+            return False
+        return True
+
+    async def _trusted(self, task: Task, timeout_sec: float) -> tuple[str, ...]:
+        """The tests' own modules, if the code under test can live in another process; else (). Found out once per task
+        with its own solution: tests that need more of it than plain calls fail there.
+        """
+        if not self._provider.capabilities.second_user:
+            return ()
+        async with self._calibrating.setdefault(task.path, asyncio.Lock()):
+            if task.path not in self._apart:
+                trusted: tuple[str, ...] = ()
+                files = solution_files(task)
+                if files:
+                    trusted = tests_own_modules(task)
+                    try:
+                        tests, right = test_sources(task), select(task, files)
+                        report = await self._report(task, right, tests, timeout_sec, stop_first=True, trusted=trusted)
+                        outcomes = read_outcomes(report, task.expected_ids)
+                    except (TrialError, TimeoutError):
+                        outcomes = {}
+                    if not outcomes or set(outcomes.values()) != {"passed"}:
+                        trusted = ()
+                self._apart[task.path] = trusted
+            return self._apart[task.path]
+
     async def close(self) -> None:
         """Nothing of its own is open: every verdict's sandbox is gone when ``grade`` returns."""
 
-    def _request(self, task: Task) -> SandboxRequest:
+    def _request(self, task: Task, *, second_user: bool = False) -> SandboxRequest:
         repository = task.repository if task.repository.is_dir() else task.path / "environment"
         return SandboxRequest(
             name=f"verify-{task.id}-{next(_NAMES)}",
@@ -86,6 +152,7 @@ class SandboxVerifier:
             memory_mib=self._config.memory_mib,
             pids=self._config.pids,
             image=task.liverl.image,
+            second_user=second_user,
         )
 
     def _canary(self, task: Task) -> Canary:
@@ -138,25 +205,20 @@ class SandboxVerifier:
             return False
         return spoiled < honest
 
-    def _defences(self, task: Task, canary: Canary) -> tuple[str, ...]:
+    def _defences(self, task: Task, canary: Canary, *, apart: bool) -> tuple[str, ...]:
         names = [*provider_defences(self._provider.capabilities), "agent_killed", "declared_artifacts"]
         if task.expected_ids:
             names += ["tests_restored", "host_verdict", "report_nonce"]
+        if apart:
+            names.append("solution_user")
         if canary.files:
             names.append("canary")
         return (*names, str(getattr(self._provider, "how", self._provider.capabilities.isolation)))
 
-    async def _grade_by_ids(
-        self,
-        task: Task,
-        selection: Selection,
-        canary: Canary,
-        defences: tuple[str, ...],
-        timeout_sec: float,
-        start: float,
-    ) -> Verdict:
+    async def _grade_by_ids(self, plan: _Plan, selection: Selection) -> Verdict:
+        task, canary, timeout_sec = plan.task, plan.canary, plan.timeout_sec
         tests = test_sources(task)
-        report = await self._report(task, selection, tests, timeout_sec, stop_first=True)
+        report = await self._report(task, selection, tests, timeout_sec, stop_first=True, trusted=plan.trusted)
         outcomes = read_outcomes(report, task.expected_ids)
         solved = report.get("complete") is True and all(outcome == "passed" for outcome in outcomes.values())
         raw: dict[str, Any] = dict(report)
@@ -169,21 +231,35 @@ class SandboxVerifier:
             reward=1.0 if solved and not passed else 0.0,
             status="tampered" if passed else "solved" if solved else "unsolved",
             outcomes=outcomes,
-            defences=defences,
-            seconds=time.monotonic() - start,
+            defences=plan.defences,
+            seconds=time.monotonic() - plan.start,
             raw=json.dumps(raw).encode(),
         )
 
     async def _report(
-        self, task: Task, selection: Selection, tests: Mapping[str, bytes], timeout_sec: float, *, stop_first: bool
+        self,
+        task: Task,
+        selection: Selection,
+        tests: Mapping[str, bytes],
+        timeout_sec: float,
+        *,
+        stop_first: bool,
+        trusted: tuple[str, ...] = (),
     ) -> dict[str, Any]:
-        """Run ``tests`` against the work in a fresh sandbox. Raises ``TrialError`` where the runner itself failed."""
+        """Run ``tests`` against the work in a fresh sandbox. Raises ``TrialError`` where the runner itself failed.
+
+        trusted: modules that the tests' process imports; all others live in a process of their own, whose user cannot
+        read the tests.
+        """
         workdir = task.config.environment.workdir
-        files = {**selection.files, **{f"{workdir}/{name}": with_noise(name, text) for name, text in tests.items()}}
-        sandbox = await self._provider.start(self._request(task))
+        noisy = {f"{workdir}/{name}": with_noise(name, text) for name, text in tests.items()}
+        others = {name: content for name, content in selection.files.items() if name not in noisy}
+        sandbox = await self._provider.start(self._request(task, second_user=bool(trusted)))
         assert isinstance(sandbox, GradingSandbox)
         try:
-            await sandbox.upload(files)
+            if others:
+                await sandbox.upload(others)
+            await sandbox.upload(noisy, mode=0o600 if trusted else 0o644)
             report = await sandbox.run_tests(
                 task.liverl.runner,
                 timeout_sec=timeout_sec,
@@ -192,6 +268,7 @@ class SandboxVerifier:
                 test_timeout=min(TEST_TIMEOUT_SEC, timeout_sec),
                 python_path=list(task.liverl.python_path),
                 nonce=secrets.token_hex(8),
+                **({"trusted": list(trusted)} if trusted else {}),
             )
         finally:
             await sandbox.stop()
@@ -202,16 +279,9 @@ class SandboxVerifier:
             raise TrialError(Termination.VERIFIER_CRASHED, why)
         return report
 
-    async def _grade_by_script(
-        self,
-        task: Task,
-        selection: Selection,
-        canary: Canary,
-        defences: tuple[str, ...],
-        timeout_sec: float,
-        start: float,
-    ) -> Verdict:
+    async def _grade_by_script(self, plan: _Plan, selection: Selection) -> Verdict:
         """A task from elsewhere: Harbor's contract, ``tests/test.sh`` and the reward file that it writes."""
+        task, canary, timeout_sec = plan.task, plan.canary, plan.timeout_sec
         if self._provider.capabilities.isolation == "none":
             why = f"{task.id}: tests/test.sh names /tests and /logs, which exist in isolated sandboxes only"
             raise TrialError(Termination.VERIFIER_CRASHED, why)
@@ -230,8 +300,8 @@ class SandboxVerifier:
             reward=0.0 if tampered else reward,
             status="tampered" if tampered else "solved" if reward == 1.0 else "unsolved",
             outcomes={},
-            defences=defences,
-            seconds=time.monotonic() - start,
+            defences=plan.defences,
+            seconds=time.monotonic() - plan.start,
             raw=json.dumps(raw).encode(),
         )
 
@@ -257,6 +327,14 @@ class SandboxVerifier:
         raw: dict[str, Any] = {name: content.decode(errors="replace") for name, content in written.items()}
         raw |= {"stdout": result.stdout.decode(errors="replace"), "stderr": result.stderr.decode(errors="replace")}
         return read_reward(task.id, written), raw
+
+
+def solution_files(task: Task) -> dict[str, bytes]:
+    """What the task's own repair replaces, by path inside; empty where it is a script only or not there."""
+    root = task.path / "solution" / "files"
+    workdir = task.config.environment.workdir
+    files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else []
+    return {f"{workdir}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in files}
 
 
 def _scripts(task: Task, seed: int) -> Canary:
@@ -320,76 +398,3 @@ def read_reward(task_id: str, written: Mapping[str, bytes]) -> float:
     except (ValueError, TypeError, StopIteration, AttributeError, RecursionError) as error:
         raise TrialError(Termination.VERIFIER_CRASHED, f"{task_id}: bad reward file: {error}") from error
     return float(value)
-
-
-class OutcomeServer:
-    """Test outcomes of a repository with some files replaced, many times over: for the generation of tasks.
-
-    Every question is answered in a fresh sandbox. Made with a provider, which it does not close, or with a state
-    folder.
-    """
-
-    def __init__(self, *, provider: SandboxProvider | None = None, state: Path | None = None) -> None:
-        if provider is None:
-            from runtime.environment import make_provider
-
-            assert state is not None, "a provider or a state folder is needed"
-            self._own: SandboxProvider | None = make_provider(Environment(), state=state)
-        else:
-            self._own = None
-        self._provider = provider or self._own
-
-    async def outcomes(
-        self,
-        repo: Path,
-        files: Mapping[str, bytes],
-        ids: tuple[str, ...] | list[str] | None = None,
-        *,
-        runner: str = "mini",
-        image: str | None = None,
-        timeout_sec: float = 10.0,
-        stop_first: bool = False,
-    ) -> dict[str, str]:
-        """Test id -> passed, failed, error, skipped or (for given ids) missing. files: path below ``repo`` -> content.
-
-        Tests that a timeout cut off are missing. Raises ``TrialError``.
-        """
-        report = await self.report(
-            repo, files, ids, runner=runner, image=image, timeout_sec=timeout_sec, stop_first=stop_first
-        )
-        return read_outcomes(report, tuple(ids if ids is not None else report["tests"]))
-
-    async def report(
-        self,
-        repo: Path,
-        files: Mapping[str, bytes],
-        ids: tuple[str, ...] | list[str] | None = None,
-        *,
-        runner: str = "mini",
-        image: str | None = None,
-        timeout_sec: float = 10.0,
-        stop_first: bool = False,
-        trace: bool = False,
-    ) -> dict[str, Any]:
-        """The test kit's whole report (``testkit/report.py``)."""
-        assert self._provider is not None
-        request = SandboxRequest(name=f"outcomes-{next(_NAMES)}", lower=repo, image=image)
-        sandbox = await self._provider.start(request)
-        assert isinstance(sandbox, GradingSandbox)
-        try:
-            if files:
-                await sandbox.upload({f"{request.workdir}/{path}": content for path, content in files.items()})
-            return await sandbox.run_tests(
-                runner,
-                timeout_sec=timeout_sec,
-                ids=list(ids) if ids is not None else None,
-                stop_first=stop_first,
-                trace=trace,
-                test_timeout=min(TEST_TIMEOUT_SEC, timeout_sec),
-            )
-        finally:
-            await sandbox.stop()
-
-    async def close(self) -> None:
-        if self._own is not None:
-            await self._own.close()

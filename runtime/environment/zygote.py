@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from runtime.environment import bwrap
+from runtime.environment import bwrap, userns
 from runtime.environment.channel import Channel, greet, wait_readable
 from runtime.environment.guest.wire import MAX_ORDER
 from runtime.environment.state import OWNER_VARIABLE
@@ -24,13 +25,16 @@ from runtime.errors import Termination, TrialError
 
 START_SEC = 30.0
 
+log = logging.getLogger(__name__)
+
 
 class Zygote:
     """One bubblewrap with a fork server. Made by ``start_zygote``; ``close`` ends it and all its boxes."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, *, two_users: bool) -> None:
         self._process = process
         self._control = control
+        self.two_users = two_users
 
     @property
     def alive(self) -> bool:
@@ -60,8 +64,23 @@ async def start_zygote(
     *, owner: str, image: Path | None, preload: Sequence[str] = (), extra: Sequence[str] = ()
 ) -> Zygote:
     """image: folder of packages, shown at ``/opt/image`` and on Python's path. preload: modules to import once for all
-    boxes; they must not run code of a repository. Raises ``TrialError(ENV_SETUP_FAILED)``.
+    boxes; they must not run code of a repository. Boxes have a second user where the machine lets us map one. Raises
+    ``TrialError(ENV_SETUP_FAILED)``.
     """
+    users = await asyncio.to_thread(userns.two_users)
+    if users is not None:
+        try:
+            return await _start(owner=owner, image=image, preload=preload, extra=extra, users=users)
+        except TrialError as error:
+            log.warning("no second user in sandboxes: %s", error)
+        finally:
+            os.close(users)
+    return await _start(owner=owner, image=image, preload=preload, extra=extra, users=None)
+
+
+async def _start(
+    *, owner: str, image: Path | None, preload: Sequence[str], extra: Sequence[str], users: int | None
+) -> Zygote:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     shown = ["--ro-bind", "/", "/.host", *extra]
     if image is not None:
@@ -69,9 +88,9 @@ async def start_zygote(
     # CAP_SYS_ADMIN and the rest hold within bubblewrap's own user namespace; boxes drop them before anything runs.
     shown += ["--cap-add", "ALL"]
     setup = {"python_path": [bwrap.IMAGE] if image is not None else [], "preload": list(preload)}
-    arguments = bwrap.command(shown, bwrap.program("zygote", json.dumps(setup)), writable_root=True)
+    arguments = bwrap.command(shown, bwrap.program("zygote", json.dumps(setup)), writable_root=True, users=users)
     with tempfile.TemporaryFile() as errors, theirs:
-        process = launch(arguments, theirs, owner=owner, errors=errors)
+        process = launch(arguments, theirs, owner=owner, errors=errors, also=() if users is None else (users,))
         try:
             ours.setblocking(False)
             await asyncio.wait_for(wait_readable(ours.fileno()), START_SEC)
@@ -89,19 +108,25 @@ async def start_zygote(
             ours.close()
             kill(process)
             raise
-    return Zygote(process, ours)
+    return Zygote(process, ours, two_users=users is not None)
 
 
 def launch(
-    arguments: Sequence[str], control: socket.socket, *, owner: str, errors: Any = subprocess.DEVNULL
+    arguments: Sequence[str],
+    control: socket.socket,
+    *,
+    owner: str,
+    errors: Any = subprocess.DEVNULL,
+    also: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a guest program with ``control``, whose descriptor's number becomes its last argument, and nothing else.
+    """Start a guest program with ``control``, whose descriptor's number becomes its last argument, and the descriptors
+    ``also``.
 
     A session of its own, so that Ctrl-C in the terminal reaches us alone and we can clean up.
     """
     return subprocess.Popen(
         [*arguments, str(control.fileno())],
-        pass_fds=[control.fileno()],
+        pass_fds=[control.fileno(), *also],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,

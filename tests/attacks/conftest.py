@@ -16,7 +16,7 @@ from runtime.environment.bubblewrap import BubblewrapProvider
 from runtime.errors import MachineError, TrialError
 from runtime.tasks.task import Task, load_task
 
-from .catalogue import BROKEN, TESTS
+from .catalogue import BROKEN, FIXED, TESTS
 
 IMAGE = f"pytest=={pytest.__version__}"
 IDS = [f"tests/test_calc.py::test_{name}" for name in ("add", "double", "zero")]
@@ -33,6 +33,8 @@ Grade = Callable[[str], Verdict]
 
 
 def make_task(root: Path, runner: str) -> Task:
+    """runner: ``mini`` or ``pytest``; with ``+solution``, the task has one, so that its code can be another user."""
+    runner, _, solution = runner.partition("+")
     files = {
         "environment/repo/calc.py": BROKEN,
         "environment/repo/README.md": "A calculator.\n",
@@ -48,6 +50,7 @@ def make_task(root: Path, runner: str) -> Task:
             runner = "{runner}"
             image = "{IMAGE}"
         """,
+        **({"solution/files/calc.py": FIXED} if solution else {}),
     }
     for name, text in files.items():
         path = root / name

@@ -24,6 +24,7 @@ class Command:
     """
 
     def __init__(self, request: dict[str, Any], stdin: bytes) -> None:
+        """Raises ``BlockingIOError`` where the box has used up its processes."""
         self.id = request["id"]
         self.deadline = time.monotonic() + request["timeout"]
         self.timed_out = False
@@ -32,7 +33,12 @@ class Command:
         out_r, out_w = os.pipe()
         err_r, err_w = os.pipe()
         source = _stdin(stdin)
-        self.pid = os.fork()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            for fd in (source, out_r, out_w, err_r, err_w):
+                os.close(fd)
+            raise
         if self.pid == 0:
             try:
                 os.setsid()

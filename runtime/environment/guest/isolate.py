@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import resource
 
-from . import kernel, seccomp
+from . import kernel, seccomp, second
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from typing import Any
 
 HOST = "/.host"  # the host's files, read-only: visible to the zygote, gone from every box
@@ -25,11 +26,12 @@ _READ_ONLY = kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY
 _PROC_COVERED = ("sys", "sysrq-trigger", "irq", "bus", "fs")
 
 
-def isolate(box: dict[str, Any]) -> str:
-    """Build the box and drop every capability. Returns how the work directory was made: ``overlay`` or ``copy``.
+def isolate(box: dict[str, Any]) -> tuple[str, socket.socket | None]:
+    """Build the box and drop every capability. Returns how the work directory was made, ``overlay`` or ``copy``, and
+    the way to the box's second user, if it has one (``second.py``).
 
     ``box``: ``lower`` (host folder), ``copy`` (not to overlay it), ``workdir``, ``mounts`` ([host path, path inside]
-    pairs), ``size_mib`` of each memory file system, ``limits`` (resource name -> value).
+    pairs), ``size_mib`` of each memory file system, ``limits`` (resource name -> value), ``second_user``.
     """
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
@@ -50,14 +52,15 @@ def isolate(box: dict[str, Any]) -> str:
     kernel.mount("", "/dev", "", _READ_ONLY | kernel.MS_NOSUID)
     kernel.mount("", "/", "", _READ_ONLY | _SAFE)
     kernel.loopback_up()
-    _enter_user_namespace(sysctl)
+    _enter_user_namespace(sysctl, second_user=box["second_user"])
     for name, value in box["limits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+    control = second.start() if box["second_user"] else None
     kernel.drop_capabilities()
     if seccomp.supported():
         seccomp.install()
     kernel.set_dumpable(False)
-    return how
+    return how, control
 
 
 def make_mount_point(target: str, *, folder: bool) -> None:
@@ -127,14 +130,40 @@ def _mount_proc() -> int:
     return sysctl
 
 
-def _enter_user_namespace(sysctl: int) -> None:
+def _enter_user_namespace(sysctl: int, *, second_user: bool) -> None:
     """A user namespace of the box's own (keyrings, process counts), in which no further one can be made."""
     user, group = os.getuid(), os.getgid()
-    kernel.unshare(kernel.CLONE_NEWUSER)
-    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
-        with open(f"/proc/self/{name}", "w") as stream:
-            stream.write(text)
+    if second_user:
+        _unshare_with_two_users()
+    else:
+        kernel.unshare(kernel.CLONE_NEWUSER)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+            with open(f"/proc/self/{name}", "w") as stream:
+                stream.write(text)
     fd = os.open("max_user_namespaces", os.O_WRONLY | os.O_CLOEXEC, dir_fd=sysctl)
     os.write(fd, b"0")
     os.close(fd)
     os.close(sysctl)
+
+
+def _unshare_with_two_users() -> None:
+    """Only a process that stays outside, with rights there, may map more than its own user: a child does it for us."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(writer)
+            os.read(reader, 1)
+            for kind in ("uid", "gid"):
+                with open(f"/proc/{os.getppid()}/{kind}_map", "w") as stream:
+                    stream.write(f"0 0 1\n{second.USER} {second.USER} 1\n")
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(reader)
+    kernel.unshare(kernel.CLONE_NEWUSER)
+    os.close(writer)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise OSError("the second user cannot be mapped")

@@ -71,12 +71,17 @@ def umount(target: str) -> None:
 def drop_capabilities() -> None:
     """Give up every capability for good, bounding and ambient set included, and forbid regaining any by exec."""
     _check(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "clear ambient capabilities")
-    capability = 0
-    while _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
-        capability += 1
+    drop_bounding_set()
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, bytes(24)), "capset")
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+
+
+def drop_bounding_set() -> None:
+    """No program started from here can gain a capability. Without the right to do so, nothing changes."""
+    capability = 0
+    while _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
+        capability += 1
 
 
 def set_dumpable(value: bool) -> None:

@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 
-from . import files, wire
+from . import files, second, wire
 from .commands import Command
 from .tunnel import Tunnel
 
@@ -27,10 +27,18 @@ if TYPE_CHECKING:
 
 
 class Supervisor:
-    """tunnel: a listener whose connections travel as messages, because the host cannot hold it itself."""
+    """tunnel: a listener whose connections travel as messages, because the host cannot hold it itself. second_user: the
+    process that runs solutions under another uid."""
 
-    def __init__(self, connection: socket.socket | Stdio, *, tunnel: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        connection: socket.socket | Stdio,
+        *,
+        tunnel: socket.socket | None = None,
+        second_user: socket.socket | None = None,
+    ) -> None:
         self._connection = connection
+        self._second_user = second_user
         self._buffer = wire.Buffer()
         self._poll = select.poll()
         self._commands: dict[int, Command] = {}  # by process, while it runs
@@ -108,7 +116,10 @@ class Supervisor:
         """The answer, or None if it comes later."""
         operation = request["op"]
         if operation == "exec":
-            command = Command(request, blobs[0])
+            try:
+                command = Command(request, blobs[0])
+            except BlockingIOError as error:  # no process is left to the box: the command's failure, not the box's
+                return {"exit_code": 126, "timed_out": False}, (b"", f"{error}\n".encode())
             self._commands[command.pid] = command
             for fd in command.streams:
                 self._pipes[fd] = command
@@ -122,7 +133,7 @@ class Supervisor:
             found = files.read(request["paths"], request["max_bytes"])
             return {"paths": list(found)}, list(found.values())
         if operation == "tests":
-            return {"report": _run_tests(request["runner"], request["arguments"])}, ()
+            return {"report": self._run_tests(request["runner"], request["arguments"])}, ()
         raise OSError(f"unknown operation {operation!r}")
 
     def _answer(self, request_id: int, header: dict[str, Any], blobs: Sequence[bytes]) -> None:
@@ -131,9 +142,15 @@ class Supervisor:
     def _send(self, header: dict[str, Any], blobs: Sequence[bytes]) -> None:
         wire.send(self._connection, header, blobs)
 
-
-def _run_tests(runner: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """A test run in a forked child (see ``testkit``); the supervisor answers nothing else meanwhile."""
-    module = importlib.import_module("testkit.pytest_runner" if runner == "pytest" else "testkit.mini")
-    report: dict[str, Any] = module.run(**arguments)
-    return report
+    def _run_tests(self, runner: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """A test run in a forked child (see ``testkit``); the supervisor answers nothing else meanwhile."""
+        module = importlib.import_module("testkit.pytest_runner" if runner == "pytest" else "testkit.mini")
+        if "trusted" not in arguments:
+            report: dict[str, Any] = module.run(**arguments)
+            return report
+        if self._second_user is None:
+            raise OSError("this box has no second user")
+        folders = module.import_folders(arguments["root"], arguments["ids"], arguments["python_path"])
+        with second.order(self._second_user, root=arguments["root"], folders=folders) as connection:
+            report = module.run(**arguments, solution=connection.fileno())
+        return report

@@ -80,7 +80,7 @@ def _box(connection: socket.socket, box: dict[str, Any]) -> None:
     code = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        how = isolate.isolate(box)
+        how, second_user = isolate.isolate(box)
         descriptors = [os.pidfd_open(os.getpid())]
         if box["listen"]:
             descriptors.append(listen(box["listen"]))
@@ -88,7 +88,7 @@ def _box(connection: socket.socket, box: dict[str, Any]) -> None:
         for fd in descriptors:
             os.close(fd)
         os.chdir(box["workdir"])
-        Supervisor(connection).serve()
+        Supervisor(connection, second_user=second_user).serve()
         code = 0
     except Exception as error:
         try:

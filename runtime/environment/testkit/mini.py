@@ -18,9 +18,10 @@ import sys
 import time
 
 if __package__:
-    from . import explain, report, warm
+    from . import apart, explain, report, warm
 else:  # started as a program from a mounted folder
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import apart  # type: ignore[import-not-found,no-redef]
     import explain  # type: ignore[import-not-found,no-redef]
     import report  # type: ignore[import-not-found,no-redef]
     import warm  # type: ignore[import-not-found,no-redef]
@@ -49,6 +50,8 @@ def run(
     test_timeout: float = TEST_TIMEOUT,
     python_path: Sequence[str] = (),
     nonce: str = "",
+    trusted: Sequence[str] = (),
+    solution: int = -1,
 ) -> dict[str, Any]:
     """Run tests of the repository folder ``root`` in a forked child and return its report (see ``report.py``).
 
@@ -56,16 +59,28 @@ def run(
     exist is simply absent from the report. trace: record the executed lines of each repository file during the first
     test that does not pass (not those run at import). stop_first: stop after that test. timeout, test_timeout: seconds
     for the whole run and for one test. python_path: folders below ``root`` to import from, besides ``root`` itself.
+    solution: descriptor of a process that the code under test runs in (``apart.py``); only the ``trusted`` files of the
+    repository, paths below ``root``, are then imported here.
     """
     folder = os.path.realpath(root)
 
     def work(stream: report.Stream) -> None:
+        if solution >= 0:
+            apart.install(report.KEPT, folder, import_folders(folder, ids or (), python_path), trusted)
         sys.path[:0] = [os.path.join(folder, name) for name in python_path]
         # A trace comes after the test that failed, so only then is stopping the child's own affair.
         stop = stop_first and trace
-        _Session(folder, stream, trace=trace, stop_first=stop, test_timeout=min(test_timeout, timeout)).run(ids)
+        session = _Session(folder, stream, trace=trace, stop_first=stop, test_timeout=min(test_timeout, timeout))
+        session.run(ids, apart=solution >= 0)
 
-    return report.collect(work, runner="mini", timeout=timeout, nonce=nonce, stop_first=stop_first and not trace)
+    stop = stop_first and not trace
+    return report.collect(work, runner="mini", timeout=timeout, nonce=nonce, stop_first=stop, keep=solution)
+
+
+def import_folders(root: str, ids: Sequence[str], python_path: Sequence[str]) -> list[str]:
+    """Where the repository's modules are looked for: its root, ``python_path``, and beside the test files."""
+    beside = (os.path.dirname(os.path.join(root, test_id.partition("::")[0])) for test_id in ids)
+    return list(dict.fromkeys([root, *(os.path.join(root, name) for name in python_path), *beside]))
 
 
 def find_test_files(root: str) -> list[str]:
@@ -94,12 +109,16 @@ class _Session:
         self._tracer = Tracer(root) if trace else None
         self._stop_first = stop_first
         self._test_timeout = test_timeout
+        self._apart = False
 
-    def run(self, ids: Sequence[str] | None) -> None:
+    def run(self, ids: Sequence[str] | None, *, apart: bool) -> None:
         os.chdir(self._root)
         warm.install(self._root)
-        _forget_modules()
+        forget_modules()
         sys.path[:] = [self._root, *(path for path in sys.path if path and path != self._root)]
+        if apart:
+            sys.path[:] = [path for path in sys.path if not f"{path}/".startswith(f"{self._root}/")]
+        self._apart = apart
         sys.dont_write_bytecode = True
         signal.signal(signal.SIGALRM, on_alarm)
         wanted: dict[str, list[str] | None] = {}
@@ -135,7 +154,7 @@ class _Session:
 
     def _load(self, file: str, path: str) -> ModuleType:
         folder = os.path.dirname(path)
-        if folder not in sys.path:
+        if folder not in sys.path and not self._apart:
             sys.path.insert(1, folder)  # pytest's "prepend" import mode: helpers beside the test file can be imported
         with open(path, "rb") as stream:
             code = warm.compiled(path, stream.read())
@@ -237,7 +256,7 @@ class Tracer:
         return on_line
 
 
-def _forget_modules() -> None:
+def forget_modules() -> None:
     """Only the standard library stays imported: a repository may have packages with the names of ours."""
     library = os.path.dirname(os.__file__) + os.sep
     for name, module in list(sys.modules.items()):

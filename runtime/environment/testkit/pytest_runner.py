@@ -15,8 +15,9 @@ import time
 
 import pytest
 
-from . import explain, report, warm
+from . import apart, explain, report, warm
 from .mini import TEST_TIMEOUT, Tracer, on_alarm
+from .mini import import_folders as _import_folders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def run(
     test_timeout: float = TEST_TIMEOUT,
     python_path: Sequence[str] = (),
     nonce: str = "",
+    trusted: Sequence[str] = (),
+    solution: int = -1,
 ) -> dict[str, Any]:
     """See ``mini.run``. The repository and its ``src`` folder, if there is one, come first on Python's path."""
     folder = os.path.realpath(root)
@@ -64,8 +67,11 @@ def run(
             if (getattr(module, "__file__", None) or "").startswith(_KIT):
                 del sys.modules[name]  # a repository may have packages with the names of ours
         os.chdir(folder)
+        if solution >= 0:
+            apart.install(report.KEPT, folder, import_folders(folder, ids or (), python_path), trusted)
         own = dict.fromkeys([folder, *(os.path.join(folder, name) for name in (*python_path, "src"))])
-        sys.path[:0] = [path for path in own if os.path.isdir(path)]
+        if solution < 0:
+            sys.path[:0] = [path for path in own if os.path.isdir(path)]
         sys.dont_write_bytecode = True
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         limits = (min(test_timeout, timeout), max(min(test_timeout, timeout), timeout / 3))
@@ -81,7 +87,13 @@ def run(
             if code == pytest.ExitCode.INTERNAL_ERROR:
                 raise RuntimeError("pytest ended with an internal error")
 
-    return report.collect(work, runner="pytest", timeout=timeout, nonce=nonce, stop_first=stop_first and not trace)
+    stop = stop_first and not trace
+    return report.collect(work, runner="pytest", timeout=timeout, nonce=nonce, stop_first=stop, keep=solution)
+
+
+def import_folders(root: str, ids: Sequence[str], python_path: Sequence[str]) -> list[str]:
+    """See ``mini.import_folders``."""
+    return _import_folders(root, ids, list(dict.fromkeys([*python_path, "src"])))
 
 
 def _no_text(*arguments: Any, **keywords: Any) -> str:

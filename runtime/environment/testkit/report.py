@@ -18,6 +18,7 @@ JSON per event, so that whatever it reported before it died is kept. Lines carry
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import select
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 MAX_STREAM = 8 << 20  # bytes of events that are read from one run; more is a runaway, not a report
 MAX_OUTPUT = 4096  # bytes of the run's stdout and stderr that are kept (its end)
+
+
+KEPT = 4
 
 
 class Stream:
@@ -57,12 +61,14 @@ def collect(
     nonce: str = "",
     output: bool = True,
     stop_first: bool = False,
+    keep: int = -1,
 ) -> dict[str, Any]:
     """Run ``work`` in a forked child with its own session and return the report of what it streamed.
 
     The child is waited for by its exit, never by its pipes (a daemon of the tests may hold them open for ever); after
     ``timeout`` seconds its process group is killed. A test that was running then gets the outcome ``error``.
     stop_first: kill it also after the first test that did not pass; decided here, so that the child does not know.
+    keep: a descriptor that the child has as ``KEPT``.
     """
     events_r, events_w = os.pipe()
     output_r, output_w = os.pipe() if output else (-1, -1)
@@ -76,8 +82,12 @@ def collect(
             os.dup2(null, 0)
             os.dup2(output_w if output else null, 1)
             os.dup2(output_w if output else null, 2)
+            kept = fcntl.fcntl(keep, fcntl.F_DUPFD, 64) if keep >= 0 else -1
             os.dup2(events_w, 3)
-            os.closerange(4, 1 << 20)  # the code under test gets none of the caller's files and sockets
+            if kept >= 0:
+                os.dup2(kept, KEPT)
+            # The code under test gets none of the caller's files and sockets.
+            os.closerange(KEPT if kept < 0 else KEPT + 1, 1 << 20)
             stream = Stream(3, nonce)
             try:
                 work(stream)

@@ -32,17 +32,23 @@ BATCH = 48
 
 @dataclass(frozen=True)
 class Bug:
-    """A verified mutant of ``package`` and the tests that tell."""
+    """A verified mutant of ``package`` and the tests that tell; ``others``: further ones in the same task, each of
+    another function."""
 
     package: Package
     mutant: Mutant
     fail_to_pass: tuple[str, ...]
     pass_to_pass: tuple[str, ...]
+    others: tuple[Mutant, ...] = ()
+
+    @property
+    def mutants(self) -> tuple[Mutant, ...]:
+        return (self.mutant, *self.others)
 
     @property
     def digest(self) -> str:
-        mutant = self.mutant
-        key = f"{self.package.digest}\0{mutant.function.path}\0{mutant.function.start}\0{mutant.segment}"
+        parts = (f"{one.function.path}\0{one.function.start}\0{one.segment}" for one in self.mutants)
+        key = "\0".join([self.package.digest, *parts])
         return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from runtime.config import GeneratedTasks
 from runtime.environment.base import SandboxProvider, Verifier
 from runtime.errors import TrialError
+from runtime.tasks.generate.combine import broken_files, combine
 from runtime.tasks.generate.inject import Bug, Injection, OnProgress, inject
 from runtime.tasks.generate.prober import Prober
 from runtime.tasks.generate.sources import Package, fetch
@@ -90,8 +91,10 @@ async def generate_package(
     cache: Path,
     workers: int,
     on_progress: OnProgress,
+    bugs_per_task: int = 1,
 ) -> Injection:
-    """Find the bugs of one package and write their tasks below ``out``.
+    """Find the bugs of one package and write their tasks below ``out``, at most ``limit``, each with
+    ``bugs_per_task``.
 
     With ``verifier``, a task stays only if that grades the repair 1 and the broken package 0: some tests (of processes,
     of warnings) judge otherwise in the verifier's sandbox than in the probe.
@@ -110,34 +113,39 @@ async def generate_package(
                 package,
                 prober,
                 split=split,
-                limit=limit,
+                limit=limit * bugs_per_task,
                 per_kind_fraction=per_kind_fraction,
                 seed=seed,
                 split_seed=split_seed,
                 cache=cache,
                 on_progress=on_progress,
             )
+            if bugs_per_task > 1:
+                on_progress(f"{package.name}: measuring them {bugs_per_task} at a time")
+                groups = await combine(injection.bugs, prober, size=bugs_per_task, limit=limit, seed=seed)
+                injection = replace(injection, bugs=tuple(groups))
     gate = asyncio.Semaphore(workers)
 
     async def stays(bug: Bug) -> bool:
         path = write_bug(bug, out=out, source=name, image=image)
         async with gate:
-            if verifier is None or await _proven(bug, load_task(path), verifier):
+            repair = {name: bug.package.files[name] for name in {one.function.path for one in bug.mutants}}
+            if verifier is None or await proven(load_task(path), repair, verifier):
                 return True
         shutil.rmtree(path)
         return False
 
     on_progress(f"{package.name}: proving {len(injection.bugs)} tasks")
-    proven = await asyncio.gather(*(stays(bug) for bug in injection.bugs))
-    kept = tuple(bug for bug, stay in zip(injection.bugs, proven, strict=True) if stay)
-    return replace(injection, bugs=kept, unproven=len(proven) - len(kept))
+    stayed = await asyncio.gather(*(stays(bug) for bug in injection.bugs))
+    kept = tuple(bug for bug, stay in zip(injection.bugs, stayed, strict=True) if stay)
+    return replace(injection, bugs=kept, unproven=len(stayed) - len(kept))
 
 
-async def _proven(bug: Bug, task: Task, verifier: Verifier) -> bool:
-    path = bug.mutant.function.path
-    repair = {f"{task.config.environment.workdir}/{path}": bug.package.files[path]}
+async def proven(task: Task, repair: Mapping[str, bytes], verifier: Verifier) -> bool:
+    """Whether the verifier gives 0 for no work and 1 for ``repair`` (path below the work directory -> content)."""
+    files = {f"{task.config.environment.workdir}/{path}": content for path, content in repair.items()}
     try:
-        return (await verifier.grade(task, {})).reward == 0 and (await verifier.grade(task, repair)).reward == 1
+        return (await verifier.grade(task, {})).reward == 0 and (await verifier.grade(task, files)).reward == 1
     except TrialError:
         return False
 
@@ -157,9 +165,8 @@ def _pristine_copy(package: Package, *, cache: Path) -> Iterator[Path]:
 def write_bug(bug: Bug, *, out: Path, source: str, image: str) -> Path:
     """The task of one bug. Its name, history and instruction tell the package and the failing tests, not the
     function."""
-    package, function = bug.package, bug.mutant.function
-    original = package.files[function.path]
-    broken = bug.mutant.apply(original.decode()).encode()
+    package = bug.package
+    broken = broken_files(package.files, bug.mutants)
     needed = {test.split("::")[0] for test in (*bug.fail_to_pass, *bug.pass_to_pass)}
     tests = {
         path: package.files[path]
@@ -169,40 +176,51 @@ def write_bug(bug: Bug, *, out: Path, source: str, image: str) -> Path:
     return write_task(
         out,
         name=f"{package.name}-{bug.digest}",
-        description=f"A bug injected into {package.name} {package.version}".rstrip(),
-        instruction=_instruction(package, bug.fail_to_pass),
-        repository={**package.files, function.path: broken},
-        solution={function.path: original},
+        description=f"{_count(bug)} injected into {package.name} {package.version}".rstrip(),
+        instruction=_instruction(bug),
+        repository={**package.files, **broken},
+        solution={path: package.files[path] for path in broken},
         tests=tests,
         liverl=LiverlTable(
             source=source,
             fail_to_pass=bug.fail_to_pass,
             pass_to_pass=bug.pass_to_pass,
             test_files=package.test_files,
-            artifacts=_top_folders(package.source_files, package.python_path),
+            artifacts=top_folders(package.source_files, package.python_path),
             runner="pytest",
             python_path=package.python_path,
             source_files=package.source_files,
             image=image,
-            family=bug.mutant.kind,
-            split_key=function.name,
+            family="+".join(sorted(mutant.kind for mutant in bug.mutants)),
+            split_key="+".join(sorted(mutant.function.name for mutant in bug.mutants)),
         ),
         commit_message=f"Import {package.name} {package.version}".rstrip(),
         requirements=tuple(image.split()),
     )
 
 
-def _top_folders(files: Sequence[str], python_path: Sequence[str]) -> tuple[str, ...]:
+def top_folders(files: Sequence[str], python_path: Sequence[str]) -> tuple[str, ...]:
     """The import packages and modules that hold ``files``: what the agent may hand in, new modules included."""
     base = f"{python_path[0]}/" if python_path else ""
     return tuple(dict.fromkeys(base + path.removeprefix(base).split("/")[0] for path in files))
 
 
-def _instruction(package: Package, failing: Sequence[str]) -> str:
-    listed = "\n".join(f"- `{test}`" for test in failing[:_LISTED_TESTS])
-    more = f"\n- and {len(failing) - _LISTED_TESTS} more" if len(failing) > _LISTED_TESTS else ""
+def _count(bug: Bug) -> str:
+    return "A bug" if len(bug.mutants) == 1 else f"{len(bug.mutants)} bugs"
+
+
+def _instruction(bug: Bug) -> str:
+    count = len(bug.mutants)
+    what = "one of its functions does the wrong thing" if count == 1 else f"{count} of its functions do the wrong thing"
+    find = "Find the fault and repair" if count == 1 else "Find all faults and repair"
     return (
-        f"The Python package `{package.name}` in this repository is broken: one of its functions does the wrong "
-        "thing.\nFind the fault and repair the package's code. Do not change the tests.\n\n"
-        f"These tests fail and must pass, and tests that pass must go on passing:\n\n{listed}{more}\n"
+        f"The Python package `{bug.package.name}` in this repository is broken: {what}.\n"
+        f"{find} the package's code. Do not change the tests.\n\n"
+        f"These tests fail and must pass, and tests that pass must go on passing:\n\n{listed(bug.fail_to_pass)}\n"
     )
+
+
+def listed(tests: Sequence[str]) -> str:
+    """Test ids as a list for people, the first ones only."""
+    lines = [f"- `{test}`" for test in tests[:_LISTED_TESTS]]
+    return "\n".join([*lines, f"- and {len(tests) - _LISTED_TESTS} more"] if len(tests) > _LISTED_TESTS else lines)

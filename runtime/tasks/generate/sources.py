@@ -84,7 +84,7 @@ class Package:
     @cached_property
     def test_files(self) -> tuple[str, ...]:
         """Files that belong to the tests, helpers and data beside them included."""
-        return tuple(path for path in self.files if _is_test(path))
+        return tuple(path for path in self.files if is_test(path))
 
     @cached_property
     def python_path(self) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ class Package:
             for path in self.files
             if path.endswith(".py")
             and path.startswith(base)
-            and not _is_test(path)
+            and not is_test(path)
             and self._is_own(path[len(base) :], roots)
         )
 
@@ -118,18 +118,22 @@ class Package:
         return self.files[path].decode("utf-8")
 
 
-def _is_test(path: str) -> bool:
+def is_test(path: str) -> bool:
+    """Whether a path belongs to the tests: in a folder of tests, or by its name."""
     *folders, name = path.split("/")
     return bool(_TEST_FOLDERS.intersection(folders)) or _TEST_FILE.fullmatch(name) is not None
+
+
+def repository_name(path: Path) -> str:
+    """What a repository's tasks are called: its folder's name, as far as a task's name can hold it."""
+    return re.sub(r"[^a-z0-9]+", "-", path.resolve().name.lower()).strip("-") or "package"
 
 
 def open_repository(path: Path) -> Package:
     """The package in a folder. Raises ``UserError`` when there is none with tests."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a repository's root folder or NAME==VERSION --hash sha256:...")
-    package = Package(
-        name=re.sub(r"[^a-z0-9]+", "-", path.resolve().name.lower()).strip("-") or "package", version="", root=path
-    )
+    package = Package(name=repository_name(path), version="", root=path)
     problems = []
     if not package.source_files:
         problems.append(

@@ -32,6 +32,10 @@ for _ in range(turns):
         open("calc.py", "w").write("def add(a, b):\n    return 0\n")
     elif "CRASH" in text:
         sys.exit(7)
+    elif "LIE" in text:
+        sys.exit(69)
+    elif "SWALLOW" in text:
+        sys.exit(71)
     elif "HANG" in text:
         time.sleep(600)
 print("finished")
@@ -57,9 +61,27 @@ class WordAgent:
             done = await sandbox.exec(argv, cwd="/app", timeout_sec=timeout_sec)
         except TimeoutError as error:
             raise TrialError(Termination.TIMEOUT, "the agent hung") from error
+        if done.exit_code == 69:
+            raise TrialError(Termination.MODEL_UNAVAILABLE, "so the program says")
+        if done.exit_code == 71:
+            raise TrialError(Termination.OUT_OF_MEMORY, "the box is over its limit")
         if done.exit_code != 0:
             raise TrialError(Termination.AGENT_CRASHED, f"exit code {done.exit_code}: {done.stdout!r} {done.stderr!r}")
         return AgentOutcome(Termination.COMPLETED, logs={"agent.log": done.stdout}, metrics={"turns": self._turns})
+
+
+class LateAgent(WordAgent):
+    """Its first start fails before it asks the model anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.starts = 0
+
+    async def run(self, task: Any, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
+        self.starts += 1
+        if self.starts == 1:
+            raise TrialError(Termination.AGENT_CRASHED, "a library is missing")
+        return await super().run(task, sandbox, endpoint, timeout_sec=timeout_sec)
 
 
 class ParityAgent(WordAgent):

@@ -12,7 +12,7 @@ import pytest
 
 from runtime.agent_loop.trial import TrialRunner, trial_seed
 from runtime.agent_loop.types import TrialResult
-from runtime.config import RuntimeConfig
+from runtime.config import ImportedScaffold, RuntimeConfig
 from runtime.environment.base import Verdict
 from runtime.errors import Termination, TrialError
 from runtime.tasks.task import Task
@@ -49,19 +49,37 @@ def test_a_wrong_repair_is_a_graded_zero(opened: Opened, task: Task, tmp_path: P
     assert result.reward == 0.0 and result.trainable and result.outcomes == {TEST_ID: "failed"}
 
 
-def test_a_crashed_agent_is_tried_again_in_a_fresh_session(opened: Opened, task: Task, tmp_path: Path) -> None:
+def test_an_agent_that_did_not_start_is_tried_again_in_a_fresh_session(
+    opened: Opened, task: Task, tmp_path: Path
+) -> None:
     async def run() -> None:
-        config = make_config()
-        async with opened(["CRASH", "so", "SOLVE"], config) as (services, engine):
+        config = make_config().model_copy(
+            update={"scaffold": ImportedScaffold(import_path="tests.runtime.agent_loop.agents:LateAgent")}
+        )
+        async with opened(["so", "SOLVE"], config) as (services, engine):
             result = await TrialRunner(services, config, trials=tmp_path).run(task, key=make_key(), temperature=1.0)
             assert result.reward == 1.0 and result.key.attempt == 1
-            assert [call.session for call in engine.calls] == ["calc.g.0", "calc.g.0.r1", "calc.g.0.r1"]
-            assert engine.calls[0].params.seed != engine.calls[1].params.seed
+            assert [call.session for call in engine.calls] == ["calc.g.0.r1", "calc.g.0.r1"]
 
     asyncio.run(run())
     first = orjson.loads((tmp_path / "3" / "calc.g.0" / "trial.json").read_bytes())
     assert first["reward"] is None and first["termination"] == "agent_crashed" and not first["trainable"]
     assert (tmp_path / "3" / "calc.g.0.r1" / "trial.json").is_file()
+
+
+@pytest.mark.parametrize("word", ["CRASH", "LIE", "SWALLOW"])
+def test_what_a_policy_can_bring_about_is_its_own_end(opened: Opened, task: Task, tmp_path: Path, word: str) -> None:
+    """A second attempt would be a prize: the next two replies, which solve the task, are never asked for."""
+    script = ["BREAK", word, "SOLVE", "SOLVE"]
+    config = make_config(response_length=512)
+    result = asyncio.run(play(opened, task, script, config, tmp_path))
+    assert (result.reward, result.termination, result.key.attempt) == (0.0, Termination.AGENT_DIED, 0)
+    assert result.trainable and result.model_calls == 2 and result.outcomes == {TEST_ID: "failed"}
+
+
+def test_work_that_was_done_before_the_agent_died_counts(opened: Opened, task: Task, tmp_path: Path) -> None:
+    result = asyncio.run(play(opened, task, ["SOLVE", "CRASH"], make_config(), tmp_path))
+    assert (result.reward, result.termination) == (1.0, Termination.AGENT_DIED)
 
 
 def test_a_dead_engine_is_the_models_failure_not_the_agents(opened: Opened, task: Task, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from runtime.environment.base import SandboxRequest
 from runtime.environment.bubblewrap import BubblewrapProvider
 from runtime.environment.guest import seccomp
+from runtime.environment.userns import spare_user
 from runtime.errors import Termination, TrialError
 
 from .conftest import Run, needs_bubblewrap
@@ -175,6 +176,52 @@ def test_memory_and_processes_are_limited(run: Run, isolated: BubblewrapProvider
         assert isolated.capabilities.memory_limit in (True, False)
 
     run(main())
+
+
+HOG = """
+import os, time
+def hog():
+    try:
+        x = bytearray(400 << 20)
+    except MemoryError:
+        return "refused"
+    return "taken"
+def bomb():
+    made = 0
+    try:
+        for _ in range(60):
+            if os.fork() == 0:
+                time.sleep(20)
+                os._exit(0)
+            made += 1
+    except OSError:
+        pass
+    return made
+"""
+HOG_TESTS = b"""
+from calc import hog, bomb
+def test_hog(): assert hog() == "taken"
+def test_bomb(): assert bomb() == 60
+"""
+
+
+@pytest.mark.skipif(spare_user() is None, reason="a second user can be mapped by root alone")
+@pytest.mark.parametrize("name", ["hog", "bomb"])
+def test_the_second_user_is_limited_too(run: Run, isolated: BubblewrapProvider, repository: Path, name: str) -> None:
+    async def main() -> str:
+        request = SandboxRequest(name="x", lower=repository, memory_mib=128, pids=20, second_user=True)
+        sandbox = await isolated.start(request)
+        await sandbox.upload({"/app/calc.py": HOG.encode()})
+        await sandbox.upload({"/app/tests/test_calc.py": HOG_TESTS}, mode=0o600)
+        test = f"tests/test_calc.py::test_{name}"
+        report = await sandbox.run_tests(
+            "mini", timeout_sec=20, ids=[test], python_path=[], trusted=["tests/test_calc.py"]
+        )
+        return str(report["tests"][test]["outcome"])
+
+    outcome = run(main())
+    assert isolated.capabilities.second_user
+    assert outcome == "failed", "it took more than its box has"
 
 
 def test_a_killed_zygote_loses_its_boxes_and_is_replaced(

@@ -11,7 +11,7 @@ import pytest
 
 from runtime.environment.base import SandboxRequest
 from runtime.environment.bubblewrap import BubblewrapProvider
-from runtime.environment.verifier import OutcomeServer
+from runtime.environment.outcomes import outcomes_of, report_of
 
 from .conftest import Run, needs_bubblewrap
 
@@ -139,10 +139,16 @@ def test_it_agrees_with_plain_pytest_on_edits(
     run: Run, isolated: BubblewrapProvider, package: Path, tmp_path: Path
 ) -> None:
     async def main() -> list[dict[str, str]]:
-        server = OutcomeServer(provider=isolated)
         return [
-            await server.outcomes(
-                package, {"src/shapes/area.py": text.encode()}, runner="pytest", image=IMAGE, timeout_sec=60
+            outcomes_of(
+                await report_of(
+                    isolated,
+                    package,
+                    {"src/shapes/area.py": text.encode()},
+                    runner="pytest",
+                    image=IMAGE,
+                    timeout_sec=60,
+                )
             )
             for text in (FILES["src/shapes/area.py"], *EDITS, FILES["src/shapes/area.py"])
         ]

@@ -14,7 +14,8 @@ from runtime.environment import make_verifier
 from runtime.environment.base import SandboxProvider, SandboxRequest, Verdict
 from runtime.environment.box import BoxSandbox
 from runtime.environment.bubblewrap import BubblewrapProvider
-from runtime.environment.verifier import OutcomeServer, read_outcomes, read_reward
+from runtime.environment.outcomes import outcomes_of, report_of
+from runtime.environment.verifier import read_outcomes, read_reward
 from runtime.errors import Termination, TrialError
 from runtime.tasks.task import Task, load_task
 
@@ -103,10 +104,19 @@ def test_oversized_artifacts_are_unsolved_with_a_reason(run: Run, isolated: Bubb
     assert verdict.reward == 0.0 and b"over the limit" in verdict.raw
 
 
-def test_a_slow_verdict_is_no_grade(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
-    sleeps = b"import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\ntime.sleep(60)\n"
+SLEEPS = b"import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\ntime.sleep(60)\n"
+
+
+def test_work_that_stalls_its_verdict_is_unsolved(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
+    """No grade would mean another attempt: a way out of a bad grade that any work could take."""
+    verdict = grade(run, isolated, task, {"/app/calc.py": SLEEPS}, verifier_timeout_sec=0.7)
+    assert (verdict.reward, verdict.status) == (0.0, "unsolved") and b"verifier_timeout" in verdict.raw
+
+
+def test_where_no_work_gets_a_verdict_there_is_no_grade(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
+    (task.path / "tests" / "files" / "tests" / "test_calc.py").write_bytes(SLEEPS)
     with pytest.raises(TrialError) as caught:
-        grade(run, isolated, task, {"/app/calc.py": sleeps}, verifier_timeout_sec=0.5)
+        grade(run, isolated, task, FIXED, verifier_timeout_sec=0.5)
     assert caught.value.termination is Termination.VERIFIER_TIMEOUT
 
 
@@ -262,16 +272,13 @@ def test_a_report_is_data() -> None:
 
 def test_outcomes_of_replaced_files(run: Run, provider: SandboxProvider, repository: Path) -> None:
     async def main() -> None:
-        server = OutcomeServer(provider=provider)
-        broken = await server.outcomes(repository, {})
-        assert broken == {IDS[0]: "failed", IDS[1]: "failed", IDS[2]: "passed"}
-        fixed = await server.outcomes(
-            repository, {"calc.py": CALC.format("+").encode()}, [*IDS, "tests/test_calc.py::no"]
-        )
-        assert fixed == {**dict.fromkeys(IDS, "passed"), "tests/test_calc.py::no": "missing"}
-        report = await server.report(repository, {}, trace=True, stop_first=True)
+        broken = await report_of(provider, repository, {}, runner="mini", timeout_sec=10)
+        assert outcomes_of(broken) == {IDS[0]: "failed", IDS[1]: "failed", IDS[2]: "passed"}
+        files, ids = {"calc.py": CALC.format("+").encode()}, [*IDS, "tests/test_calc.py::no"]
+        fixed = await report_of(provider, repository, files, ids, runner="mini", timeout_sec=10)
+        assert outcomes_of(fixed) == dict.fromkeys(IDS, "passed")
+        report = await report_of(provider, repository, {}, runner="mini", timeout_sec=10, trace=True, stop_first=True)
         assert report["trace"]["lines"]["calc.py"] == [2]
-        await server.close()
 
     run(main())
 

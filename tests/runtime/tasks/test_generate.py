@@ -15,6 +15,7 @@ import pytest
 
 from runtime.environment.base import SandboxProvider
 from runtime.errors import Termination, TrialError, UserError
+from runtime.tasks.generate.combine import broken_files
 from runtime.tasks.generate.inject import Injection
 from runtime.tasks.generate.package_tasks import generate_package
 from runtime.tasks.generate.prober import Prober, Run
@@ -25,7 +26,7 @@ from tests.runtime.tasks.conftest import PlainProvider
 
 
 def generate(
-    root: Path, out: Path, provider: PlainProvider, *, split: Split | None = None, limit: int = 3
+    root: Path, out: Path, provider: PlainProvider, *, split: Split | None = None, limit: int = 3, bugs: int = 1
 ) -> Injection:
     return asyncio.run(
         generate_package(
@@ -42,6 +43,7 @@ def generate(
             cache=out.parent / "cache",
             workers=2,
             on_progress=lambda text: None,
+            bugs_per_task=bugs,
         )
     )
 
@@ -70,6 +72,29 @@ def test_bugs_are_told_by_the_tests_and_repaired_by_the_solution(
         solution = path / "solution" / "files"
         for repaired in solution.rglob("*.py"):
             (task.repository / repaired.relative_to(solution)).write_bytes(repaired.read_bytes())
+        assert outcomes(task.repository, task.expected_ids) == {"passed"}
+
+
+def test_several_bugs_of_one_task_are_of_different_functions_and_each_must_be_found(
+    shop: Path, tmp_path: Path, plain_provider: PlainProvider
+) -> None:
+    injection = generate(shop, tmp_path / "two", plain_provider, bugs=2, limit=1)
+    assert len(injection.bugs) == 1 == len(list((tmp_path / "two").iterdir()))
+    for bug in injection.bugs:
+        first, second = bug.mutants
+        assert first.function != second.function
+        task = load_task(tmp_path / "two" / f"shop-source-{bug.digest}")
+        assert task.liverl.split_key == "+".join(sorted([first.function.name, second.function.name]))
+        assert "2 of its functions do the wrong thing" in task.instruction
+        assert outcomes(task.repository, task.liverl.fail_to_pass) == {"failed"}
+        for repaired, left in ((first, second), (second, first)):
+            for path, content in broken_files(bug.package.files, [left]).items():
+                (task.repository / path).write_bytes(content)
+            if repaired.function.path != left.function.path:
+                (task.repository / repaired.function.path).write_bytes(bug.package.files[repaired.function.path])
+            assert "failed" in outcomes(task.repository, task.expected_ids), "one repair is not enough"
+        for path in {mutant.function.path for mutant in bug.mutants}:
+            (task.repository / path).write_bytes(bug.package.files[path])
         assert outcomes(task.repository, task.expected_ids) == {"passed"}
 
 

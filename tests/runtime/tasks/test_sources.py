@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from runtime.config import GeneratedTasks, PackagePin, TaskSet
+from runtime.config import Environment, GeneratedTasks, PackagePin, TaskSet
 from runtime.errors import UserError
+from runtime.tasks.generate.package_tasks import generate_package
 from runtime.tasks.generate.sources import fetch
-from runtime.tasks.prepare import prepare
+from runtime.tasks.prepare import graders, prepare
+from runtime.tasks.task import load_task
+from runtime.tasks.verify import VerifyReport, verify
 
 pytestmark = pytest.mark.network
 
@@ -28,11 +32,56 @@ def test_fetched_once_and_refused_when_the_digest_is_another(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "sdists").iterdir()] == [INFLECTION.sha256]
 
 
+PINS = [
+    INFLECTION,
+    PackagePin(name="funcy", version="2.1", sha256="8979feb3de7120afd1d00e5a8eae810c1942e4bfbc91697151e9ee1e49f79284"),
+    PackagePin(
+        name="python-slugify",
+        version="9.2.0",
+        sha256="cee32948083476013804de1667724fb1362dacb71e47b1d5d92adf8db6ee3298",
+    ),
+    PackagePin(
+        name="textdistance", version="4.6.3", sha256="d6dabc50b4ea832cdcf0e1e6021bd0c7fcd9ade155888d79bb6a3c31fce2dc6f"
+    ),
+    PackagePin(
+        name="toolz", version="1.2.0", sha256="9667a038e9d6ecba37995e26cb2f59ec6420b6ad8dd9677de59db9b956b08490"
+    ),
+]
+
+
 @pytest.mark.sandbox
-def test_tasks_of_a_real_package(tmp_path: Path) -> None:
-    source = GeneratedTasks(packages=(INFLECTION,), per_package=4, seed=1, split="train", per_kind_fraction=0.5)
+@pytest.mark.parametrize("pin", PINS, ids=lambda pin: pin.name)
+def test_tasks_of_a_real_package(tmp_path: Path, pin: PackagePin) -> None:
+    """One bug per task as in a run, and two as ``liverl tasks generate --bugs 2`` makes them: all are proven."""
+    source = GeneratedTasks(packages=(pin,), per_package=2, seed=1, split="train", per_kind_fraction=0.5)
     problems: list[str] = []
     tasks = prepare(TaskSet(name="real", source=source), cache=tmp_path, on_problem=problems.append)
     assert problems == []
-    assert len(tasks) == 4
+    assert len(tasks) == 2
     assert all(task.liverl.source == "real" and task.liverl.runner == "pytest" for task in tasks)
+
+    async def work() -> VerifyReport:
+        async with graders(Environment(), state=tmp_path / "state") as (provider, verifier):
+            injection = await generate_package(
+                fetch(pin, cache=tmp_path),
+                out=tmp_path / "double",
+                name="real",
+                split=None,
+                limit=1,
+                per_kind_fraction=0.5,
+                seed=2,
+                split_seed=0,
+                provider=provider,
+                verifier=verifier,
+                cache=tmp_path,
+                workers=2,
+                on_progress=lambda text: None,
+                bugs_per_task=2,
+            )
+            (bug,) = injection.bugs
+            assert len(bug.mutants) == 2
+            doubles = [load_task(path) for path in (tmp_path / "double").iterdir()]
+            return await verify([*tasks, *doubles], provider=provider, verifier=verifier, concurrency=2)
+
+    report = asyncio.run(work())
+    assert report.ok and len(report.tasks) == 3, report.to_json()

@@ -1,0 +1,113 @@
+"""The work that trials left, kept for a later verdict: content-addressed files below ``<run>/artifacts/``.
+
+Only what differs from the task's pristine repository is kept, each content once per run. A trial's ``work.json`` names
+its files by digest. Knows nothing of how work is graded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import orjson
+
+from runtime.tasks.task import Task, load_task
+
+MANIFEST = "work.json"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one trial left. ``files``: path inside the agent's box -> content; ``left_out``: why it was not kept."""
+
+    task_id: str
+    task_path: Path
+    files: Mapping[str, bytes]
+    left_out: str | None = None
+
+
+def changed(task: Task, artifacts: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The artifacts that differ from the pristine repository."""
+    workdir = PurePosixPath(task.config.environment.workdir)
+    found = {}
+    for name, content in artifacts.items():
+        path = PurePosixPath(name)
+        pristine = task.repository / path.relative_to(workdir) if path.is_relative_to(workdir) else None
+        if ".." in path.parts or pristine is None or not _same(pristine, content):
+            found[name] = content
+    return found
+
+
+def _same(pristine: Path, content: bytes) -> bool:
+    try:
+        return not pristine.is_symlink() and pristine.read_bytes() == content
+    except OSError:
+        return False
+
+
+class WorkStore:
+    """The kept work of one run: contents below ``root``, named by their SHA-256."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, work: Work, *, max_bytes: int) -> bytes:
+        """Keep the files of ``work`` and return its manifest (JSON). Nothing is kept of work above ``max_bytes``."""
+        size = sum(map(len, work.files.values()))
+        files: dict[str, str] = {}
+        left_out = work.left_out
+        if size > max_bytes:
+            left_out = f"{size} bytes in {len(work.files)} files; the limit is {max_bytes}"
+        else:
+            files = {name: self._keep(content) for name, content in sorted(work.files.items())}
+        table = {"task": work.task_id, "task_path": str(work.task_path), "files": files, "left_out": left_out}
+        # The agent chose the names; bytes that are no text came as escapes, which JSON cannot hold.
+        return orjson.dumps(_clean(table), option=orjson.OPT_INDENT_2) + b"\n"
+
+    def _keep(self, content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._path(digest)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{digest}.{os.getpid()}.partial")
+            partial.write_bytes(content)
+            partial.replace(path)
+        return digest
+
+    def get(self, manifest: bytes) -> Work:
+        """Raises ``ValueError`` for a manifest or content that is not what was kept."""
+        table: dict[str, Any] = orjson.loads(manifest)
+        files = {}
+        for name, digest in table["files"].items():
+            content = self._path(digest).read_bytes()
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise ValueError(f"{self._path(digest)}: its content has changed")
+            files[_restore(name)] = content
+        return Work(table["task"], Path(table["task_path"]), files, table["left_out"])
+
+    def _path(self, digest: str) -> Path:
+        return self._root / digest[:2] / digest
+
+
+def _clean(table: dict[str, Any]) -> dict[str, Any]:
+    return {**table, "files": {_escape(name): digest for name, digest in table["files"].items()}}
+
+
+def _escape(name: str) -> str:
+    """Lone surrogates (undecodable bytes of a file's name) as ``\\udcXX``, backslashes doubled: fit for JSON."""
+    return name.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode()
+
+
+def _restore(name: str) -> str:
+    parts = name.split("\\\\")
+    return "\\".join(part.encode("latin-1", "backslashreplace").decode("unicode_escape") for part in parts)
+
+
+def task_of(work: Work, elsewhere: Mapping[str, Task]) -> Task:
+    """The task that ``work`` belongs to: one of ``elsewhere`` by its id, or where it lay. Raises ``TrialError``."""
+    task = elsewhere.get(work.task_id)
+    return task if task is not None else load_task(work.task_path)
