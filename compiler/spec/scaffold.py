@@ -50,6 +50,15 @@ class ClaudeCodeScaffold(_Installed):
     """Context size at which it summarises the conversation and goes on; null: its own rule."""
 
 
+SIMILAR = {
+    "openhands": "it is a terminal interface around an agent of the OpenHands SDK; use openhands-sdk, the agent itself",
+    "openhands-ai": "it is a server around an agent of the OpenHands SDK; use openhands-sdk, the agent itself",
+    "terminus": "use terminus-2, its successor",
+    "terminus-1": "use terminus-2, its successor",
+}
+"""Names of programs that are no scaffold of their own, and what to take in their place."""
+
+
 class _Library(_Installed):
     """An agent that is a Python library, driven in the sandbox by a program of LiveRL's."""
 

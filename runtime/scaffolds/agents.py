@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import assert_never
 
 from runtime.config import AgentScaffold, ClaudeCodeScaffold, OpenHandsSdkScaffold, Terminus2Scaffold
+from runtime.scaffolds import openhands_sdk, terminus_2
 from runtime.scaffolds.base import Scaffold
 from runtime.scaffolds.install import Package, install
-from runtime.scaffolds import openhands_sdk, terminus_2
 
 
 def make_agent(settings: AgentScaffold) -> Scaffold:

@@ -1,5 +1,5 @@
-"""Agents that are Python libraries: a driver program of ours (``drivers/``) runs them inside the sandbox, on a Python of
-their own, and says at the end how it went.
+"""Agents that are Python libraries: a driver program of ours (``drivers/``) runs them inside the sandbox, on a Python
+of their own, and says at the end how it went.
 
 Python, packages and driver are shown read-only; nothing of the image is needed. Knows no particular agent.
 """
@@ -28,6 +28,7 @@ _ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "DO_NOT_TRACK": "1",
     "OPENHANDS_SUPPRESS_BANNER": "1",
+    "MALLOC_ARENA_MAX": "2",  # each of its threads would reserve addresses of its own
 }
 
 
@@ -48,15 +49,18 @@ class Driver:
             raise MachineError(f"agent {package.name}: {package.program} is not installed", fix=how_to_get(package))
         self._module = module
         self._folder = folder
+        self._name = f"python3.{python.minor}"
         self._prefix = python.prefix or Path(sys.base_prefix)
-        self._interpreter = f"{ROOT}/python/bin/python3.{python.minor}"
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
+        # Not the whole prefix: that of a system's Python is /usr.
+        parts = [f"bin/{self._name}", f"lib/{self._name}"]
+        parts += [f"lib/{path.name}" for path in sorted((self._prefix / "lib").glob(f"lib{self._name}.so*"))]
         return (
             Mount(self._folder, f"{ROOT}/packages"),
-            Mount(self._prefix, f"{ROOT}/python"),
             Mount(Path(__file__).parent / "drivers", f"{ROOT}/drivers"),
+            *(Mount(self._prefix / part, f"{ROOT}/python/{part}") for part in parts),
         )
 
     async def run(
@@ -85,7 +89,7 @@ class Driver:
         libraries = f"{BOX_PYTHON}/lib:{ROOT}/python/lib"  # its commands run the task's Python, which needs its own
         ended = await run_logged(
             sandbox,
-            [self._interpreter, "-I", "-S", "-B", "-c", boot],
+            [f"{ROOT}/python/bin/{self._name}", "-I", "-S", "-B", "-c", boot],
             env={"LD_LIBRARY_PATH": libraries, **_ENVIRONMENT, **env},
             endpoint=endpoint,
             stdin=json.dumps(order).encode(),

@@ -18,7 +18,7 @@ from runtime.tasks.task import Task
 class OpenHandsSdk:
     """Implements ``runtime.scaffolds.base.Scaffold``."""
 
-    needs = Needs(memory_mib=1024, pids=64, address_space=True)
+    needs = Needs(memory_mib=1024, pids=64)
 
     def __init__(self, settings: Settings, package: Package, folder: Path) -> None:
         self._driver = Driver("openhands_sdk", package, folder)

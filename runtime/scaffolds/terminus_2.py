@@ -21,7 +21,7 @@ from runtime.tasks.task import Task
 class Terminus2:
     """Implements ``runtime.scaffolds.base.Scaffold``."""
 
-    needs = Needs(memory_mib=768, pids=64, address_space=True)
+    needs = Needs(memory_mib=768, pids=64)
 
     def __init__(self, settings: Settings, package: Package, folder: Path) -> None:
         self._driver = Driver("terminus_2", package, folder)

@@ -34,7 +34,7 @@ _TOOLS = {
 
 
 class Watch:
-    """Follows a conversation's events, which are printed for the record, and pauses it at the limit of silent replies."""
+    """Follows a conversation's events, which it prints for the record; pauses it at the limit of silent replies."""
 
     def __init__(self, max_silent: int) -> None:
         self._max_silent = max_silent

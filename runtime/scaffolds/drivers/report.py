@@ -43,8 +43,9 @@ def end(termination: str, *, turns: int, detail: str = "", **metrics: float) -> 
 
 
 def termination_of(error: BaseException) -> str:
-    """Which boundary a failure crossed. Both agents speak through litellm, whose errors are those of the package openai:
-    no answer, or an answer that says the server's trouble, is an outage; too long a conversation is a budget's end."""
+    """Which boundary a failure crossed. The agents speak through litellm, whose errors are those of the package openai:
+    no answer, or one that tells of the server's trouble, is an outage; too long a conversation is the budget's end.
+    """
     from openai import APIConnectionError, APIStatusError
 
     for cause in _causes(error):

@@ -31,7 +31,7 @@ class TooSilent(Exception):
     """The limit of consecutive replies that neither type nor finish is reached."""
 
 
-class Inside(BaseEnvironment):
+class Inside(BaseEnvironment):  # type: ignore[misc]  # Harbor's classes are not there for the type checker
     """The box, seen from inside."""
 
     @staticmethod
@@ -95,7 +95,7 @@ class Inside(BaseEnvironment):
         await asyncio.to_thread(subprocess.run, ["cp", "-a", str(source), str(target)], check=True)
 
 
-class Watched(Terminus2):
+class Watched(Terminus2):  # type: ignore[misc]
     """Terminus 2 that counts replies which neither type nor finish, and remembers whether its end was confirmed."""
 
     max_silent = 1
