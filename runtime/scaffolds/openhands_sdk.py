@@ -10,7 +10,7 @@ from pathlib import Path
 from runtime.config import OpenHandsSdkScaffold as Settings
 from runtime.environment.base import Mount, Sandbox
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
-from runtime.scaffolds.driver import Driver, Limits
+from runtime.scaffolds.driver import ROOT, Driver, Limits
 from runtime.scaffolds.install import Package
 from runtime.tasks.task import Task
 
@@ -37,7 +37,7 @@ class OpenHandsSdk:
             endpoint,
             limits=self._limits,
             options=self._options,
-            env={},
+            env={"INPUTRC": f"{ROOT}/drivers/inputrc"},
             timeout_sec=timeout_sec,
         )
 

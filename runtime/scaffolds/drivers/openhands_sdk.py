@@ -119,6 +119,8 @@ def _agent(order: report.Order) -> Agent:
         retry_multiplier=1.0,
         timeout=max(1, int(order.timeout_sec)),
         reasoning_effort="none",
+        input_cost_per_token=0.0,  # or it warns at every reply that it knows no price
+        output_cost_per_token=0.0,
     )
     condenser = None
     if (compact_tokens := order.options["compact_tokens"]) is not None:

@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import litellm
 from harbor.agents.terminus_2 import Terminus2
 from harbor.environments.base import BaseEnvironment, ExecResult
 from harbor.environments.capabilities import EnvironmentCapabilities
@@ -152,6 +153,7 @@ async def _drive(order: report.Order, agent: Watched) -> tuple[str, str]:
 
 
 def _agent(order: report.Order) -> Watched:
+    litellm.api_key = order.secret  # among the arguments it would be in every trajectory that Terminus writes
     compact_tokens = order.options["compact_tokens"]
     limit = None if compact_tokens is None else {"max_input_tokens": compact_tokens + SUMMARY_TOKENS}
     return Watched(
@@ -165,5 +167,5 @@ def _agent(order: report.Order) -> Watched:
         model_info=limit,
         record_terminal_session=False,
         suppress_max_turns_warning=True,
-        llm_kwargs={"api_key": order.secret, "timeout": order.timeout_sec, "max_retries": 0},
+        llm_kwargs={"timeout": order.timeout_sec, "max_retries": 0},
     )
