@@ -1,5 +1,5 @@
 """A tmux that runs in any sandbox: this machine's own, copied once with the libraries and the loader that it needs, so
-that no image has to have one.
+that no image has to have one. Of the image it needs a shell and the locale C.UTF-8.
 """
 
 from __future__ import annotations
