@@ -60,7 +60,7 @@ class Driver:
         return (
             Mount(self._folder, f"{ROOT}/packages"),
             Mount(Path(__file__).parent / "drivers", f"{ROOT}/drivers"),
-            *(Mount(self._prefix / part, f"{ROOT}/python/{part}") for part in parts),
+            *(Mount((self._prefix / part).resolve(), f"{ROOT}/python/{part}") for part in parts),
         )
 
     async def run(
