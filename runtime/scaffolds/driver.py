@@ -21,6 +21,7 @@ from runtime.scaffolds.install import Package, find_python, how_to_get
 from runtime.tasks.task import Task
 
 ROOT = "/opt/agent"
+CONSTRAINTS = Path(__file__).parent / "constraints"
 BOX_PYTHON = "/opt/python"
 _BOOT = "import sys; sys.path += [{packages!r}, {root!r}]; from drivers import {module}; {module}.main()"
 _ENVIRONMENT = {
@@ -96,6 +97,12 @@ class Driver:
             timeout_sec=timeout_sec,
         )
         return outcome(ended)
+
+
+def constraints(release: str) -> Path | None:
+    """The versions that ``release`` (``harbor-0.24.0``) was run with; None: it has not been, pip decides."""
+    path = CONSTRAINTS / f"{release}.txt"
+    return path if path.exists() else None
 
 
 def outcome(ended: Ended) -> AgentOutcome:

@@ -10,7 +10,7 @@ from pathlib import Path
 from runtime.config import OpenHandsSdkScaffold as Settings
 from runtime.environment.base import Mount, Sandbox
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
-from runtime.scaffolds.driver import ROOT, Driver, Limits
+from runtime.scaffolds.driver import ROOT, Driver, Limits, constraints
 from runtime.scaffolds.install import Package
 from runtime.tasks.task import Task
 
@@ -46,4 +46,4 @@ def package(settings: Settings) -> Package:
     """What it is installed from: the SDK and its tools are released together."""
     version = settings.version
     pins = (f"openhands-sdk=={version}", f"openhands-tools=={version}")
-    return Package("openhands-sdk", "pip", pins, python=12)
+    return Package("openhands-sdk", "pip", pins, python=12, constraints=constraints(f"openhands-sdk-{version}"))

@@ -13,7 +13,7 @@ from runtime.environment.base import Mount, Sandbox
 from runtime.environment.bwrap import PATH
 from runtime.scaffolds import tmux
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
-from runtime.scaffolds.driver import ROOT, Driver, Limits
+from runtime.scaffolds.driver import ROOT, Driver, Limits, constraints
 from runtime.scaffolds.install import Package
 from runtime.tasks.task import Task
 
@@ -48,4 +48,5 @@ class Terminus2:
 
 def package(settings: Settings) -> Package:
     """What it is installed from."""
-    return Package("terminus-2", "pip", (f"harbor=={settings.version}",), python=12)
+    pins, versions = (f"harbor=={settings.version}",), constraints(f"harbor-{settings.version}")
+    return Package("terminus-2", "pip", pins, python=12, constraints=versions)
