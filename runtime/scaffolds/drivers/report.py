@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 COMPLETED, MAX_TURNS, NO_TOOL, OVERLONG = "agent_completed", "max_turns_reached", "no_tool_calls", "overlong"
@@ -37,8 +39,10 @@ def read_order() -> Order:
 
 
 def end(termination: str, *, turns: int, detail: str = "", **metrics: float) -> None:
-    """The closing line; ``detail`` is for people."""
-    line = {"type": "end", "termination": termination, "turns": turns, "detail": detail[-2000:], "metrics": metrics}
+    """The closing line; ``detail`` is for people. Its metrics have the driver's own cost too, CPU seconds and MiB."""
+    cost = {"agent_cpu_sec": time.process_time(), "agent_memory_mib": getrusage(RUSAGE_SELF).ru_maxrss / 1024}
+    line = {"type": "end", "termination": termination, "turns": turns, "detail": detail[-2000:]}
+    line["metrics"] = {**cost, **metrics}
     print(f"\n{json.dumps(line)}", flush=True)
 
 

@@ -37,7 +37,29 @@ def test_it_repairs_a_bug_over_several_turns(played: Callable[..., Play]) -> Non
     assert len(it.trajectory.samples) == 1 and it.result.model_calls == 4
     assert "return a - b" in it.prompts[1] and "all good" in it.prompts[3]
     assert it.result.metrics["turns"] == 4 and it.result.metrics["stuck"] == 0
+    assert it.result.metrics["agent_cpu_sec"] > 0 and 100 < it.result.metrics["agent_memory_mib"] < 700
     assert "\x1b" not in it.prompts[3], "codes for a terminal in what the policy reads"
+
+
+def test_several_calls_and_wrong_calls_stay_in_one_conversation(played: Callable[..., Play]) -> None:
+    view = call("file_editor", command="view", path="/app/calc.py")
+
+    def script(prompt: str) -> str:
+        steps = [
+            f"Both at once.\n{view}\n" + call("terminal", command="ls; echo second"),
+            call("browser", url="http://example.com"),
+            call("file_editor", command="destroy", path="/app/calc.py"),
+            call("terminal", cmd="ls"),
+            EDIT,
+            call("finish", message="Done."),
+        ]
+        return steps[min(replies(prompt), 5)]
+
+    it = played(SETTINGS, script)
+    assert (it.result.reward, it.result.termination) == (1.0, Termination.COMPLETED), it.result.error or it.log
+    check_tokens(it)
+    assert len(it.trajectory.samples) == 1 and it.result.model_calls == 6 == it.result.metrics["turns"]
+    assert "return a - b" in it.prompts[1] and "second" in it.prompts[1] and "browser" in it.prompts[2]
 
 
 def test_the_limit_of_turns_is_a_valid_end(played: Callable[..., Play]) -> None:
