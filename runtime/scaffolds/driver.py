@@ -23,7 +23,11 @@ from runtime.tasks.task import Task
 ROOT = "/opt/agent"
 CONSTRAINTS = Path(__file__).parent / "constraints"
 BOX_PYTHON = "/opt/python"
-_BOOT = "import sys; sys.path += [{packages!r}, {root!r}]; from drivers import {module}; {module}.main()"
+# Thousands of modules are imported, none of which is garbage: without the collector that takes a third less time.
+_BOOT = (
+    "import gc, sys; gc.disable(); sys.path += [{packages!r}, {root!r}]; from drivers import {module}; "
+    "gc.freeze(); gc.enable(); {module}.main()"
+)
 _ENVIRONMENT = {
     # Loading its own list of models from the network would take it half a minute of timeouts in a box.
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
