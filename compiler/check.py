@@ -23,7 +23,7 @@ from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
 from compiler.spec.tasks import GenerateSource, Source, SynthSource, TaskSet
 from compiler.spec.trainer import Fsdp
 
-MIN_PROMPT_TOKENS = {"claude-code": 16_000}
+MIN_PROMPT_TOKENS = {"claude-code": 16_000, "openhands-sdk": 7_500, "terminus-2": 1_200}
 """About what an agent's instructions and tools take before the task is even named, at four characters per token of the
 recorded requests."""
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from compiler.errors import Path, Problem, SpecError
 from compiler.spec.base import PATTERNS
 from compiler.spec.experiment import ExperimentSpec
+from compiler.spec.scaffold import SIMILAR
 
 
 def validate(value: Any) -> ExperimentSpec:
@@ -64,12 +65,9 @@ def _problem(finding: dict[str, Any], value: Any) -> Problem:
             if not isinstance(found, dict):
                 return Problem(path, f"{_show(found)} is no object", fields, "use a preset of liverl.libsonnet")
             return Problem((*path, "type"), "missing", fields, "add type, or use a preset of liverl.libsonnet")
-        return Problem(
-            (*path, "type"),
-            f"{_show(context.get('tag'))} is unknown",
-            ", ".join(allowed),
-            _meant(str(context.get("tag")), allowed),
-        )
+        tag = str(context.get("tag"))
+        advice = (SIMILAR.get(tag) if last == "scaffold" else None) or _meant(tag, allowed)
+        return Problem((*path, "type"), f"{_show(context.get('tag'))} is unknown", ", ".join(allowed), advice)
     if kind in ("literal_error", "enum"):
         options = _literals(str(context.get("expected", "")))
         return Problem(path, f"{_show(found)} is not possible", ", ".join(options), _meant(str(found), options))

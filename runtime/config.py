@@ -141,7 +141,30 @@ class ClaudeCodeScaffold(InstalledScaffold):
     """Context size at which it summarises the conversation and goes on; None: its own rule."""
 
 
-AgentScaffold = ClaudeCodeScaffold
+class LibraryScaffold(InstalledScaffold):
+    """An agent that is a Python library, driven by a program of ours in the sandbox."""
+
+    max_replies_without_tool: int
+    """Consecutive replies without a tool call that end the trial."""
+    compact_tokens: int | None = None
+    """Context size at which it summarises the conversation and goes on; None: never."""
+
+
+class OpenHandsSdkScaffold(LibraryScaffold):
+    """PyPI ``openhands-sdk`` and ``openhands-tools``; speaks the OpenAI API."""
+
+    type: Literal["openhands-sdk"] = "openhands-sdk"
+    tools: tuple[str, ...]
+
+
+class Terminus2Scaffold(LibraryScaffold):
+    """Terminus 2 of PyPI ``harbor`` (``version`` is Harbor's); speaks the OpenAI API, without its tool calls."""
+
+    type: Literal["terminus-2"] = "terminus-2"
+    parser: Literal["json", "xml"]
+
+
+AgentScaffold = ClaudeCodeScaffold | OpenHandsSdkScaffold | Terminus2Scaffold
 Scaffold = Annotated[ShellScaffold | ImportedScaffold | AgentScaffold, Field(discriminator="type")]
 
 

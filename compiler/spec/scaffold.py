@@ -50,7 +50,44 @@ class ClaudeCodeScaffold(_Installed):
     """Context size at which it summarises the conversation and goes on; null: its own rule."""
 
 
+SIMILAR = {
+    "openhands": "it is a terminal interface around an agent of the OpenHands SDK; use openhands-sdk, the agent itself",
+    "openhands-ai": "it is a server around an agent of the OpenHands SDK; use openhands-sdk, the agent itself",
+    "terminus": "use terminus-2, its successor",
+    "terminus-1": "use terminus-2, its successor",
+}
+"""Names of programs that are no scaffold of their own, and what to take in their place."""
+
+
+class _Library(_Installed):
+    """An agent that is a Python library, driven in the sandbox by a program of LiveRL's."""
+
+    max_replies_without_tool: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Consecutive replies without a tool call after which the trial ends; before that it is asked to go on."""
+    compact_tokens: Annotated[int, Field(ge=10_000, le=1 << 24)] | None = None
+    """Context size at which it summarises the conversation and goes on; null: never."""
+
+
+class OpenHandsSdkScaffold(_Library):
+    """PyPI ``openhands-sdk`` and ``openhands-tools``, with their own prompt and tools; speaks the OpenAI API."""
+
+    type: Literal["openhands-sdk"]
+    tools: Annotated[
+        tuple[Literal["terminal", "file_editor", "task_tracker", "glob", "grep"], ...], Field(min_length=1)
+    ] = ("terminal", "file_editor", "task_tracker")
+    """Tools it has besides ``finish`` and ``think``."""
+
+
+class Terminus2Scaffold(_Library):
+    """Terminus 2 of PyPI ``harbor`` (``version`` is Harbor's), which types into a terminal; speaks the OpenAI API, with
+    its commands in the text of its replies: a reply that types nothing is one without a tool call."""
+
+    type: Literal["terminus-2"]
+    parser: Literal["json", "xml"] = "json"
+    """The form in which it is asked to reply."""
+
+
 Scaffold = Annotated[
-    ShellScaffold | ImportedScaffold | ClaudeCodeScaffold,
+    ShellScaffold | ImportedScaffold | ClaudeCodeScaffold | OpenHandsSdkScaffold | Terminus2Scaffold,
     Field(discriminator="type"),
 ]

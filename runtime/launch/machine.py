@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from runtime.config import AgentScaffold, Environment, Scaffold
+from runtime.config import AgentScaffold, Environment, Scaffold, Terminus2Scaffold
 from runtime.errors import MachineError
 
 MIN_DISK_GIB = 2.0
@@ -49,6 +49,7 @@ def check_all(folder: Path, *, scaffold: Scaffold | None = None) -> list[Check]:
         check_overlay(),
         check_cores(),
         *([check_agent(scaffold)] if isinstance(scaffold, AgentScaffold) else []),
+        *([check_tmux()] if isinstance(scaffold, Terminus2Scaffold) else []),
     ]
 
 
@@ -63,10 +64,9 @@ def preflight(folder: Path, *, trains: bool, bubblewrap: bool, scaffold: Scaffol
         if not check.ok:
             raise MachineError(f"{check.name}: {check.found} (needed for {check.needed_for})", fix=check.fix)
     if isinstance(scaffold, AgentScaffold):
-        from runtime.scaffolds.agents import package
-        from runtime.scaffolds.install import install
+        from runtime.scaffolds.agents import make_agent
 
-        install(package(scaffold))
+        make_agent(scaffold)
 
 
 def check_engine(engine: str) -> None:
@@ -167,6 +167,13 @@ def check_agent(scaffold: AgentScaffold) -> Check:
         f"the scaffold {scaffold.type}",
         how_to_get(wanted),
     )
+
+
+def check_tmux() -> Check:
+    from runtime.scaffolds.tmux import CURE
+
+    path = shutil.which("tmux")
+    return Check("tmux", path or "not installed", path is not None, "the scaffold terminus-2", CURE)
 
 
 def check_bubblewrap() -> Check:

@@ -29,13 +29,15 @@ class Package:
     """What an agent is installed from: exact pins of one registry.
 
     ``python`` is the least minor version of Python 3 that pip packages need; the newest one up to 3.13 that the machine
-    has is taken, this interpreter if it suffices.
+    has is taken, this interpreter if it suffices. ``constraints``: a file of pip's with the versions that they
+    depend on.
     """
 
     name: str
     registry: Literal["npm", "pip"]
     pins: tuple[str, ...]
     python: int = 11
+    constraints: Path | None = None
 
     @property
     def program(self) -> str:
@@ -122,6 +124,8 @@ def _folder(package: Package, cache: Path) -> Path:
     content = [package.registry, *package.pins]
     if package.registry == "pip" and (python := find_python(package.python)) is not None:
         content.append(f"3.{python.minor}")  # compiled parts fit one version of Python
+    if package.constraints is not None:
+        content.append(package.constraints.read_text())
     digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
     return cache / f"{package.name}-{digest}"
 
@@ -153,4 +157,5 @@ def _command(package: Package, program: str, target: Path) -> Sequence[str]:
         quiet = ["--no-audit", "--no-fund", "--loglevel=error"]
         return [program, "install", *quiet, "--prefix", str(target), *package.pins]
     quiet = ["--quiet", "--no-input", "--disable-pip-version-check"]
-    return [program, "-m", "pip", "install", *quiet, "--target", str(target), *package.pins]
+    constraints = [] if package.constraints is None else ["--constraint", str(package.constraints)]
+    return [program, "-m", "pip", "install", *quiet, *constraints, "--target", str(target), *package.pins]

@@ -127,6 +127,9 @@
     repair: { type: 'shell', tools: 'repair', max_turns: 20, max_edits: 3 },
     // The published agent, at a version that was run against the proxy. Its first prompt has about 20,000 tokens.
     claude_code: { type: 'claude-code', version: '2.1.197', max_turns: 100 },
+    // Libraries with a driver program of ours in the sandbox; both need Python 3.12 on the machine, Terminus 2 also tmux.
+    openhands_sdk: { type: 'openhands-sdk', version: '1.57.0', max_turns: 100 },
+    terminus_2: { type: 'terminus-2', version: '0.24.0', max_turns: 100 },
   },
 
   environment: {

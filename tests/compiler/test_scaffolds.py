@@ -12,7 +12,7 @@ from compiler.check import check
 from compiler.errors import dotted
 from compiler.plan import make_plan
 from compiler.validate import validate
-from runtime.config import ClaudeCodeScaffold, RuntimeConfig
+from runtime.config import ClaudeCodeScaffold, OpenHandsSdkScaffold, RuntimeConfig, Terminus2Scaffold
 from tests.compiler.golden_cases import spec_path
 
 SPEC = """
@@ -34,6 +34,21 @@ local liverl = import 'liverl.libsonnet';
         (
             "claude_code { tools: ['Bash', 'Read'], compact_tokens: 60000 }",
             ClaudeCodeScaffold(version="2.1.197", max_turns=100, tools=("Bash", "Read"), compact_tokens=60000),
+        ),
+        (
+            "openhands_sdk { max_turns: 50 }",
+            OpenHandsSdkScaffold(
+                version="1.57.0",
+                max_turns=50,
+                max_replies_without_tool=3,
+                tools=("terminal", "file_editor", "task_tracker"),
+            ),
+        ),
+        (
+            "terminus_2 { parser: 'xml', compact_tokens: 60000, max_replies_without_tool: 1 }",
+            Terminus2Scaffold(
+                version="0.24.0", max_turns=100, max_replies_without_tool=1, parser="xml", compact_tokens=60000
+            ),
         ),
     ],
 )
@@ -73,5 +88,26 @@ def test_what_cannot_work_is_refused(quickstart: Any) -> None:
 )
 def test_a_wrong_setting_is_explained(quickstart: Any, changes: dict[str, Any], said: str) -> None:
     quickstart["scaffold"] = {"type": "claude-code", "version": "2.1.197", "max_turns": 5, **changes}
+    with pytest.raises(SpecError, match=said):
+        validate(quickstart)
+
+
+@pytest.mark.parametrize(
+    ("scaffold", "said"),
+    [
+        ({"type": "openhands", "version": "1.16.0", "max_turns": 5}, "use openhands-sdk, the agent itself"),
+        ({"type": "terminus", "version": "0.1.2", "max_turns": 5}, "use terminus-2"),
+        ({"type": "openhands-sdk", "version": "1.57.0", "max_turns": 5, "tools": ["browser"]}, "terminal, file_editor"),
+        ({"type": "openhands-sdk", "version": "1.57.0", "max_turns": 5, "tools": []}, "too few elements"),
+        ({"type": "terminus-2", "version": "0.24.0", "max_turns": 5, "parser": "yaml"}, "json, xml"),
+        ({"type": "terminus-2", "version": "2", "max_turns": 5}, "not an exact version"),
+        (
+            {"type": "terminus-2", "version": "0.24.0", "max_turns": 5, "max_replies_without_tool": 0},
+            "allowed: >= 1",
+        ),
+    ],
+)
+def test_an_agent_that_is_a_library(quickstart: Any, scaffold: dict[str, Any], said: str) -> None:
+    quickstart["scaffold"] = scaffold
     with pytest.raises(SpecError, match=said):
         validate(quickstart)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import httpx
+import openai
 import pytest
 
 from runtime.errors import Termination
-from runtime.scaffolds import claude_code
+from runtime.scaffolds import claude_code, driver
 from runtime.scaffolds.base import AgentFailure
 from runtime.scaffolds.command import Ended
+from runtime.scaffolds.drivers import report
 
 T = Termination
 
@@ -44,3 +47,79 @@ def test_claude_code_ends_badly(given: Ended, termination: Termination) -> None:
     with pytest.raises(AgentFailure) as caught:
         claude_code.outcome(given)
     assert caught.value.termination is termination and caught.value.logs == given.logs
+
+
+def end(termination: str, **fields: object) -> dict[str, object]:
+    return {
+        "type": "end",
+        "termination": termination,
+        "turns": 3,
+        "detail": "said",
+        "metrics": {"stuck": 0.0},
+        **fields,
+    }
+
+
+@pytest.mark.parametrize("termination", [T.COMPLETED, T.MAX_TURNS, T.NO_TOOL, T.OVERLONG])
+def test_a_driver_tells_how_its_agent_ended(termination: Termination) -> None:
+    outcome = driver.outcome(ended({"kind": "ActionEvent"}, end(termination)))
+    assert outcome.termination is termination and outcome.metrics == {"turns": 3.0, "stuck": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "termination"),
+    [
+        (ended(end("model_unavailable", detail="APIConnectionError")), T.MODEL_UNAVAILABLE),
+        (ended(end("agent_crashed", detail="KeyError")), T.AGENT_CRASHED),
+        (ended({"type": "event"}, exit_code=-9), T.AGENT_CRASHED),
+        (ended(end("agent_completed"), {"type": "event"}, exit_code=1), T.AGENT_CRASHED),  # it is not the last line
+        (Ended(1, {"stdout.txt": b"", "stderr.txt": b"ModuleNotFoundError"}), T.AGENT_CRASHED),
+    ],
+)
+def test_a_driver_that_ends_badly(given: Ended, termination: Termination) -> None:
+    with pytest.raises(AgentFailure) as caught:
+        driver.outcome(given)
+    assert caught.value.termination is termination and caught.value.logs == given.logs
+
+
+def test_drivers_speak_the_runtime_s_words() -> None:
+    words = [report.COMPLETED, report.MAX_TURNS, report.NO_TOOL, report.OVERLONG, report.NO_MODEL, report.CRASHED]
+    assert [Termination(word) for word in words] == [
+        T.COMPLETED,
+        T.MAX_TURNS,
+        T.NO_TOOL,
+        T.OVERLONG,
+        T.MODEL_UNAVAILABLE,
+        T.AGENT_CRASHED,
+    ]
+
+
+def wrapped(error: Exception) -> Exception:
+    outer = RuntimeError("conversation failed")
+    outer.__cause__ = error
+    return outer
+
+
+def answered(status: int) -> openai.APIStatusError:
+    response = httpx.Response(status, request=httpx.Request("POST", "http://proxy"))
+    return openai.APIStatusError("no", response=response, body=None)
+
+
+class ContextWindowExceededError(openai.APIStatusError):
+    """As litellm calls it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "termination"),
+    [
+        (wrapped(openai.APIConnectionError(request=httpx.Request("POST", "http://proxy"))), report.NO_MODEL),
+        (wrapped(answered(503)), report.NO_MODEL),
+        (answered(429), report.NO_MODEL),
+        (answered(401), report.CRASHED),
+        (wrapped(ContextWindowExceededError("long", response=answered(400).response, body=None)), report.OVERLONG),
+        (wrapped(KeyError("x")), report.CRASHED),
+    ],
+)
+def test_failures_of_a_driver_s_agent(error: Exception, termination: str) -> None:
+    assert report.termination_of(error) == termination
+    assert type(error).__name__ in report.describe(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import MachineError
+from runtime.scaffolds import driver
 from runtime.scaffolds import install as installer
 from runtime.scaffolds.install import Package, install, installed
 
@@ -67,3 +69,28 @@ def test_without_the_installer_the_cure_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(installer.sys, "version_info", (3, 11, 0))
     with pytest.raises(MachineError, match=r"python3\.12 is not installed"):
         install(Package("agent", "pip", ("agent==1",), python=12), cache=tmp_path / "cache")
+
+
+def test_what_an_agent_depends_on_can_be_pinned_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "python3.12"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(installer, "find_python", lambda minor: installer.Python(str(program), 12, tmp_path))
+    versions = tmp_path / "versions.txt"
+    folders = set()
+    for text in ("litellm==1\n", "litellm==2\n"):
+        versions.write_text(text)
+        folders.add(install(Package("agent", "pip", ("agent==1",), 12, versions), cache=tmp_path / "cache"))
+    folders.add(install(Package("agent", "pip", ("agent==1",), 12), cache=tmp_path / "cache"))
+    assert len(folders) == 3, "other dependencies are another installation"
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [f"--constraint {versions}" in line for line in calls] == [True, True, False]
+
+
+def test_the_default_versions_have_pinned_dependencies() -> None:
+    library = (Path(__file__).parents[3] / "specs" / "lib" / "liverl.libsonnet").read_text()
+    defaults = dict(re.findall(r"type: '([a-z0-9-]+)', version: '([0-9.]+)'", library))
+    for kind, release in (("openhands-sdk", "openhands-sdk"), ("terminus-2", "harbor")):
+        pins = driver.constraints(f"{release}-{defaults[kind]}")
+        assert pins is not None and "litellm==" in pins.read_text()
+    assert driver.constraints("harbor-99.0") is None

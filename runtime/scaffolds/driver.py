@@ -1,0 +1,130 @@
+"""Agents that are Python libraries: a driver program of ours (``drivers/``) runs them inside the sandbox, on a Python
+of their own, and says at the end how it went.
+
+Python, packages and driver are shown read-only; nothing of the image is needed. Knows no particular agent.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.environment.base import Mount, Sandbox
+from runtime.errors import MachineError, Termination
+from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
+from runtime.scaffolds.command import Ended, run_logged
+from runtime.scaffolds.install import Package, find_python, how_to_get
+from runtime.tasks.task import Task
+
+ROOT = "/opt/agent"
+CONSTRAINTS = Path(__file__).parent / "constraints"
+BOX_PYTHON = "/opt/python"
+# Thousands of modules are imported, none of which is garbage: without the collector that takes a third less time.
+_BOOT = (
+    "import gc, sys; gc.disable(); sys.path += [{packages!r}, {root!r}]; from drivers import {module}; "
+    "gc.freeze(); gc.enable(); {module}.main()"
+)
+_ENVIRONMENT = {
+    # Loading its own list of models from the network would take it half a minute of timeouts in a box.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "DO_NOT_TRACK": "1",
+    "OPENHANDS_SUPPRESS_BANNER": "1",
+    "MALLOC_ARENA_MAX": "2",  # each of its threads would reserve addresses of its own
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a trial besides its time and its tokens."""
+
+    max_turns: int
+    max_replies_without_tool: int
+
+
+class Driver:
+    """One driver with its packages and its Python. ``folder``: where pip put the packages of ``package``."""
+
+    def __init__(self, module: str, package: Package, folder: Path) -> None:
+        python = find_python(package.python)
+        if python is None:
+            raise MachineError(f"agent {package.name}: {package.program} is not installed", fix=how_to_get(package))
+        self._module = module
+        self._folder = folder
+        self._name = f"python3.{python.minor}"
+        self._prefix = python.prefix or Path(sys.base_prefix)
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        # Not the whole prefix: that of a system's Python is /usr.
+        parts = [f"bin/{self._name}", f"lib/{self._name}"]
+        parts += [f"lib/{path.name}" for path in sorted((self._prefix / "lib").glob(f"lib{self._name}.so*"))]
+        return (
+            Mount(self._folder, f"{ROOT}/packages"),
+            Mount(Path(__file__).parent / "drivers", f"{ROOT}/drivers"),
+            *(Mount((self._prefix / part).resolve(), f"{ROOT}/python/{part}") for part in parts),
+        )
+
+    async def run(
+        self,
+        task: Task,
+        sandbox: Sandbox,
+        endpoint: ModelEndpoint,
+        *,
+        limits: Limits,
+        options: Mapping[str, Any],
+        env: Mapping[str, str],
+        timeout_sec: float,
+    ) -> AgentOutcome:
+        """``options``: the agent's own settings, as its driver reads them. Raises ``AgentFailure``."""
+        order = {
+            "instruction": task.instruction.strip(),
+            "base_url": f"{endpoint.base_url}/v1",
+            "secret": endpoint.secret,
+            "model": endpoint.model,
+            "max_turns": limits.max_turns,
+            "max_replies_without_tool": limits.max_replies_without_tool,
+            "timeout_sec": timeout_sec,
+            "options": dict(options),
+        }
+        boot = _BOOT.format(packages=f"{ROOT}/packages", root=ROOT, module=self._module)
+        libraries = f"{BOX_PYTHON}/lib:{ROOT}/python/lib"  # its commands run the task's Python, which needs its own
+        ended = await run_logged(
+            sandbox,
+            [f"{ROOT}/python/bin/{self._name}", "-I", "-S", "-B", "-c", boot],
+            env={"LD_LIBRARY_PATH": libraries, **_ENVIRONMENT, **env},
+            endpoint=endpoint,
+            stdin=json.dumps(order).encode(),
+            timeout_sec=timeout_sec,
+        )
+        return outcome(ended)
+
+
+def constraints(release: str) -> Path | None:
+    """The versions that ``release`` (``harbor-0.24.0``) was run with; None: it has not been, pip decides."""
+    path = CONSTRAINTS / f"{release}.txt"
+    return path if path.exists() else None
+
+
+def outcome(ended: Ended) -> AgentOutcome:
+    """What the closing line says. Raises ``AgentFailure``: without such a line the driver crashed."""
+    line = _closing_line(ended.stdout)
+    if line is None:
+        raise ended.crashed()
+    termination = Termination(line["termination"])
+    if termination in (Termination.MODEL_UNAVAILABLE, Termination.AGENT_CRASHED):
+        raise ended.failure(termination, f"the agent ended with {line['detail'][:500]}")
+    return AgentOutcome(termination, ended.logs, {"turns": float(line["turns"]), **line["metrics"]})
+
+
+def _closing_line(stdout: bytes) -> dict[str, Any] | None:
+    """The last line, if a driver wrote it (``drivers/report.py``)."""
+    last = stdout.rstrip().rpartition(b"\n")[2]
+    try:
+        line = json.loads(last)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and line.get("type") == "end" else None
