@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from runtime.config import AgentScaffold, ClaudeCodeScaffold
+from runtime.config import AgentScaffold, ClaudeCodeScaffold, MiniSweAgentScaffold, OpenCodeScaffold
 from runtime.scaffolds.base import Scaffold
 from runtime.scaffolds.install import Package, install
 
@@ -18,6 +18,14 @@ def make_agent(settings: AgentScaffold) -> Scaffold:
         from runtime.scaffolds.claude_code import ClaudeCode
 
         return ClaudeCode(settings, folder)
+    if isinstance(settings, OpenCodeScaffold):
+        from runtime.scaffolds.opencode import OpenCode
+
+        return OpenCode(settings, folder)
+    if isinstance(settings, MiniSweAgentScaffold):
+        from runtime.scaffolds.mini_swe_agent import MiniSweAgent
+
+        return MiniSweAgent(settings, folder)
     assert_never(settings)
 
 
@@ -25,4 +33,8 @@ def package(settings: AgentScaffold) -> Package:
     """What the agent is installed from."""
     if isinstance(settings, ClaudeCodeScaffold):
         return Package("claude-code", "npm", (f"@anthropic-ai/claude-code@{settings.version}",))
+    if isinstance(settings, OpenCodeScaffold):
+        return Package("opencode", "npm", (f"opencode-ai@{settings.version}",))
+    if isinstance(settings, MiniSweAgentScaffold):
+        return Package("mini-swe-agent", "pip", (f"mini-swe-agent=={settings.version}",))
     assert_never(settings)

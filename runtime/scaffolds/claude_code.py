@@ -6,15 +6,13 @@ were observed on version 2.1.197. Knows the program's flags and its closing line
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from runtime.config import ClaudeCodeScaffold as Settings
 from runtime.environment.base import Mount, Sandbox
 from runtime.errors import Termination
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
-from runtime.scaffolds.command import LOGS, Ended, run_logged
+from runtime.scaffolds.command import LOGS, Ended, closing_line, run_logged
 from runtime.tasks.task import Task
 
 PROGRAM = "/opt/agent/claude"
@@ -87,7 +85,7 @@ class ClaudeCode:
 def outcome(ended: Ended) -> AgentOutcome:
     """What the closing line says. Raises ``AgentFailure``: without such a line it crashed; when its last error is
     the API's, there was no model."""
-    report = _closing_line(ended.stdout)
+    report = closing_line(ended.stdout)
     if report is None:
         raise ended.crashed()
     subtype, said = report.get("subtype"), str(report.get("result") or "")
@@ -99,14 +97,3 @@ def outcome(ended: Ended) -> AgentOutcome:
     if "API Error" in said and "400" not in said:
         raise ended.failure(Termination.MODEL_UNAVAILABLE, said[-300:])
     raise ended.failure(Termination.AGENT_CRASHED, f"the agent reports {subtype}: {said[-300:]}")
-
-
-def _closing_line(stdout: bytes) -> dict[str, Any] | None:
-    for line in reversed(stdout.splitlines()):
-        try:
-            report = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(report, dict) and report.get("type") == "result":
-            return report
-    return None

@@ -6,9 +6,11 @@ agent runs out of time. Knows no particular agent.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from runtime.environment.base import Sandbox
 from runtime.errors import Termination, TrialError
@@ -53,6 +55,18 @@ class Ended:
     def crashed(self) -> AgentFailure:
         said = (self.stderr.strip() or self.stdout.strip()).decode(errors="replace")[-500:]
         return self.failure(Termination.AGENT_CRASHED, f"the agent ended with {self.exit_code}: {said}")
+
+
+def closing_line(stdout: bytes) -> dict[str, Any] | None:
+    """The last line that is a JSON object of ``type`` "result", as several agents print one."""
+    for line in reversed(stdout.splitlines()):
+        try:
+            report = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(report, dict) and report.get("type") == "result":
+            return report
+    return None
 
 
 async def run_logged(
