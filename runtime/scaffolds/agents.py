@@ -10,6 +10,10 @@ from runtime.config import AgentScaffold, ClaudeCodeScaffold, MiniSweAgentScaffo
 from runtime.scaffolds.base import Scaffold
 from runtime.scaffolds.install import Package, install
 
+LITELLM = "litellm==1.90.0"
+"""mini-swe-agent leaves its client library's version open, and the newest ones cannot call a model with tools without
+the package mcp, which they do not require (seen in 1.106.2)."""
+
 
 def make_agent(settings: AgentScaffold) -> Scaffold:
     """The scaffold, its agent installed. Raises ``MachineError`` when it cannot be."""
@@ -36,5 +40,5 @@ def package(settings: AgentScaffold) -> Package:
     if isinstance(settings, OpenCodeScaffold):
         return Package("opencode", "npm", (f"opencode-ai@{settings.version}",))
     if isinstance(settings, MiniSweAgentScaffold):
-        return Package("mini-swe-agent", "pip", (f"mini-swe-agent=={settings.version}",))
+        return Package("mini-swe-agent", "pip", (f"mini-swe-agent=={settings.version}", LITELLM))
     assert_never(settings)
