@@ -12,7 +12,7 @@ from runtime.config import ClaudeCodeScaffold as Settings
 from runtime.environment.base import Mount, Sandbox
 from runtime.errors import Termination
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
-from runtime.scaffolds.command import LOGS, Ended, closing_line, run_logged
+from runtime.scaffolds.command import LOGS, Ended, closing_line, run_agent
 from runtime.tasks.task import Task
 
 PROGRAM = "/opt/agent/claude"
@@ -52,15 +52,15 @@ class ClaudeCode:
 
     async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
         """Raises ``AgentFailure`` when the agent crashed, ran out of time or had no model."""
-        ended = await run_logged(
+        return await run_agent(
             sandbox,
             self._argv(),
+            outcome=outcome,
             env=self._environment(endpoint),
             endpoint=endpoint,
             stdin=task.instruction.strip().encode(),
             timeout_sec=timeout_sec,
         )
-        return outcome(ended)
 
     def _argv(self) -> list[str]:
         argv = [PROGRAM, "--print", "--verbose", "--output-format", "stream-json"]

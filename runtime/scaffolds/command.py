@@ -7,14 +7,14 @@ agent runs out of time. Knows no particular agent.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from runtime.environment.base import Sandbox
 from runtime.errors import Termination, TrialError
-from runtime.scaffolds.base import AgentFailure, ModelEndpoint
+from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint
 
 LOGS = "/logs/agent"
 MAX_LOG_BYTES = 8 << 20
@@ -27,6 +27,7 @@ connection = http.client.HTTPConnection(url.hostname, url.port, timeout=10)
 connection.request("HEAD", url.path)
 connection.getresponse()
 """
+_UNREACHABLE = "the model proxy cannot be reached from the sandbox"
 _REDIRECT = 'mkdir -p "$0" && exec "$@" >"$0/stdout.txt" 2>"$0/stderr.txt"'
 
 
@@ -69,6 +70,30 @@ def closing_line(stdout: bytes) -> dict[str, Any] | None:
     return None
 
 
+async def run_agent(
+    sandbox: Sandbox,
+    argv: Sequence[str],
+    *,
+    outcome: Callable[[Ended], AgentOutcome],
+    env: Mapping[str, str],
+    endpoint: ModelEndpoint,
+    timeout_sec: float,
+    stdin: bytes = b"",
+) -> AgentOutcome:
+    """``run_logged``, and then what ``outcome`` makes of it.
+
+    When it raises that the agent crashed, and the agent's endpoint does not answer, that was an outage: agents word
+    one in many ways, and some report it with exit code 0.
+    """
+    ended = await run_logged(sandbox, argv, env=env, endpoint=endpoint, timeout_sec=timeout_sec, stdin=stdin)
+    try:
+        return outcome(ended)
+    except AgentFailure as failure:
+        if failure.termination is Termination.AGENT_CRASHED and not await _answers(sandbox, endpoint):
+            raise ended.failure(Termination.MODEL_UNAVAILABLE, f"{_UNREACHABLE}; {failure}") from failure
+        raise
+
+
 async def run_logged(
     sandbox: Sandbox,
     argv: Sequence[str],
@@ -91,7 +116,7 @@ async def run_logged(
         if await _answers(sandbox, endpoint):
             raise ended.failure(Termination.TIMEOUT, f"the agent took longer than {timeout_sec:g} s") from None
     if ended.exit_code and not await _answers(sandbox, endpoint):
-        raise ended.failure(Termination.MODEL_UNAVAILABLE, "the model proxy cannot be reached from the sandbox")
+        raise ended.failure(Termination.MODEL_UNAVAILABLE, _UNREACHABLE)
     return ended
 
 

@@ -1,8 +1,8 @@
 """mini-swe-agent against the proxy's OpenAI endpoint.
 
 Its packages and a small driver of ours (``drivers/mini_swe_agent.py``) are shown read-only in the sandbox; the
-sandbox's Python must be of the version that they were installed with, which is LiveRL's own. Knows the driver's settings
-and closing line, not tokens or rewards. Behaviour was observed on version 2.4.6.
+sandbox's Python must be of the version that they were installed with, which is LiveRL's own. Knows the driver's
+settings and closing line, not tokens or rewards. Behaviour was observed on version 2.4.6.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from runtime.environment.base import Mount, Sandbox
 from runtime.errors import Termination
 from runtime.scaffolds import drivers
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
-from runtime.scaffolds.command import LOGS, Ended, closing_line, run_logged
+from runtime.scaffolds.command import LOGS, Ended, closing_line, run_agent
 from runtime.tasks.task import Task
 
 DRIVER = "/opt/agent/driver.py"
@@ -57,9 +57,10 @@ class MiniSweAgent:
 
     async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
         """Raises ``AgentFailure`` when the agent crashed, ran out of time or had no model."""
-        ended = await run_logged(
+        return await run_agent(
             sandbox,
             ["python3", "-I", "-B", DRIVER],
+            outcome=outcome,
             env={
                 **_ENVIRONMENT,
                 "LIVERL_AGENT": json.dumps(self.driver_settings(endpoint)),
@@ -70,7 +71,6 @@ class MiniSweAgent:
             stdin=task.instruction.strip().encode(),
             timeout_sec=timeout_sec,
         )
-        return outcome(ended)
 
     def driver_settings(self, endpoint: ModelEndpoint) -> dict[str, Any]:
         """What the driver reads from ``LIVERL_AGENT``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from runtime.config import OpenCodeScaffold as Settings
 from runtime.environment.base import Mount, Sandbox
 from runtime.errors import MachineError, Termination
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
-from runtime.scaffolds.command import Ended, run_logged
+from runtime.scaffolds.command import Ended, run_agent
 from runtime.tasks.task import Task
 
 PROGRAM = "/opt/agent/opencode"
 NETWORK_TOOLS = ("webfetch", "websearch", "codesearch")
 REQUEST_SEC = 3600
 """A reply may take this long: the proxy answers when it is complete, and the program's own limit is five minutes."""
+_NO_TOOLS = ("external_directory", "doom_loop")
+"""Permissions that are no tools: to work outside of the work directory, and to repeat a call."""
 _PROVIDER = "liverl"
 _OUTPUT_TOKENS = 32_000
 """What the program asks for when it knows no limit; the session's own is lower or equal."""
@@ -56,15 +59,15 @@ class OpenCode:
         """Raises ``AgentFailure`` when the agent crashed, ran out of time or had no model."""
         # A title of our own spares the call in which the policy would have to make one up.
         argv = [PROGRAM, "run", "--pure", "--format", "json", "--title", task.id]
-        ended = await run_logged(
+        return await run_agent(
             sandbox,
             [*argv, "--model", f"{_PROVIDER}/{endpoint.model}"],
+            outcome=partial(outcome, max_turns=self.settings.max_turns),
             env={**_ENVIRONMENT, "OPENCODE_CONFIG_CONTENT": json.dumps(self.configuration(endpoint))},
             endpoint=endpoint,
             stdin=task.instruction.strip().encode(),
             timeout_sec=timeout_sec,
         )
-        return outcome(ended, max_turns=self.settings.max_turns)
 
     def configuration(self, endpoint: ModelEndpoint) -> dict[str, Any]:
         """What goes before every configuration file that a repository may hold."""
@@ -84,8 +87,7 @@ class OpenCode:
             "provider": {_PROVIDER: {**provider, "models": {endpoint.model: model}}},
             "enabled_providers": [_PROVIDER],
             "small_model": f"{_PROVIDER}/{endpoint.model}",
-            "permission": "allow",
-            "tools": self._tools(),
+            "permission": self._permissions(),
             # One turn more than allowed: the program takes tools away in its last one and puts words into the
             # policy's mouth, which the proxy refuses. That refused request is the end, after ``max_turns`` real ones.
             "agent": {"build": {"steps": self.settings.max_turns + 1}},
@@ -97,10 +99,11 @@ class OpenCode:
             "share": "disabled",
         }
 
-    def _tools(self) -> dict[str, bool]:
+    def _permissions(self) -> dict[str, str]:
+        """Nothing is asked; what is denied is not offered to the policy either. Later entries win."""
         if self.settings.tools is None:
-            return dict.fromkeys(NETWORK_TOOLS, False)
-        return {"*": False, **dict.fromkeys(self.settings.tools, True)}
+            return {"*": "allow", **dict.fromkeys(NETWORK_TOOLS, "deny")}
+        return {"*": "deny", **dict.fromkeys((*_NO_TOOLS, *self.settings.tools), "allow")}
 
 
 def outcome(ended: Ended, *, max_turns: int) -> AgentOutcome:

@@ -1,4 +1,4 @@
-"""Runs mini-swe-agent on one task inside the sandbox through its Python interface, and says in a last line how it ended.
+"""Runs mini-swe-agent on one task inside the sandbox through its Python interface; the last line says how it ended.
 
 The agent is the published one with its own prompts and its own ``mini.yaml``; the interactive shell around it, which
 would ask people, is left out. Settings come as JSON in ``LIVERL_AGENT``, the instruction on standard input.

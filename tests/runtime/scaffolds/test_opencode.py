@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -34,3 +35,58 @@ def test_it_repairs_a_bug_over_several_turns(played: Callable[..., Play]) -> Non
     assert len(it.trajectory.samples) == 1 and it.result.model_calls == 4 == len(it.engine.calls)
     assert "return a - b" in it.prompts[1] and "all good" in it.prompts[3]
     assert it.result.metrics["turns"] == 4
+
+
+def test_the_limit_of_turns_is_a_valid_end(played: Callable[..., Play]) -> None:
+    it = played(SETTINGS.model_copy(update={"max_turns": 2}), repair)
+    assert it.result.termination is Termination.MAX_TURNS, it.result.error or it.log
+    assert it.result.reward == 1.0 and it.result.model_calls == 2  # the edit was made in the second turn
+    check_tokens(it)
+
+
+def test_only_the_chosen_tools_are_offered(played: Callable[..., Play]) -> None:
+    it = played(SETTINGS.model_copy(update={"tools": ("bash", "read", "edit")}), repair)
+    assert (it.result.reward, it.result.termination) == (1.0, Termination.COMPLETED), it.result.error or it.log
+    offered = re.findall(r'"type": "function", "function": {"name": "(\w+)"', it.prompts[0])
+    assert sorted(offered) == ["bash", "edit", "read", "write"]  # for the program, to write is to edit
+
+
+def test_a_spent_token_budget_is_a_valid_end(played: Callable[..., Play]) -> None:
+    def script(prompt: str) -> str:
+        return call("bash", command="cat calc.py; seq 400", description="Count")
+
+    it = played(SETTINGS, script, response_length=3000)
+    assert (it.result.reward, it.result.termination) == (0.0, Termination.OVERLONG), it.result.error or it.log
+    check_tokens(it)
+
+
+@pytest.mark.timeout(160)
+def test_without_a_proxy_there_is_no_reward(played: Callable[..., Play]) -> None:
+    def hang_up(services: Services, engine: ScriptedEngine) -> None:
+        services.proxy._address = ("127.0.0.1", 9)  # where nobody listens
+
+    it = played(SETTINGS, repair, disturb=hang_up, timeout_sec=110.0)
+    assert (it.result.reward, it.result.termination) == (None, Termination.MODEL_UNAVAILABLE), it.log
+    assert not it.result.trainable and it.result.timings.agent < 100
+
+
+def test_sub_agents_are_conversations_of_their_own(played: Callable[..., Play]) -> None:
+    wanted = "Say what calc.py subtracts"
+
+    def script(prompt: str) -> str:
+        if wanted in prompt.split("<|im_start|>assistant")[0]:
+            steps = [call("read", filePath="/app/calc.py"), "It returns a - b."]
+            return steps[min(replies(prompt), 1)]
+        steps = [
+            call("task", description="read calc", prompt=wanted, subagent_type="general"),
+            call("read", filePath="/app/calc.py"),
+            call("edit", filePath="/app/calc.py", oldString="a - b", newString="a + b"),
+            "Done.",
+        ]
+        return steps[min(replies(prompt), 3)]
+
+    it = played(SETTINGS, script)
+    assert (it.result.reward, it.result.termination) == (1.0, Termination.COMPLETED), it.result.error or it.log
+    check_tokens(it)
+    assert len(it.trajectory.samples) == 2 and it.result.model_calls == 6
+    assert any("It returns a - b." in prompt and wanted in prompt for prompt in it.prompts)
