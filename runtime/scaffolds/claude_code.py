@@ -19,6 +19,7 @@ PROGRAM = "/opt/agent/claude"
 NETWORK_TOOLS = ("WebFetch", "WebSearch")
 RETRIES = 4
 """How often a failed request is repeated, about 8 s in all: an outage must show before the trial's time is up."""
+_LEAST_WINDOW, _FOR_THE_SUMMARY, _MARGIN = 100_000, 20_000, 13_000
 _MODEL_SLOTS = (
     "ANTHROPIC_MODEL",
     "ANTHROPIC_DEFAULT_SONNET_MODEL",
@@ -78,8 +79,22 @@ class ClaudeCode:
             **_ENVIRONMENT,
         }
         if self.settings.compact_tokens is not None:
-            variables["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(self.settings.compact_tokens)
+            variables.update(compaction(self.settings.compact_tokens))
         return variables
+
+
+def compaction(tokens: int) -> dict[str, str]:
+    """Variables that make it summarise at a context of ``tokens``.
+
+    Of its window, at least 100,000 tokens, it sets 20,000 aside for the summary; then it takes a share of the rest that
+    leaves at least 13,000 more.
+    """
+    window = max(_LEAST_WINDOW, tokens + _FOR_THE_SUMMARY + _MARGIN)
+    return {
+        "CLAUDE_CODE_AUTO_COMPACT_WINDOW": str(window),
+        "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(window),  # else 200,000 for a model of which it has not heard
+        "CLAUDE_AUTOCOMPACT_PCT_OVERRIDE": f"{100 * tokens / (window - _FOR_THE_SUMMARY):.6f}",
+    }
 
 
 def outcome(ended: Ended) -> AgentOutcome:

@@ -90,3 +90,35 @@ def test_sub_agents_are_conversations_of_their_own(played: Callable[..., Play]) 
     check_tokens(it)
     assert len(it.trajectory.samples) == 2 and it.result.model_calls == 6
     assert any("It returns a - b." in prompt and wanted in prompt for prompt in it.prompts)
+
+
+SUMMARY = "calc.py returns a - b; it must return a + b."
+
+
+def read_a_lot(prompt: str) -> str:
+    """Fill the context until the agent asks for a summary, then repair with nothing but that summary to go by."""
+    if "You are a context summarization agent" in prompt:
+        return SUMMARY
+    if SUMMARY not in prompt:
+        count = replies(prompt)
+        return call("bash", command=f"cat calc.py; seq {count}000 {count}900", description="Count")
+    if "Edit applied" in prompt:
+        return "Done."
+    return call("edit", filePath="/app/calc.py", oldString="return a - b", newString="return a + b")
+
+
+def test_it_compacts_when_told_to(played: Callable[..., Play]) -> None:
+    it = played(SETTINGS.model_copy(update={"compact_tokens": 30_000}), read_a_lot)
+    assert (it.result.reward, it.result.termination) == (1.0, Termination.COMPLETED), it.result.error or it.log
+    check_tokens(it)
+    turns, accounting = it.trajectory.turns, it.trajectory.accounting
+    summaries = [turn for turn in turns if turn.text == SUMMARY]
+    # Another agent writes them, without tools and in conversations of its own: side calls, not the policy's work.
+    assert summaries and all(turn.kind == "auxiliary" for turn in summaries)
+    assert accounting.auxiliary == sum(turn.completion_tokens for turn in summaries)
+    assert accounting.trained + accounting.auxiliary == accounting.sampled
+    assert len(it.trajectory.samples) == 1 + len(summaries)
+    sizes = [turn.prompt_tokens + turn.completion_tokens for turn in turns[: summaries[0].seq]]
+    assert all(size < 30_000 for size in sizes[:-1]) and sizes[-1] >= 30_000
+    for turn in summaries:
+        assert turns[turn.seq + 1].parent is None and SUMMARY in it.prompts[turn.seq + 1]
