@@ -98,8 +98,8 @@ def compaction(tokens: int) -> dict[str, str]:
 
 
 def outcome(ended: Ended) -> AgentOutcome:
-    """What the closing line says. Raises ``AgentFailure``: without such a line it crashed; when its last error is
-    the API's, there was no model."""
+    """What the closing line says; that replies were cut again and again is the policy's doing. Raises ``AgentFailure``:
+    without such a line it crashed; when its last error is the API's, there was no model."""
     report = closing_line(ended.stdout)
     if report is None:
         raise ended.crashed()
@@ -109,6 +109,8 @@ def outcome(ended: Ended) -> AgentOutcome:
         return AgentOutcome(Termination.MAX_TURNS, ended.logs, metrics)
     if subtype == "success" and not report.get("is_error"):
         return AgentOutcome(Termination.COMPLETED, ended.logs, metrics)
+    if "output token maximum" in said:  # its words for replies that were cut, several in a row
+        return AgentOutcome(Termination.OVERLONG, ended.logs, metrics)
     if "API Error" in said and "400" not in said:
         raise ended.failure(Termination.MODEL_UNAVAILABLE, said[-300:])
     raise ended.failure(Termination.AGENT_CRASHED, f"the agent reports {subtype}: {said[-300:]}")

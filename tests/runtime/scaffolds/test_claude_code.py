@@ -43,6 +43,13 @@ def test_the_limit_of_turns_is_a_valid_end(played: Callable[..., Play]) -> None:
     check_tokens(it)
 
 
+def test_replies_that_are_always_cut_are_the_policys_doing(played: Callable[..., Play]) -> None:
+    it = played(SETTINGS, lambda prompt: "and so on, " * 100, max_tokens_per_turn=50)
+    assert (it.result.reward, it.result.termination) == (0.0, Termination.OVERLONG), it.result.error or it.log
+    assert it.result.trainable and it.result.completion_tokens == 50 * it.result.model_calls
+    check_tokens(it)
+
+
 @pytest.mark.timeout(120)
 def test_without_a_proxy_there_is_no_reward(played: Callable[..., Play]) -> None:
     def hang_up(services: Services, engine: ScriptedEngine) -> None:

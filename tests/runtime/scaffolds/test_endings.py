@@ -27,6 +27,8 @@ def test_claude_code_ends_well_or_at_its_limit() -> None:
     good = claude_code.outcome(ended({"type": "system"}, result(result="Done.")))
     assert good.termination is T.COMPLETED and good.metrics == {"turns": 4.0, "total_sec": 1.5}
     assert claude_code.outcome(ended(result(subtype="error_max_turns", is_error=True))).termination is T.MAX_TURNS
+    said = "API Error: Claude's response exceeded the 32000 output token maximum. To configure this behavior, set"
+    assert claude_code.outcome(ended(result(is_error=True, result=said), exit_code=1)).termination is T.OVERLONG
 
 
 @pytest.mark.parametrize(
