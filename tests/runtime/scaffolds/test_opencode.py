@@ -122,3 +122,14 @@ def test_it_compacts_when_told_to(played: Callable[..., Play]) -> None:
     assert all(size < 30_000 for size in sizes[:-1]) and sizes[-1] >= 30_000
     for turn in summaries:
         assert turns[turn.seq + 1].parent is None and SUMMARY in it.prompts[turn.seq + 1]
+
+
+def test_it_compacts_when_the_proxy_refuses_a_long_history(played: Callable[..., Play]) -> None:
+    it = played(SETTINGS, read_a_lot, prompt_length=14_000, response_length=22_000)
+    assert (it.result.reward, it.result.termination) == (1.0, Termination.COMPLETED), it.result.error or it.log
+    check_tokens(it)
+    turns, accounting = it.trajectory.turns, it.trajectory.accounting
+    summaries = [turn for turn in turns if turn.text == SUMMARY]
+    assert summaries and accounting.auxiliary == sum(turn.completion_tokens for turn in summaries)
+    assert accounting.trained + accounting.auxiliary == accounting.sampled
+    assert max(turn.prompt_tokens for turn in turns) <= 36_000
