@@ -34,8 +34,9 @@ local liverl = import 'liverl.libsonnet';
   },
   tasks+: {
     baselines: false,
+    local one = liverl.tasks.synth { count: 1, seed: 1, split: 'held_out' },
     train: [{ name: 'train', source: liverl.tasks.synth { count: 2, seed: 0, split: 'train' } }],
-    validation: [{ name: 'held-out', source: liverl.tasks.synth { count: 1, seed: 1, split: 'held_out' }, temperature: 0 }],
+    validation: [{ name: 'held-out', source: one, temperature: 0 }],
   },
 }
 """
