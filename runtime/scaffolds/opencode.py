@@ -26,6 +26,8 @@ REQUEST_SEC = 3600
 """A reply may take this long: the proxy answers when it is complete, and the program's own limit is five minutes."""
 _NO_TOOLS = ("external_directory", "doom_loop")
 """Permissions that are no tools: to work outside of the work directory, and to repeat a call."""
+_GOES_ON = ("tool-calls", "unknown")
+"""Why a reply ended that is not the last one."""
 _PROVIDER = "liverl"
 _OUTPUT_TOKENS = 32_000
 """What the program asks for when it knows no limit; the session's own is lower or equal."""
@@ -107,18 +109,26 @@ class OpenCode:
 
 
 def outcome(ended: Ended, *, max_turns: int) -> AgentOutcome:
-    """What its events say. Raises ``AgentFailure`` when the last of them is an error, or when there is none."""
+    """What its events say. Raises ``AgentFailure`` when no finished reply comes after the last error.
+
+    Exit code 1 says no more than that there was an error at some time: it may have gone on since.
+    """
     events = list(_events(ended.stdout))
-    steps = [event for event in events if event["type"] == "step_finish"]
+    decisive = [event for event in events if event["type"] in ("step_finish", "error")]
+    steps = [event for event in decisive if event["type"] == "step_finish"]
     metrics = {"turns": float(len(steps)), "total_sec": _seconds(events)}
-    failed = events[-1] if events and events[-1]["type"] == "error" else None
-    if failed is not None:
+    if decisive and (failed := decisive[-1])["type"] == "error":
         if len(steps) >= max_turns:
             return AgentOutcome(Termination.MAX_TURNS, ended.logs, metrics)
         raise ended.failure(Termination.AGENT_CRASHED, f"the agent reports {json.dumps(failed.get('error'))[-300:]}")
-    if ended.exit_code or not steps:
+    if ended.exit_code not in (0, 1) or not steps or _part(steps[-1]).get("reason") in _GOES_ON:
         raise ended.crashed()
     return AgentOutcome(Termination.COMPLETED, ended.logs, metrics)
+
+
+def _part(event: dict[str, Any]) -> dict[str, Any]:
+    part = event.get("part")
+    return part if isinstance(part, dict) else {}
 
 
 def _events(stdout: bytes) -> Iterator[dict[str, Any]]:

@@ -48,17 +48,17 @@ def test_claude_code_ends_badly(given: Ended, termination: Termination) -> None:
     assert caught.value.termination is termination and caught.value.logs == given.logs
 
 
-def step(at_ms: int) -> dict[str, object]:
-    return {"type": "step_finish", "timestamp": at_ms, "part": {"reason": "tool-calls"}}
+def step(at_ms: int, reason: str = "tool-calls") -> dict[str, object]:
+    return {"type": "step_finish", "timestamp": at_ms, "part": {"reason": reason}}
 
 
 ERROR: dict[str, object] = {"type": "error", "timestamp": 4000, "error": {"name": "APIError"}}
 
 
 def test_opencode_ends_well_or_at_its_limit() -> None:
-    good = opencode.outcome(ended(step(1000), {"type": "text"}, step(3500)), max_turns=9)
+    good = opencode.outcome(ended(step(1000), {"type": "text"}, step(3500, "stop")), max_turns=9)
     assert good.termination is T.COMPLETED and good.metrics == {"turns": 2.0, "total_sec": 2.5}
-    recovered = opencode.outcome(ended(step(1000), ERROR, step(5000)), max_turns=9)
+    recovered = opencode.outcome(ended(step(1000), ERROR, step(5000, "length"), exit_code=1), max_turns=9)
     assert recovered.termination is T.COMPLETED
     limit = opencode.outcome(ended(step(1000), step(2000), ERROR, exit_code=1), max_turns=2)
     assert limit.termination is T.MAX_TURNS
@@ -69,7 +69,9 @@ def test_opencode_ends_well_or_at_its_limit() -> None:
     [
         ended(step(1000), ERROR),
         ended(ERROR, exit_code=1),
-        ended(step(1000), exit_code=137),
+        ended(step(1000, "stop"), exit_code=137),
+        ended(step(1000)),
+        ended({"type": "step_finish"}, ERROR),
         ended({"type": "step_start"}),
         Ended(0, {"stdout.txt": b"not json\n[1]\n{}"}),
         Ended(0, {}),
