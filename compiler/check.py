@@ -23,7 +23,13 @@ from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
 from compiler.spec.tasks import GenerateSource, Source, SynthSource, TaskSet
 from compiler.spec.trainer import Fsdp
 
-MIN_PROMPT_TOKENS = {"claude-code": 16_000, "openhands-sdk": 7_500, "terminus-2": 1_200}
+MIN_PROMPT_TOKENS = {
+    "claude-code": 16_000,
+    "opencode": 8_000,
+    "openhands-sdk": 7_500,
+    "terminus-2": 1_200,
+    "mini-swe-agent": 1_000,
+}
 """About what an agent's instructions and tools take before the task is even named, at four characters per token of the
 recorded requests."""
 
@@ -243,6 +249,15 @@ def agents(plan: Plan) -> Iterator[Problem]:
             f'"{agent}" with a new small policy, whose compact calls cannot carry its arguments',
             "shell",
             "use liverl.scaffold.repair, or a pretrained policy",
+        )
+    compact_tokens = getattr(spec.scaffold, "compact_tokens", None)
+    context = spec.rollout.prompt_length + spec.rollout.response_length
+    if compact_tokens is not None and compact_tokens >= context:
+        yield Problem(
+            ("scaffold", "compact_tokens"),
+            f"{compact_tokens} tokens are never reached: prompt_length and response_length give {context}",
+            f"< {context}",
+            severity="warn",
         )
     least = MIN_PROMPT_TOKENS[agent]
     if spec.rollout.prompt_length < least:

@@ -164,7 +164,30 @@ class Terminus2Scaffold(LibraryScaffold):
     parser: Literal["json", "xml"]
 
 
-AgentScaffold = ClaudeCodeScaffold | OpenHandsSdkScaffold | Terminus2Scaffold
+class OpenCodeScaffold(InstalledScaffold):
+    """npm ``opencode-ai``; speaks OpenAI chat completions."""
+
+    type: Literal["opencode"] = "opencode"
+    tools: tuple[str, ...] | None = None
+    """Built-in tools it may use; None: all but those that need a network."""
+    compact_tokens: int | None = None
+    """Context size at which it summarises the conversation and goes on; None: only when the proxy refuses a request for
+    its length."""
+
+
+class MiniSweAgentScaffold(InstalledScaffold):
+    """PyPI ``mini-swe-agent``; speaks OpenAI chat completions, and has one tool, bash."""
+
+    type: Literal["mini-swe-agent"] = "mini-swe-agent"
+    max_no_tool: int
+    """Replies in a row without a valid call of the tool."""
+    command_timeout_sec: int
+    """Seconds that one command may take."""
+
+
+AgentScaffold = (
+    ClaudeCodeScaffold | OpenCodeScaffold | MiniSweAgentScaffold | OpenHandsSdkScaffold | Terminus2Scaffold
+)
 Scaffold = Annotated[ShellScaffold | ImportedScaffold | AgentScaffold, Field(discriminator="type")]
 
 

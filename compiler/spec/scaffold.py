@@ -87,7 +87,34 @@ class Terminus2Scaffold(_Library):
     """The form in which it is asked to reply."""
 
 
+class OpenCodeScaffold(_Installed):
+    """npm ``opencode-ai``; speaks OpenAI chat completions."""
+
+    type: Literal["opencode"]
+    tools: tuple[Annotated[str, Field(pattern=TOOL)], ...] | None = None
+    """Built-in tools it may use, for example ``['bash', 'read', 'edit']``; null: all but those that need a network."""
+    compact_tokens: Annotated[int, Field(ge=10_000, le=1 << 24)] | None = None
+    """Context size at which it summarises the conversation and goes on; null: only when a request is refused for its
+    length."""
+
+
+class MiniSweAgentScaffold(_Installed):
+    """PyPI ``mini-swe-agent``; speaks OpenAI chat completions, and has one tool, bash."""
+
+    type: Literal["mini-swe-agent"]
+    max_no_tool: Annotated[int, Field(ge=1, le=1000)]
+    """Replies in a row without a valid call of the tool, after which it ends."""
+    command_timeout_sec: Annotated[int, Field(ge=1, le=86_400)]
+    """Seconds that one command may take."""
+
+
 Scaffold = Annotated[
-    ShellScaffold | ImportedScaffold | ClaudeCodeScaffold | OpenHandsSdkScaffold | Terminus2Scaffold,
+    ShellScaffold
+    | ImportedScaffold
+    | ClaudeCodeScaffold
+    | OpenCodeScaffold
+    | MiniSweAgentScaffold
+    | OpenHandsSdkScaffold
+    | Terminus2Scaffold,
     Field(discriminator="type"),
 ]

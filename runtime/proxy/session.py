@@ -113,6 +113,7 @@ class Session:
         """The engine's last failure that no later reply has made good; the trial runner types it ``MODEL_UNAVAILABLE``.
         """
         self.overlong = False
+        """A token budget ran out, and the agent has not gone on with its work since."""
         self.closing = False
         self.bodies = Bodies()
         self._codec = codec
@@ -213,6 +214,9 @@ class Session:
         complete = sampled.finish_reason == "stop"
         if not complete and len(sampled.ids) >= room:
             self.overlong = True
+        elif request.tools:
+            # It goes on after a refusal: it compacted its history, or the overlong one was a sub-agent.
+            self.overlong = False
         allowed = request.tools if request.parse_tools and request.tools else None
         parsed = self._codec.parse(sampled.ids, allowed, complete=complete, stop=request.stop)
         node = self._node(request, prompt, sampled, parsed)
@@ -252,7 +256,12 @@ class Session:
         ids = array("i", await self._encode(self._codec.render_first([*request.system, *new], request.tools)))
         # An edited reply right after the first prompt is a branch of the same task: the prompt stays the prompt.
         known = self._forest.known_prompt(ids)
-        return _Prompt(None, wire, ids, ids, len(ids) if known is None else known)
+        length = len(ids) if known is None else known
+        if any(root.has_tools or not request.tools for root in self._forest.roots):
+            # The agent's own words (a summary, an order to a sub-agent) are no task: what a prompt cannot hold of them
+            # is spent from the response.
+            length = min(length, self.limits.prompt_length)
+        return _Prompt(None, wire, ids, ids, length)
 
     async def _continuation(self, point: AttachPoint, parent: Node, wire: list[Any], new: list[Message]) -> _Prompt:
         rendered = self._codec.render_suffix(new, calls=parent.parsed.tool_calls)

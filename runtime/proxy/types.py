@@ -96,8 +96,8 @@ class Accounting:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Everything one session did. ``overlong``: a token budget ran out. ``failure``: the engine failed and no later
-    call succeeded.
+    """Everything one session did. ``overlong``: a token budget ran out and no later call with tools
+    succeeded. ``failure``: the engine failed and no later call succeeded.
 
     ``num_turns`` counts policy turns; ``prompt_tokens`` sums the prompts of all turns; ``tool_sec`` and ``model_sec``
     are summed seconds of the agent's gaps between turns and of generation; ``ambiguous`` counts replies to one and the

@@ -6,21 +6,20 @@ were observed on version 2.1.197. Knows the program's flags and its closing line
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from runtime.config import ClaudeCodeScaffold as Settings
 from runtime.environment.base import Mount, Sandbox
 from runtime.errors import Termination
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
-from runtime.scaffolds.command import LOGS, Ended, run_logged
+from runtime.scaffolds.command import LOGS, Ended, closing_line, run_agent
 from runtime.tasks.task import Task
 
 PROGRAM = "/opt/agent/claude"
 NETWORK_TOOLS = ("WebFetch", "WebSearch")
 RETRIES = 4
 """How often a failed request is repeated, about 8 s in all: an outage must show before the trial's time is up."""
+_LEAST_WINDOW, _FOR_THE_SUMMARY, _MARGIN = 100_000, 20_000, 13_000
 _MODEL_SLOTS = (
     "ANTHROPIC_MODEL",
     "ANTHROPIC_DEFAULT_SONNET_MODEL",
@@ -54,15 +53,15 @@ class ClaudeCode:
 
     async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
         """Raises ``AgentFailure`` when the agent crashed, ran out of time or had no model."""
-        ended = await run_logged(
+        return await run_agent(
             sandbox,
             self._argv(),
+            outcome=outcome,
             env=self._environment(endpoint),
             endpoint=endpoint,
             stdin=task.instruction.strip().encode(),
             timeout_sec=timeout_sec,
         )
-        return outcome(ended)
 
     def _argv(self) -> list[str]:
         argv = [PROGRAM, "--print", "--verbose", "--output-format", "stream-json"]
@@ -80,14 +79,28 @@ class ClaudeCode:
             **_ENVIRONMENT,
         }
         if self.settings.compact_tokens is not None:
-            variables["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(self.settings.compact_tokens)
+            variables.update(compaction(self.settings.compact_tokens))
         return variables
 
 
+def compaction(tokens: int) -> dict[str, str]:
+    """Variables that make it summarise at a context of ``tokens``.
+
+    Of its window, at least 100,000 tokens, it sets 20,000 aside for the summary; then it takes a share of the rest that
+    leaves at least 13,000 more.
+    """
+    window = max(_LEAST_WINDOW, tokens + _FOR_THE_SUMMARY + _MARGIN)
+    return {
+        "CLAUDE_CODE_AUTO_COMPACT_WINDOW": str(window),
+        "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(window),  # else 200,000 for a model of which it has not heard
+        "CLAUDE_AUTOCOMPACT_PCT_OVERRIDE": f"{100 * tokens / (window - _FOR_THE_SUMMARY):.6f}",
+    }
+
+
 def outcome(ended: Ended) -> AgentOutcome:
-    """What the closing line says. Raises ``AgentFailure``: without such a line it crashed; when its last error is
-    the API's, there was no model."""
-    report = _closing_line(ended.stdout)
+    """What the closing line says; that replies were cut again and again is the policy's doing. Raises ``AgentFailure``:
+    without such a line it crashed; when its last error is the API's, there was no model."""
+    report = closing_line(ended.stdout)
     if report is None:
         raise ended.crashed()
     subtype, said = report.get("subtype"), str(report.get("result") or "")
@@ -96,17 +109,8 @@ def outcome(ended: Ended) -> AgentOutcome:
         return AgentOutcome(Termination.MAX_TURNS, ended.logs, metrics)
     if subtype == "success" and not report.get("is_error"):
         return AgentOutcome(Termination.COMPLETED, ended.logs, metrics)
+    if "output token maximum" in said:  # its words for replies that were cut, several in a row
+        return AgentOutcome(Termination.OVERLONG, ended.logs, metrics)
     if "API Error" in said and "400" not in said:
         raise ended.failure(Termination.MODEL_UNAVAILABLE, said[-300:])
     raise ended.failure(Termination.AGENT_CRASHED, f"the agent reports {subtype}: {said[-300:]}")
-
-
-def _closing_line(stdout: bytes) -> dict[str, Any] | None:
-    for line in reversed(stdout.splitlines()):
-        try:
-            report = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(report, dict) and report.get("type") == "result":
-            return report
-    return None

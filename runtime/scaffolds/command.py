@@ -6,13 +6,15 @@ agent runs out of time. Knows no particular agent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from runtime.environment.base import Sandbox
 from runtime.errors import Termination, TrialError
-from runtime.scaffolds.base import AgentFailure, ModelEndpoint
+from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint
 
 LOGS = "/logs/agent"
 MAX_LOG_BYTES = 8 << 20
@@ -25,6 +27,7 @@ connection = http.client.HTTPConnection(url.hostname, url.port, timeout=10)
 connection.request("HEAD", url.path)
 connection.getresponse()
 """
+_UNREACHABLE = "the model proxy cannot be reached from the sandbox"
 _REDIRECT = 'mkdir -p "$0" && exec "$@" >"$0/stdout.txt" 2>"$0/stderr.txt"'
 
 
@@ -55,6 +58,42 @@ class Ended:
         return self.failure(Termination.AGENT_CRASHED, f"the agent ended with {self.exit_code}: {said}")
 
 
+def closing_line(stdout: bytes) -> dict[str, Any] | None:
+    """The last line that is a JSON object of ``type`` "result", as several agents print one."""
+    for line in reversed(stdout.splitlines()):
+        try:
+            report = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(report, dict) and report.get("type") == "result":
+            return report
+    return None
+
+
+async def run_agent(
+    sandbox: Sandbox,
+    argv: Sequence[str],
+    *,
+    outcome: Callable[[Ended], AgentOutcome],
+    env: Mapping[str, str],
+    endpoint: ModelEndpoint,
+    timeout_sec: float,
+    stdin: bytes = b"",
+) -> AgentOutcome:
+    """``run_logged``, and then what ``outcome`` makes of it.
+
+    When it raises that the agent crashed, and the agent's endpoint does not answer, that was an outage: agents word
+    one in many ways, and some report it with exit code 0.
+    """
+    ended = await run_logged(sandbox, argv, env=env, endpoint=endpoint, timeout_sec=timeout_sec, stdin=stdin)
+    try:
+        return outcome(ended)
+    except AgentFailure as failure:
+        if failure.termination is Termination.AGENT_CRASHED and not await _answers(sandbox, endpoint):
+            raise ended.failure(Termination.MODEL_UNAVAILABLE, f"{_UNREACHABLE}; {failure}") from failure
+        raise
+
+
 async def run_logged(
     sandbox: Sandbox,
     argv: Sequence[str],
@@ -77,7 +116,7 @@ async def run_logged(
         if await _answers(sandbox, endpoint):
             raise ended.failure(Termination.TIMEOUT, f"the agent took longer than {timeout_sec:g} s") from None
     if ended.exit_code and not await _answers(sandbox, endpoint):
-        raise ended.failure(Termination.MODEL_UNAVAILABLE, "the model proxy cannot be reached from the sandbox")
+        raise ended.failure(Termination.MODEL_UNAVAILABLE, _UNREACHABLE)
     return ended
 
 

@@ -125,11 +125,13 @@
     shell: { type: 'shell', tools: 'free', max_turns: 30, max_edits: 20 },
     // Structured repairs, for policies too small for free text.
     repair: { type: 'shell', tools: 'repair', max_turns: 20, max_edits: 3 },
-    // The published agent, at a version that was run against the proxy. Its first prompt has about 20,000 tokens.
+    // Published agents, at versions that were run against the proxy. First prompts: about 20,000, 8,000 and 1,500 tokens.
     claude_code: { type: 'claude-code', version: '2.1.197', max_turns: 100 },
     // Libraries with a driver program of ours in the sandbox; both need Python 3.12 on the machine, Terminus 2 also tmux.
     openhands_sdk: { type: 'openhands-sdk', version: '1.57.0', max_turns: 100 },
     terminus_2: { type: 'terminus-2', version: '0.24.0', max_turns: 100 },
+    opencode: { type: 'opencode', version: '1.18.33', max_turns: 100 },
+    mini_swe_agent: { type: 'mini-swe-agent', version: '2.4.6', max_turns: 100, max_no_tool: 3, command_timeout_sec: 60 },
   },
 
   environment: {

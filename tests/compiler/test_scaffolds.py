@@ -12,7 +12,14 @@ from compiler.check import check
 from compiler.errors import dotted
 from compiler.plan import make_plan
 from compiler.validate import validate
-from runtime.config import ClaudeCodeScaffold, OpenHandsSdkScaffold, RuntimeConfig, Terminus2Scaffold
+from runtime.config import (
+    ClaudeCodeScaffold,
+    MiniSweAgentScaffold,
+    OpenCodeScaffold,
+    OpenHandsSdkScaffold,
+    RuntimeConfig,
+    Terminus2Scaffold,
+)
 from tests.compiler.golden_cases import spec_path
 
 SPEC = """
@@ -50,6 +57,15 @@ local liverl = import 'liverl.libsonnet';
                 version="0.24.0", max_turns=100, max_replies_without_tool=1, parser="xml", compact_tokens=60000
             ),
         ),
+        ("opencode", OpenCodeScaffold(version="1.18.33", max_turns=100)),
+        (
+            "opencode { tools: ['bash', 'edit'], compact_tokens: 40000, max_turns: 7 }",
+            OpenCodeScaffold(version="1.18.33", max_turns=7, tools=("bash", "edit"), compact_tokens=40000),
+        ),
+        (
+            "mini_swe_agent",
+            MiniSweAgentScaffold(version="2.4.6", max_turns=100, max_no_tool=3, command_timeout_sec=60),
+        ),
     ],
 )
 def test_a_published_agent_is_selected_in_a_spec(tmp_path: Path, preset: str, settings: Any) -> None:
@@ -73,6 +89,9 @@ def test_what_cannot_work_is_refused(quickstart: Any) -> None:
     problems = found(quickstart, agent, type="process")
     assert problems["environment.type"] == "fatal" and problems["scaffold.type"] == "fatal"
     assert problems["rollout.prompt_length"] == "warn"
+    assert "scaffold.compact_tokens" not in problems
+    agent["compact_tokens"] = 90_000
+    assert found(quickstart, agent)["scaffold.compact_tokens"] == "warn"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +103,10 @@ def test_what_cannot_work_is_refused(quickstart: Any) -> None:
         ({"tools": ["Bash,Read"]}, "not the name of a tool"),
         ({"compact_tokens": 5}, "allowed: >= 10000"),
         ({"type": "claude"}, "claude-code"),
+        ({"max_no_tool": 3}, "max_no_tool"),
+        ({"type": "mini-swe-agent", "max_no_tool": 0, "command_timeout_sec": 9}, "allowed: >= 1"),
+        ({"type": "mini-swe-agent"}, "command_timeout_sec"),
+        ({"type": "opencode", "tools": ["bash read"]}, "not the name of a tool"),
     ],
 )
 def test_a_wrong_setting_is_explained(quickstart: Any, changes: dict[str, Any], said: str) -> None:

@@ -206,6 +206,34 @@ def test_a_first_prompt_that_is_too_long_is_refused(running: Run) -> None:
     asyncio.run(main())
 
 
+def test_an_agent_that_compacts_goes_on(running: Run) -> None:
+    """A later conversation may start with more of the agent's own words than a prompt holds; a first one may not."""
+    limits = SessionLimits(prompt_length=200, response_length=300, max_tokens_per_turn=30)
+
+    async def main() -> None:
+        async with running(["one", "summary", "two"], limits=limits) as it:
+            long = {"role": "user", "content": "word " * 60}
+            status, _, _ = await post(it, chat([long]))
+            assert status == 400 and it.session.overlong
+            _, first, _ = await post(it, chat([USER]))
+            assert not it.session.overlong
+            history = [USER, first["choices"][0]["message"], {"role": "user", "content": "word " * 250}]
+            status, _, _ = await post(it, chat(history))
+            assert status == 400 and it.session.overlong
+            status, _, _ = await post(it, chat([USER], tools=[]))
+            assert status == 200 and it.session.overlong, "a side call is no work"
+            status, _, _ = await post(it, chat([long]))
+            assert status == 200 and not it.session.overlong
+            trajectory = await it.server.close_session("task.1.0")
+            one, two = trajectory.samples
+            assert len(one.prompt_ids) < 200 == len(two.prompt_ids)
+            known = [*two.prompt_ids, *two.response_ids]
+            assert known == [*it.engine.calls[-1].prompt_ids, *it.engine.calls[-1].generation.token_ids]  # type: ignore[union-attr]
+            assert sum(two.response_mask) == trajectory.turns[-1].completion_tokens
+
+    asyncio.run(main())
+
+
 def test_sampling_is_the_sessions_business(running: Run) -> None:
     limits = SessionLimits(
         prompt_length=2000, response_length=2000, max_tokens_per_turn=50, temperature=0.7, top_p=0.9, top_k=5, seed=3

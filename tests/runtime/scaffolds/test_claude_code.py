@@ -43,6 +43,13 @@ def test_the_limit_of_turns_is_a_valid_end(played: Callable[..., Play]) -> None:
     check_tokens(it)
 
 
+def test_replies_that_are_always_cut_are_the_policys_doing(played: Callable[..., Play]) -> None:
+    it = played(SETTINGS, lambda prompt: "and so on, " * 100, max_tokens_per_turn=50)
+    assert (it.result.reward, it.result.termination) == (0.0, Termination.OVERLONG), it.result.error or it.log
+    assert it.result.trainable and it.result.completion_tokens == 50 * it.result.model_calls
+    check_tokens(it)
+
+
 @pytest.mark.timeout(120)
 def test_without_a_proxy_there_is_no_reward(played: Callable[..., Play]) -> None:
     def hang_up(services: Services, engine: ScriptedEngine) -> None:
@@ -72,3 +79,48 @@ def test_sub_agents_are_conversations_of_their_own(played: Callable[..., Play]) 
     check_tokens(it)
     assert len(it.trajectory.samples) == 2 and it.result.model_calls == 6
     assert any("It returns a - b." in prompt and "Say what" in prompt for prompt in it.prompts)
+
+
+SUMMARY = "calc.py returns a - b; it must return a + b."
+
+
+def read_a_lot(prompt: str) -> str:
+    """Fill the context until the agent asks for a summary, then repair with nothing but that summary to go by."""
+    if "<analysis> block followed by a <summary> block" in prompt[-2000:]:
+        return f"<summary>{SUMMARY}</summary>"
+    if SUMMARY not in prompt:
+        count = replies(prompt)
+        return call("Bash", command=f"cat calc.py; seq {count}000 {count}900", description="Count")
+    if "has been updated" in prompt:
+        return "Done."
+    if "TO WORK" not in prompt:
+        return call("Bash", command="echo TO WORK; cat calc.py", description="Look")
+    return call("Edit", file_path="/app/calc.py", old_string="return a - b", new_string="return a + b")
+
+
+def check_compaction(it: Play) -> None:
+    """Its summary ends a branch of the old conversation, a new one goes on, and every token is trained once."""
+    assert (it.result.reward, it.result.termination) == (1.0, Termination.COMPLETED), it.result.error or it.log
+    check_tokens(it)
+    assert it.trajectory.accounting.trained == it.trajectory.accounting.sampled
+    (summary,) = [turn for turn in it.trajectory.turns if "<summary>" in turn.text]
+    later = it.trajectory.turns[summary.seq + 1 :]
+    assert summary.parent is not None and not any(turn.parent == summary.seq for turn in later)
+    assert [turn.parent for turn in later] == [None, later[0].seq, later[1].seq]
+    assert SUMMARY in it.prompts[later[0].seq]
+    assert later[0].prompt_tokens < max(turn.prompt_tokens for turn in it.trajectory.turns[: summary.seq])
+
+
+def test_it_compacts_when_told_to(played: Callable[..., Play]) -> None:
+    it = played(SETTINGS.model_copy(update={"compact_tokens": 50_000}), read_a_lot)
+    check_compaction(it)
+    (summary,) = [turn for turn in it.trajectory.turns if "<summary>" in turn.text]
+    sizes = [turn.prompt_tokens + turn.completion_tokens for turn in it.trajectory.turns[: summary.seq]]
+    assert all(size < 50_000 for size in sizes[:-1]) and summary.prompt_tokens >= 50_000
+
+
+def test_it_compacts_when_the_proxy_refuses_a_long_history(played: Callable[..., Play]) -> None:
+    it = played(SETTINGS, read_a_lot, prompt_length=38_000, response_length=22_000)
+    check_compaction(it)
+    assert max(turn.prompt_tokens for turn in it.trajectory.turns) <= 60_000
+    assert all(len(sample.prompt_ids) <= 38_000 for sample in it.trajectory.samples)

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from runtime.errors import Termination
-from runtime.scaffolds import claude_code, driver
+from runtime.scaffolds import claude_code, driver, mini_swe_agent, opencode
 from runtime.scaffolds.base import AgentFailure
 from runtime.scaffolds.command import Ended
 from runtime.scaffolds.drivers import report
@@ -30,6 +30,8 @@ def test_claude_code_ends_well_or_at_its_limit() -> None:
     good = claude_code.outcome(ended({"type": "system"}, result(result="Done.")))
     assert good.termination is T.COMPLETED and good.metrics == {"turns": 4.0, "total_sec": 1.5}
     assert claude_code.outcome(ended(result(subtype="error_max_turns", is_error=True))).termination is T.MAX_TURNS
+    said = "API Error: Claude's response exceeded the 32000 output token maximum. To configure this behavior, set"
+    assert claude_code.outcome(ended(result(is_error=True, result=said), exit_code=1)).termination is T.OVERLONG
 
 
 @pytest.mark.parametrize(
@@ -123,3 +125,72 @@ class ContextWindowExceededError(openai.APIStatusError):
 def test_failures_of_a_driver_s_agent(error: Exception, termination: str) -> None:
     assert report.termination_of(error) == termination
     assert type(error).__name__ in report.describe(error)
+
+
+def step(at_ms: int, reason: str = "tool-calls") -> dict[str, object]:
+    return {"type": "step_finish", "timestamp": at_ms, "part": {"reason": reason}}
+
+
+ERROR: dict[str, object] = {"type": "error", "timestamp": 4000, "error": {"name": "APIError"}}
+
+
+def test_opencode_ends_well_or_at_its_limit() -> None:
+    good = opencode.outcome(ended(step(1000), {"type": "text"}, step(3500, "stop")), max_turns=9)
+    assert good.termination is T.COMPLETED and good.metrics == {"turns": 2.0, "total_sec": 2.5}
+    recovered = opencode.outcome(ended(step(1000), ERROR, step(5000, "length"), exit_code=1), max_turns=9)
+    assert recovered.termination is T.COMPLETED
+    limit = opencode.outcome(ended(step(1000), step(2000), ERROR, exit_code=1), max_turns=2)
+    assert limit.termination is T.MAX_TURNS
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ended(step(1000), ERROR),
+        ended(ERROR, exit_code=1),
+        ended(step(1000, "stop"), exit_code=137),
+        ended(step(1000)),
+        ended({"type": "step_finish"}, ERROR),
+        ended({"type": "step_start"}),
+        Ended(0, {"stdout.txt": b"not json\n[1]\n{}"}),
+        Ended(0, {}),
+    ],
+)
+def test_opencode_ends_badly(given: Ended) -> None:
+    with pytest.raises(AgentFailure) as caught:
+        opencode.outcome(given, max_turns=2)
+    assert caught.value.termination is T.AGENT_CRASHED and caught.value.logs == given.logs
+
+
+@pytest.mark.parametrize(
+    ("status", "termination"),
+    [("Submitted", T.COMPLETED), ("LimitsExceeded", T.MAX_TURNS), ("RepeatedFormatError", T.NO_TOOL)],
+)
+def test_mini_swe_agent_ends_well(status: str, termination: Termination) -> None:
+    good = mini_swe_agent.outcome(ended({"type": "result", "exit_status": status, "turns": 3, "total_sec": 1.5}))
+    assert good.termination is termination and good.metrics == {"turns": 3.0, "total_sec": 1.5}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ended({"type": "result", "exit_status": "InternalServerError", "error": "Connection error."}),
+        ended({"type": "result", "exit_status": None}),
+        ended(exit_code=1, stderr=b"ModuleNotFoundError"),
+    ],
+)
+def test_mini_swe_agent_ends_badly(given: Ended) -> None:
+    with pytest.raises(AgentFailure) as caught:
+        mini_swe_agent.outcome(given)
+    assert caught.value.termination is T.AGENT_CRASHED
+
+
+@pytest.mark.parametrize("tokens", [12_000, 60_000, 100_000, 300_000])
+def test_claude_code_compacts_at_the_size_that_is_set(tokens: int) -> None:
+    """By the program's own rule: a share of the window less 20,000, and at least 13,000 below that."""
+    variables = claude_code.compaction(tokens)
+    window = int(variables["CLAUDE_CODE_AUTO_COMPACT_WINDOW"])
+    usable = window - 20_000
+    share = int(usable * float(variables["CLAUDE_AUTOCOMPACT_PCT_OVERRIDE"]) / 100)
+    assert window >= 100_000 and abs(min(share, usable - 13_000) - tokens) <= 1
+    assert variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == str(window)
