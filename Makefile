@@ -28,7 +28,7 @@ check: install  ## lint, types and fast tests: what to run before a commit
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -m "not (sandbox or torch or verl or deep or network or consumers)"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not (sandbox or torch or verl or deep or network or consumers)"
 
 golden: install  ## compile every golden spec and the spec reference again and show what changed
 	@$(BIN)/python -m tests.compiler.refresh_golden

@@ -21,7 +21,7 @@ from targets.base import Lowered
 if TYPE_CHECKING:
     from targets.base import Target
 
-__all__ = ["assemble", "checked_plan", "located", "lower", "resolve"]
+__all__ = ["assemble", "checked_plan", "located", "lower", "planned_bundle", "resolve"]
 
 _HEADER = "Compiled by LiveRL {version} from {entry}. Change the spec, not this file."
 
@@ -49,11 +49,16 @@ def lower(plan: Plan, target: Target) -> Lowered:
 
 def assemble(evaluated: Evaluated, *, target: Target) -> Bundle:
     """Raises ``SpecError`` with every fatal problem and warning."""
+    return planned_bundle(evaluated, target=target)[1]
+
+
+def planned_bundle(evaluated: Evaluated, *, target: Target) -> tuple[Plan, Bundle]:
+    """``assemble``, and the plan that the bundle was made from."""
     plan, warnings = checked_plan(evaluated, target)
     lowered = lower(plan, target)
     header = _HEADER.format(version=VERSION, entry=evaluated.entry)
     files = {
-        "resolved.json": emit.to_json(plan.spec.model_dump(mode="json")),
+        "resolved.json": emit.to_json(plan.resolved),
         "verl.yaml": emit.to_yaml(verl_tree(plan, lowered.verl), header=header),
         "vllm.yaml": emit.to_yaml(lowered.vllm.tree(), header=f"{header}\nvllm serve --config vllm.yaml"),
         "runtime.json": emit.to_json(contract(lowered.runtime).model_dump(mode="json")),
@@ -77,4 +82,4 @@ def assemble(evaluated: Evaluated, *, target: Target) -> Bundle:
         pins=target.pins(plan),
         version=VERSION,
     )
-    return Bundle(plan.spec.name, target.name, files, tuple(warnings))
+    return plan, Bundle(plan.spec.name, target.name, files, tuple(warnings))

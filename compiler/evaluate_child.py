@@ -1,40 +1,42 @@
 """The child process that evaluates Jsonnet: limited in memory and time, its imports jailed and recorded.
 
 Started by ``compiler.evaluator`` as a plain file with ``python -I -S FOLDERS MEMORY_BYTES IDLE_SEC``; it imports the
-engine, the standard library and ``instrument.py`` beside it, nothing else. Each line on stdin is a request (JSON), each
-is answered by two lines: the value or the error, and the positions of all values. It serves one request after another,
-every one in a Jsonnet machine of its own and under a CPU limit of its own, and leaves when nobody asks or when an
-evaluation made it large. A hostile spec can kill this process, never the command.
+engine, the standard library and ``instrument.py`` beside it, nothing else. Requests and answers are messages: a line
+with the lengths of the parts, then the parts. A request is answered by the value or the error, if it asks for one, and
+by the same value with marks. It serves one request after another, every one in a Jsonnet machine of its own and under a
+CPU limit of its own, and leaves when nobody asks or when an evaluation made it large. A hostile spec can kill this
+process, never the command.
 """
 
-# Every import here is paid by each cold compile: pathlib, typing or dataclasses would cost more than the evaluation.
-# ruff: noqa: PTH113, PTH118, PTH123, PTH202
+# Every import here is paid by each cold compile: pathlib, json or signal would cost more than the evaluation.
+# ruff: noqa: PTH113, PTH118, PTH123, PTH202, SIM105
 
 from __future__ import annotations
 
-import json
+import _signal  # type: ignore[import-not-found]  # signal itself loads enum
 import os
 import resource
 import select
-import signal
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Iterable
 
 RETIRE_KIB = 384 << 10
 """An evaluator that was once this large is not used again: the engine gives no memory back."""
 
-_instrumented: dict[tuple[str, bytes], bytes] = {}
+REFUSED = "import refused"
+_instrumented: dict[tuple[str, bytes, bool], bytes] = {}
 """Instrumented files by name and content: a sweep reads the same files for every batch of points."""
 
 
 class Jail:
     """Import callback: files below the spec's folder or the library, nothing else; remembers what was read."""
 
-    def __init__(self, root: str, library: str, *, marked: bool) -> None:
-        self.root, self.library, self.marked = root, library, marked
+    def __init__(self, root: str, library: str, *, marks: str = "") -> None:
+        """``marks``: "visible" or "hidden" ones are put into every Jsonnet file."""
+        self.root, self.library, self.marks = root, library, marks
         self.read: dict[str, bytes] = {}
         self.refusal: str | None = None
 
@@ -50,7 +52,7 @@ class Jail:
         except (RuntimeError, OSError, UnicodeDecodeError) as error:
             # The engine garbles some texts of foreign exceptions, so ours is kept here.
             self.refusal = f"import of '{relative}': {error}"
-            raise RuntimeError("import refused") from None
+            raise RuntimeError(REFUSED) from None
 
     def load(self, base: str, relative: str) -> tuple[str, bytes]:
         for folder in (base or self.root, self.library):
@@ -64,8 +66,8 @@ class Jail:
             with open(path, "rb") as file:
                 data = file.read()
             self.read[self.name(path)] = data
-            if self.marked and path.endswith((".jsonnet", ".libsonnet")):
-                data = _marked(data, self.name(path))
+            if self.marks and path.endswith((".jsonnet", ".libsonnet")):
+                data = _marked(data, self.name(path), visible=self.marks == "visible")
             return path, data
         raise RuntimeError("no such file in the spec's folder or the library")
 
@@ -74,51 +76,66 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + os.sep)
 
 
-def _marked(data: bytes, name: str) -> bytes:
+def _marked(data: bytes, name: str, *, visible: bool) -> bytes:
     from instrument import instrument  # type: ignore[import-not-found]
 
-    if (name, data) not in _instrumented:
+    if (name, data, visible) not in _instrumented:
         if len(_instrumented) > 64:
             _instrumented.clear()
-        _instrumented[name, data] = instrument(data.decode("utf-8"), name).encode()
-    return _instrumented[name, data]
+        _instrumented[name, data, visible] = instrument(data.decode("utf-8"), name, visible=visible).encode()
+    return _instrumented[name, data, visible]
 
 
-def serve(request: dict[str, Any]) -> None:
-    """Answer one request on stdout."""
+def serve(root: str, library: str, expression: str, marked_expression: str, marks: str) -> None:
+    """Answer one request on stdout. Either expression may be "".
+
+    First answer: "json" or "error", the text, why an import was refused, then name and digest of every file that was
+    read. Second answer: the JSON of the marked expression or "", and "retired" when this process leaves."""
     import _gojsonnet
 
-    jail = Jail(request["root"], request["library"], marked=False)
-    try:
-        text = _gojsonnet.evaluate_snippet(
-            "<command line>", request["expression"], import_callback=jail, max_stack=500, max_trace=20
-        )
-        answer: dict[str, Any] = {"json": text}
-        if len(text) > 64 << 20:
-            answer = {"error": f"the spec's value is {len(text) >> 20} MiB of JSON; allowed: 64 MiB"}
-    except (RuntimeError, UnicodeDecodeError) as error:
-        answer = {"error": str(error)}
-        if jail.refusal is not None:
-            answer["refusal"] = jail.refusal
-    answer["imports"] = {name: _digest(data) for name, data in sorted(jail.read.items())}
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-    positions = None
-    if "json" in answer:
-        # Positions are a help, not a result: any failure here only costs the places in later messages.
-        marked = Jail(request["root"], request["library"], marked=True)
+    sound = True
+    if expression:
+        jail = Jail(root, library)
+        kind = "json"
         try:
-            found = _gojsonnet.evaluate_snippet(
-                "<positions>", request["marked_expression"], import_callback=marked, max_stack=1000
+            text = _gojsonnet.evaluate_snippet(
+                "<command line>", expression, import_callback=jail, max_stack=500, max_trace=20
             )
-            positions = json.loads(found)
+            if len(text) > 64 << 20:
+                kind, text = "error", f"the spec's value is {len(text) >> 20} MiB of JSON; allowed: 64 MiB"
+        except UnicodeDecodeError as error:
+            kind, text = "error", error.object.decode("utf-8", "replace")
+        except RuntimeError as error:
+            kind, text = "error", str(error)
+        if kind == "error" and jail.refusal is not None:
+            # The engine copies the text of an exception without its end: what follows in memory follows in the text.
+            before, refused, after = text.partition(REFUSED)
+            text = before + refused + after[max(0, after.find("\n\t")) :]
+        sound = kind == "json"
+        files = [part for name, data in sorted(jail.read.items()) for part in (name, _digest(data))]
+        _send([kind, text, (jail.refusal or "") if not sound else "", *files])
+    marked = ""
+    if sound and marked_expression:
+        # Positions are a help, not a result: any failure here only costs the places in later messages.
+        try:
+            marked = _gojsonnet.evaluate_snippet(
+                "<positions>", marked_expression, import_callback=Jail(root, library, marks=marks), max_stack=1000
+            )
         except (RuntimeError, UnicodeDecodeError):
             pass
     large = _peak_kib() > RETIRE_KIB
-    sys.stdout.write(json.dumps({"positions": positions, "retired": large}) + "\n")
-    sys.stdout.flush()
+    _send([marked, "retired" if large else ""])
     if large:
         raise SystemExit(0)
+
+
+def _send(parts: Iterable[str]) -> None:
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+    out = sys.stdout.buffer
+    out.write(" ".join([str(len(part)) for part in encoded]).encode() + b"\n")
+    for part in encoded:
+        out.write(part)
+    out.flush()
 
 
 def _peak_kib() -> int:
@@ -145,13 +162,15 @@ def main() -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-    while select.select([0], [], [], idle)[0] and (line := sys.stdin.buffer.readline()):
-        request = json.loads(line)
+    _signal.signal(_signal.SIGXCPU, _signal.SIG_DFL)
+    requests = sys.stdin.buffer
+    while select.select([0], [], [], idle)[0] and (line := requests.readline()):
+        parts = [requests.read(int(length)).decode("utf-8", "surrogatepass") for length in line.split()]
+        cpu_sec, root, library, expression, marked_expression, marks = parts
         used = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = int(used.ru_utime + used.ru_stime) + 1 + request["cpu_sec"]
+        seconds = int(used.ru_utime + used.ru_stime) + 1 + int(cpu_sec)
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
-        serve(request)
+        serve(root, library, expression, marked_expression, marks)
 
 
 if __name__ == "__main__":

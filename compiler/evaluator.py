@@ -9,16 +9,14 @@ import atexit
 import contextlib
 import fcntl
 import importlib.util
-import json
 import os
 import select
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 IDLE_SEC = 20.0
 """How long a child waits for the next question before it leaves by itself."""
@@ -59,40 +57,52 @@ class Evaluator:
         """It leaves by itself after its answer."""
         self._buffer = bytearray()
         self._stderr = b""
+        self._open = [stream for stream in (self.process.stdout, self.process.stderr) if stream is not None]
 
-    def ask(self, request: Mapping[str, Any]) -> None:
+    def ask(self, parts: Sequence[str]) -> None:
         """Send a request; the child works on it while the caller does something else."""
         assert self.process.stdin is not None
-        text = json.dumps(request).encode() + b"\n"
+        encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+        message = b"".join([" ".join([str(len(part)) for part in encoded]).encode(), b"\n", *encoded])
         # A child that is gone is noticed when its answer is read.
         with contextlib.suppress(BrokenPipeError):
-            while text:
-                text = text[self.process.stdin.write(text) or 0 :]
+            while message:
+                message = message[self.process.stdin.write(message) or 0 :]
 
-    def line(self, deadline: float) -> bytes:
-        """The next line of the answer. Raises ``Ended``, and ``TimeoutError`` after ``deadline`` (monotonic)."""
-        assert self.process.stdout is not None and self.process.stderr is not None
-        streams = [self.process.stdout, self.process.stderr]
+    def answer(self, deadline: float) -> list[str]:
+        """The parts of the next answer. Raises ``Ended``, and ``TimeoutError`` after ``deadline`` (monotonic)."""
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
-            # What has arrived is read even when the caller comes late.
-            ready = select.select(streams, [], [], max(0.0, deadline - time.monotonic()))[0]
-            if not ready:
-                raise TimeoutError
-            for stream in ready:
-                data = os.read(stream.fileno(), 1 << 20)
-                if stream is self.process.stdout:
-                    self._buffer += data
-                else:
-                    self._stderr = (self._stderr + data)[-4000:]
-                if not data:
-                    streams.remove(stream)
-            if not streams:
-                raise Ended(self.process.wait(), self._stderr)
-        found = bytes(self._buffer[:end])
+            self._read(deadline)
+        lengths = [int(length) for length in self._buffer[:end].split()]
         del self._buffer[: end + 1]
-        return found
+        while len(self._buffer) < sum(lengths):
+            self._read(deadline)
+        parts, start = [], 0
+        for length in lengths:
+            parts.append(self._buffer[start : start + length].decode("utf-8", "surrogatepass"))
+            start += length
+        del self._buffer[:start]
+        return parts
+
+    def _read(self, deadline: float) -> None:
+        """Whatever comes next, into the buffer."""
+        assert self.process.stdout is not None and self.process.stderr is not None
+        if not self._open:
+            raise Ended(self.process.wait(), self._stderr)
+        # What has arrived is read even when the caller comes late.
+        ready = select.select(self._open, [], [], max(0.0, deadline - time.monotonic()))[0]
+        if not ready:
+            raise TimeoutError
+        for stream in ready:
+            data = os.read(stream.fileno(), 1 << 20)
+            if stream is self.process.stdout:
+                self._buffer += data
+            else:
+                self._stderr = (self._stderr + data)[-4000:]
+            if not data:
+                self._open.remove(stream)
 
     def close(self) -> None:
         """End the child. Idempotent."""

@@ -254,7 +254,7 @@ def algorithm(plan: Plan) -> Iterator[Problem]:
     correction = chosen.correction
     if chosen.drop_uniform_groups and not isinstance(plan.spec.rollout, VllmRollout):
         yield Problem(("algorithm", "drop_uniform_groups"), "the torch rollout's sampler keeps all groups", "false")
-    if isinstance(correction, BypassCorrection) and policy_loss(plan) != PlainLoss(type="vanilla"):
+    if isinstance(correction, BypassCorrection) and policy_loss(plan) != PlainLoss.model_construct(type="vanilla"):
         yield Problem(
             (*place, "type"),
             '"bypass" brings its own loss, so the one of algorithm would be silently ignored',
@@ -323,7 +323,7 @@ def secrets(plan: Plan) -> Iterator[Problem]:
             for index, inner in enumerate(value):
                 yield from walk(inner, (*path, index))
 
-    yield from walk(plan.spec.model_dump(mode="json"), ())
+    yield from walk(plan.resolved, ())
 
 
 def divisors(number: int) -> str:

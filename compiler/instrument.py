@@ -6,14 +6,17 @@ so after any number of mixins, overrides and functions the sibling beside a valu
 won, and one evaluation gives the position of every value. Standard library only: it runs in the evaluation child.
 Knows nothing of specs.
 
+Hidden siblings change no value, but must be collected by Jsonnet itself (``WALK``), field by field. Visible ones come
+with the value at hardly any cost; whether a spec that looks at its own fields is changed by them shows when they are
+taken out again.
+
 Not covered: objects that a standard library function builds (``std.mergePatch``, ``std.mapWithKey``); their values
-have no sibling.
+have no hidden sibling.
 """
 
 from __future__ import annotations
 
 import bisect
-import json
 import re
 
 MARK = "\x01"
@@ -96,17 +99,18 @@ def tokenize(source: str) -> list[Token]:
     return found
 
 
-def instrument(source: str, filename: str) -> str:
-    """The source with a hidden position field beside every field. Text that is no valid Jsonnet comes back as invalid
-    as it was."""
+def instrument(source: str, filename: str, *, visible: bool = False) -> str:
+    """The source with a position field beside every field. Text that is no valid Jsonnet comes back as invalid as it
+    was. A visible place ends in ``MARK``, so that one that the spec computed with is known as such."""
     tokens = tokenize(source)
+    colon, end = (":", MARK) if visible else ("::", "")
     lines = [0, *(index + 1 for index, char in enumerate(source) if char == "\n")]
     inserts: list[tuple[int, str]] = []
     stack: list[Frame] = []
 
     def place(offset: int) -> str:
         line = bisect.bisect_right(lines, offset)
-        return json.dumps(f"{filename}:{line}:{offset - lines[line - 1] + 1}")
+        return quoted(f"{filename}:{line}:{offset - lines[line - 1] + 1}{end}")
 
     for index, token in enumerate(tokens):
         previous = tokens[index - 1].text if index else ""
@@ -120,7 +124,7 @@ def instrument(source: str, filename: str) -> str:
             stack.append(Frame(token.text, token.start, applied=_ends_value(tokens[index - 1] if index else None)))
         elif token.kind == "other" and token.text in "}])":
             if stack:
-                inserts += _computed(stack.pop(), source, token)
+                inserts += _computed(stack.pop(), token, visible=visible)
         elif token.kind == "id" and token.text == "for" and stack and stack[-1].bracket == "{":
             stack[-1].loop = token.start if stack[-1].loop is None else stack[-1].loop
         elif (
@@ -129,12 +133,21 @@ def instrument(source: str, filename: str) -> str:
             and index + 1 < len(tokens)
             and tokens[index + 1].kind == "field"
         ):
-            name = json.dumps(token.text) if token.kind == "id" else token.text
-            marked = json.dumps(MARK + token.text) if token.kind == "id" else f'["\\u0001" + {name}]'
-            inserts.append((token.start, f"{marked}:: {place(token.start)}, "))
-    for offset, text in sorted(inserts, key=lambda item: item[0], reverse=True):
-        source = source[:offset] + text + source[offset:]
-    return source
+            marked = quoted(MARK + token.text) if token.kind == "id" else f'["\\u0001" + {token.text}]'
+            inserts.append((token.start, f"{marked}{colon} {place(token.start)}, "))
+    parts: list[str] = []
+    done = 0
+    # Of several at one place the last comes first, as if each were inserted in turn.
+    for offset, _, text in sorted((offset, -order, text) for order, (offset, text) in enumerate(inserts)):
+        parts += (source[done:offset], text)
+        done = offset
+    return "".join(parts) + source[done:]
+
+
+def quoted(text: str) -> str:
+    """A Jsonnet string; ``json`` would cost the child more than all of its strings."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join([char if char >= " " else f"\\u{ord(char):04x}" for char in escaped]) + '"'
 
 
 def _closing(tokens: list[Token], start: int) -> int | None:
@@ -153,16 +166,21 @@ def _ends_value(token: Token | None) -> bool:
     return token.kind in ("str", "text") or token.text in "}])" or (token.kind == "id" and token.text not in KEYWORDS)
 
 
-def _computed(frame: Frame, source: str, close: Token) -> list[tuple[int, str]]:
+def _computed(frame: Frame, close: Token, *, visible: bool) -> list[tuple[int, str]]:
     """Position fields for computed keys.
 
     A comprehension cannot have hidden fields; what it lacks is added by one object beside it, whose only field holds
-    [place, the comprehension for its keys, the place that a key had before, the same of earlier comprehensions].
+    [place, the comprehension for its keys, the place that a key had before, the same of earlier comprehensions]. None
+    of this can be made visible, so there the field only says that places are missing.
     """
     found = []
     for offset, key, place in frame.computed:
         if frame.loop is None:
-            found.append((offset, f'[if ({key}) == null then null else "\\u0001" + ({key})]:: {place}, '))
+            colon = ":" if visible else "::"
+            found.append((offset, f'[if ({key}) == null then null else "\\u0001" + ({key})]{colon} {place}, '))
+        elif not frame.applied and visible:
+            found.append((frame.start, "("))
+            found.append((close.end, ' + { "\\u0001*": true })'))
         elif not frame.applied:
             found.append((frame.start, "(local liverl_keys = "))
             found.append(

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from compiler import evaluator
+from compiler import evaluator, positions
 from compiler.errors import Path, Problem, SpecError, dotted, refuse
 from compiler.evaluator import MEMORY_BYTES
 from compiler.instrument import MARK, WALK
+from compiler.positions import Positions
 
 WALL_SEC = 9.0
 """For one evaluation: a spec, or a batch of a sweep's points. The command as a whole ends within 10 s."""
@@ -29,10 +30,10 @@ WALL_PER_POINT_SEC = 0.1
 CPU_SEC = 8
 CPU_PER_POINT_SEC = 0.05
 MAX_POINTS = 10_000
-BATCHES = 4
-MIN_BATCH = 24
-"""A sweep is evaluated in a few batches: every evaluation computes the names of all points anew, so the cost of a point
-stays the same only when their number does."""
+BATCHES = 2
+MIN_BATCH, MAX_BATCH = 24, 2_500
+"""A sweep is evaluated in a few batches, one while the points of another are compiled: every evaluation computes the
+names of all points anew, so the cost of a point stays the same only when their number does."""
 MAX_FAILURES = 8
 """Points that do not evaluate, until the search for more of them ends."""
 
@@ -57,7 +58,11 @@ if !swept && !std.isArray(whole) then point(whole) else {{
   }},
 }}
 """
-_MARKED_OUTLINE = """
+_VISIBLE_OUTLINE = """
+local swept = std.isObject(whole) && std.objectHas(whole, 'sweep');
+if !swept && !std.isArray(whole) then point(whole) else null
+"""
+_WALKED_OUTLINE = """
 local swept = std.isObject(whole) && std.objectHas(whole, 'sweep');
 local points = if swept then whole.sweep else whole;
 local flat(value) =
@@ -69,47 +74,6 @@ else if swept then { [key]: [place(whole, key), if key == 'sweep' then flat(poin
                      for key in std.objectFields(whole) }
 else flat(points)
 """
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Where each value of the spec was written: ``file:line:column``, files relative to the spec's folder (or
-    ``<library>/...``)."""
-
-    exact: Mapping[Path, str]
-    value: Any = None
-    """The evaluated spec: what it does not hold was written nowhere."""
-    spec: str = ""
-    """The spec as the user typed it, for messages."""
-    library_folder: str = ""
-
-    def nearest(self, path: Path) -> str:
-        """The place of the value at ``path``, or of its closest parent whose place is known; "" when there is none."""
-        for length in range(len(path), 0, -1):
-            if found := self.exact.get(path[:length]):
-                return found
-        return ""
-
-    def written(self, path: Path) -> bool:
-        """Whether a spec file (and not a default) gives the value at ``path``."""
-        node = self.value
-        for part in path:
-            try:
-                node = node[part]
-            except (KeyError, IndexError, TypeError):
-                return False
-        return True
-
-    def display(self, path: Path) -> str:
-        """``nearest`` as a path from the working directory; the spec itself when no place is known."""
-        return self.displayed(self.nearest(path)) or self.spec
-
-    def displayed(self, position: str) -> str:
-        if position.startswith("<library>/"):
-            return str(FilePath(self.library_folder) / position.removeprefix("<library>/"))
-        if not position or position.startswith("--"):
-            return position
-        return str(FilePath(self.spec).parent / position)
 
 
 @dataclass(frozen=True)
@@ -176,56 +140,53 @@ class Evaluation:
         self._arguments = {name: _as_json(text) for name, text in (tlas or {}).items()}
         self._overrides = [_override(text) for text in sets]
         self._evaluator: evaluator.Evaluator | None = None
-        self._ask(_OUTLINE, _MARKED_OUTLINE)
+        self._ask(_OUTLINE, _VISIBLE_OUTLINE)
 
-    def _program(self, *, marked: bool) -> str:
+    def _program(self, marks: str = "") -> str:
         """Jsonnet that binds ``whole``, the spec's value, and ``point(value)``, the overrides of a point."""
         call = ", ".join(f"{name}={value}" for name, value in self._arguments.items())
         plain = 'error "this spec is no function, so it takes no --tla arguments"' if self._arguments else "spec"
         outer = [override for override in self._overrides if override.path[0] == "sweep"]
         inner = [override for override in self._overrides if override.path[0] != "sweep"]
         whole = f"(if std.isFunction(spec) then spec({call}) else {plain})"
-        whole += "".join(f" + {override.jsonnet(marked=marked)}" for override in outer)
-        point = "value" + "".join(f" + {override.jsonnet(marked=marked)}" for override in inner)
+        whole += "".join(f" + {override.jsonnet(marks)}" for override in outer)
+        point = "value" + "".join(f" + {override.jsonnet(marks)}" for override in inner)
         return (
-            f"{WALK if marked else ''}local spec = import {json.dumps(self._name)};\n"
+            f"{WALK if marks == 'hidden' else ''}local spec = import {json.dumps(self._name)};\n"
             f"local whole = {whole};\nlocal point(value) = {point};\n"
         )
 
-    def _ask(self, expression: str, marked_expression: str, points: int = 0) -> None:
+    def _ask(self, expression: str, visible_expression: str, points: int = 0) -> None:
         self._deadline = time.monotonic() + WALL_SEC + WALL_PER_POINT_SEC * points
-        self._request = {
-            "root": self._root,
-            "library": self._library,
-            "expression": self._program(marked=False) + expression,
-            "marked_expression": self._program(marked=True) + marked_expression,
-            "cpu_sec": CPU_SEC + int(CPU_PER_POINT_SEC * points),
-        }
+        self._points = points
+        self._request = self._asking(self._program() + expression, visible_expression, "visible")
         self._evaluator = evaluator.borrow()
         self._evaluator.ask(self._request)
 
+    def _asking(self, expression: str, marked_expression: str, marks: str) -> list[str]:
+        seconds = CPU_SEC + int(CPU_PER_POINT_SEC * self._points)
+        return [
+            str(seconds), self._root, self._library, expression, self._program(marks) + marked_expression, marks,
+        ]  # fmt: skip
+
     def _answer(self) -> tuple[Any, Any, Mapping[str, str]]:
-        """Value, positions and digests. Raises ``SpecError`` for everything that Jsonnet or the limits object to."""
+        """The value, the same with visible marks (None without them), and digests. Raises ``SpecError`` for everything
+        that Jsonnet or the limits object to."""
         child = self._evaluator
         assert child is not None, "every question has one answer"
         self._evaluator = None
-        positions: Any = None
+        marked: Any = None
         try:
             try:
-                first = child.line(self._deadline)
+                kind, text, refusal, *files = child.answer(self._deadline)
             except evaluator.Ended as ended:
                 if ended.returncode != 0:
                     raise
                 child.close()  # it had just left for want of questions
                 child = evaluator.Evaluator()
                 child.ask(self._request)
-                first = child.line(self._deadline)
-            answer = json.loads(first)
-            try:
-                rest = json.loads(child.line(self._deadline))
-                positions, child.retired = rest["positions"], rest["retired"]
-            except (evaluator.Ended, TimeoutError):
-                child.retired = True
+                kind, text, refusal, *files = child.answer(self._deadline)
+            marked = self._marked(child)
         except TimeoutError:
             child.retired = True
             raise self._exhausted(f"evaluation took longer than {WALL_SEC:.0f} s") from None
@@ -237,20 +198,46 @@ class Evaluation:
             raise
         finally:
             evaluator.give_back(child)
-        if "error" in answer:
-            raise self._engine_error(answer["error"], answer.get("refusal"))
-        return _parse(answer["json"], self._shown), positions, answer["imports"]
+        if kind == "error":
+            raise self._engine_error(text, refusal)
+        return _parse(text, self._shown), marked, dict(zip(files[::2], files[1::2], strict=True))
 
-    def _positions(self, tree: Any, value: Any, prefix: Path = ()) -> Positions:
-        exact: dict[Path, str] = {}
-        _flatten(tree, prefix, exact)
+    def _marked(self, child: evaluator.Evaluator) -> Any:
+        """The answer's second part."""
+        try:
+            text, retired = child.answer(self._deadline)
+        except (evaluator.Ended, TimeoutError):
+            child.retired = True
+            return None
+        child.retired = bool(retired)
+        return positions.parsed(text)
+
+    def _walked(self, walk_expression: str) -> Any:
+        """Positions by way of hidden marks: a question of its own, within the time of the last one."""
+        child = evaluator.borrow()
+        try:
+            child.ask(self._asking("", walk_expression, "hidden"))
+            return self._marked(child)
+        finally:
+            evaluator.give_back(child)
+
+    def _positions(self, exact: dict[Path, str], value: Any) -> Positions:
         return Positions(exact, value, self._shown, _shown_library(self._library))
+
+    def _walked_positions(self, tree: Any, value: Any) -> Positions:
+        exact: dict[Path, str] = {}
+        positions.flatten(tree, (), exact)
+        return self._positions(exact, value)
 
     def outcome(self) -> Evaluated | Outline:
         """Wait for it. Raises ``SpecError`` for everything that Jsonnet or the limits object to."""
-        value, tree, digests = self._answer()
+        value, marked, digests = self._answer()
         if not (isinstance(value, dict) and SWEEP in value):
-            return Evaluated(value, self._positions(tree, value), digests, self._name)
+            exact: dict[Path, str] = {}
+            if positions.separate(marked, value, (), exact):
+                return Evaluated(value, self._positions(exact, value), digests, self._name)
+            walked = self._walked_positions(self._walked(_WALKED_OUTLINE), value)
+            return Evaluated(value, walked, digests, self._name)
         found = value[SWEEP]
         if not isinstance(found["points"], list):
             raise refuse(
@@ -269,7 +256,7 @@ class Evaluation:
             keyed=found["keyed"],
             prefix=prefix,
             extra=tuple(found["extra"]),
-            positions=self._positions(tree, None),
+            positions=self._walked_positions(self._walked(_WALKED_OUTLINE), None),
             digests=digests,
             entry=self._name,
         )
@@ -318,7 +305,7 @@ class Evaluation:
         next one is evaluated.
         ``name``: the sweep's."""
         last = time.monotonic() + WALL_SEC + WALL_PER_POINT_SEC * len(indices)
-        size = max(MIN_BATCH, -(-len(indices) // BATCHES))
+        size = min(MAX_BATCH, max(MIN_BATCH, -(-len(indices) // BATCHES)))
         waiting = [indices[start : start + size] for start in range(0, len(indices), size)]
         failures = 0
         self._ask_points(outline, waiting[0], name)
@@ -328,7 +315,7 @@ class Evaluation:
             self._deadline = time.monotonic() + WALL_SEC + WALL_PER_POINT_SEC * len(batch)
             found: list[tuple[int, Evaluated | SpecError]] = []
             try:
-                values, trees, digests = self._answer()
+                values, marked, digests = self._answer()
             except Exhausted:
                 raise  # looking for the point that did it would take as long again, many times
             except SpecError as error:
@@ -339,28 +326,49 @@ class Evaluation:
                     failures += 1
                     found = [(batch[0], _without_batch(error))]
             else:
-                trees = trees if isinstance(trees, list) else [None] * len(values)
-                for index, value, tree in zip(batch, values, trees, strict=True):
-                    found.append((index, Evaluated(value, self._positions(tree, value), digests, self._name)))
+                for index, value, places in zip(
+                    batch, values, self._batch_positions(outline, batch, name, values, marked), strict=True
+                ):
+                    found.append((index, Evaluated(value, places, digests, self._name)))
             if waiting:
                 self._ask_points(outline, waiting[0], name)
             yield from found
             if time.monotonic() > last:
                 raise self._exhausted("the sweep took too long", wall=WALL_SEC + WALL_PER_POINT_SEC * len(indices))
 
-    def _ask_points(self, outline: Outline, batch: Sequence[int], name: str) -> None:
-        def one(index: int, *, marked: bool) -> str:
-            holder = "whole.sweep" if outline.prefix else "whole"
-            if not outline.keyed:
-                return f"point({holder}[{index}])"
+    def _batch_positions(
+        self, outline: Outline, batch: Sequence[int], name: str, values: Sequence[Any], marked: Any
+    ) -> list[Positions]:
+        exacts: list[dict[Path, str]] = [{} for _ in values]
+        trees: list[Any] = marked if isinstance(marked, list) and len(marked) == len(values) else [None] * len(values)
+        if all(
+            positions.separate(tree, value, (), exact) for tree, value, exact in zip(trees, values, exacts, strict=True)
+        ):
+            return [self._positions(exact, value) for exact, value in zip(exacts, values, strict=True)]
+        walked = self._walked(f"walk({self._several(outline, batch, name, 'hidden')})")
+        trees = walked if isinstance(walked, list) and len(walked) == len(values) else [None] * len(values)
+        return [self._walked_positions(tree, value) for tree, value in zip(trees, values, strict=True)]
+
+    def _several(self, outline: Outline, batch: Sequence[int], name: str, marks: str = "") -> str:
+        """Jsonnet of the points of a batch."""
+        holder = "whole.sweep" if outline.prefix else "whole"
+        if not outline.keyed:
+            return "[" + ", ".join(f"point({holder}[{index}])" for index in batch) + "]"
+        points = []
+        for index in batch:
             key = str(outline.points[index])
-            place = f"{json.dumps(MARK + 'name')}:: place({holder}, {json.dumps(key)}), " if marked else ""
-            return f"point({holder}[{json.dumps(key)}] + {{ {place}name: {json.dumps(f'{name}-{key}')} }})"
+            place = ""
+            if marks == "hidden":
+                place = f"{json.dumps(MARK + 'name')}:: place({holder}, {json.dumps(key)}), "
+            elif marks and (found := outline.positions.exact.get(outline.path(index))):
+                place = f"{json.dumps(MARK + 'name')}: {json.dumps(found + MARK)}, "
+            points.append(f"point({holder}[{json.dumps(key)}] + {{ {place}name: {json.dumps(f'{name}-{key}')} }})")
+        return "[" + ", ".join(points) + "]"
 
-        def several(*, marked: bool) -> str:
-            return "[" + ", ".join(one(index, marked=marked) for index in batch) + "]"
-
-        self._ask(several(marked=False), f"walk({several(marked=True)})", points=len(batch))
+    def _ask_points(self, outline: Outline, batch: Sequence[int], name: str) -> None:
+        self._ask(
+            self._several(outline, batch, name), self._several(outline, batch, name, "visible"), points=len(batch)
+        )
 
     def close(self) -> None:
         """End the child if nobody waited for it. Idempotent."""
@@ -373,7 +381,7 @@ class Evaluation:
         fix = "look for a loop or an unbounded recursion in the spec"
         return Exhausted([Problem((), what, allowed, fix, position=self._shown)])
 
-    def _engine_error(self, text: str, refusal: str | None) -> SpecError:
+    def _engine_error(self, text: str, refusal: str) -> SpecError:
         """Go-jsonnet's message as one problem: its first line, the innermost place in a file of ours, the fields on
         the way."""
         text = text.replace(self._library + os.sep, "<library>/").replace(self._root + os.sep, "")
@@ -386,8 +394,8 @@ class Evaluation:
                 what = what.removeprefix(place[0]).lstrip("-0123456789:() ") if what.startswith(place[0]) else what
                 break
         fields = [name or int(index) for name, index in _FIELD.findall(trace)]
-        positions = Positions({}, None, self._shown, _shown_library(self._library))
-        where = positions.displayed(position) if position else self._shown
+        nowhere = Positions({}, None, self._shown, _shown_library(self._library))
+        where = nowhere.displayed(position) if position else self._shown
         return SpecError([Problem(path=tuple(reversed(fields)), what=refusal or what.strip(), position=where)])
 
 
@@ -451,20 +459,6 @@ def _parse(text: str, name: str) -> Any:
         raise refuse("the value is nested too deeply", position=name, allowed="some hundred levels") from None
 
 
-def _flatten(tree: Any, path: Path, found: dict[Path, str]) -> None:
-    """Positions tree -> path -> place. An object's entry is ``[place or null, subtree]``, an array's its subtree."""
-    if isinstance(tree, dict):
-        for name, entry in tree.items():
-            if not isinstance(entry, list) or len(entry) != 2:
-                return
-            if isinstance(entry[0], str):
-                found[(*path, name)] = entry[0]
-            _flatten(entry[1], (*path, name), found)
-    elif isinstance(tree, list):
-        for index, entry in enumerate(tree):
-            _flatten(entry, (*path, index), found)
-
-
 def _as_json(text: str) -> str:
     """Command-line values: JSON as it is, anything else as a string."""
     try:
@@ -481,22 +475,23 @@ class Override:
     path: Path
     value: str
 
-    def jsonnet(self, *, marked: bool) -> str:
-        return self._at(self.path, marked)
+    def jsonnet(self, marks: str) -> str:
+        return self._at(self.path, marks)
 
-    def _at(self, path: Path, marked: bool) -> str:
+    def _at(self, path: Path, marks: str) -> str:
         name, rest = str(path[0]), path[1:]
         key = json.dumps(name)
-        mark = (
-            f"{json.dumps(MARK + name)}:: {json.dumps('--set ' + dotted(self.path))}, " if marked and not rest else ""
-        )
         if not rest:
+            place = "--set " + dotted(self.path)
+            mark = f"{json.dumps(MARK + name)}:: {json.dumps(place)}, " if marks == "hidden" else ""
+            if marks == "visible":
+                mark = f"{json.dumps(MARK + name)}: {json.dumps(place + MARK)}, "
             return f"{{ {mark}{key}: {self.value} }}"
         if isinstance(rest[0], int):
-            inner = f"item + {self._at(rest[1:], marked)}" if len(rest) > 1 else self.value
+            inner = f"item + {self._at(rest[1:], marks)}" if len(rest) > 1 else self.value
             change = f"function(i, item) if i == {rest[0]} then {inner} else item"
             return f"{{ {key}: std.mapWithIndex({change}, super[{key}]) }}"
-        return f"{{ {key}+: {self._at(rest, marked)} }}"
+        return f"{{ {key}+: {self._at(rest, marks)} }}"
 
 
 def _override(text: str) -> Override:

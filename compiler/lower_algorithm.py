@@ -102,7 +102,9 @@ def put_loss(plan: Plan, facts: Facts) -> None:
     algorithm, put = plan.spec.algorithm, facts.follow
     loss = policy_loss(plan)
     prefix = f"{ACTOR}.policy_loss"
-    origin = "algorithm.type" if loss is None or loss == PlainLoss(type="vanilla") else "algorithm.loss.type"
+    origin = (
+        "algorithm.type" if loss is None or loss == PlainLoss.model_construct(type="vanilla") else "algorithm.loss.type"
+    )
     put(f"{prefix}.loss_mode", "gspo" if loss is None else loss.type, origin)
     if isinstance(loss, SapoLoss):
         put(f"{ACTOR}.tau_pos", loss.tau_positive, "algorithm.loss.tau_positive")

@@ -16,7 +16,7 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
     facts.decide("schema_version", 1, "version of the contract")
     facts.follow("experiment", spec.name, "name")
     facts.decide("target", target, "the target that was compiled for")
-    dumped = spec.model_dump(mode="json")
+    dumped = plan.resolved
     for part in _SAME:
         facts.follow(part, dumped[part], part)
     if spec.policy.type == "pretrained":

@@ -21,7 +21,7 @@ def _facts(
     max_position: int = 40960,
     tied: bool = False,
 ) -> ModelFacts:
-    return ModelFacts(
+    return ModelFacts.model_construct(
         num_layers=layers,
         hidden_size=hidden,
         intermediate_size=intermediate,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compiler.errors import Problem, SpecError
-from compiler.load import Evaluated, Evaluation, Outline, Positions
+from compiler.load import Evaluated, Evaluation, Outline
+from compiler.positions import Positions
 
 VERSION = "0.1.0"
 

@@ -7,6 +7,8 @@ no machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from compiler.memory import PolicyMemory, policy_memory
 from compiler.spec.experiment import ExperimentSpec
@@ -38,6 +40,11 @@ class Plan:
     needs_reference: bool
     policy_memory: PolicyMemory | None
     """None where the sizes of the model are unknown."""
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """The spec as plain values, defaults filled in. Not to be changed: several files are made from it."""
+        return self.spec.model_dump(mode="json")
 
 
 def make_plan(spec: ExperimentSpec) -> Plan:

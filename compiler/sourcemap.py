@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from compiler.errors import Path
 from compiler.facts import Facts
-from compiler.load import Positions
+from compiler.positions import Positions
 
 DEFAULT = "default"
 """Position of a value that no spec file sets: the default of its model."""
 
 
+@cache
 def parse_path(text: str) -> Path:
     """``tasks.train[0].name`` -> ``("tasks", "train", 0, "name")``."""
     return tuple(int(part[1:-1]) if part.startswith("[") else part for part in re.findall(r"\[\d+\]|[^.\[\]]+", text))
@@ -25,14 +27,15 @@ def parse_path(text: str) -> Path:
 
 def origin_positions(origins: tuple[str, ...], positions: Positions) -> list[str]:
     """``file:line`` of each origin, without the column: lines are what a reviewer looks up."""
-    found = []
-    for origin in origins:
-        path = parse_path(origin)
-        place = positions.nearest(path) if positions.written(path) else ""
-        line = place.rsplit(":", 1)[0] if place.count(":") >= 2 else place
-        if (line or DEFAULT) not in found:
-            found.append(line or DEFAULT)
-    return found
+    if len(origins) == 1:
+        return [_line(origins[0], positions)]
+    return list(dict.fromkeys([_line(origin, positions) for origin in origins]))
+
+
+def _line(origin: str, positions: Positions) -> str:
+    path = parse_path(origin)
+    place = positions.nearest(path) if positions.written(path) else ""
+    return (place.rsplit(":", 1)[0] if place.count(":") >= 2 else place) or DEFAULT
 
 
 def map_facts(facts: Facts, positions: Positions) -> dict[str, Any]:

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler import bundle, emit
-from compiler.assemble import assemble
+from compiler.assemble import planned_bundle
 from compiler.errors import Problem, SpecError
 from compiler.explain import flatten
 from compiler.load import Evaluation, Outline
 from compiler.overview import numbers
 from compiler.pipeline import VERSION, Bundle, Sweep
-from compiler.plan import make_plan
+from compiler.plan import Plan
 from compiler.spec.base import LABEL, PATTERNS
-from compiler.validate import validate
 
 if TYPE_CHECKING:
     from targets.base import Target
@@ -59,11 +58,11 @@ def compile_sweep(evaluation: Evaluation, outline: Outline, *, target: Target, o
     problems = _Problems(outline)
     points: list[Point] = []
     with bundle.replacing(folder) as fresh:
-        for point, compiled in _bundles(evaluation, outline, target, problems):
+        for point, plan, compiled in _bundles(evaluation, outline, target, problems):
             if problems.fatal:
                 continue  # nothing of it will be kept
             bundle.write_files(fresh / point, compiled.files)
-            points.append(_point(point, compiled))
+            points.append(_point(point, plan, compiled))
         if problems.fatal:
             raise SpecError(problems.all())
         warnings = problems.all()
@@ -130,7 +129,7 @@ class _Problems:
 
 def _bundles(
     evaluation: Evaluation, outline: Outline, target: Target, problems: _Problems
-) -> Iterator[tuple[str, Bundle]]:
+) -> Iterator[tuple[str, Plan, Bundle]]:
     name = evaluation.sweep_name(outline)
     problems.add(_outline_problems(outline))
     if problems.fatal:
@@ -139,12 +138,12 @@ def _bundles(
         try:
             if isinstance(found, SpecError):
                 raise found
-            compiled = assemble(found, target=target)
+            plan, compiled = planned_bundle(found, target=target)
         except SpecError as error:
             problems.add(list(error.problems), index)
         else:
             problems.add(list(compiled.warnings), index)
-            yield str(outline.points[index]), compiled
+            yield str(outline.points[index]), plan, compiled
 
 
 def _outline_problems(outline: Outline) -> list[Problem]:
@@ -170,10 +169,9 @@ def _outline_problems(outline: Outline) -> list[Problem]:
     return [problem.at(outline.positions.display(problem.path)) for problem in found]
 
 
-def _point(name: str, compiled: Bundle) -> Point:
-    resolved = json.loads(compiled.files["resolved.json"])
-    derived = numbers(make_plan(validate(resolved)))
-    return Point(name, compiled.name, dict(flatten(resolved)), dict(flatten(derived)), compiled.files[bundle.LOCK])
+def _point(name: str, plan: Plan, compiled: Bundle) -> Point:
+    fields, derived = dict(flatten(plan.resolved)), dict(flatten(numbers(plan)))
+    return Point(name, compiled.name, fields, derived, compiled.files[bundle.LOCK])
 
 
 def _varying(points: list[Mapping[str, Any]]) -> list[str]:

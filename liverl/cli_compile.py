@@ -6,14 +6,10 @@ Imports stay inside the commands: ``liverl --help`` must not pay for the compile
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from compiler import Bundle, Sweep
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Jsonnet spec.")]
 TargetOption = Annotated[
@@ -50,23 +46,9 @@ def compile_(
     point: Point = None,
 ) -> None:
     """Validate a spec and write its bundle; of a sweep, one bundle per point."""
-    _without_plugins()
-    from compiler import Sweep, compile_all, compile_spec
-    from compiler.load import parse_tlas
+    from liverl.compiling import compile_command
 
-    tlas = parse_tlas(tla or [])
-    if point is not None:
-        compiled: Bundle | Sweep = compile_spec(spec, target=target, out=out, tlas=tlas, sets=sets or [], point=point)
-    else:
-        compiled = compile_all(spec, target=target, out=out, tlas=tlas, sets=sets or [])
-    for problem in compiled.warnings:
-        typer.echo(str(problem), err=True)
-    if isinstance(compiled, Sweep):
-        typer.echo(_page(compiled.summary))
-        typer.echo(f"{compiled.folder}: {len(compiled.points)} bundles, sweep.json, SUMMARY.md")
-        return
-    typer.echo(_page(compiled.files["SUMMARY.md"]))
-    typer.echo(f"{compiled.folder}: {', '.join(sorted(compiled.files))}")
+    compile_command(spec, target=target, out=out, tla=tla, sets=sets, point=point)
 
 
 def check(
@@ -78,41 +60,16 @@ def check(
     json: Json = False,
 ) -> None:
     """Every problem of a spec; writes nothing."""
-    _without_plugins()
-    from compiler import SpecError, check_spec
-    from compiler.load import parse_tlas
+    from liverl.compiling import check_command
 
-    problems = check_spec(spec, target=target, tlas=parse_tlas(tla or []), sets=sets or [], point=point)
-    fatal = any(problem.severity == "fatal" for problem in problems)
-    if json:
-        import json as json_module
-
-        from compiler.errors import dotted
-
-        records = [
-            {
-                "path": dotted(problem.path),
-                "what": problem.what,
-                "allowed": problem.allowed,
-                "fix": problem.fix,
-                "severity": problem.severity,
-                "position": problem.position,
-            }
-            for problem in problems
-        ]
-        typer.echo(json_module.dumps({"ok": not fatal, "problems": records}))
-        raise typer.Exit(2 if fatal else 0)
-    if fatal:
-        raise SpecError(problems)
-    for problem in problems:
-        typer.echo(str(problem), err=True)
-    typer.echo(f"{spec}: sound for target {target}")
+    check_command(spec, target=target, tla=tla, sets=sets, point=point, json=json)
 
 
 def plan(spec: Spec, tla: Tla = None, sets: Set = None, point: Point = None, json: Json = False) -> None:
     """What an experiment will use: batches, tokens, memory."""
     from compiler.load import parse_tlas
     from compiler.overview import overview
+    from liverl.compiling import plain
 
     found = overview(spec, tlas=parse_tlas(tla or []), sets=sets or [], point=point)
     if json:
@@ -120,7 +77,7 @@ def plan(spec: Spec, tla: Tla = None, sets: Set = None, point: Point = None, jso
 
         typer.echo(json_module.dumps(found.numbers))
     else:
-        typer.echo(_page(found.page))
+        typer.echo(plain(found.page))
 
 
 def explain(
@@ -161,36 +118,3 @@ def schema() -> None:
     from compiler.schema import spec_schema
 
     typer.echo(to_json(spec_schema()), nl=False)
-
-
-def _without_plugins() -> None:
-    """pydantic looks for plug-ins in every installed distribution when it starts; these commands end soon and use
-    none."""
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-
-
-def _page(markdown: str) -> str:
-    """The Markdown page as plain text: tables become columns."""
-    lines: list[str] = []
-    table: list[list[str]] = []
-    for line in [*markdown.splitlines(), ""]:
-        if line.startswith("|"):
-            cells = line.replace("\\|", "\0").strip("|").split("|")
-            table.append([cell.strip().replace("\0", "|") for cell in cells])
-            continue
-        if table:
-            lines += _columns(table)
-            table = []
-        if line:
-            lines.append(line.lstrip("# "))
-    return "\n".join(lines)
-
-
-def _columns(table: list[list[str]]) -> list[str]:
-    rows = [row for row in table if any(cell.strip("-") for cell in row)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    if len(widths) == 2:
-        widths[0] = max(widths[0], 42)
-    return [
-        ("  " + " ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))).rstrip() for row in rows
-    ]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Contract(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class SynthTasks(Contract):
@@ -370,8 +370,8 @@ class RuntimeConfig(Contract):
     scaffold: Scaffold
     environment: Environment
     rollout: Rollout
-    proxy: Proxy = Proxy()
-    dump: Dump = Dump()
+    proxy: Proxy = Proxy.model_construct()
+    dump: Dump = Dump.model_construct()
 
 
 def load_runtime_config(path: Path) -> RuntimeConfig:

@@ -9,12 +9,17 @@ export OMP_NUM_THREADS=1
 reports=$(mktemp -d)
 trap 'rm -rf "$reports"' EXIT
 
+# Fast tests are independent of each other and of the machine's load; the others start programs that use all cores.
+declare -A workers=([fast]="-n 2 --dist worksteal")
+"$bin/python" -c 'import xdist' 2>/dev/null || workers=()
+
 failed=()
 group() {
     local name=$1 expression=$2
     shift 2
     printf '\n== tests: %s\n' "$name"
-    "$bin/python" -m pytest -q -m "$expression" --junitxml="$reports/$name.xml" "$@"
+    # shellcheck disable=SC2086
+    "$bin/python" -m pytest -q ${workers[$name]:-} -m "$expression" --junitxml="$reports/$name.xml" "$@"
     local code=$?
     # 1: tests failed. Those that need a quiet machine get a second chance, and are named in the summary.
     if [ $code = 1 ]; then

@@ -96,11 +96,12 @@ def test_compiling_never_imports_the_heavy_half(tmp_path: Path) -> None:
 def _heavy_modules_after(code: str) -> list[str]:
     """Which of the heavy packages a fresh interpreter has loaded after running ``code`` to its (successful) exit."""
     program = (
-        "import sys\nfrom liverl.cli import main\n"
+        "import atexit, sys\nfrom liverl.cli import main\n"
+        # Some commands end the process themselves.
+        f"loaded = lambda: print('LOADED', *[name for name in {HEAVY!r} if name in sys.modules], flush=True)\n"
+        "atexit.register(loaded)\n"
         f"try:\n    {code.replace(chr(10), chr(10) + '    ')}\n"
         "except SystemExit as end:\n    assert not end.code, end.code\n"
-        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
-        "print('LOADED', *loaded)\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -153,7 +153,7 @@ class DecoupledCorrection(Model):
     """Old log-probabilities are computed again by the trainer; weights or rejection correct for the sampler."""
 
     type: Literal["decoupled"]
-    importance: Importance | None = Importance()
+    importance: Importance | None = Importance.model_construct()
     """null: no weights."""
     rejection: tuple[Rejection, ...] = ()
     """Criteria by which tokens or trajectories are left out."""
@@ -176,9 +176,9 @@ Correction = Annotated[NoCorrection | DecoupledCorrection | BypassCorrection, Fi
 class _PolicyGradient(Model):
     group_size: Count
     """Trajectories per prompt."""
-    clip: Clip = Clip()
-    kl: Kl = NoKl(type="off")
-    correction: Correction = NoCorrection(type="off")
+    clip: Clip = Clip.model_construct()
+    kl: Kl = NoKl.model_construct(type="off")
+    correction: Correction = NoCorrection.model_construct(type="off")
     """What is done about the difference between the engine that samples and the one that trains."""
     drop_uniform_groups: bool = False
     """Replace groups whose trajectories all have the same reward by new ones (DAPO's dynamic sampling)."""
@@ -194,7 +194,7 @@ class Grpo(_PolicyGradient):
     type: Literal["grpo", "grpo_vectorized", "grpo_passk"]
     normalize_by_std: bool = True
     """Divide advantages by the standard deviation within the group (false: Dr. GRPO)."""
-    loss: Loss = PlainLoss(type="vanilla")
+    loss: Loss = PlainLoss.model_construct(type="vanilla")
     loss_aggregation: LossAggregation = "token-mean"
 
 
@@ -213,7 +213,7 @@ class GroupBaseline(_PolicyGradient):
     length), GPG, or REINFORCE++ with baseline."""
 
     type: Literal["rloo", "rloo_vectorized", "opo", "gpg", "reinforce_plus_plus_baseline"]
-    loss: Loss = PlainLoss(type="vanilla")
+    loss: Loss = PlainLoss.model_construct(type="vanilla")
     loss_aggregation: LossAggregation = "token-mean"
 
 
@@ -223,7 +223,7 @@ class ReinforcePlusPlus(_PolicyGradient):
     type: Literal["reinforce_plus_plus"]
     gamma: Share = 1.0
     """Discount per token."""
-    loss: Loss = PlainLoss(type="vanilla")
+    loss: Loss = PlainLoss.model_construct(type="vanilla")
     loss_aggregation: LossAggregation = "token-mean"
 
 
@@ -246,7 +246,7 @@ class Ppo(_PolicyGradient):
     """Discount per token."""
     gae_lambda: Share = 1.0
     """Bias against variance of the advantage."""
-    loss: Loss = PlainLoss(type="vanilla")
+    loss: Loss = PlainLoss.model_construct(type="vanilla")
     loss_aggregation: LossAggregation = "token-mean"
 
 

@@ -8,7 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Model(BaseModel):
-    """A part of the spec. Unknown fields are refused, types are not converted, values never change."""
+    """A part of the spec. Unknown fields are refused, types are not converted, values never change.
+
+    A default that is a model is written ``Part.model_construct()``: a plain call would build a validator of its own for
+    it when the module is imported, although the whole experiment's validates it too.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 

@@ -158,8 +158,8 @@ class Cluster(Model):
     """Namespace of the trainer; sandboxes live in ``<namespace>-sandboxes``."""
     image: Text = "liverl:0.1.0"
     """Container image with LiveRL and its training extras."""
-    head: Resources = Resources(cpus=4, memory_gib=12)
-    worker: Resources = Resources(cpus=2, memory_gib=6)
+    head: Resources = Resources.model_construct(cpus=4, memory_gib=12)
+    worker: Resources = Resources.model_construct(cpus=2, memory_gib=6)
     """Machines of the trainer beside the head."""
     workers: Count = 1
     """Trainer pods beside the head."""
@@ -173,10 +173,10 @@ class Cluster(Model):
     """Value of a PriorityClass of the experiment's own, for trainer and rollout pods; null: the cluster's default."""
     rdma_resource: LabelKey = "rdma/hca_shared_devices_a"
     """The device plug-in's name of network cards."""
-    storage: Storage = Storage()
+    storage: Storage = Storage.model_construct()
     secrets: tuple[Secret, ...] = ()
     """Secrets of the trainer, by name; sandboxes get none."""
-    sandboxes: Sandboxes = Sandboxes()
+    sandboxes: Sandboxes = Sandboxes.model_construct()
     monitor: bool = False
     """Add a ServiceMonitor for Ray's metrics; the cluster needs the Prometheus operator."""
     retries: Annotated[int, Field(ge=0, le=20)] = 2
@@ -186,6 +186,6 @@ class Cluster(Model):
     """The job is stopped after this time; waiting in a queue does not count."""
     max_sandboxes: Count = 64
     """Quota of sandbox pods."""
-    docker: DockerHost = DockerHost()
-    skypilot: Skypilot = Skypilot()
-    ray: RayCluster = RayCluster()
+    docker: DockerHost = DockerHost.model_construct()
+    skypilot: Skypilot = Skypilot.model_construct()
+    ray: RayCluster = RayCluster.model_construct()

@@ -48,7 +48,7 @@ class Observability(Model):
         Field(min_length=1),
     ] = ("console", "file")
     """verl's logger backends; ``file`` writes metrics.jsonl."""
-    dumps: Dumps = Dumps()
+    dumps: Dumps = Dumps.model_construct()
 
 
 class ExperimentSpec(Model):
@@ -70,6 +70,6 @@ class ExperimentSpec(Model):
     environment: Environment
     tasks: Tasks
     schedule: Schedule
-    proxy: Proxy = Proxy()
-    observability: Observability = Observability()
-    cluster: Cluster = Cluster()
+    proxy: Proxy = Proxy.model_construct()
+    observability: Observability = Observability.model_construct()
+    cluster: Cluster = Cluster.model_construct()

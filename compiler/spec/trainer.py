@@ -48,7 +48,7 @@ class _Engine(Model):
     """Pack micro-batches up to this many tokens of one rank instead of counting sequences; null: count."""
     gradient_checkpointing: bool = False
     """Recompute activations instead of keeping them."""
-    offload: Offload = Offload()
+    offload: Offload = Offload.model_construct()
 
 
 class Fsdp(_Engine):

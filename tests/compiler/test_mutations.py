@@ -15,7 +15,8 @@ from compiler.assemble import assemble
 from compiler.errors import SpecError
 from compiler.explain import flatten
 from compiler.instrument import instrument, tokenize
-from compiler.load import Evaluated, Positions
+from compiler.load import Evaluated
+from compiler.positions import Positions
 from compiler.registry import find_target
 from compiler.sourcemap import parse_path
 from runtime.config import RuntimeConfig
