@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from compiler import feasibility
+from compiler import feasibility, secrets
 from compiler.errors import Problem
 from compiler.feasibility import divisors
 from compiler.models import facts_of
@@ -32,7 +32,7 @@ Rule = Callable[[Plan], Iterator[Problem]]
 
 def check(plan: Plan) -> list[Problem]:
     """Every problem of every rule."""
-    return [problem for rule in (*RULES, *feasibility.RULES) for problem in rule(plan)]
+    return [problem for rule in (*RULES, *feasibility.RULES, *secrets.RULES) for problem in rule(plan)]
 
 
 def batches(plan: Plan) -> Iterator[Problem]:
@@ -345,12 +345,6 @@ def environments(plan: Plan) -> Iterator[Problem]:
             ("environment", place, deadline),
             f"{allowed} s is less than one trial may take (agent_timeout_sec + verifier_timeout_sec = {needed:g} s)",
             f">= {math.ceil(needed)}",
-        )
-    if isinstance(cluster, EcsCluster) and cluster.proxy_host is None:
-        yield Problem(
-            ("environment", place, "proxy_host"),
-            "not set, so agents could not reach the model",
-            fix="set it to the address of the machine that will run the trainer",
         )
     if isinstance(cluster, KubernetesCluster) and cluster.require_isolation and not cluster.egress_probes:
         yield Problem(

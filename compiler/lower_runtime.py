@@ -41,6 +41,11 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
     ]:
         facts.follow(f"rollout.{name}", dumped["rollout"][name], f"rollout.{name}")
     facts.follow("rollout.group_size", spec.algorithm.group_size, "algorithm.group_size")
+    drop = list(spec.algorithm.trajectory_filter.drop)
+    facts.follow("trajectory_filter.drop", drop, "algorithm.trajectory_filter.drop")
+    secrets = [{"variable": secret.variable, "used_by": secret.used_by} for secret in spec.secrets]
+    facts.follow("secrets", secrets, "secrets")
+    facts.follow("loggers", list(spec.observability.loggers), "observability.loggers")
     facts.follow("dump.trials_every", spec.observability.dumps.trials_every, "observability.dumps.trials_every")
     return facts
 

@@ -190,7 +190,7 @@ class EcsSettings(Contract):
     """They must let us reach ``port``, and let tasks reach the model proxy and nothing else."""
     launch_type: Literal["FARGATE", "EC2"] = "FARGATE"
     proxy_host: str | None = None
-    """Host under which tasks reach the model proxy."""
+    """Host under which tasks reach the model proxy; None: the environment variable ``LIVERL_PROXY_HOST``."""
     execution_role_arn: str | None = None
     """For private images and logs."""
     log_group: str | None = None
@@ -272,6 +272,19 @@ class Dump(Contract):
     trials_every: int = 1
 
 
+class TrajectoryFilter(Contract):
+    """Ends (``runtime.errors.Termination``) whose graded trajectories stay out of the loss; ungraded ones always do."""
+
+    drop: tuple[str, ...] = ("timeout",)
+
+
+class Secret(Contract):
+    """A variable that must be set where the run is, and what would miss it."""
+
+    variable: str
+    used_by: str
+
+
 class RuntimeConfig(Contract):
     """``runtime.json``: everything the runtime must know, fully resolved."""
 
@@ -289,6 +302,11 @@ class RuntimeConfig(Contract):
     rollout: Rollout
     proxy: Proxy = Proxy()
     dump: Dump = Dump()
+    trajectory_filter: TrajectoryFilter = TrajectoryFilter()
+    secrets: tuple[Secret, ...] = ()
+    """Names alone; the values stay in the environment."""
+    loggers: tuple[str, ...] = ("console", "file")
+    """verl's logger backends."""
 
 
 def load_runtime_config(path: Path) -> RuntimeConfig:

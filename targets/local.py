@@ -11,6 +11,7 @@ from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.tasks import DirectorySource
 from targets import pins
 from targets.base import Artifact, Lowered
+from targets.machines import proxy_host_problem
 
 
 class Local:
@@ -21,7 +22,7 @@ class Local:
 
     def check(self, plan: Plan) -> list[Problem]:
         """Files that the spec names must be here, because the run is."""
-        problems = []
+        problems = proxy_host_problem(plan)
         policy, tasks = plan.spec.policy, plan.spec.tasks
         if isinstance(policy, PretrainedPolicy) and policy.path.startswith(("/", "./", "../", "~")):
             config = Path(policy.path).expanduser() / "config.json"

@@ -107,7 +107,8 @@ class EcsCluster(Model):
     security_groups: Annotated[tuple[Text, ...], Field(min_length=1)]
     launch_type: Literal["FARGATE", "EC2"] = "FARGATE"
     proxy_host: Text | None = None
-    """Host under which tasks reach the model proxy."""
+    """Host under which tasks reach the model proxy; null on the target ``skypilot``: the trainer's own machine, whose
+    address only the launch knows."""
     execution_role_arn: Text | None = None
     log_group: Text | None = None
     assign_public_ip: bool = False

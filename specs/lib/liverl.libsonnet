@@ -132,6 +132,9 @@
   environment: {
     bubblewrap: { type: 'bubblewrap' },
     process: { type: 'process' },
+    // Pods and tasks elsewhere; the site says where.
+    kubernetes: { type: 'kubernetes' },
+    ecs: { type: 'ecs' },
   },
 
   // --- tasks ----------------------------------------------------------------------------------------------------------------------

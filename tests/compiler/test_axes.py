@@ -136,3 +136,25 @@ def test_megatron_parallel_sizes() -> None:
     assert engine["override_transformer_config"]["recompute_granularity"] == "full"
     assert actor["optim"]["lr_decay_style"] == "constant"
     assert "override_config" not in found["actor_rollout_ref"]["model"]
+
+
+def test_the_trajectory_filter_reaches_the_runtime(quickstart: Any) -> None:
+    from compiler.lower_runtime import contract, lower_runtime
+    from compiler.spec.algorithm import GradedEnd, TrajectoryFilter
+    from runtime.config import TrajectoryFilter as Contract
+    from runtime.errors import DROPPED_ENDS, POLICIES
+
+    assert set(get_args(GradedEnd)) == {end.value for end, policy in POLICIES.items() if policy.grade}
+    assert TrajectoryFilter().drop == Contract().drop == DROPPED_ENDS
+    quickstart["algorithm"]["trajectory_filter"] = {"drop": ["overlong", "timeout"]}
+    found = contract(lower_runtime(make_plan(validate(quickstart)), target="local"))
+    assert found.trajectory_filter.drop == ("overlong", "timeout")
+
+
+def test_a_filter_that_drops_everything_is_refused(quickstart: Any) -> None:
+    from compiler.check import check
+    from compiler.spec.algorithm import GradedEnd
+
+    quickstart["algorithm"]["trajectory_filter"] = {"drop": list(get_args(GradedEnd))}
+    fatal = [problem.path for problem in check(make_plan(validate(quickstart))) if problem.severity == "fatal"]
+    assert fatal == [("algorithm", "trajectory_filter", "drop")]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compiler import compile_in_memory
+from compiler import check_spec, compile_in_memory
 from compiler.check import environments
 from compiler.errors import dotted
 from compiler.plan import make_plan
@@ -53,7 +53,11 @@ def test_rules_for_kubernetes(quickstart: Any, changes: dict[str, Any], expected
 
 def test_rules_for_ecs(quickstart: Any) -> None:
     assert problems(quickstart, "ecs", **ECS) == {}
-    assert problems(quickstart, "ecs", **{**ECS, "proxy_host": None}) == {"environment.ecs.proxy_host": "fatal"}
+    unset = {"type": "ecs", "ecs": {**ECS, "proxy_host": None}}
+    for target, refused in (("local", True), ("docker", True), ("k8s", True), ("ray", True), ("skypilot", False)):
+        found = check_spec(LAB, target=target, sets=[f"environment={json.dumps(unset)}"])
+        paths = [dotted(problem.path) for problem in found if problem.severity == "fatal"]
+        assert ("environment.ecs.proxy_host" in paths) == refused, target
     assert problems(quickstart, "ecs", **{**ECS, "ttl_sec": 20}) == {"environment.ecs.ttl_sec": "fatal"}
 
 

@@ -17,7 +17,7 @@ from compiler.lower_verl import TORCH_CHECKPOINT_ENGINE, TORCH_ROLLOUT
 from compiler.plan import make_plan
 from compiler.spec.algorithm import KlReward, LossAggregation
 from compiler.validate import validate
-from tests.compiler.golden_cases import CASES, EXAMPLES, golden_folder, spec_path
+from tests.compiler.golden_cases import CASES, ON_GPUS, golden_folder, spec_path
 from tests.compiler.test_axes import ALGORITHMS, LOSSES
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("ignore")]
@@ -87,7 +87,7 @@ def accept(config: Any) -> None:
             omega_conf_to_dataclass(OmegaConf.select(config, part))
 
 
-@pytest.mark.parametrize(("name", "target"), [case for case in CASES if case[0] not in EXAMPLES])
+@pytest.mark.parametrize(("name", "target"), [case for case in CASES if case[0] not in ON_GPUS])
 def test_verl_accepts_every_golden_configuration(compose: Any, name: str, target: str) -> None:
     config = compose(golden_folder(name, target))
     accept(config)
@@ -145,7 +145,7 @@ def test_verl_accepts_the_other_variants(compose: Any, quickstart: Any, tmp_path
         assert config.actor_rollout_ref.hybrid_engine is False
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", ON_GPUS)
 def test_verl_accepts_the_examples_for_gpus(compose: Any, tmp_path: Path, name: str) -> None:
     """The whole configuration, with a tiny model in the place of the large one: verl reads its config and tokenizer."""
     from compiler.emit import to_yaml
