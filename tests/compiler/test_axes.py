@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
+from compiler.errors import SpecError
 from compiler.load import evaluate
 from compiler.lower_algorithm import RENAMED_ESTIMATORS, UNSERVED_ESTIMATORS
 from compiler.lower_verl import lower_verl, verl_tree
@@ -158,3 +159,13 @@ def test_a_filter_that_drops_everything_is_refused(quickstart: Any) -> None:
     quickstart["algorithm"]["trajectory_filter"] = {"drop": list(get_args(GradedEnd))}
     fatal = [problem.path for problem in check(make_plan(validate(quickstart))) if problem.severity == "fatal"]
     assert fatal == [("algorithm", "trajectory_filter", "drop")]
+
+
+@pytest.mark.parametrize("name", sorted(UNSERVED_ESTIMATORS))
+def test_what_verl_cannot_run_is_refused_with_the_reason(quickstart: Any, name: str) -> None:
+    quickstart["algorithm"]["type"] = name
+    with pytest.raises(SpecError) as raised:
+        validate(quickstart)
+    (problem,) = raised.value.problems
+    assert problem.path == ("algorithm", "type") and UNSERVED_ESTIMATORS[name] in problem.what
+    assert "grpo" in problem.allowed

@@ -183,6 +183,37 @@ def test_our_names_are_verls_names() -> None:
     assert set(get_args(KlReward.model_fields["estimator"].annotation)) <= {"kl", "abs", "mse", "low_var_kl", "full"}
 
 
+@pytest.mark.parametrize("name", sorted(UNSERVED_ESTIMATORS))
+def test_what_is_left_out_fails_in_verl(name: str) -> None:
+    """With exactly what the V1 trainer fetches for advantages. Passing here one day means that the spec can have it."""
+    import inspect
+    import re
+
+    import numpy as np
+    import torch
+    from verl import DataProto
+    from verl.trainer.config import AlgoConfig
+    from verl.trainer.ppo.v1 import trainer_base
+    from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+
+    found = re.search(r"def _compute_advantage.*?fields = \[(.*?)\]", inspect.getsource(trainer_base), re.DOTALL)
+    assert found is not None
+    fetched = set(re.findall(r'"(\w+)"', found[1])) - {"uid"}
+    assert {"response_mask", "rm_scores", "old_log_probs"} <= fetched
+    tensors = {field: torch.rand(4, 3) for field in fetched}
+    tensors |= {"response_mask": torch.ones(4, 3), "token_level_rewards": torch.rand(4, 3)}
+
+    def advantages(estimator: str) -> Any:
+        data = DataProto.from_single_dict({**tensors, "uid": np.array(["a", "a", "b", "b"], dtype=object)})
+        keys = ["a_0_0", "a_1_0", "b_0_0", "b_1_0"]
+        config = AlgoConfig(gdpo_reward_keys=["solved"])
+        return compute_advantage_for_multi_trajectories(data, batch_keys=keys, adv_estimator=estimator, config=config)
+
+    assert advantages("rloo").batch["advantages"].shape == (4, 3)
+    with pytest.raises((AssertionError, TypeError, KeyError), match=r"baselines|sum_pi_squared|reward key|prompts"):
+        advantages(name)
+
+
 def test_the_plug_in_registers_the_names_that_the_compiler_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     from verl.checkpoint_engine import CheckpointEngineRegistry
