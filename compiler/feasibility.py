@@ -16,7 +16,7 @@ from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy, PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Fsdp, Megatron
-from compiler.vllm_flags import flag_problems
+from compiler.vllm_flags import UNPAIRED, VERSION, flag_problems
 
 Rule = Callable[[Plan], Iterator[Problem]]
 _GIB = 1 << 30
@@ -233,7 +233,9 @@ def rollout(plan: Plan) -> Iterator[Problem]:
             f"{engine.max_batched_tokens} is less than one token for each of the {engine.slots} slots",
             f">= {engine.slots}",
         )
-    yield from flag_problems(engine.flags)
+    if why := UNPAIRED.get(engine.version):
+        yield Problem(("rollout", "version"), f'"{engine.version}" cannot run here: {why}', VERSION)
+    yield from flag_problems(engine.flags, version=engine.version)
 
 
 def parsers(plan: Plan) -> Iterator[Problem]:
