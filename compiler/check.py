@@ -20,7 +20,7 @@ from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
-from compiler.spec.tasks import GenerateSource, Source, SynthSource, TaskSet
+from compiler.spec.tasks import GenerateSource, IndexSource, Source, SynthSource, TaskSet
 from compiler.spec.trainer import Fsdp
 
 MIN_PROMPT_TOKENS = {"claude-code": 16_000}
@@ -372,6 +372,16 @@ def _harbor(environment: Harbor) -> Iterator[Problem]:
 
 def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
     source = task_set.source
+    if isinstance(source, IndexSource) and source.pass_rate is not None:
+        band = source.pass_rate
+        if band.least > band.most:
+            place = ("tasks", group, index, "source", "pass_rate", "least")
+            yield Problem(place, f"{band.least:g} is above most {band.most:g}", f"0 to {band.most:g}")
+        if group == "validation":
+            place = ("tasks", group, index, "source", "pass_rate")
+            yield Problem(
+                place, "a validation set chosen by what earlier policies solved is biased", "null", severity="warn"
+            )
     if not isinstance(source, SynthSource | GenerateSource):
         return
     place = ("tasks", group, index, "source", "split")

@@ -9,7 +9,7 @@ from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
-from compiler.spec.tasks import DirectorySource, GenerateSource, Source, SynthSource
+from compiler.spec.tasks import DirectorySource, GenerateSource, IndexSource, Source, SynthSource
 
 
 def summary(plan: Plan, *, target: str, warnings: Iterable[Problem]) -> str:
@@ -179,6 +179,9 @@ def _source(source: Source) -> str:
     if isinstance(source, GenerateSource):
         names = ", ".join(f"{package.name} {package.version}" for package in source.packages)
         return f"bugs injected into {names} ({source.split}, at most {source.per_package} each)"
+    if isinstance(source, IndexSource):
+        band = source.pass_rate
+        return source.path + (f", pass rate {band.least:g} to {band.most:g}" if band is not None else "")
     assert isinstance(source, DirectorySource)
     return ", ".join(source.paths)
 

@@ -52,7 +52,23 @@ class DirectoryTasks(Contract):
     paths: tuple[str, ...]
 
 
-TaskSource = Annotated[SynthTasks | GeneratedTasks | DirectoryTasks, Field(discriminator="type")]
+class PassRate(Contract):
+    """Closed interval of the mean reward of earlier graded trials."""
+
+    least: float
+    most: float
+
+
+class IndexTasks(Contract):
+    """Task directories that an index points at; ``path`` as in ``DirectoryTasks``."""
+
+    type: Literal["index"] = "index"
+    path: str
+    pass_rate: PassRate | None = None
+    """Only tasks whose known pass rate lies in it; None: all."""
+
+
+TaskSource = Annotated[SynthTasks | GeneratedTasks | DirectoryTasks | IndexTasks, Field(discriminator="type")]
 
 
 class TaskSet(Contract):

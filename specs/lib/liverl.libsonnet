@@ -141,6 +141,15 @@
   tasks: {
     synth: { type: 'synth' },
     generate: { type: 'generate' },
+    // Tasks of an index that earlier trials solved sometimes: those that are always or never solved teach nothing.
+    index(path, least=null, most=null):: {
+      type: 'index',
+      path: path,
+      [if least != null || most != null then 'pass_rate']: {
+        [if least != null then 'least']: least,
+        [if most != null then 'most']: most,
+      },
+    },
     directories(paths):: { type: 'directories', paths: paths },
   },
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -169,3 +170,27 @@ def test_what_verl_cannot_run_is_refused_with_the_reason(quickstart: Any, name: 
     (problem,) = raised.value.problems
     assert problem.path == ("algorithm", "type") and UNSERVED_ESTIMATORS[name] in problem.what
     assert "grpo" in problem.allowed
+
+
+def test_an_index_with_a_band_reaches_the_runtime(quickstart: Any, tmp_path: Path) -> None:
+    from compiler.check import check
+    from compiler.lower_runtime import contract, lower_runtime
+    from runtime.config import IndexTasks
+    from targets.local import TARGET
+
+    path = tmp_path / "index.parquet"
+    source = {"type": "index", "path": str(path), "pass_rate": {"least": 0.25, "most": 0.75}}
+    quickstart["tasks"]["train"] = [{"name": "band", "source": source}]
+    plan = make_plan(validate(quickstart))
+    (kept,) = contract(lower_runtime(plan, target="local")).train
+    assert isinstance(kept.source, IndexTasks) and kept.source.pass_rate is not None
+    assert (kept.source.pass_rate.least, kept.source.pass_rate.most) == (0.25, 0.75)
+    assert [problem.path for problem in TARGET.check(plan)] == [("tasks", "train", 0, "source", "path")]
+    path.touch()
+    assert TARGET.check(plan) == []
+    source["pass_rate"] = {"least": 0.8, "most": 0.2}
+    (problem,) = [one for one in check(make_plan(validate(quickstart))) if one.severity == "fatal"]
+    assert problem.path == ("tasks", "train", 0, "source", "pass_rate", "least")
+    source["path"] = "tasks.csv"
+    with pytest.raises(SpecError, match=r"not a \.parquet file"):
+        validate(quickstart)
