@@ -14,9 +14,9 @@ from compiler.errors import Problem
 from compiler.feasibility import divisors
 from compiler.models import facts_of
 from compiler.plan import Plan
-from compiler.spec.algorithm import Gspo, Ppo, ReinforcePlusPlus
+from compiler.spec.algorithm import Gspo, Ppo, ReinforcePlusPlus, Remax
 from compiler.spec.environment import Ecs, EcsCluster, Harbor, Kubernetes, KubernetesCluster
-from compiler.spec.mode import SeparateAsync
+from compiler.spec.mode import SeparateAsync, Sync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
@@ -71,13 +71,13 @@ def batches(plan: Plan) -> Iterator[Problem]:
 
 def groups(plan: Plan) -> Iterator[Problem]:
     algorithm = plan.spec.algorithm
-    if not isinstance(algorithm, Ppo | ReinforcePlusPlus) and algorithm.group_size < 2:
+    if not isinstance(algorithm, Ppo | ReinforcePlusPlus | Remax) and algorithm.group_size < 2:
         yield Problem(
             ("algorithm", "group_size"),
             f"{algorithm.group_size}: {algorithm.type} compares trajectories "
             "of one prompt, so their advantage would always be 0",
             ">= 2",
-            "raise group_size, or use ppo",
+            "raise group_size, or use ppo or remax",
         )
     if isinstance(algorithm, Gspo) and algorithm.clip.high > 0.05:
         yield Problem(
@@ -191,6 +191,12 @@ def engines(plan: Plan) -> Iterator[Problem]:
 
 def modes(plan: Plan) -> Iterator[Problem]:
     mode, schedule = plan.spec.mode, plan.spec.schedule
+    if isinstance(plan.spec.algorithm, Remax) and not isinstance(mode, Sync):
+        yield Problem(
+            ("mode", "type"),
+            f'"{mode.type}" with remax, whose greedy baseline must come from the weights of its siblings',
+            "sync",
+        )
     if isinstance(mode, SeparateAsync) and schedule.train_batch_size != mode.sync_every * schedule.mini_batch_size:
         yield Problem(
             ("mode", "sync_every"),

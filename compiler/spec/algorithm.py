@@ -240,6 +240,15 @@ class ReinforcePlusPlus(_PolicyGradient):
     loss_aggregation: LossAggregation = "token-mean"
 
 
+class Remax(_PolicyGradient):
+    """REINFORCE with the reward of one greedy trial of the prompt as its baseline (ReMax). That trial is rolled out
+    beside the group and not trained on; without its grade the prompt is left out."""
+
+    type: Literal["remax"]
+    loss: Loss = PlainLoss(type="vanilla")
+    loss_aggregation: LossAggregation = "token-mean"
+
+
 class Critic(Model):
     """The value model of PPO, initialised from the policy."""
 
@@ -263,4 +272,4 @@ class Ppo(_PolicyGradient):
     loss_aggregation: LossAggregation = "token-mean"
 
 
-Algorithm = Annotated[Grpo | Gspo | GroupBaseline | ReinforcePlusPlus | Ppo, Field(discriminator="type")]
+Algorithm = Annotated[Grpo | Gspo | GroupBaseline | ReinforcePlusPlus | Remax | Ppo, Field(discriminator="type")]

@@ -20,6 +20,8 @@
     gpg: base { type: 'gpg', loss: $.loss.gpg },
     reinforce_plus_plus: base { type: 'reinforce_plus_plus' },
     reinforce_plus_plus_baseline: base { type: 'reinforce_plus_plus_baseline' },
+    // One more trial per prompt, greedy, whose reward is the baseline.
+    remax: base { type: 'remax' },
     // Needs a critic; it starts as a copy of the policy.
     ppo: base { type: 'ppo', critic: { learning_rate: 1e-4 } },
   },

@@ -194,3 +194,14 @@ def test_an_index_with_a_band_reaches_the_runtime(quickstart: Any, tmp_path: Pat
     source["path"] = "tasks.csv"
     with pytest.raises(SpecError, match=r"not a \.parquet file"):
         validate(quickstart)
+
+
+def test_remax_is_for_the_synchronous_mode(quickstart: Any) -> None:
+    from compiler.check import check
+
+    quickstart["algorithm"] = {"type": "remax", "group_size": 1}
+    quickstart["trainer"]["micro_batch_size"] = 1
+    assert check(make_plan(validate(quickstart))) == []
+    quickstart["mode"] = {"type": "colocate_async"}
+    fatal = [problem.path for problem in check(make_plan(validate(quickstart))) if problem.severity == "fatal"]
+    assert fatal == [("mode", "type")]
