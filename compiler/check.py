@@ -15,7 +15,7 @@ from compiler.feasibility import divisors
 from compiler.models import facts_of
 from compiler.plan import Plan
 from compiler.spec.algorithm import Gspo, Ppo, ReinforcePlusPlus, Remax
-from compiler.spec.environment import Ecs, EcsCluster, Harbor, Kubernetes, KubernetesCluster
+from compiler.spec.environment import Ecs, EcsCluster, Environment, Harbor, Kubernetes, KubernetesCluster
 from compiler.spec.mode import SeparateAsync, Sync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
@@ -329,6 +329,7 @@ def environments(plan: Plan) -> Iterator[Problem]:
     environment = plan.spec.environment
     if isinstance(environment, Harbor):
         yield from _harbor(environment)
+    yield from _network(environment)
     cluster: KubernetesCluster | EcsCluster
     if isinstance(environment, Kubernetes):
         cluster, place, deadline = environment.kubernetes, "kubernetes", "active_deadline_sec"
@@ -360,6 +361,38 @@ def environments(plan: Plan) -> Iterator[Problem]:
         )
 
 
+def _network(environment: Environment) -> Iterator[Problem]:
+    kind, phases = environment.type, environment.network
+    closed = {
+        "bubblewrap": "a network of its own",
+        "docker": "a network of its own",
+        "kubernetes": "the namespace's NetworkPolicies",
+    }
+    owners = {
+        "ecs": "tasks reach what their security groups allow, which nothing here can prove",
+        "harbor": "the network is the environment's own",
+        "process": "plain processes share the machine's network",
+    }
+    for phase, value in (("agent", phases.agent), ("verifier", phases.verifier)):
+        place = ("environment", "network", phase)
+        strict = "model" if phase == "agent" else "none"
+        if value == "any" and kind in closed:
+            yield Problem(place, f'"any", but sandboxes of {kind} are held by {closed[kind]}', f"{strict}, null")
+        if value == strict and kind in owners:
+            yield Problem(
+                place,
+                f'"{strict}" cannot be held to with {kind}: {owners[kind]}',
+                "any, null",
+                "use bubblewrap, docker or kubernetes",
+            )
+        if value == strict and isinstance(environment, Kubernetes) and not environment.kubernetes.require_isolation:
+            yield Problem(
+                place,
+                f'"{strict}", but every cluster accepts NetworkPolicies and only some enforce them',
+                fix="set environment.kubernetes.require_isolation and egress_probes",
+            )
+
+
 def _harbor(environment: Harbor) -> Iterator[Problem]:
     named = environment.harbor
     if (named.environment is None) == (named.import_path is None):
@@ -379,14 +412,12 @@ def _harbor(environment: Harbor) -> Iterator[Problem]:
 def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
     source = task_set.source
     if isinstance(source, IndexSource) and source.pass_rate is not None:
-        band = source.pass_rate
+        band, where = source.pass_rate, ("tasks", group, index, "source", "pass_rate")
         if band.least > band.most:
-            place = ("tasks", group, index, "source", "pass_rate", "least")
-            yield Problem(place, f"{band.least:g} is above most {band.most:g}", f"0 to {band.most:g}")
+            yield Problem((*where, "least"), f"{band.least:g} is above most {band.most:g}", f"0 to {band.most:g}")
         if group == "validation":
-            place = ("tasks", group, index, "source", "pass_rate")
             yield Problem(
-                place, "a validation set chosen by what earlier policies solved is biased", "null", severity="warn"
+                where, "a validation set chosen by what earlier policies solved is biased", "null", severity="warn"
             )
     if not isinstance(source, SynthSource | GenerateSource):
         return
@@ -395,6 +426,16 @@ def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
         yield Problem(place, f'"{source.split}" tasks must not be trained on', "train")
     if group == "validation" and source.split == "demonstrations":
         yield Problem(place, "validation on demonstrated tasks measures memory", "held_out, train")
+
+
+def observability(plan: Plan) -> Iterator[Problem]:
+    loggers = plan.spec.observability.loggers
+    if "file" not in loggers:
+        yield Problem(
+            ("observability", "loggers"),
+            f"{', '.join(loggers)}: without file there is no metrics.jsonl, by which runs are followed and resumed",
+            fix="add 'file'",
+        )
 
 
 def _count(source: Source) -> int | None:
@@ -413,4 +454,5 @@ RULES: tuple[Rule, ...] = (
     concurrency,
     tasks,
     environments,
+    observability,
 )

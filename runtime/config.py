@@ -178,6 +178,8 @@ class KubernetesSettings(Contract):
     """Host under which pods reach the model proxy (this pod's IP or a service); the NetworkPolicy must allow it. None:
     the environment variable ``POD_IP``."""
     image_pull_secrets: tuple[str, ...] = ()
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """Which images of a node's cache may be used: those that are there, none, or nothing else."""
     runtime_class: str | None = None
     """For example ``gvisor``."""
     node_selector: dict[str, str] = {}
@@ -234,11 +236,19 @@ class HarborSettings(Contract):
     """Host under which the environment reaches the model proxy."""
 
 
+class Network(Contract):
+    """What sandboxes of a phase must be held to; None: as strictly as the backend can."""
+
+    agent: Literal["model", "any"] | None = None
+    verifier: Literal["none", "any"] | None = None
+
+
 class Environment(Contract):
     type: Literal["bubblewrap", "docker", "process", "kubernetes", "ecs", "harbor"] = "bubblewrap"
     kubernetes: KubernetesSettings | None = None
     ecs: EcsSettings | None = None
     harbor: HarborSettings | None = None
+    network: Network = Network()
     require_isolation: bool = False
     """Refuse to run, instead of warning, where the machine cannot isolate."""
     required_defences: tuple[str, ...] = ()

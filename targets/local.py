@@ -37,9 +37,9 @@ class Local:
         for group, sets in (("train", tasks.train), ("validation", tasks.validation)):
             for index, task_set in enumerate(sets):
                 if isinstance(task_set.source, IndexSource) and not Path(task_set.source.path).expanduser().is_file():
-                    place = ("tasks", group, index, "source", "path")
                     fix = "write it with: liverl tasks index DIR -o FILE.parquet"
-                    problems.append(Problem(place, f"{task_set.source.path}: no such file", "a task index", fix))
+                    where = ("tasks", group, index, "source", "path")
+                    problems.append(Problem(where, f"{task_set.source.path}: no such file", "a task index", fix))
                 if not isinstance(task_set.source, DirectorySource):
                     continue
                 for number, path in enumerate(task_set.source.paths):

@@ -205,3 +205,11 @@ def test_remax_is_for_the_synchronous_mode(quickstart: Any) -> None:
     quickstart["mode"] = {"type": "colocate_async"}
     fatal = [problem.path for problem in check(make_plan(validate(quickstart))) if problem.severity == "fatal"]
     assert fatal == [("mode", "type")]
+
+
+def test_a_run_needs_its_metrics_in_a_file(quickstart: Any) -> None:
+    from compiler.check import check
+
+    quickstart["observability"] = {"loggers": ["console"]}
+    fatal = [problem.path for problem in check(make_plan(validate(quickstart))) if problem.severity == "fatal"]
+    assert fatal == [("observability", "loggers")]

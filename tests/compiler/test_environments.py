@@ -94,3 +94,27 @@ def test_spec_and_contract_agree(spec: Any, settings: Any) -> None:
         return {name: field.get_default(call_default_factory=True) for name, field in model.model_fields.items()}
 
     assert defaults(spec) == defaults(settings)
+
+
+PROBED = {"image": IMAGE, "require_isolation": True, "egress_probes": ["10.0.0.1:443"]}
+
+
+@pytest.mark.parametrize(
+    ("environment", "network", "refused"),
+    [
+        ({"type": "bubblewrap"}, {"agent": "model", "verifier": "none"}, []),
+        ({"type": "bubblewrap"}, {"agent": "any"}, ["agent"]),
+        ({"type": "docker", "base_image": "python:3.11"}, {"verifier": "any"}, ["verifier"]),
+        ({"type": "process"}, {"agent": "model"}, ["agent"]),
+        ({"type": "process"}, {"agent": "any", "verifier": "any"}, []),
+        ({"type": "ecs", "ecs": ECS}, {"agent": "model", "verifier": "none"}, ["agent", "verifier"]),
+        ({"type": "kubernetes", "kubernetes": {"image": IMAGE}}, {"verifier": "none"}, ["verifier"]),
+        ({"type": "kubernetes", "kubernetes": PROBED}, {"agent": "model", "verifier": "none"}, []),
+    ],
+)
+def test_a_phase_is_held_to_what_its_backend_can_hold(
+    quickstart: Any, environment: dict[str, Any], network: dict[str, str], refused: list[str]
+) -> None:
+    quickstart["environment"] = {**environment, "network": network}
+    found = [problem for problem in environments(make_plan(validate(quickstart))) if problem.severity == "fatal"]
+    assert [dotted(problem.path) for problem in found] == [f"environment.network.{phase}" for phase in refused]

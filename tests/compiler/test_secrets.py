@@ -18,7 +18,7 @@ from tests.compiler.golden_cases import LAB
 
 KEY = {"name": "wandb", "key": "api-key"}
 TRACKER = {"variable": "WANDB_API_KEY", "used_by": "observability", "kubernetes": KEY}
-LOGGERS = 'observability.loggers=["console", "wandb"]'
+LOGGERS = 'observability.loggers=["console", "file", "wandb"]'
 
 
 def problems(quickstart: Any, *secrets: dict[str, Any]) -> dict[str, Problem]:

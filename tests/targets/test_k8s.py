@@ -166,6 +166,8 @@ def test_policies_select_pods_that_exist(files: dict[str, str]) -> None:
             for peer in rule["to"]:
                 wanted = peer["podSelector"]["matchLabels"]
                 assert any(wanted.items() <= given.items() for given in labels)
+    (way,) = [one for one in of_kind(files, "NetworkPolicy") if one["metadata"]["name"] == "sandbox-to-proxy"]
+    assert way["spec"]["podSelector"]["matchLabels"] == {"liverl/phase": "agent"}  # what the runtime writes on pods
     trainer, sandboxes = (
         next(
             policy["spec"]
