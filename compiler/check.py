@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from compiler import feasibility
+from compiler import feasibility, secrets
 from compiler.errors import Problem
 from compiler.feasibility import divisors
 from compiler.models import facts_of
 from compiler.plan import Plan
-from compiler.spec.algorithm import Gspo, Ppo, ReinforcePlusPlus
-from compiler.spec.environment import Ecs, EcsCluster, Harbor, Kubernetes, KubernetesCluster
-from compiler.spec.mode import SeparateAsync
+from compiler.spec.algorithm import Gspo, Ppo, ReinforcePlusPlus, Remax
+from compiler.spec.environment import Ecs, EcsCluster, Environment, Harbor, Kubernetes, KubernetesCluster
+from compiler.spec.mode import SeparateAsync, Sync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
-from compiler.spec.tasks import GenerateSource, Source, SynthSource, TaskSet
+from compiler.spec.tasks import GenerateSource, IndexSource, Source, SynthSource, TaskSet
 from compiler.spec.trainer import Fsdp
 
 MIN_PROMPT_TOKENS = {
@@ -38,7 +38,7 @@ Rule = Callable[[Plan], Iterator[Problem]]
 
 def check(plan: Plan) -> list[Problem]:
     """Every problem of every rule."""
-    return [problem for rule in (*RULES, *feasibility.RULES) for problem in rule(plan)]
+    return [problem for rule in (*RULES, *feasibility.RULES, *secrets.RULES) for problem in rule(plan)]
 
 
 def batches(plan: Plan) -> Iterator[Problem]:
@@ -77,13 +77,13 @@ def batches(plan: Plan) -> Iterator[Problem]:
 
 def groups(plan: Plan) -> Iterator[Problem]:
     algorithm = plan.spec.algorithm
-    if not isinstance(algorithm, Ppo | ReinforcePlusPlus) and algorithm.group_size < 2:
+    if not isinstance(algorithm, Ppo | ReinforcePlusPlus | Remax) and algorithm.group_size < 2:
         yield Problem(
             ("algorithm", "group_size"),
             f"{algorithm.group_size}: {algorithm.type} compares trajectories "
             "of one prompt, so their advantage would always be 0",
             ">= 2",
-            "raise group_size, or use ppo",
+            "raise group_size, or use ppo or remax",
         )
     if isinstance(algorithm, Gspo) and algorithm.clip.high > 0.05:
         yield Problem(
@@ -197,6 +197,12 @@ def engines(plan: Plan) -> Iterator[Problem]:
 
 def modes(plan: Plan) -> Iterator[Problem]:
     mode, schedule = plan.spec.mode, plan.spec.schedule
+    if isinstance(plan.spec.algorithm, Remax) and not isinstance(mode, Sync):
+        yield Problem(
+            ("mode", "type"),
+            f'"{mode.type}" with remax, whose greedy baseline must come from the weights of its siblings',
+            "sync",
+        )
     if isinstance(mode, SeparateAsync) and schedule.train_batch_size != mode.sync_every * schedule.mini_batch_size:
         yield Problem(
             ("mode", "sync_every"),
@@ -338,6 +344,7 @@ def environments(plan: Plan) -> Iterator[Problem]:
     environment = plan.spec.environment
     if isinstance(environment, Harbor):
         yield from _harbor(environment)
+    yield from _network(environment)
     cluster: KubernetesCluster | EcsCluster
     if isinstance(environment, Kubernetes):
         cluster, place, deadline = environment.kubernetes, "kubernetes", "active_deadline_sec"
@@ -361,18 +368,44 @@ def environments(plan: Plan) -> Iterator[Problem]:
             f"{allowed} s is less than one trial may take (agent_timeout_sec + verifier_timeout_sec = {needed:g} s)",
             f">= {math.ceil(needed)}",
         )
-    if isinstance(cluster, EcsCluster) and cluster.proxy_host is None:
-        yield Problem(
-            ("environment", place, "proxy_host"),
-            "not set, so agents could not reach the model",
-            fix="set it to the address of the machine that will run the trainer",
-        )
     if isinstance(cluster, KubernetesCluster) and cluster.require_isolation and not cluster.egress_probes:
         yield Problem(
             ("environment", place, "require_isolation"),
             "true, but without a probe nothing shows that NetworkPolicy is enforced",
             fix="set egress_probes, for example to the API server's address",
         )
+
+
+def _network(environment: Environment) -> Iterator[Problem]:
+    kind, phases = environment.type, environment.network
+    closed = {
+        "bubblewrap": "a network of its own",
+        "docker": "a network of its own",
+        "kubernetes": "the namespace's NetworkPolicies",
+    }
+    owners = {
+        "ecs": "tasks reach what their security groups allow, which nothing here can prove",
+        "harbor": "the network is the environment's own",
+        "process": "plain processes share the machine's network",
+    }
+    for phase, value in (("agent", phases.agent), ("verifier", phases.verifier)):
+        place = ("environment", "network", phase)
+        strict = "model" if phase == "agent" else "none"
+        if value == "any" and kind in closed:
+            yield Problem(place, f'"any", but sandboxes of {kind} are held by {closed[kind]}', f"{strict}, null")
+        if value == strict and kind in owners:
+            yield Problem(
+                place,
+                f'"{strict}" cannot be held to with {kind}: {owners[kind]}',
+                "any, null",
+                "use bubblewrap, docker or kubernetes",
+            )
+        if value == strict and isinstance(environment, Kubernetes) and not environment.kubernetes.require_isolation:
+            yield Problem(
+                place,
+                f'"{strict}", but every cluster accepts NetworkPolicies and only some enforce them',
+                fix="set environment.kubernetes.require_isolation and egress_probes",
+            )
 
 
 def _harbor(environment: Harbor) -> Iterator[Problem]:
@@ -393,6 +426,14 @@ def _harbor(environment: Harbor) -> Iterator[Problem]:
 
 def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
     source = task_set.source
+    if isinstance(source, IndexSource) and source.pass_rate is not None:
+        band, where = source.pass_rate, ("tasks", group, index, "source", "pass_rate")
+        if band.least > band.most:
+            yield Problem((*where, "least"), f"{band.least:g} is above most {band.most:g}", f"0 to {band.most:g}")
+        if group == "validation":
+            yield Problem(
+                where, "a validation set chosen by what earlier policies solved is biased", "null", severity="warn"
+            )
     if not isinstance(source, SynthSource | GenerateSource):
         return
     place = ("tasks", group, index, "source", "split")
@@ -400,6 +441,16 @@ def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
         yield Problem(place, f'"{source.split}" tasks must not be trained on', "train")
     if group == "validation" and source.split == "demonstrations":
         yield Problem(place, "validation on demonstrated tasks measures memory", "held_out, train")
+
+
+def observability(plan: Plan) -> Iterator[Problem]:
+    loggers = plan.spec.observability.loggers
+    if "file" not in loggers:
+        yield Problem(
+            ("observability", "loggers"),
+            f"{', '.join(loggers)}: without file there is no metrics.jsonl, by which runs are followed and resumed",
+            fix="add 'file'",
+        )
 
 
 def _count(source: Source) -> int | None:
@@ -418,4 +469,5 @@ RULES: tuple[Rule, ...] = (
     concurrency,
     tasks,
     environments,
+    observability,
 )

@@ -8,21 +8,31 @@ import json
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compiler import bundle, emit
+from compiler.cost import Unknown, cost, training_seconds
 from compiler.errors import refuse
 from compiler.explain import flatten
 from compiler.overview import numbers
 from compiler.pipeline import compile_in_memory
-from compiler.plan import make_plan
+from compiler.plan import Plan, make_plan
+from compiler.summary import amount
 from compiler.validate import validate
 
 _MISSING = "(none)"
 _UNCOMPARED = (bundle.LOCK, bundle.MAP, "SUMMARY.md", "resolved.json")
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A quantity and how it is shown; None: unknown."""
+
+    value: float | None
+    text: str
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class Side:
     name: str
     resolved: Mapping[str, Any]
     derived: Mapping[str, Any]
+    amounts: Mapping[str, Amount]
+    """Memory and money, by what it is for."""
     files: Mapping[str, str]
 
 
@@ -44,18 +56,20 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """``facts``: spec fields; ``follows``: derived numbers; ``artifacts``: file -> values in it (empty: only other
-    text changed)."""
+    """``facts``: spec fields; ``follows``: derived numbers; ``amounts``: memory and cost; ``artifacts``: file -> values
+    in it (empty: only other text changed)."""
 
     a: str
     b: str
     facts: tuple[Change, ...]
     follows: tuple[Change, ...]
+    amounts: tuple[Change, ...]
     artifacts: Mapping[str, tuple[Change, ...]]
 
 
-def open_side(what: str, *, target: str) -> Side:
-    """A spec file, a bundle folder, or ``rev:path`` (a spec as git knows it at a revision). Raises ``SpecError``."""
+def open_side(what: str, *, target: str, catalogue: Path | None = None) -> Side:
+    """A spec file, a bundle folder, or ``rev:path`` (a spec as git knows it at a revision). Raises ``SpecError``.
+    ``catalogue``: prices, as in ``compiler.cost``."""
     path = Path(what)
     if path.is_dir():
         if bundle.read_lock(path) is None:
@@ -65,18 +79,52 @@ def open_side(what: str, *, target: str) -> Side:
             for file in sorted(path.rglob("*"))
             if file.is_file()
         }
-        return _side(what, files)
+        return _side(what, files, catalogue)
     if not path.exists() and ":" in what:
-        return _at_revision(what, target=target)
-    return _side(what, compile_in_memory(path, target=target).files)
+        return _at_revision(what, target=target, catalogue=catalogue)
+    return _side(what, compile_in_memory(path, target=target).files, catalogue)
 
 
-def _side(name: str, files: Mapping[str, str]) -> Side:
+def _side(name: str, files: Mapping[str, str], catalogue: Path | None) -> Side:
     resolved = json.loads(files["resolved.json"])
-    return Side(name, resolved, numbers(make_plan(validate(resolved))), files)
+    plan = make_plan(validate(resolved))
+    derived = {key: value for key, value in numbers(plan).items() if key != "policy_memory"}
+    return Side(name, resolved, derived, _amounts(plan, catalogue), files)
 
 
-def _at_revision(what: str, *, target: str) -> Side:
+def _amounts(plan: Plan, catalogue: Path | None) -> dict[str, Amount]:
+    memory, price, seconds = plan.policy_memory, cost(plan, catalogue), training_seconds(plan)
+    found: dict[str, Amount] = {}
+    if memory is not None:
+        found["parameters"] = Amount(memory.parameters, f"{memory.parameters:,}")
+        for part in ("weights", "gradients", "optimizer", "activations", "critic", "reference", "rollout_weights",
+                     "kv_cache_per_replica", "trainer_total"):  # fmt: skip
+            size = getattr(memory, part)
+            found[f"memory: {part.replace('_', ' ')}"] = Amount(size, amount(size))
+    if seconds is not None:
+        found["trainer's share of a step"] = Amount(seconds, f"{seconds:,.0f} s")
+    if isinstance(price, Unknown):
+        found["cost per hour"] = Amount(None, f"unknown: {price.why}")
+    else:
+        found["cost per hour"] = Amount(
+            price.hourly, f"${price.hourly:,.2f} ({price.machines} x {price.instance_type})"
+        )
+        most = price.at_most(plan.spec.cluster.deadline_sec)
+        found["cost until the deadline"] = Amount(most, f"${most:,.2f}")
+    return found
+
+
+def _amount_changes(old: Mapping[str, Amount], new: Mapping[str, Amount]) -> Iterator[Change]:
+    none = Amount(None, _MISSING)
+    for name in {**old, **new}:
+        was, now = old.get(name, none), new.get(name, none)
+        if was == now:
+            continue
+        share = f" ({now.value / was.value - 1:+.0%})" if was.value and now.value is not None else ""
+        yield Change(name, was.text, now.text + share)
+
+
+def _at_revision(what: str, *, target: str, catalogue: Path | None) -> Side:
     revision, _, name = what.partition(":")
     folder = str(Path(name).parent)
     git = subprocess.run(["git", "archive", "--format=tar", revision, folder], capture_output=True)
@@ -92,7 +140,7 @@ def _at_revision(what: str, *, target: str) -> Side:
         compiled = compile_in_memory(
             Path(scratch) / name, target=target, library=library if (library / "liverl.libsonnet").is_file() else None
         )
-    return _side(what, compiled.files)
+    return _side(what, compiled.files, catalogue)
 
 
 def compare(a: Side, b: Side) -> Difference:
@@ -100,12 +148,14 @@ def compare(a: Side, b: Side) -> Difference:
     for name in sorted(set(a.files) | set(b.files)):
         old, new = a.files.get(name, ""), b.files.get(name, "")
         if name not in _UNCOMPARED and old != new:
-            artifacts[name] = tuple(_changes(_parsed(old), _parsed(new)))
+            structured = name.endswith((".yaml", ".json"))
+            artifacts[name] = tuple(_changes(_parsed(old), _parsed(new)) if structured else _lines(old, new))
     return Difference(
         a=a.name,
         b=b.name,
         facts=tuple(_changes(a.resolved, b.resolved)),
         follows=tuple(_changes(a.derived, b.derived)),
+        amounts=tuple(_amount_changes(a.amounts, b.amounts)),
         artifacts=artifacts,
     )
 
@@ -115,11 +165,15 @@ def render(difference: Difference, *, markdown: bool) -> str:
     if not difference.facts and not difference.artifacts:
         return f"{difference.a} and {difference.b} compile to the same artifacts.\n"
     title = f"{difference.a} -> {difference.b}"
-    sections: list[tuple[str, tuple[Change, ...]]] = [("Spec", difference.facts), ("What follows", difference.follows)]
+    sections: list[tuple[str, tuple[Change, ...]]] = [
+        ("Spec", difference.facts),
+        ("What follows", difference.follows),
+        ("Memory and cost", difference.amounts),
+    ]
     sections += [(f"Artifact {name}", changes) for name, changes in difference.artifacts.items()]
     out = [f"### `{title}`" if markdown else title]
     for heading, changes in sections:
-        if not changes and heading == "What follows":
+        if not changes and heading in ("What follows", "Memory and cost"):
             continue
         out += ["", f"**{heading}**" if markdown else f"{heading}:"]
         if markdown:
@@ -143,10 +197,24 @@ def _changes(old: Any, new: Any) -> list[Change]:
     return changes
 
 
+def _lines(old: str, new: str) -> Iterator[Change]:
+    """Lines that one of two texts (a script, a Dockerfile) has and the other has not."""
+    before, after = old.splitlines(), new.splitlines()
+    for number, line in enumerate(before, 1):
+        if line not in after:
+            yield Change(f"line {number}", _short(line), _MISSING)
+    for number, line in enumerate(after, 1):
+        if line not in before:
+            yield Change(f"line {number}", _MISSING, _short(line))
+
+
 def _text(leaves: Mapping[str, Any], path: str) -> str:
     if path not in leaves:
         return _MISSING
-    text = json.dumps(leaves[path], ensure_ascii=False)
+    return _short(json.dumps(leaves[path], ensure_ascii=False))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -3,20 +3,20 @@ unchecked or silently ignores. Same form as ``compiler.check``: every rule looks
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 from compiler.errors import Path, Problem
 from compiler.lower_algorithm import policy_loss
 from compiler.memory import GPU_GIB
 from compiler.models import facts_of
 from compiler.plan import Plan
-from compiler.spec.algorithm import BypassCorrection, DecoupledCorrection, PlainLoss, RatioRejection
+from compiler.spec.algorithm import BypassCorrection, DecoupledCorrection, GradedEnd, PlainLoss, RatioRejection
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy, PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Fsdp, Megatron
-from compiler.vllm_flags import flag_problems
+from compiler.vllm_flags import UNPAIRED, VERSION, flag_problems
 
 Rule = Callable[[Plan], Iterator[Problem]]
 _GIB = 1 << 30
@@ -233,7 +233,9 @@ def rollout(plan: Plan) -> Iterator[Problem]:
             f"{engine.max_batched_tokens} is less than one token for each of the {engine.slots} slots",
             f">= {engine.slots}",
         )
-    yield from flag_problems(engine.flags)
+    if why := UNPAIRED.get(engine.version):
+        yield Problem(("rollout", "version"), f'"{engine.version}" cannot run here: {why}', VERSION)
+    yield from flag_problems(engine.flags, version=engine.version)
 
 
 def parsers(plan: Plan) -> Iterator[Problem]:
@@ -260,6 +262,12 @@ def algorithm(plan: Plan) -> Iterator[Problem]:
             '"bypass" brings its own loss, so the one of algorithm would be silently ignored',
             "off, decoupled",
             "use decoupled, or the loss vanilla",
+        )
+    if set(get_args(GradedEnd)) <= set(chosen.trajectory_filter.drop):
+        yield Problem(
+            ("algorithm", "trajectory_filter", "drop"),
+            "every end is dropped, so nothing would be trained on",
+            fix="keep agent_completed",
         )
     if not isinstance(correction, DecoupledCorrection | BypassCorrection):
         return
@@ -301,31 +309,6 @@ def lora(plan: Plan) -> Iterator[Problem]:
         yield Problem(("policy", "lora"), "the critic of ppo is trained in full", severity="warn")
 
 
-_SECRETS = re.compile(
-    r"(sk-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|(AKIA|ASIA)[A-Z0-9]{16}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY|xox[abp]-[A-Za-z0-9-]{10,}|glpat-[A-Za-z0-9_-]{20})"
-    r"|://[^/\s:@]+:[^/\s@]+@"
-)
-
-
-def secrets(plan: Plan) -> Iterator[Problem]:
-    """Values that look like secrets: everything in a spec ends up in files that people share."""
-
-    def walk(value: object, path: Path) -> Iterator[Problem]:
-        if isinstance(value, str) and _SECRETS.search(value):
-            yield Problem(
-                path, "looks like a secret (not shown)", fix="name it in cluster.secrets and set it where you launch"
-            )
-        elif isinstance(value, dict):
-            for key, inner in value.items():
-                yield from walk(inner, (*path, str(key)))
-        elif isinstance(value, list):
-            for index, inner in enumerate(value):
-                yield from walk(inner, (*path, index))
-
-    yield from walk(plan.resolved, ())
-
-
 def divisors(number: int) -> str:
     """Numbers that divide ``number``, for people; long lists are cut."""
     found = [candidate for candidate in range(1, min(number, 1 << 16) + 1) if number % candidate == 0]
@@ -350,5 +333,4 @@ RULES: tuple[Rule, ...] = (
     algorithm,
     packing,
     lora,
-    secrets,
 )

@@ -25,15 +25,15 @@ from compiler.spec.algorithm import (
 )
 
 ACTOR = "actor_rollout_ref.actor"
-RENAMED_ESTIMATORS = {"gspo": "grpo", "ppo": "gae"}
-"""Spec algorithms whose name is not verl's ``algorithm.adv_estimator``."""
+RENAMED_ESTIMATORS = {"gspo": "grpo", "ppo": "gae", "remax": "liverl_remax"}
+"""Spec algorithms whose name is not verl's ``algorithm.adv_estimator``. ``liverl_remax`` is verl's own ReMax with the
+greedy baseline that its V1 trainer does not hand over (``runtime.trainer.estimators``)."""
 UNSERVED_ESTIMATORS = {
-    "gdpo": "needs several rewards per trajectory; the verifier gives one",
-    "optimal_token_baseline": "the V1 trainer of verl 0.9.1 does not hand it sum_pi_squared",
-    "remax": "the V1 trainer of verl 0.9.1 rolls out no greedy baseline",
-    "tir_optimal_token_baseline": "the V1 trainer of verl 0.9.1 does not hand it sum_pi_squared",
+    "gdpo": "verl 0.9.1's V1 trainer hands it no rewards but the one of the verifier",
+    "optimal_token_baseline": "verl 0.9.1's V1 trainer neither computes nor hands it sum_pi_squared",
+    "tir_optimal_token_baseline": "verl 0.9.1's V1 trainer neither computes nor hands it sum_pi_squared",
 }
-"""What verl registers and the spec leaves out, and why."""
+"""What verl registers and the spec leaves out, and why; a test shows that verl still fails on each."""
 
 
 def estimator(plan: Plan) -> str:

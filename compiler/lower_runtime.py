@@ -42,6 +42,11 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
     ]:
         facts.follow(f"rollout.{name}", dumped["rollout"][name], f"rollout.{name}")
     facts.follow("rollout.group_size", spec.algorithm.group_size, "algorithm.group_size")
+    drop = list(spec.algorithm.trajectory_filter.drop)
+    facts.follow("trajectory_filter.drop", drop, "algorithm.trajectory_filter.drop")
+    secrets = [{"variable": secret.variable, "used_by": secret.used_by} for secret in spec.secrets]
+    facts.follow("secrets", secrets, "secrets")
+    facts.follow("loggers", list(spec.observability.loggers), "observability.loggers")
     for name in ("trials_every", "work_every", "work_max_mib"):
         facts.follow(f"dump.{name}", getattr(spec.observability.dumps, name), f"observability.dumps.{name}")
     return facts

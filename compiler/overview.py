@@ -10,10 +10,11 @@ from typing import Any
 
 from compiler.assemble import located, resolve
 from compiler.check import check
+from compiler.cost import cost, cost_numbers, cost_rows
 from compiler.errors import Problem, SpecError
 from compiler.load import evaluate
 from compiler.plan import Plan, make_plan
-from compiler.summary import page
+from compiler.summary import page, table
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,23 @@ class Overview:
 
 
 def overview(
-    spec: Path, *, tlas: Mapping[str, str] | None = None, sets: Sequence[str] = (), point: str | None = None
+    spec: Path,
+    *,
+    tlas: Mapping[str, str] | None = None,
+    sets: Sequence[str] = (),
+    point: str | None = None,
+    catalogue: Path | None = None,
 ) -> Overview:
-    """Raises ``SpecError`` with every problem of the spec."""
+    """Raises ``SpecError`` with every problem of the spec. ``catalogue``: prices, as in ``compiler.cost``."""
     evaluated = evaluate(spec, tlas=tlas, sets=sets, point=point)
     plan = make_plan(resolve(evaluated))
     problems = located(check(plan), evaluated.positions)
     if any(problem.severity == "fatal" for problem in problems):
         raise SpecError(problems)
-    return Overview(page(plan, title=plan.spec.name, warnings=problems), numbers(plan), tuple(problems))
+    found = cost(plan, catalogue)
+    text = page(plan, title=plan.spec.name, warnings=problems)
+    priced = f"{text}\n## Cost\n\n{table(cost_rows(plan, found))}\n"
+    return Overview(priced, {**numbers(plan), "cost": cost_numbers(plan, found)}, tuple(problems))
 
 
 def numbers(plan: Plan) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
-from compiler.spec.tasks import DirectorySource, GenerateSource, Source, SynthSource
+from compiler.spec.tasks import DirectorySource, GenerateSource, IndexSource, Source, SynthSource
 
 
 def summary(plan: Plan, *, target: str, warnings: Iterable[Problem]) -> str:
@@ -17,12 +17,12 @@ def summary(plan: Plan, *, target: str, warnings: Iterable[Problem]) -> str:
 
 
 def page(plan: Plan, *, title: str, warnings: Iterable[Problem]) -> str:
-    parts = [f"# {title}", _table(rows(plan)), "## Arithmetic", _table(arithmetic(plan))]
+    parts = [f"# {title}", table(rows(plan)), "## Arithmetic", table(arithmetic(plan))]
     memory = memory_rows(plan)
     if memory:
         parts += [
             "## Memory of the policy",
-            _table(memory),
+            table(memory),
             "Activations are an estimate for full-length sequences without recomputation.",
         ]
     found = [f"- {problem.text}" for problem in warnings]
@@ -127,19 +127,19 @@ def memory_rows(plan: Plan) -> list[tuple[str, str]]:
     how = memory.formulas if cuda else {"weights": "4 bytes each", "gradients": "4 bytes each"}
     found = [
         ("parameters", f"{memory.parameters:,}"),
-        (f"weights ({how['weights']})", _mib(memory.weights)),
-        (f"gradients ({how['gradients']})", _mib(memory.gradients)),
-        (f"AdamW state ({how.get('optimizer', '8 bytes each')})", _mib(memory.optimizer)),
-        (_activations(plan), _mib(memory.activations)),
-        (f"KV cache of one replica ({plan.spec.rollout.slots} slots)", _mib(memory.kv_cache_per_replica)),
+        (f"weights ({how['weights']})", amount(memory.weights)),
+        (f"gradients ({how['gradients']})", amount(memory.gradients)),
+        (f"AdamW state ({how.get('optimizer', '8 bytes each')})", amount(memory.optimizer)),
+        (_activations(plan), amount(memory.activations)),
+        (f"KV cache of one replica ({plan.spec.rollout.slots} slots)", amount(memory.kv_cache_per_replica)),
     ]
     if cuda:
         found[5] = (f"KV cache of one replica ({how['kv_cache']})", found[5][1])
-        found.append((f"rollout weights per GPU ({how['rollout weights']})", _mib(memory.rollout_weights)))
+        found.append((f"rollout weights per GPU ({how['rollout weights']})", amount(memory.rollout_weights)))
         if plan.needs_critic:
-            found.append(("critic (weights, gradients, AdamW state)", _mib(memory.critic)))
+            found.append(("critic (weights, gradients, AdamW state)", amount(memory.critic)))
         if plan.needs_reference:
-            found.append(("reference (weights)", _mib(memory.reference)))
+            found.append(("reference (weights)", amount(memory.reference)))
     return found
 
 
@@ -179,14 +179,17 @@ def _source(source: Source) -> str:
     if isinstance(source, GenerateSource):
         names = ", ".join(f"{package.name} {package.version}" for package in source.packages)
         return f"bugs injected into {names} ({source.split}, at most {source.per_package} each)"
+    if isinstance(source, IndexSource):
+        band = source.pass_rate
+        return source.path + (f", pass rate {band.least:g} to {band.most:g}" if band is not None else "")
     assert isinstance(source, DirectorySource)
     return ", ".join(source.paths)
 
 
-def _mib(size: int) -> str:
+def amount(size: int) -> str:
     return f"{size / (1 << 30):,.1f} GiB" if size >= 10 << 30 else f"{size / (1 << 20):,.1f} MiB"
 
 
-def _table(lines: list[tuple[str, str]]) -> str:
+def table(lines: list[tuple[str, str]]) -> str:
     escaped = [(left, right.replace("|", "\\|").replace("\n", " ")) for left, right in lines]
     return "\n".join(["| | |", "|---|---|", *(f"| {left} | {right} |" for left, right in escaped)])

@@ -66,12 +66,21 @@ def _problem(finding: dict[str, Any], value: Any) -> Problem:
                 return Problem(path, f"{_show(found)} is no object", fields, "use a preset of liverl.libsonnet")
             return Problem((*path, "type"), "missing", fields, "add type, or use a preset of liverl.libsonnet")
         tag = str(context.get("tag"))
+        if last == "algorithm" and (why := _unserved(tag)):
+            return Problem((*path, "type"), f"{_show(context.get('tag'))} cannot run: {why}", ", ".join(allowed))
         advice = (SIMILAR.get(tag) if last == "scaffold" else None) or _meant(tag, allowed)
         return Problem((*path, "type"), f"{_show(context.get('tag'))} is unknown", ", ".join(allowed), advice)
     if kind in ("literal_error", "enum"):
         options = _literals(str(context.get("expected", "")))
         return Problem(path, f"{_show(found)} is not possible", ", ".join(options), _meant(str(found), options))
     return Problem(path, f"{_show(found)}: {_words(kind, str(finding['msg']), context)}", _range(kind, context))
+
+
+def _unserved(estimator: str) -> str:
+    """Why an estimator that verl has cannot be used; empty for every other word."""
+    from compiler.lower_algorithm import UNSERVED_ESTIMATORS
+
+    return UNSERVED_ESTIMATORS.get(estimator, "")
 
 
 _KINDS = {

@@ -16,6 +16,10 @@ from compiler.errors import Problem
 
 VERSION = "0.24.0"
 """The vLLM that goes with verl 0.9.1."""
+UNPAIRED = {"0.32.0": "it needs transformers >= 5.16.1 and torch 2.13, verl 0.9.1 needs transformers < 5.11"}
+"""Versions with a catalogue that cannot be installed beside verl 0.9.1, whose rollout runs vLLM in its own
+environment."""
+VERSIONS = (VERSION, *UNPAIRED)
 FOLDER = Path(__file__).parent / "data"
 OWNED = {
     "model": "policy.path",
@@ -69,9 +73,11 @@ def flag_problems(flags: Mapping[str, Any], *, version: str = VERSION) -> Iterat
             )
         elif name not in known:
             close = difflib.get_close_matches(name, known, n=1)
+            others = [other for other in VERSIONS if other != version and name in catalogue(other)]
+            there = f"; {', '.join(others)} has it" if others else ""
             yield Problem(
                 place,
-                f"vLLM {version} has no --{name}",
+                f"vLLM {version} has no --{name}{there}",
                 fix=f"did you mean {close[0]}?" if close else "remove it",
             )
         else:

@@ -21,6 +21,12 @@ Set = Annotated[
     typer.Option("--set", metavar="PATH=JSON", help="Override one field; what derives from it follows."),
 ]
 Point = Annotated[str | None, typer.Option("--point", metavar="NAME", help="One point of a sweep.")]
+Catalogue = Annotated[
+    Path | None,
+    typer.Option(
+        "--catalog", metavar="CSV", help="Prices: SkyPilot's vms.csv (default: the newest below ~/.sky/catalogs)."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
@@ -65,13 +71,22 @@ def check(
     check_command(spec, target=target, tla=tla, sets=sets, point=point, json=json)
 
 
-def plan(spec: Spec, tla: Tla = None, sets: Set = None, point: Point = None, json: Json = False) -> None:
-    """What an experiment will use: batches, tokens, memory."""
+def plan(
+    spec: Spec,
+    tla: Tla = None,
+    sets: Set = None,
+    point: Point = None,
+    catalog: Catalogue = None,
+    json: Json = False,
+) -> None:
+    """What an experiment will use: batches, tokens, memory, cost."""
+    from compiler.cost import find_catalogue
     from compiler.load import parse_tlas
     from compiler.overview import overview
     from liverl.compiling import plain
 
-    found = overview(spec, tlas=parse_tlas(tla or []), sets=sets or [], point=point)
+    prices = catalog or find_catalogue()
+    found = overview(spec, tlas=parse_tlas(tla or []), sets=sets or [], point=point, catalogue=prices)
     if json:
         import json as json_module
 
@@ -105,11 +120,15 @@ def diff(
     b: Annotated[str, typer.Argument(metavar="B")],
     target: TargetOption = "local",
     markdown: Annotated[bool, typer.Option("--markdown", help="For a pull request comment.")] = False,
+    catalog: Catalogue = None,
 ) -> None:
-    """What changes between two specs or bundles, and what follows from it."""
+    """What changes between two specs or bundles, and what follows from it: numbers, memory, cost, artifacts."""
+    from compiler.cost import find_catalogue
     from compiler.diff import compare, open_side, render
 
-    typer.echo(render(compare(open_side(a, target=target), open_side(b, target=target)), markdown=markdown), nl=False)
+    prices = catalog or find_catalogue()
+    sides = [open_side(what, target=target, catalogue=prices) for what in (a, b)]
+    typer.echo(render(compare(*sides), markdown=markdown), nl=False)
 
 
 def schema() -> None:

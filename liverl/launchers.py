@@ -82,7 +82,7 @@ def launch(target: str, folder: Path) -> None:
         raise MachineError(f"--target {target}: the program {launcher.program} is missing", fix=launcher.install)
     command = [*launcher.command]
     if launcher.needs_secrets:
-        command += _secrets(launcher, [secret["variable"] for secret in resolved["cluster"]["secrets"]])
+        command += _secrets(launcher, [secret["variable"] for secret in resolved["secrets"]])
     print(f"+ cd {shlex.quote(str(folder))} && {shlex.join(command)}", flush=True)
     code = subprocess.run(command, cwd=folder, check=False).returncode
     if code:
@@ -95,7 +95,7 @@ def _secrets(launcher: Launcher, variables: list[str]) -> list[str]:
     missing = [variable for variable in variables if not os.environ.get(variable)]
     if missing:
         raise MachineError(
-            f"{', '.join(missing)}: not set in this shell, but cluster.secrets names "
+            f"{', '.join(missing)}: not set in this shell, but the spec's secrets name "
             + ("it" if len(missing) == 1 else "them"),
             fix="\n".join(f"export {variable}=..." for variable in missing),
         )

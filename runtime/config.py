@@ -52,7 +52,23 @@ class DirectoryTasks(Contract):
     paths: tuple[str, ...]
 
 
-TaskSource = Annotated[SynthTasks | GeneratedTasks | DirectoryTasks, Field(discriminator="type")]
+class PassRate(Contract):
+    """Closed interval of the mean reward of earlier graded trials."""
+
+    least: float
+    most: float
+
+
+class IndexTasks(Contract):
+    """Task directories that an index points at; ``path`` as in ``DirectoryTasks``."""
+
+    type: Literal["index"] = "index"
+    path: str
+    pass_rate: PassRate | None = None
+    """Only tasks whose known pass rate lies in it; None: all."""
+
+
+TaskSource = Annotated[SynthTasks | GeneratedTasks | DirectoryTasks | IndexTasks, Field(discriminator="type")]
 
 
 class TaskSet(Contract):
@@ -208,6 +224,8 @@ class KubernetesSettings(Contract):
     """Host under which pods reach the model proxy (this pod's IP or a service); the NetworkPolicy must allow it. None:
     the environment variable ``POD_IP``."""
     image_pull_secrets: tuple[str, ...] = ()
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """Which images of a node's cache may be used: those that are there, none, or nothing else."""
     runtime_class: str | None = None
     """For example ``gvisor``."""
     node_selector: dict[str, str] = {}
@@ -236,7 +254,7 @@ class EcsSettings(Contract):
     """They must let us reach ``port``, and let tasks reach the model proxy and nothing else."""
     launch_type: Literal["FARGATE", "EC2"] = "FARGATE"
     proxy_host: str | None = None
-    """Host under which tasks reach the model proxy."""
+    """Host under which tasks reach the model proxy; None: the environment variable ``LIVERL_PROXY_HOST``."""
     execution_role_arn: str | None = None
     """For private images and logs."""
     log_group: str | None = None
@@ -264,11 +282,19 @@ class HarborSettings(Contract):
     """Host under which the environment reaches the model proxy."""
 
 
+class Network(Contract):
+    """What sandboxes of a phase must be held to; None: as strictly as the backend can."""
+
+    agent: Literal["model", "any"] | None = None
+    verifier: Literal["none", "any"] | None = None
+
+
 class Environment(Contract):
     type: Literal["bubblewrap", "docker", "process", "kubernetes", "ecs", "harbor"] = "bubblewrap"
     kubernetes: KubernetesSettings | None = None
     ecs: EcsSettings | None = None
     harbor: HarborSettings | None = None
+    network: Network = Network()
     require_isolation: bool = False
     """Refuse to run, instead of warning, where the machine cannot isolate."""
     required_defences: tuple[str, ...] = ()
@@ -355,6 +381,19 @@ class Dump(Contract):
     """Work of one trial above this is not kept."""
 
 
+class TrajectoryFilter(Contract):
+    """Ends (``runtime.errors.Termination``) whose graded trajectories stay out of the loss; ungraded ones always do."""
+
+    drop: tuple[str, ...] = ("timeout",)
+
+
+class Secret(Contract):
+    """A variable that must be set where the run is, and what would miss it."""
+
+    variable: str
+    used_by: str
+
+
 class RuntimeConfig(Contract):
     """``runtime.json``: everything the runtime must know, fully resolved."""
 
@@ -372,6 +411,11 @@ class RuntimeConfig(Contract):
     rollout: Rollout
     proxy: Proxy = Proxy.model_construct()
     dump: Dump = Dump.model_construct()
+    trajectory_filter: TrajectoryFilter = TrajectoryFilter()
+    secrets: tuple[Secret, ...] = ()
+    """Names alone; the values stay in the environment."""
+    loggers: tuple[str, ...] = ("console", "file")
+    """verl's logger backends."""
 
 
 def load_runtime_config(path: Path) -> RuntimeConfig:

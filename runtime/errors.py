@@ -53,7 +53,7 @@ class Termination(StrEnum):
 @dataclass(frozen=True)
 class Policy:
     """What the system does after a failure: which boundary it crossed, run the trial again?, may it be graded?, keep it
-    in the loss?"""
+    in the loss (unless the run's trajectory filter says otherwise)?"""
 
     boundary: Boundary | None
     retry: bool
@@ -78,6 +78,10 @@ POLICIES: dict[Termination, Policy] = {
     Termination.TASK_INVALID: Policy(Boundary.TASK, retry=False, grade=False, train=False),
     Termination.INTERNAL: Policy(Boundary.INTERNAL, retry=False, grade=False, train=False),
 }
+
+
+DROPPED_ENDS = tuple(end.value for end, policy in POLICIES.items() if policy.grade and not policy.train)
+"""What a trajectory filter drops unless it is told otherwise."""
 
 
 class TrialError(Exception):

@@ -11,6 +11,7 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,25 @@ def catalogue() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "_meta": {"vllm": version, "build": f"{build} {version}", "parser": where, "flags": len(flags)},
+        "_meta": {
+            "vllm": version,
+            "build": f"{build} {version}",
+            "parser": where,
+            "flags": len(flags),
+            "requires": _requirements(build),
+        },
         "flags": dict(sorted(flags.items())),
     }
+
+
+def _requirements(build: str) -> dict[str, str]:
+    """What this build wants of the packages that it shares with verl."""
+    found = {}
+    for line in importlib.metadata.requires(build) or ():
+        match = re.fullmatch(r"(torch|transformers)\b\s*\(?([^;)]*)\)?\s*(;.*)?", line)
+        if match and "extra" not in (match[3] or ""):
+            found[match[1]] = match[2].replace(" ", "")
+    return found
 
 
 def main() -> None:

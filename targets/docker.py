@@ -13,7 +13,7 @@ from compiler.errors import Problem
 from compiler.plan import Plan
 from targets import joining, pins
 from targets.base import Artifact, Lowered
-from targets.machines import gpu_problem, shm_problems
+from targets.machines import gpu_problem, proxy_host_problem, shm_problems
 
 PROXY_PORT = 8790
 
@@ -27,7 +27,7 @@ class Docker:
     def check(self, plan: Plan) -> list[Problem]:
         """What one machine cannot hold, and which sandboxes a container cannot make."""
         spec = plan.spec
-        problems = shm_problems({"head": spec.cluster.head})
+        problems = [*proxy_host_problem(plan), *shm_problems({"head": spec.cluster.head})]
         problems += gpu_problem(
             plan, there=spec.cluster.head.gpus, place=("cluster", "head", "gpus"), holder="the machine holds"
         )
@@ -84,6 +84,7 @@ class Docker:
             "header": joining.HEADER,
             "experiment": spec.name,
             "cluster": spec.cluster,
+            "secrets": spec.secrets,
             # Compose reads "$" as the beginning of a variable.
             "image": spec.cluster.image.replace("$", "$$"),
             "machine": spec.cluster.head,

@@ -17,7 +17,7 @@ from compiler.spec.environment import Bubblewrap, KubernetesCluster
 from compiler.spec.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
-from targets.machines import gpu_problem, shm_problems
+from targets.machines import gpu_problem, proxy_host_problem, shm_problems
 
 PROXY_PORT = 8790
 _CONFIGMAP_BYTES = 1 << 20
@@ -32,7 +32,7 @@ class Kubernetes:
 
     def check(self, plan: Plan) -> list[Problem]:
         """What a cluster of this shape cannot hold, and what behaves differently in a pod."""
-        spec, problems = plan.spec, []
+        spec, problems = plan.spec, proxy_host_problem(plan)
         cluster = spec.cluster
         if len(spec.name) > _RAYJOB_NAME:
             problems.append(
@@ -52,6 +52,15 @@ class Kubernetes:
                     severity="warn",
                 )
             )
+        for index, secret in enumerate(spec.secrets):
+            if secret.kubernetes is None:
+                problems.append(
+                    Problem(
+                        ("secrets", index, "kubernetes"),
+                        f"null, but pods take {secret.variable} from a Secret of the cluster",
+                        "{ name: 'SECRET', key: 'KEY' }",
+                    )
+                )
         if isinstance(spec.environment, Pods):
             problems += _sandbox_problems(spec.environment.kubernetes, cluster)
         if spec.proxy.port in joining.RESERVED_PORTS:
@@ -145,6 +154,7 @@ class Kubernetes:
             "runs_claim": cluster.storage.claim or f"{spec.name}-runs",
             "configuration": configuration,
             "cluster": cluster,
+            "secrets": spec.secrets,
             "environment": spec.environment,
             "rdma": any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
             "proxy_port": _proxy_port(plan),

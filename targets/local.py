@@ -8,9 +8,10 @@ from pathlib import Path
 from compiler.errors import Problem
 from compiler.plan import Plan
 from compiler.spec.policy import PretrainedPolicy
-from compiler.spec.tasks import DirectorySource
+from compiler.spec.tasks import DirectorySource, IndexSource
 from targets import pins
 from targets.base import Artifact, Lowered
+from targets.machines import proxy_host_problem
 
 
 class Local:
@@ -21,7 +22,7 @@ class Local:
 
     def check(self, plan: Plan) -> list[Problem]:
         """Files that the spec names must be here, because the run is."""
-        problems = []
+        problems = proxy_host_problem(plan)
         policy, tasks = plan.spec.policy, plan.spec.tasks
         if isinstance(policy, PretrainedPolicy) and policy.path.startswith(("/", "./", "../", "~")):
             config = Path(policy.path).expanduser() / "config.json"
@@ -35,6 +36,10 @@ class Local:
                 )
         for group, sets in (("train", tasks.train), ("validation", tasks.validation)):
             for index, task_set in enumerate(sets):
+                if isinstance(task_set.source, IndexSource) and not Path(task_set.source.path).expanduser().is_file():
+                    fix = "write it with: liverl tasks index DIR -o FILE.parquet"
+                    where = ("tasks", group, index, "source", "path")
+                    problems.append(Problem(where, f"{task_set.source.path}: no such file", "a task index", fix))
                 if not isinstance(task_set.source, DirectorySource):
                     continue
                 for number, path in enumerate(task_set.source.paths):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
 from compiler.spec.cluster import Resources
+from compiler.spec.environment import Ecs
 
 
 def shm_problems(places: Mapping[str, Resources]) -> list[Problem]:
@@ -31,6 +32,21 @@ def gpu_problem(plan: Plan, *, there: int, place: Path, holder: str) -> list[Pro
         return []
     what = f"{holder} {there} GPUs, but trainer and rollout need {needed}"
     return [Problem(place, what, f">= {needed} in all")]
+
+
+def proxy_host_problem(plan: Plan) -> list[Problem]:
+    """Sandboxes of ECS need the trainer's address, which this target cannot tell them."""
+    environment = plan.spec.environment
+    if not isinstance(environment, Ecs) or environment.ecs.proxy_host is not None:
+        return []
+    return [
+        Problem(
+            ("environment", "ecs", "proxy_host"),
+            "not set, so agents could not reach the model",
+            fix="set it to the address of the machine that will run the trainer, or use the target skypilot, which "
+            "finds it out",
+        )
+    ]
 
 
 def registry_warning(image: str) -> list[Problem]:

@@ -13,6 +13,7 @@ from compiler.errors import Problem
 from compiler.plan import Plan
 from targets import joining, pins
 from targets.base import Artifact, Lowered
+from targets.machines import proxy_host_problem
 
 PROXY_PORT = 8790
 
@@ -25,10 +26,10 @@ class RayJobs:
 
     def check(self, plan: Plan) -> list[Problem]:
         """The size of the cluster is its owner's matter; only what can never work is refused."""
-        port = plan.spec.proxy.port
+        problems, port = proxy_host_problem(plan), plan.spec.proxy.port
         if port in joining.RESERVED_PORTS:
-            return [Problem(("proxy", "port"), f"{port} is one of Ray's own ports", "any other")]
-        return []
+            problems.append(Problem(("proxy", "port"), f"{port} is one of Ray's own ports", "any other"))
+        return problems
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """Ray is already running; the proxy listens where the other machines reach it."""
@@ -48,7 +49,7 @@ class RayJobs:
             "entrypoint": f"{joining.RAY_ADDRESS}=$RAY_ADDRESS exec python -m liverl run . "
             f"--runs-dir {shlex.quote(plan.spec.cluster.ray.runs_dir)} --resume auto",
             "ray": plan.spec.cluster.ray,
-            "secrets": [secret.variable for secret in plan.spec.cluster.secrets],
+            "secrets": [secret.variable for secret in plan.spec.secrets],
         }
         environment = render("ray/runtime-env.yaml.j2", context)
         return {

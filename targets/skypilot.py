@@ -86,6 +86,7 @@ class SkyPilot:
             "header": joining.HEADER,
             "experiment": spec.name,
             "cluster": spec.cluster,
+            "secrets": spec.secrets,
             "sky": spec.cluster.skypilot,
             "machine": spec.cluster.worker,
             "bucket": spec.cluster.storage.bucket,

@@ -33,6 +33,26 @@ def python_tools(name: str, *requirements: str, python: str = sys.executable) ->
     return _made(name, (python, *requirements), make) / "bin"
 
 
+def python(version: str) -> str:
+    """The path of a Python ``major.minor``: this one, one on PATH, one of pyenv, or a build that uv fetches."""
+    name = f"python{version}"
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    places = [sys.executable, shutil.which(name), *sorted(root.glob(f"versions/{version}.*/bin/{name}"), reverse=True)]
+    show = "import sys; print('%d.%d' % sys.version_info[:2])"
+    for place in filter(None, places):
+        answer = subprocess.run([str(place), "-c", show], capture_output=True, text=True, check=False)
+        if answer.stdout.strip() == version:
+            return str(place)
+
+    def make(folder: Path) -> None:
+        _run(sys.executable, "-m", "venv", str(folder / "uv"))
+        _run(str(folder / "uv/bin/python"), "-m", "pip", "install", "--quiet", "uv")
+        _run(str(folder / "uv/bin/uv"), "python", "install", "--install-dir", str(folder / "pythons"), version)
+
+    folder = _made(name, (version,), make)
+    return str(next((folder / "pythons").glob(f"*/bin/{name}")))
+
+
 def node_tools(name: str, *packages: str) -> Path:
     """``node_modules/.bin`` of a folder with these npm packages. Needs node, of Debian's or another."""
     require_command("npm", package="npm")

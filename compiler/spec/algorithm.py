@@ -173,6 +173,18 @@ class BypassCorrection(Model):
 Correction = Annotated[NoCorrection | DecoupledCorrection | BypassCorrection, Field(discriminator="type")]
 
 
+GradedEnd = Literal["agent_completed", "max_turns_reached", "overlong", "no_tool_calls", "timeout"]
+
+
+class TrajectoryFilter(Model):
+    """Which trajectories stay out of the loss, by how they ended. What is left out counts neither as good nor as bad:
+    its group's advantages are computed without it. Trajectories that no verifier could grade are always left out."""
+
+    drop: tuple[GradedEnd, ...] = ("timeout",)
+    """``timeout``: the agent was stopped by the clock, which measures the machine too; ``overlong``: it ran out of
+    tokens; ``max_turns_reached``: out of turns; ``no_tool_calls``: it answered without a tool."""
+
+
 class _PolicyGradient(Model):
     group_size: Count
     """Trajectories per prompt."""
@@ -182,6 +194,7 @@ class _PolicyGradient(Model):
     """What is done about the difference between the engine that samples and the one that trains."""
     drop_uniform_groups: bool = False
     """Replace groups whose trajectories all have the same reward by new ones (DAPO's dynamic sampling)."""
+    trajectory_filter: TrajectoryFilter = TrajectoryFilter()
     entropy_coefficient: NonNegative = 0.0
     """Weight of the entropy bonus."""
     epochs: Count = 1
@@ -227,6 +240,15 @@ class ReinforcePlusPlus(_PolicyGradient):
     loss_aggregation: LossAggregation = "token-mean"
 
 
+class Remax(_PolicyGradient):
+    """REINFORCE with the reward of one greedy trial of the prompt as its baseline (ReMax). That trial is rolled out
+    beside the group and not trained on; without its grade the prompt is left out."""
+
+    type: Literal["remax"]
+    loss: Loss = PlainLoss(type="vanilla")
+    loss_aggregation: LossAggregation = "token-mean"
+
+
 class Critic(Model):
     """The value model of PPO, initialised from the policy."""
 
@@ -250,4 +272,4 @@ class Ppo(_PolicyGradient):
     loss_aggregation: LossAggregation = "token-mean"
 
 
-Algorithm = Annotated[Grpo | Gspo | GroupBaseline | ReinforcePlusPlus | Ppo, Field(discriminator="type")]
+Algorithm = Annotated[Grpo | Gspo | GroupBaseline | ReinforcePlusPlus | Remax | Ppo, Field(discriminator="type")]

@@ -27,6 +27,7 @@ PATTERNS = {
     LABEL: 'only lower-case letters, digits and "-", beginning and ending with a letter or digit',
     IMPORT_PATH: "not of the form package.module:Class",
     VERSION: "not an exact version such as 2.1.197",
+    r"\.parquet$": "not a .parquet file",
     TOOL: 'not the name of a tool: letters, digits, "_" and "-"',
 }
 """What a value that does not match is told."""

@@ -15,9 +15,6 @@ LabelKey = Annotated[str, Field(pattern=QUALIFIED, max_length=317)]
 """A Kubernetes label or resource name: ``[domain/]name``, the name at most 63 characters."""
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$", max_length=63)]
 AbsolutePath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]*$", max_length=255)]
-EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$", max_length=128)]
-"""Name of an environment variable."""
-
 Bucket = Annotated[str, Field(pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-A-Za-z0-9._/]*)?$", max_length=512)]
 
 
@@ -81,18 +78,6 @@ class VolcanoQueue(Model):
 
 
 Queue = Annotated[KueueQueue | VolcanoQueue, Field(discriminator="type")]
-
-
-class Secret(Model):
-    """A secret by name. Its value is never part of a spec or a bundle."""
-
-    variable: EnvironmentName
-    """Environment variable of the trainer that it becomes. ``docker`` and ``skypilot`` take the value from the same
-    variable of the shell that launches."""
-    secret: Name
-    """Name of the Kubernetes Secret."""
-    key: LabelKey
-    """Key in it."""
 
 
 class Sandboxes(Model):
@@ -174,8 +159,6 @@ class Cluster(Model):
     rdma_resource: LabelKey = "rdma/hca_shared_devices_a"
     """The device plug-in's name of network cards."""
     storage: Storage = Storage.model_construct()
-    secrets: tuple[Secret, ...] = ()
-    """Secrets of the trainer, by name; sandboxes get none."""
     sandboxes: Sandboxes = Sandboxes.model_construct()
     monitor: bool = False
     """Add a ServiceMonitor for Ray's metrics; the cluster needs the Prometheus operator."""

@@ -29,7 +29,19 @@ Defence = Literal[
 ]
 
 
+class Network(Model):
+    """What the sandboxes of each phase of a trial may reach. A backend that cannot hold to it is refused, by the
+    compiler where that is certain, else at the start of the run."""
+
+    agent: Literal["model", "any"] | None = None
+    """``model``: the model and nothing else; ``any``: whatever the backend's own network allows; null: the strictest
+    that is to be had, with a warning where that is nothing."""
+    verifier: Literal["none", "any"] | None = None
+    """The same for the second sandbox, in which the tests run: ``none`` or ``any``."""
+
+
 class _Sandbox(Model):
+    network: Network = Network()
     required_defences: tuple[Defence, ...] = ()
     """Refuse to start where one of these cannot be had; every trial records which were in force."""
     max_sandboxes: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
@@ -89,6 +101,9 @@ class KubernetesCluster(Model):
     proxy_host: Text | None = None
     """Host under which pods reach the model proxy; None: the environment variable ``POD_IP``."""
     image_pull_secrets: tuple[Name, ...] = ()
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """Which images of a node's cache may be used: those that are there, none, or nothing else (with
+    ``cluster.sandboxes.prepull``)."""
     runtime_class: Name | None = None
     node_selector: dict[str, str] = Field(default_factory=dict)
     cpus: Annotated[float, Field(gt=0.0, le=256.0)] = 1.0
@@ -122,7 +137,8 @@ class EcsCluster(Model):
     security_groups: Annotated[tuple[Text, ...], Field(min_length=1)]
     launch_type: Literal["FARGATE", "EC2"] = "FARGATE"
     proxy_host: Text | None = None
-    """Host under which tasks reach the model proxy."""
+    """Host under which tasks reach the model proxy; null on the target ``skypilot``: the trainer's own machine, whose
+    address only the launch knows."""
     execution_role_arn: Text | None = None
     log_group: Text | None = None
     assign_public_ip: bool = False

@@ -14,6 +14,7 @@ from compiler.spec.mode import Mode
 from compiler.spec.policy import Policy
 from compiler.spec.rollout import Dumps, Proxy, Rollout
 from compiler.spec.scaffold import Scaffold
+from compiler.spec.secrets import Secret
 from compiler.spec.tasks import Tasks
 from compiler.spec.trainer import Trainer
 
@@ -72,4 +73,6 @@ class ExperimentSpec(Model):
     schedule: Schedule
     proxy: Proxy = Proxy.model_construct()
     observability: Observability = Observability.model_construct()
+    secrets: tuple[Secret, ...] = ()
+    """What the trainer needs and no file may hold, by name."""
     cluster: Cluster = Cluster.model_construct()

@@ -50,6 +50,9 @@ class VllmRollout(_Rollout):
     """vLLM on GPUs."""
 
     type: Literal["vllm"]
+    version: Literal["0.24.0", "0.32.0"] = "0.24.0"
+    """Whose flags ``flags`` may name. 0.24.0 is the one that installs beside verl 0.9.1; training with another is
+    refused."""
     tensor_parallel_size: Count = 1
     """GPUs per replica."""
     gpu_memory_utilization: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.6

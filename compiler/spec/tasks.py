@@ -53,7 +53,25 @@ class DirectorySource(Model):
     """Absolute, or relative to the folder where ``liverl run`` is called."""
 
 
-Source = Annotated[SynthSource | GenerateSource | DirectorySource, Field(discriminator="type")]
+class PassRate(Model):
+    """A band of difficulty: the share of earlier trials that solved a task. Tasks that are always or never solved teach
+    a group-relative algorithm nothing."""
+
+    least: Share = 0.0
+    most: Share = 1.0
+
+
+class IndexSource(Model):
+    """Task directories that an index points at (``liverl tasks index``)."""
+
+    type: Literal["index"]
+    path: Annotated[Text, Field(pattern=r"\.parquet$")]
+    """The index; absolute, or relative to the folder where ``liverl run`` is called."""
+    pass_rate: PassRate | None = None
+    """Only tasks of this difficulty; those whose pass rate nobody has measured are left out. null: all."""
+
+
+Source = Annotated[SynthSource | GenerateSource | DirectorySource | IndexSource, Field(discriminator="type")]
 
 
 class TaskSet(Model):

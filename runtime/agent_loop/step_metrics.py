@@ -75,6 +75,7 @@ def _filter(trials: Sequence[TrialResult]) -> dict[str, float]:
     row: dict[str, float] = {
         "trajectory_filter/invalid_count": len(invalid),
         "trajectory_filter/invalid_ratio": len(invalid) / len(trials),
+        "trajectory_filter/dropped_count": sum(one.dropped for one in trials),
         "agent_loop/ungraded": sum(one.reward is None for one in trials),
         "agent_loop/retried": sum(one.key.attempt > 0 for one in trials),
         "integrity/defence_ratio": sum(bool(one.defences) for one in trials) / len(trials),

@@ -267,6 +267,7 @@ class TrialRunner:
             mismatches=trajectory.mismatches if trajectory is not None else 0,
             tool_gaps=_tool_gaps(trajectory),
             error=None if error is None else str(error),
+            dropped_ends=self._config.trajectory_filter.drop,
             started=time.time() - (time.monotonic() - progress.started),
         )
 

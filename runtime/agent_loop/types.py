@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from runtime.errors import POLICIES, Termination
+from runtime.errors import DROPPED_ENDS, Termination
 from runtime.proxy.types import Sample
 
 
@@ -84,17 +84,22 @@ class TrialResult:
     mismatches: int = 0
     tool_gaps: tuple[float, ...] = ()
     error: str | None = None
+    dropped_ends: tuple[str, ...] = DROPPED_ENDS
+    """Ends that the run's trajectory filter leaves out of the loss."""
     started: float = 0.0
     """When this attempt began, in seconds since the epoch."""
 
     @property
     def trainable(self) -> bool:
-        """Graded, of a kind that stays in the loss, and with at least one token that the policy wrote."""
+        """Graded, not dropped by the trajectory filter, and with at least one token that the policy wrote."""
         return (
-            self.reward is not None
-            and POLICIES[self.termination].train
-            and any(any(sample.response_mask) for sample in self.samples)
+            self.reward is not None and not self.dropped and any(any(sample.response_mask) for sample in self.samples)
         )
+
+    @property
+    def dropped(self) -> bool:
+        """Left out of the loss by the trajectory filter although the verifier graded it."""
+        return self.reward is not None and self.termination.value in self.dropped_ends
 
     @property
     def weight_versions(self) -> tuple[int, int] | None:

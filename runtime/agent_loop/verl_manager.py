@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from runtime.rollouter.engine import Engine
 from runtime.rollouter.pool import ReplicaPool
 from runtime.tasks.task import Task, load_task
 from runtime.trainer import layout
+from runtime.trainer.estimators import BASELINES, REMAX
 from runtime.trainer.rows import RowWriter
 from runtime.trainer.socket_replica import SocketReplica
 from runtime.trainer.wakeup import published
@@ -53,6 +54,8 @@ class _Step:
     began: float
     open_groups: int = 0
     groups: list[list[TrialResult]] = field(default_factory=list)
+    baselines: list[float | None] = field(default_factory=list)
+    """ReMax: the greedy trial's reward of every group; None where it has none."""
 
 
 class LiverlAgentLoopManager:
@@ -79,6 +82,7 @@ class LiverlAgentLoopManager:
         self._train_size, self._val_size = int(rollout.n), int(rollout.val_kwargs.n)
         grouped = str(config.algorithm.adv_estimator) in _GROUP_ESTIMATORS and self._train_size > 1
         self._fewest = 2 if grouped else 1
+        self._greedy_baseline = str(config.algorithm.adv_estimator) == REMAX
         self._engine: Engine = _engine(str(rollout.name), llm_client, routing=self._config.rollout.routing)
         self._tasks: dict[str, Task] = {}
         self._steps: dict[tuple[int, bool], _Step] = {}
@@ -103,7 +107,8 @@ class LiverlAgentLoopManager:
     def _start(self, rows: list[dict[str, Any]], validate: bool) -> None:
         size = self._val_size if validate else self._train_size
         step = int(rows[0]["global_steps"]) if rows else 0
-        total = sum(int(row.get("__rollout_n__", size)) for row in rows)
+        greedy = int(self._greedy_baseline and not validate)
+        total = sum(int(row.get("__rollout_n__", size)) + greedy for row in rows)
         self._status.begin("validation" if validate else "rollout", step=step, total=total)
         record = self._steps.setdefault((step, validate), _Step(began=time.monotonic()))
         record.open_groups += len(rows)
@@ -120,9 +125,19 @@ class LiverlAgentLoopManager:
         results: list[TrialResult] = []
         try:
             await mark_running(row["uid"], partition=partition)
-            results = await self._groups.run(self._request(row, validate=validate))
+            request = self._request(row, validate=validate)
+            if self._greedy_baseline and not validate:
+                results, baseline = await asyncio.gather(self._groups.run(request), self._baseline(request))
+            else:
+                results, baseline = await self._groups.run(request), None
             kept = [result for result in results if (result.reward is not None if validate else result.trainable)]
             kept = [result for result in kept if result.samples]
+            if self._greedy_baseline and not validate:
+                record.baselines.append(baseline)
+                if baseline is None:
+                    kept = []  # there is nothing to compare them with
+                elif kept:
+                    BASELINES.put(str(row["uid"]), baseline)
             fewest = 1 if validate else self._fewest
             await publish_group(row, kept if len(kept) >= fewest else [], partition=partition)
         except Exception:
@@ -136,6 +151,11 @@ class LiverlAgentLoopManager:
             if record.open_groups == 0:
                 self._write_row(int(row["global_steps"]), validate, record)
             published.ring()
+
+    async def _baseline(self, request: GroupRequest) -> float | None:
+        """The reward of one greedy trial of the prompt, which is not trained on; None when it could not be graded."""
+        greedy = replace(request, group=f"{request.group}-greedy", size=1, temperature=0.0)
+        return next((one.reward for one in await self._groups.run(greedy)), None)
 
     def _request(self, row: Mapping[str, Any], *, validate: bool) -> GroupRequest:
         info = row["extra_info"]
@@ -165,6 +185,11 @@ class LiverlAgentLoopManager:
         row = step_metrics(record.groups, group_size=size, seconds=time.monotonic() - record.began)
         if isinstance(self._provider, PooledProvider):
             row.update(self._provider.metrics())
+        if record.baselines:
+            known = [reward for reward in record.baselines if reward is not None]
+            row["remax/baselines_missing"] = len(record.baselines) - len(known)
+            if known:
+                row["remax/baseline_mean"] = sum(known) / len(known)
         if validate:
             row = {f"val-aux/{name}": value for name, value in row.items()}
         self._rows.write(step, row)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.environment import images
-from runtime.environment.defences import check_provider
+from runtime.environment.defences import check_network, check_provider
 from runtime.errors import MachineError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def _make(config: Environment, state: Path) -> SandboxProvider:
     remote = _remote(config)
     if remote is not None:
         check_provider(config.required_defences, remote.capabilities)
+        check_network(config.network, remote.capabilities)
         return remote
 
     from runtime.environment import bwrap
@@ -81,6 +82,7 @@ def _make(config: Environment, state: Path) -> SandboxProvider:
         )
         provider = ProcessProvider(state=state)
         check_provider(config.required_defences, provider.capabilities)
+        check_network(config.network, provider.capabilities)
         return provider
     except OSError as error:
         fix = f"free space below {state}, or make it writable"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from runtime.config import Network
 from runtime.environment.base import Capabilities
 from runtime.errors import MachineError
 
@@ -33,6 +34,19 @@ def provider_defences(capabilities: Capabilities) -> tuple[str, ...]:
 def missing(required: Iterable[str], present: Iterable[str]) -> str:
     """The required names that are not present, joined by commas; empty if there are none."""
     return ", ".join(sorted(set(required) - set(present)))
+
+
+def check_network(wanted: Network, capabilities: Capabilities) -> None:
+    """Raises ``MachineError`` where a phase must be held to a policy that the backend, on this machine, does not
+    enforce. Kubernetes is asked by its own ``require_isolation``, once there is a box to try it from."""
+    phases = [
+        name for name, value in (("agent", wanted.agent), ("verifier", wanted.verifier)) if value not in (None, "any")
+    ]
+    if phases and not capabilities.network_off and capabilities.isolation != "kubernetes":
+        raise MachineError(
+            f"sandboxes ({capabilities.isolation}) do not hold environment.network.{', '.join(phases)}",
+            fix="run on a machine or backend that isolates (`liverl doctor`), or leave environment.network out",
+        )
 
 
 def check_provider(required: Iterable[str], capabilities: Capabilities) -> None:

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 PART = 4 << 20
 """Bytes of a transfer that travel in one call; what is cut is sent again."""
+PROXY_HOST = "LIVERL_PROXY_HOST"
+"""Variable with this machine's own address, where only the launch knows it."""
 ATTEMPTS = 4
 TRANSFER_SEC = 120.0
 _HERE = Path(__file__).parent

@@ -103,6 +103,8 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
 def _preflight(folder: Path, config: RuntimeConfig) -> None:
     machine.check_engine(config.rollout.engine)
     check_policy(config)
+    machine.check_secrets(config.secrets)
+    machine.check_loggers(config.loggers)
     machine.preflight(folder, trains=True, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold)
 
 

@@ -6,15 +6,17 @@ nothing heavy.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from runtime.config import AgentScaffold, Environment, Scaffold, Terminus2Scaffold
+from runtime.config import AgentScaffold, Environment, Scaffold, Secret, Terminus2Scaffold
 from runtime.errors import MachineError
 
 MIN_DISK_GIB = 2.0
@@ -67,6 +69,41 @@ def preflight(folder: Path, *, trains: bool, bubblewrap: bool, scaffold: Scaffol
         from runtime.scaffolds.agents import make_agent
 
         make_agent(scaffold)
+
+
+_LOGGER_PACKAGES = {
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "swanlab": "swanlab",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+}
+"""verl's logger backend -> the package that it imports."""
+
+
+def check_loggers(loggers: Iterable[str]) -> None:
+    """Raise ``MachineError`` for an experiment tracker whose client is not installed: verl would only say so minutes
+    later."""
+    missing = [
+        _LOGGER_PACKAGES[logger]
+        for logger in loggers
+        if logger in _LOGGER_PACKAGES and importlib.util.find_spec(_LOGGER_PACKAGES[logger]) is None
+    ]
+    if missing:
+        raise MachineError(
+            f"observability.loggers: {', '.join(missing)}: not installed", fix=f"pip install {' '.join(missing)}"
+        )
+
+
+def check_secrets(secrets: Iterable[Secret]) -> None:
+    """Raise ``MachineError`` for variables that the spec's ``secrets`` name and this process does not have."""
+    missing = [secret for secret in secrets if not os.environ.get(secret.variable)]
+    if missing:
+        named = ", ".join(f"{secret.variable} (used by {secret.used_by})" for secret in missing)
+        raise MachineError(
+            f"secrets: not set where this runs: {named}",
+            fix="\n".join(f"export {secret.variable}=..." for secret in missing),
+        )
 
 
 def check_engine(engine: str) -> None:

@@ -123,6 +123,21 @@ def _in_band(rate: object, band: Band) -> bool:
     return isinstance(rate, float) and rate in band
 
 
+def indexed_tasks(path: Path, *, band: Band | None) -> list[Path]:
+    """Directories of the tasks in an index, in its order; with ``band``, only those whose known pass rate lies in it.
+    Raises ``UserError`` for a file that is no index, or when none is left."""
+    found = read_index(path)
+    kept = [Path(str(row["path"])) for row in found if band is None or _in_band(row.get("pass_rate"), band)]
+    if not kept:
+        known = sum(isinstance(row.get("pass_rate"), float) for row in found)
+        raise UserError(
+            f"{path}: none of its {len(found)} tasks is wanted: {known} have a pass rate; measure them with"
+            f" `liverl infer` and write the index again with `liverl tasks index DIR --trials RUN -o {path}`, or widen"
+            " pass_rate"
+        )
+    return kept
+
+
 def read_index(path: Path) -> list[dict[str, object]]:
     """The rows of an index. Raises ``UserError`` for a file that is none."""
     try:

@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime.config import DirectoryTasks, Environment, GeneratedTasks, SynthTasks, TaskSet
+from runtime.config import DirectoryTasks, Environment, GeneratedTasks, IndexTasks, SynthTasks, TaskSet
 from runtime.environment.base import SandboxProvider, Verifier
 from runtime.errors import RunError, TrialError
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
@@ -54,6 +54,12 @@ def prepare(
     say = on_progress or (lambda text: None)
     if isinstance(source, DirectoryTasks):
         tasks = load_tasks(find_task_directories([Path(path) for path in source.paths]), on_problem=on_problem)
+        return _screened(tasks, cache=cache, on_problem=on_problem, environment=environment)
+    if isinstance(source, IndexTasks):
+        from runtime.tasks.index import Band, indexed_tasks
+
+        band = Band(source.pass_rate.least, source.pass_rate.most) if source.pass_rate is not None else None
+        tasks = load_tasks(indexed_tasks(Path(source.path), band=band), on_problem=on_problem)
         return _screened(tasks, cache=cache, on_problem=on_problem, environment=environment)
     if isinstance(source, SynthTasks):
         description = _description(task_set, version=source_digest(_PACKAGE / "synth"))

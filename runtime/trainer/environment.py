@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from runtime.trainer import layout
@@ -24,8 +24,11 @@ def ray_dir(run: Path) -> Path:
     return Path("/tmp") / f"lr-{digest}"
 
 
-def trainer_environment(run: Path, *, attempt: int, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Variables of the trainer and, through Ray, of every process it starts."""
+def trainer_environment(
+    run: Path, *, attempt: int, loggers: Collection[str] = (), inherited: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Variables of the trainer and, through Ray, of every process it starts. ``loggers``: verl's backends of this run;
+    those that report elsewhere are switched off unless they are named."""
     environment = {key: value for key, value in (inherited or os.environ).items() if key not in _DROPPED}
     scratch = layout.state(run)
     environment.update(
@@ -51,7 +54,7 @@ def trainer_environment(run: Path, *, attempt: int, inherited: Mapping[str, str]
             "RAY_TMPDIR": str(ray_dir(run)),
             # verl's checkpoint locks and torch's caches; short as well, for sockets of multiprocessing.
             "TMPDIR": str(ray_dir(run) / "tmp"),
-            "WANDB_MODE": "disabled",
+            **_trackers(run.absolute(), loggers),
             "MPLCONFIGDIR": str((scratch / "mpl").absolute()),
             # One thread per process, and no spinning while waiting: all of them share few cores.
             "OMP_NUM_THREADS": "1",
@@ -70,6 +73,22 @@ def trainer_environment(run: Path, *, attempt: int, inherited: Mapping[str, str]
         }
     )
     return environment
+
+
+def _trackers(run: Path, loggers: Collection[str]) -> dict[str, str]:
+    """Where experiment trackers write on this machine: below the run directory, whatever their own habit."""
+    logs = layout.log_file(run).parent
+    places = {
+        "TENSORBOARD_DIR": str(logs / "tensorboard"),
+        "WANDB_DIR": str(logs),
+        "SWANLAB_LOG_DIR": str(logs / "swanlab"),
+        "TRACKIO_DIR": str(logs / "trackio"),
+    }
+    if "mlflow" in loggers and not os.environ.get("MLFLOW_TRACKING_URI"):
+        places["MLFLOW_TRACKING_URI"] = f"sqlite:///{logs / 'mlflow.db'}"
+    if "wandb" not in loggers:
+        places["WANDB_MODE"] = "disabled"
+    return places
 
 
 def trainer_command(run: Path, overrides: Sequence[str] = ()) -> list[str]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+import yaml
 
 from runtime.config import load_runtime_config
 from runtime.environment.state import reap as reap_sandboxes
@@ -147,6 +148,12 @@ def _prepare_resume(run: Path, arguments: list[str]) -> int | None:
     return step
 
 
+def _loggers(run: Path) -> list[str]:
+    """The trackers that ``verl.yaml`` names."""
+    trainer = yaml.safe_load((layout.bundle(run) / "verl.yaml").read_text(encoding="utf-8")).get("trainer") or {}
+    return list(trainer.get("logger") or ())
+
+
 def _next_attempt(run: Path) -> int:
     """One more than the newest start that left rows; the trainer's file logger truncates the file that it opens."""
     numbers = [int(path.stem.rpartition("-")[2]) for path in layout.rows_folder(run).glob("*-[0-9]*.jsonl")]
@@ -167,7 +174,7 @@ def _follow(run: Path, arguments: Sequence[str], *, attempt: int, notify: Callab
         child = subprocess.Popen(
             trainer_command(run, arguments),
             cwd=run,
-            env=trainer_environment(run, attempt=attempt),
+            env=trainer_environment(run, attempt=attempt, loggers=_loggers(run)),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

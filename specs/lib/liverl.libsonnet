@@ -20,6 +20,8 @@
     gpg: base { type: 'gpg', loss: $.loss.gpg },
     reinforce_plus_plus: base { type: 'reinforce_plus_plus' },
     reinforce_plus_plus_baseline: base { type: 'reinforce_plus_plus_baseline' },
+    // One more trial per prompt, greedy, whose reward is the baseline.
+    remax: base { type: 'remax' },
     // Needs a critic; it starts as a copy of the policy.
     ppo: base { type: 'ppo', critic: { learning_rate: 1e-4 } },
   },
@@ -137,12 +139,24 @@
   environment: {
     bubblewrap: { type: 'bubblewrap' },
     process: { type: 'process' },
+    // Pods and tasks elsewhere; the site says where.
+    kubernetes: { type: 'kubernetes' },
+    ecs: { type: 'ecs' },
   },
 
   // --- tasks ----------------------------------------------------------------------------------------------------------------------
   tasks: {
     synth: { type: 'synth' },
     generate: { type: 'generate' },
+    // Tasks of an index that earlier trials solved sometimes: those that are always or never solved teach nothing.
+    index(path, least=null, most=null):: {
+      type: 'index',
+      path: path,
+      [if least != null || most != null then 'pass_rate']: {
+        [if least != null then 'least']: least,
+        [if most != null then 'most']: most,
+      },
+    },
     directories(paths):: { type: 'directories', paths: paths },
   },
 }

@@ -1,5 +1,5 @@
 // A site layer: what the owner of a cluster writes once. Experiments add it: (import 'site.libsonnet').h100 + { ... }.
-// It names hardware and nothing of the experiment; every field can still be overridden after it.
+// It names hardware, places and secrets and nothing of the experiment; every field can still be overridden after it.
 {
   local site = {
     cluster: {
@@ -22,4 +22,48 @@
 
   // The same with H200.
   h200: self.h100 { trainer+: { gpu: 'H200' } },
+
+  // Everything that the site's platforms want to know, for experiments that move between them: Kueue and gVisor on Kubernetes, a
+  // Docker host for sandboxes, EC2 with a bucket, a standing Ray cluster. Each target reads its own part.
+  everywhere: site {
+    cluster+: {
+      storage+: { bucket: 's3://example-runs/liverl' },
+      queue: { type: 'kueue', name: 'research', priority_class: 'batch' },
+      priority: 1000,
+      sandboxes: {
+        runtime_class: 'gvisor',
+        runtime_handler: 'runsc',
+        node_selector: { 'example.com/pool': 'sandboxes' },
+        tolerations: [{ key: 'example.com/sandboxes', effect: 'NoSchedule' }],
+      },
+      monitor: true,
+      docker: { sandbox_host: 'tcp://sandboxes.example.com:2376' },
+      skypilot: { infra: 'aws/us-east-1' },
+      ray: { address: 'https://ray.example.com', runs_dir: '/shared/runs' },
+    },
+    // The experiment tracker; its key is a Secret of the cluster, elsewhere a variable of the shell that launches.
+    observability+: { loggers: ['console', 'file', 'wandb'] },
+    secrets: [{ variable: 'WANDB_API_KEY', used_by: 'observability', kubernetes: { name: 'wandb', key: 'api-key' } }],
+  },
+
+  // Spot machines of EC2 with eight H100; sandboxes are Fargate tasks in the same VPC. The role of the machines may run and stop
+  // tasks, and the security group of the tasks lets them reach port 8790 of the machines and nothing else.
+  ec2: site {
+    cluster+: {
+      worker: { cpus: 160, memory_gib: 1800, gpus: 8, shm_gib: 256 },
+      storage: { bucket: 's3://example-runs/liverl' },
+      skypilot: { infra: 'aws/us-east-1', accelerator: 'H100', nodes: 1, spot: true, disk_gib: 1024 },
+    },
+    trainer+: { gpu: 'H100', ranks_per_node: 8 },
+    environment+: {
+      ecs+: {
+        cluster: 'sandboxes',
+        image: '123456789012.dkr.ecr.us-east-1.amazonaws.com/liverl-box:0.1.0',
+        region: 'us-east-1',
+        subnets: ['subnet-0a1b2c3d4e5f60718'],
+        security_groups: ['sg-0a1b2c3d4e5f60718'],
+        execution_role_arn: 'arn:aws:iam::123456789012:role/ecs-task-execution',
+      },
+    },
+  },
 }

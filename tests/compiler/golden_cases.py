@@ -8,6 +8,8 @@ REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "golden"
 EXAMPLES = ["dense-8gpu", "ppo-8gpu", "moe-async", "moe-megatron"]
 """Specs for GPUs, which no test runs."""
+ON_GPUS = [*EXAMPLES, "spot-ec2"]
+TARGETS = ("local", "docker", "k8s", "ray", "skypilot")
 CASES = [
     ("quickstart", "local"),
     ("quickstart", "docker"),
@@ -18,7 +20,13 @@ CASES = [
     ("quickstart-ppo", "local"),
     ("real-repos", "local"),
     *((name, target) for name in EXAMPLES for target in ("local", "k8s", "ray")),
+    ("spot-ec2", "skypilot"),  # the other targets cannot tell its sandboxes where the model is
+    *(("quickstart-site", target) for target in TARGETS),
 ]
+SWEEPS = [("sweep", target) for target in TARGETS]
+"""Sweeps of which the page, the index and the lock are pinned: the lock holds the digest of every point's lock, and
+those of every file."""
+PINNED_OF_SWEEPS = ("SUMMARY.md", "sweep.json", "liverl.lock")
 
 
 def spec_path(name: str) -> Path:

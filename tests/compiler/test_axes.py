@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+from compiler.errors import SpecError
 from compiler.load import evaluate
 from compiler.lower_algorithm import RENAMED_ESTIMATORS, UNSERVED_ESTIMATORS
 from compiler.lower_verl import lower_verl, verl_tree
@@ -136,3 +138,78 @@ def test_megatron_parallel_sizes() -> None:
     assert engine["override_transformer_config"]["recompute_granularity"] == "full"
     assert actor["optim"]["lr_decay_style"] == "constant"
     assert "override_config" not in found["actor_rollout_ref"]["model"]
+
+
+def test_the_trajectory_filter_reaches_the_runtime(quickstart: Any) -> None:
+    from compiler.lower_runtime import contract, lower_runtime
+    from compiler.spec.algorithm import GradedEnd, TrajectoryFilter
+    from runtime.config import TrajectoryFilter as Contract
+    from runtime.errors import DROPPED_ENDS, POLICIES
+
+    assert set(get_args(GradedEnd)) == {end.value for end, policy in POLICIES.items() if policy.grade}
+    assert TrajectoryFilter().drop == Contract().drop == DROPPED_ENDS
+    quickstart["algorithm"]["trajectory_filter"] = {"drop": ["overlong", "timeout"]}
+    found = contract(lower_runtime(make_plan(validate(quickstart)), target="local"))
+    assert found.trajectory_filter.drop == ("overlong", "timeout")
+
+
+def test_a_filter_that_drops_everything_is_refused(quickstart: Any) -> None:
+    from compiler.check import check
+    from compiler.spec.algorithm import GradedEnd
+
+    quickstart["algorithm"]["trajectory_filter"] = {"drop": list(get_args(GradedEnd))}
+    fatal = [problem.path for problem in check(make_plan(validate(quickstart))) if problem.severity == "fatal"]
+    assert fatal == [("algorithm", "trajectory_filter", "drop")]
+
+
+@pytest.mark.parametrize("name", sorted(UNSERVED_ESTIMATORS))
+def test_what_verl_cannot_run_is_refused_with_the_reason(quickstart: Any, name: str) -> None:
+    quickstart["algorithm"]["type"] = name
+    with pytest.raises(SpecError) as raised:
+        validate(quickstart)
+    (problem,) = raised.value.problems
+    assert problem.path == ("algorithm", "type") and UNSERVED_ESTIMATORS[name] in problem.what
+    assert "grpo" in problem.allowed
+
+
+def test_an_index_with_a_band_reaches_the_runtime(quickstart: Any, tmp_path: Path) -> None:
+    from compiler.check import check
+    from compiler.lower_runtime import contract, lower_runtime
+    from runtime.config import IndexTasks
+    from targets.local import TARGET
+
+    path = tmp_path / "index.parquet"
+    source = {"type": "index", "path": str(path), "pass_rate": {"least": 0.25, "most": 0.75}}
+    quickstart["tasks"]["train"] = [{"name": "band", "source": source}]
+    plan = make_plan(validate(quickstart))
+    (kept,) = contract(lower_runtime(plan, target="local")).train
+    assert isinstance(kept.source, IndexTasks) and kept.source.pass_rate is not None
+    assert (kept.source.pass_rate.least, kept.source.pass_rate.most) == (0.25, 0.75)
+    assert [problem.path for problem in TARGET.check(plan)] == [("tasks", "train", 0, "source", "path")]
+    path.touch()
+    assert TARGET.check(plan) == []
+    source["pass_rate"] = {"least": 0.8, "most": 0.2}
+    (problem,) = [one for one in check(make_plan(validate(quickstart))) if one.severity == "fatal"]
+    assert problem.path == ("tasks", "train", 0, "source", "pass_rate", "least")
+    source["path"] = "tasks.csv"
+    with pytest.raises(SpecError, match=r"not a \.parquet file"):
+        validate(quickstart)
+
+
+def test_remax_is_for_the_synchronous_mode(quickstart: Any) -> None:
+    from compiler.check import check
+
+    quickstart["algorithm"] = {"type": "remax", "group_size": 1}
+    quickstart["trainer"]["micro_batch_size"] = 1
+    assert check(make_plan(validate(quickstart))) == []
+    quickstart["mode"] = {"type": "colocate_async"}
+    fatal = [problem.path for problem in check(make_plan(validate(quickstart))) if problem.severity == "fatal"]
+    assert fatal == [("mode", "type")]
+
+
+def test_a_run_needs_its_metrics_in_a_file(quickstart: Any) -> None:
+    from compiler.check import check
+
+    quickstart["observability"] = {"loggers": ["console"]}
+    fatal = [problem.path for problem in check(make_plan(validate(quickstart))) if problem.severity == "fatal"]
+    assert fatal == [("observability", "loggers")]

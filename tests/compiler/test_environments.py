@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compiler import compile_in_memory
+from compiler import check_spec, compile_in_memory
 from compiler.check import environments
 from compiler.errors import dotted
 from compiler.plan import make_plan
@@ -53,7 +53,11 @@ def test_rules_for_kubernetes(quickstart: Any, changes: dict[str, Any], expected
 
 def test_rules_for_ecs(quickstart: Any) -> None:
     assert problems(quickstart, "ecs", **ECS) == {}
-    assert problems(quickstart, "ecs", **{**ECS, "proxy_host": None}) == {"environment.ecs.proxy_host": "fatal"}
+    unset = {"type": "ecs", "ecs": {**ECS, "proxy_host": None}}
+    for target, refused in (("local", True), ("docker", True), ("k8s", True), ("ray", True), ("skypilot", False)):
+        found = check_spec(LAB, target=target, sets=[f"environment={json.dumps(unset)}"])
+        paths = [dotted(problem.path) for problem in found if problem.severity == "fatal"]
+        assert ("environment.ecs.proxy_host" in paths) == refused, target
     assert problems(quickstart, "ecs", **{**ECS, "ttl_sec": 20}) == {"environment.ecs.ttl_sec": "fatal"}
 
 
@@ -90,3 +94,27 @@ def test_spec_and_contract_agree(spec: Any, settings: Any) -> None:
         return {name: field.get_default(call_default_factory=True) for name, field in model.model_fields.items()}
 
     assert defaults(spec) == defaults(settings)
+
+
+PROBED = {"image": IMAGE, "require_isolation": True, "egress_probes": ["10.0.0.1:443"]}
+
+
+@pytest.mark.parametrize(
+    ("environment", "network", "refused"),
+    [
+        ({"type": "bubblewrap"}, {"agent": "model", "verifier": "none"}, []),
+        ({"type": "bubblewrap"}, {"agent": "any"}, ["agent"]),
+        ({"type": "docker", "base_image": "python:3.11"}, {"verifier": "any"}, ["verifier"]),
+        ({"type": "process"}, {"agent": "model"}, ["agent"]),
+        ({"type": "process"}, {"agent": "any", "verifier": "any"}, []),
+        ({"type": "ecs", "ecs": ECS}, {"agent": "model", "verifier": "none"}, ["agent", "verifier"]),
+        ({"type": "kubernetes", "kubernetes": {"image": IMAGE}}, {"verifier": "none"}, ["verifier"]),
+        ({"type": "kubernetes", "kubernetes": PROBED}, {"agent": "model", "verifier": "none"}, []),
+    ],
+)
+def test_a_phase_is_held_to_what_its_backend_can_hold(
+    quickstart: Any, environment: dict[str, Any], network: dict[str, str], refused: list[str]
+) -> None:
+    quickstart["environment"] = {**environment, "network": network}
+    found = [problem for problem in environments(make_plan(validate(quickstart))) if problem.severity == "fatal"]
+    assert [dotted(problem.path) for problem in found] == [f"environment.network.{phase}" for phase in refused]

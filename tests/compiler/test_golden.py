@@ -4,11 +4,14 @@ meaning."""
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
+from pathlib import Path
 
 import pytest
 
-from compiler import compile_in_memory
-from tests.compiler.golden_cases import CASES, GOLDEN, golden_folder, spec_path
+from compiler import Sweep, compile_all, compile_in_memory
+from tests.compiler.golden_cases import CASES, GOLDEN, PINNED_OF_SWEEPS, SWEEPS, golden_folder, spec_path
 
 
 @pytest.mark.parametrize(("name", "target"), CASES)
@@ -30,7 +33,25 @@ def test_golden_files_are_what_the_specs_compile_to(name: str, target: str) -> N
 
 def test_every_golden_folder_has_a_case() -> None:
     folders = {(folder.parent.name, folder.name) for folder in GOLDEN.glob("*/*") if folder.is_dir()}
-    assert folders == set(CASES)
+    assert folders == {*CASES, *SWEEPS}
+
+
+@pytest.mark.parametrize(("name", "target"), SWEEPS)
+def test_every_byte_of_every_point_is_pinned(name: str, target: str, tmp_path: Path) -> None:
+    compiled = compile_all(spec_path(name), target=target, out=tmp_path / "sweep")
+    assert isinstance(compiled, Sweep) and len(compiled.points) == 12
+    for file in PINNED_OF_SWEEPS:
+        assert (tmp_path / "sweep" / file).read_text() == (golden_folder(name, target) / file).read_text(), (
+            "run make golden"
+        )
+    # The chain from the pinned lock to the bytes has no gap.
+    lock = json.loads((golden_folder(name, target) / "liverl.lock").read_text())
+    assert set(lock["points"]) == set(compiled.points)
+    point = tmp_path / "sweep" / compiled.points[-1]
+    own = (point / "liverl.lock").read_bytes()
+    assert hashlib.sha256(own).hexdigest() == lock["points"][compiled.points[-1]]
+    for file, digest in json.loads(own)["files"].items():
+        assert hashlib.sha256((point / file).read_bytes()).hexdigest() == digest
 
 
 def test_bytes_name_no_machine() -> None:

@@ -1,4 +1,4 @@
-"""Thousands of random changes to the quickstart: only ever a bundle that is whole, or a ``SpecError``."""
+"""Thousands of random changes to the example specs: only ever a bundle that is whole, or a ``SpecError``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import random
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,12 +16,12 @@ from compiler.assemble import assemble
 from compiler.errors import SpecError
 from compiler.explain import flatten
 from compiler.instrument import instrument, tokenize
-from compiler.load import Evaluated
+from compiler.load import Evaluated, evaluate
 from compiler.positions import Positions
 from compiler.registry import find_target
 from compiler.sourcemap import parse_path
 from runtime.config import RuntimeConfig
-from tests.compiler.golden_cases import REPOSITORY
+from tests.compiler.golden_cases import CASES, LAB, REPOSITORY, spec_path
 
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 3, 7, 8, 16, 64, 1024, 1 << 31, 1 << 53, 0.0, 0.5, 1.5, -0.1, 1e-9, 1e300,
@@ -67,15 +68,21 @@ def mutate(value: Any, rng: random.Random) -> Any:
     return value
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.fixture(scope="module")
+def examples() -> list[Any]:
+    """The values of all example specs, the quickstart of the laboratory first."""
+    return [evaluate(LAB).value, *(evaluate(spec_path(name)).value for name in sorted({name for name, _ in CASES}))]
+
+
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 62))
-def test_a_changed_spec_compiles_or_is_refused(quickstart: Any, seed: int) -> None:
+def test_a_changed_spec_compiles_or_is_refused(examples: list[Any], seed: int) -> None:
     rng = random.Random(seed)
-    value = quickstart
+    value = examples[0] if seed % 3 else rng.choice(examples)
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
         value = mutate(value, rng)
     evaluated = Evaluated(value=value, positions=Positions({}, value), digests={}, entry="x.jsonnet")
-    target = find_target(("docker", "k8s", "ray", "skypilot")[seed // 12 % 4] if seed % 12 == 0 else "local")
+    target = find_target(("docker", "k8s", "ray", "skypilot")[seed // 12 % 4] if seed % 4 == 0 else "local")
     try:
         bundle = assemble(evaluated, target=target)
     except SpecError as error:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
+from compiler import check_spec
 from compiler.load import evaluate
 from compiler.lower_verl import lower_verl
 from compiler.lower_vllm import lower_vllm
 from compiler.plan import make_plan
+from compiler.spec.rollout import VllmRollout
 from compiler.validate import validate
-from compiler.vllm_flags import OWNED, VERSION, catalogue, flag_problems
+from compiler.vllm_flags import FOLDER, OWNED, VERSION, VERSIONS, catalogue, flag_problems
 from targets.pins import CUDA
 from tests.compiler.golden_cases import CASES, EXAMPLES, golden_folder, spec_path
 
@@ -67,6 +69,34 @@ def test_flags_reach_verl_and_the_server_by_their_names() -> None:
 def test_wrong_flags(flags: dict[str, Any], said: str) -> None:
     (problem,) = flag_problems(flags)
     assert said in problem.text and problem.path == ("rollout", "flags", *flags)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_catalogues_have_one_form(version: str) -> None:
+    """Read by the same script: the same keys, actions in one spelling, every entry as the checks expect it."""
+    text = (FOLDER / f"vllm-flags-{version}.json").read_text()
+    whole = json.loads(text)
+    assert whole["_meta"]["vllm"] == version and whole["_meta"]["flags"] == len(whole["flags"])
+    assert list(whole["flags"]) == sorted(whole["flags"])
+    keys = {"options", "dest", "action", "type", "choices", "nargs", "default", "group"}
+    assert all(set(entry) == keys and entry["action"].isalpha() for entry in whole["flags"].values())
+    assert set(OWNED) <= set(catalogue(version)) and "--help" not in whole["flags"]
+
+
+def test_a_flag_of_another_version_names_it() -> None:
+    (problem,) = flag_problems({"watermark-config": "x"})
+    assert "vLLM 0.24.0 has no --watermark-config; 0.32.0 has it" in problem.text
+    (problem,) = flag_problems({"calculate-kv-scales": True}, version="0.32.0")
+    assert "vLLM 0.32.0 has no --calculate-kv-scales; 0.24.0 has it" in problem.text
+    (problem,) = flag_problems({"no-such-flag-anywhere": True})
+    assert "has it" not in problem.text
+
+
+def test_a_version_that_does_not_go_with_verl_is_refused() -> None:
+    found = check_spec(spec_path("dense-8gpu"), sets=['rollout.version="0.32.0"'])
+    (problem,) = [one for one in found if one.severity == "fatal"]
+    assert problem.path == ("rollout", "version") and "transformers < 5.11" in problem.what
+    assert get_args(VllmRollout.model_fields["version"].annotation) == VERSIONS
 
 
 def test_right_flags() -> None:

@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SPEC = str(ROOT / "specs" / "quickstart.jsonnet")
-SECRET = 'cluster.secrets=[{"variable": "HF_TOKEN", "secret": "hugging-face", "key": "token"}]'
+SECRET = (
+    'secrets=[{"variable": "HF_TOKEN", "used_by": "policy", "kubernetes": {"name": "hugging-face", "key": "token"}}]'
+)
 
 
 def client(folder: Path, name: str, *, code: int = 0) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from compiler import compile_all, compile_in_memory
 from targets.joining import LOCAL_RAY
+from tests.compiler.golden_cases import CASES, LAB, spec_path
 from tests.targets.variants import VARIANTS, compiled
 
 REMOTE = ["docker", "k8s", "ray", "skypilot"]
@@ -54,6 +57,40 @@ def test_only_the_listed_facts_differ_from_local(target: str, variant: str) -> N
         assert found["proxy.port"][1] == 8790
 
 
+ECS_HOST = ["environment.ecs.proxy_host=10.0.0.1"]
+"""Without it the spot example is for one target alone."""
+EXAMPLE_CASES = [
+    *((name, target, []) for name, target in CASES if target != "local" and (name, "local") in CASES),
+    *(("spot-ec2", target, ECS_HOST) for target in ("ray", "skypilot")),
+]
+
+
+@pytest.mark.parametrize(("name", "target", "sets"), EXAMPLE_CASES)
+def test_only_the_listed_facts_of_examples_differ(name: str, target: str, sets: list[str]) -> None:
+    """The same for every example and every target that it is pinned for."""
+    local, there = (compile_in_memory(spec_path(name), target=one, sets=sets).files for one in ("local", target))
+    assert local["vllm.yaml"] == there["vllm.yaml"]
+    assert local["resolved.json"] == there["resolved.json"]
+    found = differences(yaml.safe_load(local["verl.yaml"]), yaml.safe_load(there["verl.yaml"]))
+    found |= differences(json.loads(local["runtime.json"]), json.loads(there["runtime.json"]))
+    elsewhere = json.loads(local["resolved.json"])["cluster"]["docker"]["sandbox_host"] is not None
+    assert set(found) <= allowed(target, sandboxes_elsewhere=elsewhere)
+    assert found["target"] == ("local", target)
+
+
+def test_every_point_of_the_sweep_differs_in_the_listed_facts(tmp_path: Path) -> None:
+    for target in ("local", "k8s"):
+        compile_all(spec_path("sweep"), target=target, out=tmp_path / target)
+    points = sorted(path.name for path in (tmp_path / "local").iterdir() if path.is_dir())
+    assert len(points) == 12
+    for point in points:
+        local, there = (tmp_path / target / point for target in ("local", "k8s"))
+        found = {}
+        for file, read in (("verl.yaml", yaml.safe_load), ("runtime.json", json.loads)):
+            found |= differences(read((local / file).read_text()), read((there / file).read_text()))
+        assert set(found) <= allowed("k8s", sandboxes_elsewhere=False), point
+
+
 def test_the_differences_are_seen() -> None:
     """The comparison is not blind: another seed is another fact."""
     one, other = {"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "d": 3}}
@@ -63,9 +100,6 @@ def test_the_differences_are_seen() -> None:
 @pytest.mark.parametrize("target", REMOTE)
 def test_secrets_are_names_only(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values in the shell that compiles reach no file; the names reach those that need them."""
-    from compiler import compile_in_memory
-    from tests.compiler.golden_cases import LAB
-
     monkeypatch.setenv("HF_TOKEN", "hf_averysecretvalue")
     monkeypatch.setenv("WANDB_API_KEY", "wandbsecretvalue")
     files = compile_in_memory(LAB, target=target, sets=VARIANTS["site"]).files
@@ -81,8 +115,6 @@ def test_the_trainer_finds_its_ray(
 ) -> None:
     """Read as verl's ``main_ppo`` reads it; and the variable survives the trainer's own environment."""
     omegaconf = pytest.importorskip("omegaconf")
-    from pathlib import Path
-
     from runtime.trainer.environment import trainer_environment
 
     child = trainer_environment(Path("/runs/x/1"), attempt=0, inherited={**environment, "RAY_ADDRESS": "stray:1"})

@@ -130,7 +130,7 @@ def test_references_lead_somewhere(files: dict[str, str]) -> None:
         assert ("ServiceAccount", subject["namespace"], subject["name"]) in present
     (job,) = of_kind(files, "RayJob")
     namespace = job["metadata"]["namespace"]
-    secrets = {(secret["secret"], secret["key"]) for secret in SECRETS}
+    secrets = {(secret["kubernetes"]["name"], secret["kubernetes"]["key"]) for secret in SECRETS}
     for template in pods(files):
         spec = template["spec"]
         if "serviceAccountName" in spec:
@@ -166,6 +166,8 @@ def test_policies_select_pods_that_exist(files: dict[str, str]) -> None:
             for peer in rule["to"]:
                 wanted = peer["podSelector"]["matchLabels"]
                 assert any(wanted.items() <= given.items() for given in labels)
+    (way,) = [one for one in of_kind(files, "NetworkPolicy") if one["metadata"]["name"] == "sandbox-to-proxy"]
+    assert way["spec"]["podSelector"]["matchLabels"] == {"liverl/phase": "agent"}  # what the runtime writes on pods
     trainer, sandboxes = (
         next(
             policy["spec"]
@@ -304,7 +306,8 @@ def test_pods_fit_the_pod_security_of_their_namespace(files: dict[str, str]) -> 
         ),
         ([cluster(sandboxes={"runtime_handler": "runsc"})], "cluster.sandboxes.runtime_class"),
         ([cluster(queue={"type": "slurm", "name": "x"})], "cluster.queue.type"),
-        ([cluster(secrets=[{"variable": "token", "secret": "x", "key": "y"}])], "cluster.secrets[0].variable"),
+        (['secrets=[{"variable": "token", "used_by": "policy"}]'], "secrets[0].variable"),
+        (['secrets=[{"variable": "HF_TOKEN", "used_by": "policy"}]'], "secrets[0].kubernetes"),
     ],
 )
 def test_what_a_cluster_cannot_hold_is_refused(sets: list[str], path: str) -> None:

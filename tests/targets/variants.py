@@ -18,9 +18,10 @@ GPUS = [
 ]
 """Eight GPUs that trainer and rollout share."""
 SECRETS = [
-    {"variable": "HF_TOKEN", "secret": "hugging-face", "key": "token"},
-    {"variable": "WANDB_API_KEY", "secret": "wandb", "key": "api-key"},
+    {"variable": "HF_TOKEN", "used_by": "policy", "kubernetes": {"name": "hugging-face", "key": "token"}},
+    {"variable": "WANDB_API_KEY", "used_by": "observability", "kubernetes": {"name": "wandb", "key": "api-key"}},
 ]
+NAMED = f"secrets={json.dumps(SECRETS)}"
 EIGHT = {"cpus": 32, "memory_gib": 200, "gpus": 8, "shm_gib": 64}
 SITE = {
     "image": "registry.example.com/team/liverl:0.1.0",
@@ -31,7 +32,6 @@ SITE = {
     "queue": {"type": "kueue", "name": "team", "cluster_queue": "gpus", "priority_class": "high"},
     "priority": 100000,
     "storage": {"claim": "shared-runs", "bucket": "s3://team-runs/liverl"},
-    "secrets": SECRETS,
     "sandboxes": {
         "runtime_class": "gvisor",
         "runtime_handler": "runsc",
@@ -56,8 +56,8 @@ VARIANTS: dict[str, list[str]] = {
     "separate": ['mode={"type": "separate_async"}'],
     "storage class": ["cluster.storage.storage_class=fast-ssd", "cluster.workers=3"],
     "gpus": [*GPUS, cluster(head=EIGHT, worker=EIGHT, skypilot={"accelerator": "H100"})],
-    "site": [*GPUS, cluster(**SITE)],
-    "volcano": [cluster(queue={"type": "volcano", "name": "batch"}, secrets=SECRETS)],
+    "site": [*GPUS, cluster(**SITE), NAMED],
+    "volcano": [cluster(queue={"type": "volcano", "name": "batch"}), NAMED],
 }
 
 

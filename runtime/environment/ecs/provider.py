@@ -20,7 +20,7 @@ from runtime.config import EcsSettings
 from runtime.environment.base import Capabilities, ExecResult, SandboxRequest
 from runtime.environment.box import check_lower
 from runtime.environment.ecs import definition
-from runtime.environment.remote import LinkCut, RemoteSandbox
+from runtime.environment.remote import PROXY_HOST, LinkCut, RemoteSandbox
 from runtime.errors import MachineError, Termination, TrialError
 
 log = logging.getLogger(__name__)
@@ -264,7 +264,8 @@ class EcsProvider:
     def _proxy_url(self, request: SandboxRequest) -> str | None:
         if request.forward is None:
             return None
-        if not self._settings.proxy_host:
-            why = "tasks cannot reach the model proxy: environment.ecs.proxy_host is not set"
+        host = self._settings.proxy_host or os.environ.get(PROXY_HOST)
+        if not host:
+            why = f"tasks cannot reach the model proxy: environment.ecs.proxy_host is not set, nor is {PROXY_HOST}"
             raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {why}")
-        return f"http://{self._settings.proxy_host}:{request.forward[1]}"
+        return f"http://{host}:{request.forward[1]}"

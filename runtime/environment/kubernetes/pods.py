@@ -14,7 +14,7 @@ from runtime.config import KubernetesSettings
 from runtime.environment.base import SandboxRequest
 from runtime.environment.bwrap import IMAGE, LIVERL
 
-RUN, OWNER, TTL, NONCE = "liverl/run", "liverl/owner", "liverl/ttl", "liverl/nonce"
+RUN, OWNER, TTL, NONCE, PHASE = "liverl/run", "liverl/owner", "liverl/ttl", "liverl/nonce", "liverl/phase"
 CONTAINER = "sandbox"
 HOME = "/home/agent"
 # Waits for orphans, and dies at once of TERM; a plain ``sleep`` as process 1 ignores it for the whole grace period.
@@ -49,7 +49,7 @@ def manifest(request: SandboxRequest, settings: KubernetesSettings, *, run: str,
     container = {
         "name": CONTAINER,
         "image": settings.image,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": settings.image_pull_policy,
         "command": ["sh", "-c", _INIT],
         "env": [{"name": "HOME", "value": HOME}] if settings.user is not None else [],
         "resources": {"limits": limits, "requests": {"cpu": "100m", "memory": f"{max(64, request.memory_mib // 4)}Mi"}},
@@ -77,6 +77,8 @@ def manifest(request: SandboxRequest, settings: KubernetesSettings, *, run: str,
         OWNER: owner,
         TTL: str(settings.active_deadline_sec),
         NONCE: secrets.token_hex(8),
+        # The namespace's policies let agents reach the model, and verifiers nothing.
+        PHASE: "agent" if request.forward is not None else "verifier",
         "app.kubernetes.io/managed-by": "liverl",
     }
     metadata = {"name": pod_name(request.name), "namespace": settings.namespace, "labels": labels}

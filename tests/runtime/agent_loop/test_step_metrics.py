@@ -50,6 +50,18 @@ def test_groups_by_signal_and_reasons_of_what_is_left_out() -> None:
     assert row["proxy_tool_gap_p90"] == 0.3
 
 
+def test_the_trajectory_filter_decides_what_trains() -> None:
+    """The same trials under two filters; what was not graded trains under neither."""
+    ends = [Termination.COMPLETED, Termination.OVERLONG, Termination.TIMEOUT]
+    for dropped, count in ((("timeout",), 1), (("overlong", "timeout"), 2), ((), 0)):
+        group = [trial(1.0, end, dropped_ends=dropped) for end in ends]
+        group.append(trial(None, Termination.SANDBOX_LOST, dropped_ends=dropped))
+        row = step_metrics([group], group_size=4, seconds=1.0)
+        assert row["trajectory_filter/dropped_count"] == count
+        assert row["trajectory_filter/invalid_count"] == count + 1
+        assert [one.trainable for one in group] == [end.value not in dropped for end in ends] + [False]
+
+
 def test_a_step_without_trials_has_a_row_too() -> None:
     assert step_metrics([[]], group_size=4, seconds=1.0)["agent_loop/trials"] == 0
 

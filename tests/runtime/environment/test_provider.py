@@ -51,6 +51,15 @@ def test_a_state_folder_that_cannot_be_made_names_the_cure(tmp_path: Path) -> No
     assert str(tmp_path) in caught.value.fix
 
 
+def test_a_phase_that_cannot_be_held_to_its_network_ends_the_run_at_its_start(tmp_path: Path) -> None:
+    for phase in ({"agent": "model"}, {"verifier": "none"}):
+        wanted = Environment.model_validate({"type": "process", "network": phase})
+        with pytest.raises(MachineError, match=next(iter(phase))):
+            make_provider(wanted, state=tmp_path / "state")
+    free = Environment.model_validate({"type": "process", "network": {"agent": "any", "verifier": "any"}})
+    assert make_provider(free, state=tmp_path / "state").capabilities.isolation == "none"
+
+
 def test_private_paths_map_whole_components() -> None:
     paths = PrivatePaths({"/app": Path("/x/app"), "/opt/liverl": Path("/x/l"), "/opt/liverl/agent.py": Path("/a.py")})
     assert paths.inside("/app") == "/x/app" and paths.inside("/app/f") == "/x/app/f"

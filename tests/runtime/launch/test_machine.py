@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Environment, Secret
 from runtime.errors import MachineError
 from runtime.launch import machine
 
@@ -57,3 +57,19 @@ def test_a_run_for_gpus_is_refused_before_anything_is_made() -> None:
     with pytest.raises(MachineError, match=r"rollout.type 'vllm': .* CPUs alone") as raised:
         machine.check_engine("vllm")
     assert "liverl compile" in raised.value.fix
+
+
+def test_a_missing_secret_or_tracker_is_named_with_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SET_TOKEN", "x")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    machine.check_secrets([Secret(variable="SET_TOKEN", used_by="tasks")])
+    with pytest.raises(MachineError, match=r"WANDB_API_KEY \(used by observability\)") as raised:
+        machine.check_secrets(
+            [Secret(variable=name, used_by="observability") for name in ("SET_TOKEN", "WANDB_API_KEY")]
+        )
+    assert raised.value.fix == "export WANDB_API_KEY=..."
+    machine.check_loggers(["console", "file"])
+    monkeypatch.setitem(machine._LOGGER_PACKAGES, "trackio", "no_such_tracker")
+    with pytest.raises(MachineError, match="no_such_tracker: not installed") as raised:
+        machine.check_loggers(["console", "trackio"])
+    assert raised.value.fix == "pip install no_such_tracker"

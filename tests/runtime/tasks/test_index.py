@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from runtime.config import IndexTasks, PassRate, TaskSet
 from runtime.errors import UserError
 from runtime.tasks.index import parse_band, pass_rates, read_index, write_index
+from runtime.tasks.prepare import prepare
 from runtime.tasks.task import load_task
 from tests.runtime.tasks.test_write import write_shop
 
@@ -54,3 +56,27 @@ def test_what_is_no_run_or_no_index_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("no")
     with pytest.raises(UserError, match="not a task index"):
         read_index(tmp_path / "x.parquet")
+
+
+@pytest.mark.sandbox
+def test_a_task_set_takes_its_band_from_the_index(tmp_path: Path) -> None:
+    """As a run prepares it: the tasks that are sometimes solved, screened like any others."""
+    names = ("always", "sometimes", "never", "unknown")
+    tasks = [load_task(write_shop(tmp_path / "tasks", name)) for name in names]
+    rates = pass_rates([write_trials(tmp_path / "run", {"always": [1, 1], "sometimes": [1, 0], "never": [0, 0]})])
+    out = tmp_path / "index.parquet"
+    write_index(tasks, out, rates=rates)
+
+    def prepared(band: PassRate | None) -> list[str]:
+        task_set = TaskSet(name="mine", source=IndexTasks(path=str(out), pass_rate=band))
+        return [task.id for task in prepare(task_set, cache=tmp_path / "cache", on_problem=problems.append)]
+
+    problems: list[str] = []
+    assert prepared(PassRate(least=0.1, most=0.9)) == ["sometimes"]
+    assert prepared(PassRate(least=0.0, most=0.9)) == ["sometimes", "never"]
+    assert prepared(None) == list(names)
+    with pytest.raises(UserError, match="3 have a pass rate"):
+        prepared(PassRate(least=0.6, most=0.9))
+    assert problems == []
+    (tmp_path / "tasks" / "sometimes").rename(tmp_path / "elsewhere")
+    assert prepared(PassRate(least=0.1, most=0.9)) == [] and len(problems) == 1

@@ -168,3 +168,10 @@ def test_the_environment_carries_the_mark_and_no_import_paths(tmp_path: Path) ->
     assert found[layout.RUN_DIR] == str(tmp_path) and found["PYTHONSAFEPATH"] == "1"
     assert found["VERL_FILE_LOGGER_PATH"].endswith("logs/rows/verl-003.jsonl")
     assert len(found[layout.RAY_DIR]) < 20
+
+
+def test_trackers_report_only_when_they_are_named(tmp_path: Path) -> None:
+    found = environment.trainer_environment(tmp_path, attempt=0, loggers=["console", "wandb"], inherited={})
+    assert "WANDB_MODE" not in found and found["WANDB_DIR"].startswith(str(tmp_path))
+    silent = environment.trainer_environment(tmp_path, attempt=0, loggers=["console", "file"], inherited={})
+    assert silent["WANDB_MODE"] == "disabled" and silent["TENSORBOARD_DIR"].startswith(str(tmp_path))

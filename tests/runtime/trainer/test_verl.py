@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +80,8 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' agent must be importable in the trainer's processes; the product itself is installed."""
     original = environment.trainer_environment
 
-    def with_tests(run: Path, *, attempt: int, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
-        return {**original(run, attempt=attempt, inherited=inherited), "PYTHONPATH": str(ROOT)}
+    def with_tests(run: Path, **settings: Any) -> dict[str, str]:
+        return {**original(run, **settings), "PYTHONPATH": str(ROOT)}
 
     monkeypatch.setattr(process, "trainer_environment", with_tests)
 
@@ -168,6 +167,24 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
     assert len(trials) == PROMPTS * GROUP
     record = orjson.loads((trials[0] / "trial.json").read_bytes())
     assert record["isolation"] == "bubblewrap" and record["weight_versions"] == {"min": last - 1, "max": last - 1}
+    assert traces(run) == []
+
+
+def test_remax_rolls_out_a_greedy_baseline_for_every_prompt(tmp_path: Path, policy: Path) -> None:
+    run = make_run(tmp_path / "run", policy, "quickstart")
+    estimator = "algorithm.adv_estimator=liverl_remax"
+    process.train(run, overrides=[*SMALL, estimator, "trainer.total_training_steps=2", "trainer.save_freq=-1"])
+    found = check_steps(run, last=2)
+    for step in (1, 2):
+        assert found[step]["remax/baselines_missing"] == 0 and 0 <= found[step]["remax/baseline_mean"] <= 1
+        # The mean over trajectories of reward minus baseline: every prompt has a group of the same size.
+        scores, baseline = found[step]["critic/score/mean"], found[step]["remax/baseline_mean"]
+        assert found[step]["critic/advantages/max"] <= 1
+        assert abs(scores - baseline) <= 1
+        greedy = [path for path in (layout.trials(run) / str(step)).iterdir() if "-greedy." in path.name]
+        assert len(greedy) == PROMPTS
+        for trial in greedy:
+            assert orjson.loads((trial / "trial.json").read_bytes())["sampling"]["temperature"] == 0.0
     assert traces(run) == []
 
 

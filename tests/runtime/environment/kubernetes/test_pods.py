@@ -3,10 +3,12 @@
 import asyncio
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from runtime.config import KubernetesSettings
 from runtime.environment.base import Mount, Sandbox, SandboxRequest
 from runtime.environment.grading import GradingSandbox
 from runtime.environment.kubernetes import pods
@@ -49,6 +51,15 @@ def test_a_box_from_start_to_stop(stage: Stage, box_request: SandboxRequest) -> 
         assert caught.value.termination is Termination.SANDBOX_LOST
 
     stage.play(body)
+
+
+def test_pods_say_which_phase_they_are_and_how_images_are_cached(box_request: SandboxRequest) -> None:
+    """The namespace's NetworkPolicies go by the phase: only agents reach the model."""
+    settings = KubernetesSettings(image="box:1", image_pull_policy="Never")
+    for forward, phase in ((("127.0.0.1", 1), "agent"), (None, "verifier")):
+        pod = pods.manifest(replace(box_request, forward=forward), settings, run="run-1", owner="me")
+        assert pod["metadata"]["labels"]["liverl/phase"] == phase
+        assert pod["spec"]["containers"][0]["imagePullPolicy"] == "Never"
 
 
 def test_a_long_environment_is_no_address(stage: Stage, box_request: SandboxRequest) -> None:
