@@ -201,9 +201,7 @@ class MiniSweAgentScaffold(InstalledScaffold):
     """Seconds that one command may take."""
 
 
-AgentScaffold = (
-    ClaudeCodeScaffold | OpenCodeScaffold | MiniSweAgentScaffold | OpenHandsSdkScaffold | Terminus2Scaffold
-)
+AgentScaffold = ClaudeCodeScaffold | OpenCodeScaffold | MiniSweAgentScaffold | OpenHandsSdkScaffold | Terminus2Scaffold
 Scaffold = Annotated[ShellScaffold | ImportedScaffold | AgentScaffold, Field(discriminator="type")]
 
 
