@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+_NUMBER = re.compile(r"[0-9],?\n")
+"""The end of a line with a number; several files have none."""
 _FLOAT = re.compile(r"(?<= )-?[0-9]+(?:\.[0-9]+(?:e[-+]?[0-9]+)?|e[-+]?[0-9]+)(?=,?$)", re.M)
 """A number with a fraction or an exponent. In indented JSON every value ends its line, and strings end in a quote."""
 _PLAIN = re.compile(r"[A-Za-z_/$](?:[A-Za-z0-9_./${}@+-]|:(?=\S)| (?=[A-Za-z0-9])){0,127}")
@@ -106,8 +108,10 @@ def to_json(value: Any) -> str:
         text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
     except TypeError:  # integers beyond 64 bits, lone surrogates
         return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    # Python's shortest form of a float differs from others in where the exponent starts.
-    return _FLOAT.sub(lambda found: repr(float(found[0])), text) + "\n"
+    if _NUMBER.search(text):
+        # Python's shortest form of a float differs from others in where the exponent starts.
+        text = _FLOAT.sub(lambda found: repr(float(found[0])), text)
+    return text + "\n"
 
 
 @cache

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 RETIRE_KIB = 384 << 10
 """An evaluator that was once this large is not used again: the engine gives no memory back."""
 
+MARKED_BYTES = 256 << 20
+"""Of a value with its marks: more would cost the reader more than the places are worth."""
 REFUSED = "import refused"
 _instrumented: dict[tuple[str, bytes, bool], bytes] = {}
 """Instrumented files by name and content: a sweep reads the same files for every batch of points."""
@@ -123,6 +125,8 @@ def serve(root: str, library: str, expression: str, marked_expression: str, mark
             )
         except (RuntimeError, UnicodeDecodeError):
             pass
+    if len(marked) > MARKED_BYTES:
+        marked = ""
     large = _peak_kib() > RETIRE_KIB
     _send([marked, "retired" if large else ""])
     if large:

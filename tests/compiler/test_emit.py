@@ -41,13 +41,13 @@ def by_library(value: Any) -> str:
     return text
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(VALUES)
 def test_yaml_is_pyyaml_s(value: dict[str, Any]) -> None:
     assert to_yaml(value) == by_library(value)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(VALUES)
 def test_json_is_the_standard_library_s(value: dict[str, Any]) -> None:
     assert to_json(value) == json.dumps(value, indent=2, ensure_ascii=False) + "\n"

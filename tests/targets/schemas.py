@@ -30,7 +30,7 @@ NOT_MANIFESTS = ("verl.yaml", "vllm.yaml")
 def documents(files: dict[str, str]) -> list[dict[str, Any]]:
     """Every object of a Kubernetes bundle."""
     names = [name for name in files if name.endswith(".yaml") and name not in NOT_MANIFESTS]
-    return [document for name in names for document in yaml.safe_load_all(files[name])]
+    return [document for name in names for document in yaml.load_all(files[name], Loader=yaml.CSafeLoader)]
 
 
 def of_kind(files: dict[str, str], kind: str) -> list[dict[str, Any]]:
@@ -49,6 +49,18 @@ def _schema(path: Path) -> Any:
     return found.get("schema", found) if path.is_relative_to(DATA) else found
 
 
+@cache
+def _registry() -> Registry[Any]:
+    """With the definitions that all kinds refer to, megabytes, read and indexed once."""
+
+    def resource(uri: str) -> Resource[Any]:
+        contents = json.loads((_folder() / uri.rpartition("/")[2]).read_text())
+        return Resource.from_contents(contents, default_specification=DRAFT7)
+
+    registry: Registry[Any] = Registry(retrieve=resource)  # type: ignore[call-arg]
+    return registry.with_resource("/api/_definitions.json", resource("_definitions.json")).crawl()
+
+
 def kubernetes_errors(document: dict[str, Any]) -> list[str]:
     """What an API server would refuse, by schema; custom resources after defaulting. A kind that no schema covers is
     an error."""
@@ -59,15 +71,10 @@ def kubernetes_errors(document: dict[str, Any]) -> list[str]:
     else:
         group, _, version = document["apiVersion"].rpartition("/")
         stem = "-".join(part for part in (kind.lower(), group.split(".")[0], version) if part)
-        registry: Registry[Any] = Registry(
-            retrieve=lambda uri: Resource.from_contents(
-                json.loads((_folder() / uri.rpartition("/")[2]).read_text()), default_specification=DRAFT7
-            )
-        )
         path = _folder() / f"{stem}.json"
         if not path.is_file():
             return [f"{kind}: no schema for {document['apiVersion']}"]
-        errors = jsonschema.Draft7Validator(_schema(path), registry=registry).iter_errors(document)
+        errors = jsonschema.Draft7Validator(_schema(path), registry=_registry()).iter_errors(document)
     return [f"{kind}.{error.json_path}: {error.message}" for error in errors]
 
 
