@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from targets import pins
+from tests.compiler.golden_cases import CASES, golden_folder
 from tests.targets.schemas import CUSTOM, WITHOUT_SCHEMA, documents
 from tests.targets.test_k8s import pods
 from tests.targets.variants import VARIANTS, compiled
@@ -116,6 +117,38 @@ def test_compose_reads_the_bundle(variant: str, tmp_path: Path) -> None:
         pytest.skip("the Compose plug-in of Docker is missing: https://docs.docker.com/compose/install/linux/")
     place = written(tmp_path, variant, "docker")
     subprocess.run([docker, "compose", "config", "--quiet"], cwd=place, check=True, timeout=120)
+
+
+COMPOSE = """
+import sys
+from pathlib import Path
+from compose_spec import PyCompose
+for path in map(Path, sys.argv[1:]):
+    text = path.read_text()
+    # This parser does not know the specification's `on-failure:N`.
+    assert "restart: on-failure:2" in text
+    text = text.replace("restart: on-failure:2", "restart: on-failure")
+    PyCompose.from_yaml(text)
+    for good, bad in (("shm_size:", "shm_sice:"), ("stop_grace_period: 2m", "stop_grace_period: 2 minutes")):
+        assert good in text
+        try:
+            PyCompose.from_yaml(text.replace(good, bad))
+        except ValueError:
+            continue
+        raise SystemExit(f"{bad} was accepted")
+"""
+
+
+def test_a_parser_of_the_compose_specification_reads_every_bundle(tmp_path: Path) -> None:
+    """Typed, durations and sizes included, where the JSON schema only sees strings. Docker's own plug-in is in no
+    package index that LiveRL uses; where it is installed, the test above asks it."""
+    tools = python_tools("compose-spec", "compose-spec==0.2.1")
+    paths = [str(golden_folder(name, target) / "compose.yaml") for name, target in CASES if target == "docker"]
+    paths += [str(written(tmp_path, variant, "docker") / "compose.yaml") for variant in VARIANTS]
+    read = subprocess.run(
+        [str(tools / "python"), "-c", COMPOSE, *paths], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert read.returncode == 0, read.stderr[-2000:]
 
 
 def test_checkov_finds_only_what_is_justified(tmp_path: Path) -> None:
