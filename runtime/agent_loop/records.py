@@ -45,7 +45,7 @@ def write_trial(trials: Path, result: TrialResult, files: TrialFiles) -> Path:
     (partial / "trial.json").write_bytes(orjson.dumps(result.record(), option=orjson.OPT_INDENT_2) + b"\n")
     trajectory = {
         "turns": list(files.turns),
-        "samples": list(result.samples),
+        "samples": [sample.record() for sample in result.samples],
     }
     (partial / "trajectory.json").write_bytes(orjson.dumps(trajectory, default=str))
     if files.work is not None:

@@ -22,7 +22,7 @@ from runtime.config import RuntimeConfig
 from runtime.environment.artifacts import ArtifactsRefused
 from runtime.environment.base import Sandbox, SandboxRequest, Verdict
 from runtime.errors import POLICIES, Termination, TrialError
-from runtime.proxy.types import SessionLimits, Trajectory
+from runtime.proxy.types import Accounting, SessionLimits, Trajectory
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, needs_of
 from runtime.tasks.task import Task
 
@@ -265,6 +265,7 @@ class TrialRunner:
             prompt_tokens=trajectory.prompt_tokens if trajectory is not None else 0,
             aborted=trajectory.aborted if trajectory is not None else 0,
             mismatches=trajectory.mismatches if trajectory is not None else 0,
+            accounting=trajectory.accounting if trajectory is not None else Accounting(),
             tool_gaps=_tool_gaps(trajectory),
             error=None if error is None else str(error),
             dropped_ends=self._config.trajectory_filter.drop,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from runtime.errors import DROPPED_ENDS, Termination
-from runtime.proxy.types import Sample
+from runtime.proxy.types import Accounting, Sample
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class TrialResult:
     prompt_tokens: int = 0
     aborted: int = 0
     mismatches: int = 0
+    accounting: Accounting = field(default_factory=Accounting)
+    """What became of every token that the engine sampled for this trial."""
     tool_gaps: tuple[float, ...] = ()
     error: str | None = None
     dropped_ends: tuple[str, ...] = DROPPED_ENDS

@@ -75,8 +75,17 @@ class Sample:
     response_logprobs: list[float]
     weight_versions: list[int]
     routed_experts: Routing | None = None
-    """One row per token of prompt and response, the last one zero; None where the engine gave none. Not in
-    ``trajectory.json``: it is as large as the rest together several times over."""
+    """One row per token of prompt and response, the last one zero; None where the engine gave none."""
+
+    def record(self) -> dict[str, list[int] | list[float]]:
+        """A sample of ``trajectory.json``: without routed experts, which are several times as large as the rest."""
+        return {
+            "prompt_ids": self.prompt_ids,
+            "response_ids": self.response_ids,
+            "response_mask": self.response_mask,
+            "response_logprobs": self.response_logprobs,
+            "weight_versions": self.weight_versions,
+        }
 
 
 @dataclass(frozen=True)
@@ -123,8 +132,5 @@ class Trajectory:
 
     def to_json(self) -> bytes:
         """The content of ``trajectory.json``."""
-        bare = tuple(replace(sample, routed_experts=None) for sample in self.samples)
-        record = asdict(replace(self, samples=bare))
-        for sample in record["samples"]:
-            del sample["routed_experts"]
-        return orjson.dumps(record)
+        samples = [sample.record() for sample in self.samples]
+        return orjson.dumps({**asdict(replace(self, samples=())), "samples": samples})

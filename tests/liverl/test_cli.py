@@ -12,6 +12,7 @@ import pytest
 
 from runtime.launch import rundir
 from runtime.telemetry.metrics import append_row
+from tests.runtime.proxy.families import FAMILIES, write_family
 
 ROOT = Path(__file__).parents[2]
 STABLE = {"compile", "check", "plan", "explain", "diff", "schema", "run", "runs", "status", "logs", "stop"}
@@ -82,6 +83,17 @@ def test_doctor_answers_for_people_and_programs(tmp_path: Path) -> None:
     assert result.returncode == (0 if all(check["ok"] or not check["required"] for check in checks.values()) else 3)
     assert checks["Python"]["ok"]
     assert "Python" in _liverl("doctor", cwd=tmp_path).stdout
+
+
+def test_doctor_judges_a_model(tmp_path: Path) -> None:
+    family = FAMILIES["gpt-oss"]
+    good = write_family(tmp_path / "good", family)
+    assert "append-only, tool_parser openai" in _liverl("doctor", "--model", str(good), cwd=tmp_path).stdout
+    bad = write_family(tmp_path / "bad", family, template=family.template + "{{ messages | length }}")
+    result = _liverl("doctor", "--model", str(bad), "--json", cwd=tmp_path)
+    (check,) = [check for check in json.loads(result.stdout) if check["name"] == f"model {bad}"]
+    assert result.returncode == 3 and not check["ok"] and check["fix"]
+    assert "the chat template is not append-only" in check["found"]
 
 
 def test_public_names_are_there() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runtime.agent_loop.step_metrics import percentile, step_metrics
 from runtime.agent_loop.types import Sampling, Timings, TrialResult
 from runtime.errors import Termination
-from runtime.proxy.types import Sample
+from runtime.proxy.types import Accounting, Sample
 from tests.runtime.agent_loop.conftest import make_key
 
 SAMPLE = Sample([1, 2], [3, 4, 5], [1, 0, 1], [-0.1, 0.0, -0.2], [7, -1, 8])
@@ -60,6 +60,14 @@ def test_the_trajectory_filter_decides_what_trains() -> None:
         assert row["trajectory_filter/dropped_count"] == count
         assert row["trajectory_filter/invalid_count"] == count + 1
         assert [one.trainable for one in group] == [end.value not in dropped for end in ends] + [False]
+
+
+def test_what_became_of_sampled_tokens_adds_up() -> None:
+    groups = [[trial(1.0, accounting=Accounting(10, 6, 2, 1, 1))], [trial(0.0, accounting=Accounting(5, 5, 0, 0, 0))]]
+    row = step_metrics(groups, group_size=1, seconds=1.0)
+    fates = {name: row[f"proxy_tokens/{name}"] for name in ("trained", "discarded", "auxiliary", "lost")}
+    assert fates == {"trained": 11, "discarded": 2, "auxiliary": 1, "lost": 1}
+    assert sum(fates.values()) == row["proxy_tokens/sampled"] == 15
 
 
 def test_a_step_without_trials_has_a_row_too() -> None:

@@ -73,6 +73,20 @@ class Talk:
         wanted = {"model": "policy", "max_tokens": 300, "messages": self.messages, **more}
         return {**wanted, "tools": tools} if tools else wanted
 
+    def own_texts(self) -> list[str]:
+        """What the agent itself says in this history, in order: all of it must reach the model."""
+        texts: list[str] = []
+        for message in self.messages:
+            content = message["content"]
+            if message["role"] == "assistant":
+                continue
+            for block in content if isinstance(content, list) else [content]:
+                while isinstance(block, dict):
+                    block = block.get("text", block.get("content"))
+                    block = block[0] if isinstance(block, list) else block
+                texts.append(block)
+        return texts
+
     def hear(self, answer: bytes, text: str, spelling: int) -> None:
         """Take a reply into the history, spelled as the bits of ``spelling`` say, and answer with ``text``."""
         heard = json.loads(json.dumps(self.messages))

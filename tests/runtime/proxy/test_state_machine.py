@@ -276,9 +276,14 @@ class MisbehavingAgents(RuleBasedStateMachine):
     def _answer(self, talk: Talk, *plan: Any, **more: Any) -> bytes | None:
         """The reply's body, or None when the request was refused, which begins the conversation anew."""
         self.world.plan[:] = plan
+        calls = len(self.world.engine.calls)
         status, answer = self._post(talk, body=talk.body(**more))
         self.world.plan.clear()
         assert status in (200, 400, 503), answer
+        if len(self.world.engine.calls) > calls:
+            prompt, position = self.world.engine.codec.tokens.decode(self.world.engine.calls[calls].prompt_ids), 0
+            for text in talk.own_texts():
+                position = prompt.index(text, position) + len(text)
         return answer if status == 200 else None
 
     def _hear(self, talk: Talk, answer: bytes | None, text: str, spelling: int) -> None:
@@ -360,9 +365,10 @@ def _run(codec: ChatCodec, *, examples: int, steps: int, shrink: bool) -> None:
 
 
 def test_invariants_hold_whatever_agents_do(codecs: dict[str, ChatCodec]) -> None:
-    _run(codecs["chatml"], examples=25, steps=20, shrink=True)
+    _run(codecs["chatml"], examples=20, steps=16, shrink=True)
 
 
 @pytest.mark.deep
+@pytest.mark.timeout(1200)
 def test_invariants_hold_whatever_agents_do_for_long(codecs: dict[str, ChatCodec]) -> None:
-    _run(codecs["chatml"], examples=300, steps=40, shrink=False)
+    _run(codecs["chatml"], examples=250, steps=40, shrink=False)

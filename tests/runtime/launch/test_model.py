@@ -1,0 +1,41 @@
+"""A model whose tokens could not be kept is found before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.config import PretrainedPolicy, RuntimeConfig
+from runtime.errors import UserError
+from runtime.launch.model import check_model, check_policy
+from tests.runtime.proxy.families import FAMILIES, write_family
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_fitting_format_is_named(tmp_path: Path, name: str) -> None:
+    check = check_model(write_family(tmp_path, FAMILIES[name]), tool_parser=None)
+    assert check.ok and f"append-only, tool_parser {FAMILIES[name].parser}" in check.found
+    assert ("drops reasoning" in check.found) == (name in ("glm", "gpt-oss"))
+
+
+def test_what_is_wrong_comes_with_what_to_do(tmp_path: Path) -> None:
+    glm = write_family(tmp_path / "glm", FAMILIES["glm"])
+    check = check_model(glm, tool_parser="hermes")
+    assert not check.ok and check.fix == "set rollout.tool_parser to glm45"
+    check = check_model(tmp_path, tool_parser=None)
+    assert not check.ok and "tokenizer.json: No such file" in check.found
+
+
+def test_a_run_with_such_a_policy_is_refused(tmp_path: Path, quickstart_config: RuntimeConfig) -> None:
+    def config(path: str, parser: str) -> RuntimeConfig:
+        rollout = quickstart_config.rollout.model_copy(update={"tool_parser": parser})
+        return quickstart_config.model_copy(update={"policy": PretrainedPolicy(path=path), "rollout": rollout})
+
+    llama = FAMILIES["llama3"]
+    folder = write_family(tmp_path, llama, template=llama.template.replace("(message.content | tojson)", "''"))
+    with pytest.raises(UserError, match=r"policy\.path: .* leaves a message out") as raised:
+        check_policy(config(str(folder), llama.parser))
+    assert len(raised.value.problems) == 1
+    check_policy(config("Qwen/Qwen3-8B", "hermes"))  # judged when it has been fetched
+    check_policy(quickstart_config)
