@@ -36,10 +36,11 @@ class OwnerState:
         with (self.path / "cgroups").open("a") as stream:
             stream.write(f"{path}\n")
 
-    def close(self) -> None:
-        """Idempotent."""
+    def close(self, *, forget: bool = True) -> None:
+        """Idempotent. Without forget the folder stays, as a dead owner's, for the next start to clean up after it."""
         if self._lock >= 0:
-            _remove(self.path)
+            if forget:
+                _remove(self.path)
             os.close(self._lock)
             self._lock = -1
 

@@ -94,9 +94,9 @@ class DockerProvider:
     async def close(self) -> None:
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._running)))
         await asyncio.gather(*self._removing, return_exceptions=True)
-        await asyncio.to_thread(self._remove_owned, self._state.owner)
+        removed = await asyncio.to_thread(self._remove_owned, self._state.owner)
         await self._engine.close()
-        self._state.close()
+        self._state.close(forget=removed)
 
     async def _create(self, request: SandboxRequest, name: str, link: Link) -> Any:
         for again in (True, False):
@@ -210,13 +210,17 @@ class DockerProvider:
         except (errors.DockerException, OSError) as error:
             log.warning("container %s may be left: %s", container.name, error)  # ``close`` or the next start removes it
 
-    def _remove_owned(self, owner: str) -> None:
+    def _remove_owned(self, owner: str) -> bool:
+        """Whether none is left."""
         errors = self._engine.sdk.errors
+        wanted = {"all": True, "filters": {"label": f"{LABEL}={owner}"}}
         with contextlib.suppress(errors.DockerException, OSError):
             self._connection.knock()
-            for container in self._engine.client.containers.list(all=True, filters={"label": f"{LABEL}={owner}"}):
+            for container in self._engine.client.containers.list(**wanted):
                 with contextlib.suppress(errors.DockerException, OSError):
                     container.remove(force=True, v=True)
+            return not self._engine.client.containers.list(**wanted)
+        return False
 
 
 def _words(error: BaseException) -> str:

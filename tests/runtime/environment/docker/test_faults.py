@@ -140,6 +140,22 @@ def test_the_engine_restarts_in_mid_trial(
     loop.run(main())
 
 
+def test_what_cannot_be_removed_because_the_engine_is_gone_is_removed_at_the_next_start(
+    loop: asyncio.Runner, engine: Engine, lower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.environment.docker.engine.PATIENCE_SEC", 1.0)
+    made = provider(engine, tmp_path / "state")
+    loop.run(made.start(SandboxRequest(name="box", lower=lower)))
+    engine.stop()
+    loop.run(made.close())
+    engine.start()
+    assert engine.docker("ps", "-aq")
+    following = provider(engine, tmp_path / "state")
+    assert engine.docker("ps", "-aq") == ""
+    loop.run(following.close())
+    assert list((tmp_path / "state").iterdir()) == []
+
+
 def test_a_full_disk_of_the_engine(loop: asyncio.Runner, tmp_path: Path, lower: Path) -> None:
     disk = Path("/tmp") / f"liverl-disk-{tmp_path.name[-12:]}"
     disk.mkdir()
