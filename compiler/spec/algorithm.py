@@ -173,7 +173,7 @@ class BypassCorrection(Model):
 Correction = Annotated[NoCorrection | DecoupledCorrection | BypassCorrection, Field(discriminator="type")]
 
 
-GradedEnd = Literal["agent_completed", "max_turns_reached", "overlong", "no_tool_calls", "timeout"]
+GradedEnd = Literal["agent_completed", "max_turns_reached", "overlong", "no_tool_calls", "timeout", "agent_died"]
 
 
 class TrajectoryFilter(Model):
@@ -182,7 +182,8 @@ class TrajectoryFilter(Model):
 
     drop: tuple[GradedEnd, ...] = ("timeout",)
     """``timeout``: the agent was stopped by the clock, which measures the machine too; ``overlong``: it ran out of
-    tokens; ``max_turns_reached``: out of turns; ``no_tool_calls``: it answered without a tool."""
+    tokens; ``max_turns_reached``: out of turns; ``no_tool_calls``: it answered without a tool; ``agent_died``: its process
+    ended after the model had answered."""
 
 
 class _PolicyGradient(Model):
@@ -194,7 +195,7 @@ class _PolicyGradient(Model):
     """What is done about the difference between the engine that samples and the one that trains."""
     drop_uniform_groups: bool = False
     """Replace groups whose trajectories all have the same reward by new ones (DAPO's dynamic sampling)."""
-    trajectory_filter: TrajectoryFilter = TrajectoryFilter()
+    trajectory_filter: TrajectoryFilter = TrajectoryFilter.model_construct()
     entropy_coefficient: NonNegative = 0.0
     """Weight of the entropy bonus."""
     epochs: Count = 1

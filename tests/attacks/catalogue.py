@@ -325,6 +325,7 @@ ATTACKS: dict[str, str] = {
     "names with dots and line feeds": "cd /app; touch -- '..x' \"$(printf 'a\\nb')\" \"$(printf '\\377\\376')\" '-rf' '...'",
     "a file of a terabyte": "truncate -s 1T /app/big",
     "thirty thousand files": "python3 -c \"for i in range(30000): open(f'/app/f{i}', 'w').close()\"",
+    "names that fill a message": "python3 -c \"for i in range(15000): open(b'/app/' + str(i).encode() + b'\\xff' * 200, 'w').close()\"",
     "folders two hundred deep": "cd /app; i=0; while [ $i -lt 200 ]; do mkdir d; cd d; i=$((i+1)); done; echo x > x",
     "an archive of zeros": "python3 -c \"open('/app/z.bin', 'wb').write(bytes(20 << 20))\"",
     # Looking for the answer or the judge.

@@ -116,7 +116,11 @@ def test_compose_reads_the_bundle(variant: str, tmp_path: Path) -> None:
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         pytest.skip("the Compose plug-in of Docker is missing: https://docs.docker.com/compose/install/linux/")
     place = written(tmp_path, variant, "docker")
-    subprocess.run([docker, "compose", "config", "--quiet"], cwd=place, check=True, timeout=120)
+    ended = subprocess.run(
+        [docker, "compose", "config", "--format", "json"], cwd=place, capture_output=True, check=True, timeout=120
+    )
+    read, written_down = json.loads(ended.stdout), yaml.safe_load((place / "compose.yaml").read_text())
+    assert set(read["services"]) == set(written_down["services"])
 
 
 COMPOSE = """

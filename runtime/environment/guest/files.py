@@ -7,6 +7,7 @@ from the root with ``O_NOFOLLOW``. It knows nothing of where the bytes come from
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_FILES = 20_000
 MAX_DEPTH = 64
+MAX_NAMES = 3 << 20  # bytes; the header of a message (``wire.py``) holds them and the sizes
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -71,15 +73,16 @@ def read(paths: Iterable[str], max_bytes: int) -> dict[str, bytes]:
     """Regular files at or below ``paths``, and links to such beside or below them as if they were copies; other links,
     devices, sockets and pipes are left out. Missing paths give nothing.
 
-    Raises ``Refused`` when they hold more than ``max_bytes`` or ``MAX_FILES``.
+    Raises ``Refused`` when they hold more than ``max_bytes`` or ``MAX_FILES``, or names that would fill a message.
     """
     found: dict[str, bytes] = {}
-    left = max_bytes
+    left, names = max_bytes, 0
     for path in paths:
         for name, content in _read_tree(path, left):
             left -= len(content)
-            if left < 0 or len(found) >= MAX_FILES:
-                raise Refused(f"{path}: more than {max_bytes} bytes or {MAX_FILES} files")
+            names += len(json.dumps(name)) + 2  # as it travels
+            if left < 0 or len(found) >= MAX_FILES or names > MAX_NAMES:
+                raise Refused(f"{path}: more than {max_bytes} bytes, {MAX_FILES} files or {MAX_NAMES} bytes of names")
             found[name] = content
     return found
 

@@ -223,9 +223,13 @@ def test_a_stopped_sandbox_is_lost_for_those_who_wait(
 
 def test_close_stops_what_still_runs(run: Run, provider: SandboxProvider, box_request: SandboxRequest) -> None:
     async def main() -> None:
-        await asyncio.gather(*(provider.start(box_request) for _ in range(4)))
+        boxes = await asyncio.gather(*(provider.start(box_request) for _ in range(4)))
+        sleeping = [asyncio.ensure_future(box.exec(["sleep", "300"], timeout_sec=400)) for box in boxes]
+        await asyncio.sleep(0.1)
         await provider.close()
         await provider.close()
+        ends = await asyncio.gather(*sleeping, return_exceptions=True)
+        assert [getattr(end, "termination", end) for end in ends] == [Termination.SANDBOX_LOST] * 4
 
     run(main())
 

@@ -50,38 +50,42 @@ PINS = [
 
 
 @pytest.mark.sandbox
-@pytest.mark.parametrize("pin", PINS, ids=lambda pin: pin.name)
-def test_tasks_of_a_real_package(tmp_path: Path, pin: PackagePin) -> None:
-    """One bug per task as in a run, and two as ``liverl tasks generate --bugs 2`` makes them: all are proven."""
-    source = GeneratedTasks(packages=(pin,), per_package=2, seed=1, split="train", per_kind_fraction=0.5)
+def test_a_task_set_of_a_real_package(tmp_path: Path) -> None:
+    source = GeneratedTasks(packages=(INFLECTION,), per_package=4, seed=1, split="train", per_kind_fraction=0.5)
     problems: list[str] = []
     tasks = prepare(TaskSet(name="real", source=source), cache=tmp_path, on_problem=problems.append)
     assert problems == []
-    assert len(tasks) == 2
+    assert len(tasks) == 4
     assert all(task.liverl.source == "real" and task.liverl.runner == "pytest" for task in tasks)
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("pin", PINS, ids=lambda pin: pin.name)
+def test_tasks_of_a_real_package_are_proven(tmp_path: Path, pin: PackagePin) -> None:
+    """One bug per task, and two as ``liverl tasks generate --bugs 2`` makes them."""
 
     async def work() -> VerifyReport:
         async with graders(Environment(), state=tmp_path / "state") as (provider, verifier):
-            injection = await generate_package(
-                fetch(pin, cache=tmp_path),
-                out=tmp_path / "double",
-                name="real",
-                split=None,
-                limit=1,
-                per_kind_fraction=0.5,
-                seed=2,
-                split_seed=0,
-                provider=provider,
-                verifier=verifier,
-                cache=tmp_path,
-                workers=2,
-                on_progress=lambda text: None,
-                bugs_per_task=2,
-            )
-            (bug,) = injection.bugs
-            assert len(bug.mutants) == 2
-            doubles = [load_task(path) for path in (tmp_path / "double").iterdir()]
-            return await verify([*tasks, *doubles], provider=provider, verifier=verifier, concurrency=2)
+            for name, bugs in (("single", 1), ("double", 2)):
+                injection = await generate_package(
+                    fetch(pin, cache=tmp_path),
+                    out=tmp_path / name,
+                    name="real",
+                    split=None,
+                    limit=2,
+                    per_kind_fraction=0.5,
+                    seed=2,
+                    split_seed=0,
+                    provider=provider,
+                    verifier=verifier,
+                    cache=tmp_path,
+                    workers=2,
+                    on_progress=lambda text: None,
+                    bugs_per_task=bugs,
+                )
+                assert injection.bugs and {len(bug.mutants) for bug in injection.bugs} == {bugs}
+            tasks = [load_task(path) for name in ("single", "double") for path in (tmp_path / name).iterdir()]
+            return await verify(tasks, provider=provider, verifier=verifier, concurrency=2)
 
     report = asyncio.run(work())
-    assert report.ok and len(report.tasks) == 3, report.to_json()
+    assert report.ok, report.to_json()
