@@ -195,7 +195,7 @@ class MiniSweAgentScaffold(InstalledScaffold):
     """PyPI ``mini-swe-agent``; speaks OpenAI chat completions, and has one tool, bash."""
 
     type: Literal["mini-swe-agent"] = "mini-swe-agent"
-    max_no_tool: int
+    max_replies_without_tool: int
     """Replies in a row without a valid call of the tool."""
     command_timeout_sec: int
     """Seconds that one command may take."""

@@ -102,7 +102,7 @@ class MiniSweAgentScaffold(_Installed):
     """PyPI ``mini-swe-agent``; speaks OpenAI chat completions, and has one tool, bash."""
 
     type: Literal["mini-swe-agent"]
-    max_no_tool: Annotated[int, Field(ge=1, le=1000)]
+    max_replies_without_tool: Annotated[int, Field(ge=1, le=1000)]
     """Replies in a row without a valid call of the tool, after which it ends."""
     command_timeout_sec: Annotated[int, Field(ge=1, le=86_400)]
     """Seconds that one command may take."""

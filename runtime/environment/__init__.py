@@ -18,7 +18,7 @@ from runtime.errors import MachineError
 if TYPE_CHECKING:
     from runtime.config import Environment
     from runtime.environment.base import SandboxProvider, Verifier
-    from runtime.environment.queue import FairQueue
+    from runtime.environment.turns import FairQueue
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def make_provider(config: Environment, *, state: Path, queue: FairQueue | None =
         return provider
     from runtime.environment.places import SharedPlaces
     from runtime.environment.pool import PooledProvider
-    from runtime.environment.queue import FairQueue
+    from runtime.environment.turns import FairQueue
 
     count = config.machine_sandboxes
     folder = images.default_cache().parent / "places"

@@ -18,7 +18,7 @@ from typing import Any
 from runtime.environment.base import Capabilities, ExecResult, Sandbox, SandboxProvider, SandboxRequest
 from runtime.environment.grading import GradingSandbox
 from runtime.environment.places import SharedPlaces
-from runtime.environment.queue import FairQueue
+from runtime.environment.turns import FairQueue
 from runtime.errors import TrialError
 
 log = logging.getLogger(__name__)

@@ -78,7 +78,7 @@ class MiniSweAgent:
             "site": SITE,
             "model": endpoint.model,
             "max_turns": self.settings.max_turns,
-            "max_no_tool": self.settings.max_no_tool,
+            "max_replies_without_tool": self.settings.max_replies_without_tool,
             "command_timeout_sec": self.settings.command_timeout_sec,
             "request_sec": REQUEST_SEC,
             "trajectory": f"{LOGS}/trajectory.json",

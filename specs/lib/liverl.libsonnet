@@ -133,7 +133,7 @@
     openhands_sdk: { type: 'openhands-sdk', version: '1.57.0', max_turns: 100 },
     terminus_2: { type: 'terminus-2', version: '0.24.0', max_turns: 100 },
     opencode: { type: 'opencode', version: '1.18.33', max_turns: 100 },
-    mini_swe_agent: { type: 'mini-swe-agent', version: '2.4.6', max_turns: 100, max_no_tool: 3, command_timeout_sec: 60 },
+    mini_swe_agent: { type: 'mini-swe-agent', version: '2.4.6', max_turns: 100, max_replies_without_tool: 3, command_timeout_sec: 60 },
   },
 
   environment: {

@@ -64,7 +64,7 @@ local liverl = import 'liverl.libsonnet';
         ),
         (
             "mini_swe_agent",
-            MiniSweAgentScaffold(version="2.4.6", max_turns=100, max_no_tool=3, command_timeout_sec=60),
+            MiniSweAgentScaffold(version="2.4.6", max_turns=100, max_replies_without_tool=3, command_timeout_sec=60),
         ),
     ],
 )
@@ -103,8 +103,8 @@ def test_what_cannot_work_is_refused(quickstart: Any) -> None:
         ({"tools": ["Bash,Read"]}, "not the name of a tool"),
         ({"compact_tokens": 5}, "allowed: >= 10000"),
         ({"type": "claude"}, "claude-code"),
-        ({"max_no_tool": 3}, "max_no_tool"),
-        ({"type": "mini-swe-agent", "max_no_tool": 0, "command_timeout_sec": 9}, "allowed: >= 1"),
+        ({"max_replies_without_tool": 3}, "max_replies_without_tool"),
+        ({"type": "mini-swe-agent", "max_replies_without_tool": 0, "command_timeout_sec": 9}, "allowed: >= 1"),
         ({"type": "mini-swe-agent"}, "command_timeout_sec"),
         ({"type": "opencode", "tools": ["bash read"]}, "not the name of a tool"),
     ],

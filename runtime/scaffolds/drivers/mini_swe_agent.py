@@ -47,7 +47,7 @@ def build(settings: dict[str, Any]) -> Any:
         **config["agent"],
         "step_limit": settings["max_turns"],
         "cost_limit": 0.0,
-        "max_consecutive_format_errors": settings["max_no_tool"],
+        "max_consecutive_format_errors": settings["max_replies_without_tool"],
         "output_path": settings["trajectory"],
     }
     return DefaultAgent(LitellmModel(**model), LocalEnvironment(**environment), **agent)

@@ -16,7 +16,7 @@ from runtime.config import Environment
 from runtime.environment import make_provider
 from runtime.environment.base import Capabilities, ExecResult, SandboxRequest
 from runtime.environment.pool import MAX_AGE_SEC, PooledProvider
-from runtime.environment.queue import FairQueue
+from runtime.environment.turns import FairQueue
 from runtime.errors import Termination, TrialError
 
 

@@ -12,7 +12,7 @@ from runtime.errors import Termination
 from tests.runtime.proxy.scripted_engine import ScriptedEngine
 from tests.runtime.scaffolds.real_agents import RUN_TESTS, Play, call, check_tokens, replies
 
-SETTINGS = MiniSweAgentScaffold(version="2.4.6", max_turns=20, max_no_tool=3, command_timeout_sec=20)
+SETTINGS = MiniSweAgentScaffold(version="2.4.6", max_turns=20, max_replies_without_tool=3, command_timeout_sec=20)
 pytestmark = [pytest.mark.consumers, pytest.mark.sandbox]
 
 
