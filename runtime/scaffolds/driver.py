@@ -35,6 +35,8 @@ _ENVIRONMENT = {
     "OPENHANDS_SUPPRESS_BANNER": "1",
     "MALLOC_ARENA_MAX": "2",  # each of its threads would reserve addresses of its own
 }
+_FAILURES = (Termination.MODEL_UNAVAILABLE, Termination.AGENT_CRASHED)
+_ENDS = (Termination.COMPLETED, Termination.MAX_TURNS, Termination.NO_TOOL, Termination.OVERLONG)
 
 
 @dataclass(frozen=True)
@@ -110,21 +112,27 @@ def constraints(release: str) -> Path | None:
 
 
 def outcome(ended: Ended) -> AgentOutcome:
-    """What the closing line says. Raises ``AgentFailure``: without such a line the driver crashed."""
-    line = _closing_line(ended.stdout)
-    if line is None:
-        raise ended.crashed()
-    termination = Termination(line["termination"])
-    if termination in (Termination.MODEL_UNAVAILABLE, Termination.AGENT_CRASHED):
-        raise ended.failure(termination, f"the agent ended with {line['detail'][:500]}")
-    return AgentOutcome(termination, ended.logs, {"turns": float(line["turns"]), **line["metrics"]})
+    """What the closing line says. Raises ``AgentFailure``: without such a line the driver crashed.
 
-
-def _closing_line(stdout: bytes) -> dict[str, Any] | None:
-    """The last line, if a driver wrote it (``drivers/report.py``)."""
-    last = stdout.rstrip().rpartition(b"\n")[2]
+    The agent's commands can write to the same log, so nothing about the line is taken for granted.
+    """
     try:
-        line = json.loads(last)
-    except ValueError:
-        return None
-    return line if isinstance(line, dict) and line.get("type") == "end" else None
+        line = _closing_line(ended.stdout)
+        termination, detail = Termination(line["termination"]), str(line["detail"])[:500]
+        numbers = {"turns": line["turns"], **line["metrics"]}
+        metrics = {str(name): float(number) for name, number in numbers.items()}
+    except (ValueError, KeyError, TypeError):
+        raise ended.crashed() from None
+    if termination in _FAILURES:
+        raise ended.failure(termination, f"the agent ended with {detail}")
+    if termination not in _ENDS:
+        raise ended.crashed()
+    return AgentOutcome(termination, ended.logs, metrics)
+
+
+def _closing_line(stdout: bytes) -> dict[str, Any]:
+    """The last line, if a driver wrote it (``drivers/report.py``), else a ``ValueError``."""
+    line = json.loads(stdout.rstrip().rpartition(b"\n")[2])
+    if not isinstance(line, dict) or line.get("type") != "end":
+        raise ValueError("no closing line")
+    return line

@@ -76,6 +76,11 @@ def test_a_driver_tells_how_its_agent_ended(termination: Termination) -> None:
         (ended({"type": "event"}, exit_code=-9), T.AGENT_CRASHED),
         (ended(end("agent_completed"), {"type": "event"}, exit_code=1), T.AGENT_CRASHED),  # it is not the last line
         (Ended(1, {"stdout.txt": b"", "stderr.txt": b"ModuleNotFoundError"}), T.AGENT_CRASHED),
+        (ended(end("env_setup_failed")), T.AGENT_CRASHED),  # a word that is not the agent's to say
+        (ended(end("happy")), T.AGENT_CRASHED),
+        (ended(end("agent_completed", metrics={"stuck": "very"})), T.AGENT_CRASHED),
+        (ended(end("agent_completed", metrics=None)), T.AGENT_CRASHED),
+        (ended({"type": "end"}), T.AGENT_CRASHED),
     ],
 )
 def test_a_driver_that_ends_badly(given: Ended, termination: Termination) -> None:
