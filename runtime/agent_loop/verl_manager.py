@@ -13,6 +13,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,6 +150,14 @@ class LiverlAgentLoopManager:
             record.groups.append(results)
             record.open_groups -= 1
             if record.open_groups == 0:
+                trials = [result for group in record.groups for result in group]
+                if validate and not any(trial.samples and trial.reward is not None for trial in trials):
+                    # verl asks for the rows of a validation without looking whether there are any.
+                    ends = Counter(trial.termination.value for trial in trials)
+                    said = ", ".join(f"{count} {end}" for end, count in ends.most_common()) or "none was run"
+                    logger.error(
+                        "NothingToScore: step %s: no trial left anything to score: %s", row["global_steps"], said
+                    )
                 self._write_row(int(row["global_steps"]), validate, record)
             published.ring()
 

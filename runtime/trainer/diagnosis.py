@@ -27,6 +27,10 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
         "Ray's socket path is too long; set TMPDIR to a short path",
     ),
     (
+        r"NothingToScore: (?P<detail>.*)",
+        "validation at {detail}; trials/<step>/*/trial.json say why",
+    ),
+    (
         r"no materializable trajectories",
         "every trial of a step failed, so there was nothing to train on; trials/<step>/*/trial.json say why",
     ),

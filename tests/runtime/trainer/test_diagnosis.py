@@ -19,6 +19,10 @@ from runtime.trainer.diagnosis import diagnose, read_tail
             "RuntimeError: Sync replay buffer selected terminal groups with no materializable trajectories.",
             "trial.json",
         ),
+        (
+            "NothingToScore: step 0: no trial left anything to score: 314 overlong\nValueError: Received an empty list",
+            "validation at step 0: no trial left anything to score: 314 overlong",
+        ),
         ("Could not override 'trainer.zzz'.\nKey 'zzz' is not in struct", "verl refused the configuration"),
         ("ModuleNotFoundError: No module named 'verl'", "pip install"),
         ("ray.exceptions.OutOfMemoryError: Task was killed", "out of memory"),
