@@ -182,8 +182,8 @@ class TrajectoryFilter(Model):
 
     drop: tuple[GradedEnd, ...] = ("timeout",)
     """``timeout``: the agent was stopped by the clock, which measures the machine too; ``overlong``: it ran out of
-    tokens; ``max_turns_reached``: out of turns; ``no_tool_calls``: it answered without a tool; ``agent_died``: its process
-    ended after the model had answered."""
+    tokens; ``max_turns_reached``: out of turns; ``no_tool_calls``: it answered without a tool;
+    ``agent_died``: its process ended after the model had answered."""
 
 
 class _PolicyGradient(Model):
