@@ -292,7 +292,7 @@ class Environment(Contract):
     kubernetes: KubernetesSettings | None = None
     ecs: EcsSettings | None = None
     harbor: HarborSettings | None = None
-    network: Network = Network()
+    network: Network = Network.model_construct()
     require_isolation: bool = False
     """Refuse to run, instead of warning, where the machine cannot isolate."""
     required_defences: tuple[str, ...] = ()
@@ -409,7 +409,7 @@ class RuntimeConfig(Contract):
     rollout: Rollout
     proxy: Proxy = Proxy.model_construct()
     dump: Dump = Dump.model_construct()
-    trajectory_filter: TrajectoryFilter = TrajectoryFilter()
+    trajectory_filter: TrajectoryFilter = TrajectoryFilter.model_construct()
     secrets: tuple[Secret, ...] = ()
     """Names alone; the values stay in the environment."""
     loggers: tuple[str, ...] = ("console", "file")

@@ -246,7 +246,7 @@ class Remax(_PolicyGradient):
     beside the group and not trained on; without its grade the prompt is left out."""
 
     type: Literal["remax"]
-    loss: Loss = PlainLoss(type="vanilla")
+    loss: Loss = PlainLoss.model_construct(type="vanilla")
     loss_aggregation: LossAggregation = "token-mean"
 
 

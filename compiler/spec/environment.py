@@ -41,7 +41,7 @@ class Network(Model):
 
 
 class _Sandbox(Model):
-    network: Network = Network()
+    network: Network = Network.model_construct()
     required_defences: tuple[Defence, ...] = ()
     """Refuse to start where one of these cannot be had; every trial records which were in force."""
     max_sandboxes: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
