@@ -9,8 +9,9 @@ export OMP_NUM_THREADS=1
 reports=$(mktemp -d)
 trap 'rm -rf "$reports"' EXIT
 
-# Fast tests are independent of each other and of the machine's load; the others start programs that use all cores.
-declare -A workers=([fast]="-n 2 --dist worksteal")
+# Fast tests are independent of each other and of the machine's load; published programs wait more than they work, and
+# tests of one room stay together (tests/conftest.py). The other groups use all cores by themselves.
+declare -A workers=([fast]="-n 2 --dist worksteal" [consumers]="-n 2 --dist loadgroup")
 "$bin/python" -c 'import xdist' 2>/dev/null || workers=()
 
 failed=()
