@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml scripts/install.sh
 	@PYTHON="$(PYTHON)" scripts/install.sh $(VENV)
 	@touch $@
 
-quickstart: install  ## install, then watch a small policy learn to repair code (ten to fifteen minutes on two cores)
+quickstart: install  ## install, then watch a small policy learn to repair code (about ten minutes on two cores)
 	@$(BIN)/liverl run specs/quickstart.jsonnet $(shell command -v bwrap >/dev/null || echo --sandbox process)
 
 test: install  ## every test, in groups from fast to slow; skipped ones are listed with their reason

@@ -7,10 +7,13 @@ It knows names and declared capabilities; whether they hold is shown by ``tests/
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from runtime.config import Network
 from runtime.environment.base import Capabilities
 from runtime.errors import MachineError
+
+if TYPE_CHECKING:
+    from runtime.config import Network
 
 OF_THE_TASK = frozenset({"canary", "solution_user", "tests_restored", "host_verdict", "report_nonce"})
 """Depend on the task's tests, so they are checked with each verdict. ``solution_user``: code under test ran in a
