@@ -493,6 +493,17 @@ def observability(plan: Plan) -> Iterator[Problem]:
             f"{', '.join(loggers)}: without file there is no metrics.jsonl, by which runs are followed and resumed",
             fix="add 'file'",
         )
+    dashboard, proxy = plan.spec.observability.dashboard, plan.spec.proxy
+    place = ("observability", "dashboard")
+    if dashboard is not None and dashboard.port == proxy.port:
+        yield Problem((*place, "port"), f"{dashboard.port} is the proxy's port (proxy.port)", "any other")
+    if dashboard is not None and not dashboard.host.startswith("127."):
+        yield Problem(
+            (*place, "host"),
+            f"{dashboard.host}: whoever reaches Ray's dashboard can run programs as the trainer does",
+            fix="keep 127.0.0.1 and forward its port with ssh -L",
+            severity="warn",
+        )
 
 
 def _count(source: Source) -> int | None:

@@ -42,6 +42,7 @@ class Kubernetes:
                     f"at most {_RAYJOB_NAME}",
                 )
             )
+        problems += joining.dashboard_problems(plan)
         if isinstance(spec.environment, Bubblewrap):
             problems.append(
                 Problem(
