@@ -320,6 +320,13 @@ class Network(Contract):
     verifier: Literal["none", "any"] | None = None
 
 
+class VerifierSandbox(Contract):
+    """Limits of the sandbox in which tests run; None: as the environment's."""
+
+    memory_mib: int | None = None
+    pids: int | None = None
+
+
 class Environment(Contract):
     type: Literal["bubblewrap", "docker", "process", "kubernetes", "ecs", "harbor"] = "bubblewrap"
     kubernetes: KubernetesSettings | None = None
@@ -348,6 +355,7 @@ class Environment(Contract):
     pids: int = 128
     agent_timeout_sec: float = 60.0
     verifier_timeout_sec: float = 30.0
+    verifier: VerifierSandbox = VerifierSandbox.model_construct()
 
 
 class Rollout(Contract):
