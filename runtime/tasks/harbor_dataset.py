@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -72,9 +73,11 @@ def read_registry(source: HarborTasks) -> bytes:
         with urllib.request.urlopen(source.registry, timeout=_REGISTRY_SEC) as answer:
             text: bytes = answer.read(MAX_REGISTRY_BYTES + 1)
     except (OSError, ValueError) as error:
-        why = getattr(error, "reason", None) or error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # holds the connection
         raise MachineError(
-            f"the registry {source.registry} cannot be read: {why}", fix=f"curl -fL {source.registry} -o registry.json"
+            f"the registry {source.registry} cannot be read: {error}",
+            fix=f"curl -fL {source.registry} -o registry.json",
         ) from error
     if len(text) > MAX_REGISTRY_BYTES:
         raise UserError(f"{source.registry}: more than {MAX_REGISTRY_BYTES >> 20} MiB; give a registry's address")

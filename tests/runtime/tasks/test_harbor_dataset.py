@@ -4,7 +4,10 @@ reads the same dataset."""
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from runtime.errors import MachineError, UserError
 from runtime.tasks.harbor_dataset import Dataset, fetch_tasks, find_dataset, read_registry
 from runtime.tasks.prepare import prepare
 from runtime.tasks.task import Task
+from tests.certificates import Authority
 from tests.toolbox import HARBOR, python312, python_tools
 
 NEEDS_SANDBOX = pytest.mark.skipif(bwrap.why_impossible() is not None, reason=str(bwrap.why_impossible()))
@@ -203,6 +207,45 @@ def test_what_git_cannot_fetch_is_a_fault_of_the_machine(upstream: Upstream, tmp
     missing = upstream.publish(upstream.entry("delta", commit=upstream.first))
     with pytest.raises(UserError, match="no such folder in the repository"):
         fetch(missing, tmp_path / "other")
+
+
+@pytest.mark.sandbox
+@NEEDS_SANDBOX
+def test_a_registry_elsewhere_is_read_once(upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream.publish(upstream.entry("alpha", commit=upstream.first))
+    issued = Authority(tmp_path / "authority").issue(tmp_path / "issued", "IP:127.0.0.1")
+    monkeypatch.setenv("SSL_CERT_FILE", str(issued / "ca.pem"))
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if self.path == "/registry.json" else 404)
+            self.end_headers()
+            self.wfile.write(upstream.registry.read_bytes())
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(issued / "cert.pem", issued / "key.pem")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = f"https://127.0.0.1:{server.server_port}"
+            source = HarborTasks(dataset="toys", version="1.0", registry=f"{address}/registry.json")
+            assert [task.id for task in tasks_of(source, tmp_path / "cache")] == ["alpha"]
+            with pytest.raises(MachineError, match="404") as caught:
+                read_registry(source.model_copy(update={"registry": f"{address}/other.json"}))
+            assert caught.value.fix.startswith(f"curl -fL {address}")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert [task.id for task in tasks_of(source, tmp_path / "cache")] == ["alpha"], "resumed without the registry"
+    assert asked == ["/registry.json", "/other.json"]
+    with pytest.raises(MachineError, match="cannot be read"):
+        tasks_of(source, tmp_path / "another")
 
 
 _DOWNLOAD = """
