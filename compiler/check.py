@@ -6,11 +6,12 @@ Fatal problems stop the compilation; warnings are printed and go on. Knows no ta
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 
 from compiler import feasibility, secrets
-from compiler.errors import Problem
+from compiler.errors import Path, Problem
 from compiler.feasibility import divisors
 from compiler.models import facts_of
 from compiler.plan import Plan
@@ -20,7 +21,16 @@ from compiler.spec.mode import SeparateAsync, Sync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
-from compiler.spec.tasks import GenerateSource, IndexSource, Source, SynthSource, TaskSet
+from compiler.spec.tasks import (
+    GenerateSource,
+    HarborSource,
+    HistorySource,
+    IndexSource,
+    Source,
+    SynthSource,
+    Tasks,
+    TaskSet,
+)
 from compiler.spec.trainer import Fsdp
 
 MIN_PROMPT_TOKENS = {
@@ -301,6 +311,8 @@ def tasks(plan: Plan) -> Iterator[Problem]:
                 )
             names[task_set.name] = f"tasks.{group}[{index}]"
             yield from _split(task_set, group, index)
+            yield from _registry(task_set.source, ("tasks", group, index, "source"))
+    yield from _later_commits(spec.tasks)
     for index, task_set in enumerate(spec.tasks.train):
         if task_set.temperature is not None:
             yield Problem(
@@ -332,6 +344,7 @@ def tasks(plan: Plan) -> Iterator[Problem]:
         )
     if isinstance(spec.policy, NewPolicy):
         source = spec.policy.warm_start.demonstrations
+        yield from _registry(source, ("policy", "warm_start", "demonstrations"))
         split = ("policy", "warm_start", "demonstrations", "split")
         if isinstance(source, SynthSource | GenerateSource) and source.split != "demonstrations":
             yield Problem(
@@ -443,6 +456,35 @@ def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
         yield Problem(place, "validation on demonstrated tasks measures memory", "held_out, train")
 
 
+def _registry(source: Source, place: Path) -> Iterator[Problem]:
+    if isinstance(source, HarborSource) and "://" in source.registry and not source.registry.startswith("https://"):
+        yield Problem(
+            (*place, "registry"),
+            f'"{source.registry}": what it names is run, and nothing shows that it is what its owner wrote',
+            "an address that begins with https://, or a file",
+        )
+
+
+def _later_commits(tasks: Tasks) -> Iterator[Problem]:
+    """Validation on a repository that is trained on must begin where training ends: code holds what earlier commits
+    brought, so earlier ones are solved before the eyes of the policy, and equal ones are trained on."""
+    trained = [one.source for one in tasks.train if isinstance(one.source, HistorySource)]
+    for index, task_set in enumerate(tasks.validation):
+        source = task_set.source
+        if not isinstance(source, HistorySource):
+            continue
+        for train in trained:
+            if train.repository == source.repository and source.after != train.revision:
+                yield Problem(
+                    ("tasks", "validation", index, "source", "after"),
+                    f"{json.dumps(source.after)}, but training takes commits of this repository up to {train.revision}",
+                    f'"{train.revision}"' if train.revision != "HEAD" else "",
+                    ""
+                    if train.revision != "HEAD"
+                    else "let training end at an earlier revision, and validation begin after it",
+                )
+
+
 def observability(plan: Plan) -> Iterator[Problem]:
     loggers = plan.spec.observability.loggers
     if "file" not in loggers:
@@ -450,6 +492,17 @@ def observability(plan: Plan) -> Iterator[Problem]:
             ("observability", "loggers"),
             f"{', '.join(loggers)}: without file there is no metrics.jsonl, by which runs are followed and resumed",
             fix="add 'file'",
+        )
+    dashboard, proxy = plan.spec.observability.dashboard, plan.spec.proxy
+    place = ("observability", "dashboard")
+    if dashboard is not None and dashboard.port == proxy.port:
+        yield Problem((*place, "port"), f"{dashboard.port} is the proxy's port (proxy.port)", "any other")
+    if dashboard is not None and not dashboard.host.startswith("127."):
+        yield Problem(
+            (*place, "host"),
+            f"{dashboard.host}: whoever reaches Ray's dashboard can run programs as the trainer does",
+            fix="keep 127.0.0.1 and forward its port with ssh -L",
+            severity="warn",
         )
 
 

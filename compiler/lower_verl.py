@@ -336,7 +336,13 @@ def _process(plan: Plan, facts: Facts) -> None:
             why="verl places ranks on GPUs; here they are tokens",
         )
         facts.decide(f"{init}.object_store_memory", 300_000_000, "batches of a small policy")
-    facts.decide(f"{init}.include_dashboard", False, "not needed")
+    dashboard = spec.observability.dashboard
+    if dashboard is None:
+        facts.decide(f"{init}.include_dashboard", False, "not needed")
+    else:
+        facts.follow(f"{init}.include_dashboard", True, "observability.dashboard")
+        facts.follow(f"{init}.dashboard_host", dashboard.host, "observability.dashboard.host")
+        facts.follow(f"{init}.dashboard_port", dashboard.port, "observability.dashboard.port")
     facts.decide(
         f"{init}._temp_dir",
         "${oc.env:LIVERL_RAY_DIR}",

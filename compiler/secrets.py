@@ -10,7 +10,7 @@ from compiler.errors import Path, Problem
 from compiler.plan import Plan
 from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.policy import PretrainedPolicy
-from compiler.spec.tasks import GenerateSource
+from compiler.spec.tasks import GenerateSource, HarborSource
 
 LOGGER_SECRETS = {"wandb": "WANDB_API_KEY", "swanlab": "SWANLAB_API_KEY"}
 """Logger -> the variable without which it asks for a login that nobody answers."""
@@ -84,7 +84,7 @@ def _unused(spec: ExperimentSpec, use: str) -> str:
     if use == "policy" and not isinstance(spec.policy, PretrainedPolicy):
         return "the policy is made, not fetched"
     if use == "tasks" and not any(
-        isinstance(one.source, GenerateSource) for one in (*spec.tasks.train, *spec.tasks.validation)
+        isinstance(one.source, GenerateSource | HarborSource) for one in (*spec.tasks.train, *spec.tasks.validation)
     ):
         return "no tasks are fetched"
     if use == "environment" and spec.environment.type in ("bubblewrap", "process"):

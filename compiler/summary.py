@@ -9,7 +9,15 @@ from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
-from compiler.spec.tasks import DirectorySource, GenerateSource, IndexSource, Source, SynthSource
+from compiler.spec.tasks import (
+    DirectorySource,
+    GenerateSource,
+    HarborSource,
+    HistorySource,
+    IndexSource,
+    Source,
+    SynthSource,
+)
 
 
 def summary(plan: Plan, *, target: str, warnings: Iterable[Problem]) -> str:
@@ -178,7 +186,13 @@ def _source(source: Source) -> str:
         return f"{source.count:,} generated repositories ({source.split}, seed {source.seed})"
     if isinstance(source, GenerateSource):
         names = ", ".join(f"{package.name} {package.version}" for package in source.packages)
-        return f"bugs injected into {names} ({source.split}, at most {source.per_package} each)"
+        several = f"{source.bugs} bugs at a time" if source.bugs > 1 else "bugs"
+        return f"{several} injected into {names} ({source.split}, at most {source.per_package} each)"
+    if isinstance(source, HistorySource):
+        after = f" after {source.after}" if source.after is not None else ""
+        return f"at most {source.count} commits of {source.repository}{after} up to {source.revision}"
+    if isinstance(source, HarborSource):
+        return f"Harbor dataset {source.dataset} {source.version} of {source.registry}"
     if isinstance(source, IndexSource):
         band = source.pass_rate
         return source.path + (f", pass rate {band.least:g} to {band.most:g}" if band is not None else "")

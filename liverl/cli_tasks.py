@@ -212,7 +212,7 @@ def generate(
     import tempfile
 
     from runtime.errors import RunError, UserError
-    from runtime.tasks.generate.package_tasks import IMAGE, generate_package
+    from runtime.tasks.generate.package_tasks import generate_package, image_with
     from runtime.tasks.prepare import graders
 
     environment = _environment(sandbox)
@@ -241,7 +241,7 @@ def generate(
                     split_seed=split_seed,
                     provider=provider,
                     verifier=verifier,
-                    image=" ".join([IMAGE, *(requirements or [])]),
+                    image=image_with(requirements or []),
                     cache=_cache(cache),
                     workers=os.cpu_count() or 1,
                     on_progress=lambda text: typer.echo(text, err=True),
@@ -276,7 +276,7 @@ def _generate_history(
 
     from runtime.errors import RunError
     from runtime.tasks.generate.history_tasks import HistoryTasks, generate_history
-    from runtime.tasks.generate.package_tasks import IMAGE
+    from runtime.tasks.generate.package_tasks import image_with
     from runtime.tasks.prepare import graders
 
     async def work() -> HistoryTasks:
@@ -290,7 +290,7 @@ def _generate_history(
                     max_commits=max_commits,
                     provider=provider,
                     verifier=verifier,
-                    image=" ".join([IMAGE, *requirements]),
+                    image=image_with(requirements),
                     workers=os.cpu_count() or 1,
                     on_progress=lambda text: typer.echo(text, err=True),
                 )

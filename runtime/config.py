@@ -38,11 +38,42 @@ class GeneratedTasks(Contract):
     packages: tuple[PackagePin, ...]
     per_package: int
     per_kind_fraction: float = 0.25
+    bugs: int = 1
+    """Bugs per task, each of another function."""
+    requirements: tuple[str, ...] = ()
+    """Further packages that the tests need, ``NAME==VERSION``."""
     seed: int
     split: Literal["train", "held_out", "demonstrations"]
     """Split by function name across all packages."""
     split_seed: int = 0
     """Which split a function name falls into; must be the same for all task sets of an experiment."""
+
+
+class CommitTasks(Contract):
+    """A repository's own commits that change code and tests; ``repository`` as ``paths`` of ``DirectoryTasks``."""
+
+    type: Literal["history"] = "history"
+    repository: str
+    revision: str = "HEAD"
+    """Newest commit that is looked at."""
+    after: str | None = None
+    """Only commits that this one does not contain."""
+    count: int
+    max_commits: int
+    requirements: tuple[str, ...] = ()
+    """As of ``GeneratedTasks``."""
+
+
+class HarborTasks(Contract):
+    """A dataset of a Harbor registry; ``registry`` is an address, or a file as ``paths`` of ``DirectoryTasks``."""
+
+    type: Literal["harbor"] = "harbor"
+    dataset: str
+    version: str
+    registry: str
+    task_names: tuple[str, ...] = ()
+    """Shell patterns; empty: all."""
+    exclude_task_names: tuple[str, ...] = ()
 
 
 class DirectoryTasks(Contract):
@@ -68,7 +99,9 @@ class IndexTasks(Contract):
     """Only tasks whose known pass rate lies in it; None: all."""
 
 
-TaskSource = Annotated[SynthTasks | GeneratedTasks | DirectoryTasks | IndexTasks, Field(discriminator="type")]
+TaskSource = Annotated[
+    SynthTasks | GeneratedTasks | CommitTasks | HarborTasks | DirectoryTasks | IndexTasks, Field(discriminator="type")
+]
 
 
 class TaskSet(Contract):
@@ -287,6 +320,13 @@ class Network(Contract):
     verifier: Literal["none", "any"] | None = None
 
 
+class VerifierSandbox(Contract):
+    """Limits of the sandbox in which tests run; None: as the environment's."""
+
+    memory_mib: int | None = None
+    pids: int | None = None
+
+
 class Environment(Contract):
     type: Literal["bubblewrap", "docker", "process", "kubernetes", "ecs", "harbor"] = "bubblewrap"
     kubernetes: KubernetesSettings | None = None
@@ -315,6 +355,7 @@ class Environment(Contract):
     pids: int = 128
     agent_timeout_sec: float = 60.0
     verifier_timeout_sec: float = 30.0
+    verifier: VerifierSandbox = VerifierSandbox.model_construct()
 
 
 class Rollout(Contract):

@@ -40,6 +40,10 @@ class Docker:
                     "use the target skypilot, k8s or ray",
                 )
             )
+        dashboard, elsewhere = spec.observability.dashboard, spec.cluster.docker.sandbox_host is not None
+        if dashboard is not None and elsewhere and dashboard.port == _proxy_port(plan):
+            what = f"{dashboard.port} is the proxy's port"
+            problems.append(Problem(("observability", "dashboard", "port"), what, "any other"))
         kind = str(spec.environment.type)
         if kind == "bubblewrap":
             problems.append(
@@ -62,11 +66,15 @@ class Docker:
         return problems
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
-        """Nothing differs from ``local`` but where the proxy listens when sandboxes are elsewhere."""
-        if plan.spec.cluster.docker.sandbox_host is None:
-            return lowered
-        runtime = joining.open_proxy(lowered.runtime, port=_proxy_port(plan))
-        return Lowered(verl=lowered.verl, vllm=lowered.vllm, runtime=runtime)
+        """As ``local``, but for where the dashboard listens, and the proxy when sandboxes are elsewhere."""
+        verl, runtime = lowered.verl, lowered.runtime
+        if plan.spec.observability.dashboard is not None:
+            verl = verl.copy()
+            why = "inside the container; Compose publishes it where the spec says"
+            verl.replace("ray_kwargs.ray_init.dashboard_host", "0.0.0.0", why=why)
+        if plan.spec.cluster.docker.sandbox_host is not None:
+            runtime = joining.open_proxy(runtime, port=_proxy_port(plan))
+        return Lowered(verl=verl, vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
         from targets.render import render, render_text
@@ -90,6 +98,7 @@ class Docker:
             "machine": spec.cluster.head,
             "docker": spec.cluster.docker,
             "proxy_port": _proxy_port(plan),
+            "dashboard": spec.observability.dashboard,
             "python": pinned["python"],
             "cuda": spec.trainer.device == "cuda",
             "requirements": pins.requirements(pinned),

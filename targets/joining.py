@@ -5,20 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compiler.bundle import LOCK, lock_text
+from compiler.errors import Problem
 from compiler.facts import Facts
 from compiler.pipeline import VERSION
 from compiler.plan import Plan
+from compiler.spec.experiment import Dashboard
 
 RAY_ADDRESS = "LIVERL_RAY_ADDRESS"
 """Variable that names the cluster to the trainer. Not Ray's own RAY_ADDRESS: a stray one must not capture a local
 run."""
-LOCAL_RAY = ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard", "_temp_dir")
+LOCAL_RAY = (
+    "num_cpus",
+    "num_gpus",
+    "object_store_memory",
+    "include_dashboard",
+    "dashboard_host",
+    "dashboard_port",
+    "_temp_dir",
+)
 """Arguments that start a Ray on this machine; a job on a cluster finds one running."""
 CONFIGURATION = ("runtime.json", "verl.yaml", "vllm.yaml")
 """Files that a run reads."""
 RESERVED_PORTS = (6379, 8080, 8265, 10001)
 """Ray's own, as KubeRay and ``ray start`` set them: GCS, metrics, dashboard, client."""
 HEADER = "Compiled by LiveRL. Change the spec, not this file."
+
+
+def dashboard_problems(plan: Plan) -> list[Problem]:
+    """A Ray that runs has its dashboard where its owner put it."""
+    dashboard = plan.spec.observability.dashboard
+    if dashboard is None:
+        return []
+    return [
+        Problem(
+            ("observability", "dashboard", field),
+            f"{value}, but the cluster that runs has its dashboard at an address of its own",
+            str(default),
+            "leave it out",
+        )
+        for field, value, default in (("host", dashboard.host, Dashboard().host), ("port", dashboard.port, 8265))
+        if value != default
+    ]
 
 
 def join_ray(verl: Facts) -> Facts:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from compiler.errors import Path as Place
 from compiler.errors import Problem
 from compiler.plan import Plan
 from compiler.spec.policy import PretrainedPolicy
-from compiler.spec.tasks import DirectorySource, IndexSource
+from compiler.spec.tasks import DirectorySource, HarborSource, HistorySource, IndexSource, Source
 from targets import pins
 from targets.base import Artifact, Lowered
 from targets.machines import proxy_host_problem
@@ -36,18 +37,7 @@ class Local:
                 )
         for group, sets in (("train", tasks.train), ("validation", tasks.validation)):
             for index, task_set in enumerate(sets):
-                if isinstance(task_set.source, IndexSource) and not Path(task_set.source.path).expanduser().is_file():
-                    fix = "write it with: liverl tasks index DIR -o FILE.parquet"
-                    where = ("tasks", group, index, "source", "path")
-                    problems.append(Problem(where, f"{task_set.source.path}: no such file", "a task index", fix))
-                if not isinstance(task_set.source, DirectorySource):
-                    continue
-                for number, path in enumerate(task_set.source.paths):
-                    if not Path(path).expanduser().is_dir():
-                        place = ("tasks", group, index, "source", "paths", number)
-                        problems.append(
-                            Problem(place, f"{path}: no such folder", "a folder of tasks in Harbor's format")
-                        )
+                problems += _sources(task_set.source, ("tasks", group, index, "source"))
         return problems
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
@@ -55,6 +45,25 @@ class Local:
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
         return {}
+
+
+def _sources(source: Source, place: Place) -> list[Problem]:
+    """What is missing of the files and folders that a source names."""
+    if isinstance(source, DirectorySource):
+        return [
+            Problem((*place, "paths", number), f"{path}: no such folder", "a folder of tasks in Harbor's format")
+            for number, path in enumerate(source.paths)
+            if not Path(path).expanduser().is_dir()
+        ]
+    if isinstance(source, IndexSource) and not Path(source.path).expanduser().is_file():
+        fix = "write it with: liverl tasks index DIR -o FILE.parquet"
+        return [Problem((*place, "path"), f"{source.path}: no such file", "a task index", fix)]
+    if isinstance(source, HistorySource) and not Path(source.repository).expanduser().is_dir():
+        return [Problem((*place, "repository"), f"{source.repository}: no such folder", "a git repository's folder")]
+    near = isinstance(source, HarborSource) and "://" not in source.registry
+    if isinstance(source, HarborSource) and near and not Path(source.registry).expanduser().is_file():
+        return [Problem((*place, "registry"), f"{source.registry}: no such file", "an address or a JSON file")]
+    return []
 
 
 TARGET = Local()

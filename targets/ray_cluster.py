@@ -26,7 +26,7 @@ class RayJobs:
 
     def check(self, plan: Plan) -> list[Problem]:
         """The size of the cluster is its owner's matter; only what can never work is refused."""
-        problems, port = proxy_host_problem(plan), plan.spec.proxy.port
+        problems, port = [*proxy_host_problem(plan), *joining.dashboard_problems(plan)], plan.spec.proxy.port
         if port in joining.RESERVED_PORTS:
             problems.append(Problem(("proxy", "port"), f"{port} is one of Ray's own ports", "any other"))
         return problems

@@ -15,6 +15,12 @@ from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, registry_warning
 
 PROXY_PORT = 8790
+_OTHERS_PORTS = {
+    6379: "the job's Ray",
+    6380: "SkyPilot's own Ray",
+    8266: "SkyPilot's own dashboard",
+    PROXY_PORT: "the proxy",
+}
 
 
 class SkyPilot:
@@ -57,6 +63,10 @@ class SkyPilot:
             )
         if spec.proxy.port in joining.RESERVED_PORTS:
             problems.append(Problem(("proxy", "port"), f"{spec.proxy.port} is one of Ray's own ports", "any other"))
+        dashboard = spec.observability.dashboard
+        if dashboard is not None and dashboard.port in _OTHERS_PORTS:
+            what = f"{dashboard.port} is taken by {_OTHERS_PORTS[dashboard.port]}"
+            problems.append(Problem(("observability", "dashboard", "port"), what, "any other, for example 8265"))
         return [*problems, *registry_warning(cluster.image)]
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
@@ -92,6 +102,7 @@ class SkyPilot:
             "bucket": spec.cluster.storage.bucket,
             "fake_gpus": plan.trainer_ranks + separate if spec.trainer.device == "cpu" else 0,
             "address_variable": joining.RAY_ADDRESS,
+            "dashboard": spec.observability.dashboard,
         }
 
 

@@ -21,6 +21,9 @@ LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 FLAG = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 VERSION = r"^[0-9]+(\.[0-9]+)+([-.+]?[A-Za-z0-9.]+)?$"
+IPV4 = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$"
+REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+REQUIREMENT = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9.+!_-]+$"
 TOOL = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 PATTERNS = {
     FLAG: "not a flag's name: lower-case words joined by -, without leading dashes",
@@ -28,6 +31,9 @@ PATTERNS = {
     IMPORT_PATH: "not of the form package.module:Class",
     VERSION: "not an exact version such as 2.1.197",
     r"\.parquet$": "not a .parquet file",
+    IPV4: "not an IPv4 address",
+    REVISION: "not a commit, tag or branch by its name",
+    REQUIREMENT: "not of the form NAME==VERSION",
     TOOL: 'not the name of a tool: letters, digits, "_" and "-"',
 }
 """What a value that does not match is told."""

@@ -40,6 +40,16 @@ class Network(Model):
     """The same for the second sandbox, in which the tests run: ``none`` or ``any``."""
 
 
+class VerifierSandbox(Model):
+    """Limits of the second sandbox, in which the tests run, where they differ from the agent's. Its network is
+    ``network.verifier``, its time ``verifier_timeout_sec``."""
+
+    memory_mib: Annotated[int, Field(ge=16, le=1 << 20)] | None = None
+    """null: ``memory_mib`` of the environment."""
+    pids: Annotated[int, Field(ge=8, le=1 << 16)] | None = None
+    """null: ``pids`` of the environment."""
+
+
 class _Sandbox(Model):
     network: Network = Network.model_construct()
     required_defences: tuple[Defence, ...] = ()
@@ -56,6 +66,7 @@ class _Sandbox(Model):
     """Most processes in one sandbox."""
     agent_timeout_sec: Positive = 60.0
     verifier_timeout_sec: Positive = 30.0
+    verifier: VerifierSandbox = VerifierSandbox.model_construct()
 
 
 class Bubblewrap(_Sandbox):

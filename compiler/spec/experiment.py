@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compiler.spec.algorithm import Algorithm
-from compiler.spec.base import Count, Model, Name, Seed, Whole
+from compiler.spec.base import IPV4, Count, Model, Name, Seed, Whole
 from compiler.spec.cluster import Cluster
 from compiler.spec.environment import Environment
 from compiler.spec.mode import Mode
@@ -41,6 +41,16 @@ class Schedule(Model):
     """Older ones are removed."""
 
 
+class Dashboard(Model):
+    """Ray's dashboard: processes, memory, logs and stacks of the trainer. Whoever reaches it can run programs as the
+    trainer does, unless Ray asks for its token (``ray get-auth-token`` shows it where one was made). On the targets
+    ``k8s`` and ``ray`` the cluster has one anyway, at an address of its own."""
+
+    host: Annotated[str, Field(pattern=IPV4)] = "127.0.0.1"
+    """Address of the trainer's machine that it listens on. From elsewhere: ``ssh -L 8265:localhost:8265 MACHINE``."""
+    port: Annotated[int, Field(ge=1024, le=65535)] = 8265
+
+
 class Observability(Model):
     """What a run reports."""
 
@@ -50,6 +60,8 @@ class Observability(Model):
     ] = ("console", "file")
     """verl's logger backends; ``file`` writes metrics.jsonl."""
     dumps: Dumps = Dumps.model_construct()
+    dashboard: Dashboard | None = None
+    """Ray's dashboard; null: none is started."""
 
 
 class ExperimentSpec(Model):

@@ -6,9 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import Count, Model, Name, Seed, Share, Text
+from compiler.spec.base import REQUIREMENT, REVISION, Count, Model, Name, Seed, Share, Text
 
 Split = Literal["train", "held_out", "demonstrations"]
+Requirement = Annotated[str, Field(pattern=REQUIREMENT, max_length=200)]
+"""``NAME==VERSION``"""
+Revision = Annotated[str, Field(pattern=REVISION, max_length=200)]
+"""A commit, tag or branch by its name."""
 
 
 class SynthSource(Model):
@@ -40,9 +44,50 @@ class GenerateSource(Model):
     """Most tasks taken from one package."""
     per_kind_fraction: Share = 0.25
     """Largest share of one kind of bug among the tasks of a package."""
+    bugs: Annotated[int, Field(ge=1, le=8)] = 1
+    """Bugs per task, each of another function; all of them must be found."""
+    requirements: tuple[Requirement, ...] = ()
+    """Further packages that the tests need, ``NAME==VERSION``, installed for all of them."""
     seed: Seed
     split: Split
     """Split by function name across all packages."""
+
+
+class HistorySource(Model):
+    """A repository's own commits that change code and tests: the code before, to be changed until the commit's tests
+    pass. Each is proven before it is used."""
+
+    type: Literal["history"]
+    repository: Text
+    """Folder of a git repository; absolute, or relative to the folder where ``liverl run`` is called."""
+    revision: Revision = "HEAD"
+    """Newest commit that is looked at."""
+    after: Revision | None = None
+    """Only commits that this one does not contain. Later code holds the solutions of earlier commits, so validation
+    starts where training ends: its ``after`` is the training set's ``revision``."""
+    count: Count = 50
+    """At most so many tasks, the newest."""
+    max_commits: Count = 200
+    """At most so many commits are looked at, newest first."""
+    requirements: tuple[Requirement, ...] = ()
+    """Further packages that the tests need, ``NAME==VERSION``."""
+
+
+class HarborSource(Model):
+    """A dataset of a Harbor registry, by name and version. Its tasks are fetched with git and kept; how a moving entry
+    (version ``head``, tasks without a commit) was when it was first fetched is how it stays."""
+
+    type: Literal["harbor"]
+    dataset: Annotated[Text, Field(max_length=200)]
+    """Name of the dataset in the registry."""
+    version: Annotated[Text, Field(max_length=200)]
+    registry: Text
+    """The registry (``registry.json``): its ``https://`` address, or a file, absolute or relative to the folder where
+    ``liverl run`` is called."""
+    task_names: tuple[Text, ...] = ()
+    """Only tasks whose name matches one of these patterns (``*``, ``?``, ``[]``); empty: all."""
+    exclude_task_names: tuple[Text, ...] = ()
+    """Without tasks whose name matches one of these patterns."""
 
 
 class DirectorySource(Model):
@@ -71,7 +116,10 @@ class IndexSource(Model):
     """Only tasks of this difficulty; those whose pass rate nobody has measured are left out. null: all."""
 
 
-Source = Annotated[SynthSource | GenerateSource | DirectorySource | IndexSource, Field(discriminator="type")]
+Source = Annotated[
+    SynthSource | GenerateSource | HistorySource | HarborSource | DirectorySource | IndexSource,
+    Field(discriminator="type"),
+]
 
 
 class TaskSet(Model):

@@ -149,8 +149,8 @@ class SandboxVerifier:
             lower=repository,
             workdir=task.config.environment.workdir,
             mounts=() if task.expected_ids else (Mount(task.tests, "/tests"),),
-            memory_mib=self._config.memory_mib,
-            pids=self._config.pids,
+            memory_mib=self._config.verifier.memory_mib or self._config.memory_mib,
+            pids=self._config.verifier.pids or self._config.pids,
             image=task.liverl.image,
             second_user=second_user,
         )

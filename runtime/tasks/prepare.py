@@ -21,7 +21,16 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime.config import DirectoryTasks, Environment, GeneratedTasks, IndexTasks, SynthTasks, TaskSet
+from runtime.config import (
+    CommitTasks,
+    DirectoryTasks,
+    Environment,
+    GeneratedTasks,
+    HarborTasks,
+    IndexTasks,
+    SynthTasks,
+    TaskSet,
+)
 from runtime.environment.base import SandboxProvider, Verifier
 from runtime.errors import RunError, TrialError
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
@@ -48,7 +57,8 @@ def prepare(
         environment: where tests run, to generate tasks from packages and to screen directories.
 
     Raises ``UserError`` for a wrong description (missing folder, duplicate id, wrong hash), ``MachineError`` when the
-    machine or the package index cannot deliver. May be called with or without a running event loop; blocks.
+    machine, the package index or a registry cannot deliver, ``RunError`` when a set comes out empty or the sandboxes
+    fail. May be called with or without a running event loop; blocks.
     """
     source = task_set.source
     say = on_progress or (lambda text: None)
@@ -61,7 +71,12 @@ def prepare(
         band = Band(source.pass_rate.least, source.pass_rate.most) if source.pass_rate is not None else None
         tasks = load_tasks(indexed_tasks(Path(source.path), band=band), on_problem=on_problem)
         return _screened(tasks, cache=cache, on_problem=on_problem, environment=environment)
-    if isinstance(source, SynthTasks):
+    if isinstance(source, HarborTasks):
+        tasks = load_tasks(_dataset(source, cache=cache, say=say), on_problem=on_problem)
+        return _screened(tasks, cache=cache, on_problem=on_problem, environment=environment)
+    if isinstance(source, CommitTasks):
+        folder = _commits(source, name=task_set.name, cache=cache, environment=environment, say=say)
+    elif isinstance(source, SynthTasks):
         description = _description(task_set, version=source_digest(_PACKAGE / "synth"))
         folder = kept(cache, "synth", description, lambda out: _synthesise(source, out))
     else:
@@ -153,6 +168,73 @@ def _generate(
         in_own_loop(work())
     except TrialError as error:
         raise RunError(f"task set {name!r} could not be made: {error}; what other sets have is kept") from error
+
+
+def _commits(
+    source: CommitTasks, *, name: str, cache: Path, environment: Environment, say: Callable[[str], None]
+) -> Path:
+    """The folder of the tasks of a history, kept under the commits that its revisions stand for today."""
+    from runtime.tasks.generate.commits import resolve
+    from runtime.tasks.generate.history_tasks import HISTORY_VERSION, generate_history
+    from runtime.tasks.generate.package_tasks import image_with
+
+    repository = Path(source.repository).expanduser().resolve()
+    revision = resolve(repository, source.revision)
+    after = resolve(repository, source.after) if source.after is not None else None
+    named = source.model_copy(update={"repository": str(repository), "revision": revision, "after": after})
+    description = _description(TaskSet(name=name, source=named), version=str(HISTORY_VERSION))
+
+    async def work(out: Path) -> None:
+        async with graders(environment, state=cache / "sandboxes") as (provider, verifier):
+            made = await generate_history(
+                repository,
+                out=out,
+                name=name,
+                limit=source.count,
+                max_commits=source.max_commits,
+                provider=provider,
+                verifier=verifier,
+                image=image_with(source.requirements),
+                workers=os.cpu_count() or 1,
+                on_progress=say,
+                revision=revision,
+                after=after,
+            )
+        if not made.tasks:
+            reasons = "; ".join(f"{count} because {reason}" for reason, count in made.left_out.items())
+            raise RunError(
+                f"task set {name!r}: no commit of {repository} became a task; of {made.commits} were left out {reasons}"
+            )
+
+    return kept(cache, "history", description, lambda out: in_own_loop(work(out)))
+
+
+def _dataset(source: HarborTasks, *, cache: Path, say: Callable[[str], None]) -> list[Path]:
+    """The task directories of a Harbor dataset. A registry elsewhere is read once: its word is kept with the tasks, so
+    that a run can be resumed without it."""
+    from runtime.tasks.harbor_dataset import Dataset, fetch_tasks, find_dataset, local_folders, read_registry
+
+    def look_up() -> str:
+        say(f"looking up {source.dataset} {source.version}")
+        return find_dataset(read_registry(source), source).model_dump_json()
+
+    if "://" in source.registry:
+        description = json.dumps({"source": source.model_dump(mode="json"), "version": "1"}, sort_keys=True)
+        name = "dataset.json"
+        answers = kept(cache, "registry", description, lambda out: _write(out / name, look_up()))
+        text = (answers / name).read_text(encoding="utf-8")
+    else:
+        text = look_up()
+    dataset = Dataset.model_validate_json(text)
+    fetched: list[Path] = []
+    if any(task.git_url is not None for task in dataset.tasks):
+        folder = kept(cache, "harbor", text, lambda out: fetch_tasks(dataset, out, on_progress=say))
+        fetched = sorted(path for path in folder.iterdir() if path.is_dir())
+    return [*fetched, *local_folders(dataset)]
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _screened(tasks: list[Task], *, cache: Path, on_problem: OnProblem, environment: Environment) -> list[Task]:

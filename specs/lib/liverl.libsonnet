@@ -148,6 +148,10 @@
   tasks: {
     synth: { type: 'synth' },
     generate: { type: 'generate' },
+    // A repository's own commits that change code and tests.
+    history(repository):: { type: 'history', repository: repository },
+    // A dataset of a Harbor registry, its tasks fetched with git.
+    harbor(dataset, version, registry):: { type: 'harbor', dataset: dataset, version: version, registry: registry },
     // Tasks of an index that earlier trials solved sometimes: those that are always or never solved teach nothing.
     index(path, least=null, most=null):: {
       type: 'index',

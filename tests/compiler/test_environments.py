@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from compiler import check_spec, compile_in_memory
 from compiler.check import environments
@@ -118,3 +119,17 @@ def test_a_phase_is_held_to_what_its_backend_can_hold(
     quickstart["environment"] = {**environment, "network": network}
     found = [problem for problem in environments(make_plan(validate(quickstart))) if problem.severity == "fatal"]
     assert [dotted(problem.path) for problem in found] == [f"environment.network.{phase}" for phase in refused]
+
+
+def test_the_second_sandbox_has_limits_of_its_own() -> None:
+    """The runtime reads them, and a cluster's namespace of sandboxes admits the larger of the two."""
+    limits = {"memory_mib": 3000, "pids": 64}
+    environment = {"type": "kubernetes", "memory_mib": 2000, "verifier": limits}
+    environment["kubernetes"] = {"image": IMAGE, "namespace": "liverl-sandboxes"}
+    sets = [f"environment={json.dumps(environment)}", "cluster.namespace=liverl"]
+    files = compile_in_memory(LAB, target="k8s", sets=sets).files
+    assert RuntimeConfig.model_validate_json(files["runtime.json"]).environment.verifier.model_dump() == limits
+    (limit,) = yaml.safe_load(files["limitranges.yaml"])["spec"]["limits"]
+    assert limit["max"]["memory"] == "3000Mi" and limit["default"]["memory"] == "2000Mi"
+    quota = yaml.safe_load(files["resourcequotas.yaml"])["spec"]["hard"]
+    assert quota["limits.memory"] == f"{int(quota['pods']) * 3000}Mi"

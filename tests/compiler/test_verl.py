@@ -104,6 +104,7 @@ VARIANTS = {
     "separate_async in four": {"mode": {"type": "separate_async", "sync_every": 4}, "schedule.mini_batch_size": 4},
     "KL loss": {"algorithm.kl": {"type": "loss", "coefficient": 0.001}},
     "KL reward": {"algorithm.kl": {"type": "reward", "coefficient": 0.001}},
+    "dashboard": {"observability": {"dashboard": {"port": 8300}}},
     "vllm": {
         "rollout.type": "vllm",
         "rollout.replicas": 4,

@@ -36,6 +36,8 @@ def allowed(target: str, *, sandboxes_elsewhere: bool) -> set[str]:
     listed = {"target"}
     if target in JOINS_RAY:
         listed |= {f"ray_kwargs.ray_init.{name}" for name in (*LOCAL_RAY, "address")}
+    if target == "docker":
+        listed.add("ray_kwargs.ray_init.dashboard_host")
     if target in JOINS_RAY or sandboxes_elsewhere:
         listed |= {"proxy.host", "proxy.port"}
     return listed

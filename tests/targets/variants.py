@@ -53,6 +53,7 @@ def cluster(**changes: Any) -> str:
 
 VARIANTS: dict[str, list[str]] = {
     "quickstart": [],
+    "dashboard": ["observability.dashboard={}"],
     "separate": ['mode={"type": "separate_async"}'],
     "storage class": ["cluster.storage.storage_class=fast-ssd", "cluster.workers=3"],
     "gpus": [*GPUS, cluster(head=EIGHT, worker=EIGHT, skypilot={"accelerator": "H100"})],

@@ -42,13 +42,23 @@ class Commit:
         return tuple(path for path in self.changed if path.endswith(".py") and not is_test(path))
 
 
-def commits(repository: Path, *, limit: int) -> Iterator[Commit]:
-    """The newest ``limit`` commits of the main line that change both code and tests, newest first.
+def resolve(repository: Path, revision: str) -> str:
+    """The commit id of a revision. Raises ``UserError`` where there is none, ``MachineError`` without git."""
+    name = ("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    return _git(repository, *name, about=revision).decode().strip()
+
+
+def commits(repository: Path, *, limit: int, revision: str = "HEAD", after: str | None = None) -> Iterator[Commit]:
+    """Those of the newest ``limit`` commits of the main line that change both code and tests, newest first.
+
+    ``revision``: where the line ends; ``after``: without the commits that this one contains.
 
     Raises ``UserError`` for a folder without commits, ``MachineError`` without git.
     """
     form = _SEPARATOR.join(["%H", "%P", "%s", "%b"])
-    log = _git(repository, "log", "--first-parent", "--no-merges", f"--max-count={limit}", "-z", f"--format={form}")
+    line = [resolve(repository, revision), *([f"^{resolve(repository, after)}"] if after is not None else [])]
+    wanted = ("--first-parent", "--no-merges", f"--max-count={limit}", "-z", f"--format={form}")
+    log = _git(repository, "log", *wanted, *line)
     for entry in log.decode(errors="replace").split("\0"):
         sha, parents, subject, body = entry.split(_SEPARATOR, 3) if _SEPARATOR in entry else ("", "", "", "")
         if len(parents.split()) != 1:
@@ -71,7 +81,7 @@ def tree(repository: Path, revision: str, into: Path, *, name: str) -> Package:
     return Package(name=name, version=revision[:12], root=into)
 
 
-def _git(repository: Path, *arguments: str) -> bytes:
+def _git(repository: Path, *arguments: str, about: str = "") -> bytes:
     command = [*_GIT, "-C", str(repository), *arguments]
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GIT_CONFIG_NOSYSTEM": "1", "HOME": "/nonexistent"}
     try:
@@ -82,7 +92,9 @@ def _git(repository: Path, *arguments: str) -> bytes:
         raise UserError(f"{repository}: git {arguments[0]} took longer than {_LIMIT_SEC:.0f} s") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        what = f" {about}" if about else ""
         raise UserError(
-            f"{repository}: git {arguments[0]}: {said[0]}; give the folder of a git repository with commits"
+            f"{repository}: git {arguments[0]}{what}: {said[0]}; give the folder of a git repository with commits"
+            + (", and a commit, tag or branch of it" if about else "")
         )
     return done.stdout

@@ -25,6 +25,9 @@ from runtime.tasks.generate.sources import Package, repository_name
 from runtime.tasks.task import LiverlTable, load_task
 from runtime.tasks.write import write_task
 
+HISTORY_VERSION = 1
+"""Part of the cache key: raise it when the same commits would give other tasks."""
+
 SUITE_SEC = 300.0
 MAX_MESSAGE = 4000
 
@@ -54,12 +57,17 @@ async def generate_history(
     image: str,
     workers: int,
     on_progress: OnProgress,
+    revision: str = "HEAD",
+    after: str | None = None,
 ) -> HistoryTasks:
     """Write at most ``limit`` tasks from the newest ``max_commits`` commits of ``repository`` below ``out``.
 
-    name: under which the tasks are scored. Raises ``UserError`` for a folder that is no repository with commits.
+    name: under which the tasks are scored. revision, after: as of ``commits``. Raises ``UserError`` for a folder that
+    is no repository with commits.
     """
-    found = await asyncio.to_thread(lambda: list(commits(repository, limit=max_commits)))
+    found = await asyncio.to_thread(
+        lambda: list(commits(repository, limit=max_commits, revision=revision, after=after))
+    )
     if not found:
         raise UserError(f"{repository}: none of its newest {max_commits} commits changes both Python code and tests")
     on_progress(f"{repository}: {len(found)} commits change both code and tests")

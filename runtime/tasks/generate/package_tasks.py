@@ -44,7 +44,6 @@ async def generate(
     name: str,
     provider: SandboxProvider,
     verifier: Verifier | None,
-    image: str = IMAGE,
     cache: Path,
     workers: int,
     on_progress: OnProgress,
@@ -69,13 +68,19 @@ async def generate(
                 split_seed=source.split_seed,
                 provider=provider,
                 verifier=verifier,
-                image=image,
+                image=image_with(source.requirements),
                 cache=cache,
                 workers=workers,
                 on_progress=on_progress,
+                bugs_per_task=source.bugs,
             )
         )
     return injections
+
+
+def image_with(requirements: Sequence[str]) -> str:
+    """The prepared image of generated tasks whose tests need more than it holds."""
+    return " ".join([IMAGE, *requirements])
 
 
 async def generate_package(

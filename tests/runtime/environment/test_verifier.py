@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Environment, VerifierSandbox
 from runtime.environment import make_verifier
 from runtime.environment.base import SandboxProvider, SandboxRequest, Verdict
 from runtime.environment.box import BoxSandbox
@@ -305,3 +305,16 @@ def test_a_verdict_costs_little_more_than_its_two_sandboxes(run: Run, isolated: 
 
     verdict, sandbox = run(main())
     assert verdict < 8 * sandbox, (verdict, sandbox)
+
+
+def test_the_second_sandbox_has_limits_of_its_own(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
+    hungry = {"/app/calc.py": b"held = b'1' * (300 << 20)\n" + FIXED["/app/calc.py"]}
+
+    def reward(memory_mib: int, verifier: int | None) -> float | None:
+        settings = Environment(memory_mib=memory_mib, verifier=VerifierSandbox(memory_mib=verifier))
+        verdict = run(make_verifier(settings, isolated, state=Path("unused")).grade(task, hungry))
+        assert isinstance(verdict, Verdict)
+        return verdict.reward
+
+    assert reward(128, None) == 0.0 and reward(128, 1024) == 1.0
+    assert reward(1024, None) == 1.0 and reward(1024, 128) == 0.0

@@ -11,12 +11,12 @@ import typer
 from typer.testing import CliRunner
 
 from liverl import cli_tasks
-from runtime.config import Environment
+from runtime.config import CommitTasks, Environment, TaskSet
 from runtime.environment import bwrap
-from runtime.errors import UserError
+from runtime.errors import RunError, UserError
 from runtime.tasks.generate.commits import commits
 from runtime.tasks.generate.history_tasks import HistoryTasks, generate_history
-from runtime.tasks.prepare import graders
+from runtime.tasks.prepare import graders, prepare
 from runtime.tasks.task import load_task
 from runtime.tasks.verify import verify
 
@@ -173,3 +173,35 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
 
     assert "leave out --bugs" in call("--from-history", "--bugs", "2")
     assert "give the folder of a git repository" in call("--from-history", "--sandbox", "process")
+
+
+def test_a_range_of_commits(repository: Path) -> None:
+    subjects = [one.subject for one in commits(repository, limit=50, revision="HEAD~1", after="HEAD~3")]
+    assert subjects == ["Move", "Tidy up, tests too"]
+    for revision in ("nowhere", "--all"):
+        with pytest.raises(UserError, match=rf"git rev-parse {revision}: .*commit, tag or branch"):
+            list(commits(repository, limit=50, revision=revision))
+
+
+@pytest.mark.sandbox
+@pytest.mark.network
+@NEEDS_SANDBOX
+def test_as_a_source_of_a_spec_kept_by_commit(repository: Path, tmp_path: Path) -> None:
+    def prepared(**changes: object) -> list[str]:
+        source = CommitTasks.model_validate({"repository": str(repository), "count": 5, "max_commits": 50, **changes})
+        problems: list[str] = []
+        tasks = prepare(TaskSet(name="commits", source=source), cache=tmp_path / "cache", on_problem=problems.append)
+        assert problems == [] and {task.liverl.source for task in tasks} <= {"commits"}
+        return [task.instruction.splitlines()[2] for task in tasks]
+
+    both = {"> Add subtraction", "> Tax, in a module of its own"}
+    assert set(prepared()) == both
+    assert prepared(after="HEAD~5") == ["> Tax, in a module of its own"]
+    assert prepared(revision="HEAD~5") == ["> Add subtraction"]
+    kept = tmp_path / "cache" / "tasks"
+    before = sorted(path.name for path in kept.iterdir() if path.is_dir())
+    subprocess.run(["git", "tag", "v1"], cwd=repository, check=True)
+    assert set(prepared(revision="v1")) == both, "the same commit by another name"
+    assert sorted(path.name for path in kept.iterdir() if path.is_dir()) == before and len(before) == 3
+    with pytest.raises(RunError, match="1 because its tests pass before it too"):
+        prepared(revision="HEAD~2", after="HEAD~3")

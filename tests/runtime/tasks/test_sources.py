@@ -60,6 +60,20 @@ def test_a_task_set_of_a_real_package(tmp_path: Path) -> None:
 
 
 @pytest.mark.sandbox
+def test_several_bugs_per_task_in_a_spec(tmp_path: Path) -> None:
+    pins = ("wcwidth==0.2.13",)
+    source = GeneratedTasks(
+        packages=(INFLECTION,), per_package=2, bugs=2, requirements=pins, seed=1, split="train", per_kind_fraction=0.5
+    )
+    problems: list[str] = []
+    tasks = prepare(TaskSet(name="real", source=source), cache=tmp_path, on_problem=problems.append)
+    assert problems == [] and tasks
+    for task in tasks:
+        assert len(task.liverl.split_key.split("+")) == 2 and "Find all faults" in task.instruction
+        assert task.liverl.image is not None and task.liverl.image.endswith(" wcwidth==0.2.13")
+
+
+@pytest.mark.sandbox
 @pytest.mark.parametrize("pin", PINS, ids=lambda pin: pin.name)
 def test_tasks_of_a_real_package_are_proven(tmp_path: Path, pin: PackagePin) -> None:
     """One bug per task, and two as ``liverl tasks generate --bugs 2`` makes them."""

@@ -1,0 +1,109 @@
+"""Sources of tasks in a spec: what the compiler refuses, and that the runtime reads what it wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compiler import check_spec, compile_in_memory
+from compiler.check import tasks
+from compiler.errors import dotted
+from compiler.plan import make_plan
+from compiler.spec.tasks import GenerateSource, HarborSource, HistorySource
+from compiler.validate import validate
+from runtime.config import CommitTasks, GeneratedTasks, HarborTasks, RuntimeConfig
+from tests.compiler.golden_cases import LAB
+
+PACKAGE = {"name": "inflection", "version": "0.5.1", "sha256": "0" * 64}
+GENERATE = {
+    "type": "generate",
+    "packages": [PACKAGE],
+    "per_package": 3,
+    "seed": 1,
+    "split": "train",
+    "bugs": 2,
+    "requirements": ["wcwidth==0.2.13"],
+}
+HISTORY = {"type": "history", "repository": "src/project", "revision": "v2", "after": "v1", "count": 30}
+HARBOR = {
+    "type": "harbor",
+    "dataset": "toys",
+    "version": "1.0",
+    "registry": "https://example.com/registry.json",
+    "task_names": ["a*"],
+}
+
+
+def sets_of(train: dict[str, Any], *validation: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "train": [{"name": "train", "source": train}],
+        "validation": [{"name": f"held-out-{number}", "source": source} for number, source in enumerate(validation)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"), [(GENERATE, GeneratedTasks), (HISTORY, CommitTasks), (HARBOR, HarborTasks)]
+)
+def test_the_runtime_reads_what_the_compiler_writes(source: dict[str, Any], kind: Any) -> None:
+    files = compile_in_memory(LAB, target="docker", sets=[f"tasks={json.dumps(sets_of(source))}"]).files
+    (written,) = RuntimeConfig.model_validate_json(files["runtime.json"]).train
+    assert isinstance(written.source, kind)
+    assert {key: written.source.model_dump(mode="json")[key] for key in source} == source
+    said = {"generate": "2 bugs at a time", "history": "commits of src/project after v1 up to v2", "harbor": "toys 1.0"}
+    assert said[source["type"]] in files["SUMMARY.md"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "contract"), [(GenerateSource, GeneratedTasks), (HistorySource, CommitTasks), (HarborSource, HarborTasks)]
+)
+def test_spec_and_contract_have_the_same_fields(spec: Any, contract: Any) -> None:
+    assert set(spec.model_fields) == set(contract.model_fields) - {"split_seed"}
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "refused"),
+    [
+        (HISTORY, {**HISTORY, "after": "v2", "revision": "v3"}, None),
+        (HISTORY, HISTORY, '"v1", but training takes commits of this repository up to v2'),
+        (HISTORY, {"type": "history", "repository": "src/project"}, "null, but training"),
+        (HISTORY, {**HISTORY, "repository": "src/another"}, None),
+        (GENERATE, {**HISTORY, "after": None}, None),
+    ],
+)
+def test_commits_that_measure_come_after_those_that_train(
+    quickstart: Any, train: dict[str, Any], validation: dict[str, Any], refused: str | None
+) -> None:
+    quickstart["tasks"] = sets_of(train, validation)
+    found = [one for one in tasks(make_plan(validate(quickstart))) if dotted(one.path).endswith(".after")]
+    assert len(found) == (refused is not None)
+    if refused is not None:
+        assert refused in found[0].what and found[0].allowed == '"v2"' and found[0].severity == "fatal"
+        assert dotted(found[0].path) == "tasks.validation[0].source.after"
+
+
+def test_a_registry_that_anybody_on_the_way_could_write(quickstart: Any) -> None:
+    quickstart["tasks"] = sets_of({**HARBOR, "registry": "http://example.com/registry.json"})
+    (found,) = [one for one in tasks(make_plan(validate(quickstart))) if dotted(one.path).endswith("registry")]
+    assert "https://" in found.allowed and found.severity == "fatal"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({**GENERATE, "bugs": 9}, "tasks.train[0].source.bugs: 9"),
+        ({**GENERATE, "requirements": ["wcwidth"]}, "not of the form NAME==VERSION"),
+        ({**HISTORY, "revision": "--all"}, "not a commit, tag or branch by its name"),
+        (HISTORY, "tasks.train[0].source.repository: src/project: no such folder"),
+        ({**HARBOR, "registry": "registry.json"}, "tasks.train[0].source.registry: registry.json: no such file"),
+    ],
+)
+def test_what_is_wrong_is_said_where_it_stands(
+    source: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = check_spec(LAB, target="local", sets=[f"tasks={json.dumps(sets_of(source))}"])
+    texts = [f"{dotted(one.path)}: {one.what}" for one in found if one.severity == "fatal"]
+    assert any(said in text for text in texts), texts
