@@ -157,7 +157,10 @@ class Kubernetes:
             "cluster": cluster,
             "secrets": spec.secrets,
             "environment": spec.environment,
-            "box_mib": max(spec.environment.memory_mib, spec.environment.verifier.memory_mib or 0),
+            "box_mib": max(
+                spec.environment.memory_mib + getattr(spec.scaffold, "own_memory_mib", 0),
+                spec.environment.verifier.memory_mib or 0,
+            ),
             "rdma": any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
             "proxy_port": _proxy_port(plan),
             "fake_gpus": plan.trainer_ranks + separate if spec.trainer.device == "cpu" else 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,9 @@ class ImportedScaffold(Model):
 class _Installed(Model):
     """A published coding agent, installed once per machine and shown read-only in every sandbox."""
 
+    own_memory_mib: ClassVar[int] = 0
+    """What the agent itself needs in the box, beyond the task's memory (its class's ``needs``)."""
+
     version: Annotated[str, Field(pattern=VERSION)]
     """Exactly this release; nothing is updated later."""
     max_turns: Annotated[int, Field(ge=1, le=1000)]
@@ -42,6 +45,8 @@ class _Installed(Model):
 
 class ClaudeCodeScaffold(_Installed):
     """npm ``@anthropic-ai/claude-code``; speaks the Anthropic API."""
+
+    own_memory_mib: ClassVar[int] = 1024
 
     type: Literal["claude-code"]
     tools: tuple[Annotated[str, Field(pattern=TOOL)], ...] | None = None
@@ -71,6 +76,8 @@ class _Library(_Installed):
 class OpenHandsSdkScaffold(_Library):
     """PyPI ``openhands-sdk`` and ``openhands-tools``, with their own prompt and tools; speaks the OpenAI API."""
 
+    own_memory_mib: ClassVar[int] = 1024
+
     type: Literal["openhands-sdk"]
     tools: Annotated[
         tuple[Literal["terminal", "file_editor", "task_tracker", "glob", "grep"], ...], Field(min_length=1)
@@ -82,6 +89,8 @@ class Terminus2Scaffold(_Library):
     """Terminus 2 of PyPI ``harbor`` (``version`` is Harbor's), which types into a terminal; speaks the OpenAI API, with
     its commands in the text of its replies: a reply that types nothing is one without a tool call."""
 
+    own_memory_mib: ClassVar[int] = 768
+
     type: Literal["terminus-2"]
     parser: Literal["json", "xml"] = "json"
     """The form in which it is asked to reply."""
@@ -89,6 +98,8 @@ class Terminus2Scaffold(_Library):
 
 class OpenCodeScaffold(_Installed):
     """npm ``opencode-ai``; speaks OpenAI chat completions."""
+
+    own_memory_mib: ClassVar[int] = 1024
 
     type: Literal["opencode"]
     tools: tuple[Annotated[str, Field(pattern=TOOL)], ...] | None = None
@@ -100,6 +111,8 @@ class OpenCodeScaffold(_Installed):
 
 class MiniSweAgentScaffold(_Installed):
     """PyPI ``mini-swe-agent``; speaks OpenAI chat completions, and has one tool, bash."""
+
+    own_memory_mib: ClassVar[int] = 512
 
     type: Literal["mini-swe-agent"]
     max_replies_without_tool: Annotated[int, Field(ge=1, le=1000)]
