@@ -43,6 +43,7 @@ def proxy(
     """Give any OpenAI or Anthropic agent a policy behind one vLLM server or several, and keep every token it samples.
 
     Prints one JSON line per opened session. Ctrl-C closes all sessions and writes their trajectories."""
+    import gc
     import json
     import secrets
 
@@ -76,4 +77,5 @@ def proxy(
             await upstream.close()
         print(f"trajectories in {out}", flush=True)
 
+    gc.freeze()  # modules and tokenizer live as long as the process: no collection need walk over them
     uvloop.run(serve())

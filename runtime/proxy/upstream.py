@@ -10,11 +10,13 @@ from __future__ import annotations
 import base64
 import io
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import aiohttp
+import msgspec
+import numpy as np
 import orjson
 
 from runtime.errors import MachineError, Termination, TrialError, UserError
@@ -25,6 +27,61 @@ GENERATE, COMPLETIONS = "/inference/v1/generate", "/v1/completions"
 _CONNECT_SEC = 10.0
 _WRONG_REQUEST = frozenset({400, 413, 422})
 _FINISH: dict[str, Literal["stop", "length", "abort"]] = {"stop": "stop", "length": "length", "abort": "abort"}
+
+
+_Ids = np.ndarray[Any, np.dtype[np.int32]]
+
+# What is read of vLLM's replies. The decoder checks types, passes over all else without making objects of it (a reply
+# of 800 tokens would be 1600 dictionaries), and the collector does not track what it makes.
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens_details: _Details | None = None
+
+
+class _Entry(msgspec.Struct, gc=False):
+    logprob: Any
+
+
+class _Entries(msgspec.Struct, gc=False):
+    content: list[_Entry]
+
+
+class _Values(msgspec.Struct, gc=False):
+    token_logprobs: list[Any]
+
+
+class _Choice(msgspec.Struct, gc=False, kw_only=True):
+    token_ids: list[int]
+    finish_reason: str
+    routed_experts: str | None = None
+
+
+class _GenerateChoice(_Choice, gc=False, kw_only=True):
+    logprobs: _Entries
+
+
+class _CompletionsChoice(_Choice, gc=False, kw_only=True):
+    logprobs: _Values
+
+
+class _Generated(msgspec.Struct, gc=False):
+    """vLLM: ``vllm/entrypoints/serve/disagg/protocol.py``, ``GenerateResponse``."""
+
+    choices: list[_GenerateChoice]
+    usage: _Usage | None = None
+
+
+class _Completed(msgspec.Struct, gc=False):
+    choices: list[_CompletionsChoice]
+    usage: _Usage | None = None
+
+
+_GENERATED, _COMPLETED = msgspec.json.Decoder(_Generated), msgspec.json.Decoder(_Completed)
 
 
 @dataclass(frozen=True)
@@ -91,13 +148,16 @@ class VLLMEngine:
         ``ValueError`` when vLLM says that the request itself is wrong: no other server would take it."""
         model = self.model or await self.connect()
         body = _generate_body if model.path == GENERATE else _completions_body
-        request = orjson.dumps(body(list(prompt_ids), params, model.name))
+        # The proxy's own array is read where it lies; no Python integer is made of any id.
+        ids = np.asarray(prompt_ids, dtype=np.int32)
+        request = orjson.dumps(body(ids, params, model.name), option=orjson.OPT_SERIALIZE_NUMPY)
         for attempt in range(2):
             try:
                 return self._read(await self._post(model.path, request, session), model.path)
-            except (aiohttp.ServerDisconnectedError, ConnectionResetError) as error:
-                # A pooled connection that the server had closed meanwhile: once more on a new one.
-                if attempt:
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError) as error:
+                # A pooled connection that the server had closed meanwhile (aiohttp says so in one of these ways,
+                # according to how far it got): once more on a new one.
+                if attempt or isinstance(error, aiohttp.ClientConnectorError):
                     raise _unavailable(f"{self._url}: {error}") from error
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 raise _unavailable(f"{self._url}: {error}") from error
@@ -108,7 +168,7 @@ class VLLMEngine:
             await self._client.close()
             self._client = None
 
-    async def _post(self, path: str, request: bytes, session: str) -> Any:
+    async def _post(self, path: str, request: bytes, session: str) -> bytes:
         assert self._client is not None
         headers = {"Content-Type": "application/json", "X-Session-ID": session}
         async with self._client.post(self._url + path, data=request, headers=headers) as response:
@@ -118,30 +178,33 @@ class VLLMEngine:
                 if response.status in _WRONG_REQUEST:
                     raise ValueError(answered)
                 raise _unavailable(answered)
-            try:
-                return orjson.loads(raw)
-            except orjson.JSONDecodeError as error:
-                raise _unavailable(f"{self._url}{path} answered no JSON: {error}") from None
+            return raw
 
-    def _read(self, reply: Any, path: str) -> Generation:
+    def _read(self, raw: bytes, path: str) -> Generation:
+        logprobs: list[float]
         try:
-            choice = reply["choices"][0]
-            ids = choice["token_ids"]
-            if ids is None:
-                raise KeyError("token_ids")
-            given = choice["logprobs"]
             if path == GENERATE:
-                logprobs = [entry["logprob"] for entry in given["content"]]
+                generated = _GENERATED.decode(raw)
+                choice: _Choice = generated.choices[0]
+                # None stays None: the session types a reply without usable values.
+                logprobs = [entry.logprob for entry in generated.choices[0].logprobs.content]
+                usage = generated.usage
             else:
-                logprobs = given["token_logprobs"]
-            finish = _FINISH[choice["finish_reason"]]
-            usage: Mapping[str, Any] = reply.get("usage") or {}
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        except (KeyError, IndexError, TypeError) as error:
+                completed = _COMPLETED.decode(raw)
+                choice = completed.choices[0]
+                logprobs = completed.choices[0].logprobs.token_logprobs
+                usage = completed.usage
+            finish = _FINISH[choice.finish_reason]
+        except (msgspec.ValidationError, KeyError, IndexError) as error:
             raise _unavailable(
                 f"{self._url}{path} gave no token ids with log-probabilities ({error!r}): a newer vLLM is needed"
             ) from None
-        routing = self._routing(choice.get("routed_experts"), path)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _unavailable(f"{self._url}{path} answered no JSON: {error}") from None
+        ids = choice.token_ids
+        details = usage.prompt_tokens_details if usage is not None else None
+        cached = (details.cached_tokens if details is not None else None) or 0
+        routing = self._routing(choice.routed_experts, path)
         return Generation(ids, logprobs, [self._weight_version] * len(ids), finish, cached, routing)
 
     def _routing(self, encoded: str | None, path: str) -> Routing | None:
@@ -150,8 +213,6 @@ class VLLMEngine:
         """
         if encoded is None:
             return None
-        import numpy as np
-
         try:
             rows = np.load(io.BytesIO(base64.b64decode(encoded, validate=True)), allow_pickle=False)
             _, layers, chosen = rows.shape
@@ -198,12 +259,13 @@ def _sampling(params: SamplingParams) -> dict[str, Any]:
         "top_k": params.top_k,
         "stop_token_ids": list(params.stop_token_ids),
         "seed": params.seed,
-        "logprobs": 1,
+        # The sampled token's alone: each further one costs the engine an object per token.
+        "logprobs": 0,
         "skip_special_tokens": False,
     }
 
 
-def _generate_body(ids: list[int], params: SamplingParams, model: str) -> dict[str, Any]:
+def _generate_body(ids: _Ids, params: SamplingParams, model: str) -> dict[str, Any]:
     """vLLM: ``vllm/entrypoints/serve/disagg/protocol.py``, ``GenerateRequest``."""
     return {
         "request_id": uuid.uuid4().hex,
@@ -214,5 +276,5 @@ def _generate_body(ids: list[int], params: SamplingParams, model: str) -> dict[s
     }
 
 
-def _completions_body(ids: list[int], params: SamplingParams, model: str) -> dict[str, Any]:
+def _completions_body(ids: _Ids, params: SamplingParams, model: str) -> dict[str, Any]:
     return {"model": model, "prompt": ids, "stream": False, "return_token_ids": True, **_sampling(params)}

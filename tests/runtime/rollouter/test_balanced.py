@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -234,3 +235,50 @@ def test_servers_of_different_models_or_of_none_are_refused_at_the_start() -> No
                 await engine.close()
 
     run(scenario)
+
+
+def test_a_pooled_connection_that_breaks_under_a_long_request_is_replaced() -> None:
+    """The server hangs up on a kept connection while the request's body is still on its way, and takes the next one."""
+
+    async def main() -> None:
+        broken: list[int] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            number = 0
+            try:
+                while head := await reader.readuntil(b"\r\n\r\n"):
+                    number += 1
+                    length = int(next(iter(re.findall(rb"(?i)content-length: (\d+)", head)), b"0"))
+                    if length > 500_000 and number > 1:
+                        broken.append(number)
+                        writer.transport.abort()
+                        return
+                    body = await reader.readexactly(length)
+                    status, answer = b"200 OK", b'{"data": [{"id": "tiny"}]}'
+                    if body == b"{}":
+                        status = b"400 Bad Request"
+                    elif body:
+                        answer = b"""{"request_id": "r", "prompt_logprobs": null, "choices": [{"index": 0,
+                            "token_ids": [7, 9], "finish_reason": "stop", "logprobs": {"content": [
+                            {"token_id": 7, "logprob": -0.5, "rank": 1, "top_logprobs": [{"logprob": -3.0}]},
+                            {"token_id": 9, "logprob": null}]}}]}"""
+                    writer.write(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(answer), answer))
+            except asyncio.IncompleteReadError:
+                pass
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        engine = VLLMEngine(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        try:
+            await engine.connect()
+            generation = await engine.generate([123_456] * 140_000, PARAMS, session="s")
+        finally:
+            await engine.close()
+            server.close()
+            await server.wait_closed()
+        assert len(broken) == 1, "the first attempt met a connection that broke"
+        assert (generation.token_ids, generation.finish_reason) == ([7, 9], "stop")
+        assert generation.logprobs == [-0.5, None], "of each entry its own value; what is missing stays visible"
+
+    asyncio.run(main())
