@@ -85,10 +85,13 @@ class SandboxVerifier:
         plan = _Plan(task, canary, trusted, defences, timeout_sec, start)
         try:
             return await self._judge(plan, selection)
-        except TrialError as error:
+        except TrialError:
             # Whoever could bring this about by the work that is judged could trade a bad grade for another attempt.
             if not selection.files or not await self._control(plan):
                 raise
+        try:
+            return await self._judge(plan, selection)  # once may have been the machine's fault; twice is the work's
+        except TrialError as error:
             problem = f"{error.termination.value}: {error}; with other work the verifier came to its end"
             outcomes = dict.fromkeys(task.expected_ids, "missing")
             raw = json.dumps({"problem": problem}).encode()

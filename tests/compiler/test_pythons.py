@@ -16,7 +16,7 @@ from tests.toolbox import python, python_tools
 
 pytestmark = [pytest.mark.consumers, pytest.mark.timeout(1800)]
 
-PACKAGES = ("gojsonnet", "jinja2", "pydantic", "pyyaml", "typer", "rich")
+PACKAGES = ("gojsonnet", "jinja2", "orjson", "pydantic", "pyyaml", "typer", "rich")
 """What compiling imports."""
 COMPILE = """
 import sys

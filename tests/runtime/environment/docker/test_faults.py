@@ -243,19 +243,23 @@ def test_a_verifier_that_hangs_and_one_that_is_killed(
     task: Task = load_task(made.path)
     hang = {"/app/calc.py": b"import time\nwhile True:\n    try: time.sleep(60)\n    except BaseException: pass\n"}
 
+    right = b"\n\n\ndef add(a, b):\n    return a + b\n\n\ndef double(a):\n    return add(a, a)\n"
+    slow = {"/app/calc.py": b"import time\ntime.sleep(2.5)" + right}
+
     async def main() -> None:
         verifier = make_verifier(Environment(verifier_timeout_sec=3, memory_mib=256), containers, state=tmp_path)
-        error = await failure(verifier.grade(task, hang))
-        assert error.termination is Termination.VERIFIER_TIMEOUT and error.policy.retry and not error.policy.grade
+        verdict = await verifier.grade(task, hang)
+        assert (verdict.status, verdict.reward) == ("unsolved", 0.0) and b"verifier_timeout" in verdict.raw
         await asyncio.gather(*containers._removing)
         patient = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers, state=tmp_path)
-        grading = asyncio.ensure_future(patient.grade(task, hang))
+        grading = asyncio.ensure_future(patient.grade(task, slow))
         while not (found := await asyncio.to_thread(engine.docker, "ps", "-q")):
             await asyncio.sleep(0.05)
         await asyncio.sleep(1)
         await asyncio.to_thread(engine.docker, "kill", *found.split())
-        error = await failure(grading)
-        assert error.termination is Termination.VERIFIER_CRASHED and error.policy.retry and not error.policy.grade
+        # Not the work's fault: other work and then the same is judged in new containers.
+        verdict = await grading
+        assert verdict.status == "solved", verdict.raw
 
     loop.run(main())
 
