@@ -8,15 +8,11 @@ repository.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 from runtime.tasks.synth.repository import Repository, build
 from runtime.tasks.synth.words import Split
 from runtime.tasks.task import LiverlTable
 from runtime.tasks.write import write_task
-
-VERSION: Final = 1
-"""Part of the cache key of prepared tasks: raise it when the same seed no longer gives the same repositories."""
 
 
 def generate(count: int, *, seed: int, split: Split, out: Path) -> list[Path]:
