@@ -34,9 +34,19 @@ def resolve(evaluated: Evaluated) -> ExperimentSpec:
         raise SpecError(located(error.problems, evaluated.positions)) from None
 
 
-def checked_plan(evaluated: Evaluated, target: Target) -> tuple[Plan, list[Problem]]:
-    plan = make_plan(resolve(evaluated))
-    problems = located([*check.check(plan), *target.check(plan)], evaluated.positions)
+def checked_plan(evaluated: Evaluated, target: Target | None = None) -> tuple[Plan, list[Problem]]:
+    """The plan and its warnings. Raises ``SpecError`` with every problem, those of single fields and those across
+    sound ones. Without a target: what holds for all."""
+    hold = [*check.rules(), *([target.check] if target is not None else [])]
+    try:
+        plan = make_plan(validate(evaluated.value))
+    except SpecError as error:
+        from compiler.partial import heard, sound_parts
+
+        sound = sound_parts(evaluated.value, error.problems)
+        across = [] if sound is None else list(heard(hold, make_plan(sound)))
+        raise SpecError(located([*error.problems, *across], evaluated.positions)) from None
+    problems = located([problem for rule in hold for problem in rule(plan)], evaluated.positions)
     if any(problem.severity == "fatal" for problem in problems):
         raise SpecError(problems)
     return plan, problems

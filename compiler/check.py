@@ -48,7 +48,12 @@ Rule = Callable[[Plan], Iterator[Problem]]
 
 def check(plan: Plan) -> list[Problem]:
     """Every problem of every rule."""
-    return [problem for rule in (*RULES, *feasibility.RULES, *secrets.RULES) for problem in rule(plan)]
+    return [problem for rule in rules() for problem in rule(plan)]
+
+
+def rules() -> tuple[Rule, ...]:
+    """Everything that is held against a plan whatever its target."""
+    return (*RULES, *feasibility.RULES, *secrets.RULES)
 
 
 def batches(plan: Plan) -> Iterator[Problem]:
@@ -303,15 +308,17 @@ def tasks(plan: Plan) -> Iterator[Problem]:
     for group, sets in (("train", spec.tasks.train), ("validation", spec.tasks.validation)):
         for index, task_set in enumerate(sets):
             place = ("tasks", group, index, "name")
-            if task_set.name in names:
-                yield Problem(
-                    place,
-                    f'"{task_set.name}" is already the name of {names[task_set.name]}',
-                    fix="give every task set its own name",
-                )
-            names[task_set.name] = f"tasks.{group}[{index}]"
-            yield from _split(task_set, group, index)
-            yield from _registry(task_set.source, ("tasks", group, index, "source"))
+            if task_set.knows("name"):
+                if task_set.name in names:
+                    yield Problem(
+                        place,
+                        f'"{task_set.name}" is already the name of {names[task_set.name]}',
+                        fix="give every task set its own name",
+                    )
+                names[task_set.name] = f"tasks.{group}[{index}]"
+            if task_set.knows("source"):
+                yield from _split(task_set, group, index)
+                yield from _registry(task_set.source, ("tasks", group, index, "source"))
     yield from _later_commits(spec.tasks)
     for index, task_set in enumerate(spec.tasks.train):
         if task_set.temperature is not None:
@@ -506,6 +513,19 @@ def observability(plan: Plan) -> Iterator[Problem]:
         )
 
 
+def integers(plan: Plan) -> Iterator[Problem]:
+    """Free-form fields take any number, and Jsonnet has rounded those that a double cannot hold."""
+
+    def walk(value: object, path: Path) -> Iterator[Problem]:
+        if isinstance(value, int) and abs(value) > 1 << 53:
+            yield Problem(path, f"{value} is beyond 2^53 and has been rounded", "-2^53 to 2^53", "write it as a string")
+        elif isinstance(value, dict | list):
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from walk(inner, (*path, key))
+
+    yield from walk(plan.resolved, ())
+
+
 def _count(source: Source) -> int | None:
     """Tasks in a source, where the spec alone says so."""
     return source.count if isinstance(source, SynthSource) else None
@@ -523,4 +543,5 @@ RULES: tuple[Rule, ...] = (
     tasks,
     environments,
     observability,
+    integers,
 )

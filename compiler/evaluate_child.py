@@ -67,11 +67,25 @@ class Jail:
                 raise RuntimeError("larger than 16 MiB")
             with open(path, "rb") as file:
                 data = file.read()
+            if path.endswith((".jsonnet", ".libsonnet")):
+                _text(data)
             self.read[self.name(path)] = data
             if self.marks and path.endswith((".jsonnet", ".libsonnet")):
                 data = _marked(data, self.name(path), visible=self.marks == "visible")
             return path, data
         raise RuntimeError("no such file in the spec's folder or the library")
+
+
+def _text(data: bytes) -> None:
+    """Raises ``RuntimeError`` for what is no UTF-8, which the engine would read with other characters in its place."""
+    for mark, name in ((b"\xef\xbb\xbf", "a byte order mark"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")):
+        if data.startswith(mark):
+            raise RuntimeError(f"{name} at the beginning; allowed: UTF-8 without a byte order mark")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
+        raise RuntimeError(f"line {line} is not UTF-8 (byte {byte:#04x}); save the file as UTF-8") from None
 
 
 def _inside(path: str, folder: str) -> bool:

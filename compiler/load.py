@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import itertools
 import json
 import os
 import re
@@ -18,16 +17,17 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from compiler import evaluator, positions
-from compiler.errors import Path, Problem, SpecError, dotted, refuse
+from compiler.errors import Path, Problem, SpecError, refuse
 from compiler.evaluator import MEMORY_BYTES
 from compiler.instrument import MARK, WALK
+from compiler.overrides import as_json, override
 from compiler.positions import Positions
 
-WALL_SEC = 9.0
+WALL_SEC = 8.0
 """For one evaluation: a spec, or a batch of a sweep's points. The command as a whole ends within 10 s."""
 WALL_PER_POINT_SEC = 0.1
 """What each point of a sweep adds to the time of its evaluation and of the whole."""
-CPU_SEC = 8
+CPU_SEC = 7
 CPU_PER_POINT_SEC = 0.05
 MAX_POINTS = 10_000
 BATCHES = 2
@@ -128,17 +128,18 @@ class Evaluation:
     ) -> None:
         """Start it. ``tlas``: arguments of a spec that is a function; ``sets``: overrides ``path=json``, which of a
         sweep change every point unless the path begins with ``sweep``. Both take JSON or else a plain string."""
-        if not spec.is_file():
-            raise refuse(
-                f"{spec}: no such file", fix="give the path of a Jsonnet spec, for example specs/quickstart.jsonnet"
-            )
+        if why := _no_file(spec):
+            raise refuse(f"{spec}: {why}", fix="give the path of a Jsonnet spec, for example specs/quickstart.jsonnet")
         real = spec.resolve()
         self._name = real.name
         self._root = str(real.parent)
         self._shown = str(spec)
+        # A link's file imports what lies beside the file, and that is where its lines are.
+        same = spec.absolute().parent.resolve() == real.parent
+        self._folder = str(spec.parent) if same else os.path.relpath(real.parent)
         self._library = str((library or library_folder()).resolve())
-        self._arguments = {name: _as_json(text) for name, text in (tlas or {}).items()}
-        self._overrides = [_override(text) for text in sets]
+        self._arguments = {name: as_json(text) for name, text in (tlas or {}).items()}
+        self._overrides = [override(text) for text in sets]
         self._evaluator: evaluator.Evaluator | None = None
         self._ask(_OUTLINE, _VISIBLE_OUTLINE)
 
@@ -222,7 +223,7 @@ class Evaluation:
             evaluator.give_back(child)
 
     def _positions(self, exact: dict[Path, str], value: Any) -> Positions:
-        return Positions(exact, value, self._shown, _shown_library(self._library))
+        return Positions(exact, value, self._shown, self._folder, _shown_library(self._library))
 
     def _walked_positions(self, tree: Any, value: Any) -> Positions:
         exact: dict[Path, str] = {}
@@ -387,16 +388,22 @@ class Evaluation:
         text = text.replace(self._library + os.sep, "<library>/").replace(self._root + os.sep, "")
         first, _, trace = text.partition("\n")
         what = re.sub(r"^(RUNTIME|STATIC) ERROR: ", "", first)
-        position = ""
+        if override_error := re.match(r"(--set [^:]+): ", what):
+            return SpecError([Problem((), what[override_error.end() :], position=override_error[1])])
+        position, fix = "", ""
+        if missing := re.match(r"Missing argument: (\w+)", what):
+            fix = f"give it as --tla {missing[1]}=VALUE"
+        elif extra := re.match(r"function has no parameter (\w+)", what):
+            what, fix = f"--tla {extra[1]}: the spec's function has no such parameter", "see its first lines"
         for place in [_LOCATION.match(what), *(_LOCATION.match(line.strip()) for line in trace.splitlines())]:
             if place and place["file"] not in ("<command line>", "<std>", "<stdlib>"):
                 position = f"{place['file']}:{place['line']}:{place['column']}"
                 what = what.removeprefix(place[0]).lstrip("-0123456789:() ") if what.startswith(place[0]) else what
                 break
         fields = [name or int(index) for name, index in _FIELD.findall(trace)]
-        nowhere = Positions({}, None, self._shown, _shown_library(self._library))
+        nowhere = self._positions({}, None)
         where = nowhere.displayed(position) if position else self._shown
-        return SpecError([Problem(path=tuple(reversed(fields)), what=refusal or what.strip(), position=where)])
+        return SpecError([Problem(tuple(reversed(fields)), refusal or what.strip(), fix=fix, position=where)])
 
 
 def _without_batch(error: SpecError) -> SpecError:
@@ -415,6 +422,19 @@ def evaluate(
         return evaluation.result(point=point)
     finally:
         evaluation.close()
+
+
+def _no_file(spec: FilePath) -> str:
+    """Why a path names no spec; empty where it names a file."""
+    try:
+        if spec.is_file():
+            str(spec).encode()
+            return ""
+        return "a folder, not a file" if spec.is_dir() else "not a regular file" if spec.exists() else "no such file"
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
 
 
 def library_folder() -> FilePath:
@@ -443,81 +463,7 @@ def _cause_of_death(returncode: int, stderr: bytes) -> str:
 
 
 def _parse(text: str, name: str) -> Any:
-    def integer(digits: str) -> int:
-        number = int(digits)
-        if abs(number) > 1 << 53:
-            raise refuse(
-                f"the integer {digits} is larger than 2^53 and would be rounded silently",
-                position=name,
-                fix="write it as a string",
-            )
-        return number
-
     try:
-        return json.loads(text, parse_int=integer)
+        return json.loads(text)
     except RecursionError:
         raise refuse("the value is nested too deeply", position=name, allowed="some hundred levels") from None
-
-
-def _as_json(text: str) -> str:
-    """Command-line values: JSON as it is, anything else as a string."""
-    try:
-        json.loads(text)
-    except ValueError:
-        return json.dumps(text)
-    return text
-
-
-@dataclass(frozen=True)
-class Override:
-    """One ``--set path=json``, applied inside Jsonnet, so that everything that derives from the value follows."""
-
-    path: Path
-    value: str
-
-    def jsonnet(self, marks: str) -> str:
-        return self._at(self.path, marks)
-
-    def _at(self, path: Path, marks: str) -> str:
-        name, rest = str(path[0]), path[1:]
-        key = json.dumps(name)
-        if not rest:
-            place = "--set " + dotted(self.path)
-            mark = f"{json.dumps(MARK + name)}:: {json.dumps(place)}, " if marks == "hidden" else ""
-            if marks == "visible":
-                mark = f"{json.dumps(MARK + name)}: {json.dumps(place + MARK)}, "
-            return f"{{ {mark}{key}: {self.value} }}"
-        if isinstance(rest[0], int):
-            inner = f"item + {self._at(rest[1:], marks)}" if len(rest) > 1 else self.value
-            change = f"function(i, item) if i == {rest[0]} then {inner} else item"
-            return f"{{ {key}: std.mapWithIndex({change}, super[{key}]) }}"
-        return f"{{ {key}+: {self._at(rest, marks)} }}"
-
-
-def _override(text: str) -> Override:
-    path_text, equals, value = text.partition("=")
-    parts: list[str | int] = []
-    for part in path_text.replace("[", ".").replace("]", "").split("."):
-        parts.append(int(part) if part.isdigit() and parts else part)
-    if (
-        not equals
-        or not all(part != "" for part in parts)
-        or any(isinstance(a, int) and isinstance(b, int) for a, b in itertools.pairwise(parts))
-    ):
-        raise refuse(
-            f"--set {text}",
-            allowed="--set path.to.field=JSON",
-            fix="for example --set trainer.optimizer.learning_rate=1e-4",
-        )
-    return Override(tuple(parts), _as_json(value))
-
-
-def parse_tlas(pairs: Sequence[str]) -> dict[str, str]:
-    """``["k=v", ...]`` of ``--tla`` -> mapping."""
-    found = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise refuse(f"--tla {pair}", allowed="--tla name=value")
-        found[name] = value
-    return found

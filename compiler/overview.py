@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compiler.assemble import located, resolve
-from compiler.check import check
+from compiler.assemble import checked_plan
 from compiler.cost import cost, cost_numbers, cost_rows
-from compiler.errors import Problem, SpecError
+from compiler.errors import Problem
 from compiler.load import evaluate
-from compiler.plan import Plan, make_plan
+from compiler.plan import DERIVED, Plan
 from compiler.summary import page, table
 
 
@@ -36,10 +35,7 @@ def overview(
 ) -> Overview:
     """Raises ``SpecError`` with every problem of the spec. ``catalogue``: prices, as in ``compiler.cost``."""
     evaluated = evaluate(spec, tlas=tlas, sets=sets, point=point)
-    plan = make_plan(resolve(evaluated))
-    problems = located(check(plan), evaluated.positions)
-    if any(problem.severity == "fatal" for problem in problems):
-        raise SpecError(problems)
+    plan, problems = checked_plan(evaluated)
     found = cost(plan, catalogue)
     text = page(plan, title=plan.spec.name, warnings=problems)
     priced = f"{text}\n## Cost\n\n{table(cost_rows(plan, found))}\n"
@@ -48,7 +44,7 @@ def overview(
 
 def numbers(plan: Plan) -> dict[str, Any]:
     """Everything the plan derives, as plain values."""
-    derived = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan) if field.name != "spec"}
+    derived = {name: getattr(plan, name) for name in DERIVED}
     memory = plan.policy_memory
     if memory is not None:
         derived["policy_memory"] = {**dataclasses.asdict(memory), "trainer_total": memory.trainer_total}

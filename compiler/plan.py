@@ -1,4 +1,4 @@
-"""The plan: everything that follows from a spec whatever the target, computed once.
+"""The plan: everything that follows from a spec whatever the target, each part computed once.
 
 A pure function of the spec. Knows the arithmetic of batches, tokens and memory; knows no file format, no target and
 no machine.
@@ -19,61 +19,95 @@ from compiler.spec.trainer import Megatron
 
 @dataclass(frozen=True)
 class Plan:
-    """A spec and what follows from it."""
+    """A spec and what follows from it, computed when first asked for: of a spec that is wrong in places, what does not
+    depend on them is still known."""
 
     spec: ExperimentSpec
-    trajectories_per_step: int
-    optimizer_steps_per_step: int
-    sequence_length: int
-    """Longest training sequence in tokens: prompt and response."""
-    trainer_ranks: int
-    data_parallel: int
-    """Ranks, or groups of ranks, that each train on their own sequences."""
-    micro_batches_per_rank: int
-    """Forward and backward passes of one rank per optimizer step."""
-    rollout_gpus: int
-    """Accelerators of a separate rollout pool; 0 where rollout shares the trainer's or runs on CPU."""
-    max_tokens_per_step: int
-    """Upper bound: every trajectory as long as allowed."""
-    trajectories_total: int
-    needs_critic: bool
-    needs_reference: bool
-    policy_memory: PolicyMemory | None
-    """None where the sizes of the model are unknown."""
+
+    @cached_property
+    def trajectories_per_step(self) -> int:
+        return self.spec.schedule.train_batch_size * self.spec.algorithm.group_size
+
+    @cached_property
+    def optimizer_steps_per_step(self) -> int:
+        schedule = self.spec.schedule
+        return max(1, schedule.train_batch_size // schedule.mini_batch_size) * self.spec.algorithm.epochs
+
+    @cached_property
+    def sequence_length(self) -> int:
+        """Longest training sequence in tokens: prompt and response."""
+        return self.spec.rollout.prompt_length + self.spec.rollout.response_length
+
+    @cached_property
+    def trainer_ranks(self) -> int:
+        return self.spec.trainer.nodes * self.spec.trainer.ranks_per_node
+
+    @cached_property
+    def data_parallel(self) -> int:
+        """Ranks, or groups of ranks, that each train on their own sequences."""
+        return max(1, self.trainer_ranks // _model_parallel(self.spec))
+
+    @cached_property
+    def micro_batches_per_rank(self) -> int:
+        """Forward and backward passes of one rank per optimizer step."""
+        per_update = self.spec.schedule.mini_batch_size * self.spec.algorithm.group_size
+        return -(-per_update // (self.data_parallel * self.spec.trainer.micro_batch_size))
+
+    @cached_property
+    def rollout_gpus(self) -> int:
+        """Accelerators of a separate rollout pool; 0 where rollout shares the trainer's or runs on CPU."""
+        rollout = self.spec.rollout
+        separate = isinstance(self.spec.mode, SeparateAsync) and isinstance(rollout, VllmRollout)
+        return rollout.replicas * rollout.tensor_parallel_size if separate else 0  # type: ignore[union-attr]
+
+    @cached_property
+    def max_tokens_per_step(self) -> int:
+        """Upper bound: every trajectory as long as allowed."""
+        return self.trajectories_per_step * self.sequence_length
+
+    @cached_property
+    def trajectories_total(self) -> int:
+        return self.trajectories_per_step * self.spec.schedule.steps
+
+    @cached_property
+    def needs_critic(self) -> bool:
+        return self.spec.algorithm.type == "ppo"
+
+    @cached_property
+    def needs_reference(self) -> bool:
+        return self.spec.algorithm.kl.type != "off"
+
+    @cached_property
+    def policy_memory(self) -> PolicyMemory | None:
+        """None where the sizes of the model are unknown."""
+        return policy_memory(self.spec, self.sequence_length)
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
         """The spec as plain values, defaults filled in. Not to be changed: several files are made from it."""
-        return self.spec.model_dump(mode="json")
+        return self.spec.model_dump(mode="json", warnings=False)
+
+
+DERIVED = (
+    "trajectories_per_step",
+    "optimizer_steps_per_step",
+    "sequence_length",
+    "trainer_ranks",
+    "data_parallel",
+    "micro_batches_per_rank",
+    "rollout_gpus",
+    "max_tokens_per_step",
+    "trajectories_total",
+    "needs_critic",
+    "needs_reference",
+    "policy_memory",
+)
+"""What a plan says, in the order of reports."""
 
 
 def make_plan(spec: ExperimentSpec) -> Plan:
-    """Derive the plan. Total: never fails on a spec that its models accept (checks are in ``compiler.check``)."""
-    schedule, rollout = spec.schedule, spec.rollout
-    ranks = spec.trainer.nodes * spec.trainer.ranks_per_node
-    trajectories = schedule.train_batch_size * spec.algorithm.group_size
-    updates = max(1, schedule.train_batch_size // schedule.mini_batch_size)
-    per_update = schedule.mini_batch_size * spec.algorithm.group_size
-    length = rollout.prompt_length + rollout.response_length
-    data_parallel = max(1, ranks // _model_parallel(spec))
-    separate = isinstance(spec.mode, SeparateAsync)
-    return Plan(
-        spec=spec,
-        trajectories_per_step=trajectories,
-        optimizer_steps_per_step=updates * spec.algorithm.epochs,
-        sequence_length=length,
-        trainer_ranks=ranks,
-        data_parallel=data_parallel,
-        micro_batches_per_rank=-(-per_update // (data_parallel * spec.trainer.micro_batch_size)),
-        rollout_gpus=rollout.replicas * rollout.tensor_parallel_size
-        if separate and isinstance(rollout, VllmRollout)
-        else 0,
-        max_tokens_per_step=trajectories * length,
-        trajectories_total=trajectories * schedule.steps,
-        needs_critic=spec.algorithm.type == "ppo",
-        needs_reference=spec.algorithm.kl.type != "off",
-        policy_memory=policy_memory(spec, length),
-    )
+    """The plan of a spec. Never fails on one that its models accept (checks are in ``compiler.check``)."""
+    return Plan(spec)
 
 
 def _model_parallel(spec: ExperimentSpec) -> int:

@@ -27,6 +27,8 @@ class Positions:
     """The evaluated spec: what it does not hold was written nowhere."""
     spec: str = ""
     """The spec as the user typed it, for messages."""
+    spec_folder: str = ""
+    """The folder that positions are relative to, as people see it."""
     library_folder: str = ""
 
     def nearest(self, path: Path) -> str:
@@ -55,7 +57,7 @@ class Positions:
             return str(FilePath(self.library_folder) / position.removeprefix("<library>/"))
         if not position or position.startswith("--"):
             return position
-        return str(FilePath(self.spec).parent / position)
+        return str(FilePath(self.spec_folder) / position)
 
 
 def parsed(text: str) -> Any:

@@ -19,6 +19,9 @@ BUILT_IN = {
     "skypilot": "targets.skypilot:TARGET",
 }
 
+_ALLOWED = "package.module:Class that implements targets.base.Target"
+_PARTS = ("name", "pins", "check", "adapt", "artifacts")
+
 
 def find_target(name: str) -> Target:
     """Raises ``SpecError`` for an unknown name or an import path that leads nowhere."""
@@ -33,11 +36,12 @@ def find_target(name: str) -> Target:
     module_name, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        target: Target = found() if isinstance(found, type) else found
+    except Exception as error:  # a foreign module may raise whatever it likes
         if name in BUILT_IN:
             raise
-        raise refuse(
-            f"--target {name}: {error}", allowed="package.module:Class that implements targets.base.Target"
-        ) from error
-    target: Target = found() if isinstance(found, type) else found
+        words = str(error).splitlines() or [type(error).__name__]
+        raise refuse(f"--target {name}: {words[0]}", allowed=_ALLOWED) from error
+    if missing := [part for part in _PARTS if not hasattr(target, part)]:
+        raise refuse(f"--target {name}: is no target, it has no {', '.join(missing)}", allowed=_ALLOWED)
     return target

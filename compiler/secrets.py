@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
+from compiler.redact import KEY, SECRET
 from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.tasks import GenerateSource, HarborSource
@@ -19,13 +20,8 @@ _OWNED = re.compile(
     r"|(LIVERL|VERL|RAY|VLLM|NCCL|OMP|HYDRA|SKYPILOT|TORCH|TOKENIZERS)_\w+)"
 )
 """Variables that LiveRL, the launcher or the loader of programs set: a secret there would change what runs."""
-_VALUES = re.compile(
-    r"(sk-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{20,}|(AKIA|ASIA)[A-Z0-9]{16}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY|xox[abp]-[A-Za-z0-9-]{10,}|glpat-[A-Za-z0-9_-]{20})"
-    r"|://[^/\s:@]+:[^/\s@]+@"
-)
-_KEYS = re.compile(r"(^|[_-])(token|password|passwd|secret|api[_-]?key|access[_-]?key|private[_-]?key)$", re.IGNORECASE)
-"""Free-form fields (arguments of an imported part) whose name says that a secret belongs there."""
+_FREE = ("kwargs", "flags")
+"""Free-form fields; a name there may say that a secret belongs to it."""
 
 
 def inlined(plan: Plan) -> Iterator[Problem]:
@@ -34,8 +30,8 @@ def inlined(plan: Plan) -> Iterator[Problem]:
 
     def walk(value: object, path: Path) -> Iterator[Problem]:
         if isinstance(value, str):
-            named = "kwargs" in path[:-1] and _KEYS.search(str(path[-1])) and value
-            if _VALUES.search(value) or named:
+            named = any(name in path[:-1] for name in _FREE) and KEY.search(str(path[-1])) and value
+            if SECRET.search(value) or named:
                 yield Problem(path, "looks like a secret (not shown)", fix=fix)
         elif isinstance(value, dict):
             for key, inner in value.items():
@@ -44,7 +40,7 @@ def inlined(plan: Plan) -> Iterator[Problem]:
             for index, inner in enumerate(value):
                 yield from walk(inner, (*path, index))
 
-    yield from walk(plan.spec.model_dump(mode="json"), ())
+    yield from walk(plan.resolved, ())
 
 
 def named(plan: Plan) -> Iterator[Problem]:
@@ -53,21 +49,26 @@ def named(plan: Plan) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for index, secret in enumerate(spec.secrets):
         place: Path = ("secrets", index)
-        if secret.variable in first:
-            yield Problem(
-                (*place, "variable"),
-                f"{secret.variable} is already secrets[{first[secret.variable]}]",
-                fix="name every variable once",
-            )
-        first.setdefault(secret.variable, index)
-        if _OWNED.fullmatch(secret.variable):
-            yield Problem(
-                (*place, "variable"), f"{secret.variable} is set by the system itself", fix="choose another variable"
-            )
-        if why := _unused(spec, secret.used_by):
+        if secret.knows("variable"):
+            if secret.variable in first:
+                yield Problem(
+                    (*place, "variable"),
+                    f"{secret.variable} is already secrets[{first[secret.variable]}]",
+                    fix="name every variable once",
+                )
+            first.setdefault(secret.variable, index)
+            if _OWNED.fullmatch(secret.variable):
+                yield Problem(
+                    (*place, "variable"),
+                    f"{secret.variable} is set by the system itself",
+                    fix="choose another variable",
+                )
+        if secret.knows("used_by") and (why := _unused(spec, secret.used_by)):
             yield Problem(
                 (*place, "used_by"), f'"{secret.used_by}", but {why}', fix="leave the secret out", severity="warn"
             )
+    if not all(secret.knows("variable") for secret in spec.secrets):
+        return
     for number, logger in enumerate(spec.observability.loggers):
         wanted = LOGGER_SECRETS.get(logger)
         if wanted is not None and wanted not in first:

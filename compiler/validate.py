@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import types
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -15,9 +16,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from compiler.errors import Path, Problem, SpecError
+from compiler.redact import HIDDEN, KEY, SECRET
 from compiler.spec.base import PATTERNS
 from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.scaffold import SIMILAR
+
+MAX_PROBLEMS = 500
+"""Whoever has more has one cause for most of them."""
+MAX_DEPTH = 100
+"""pydantic's reader of JSON ends at about twice this."""
 
 
 def validate(value: Any) -> ExperimentSpec:
@@ -25,14 +32,30 @@ def validate(value: Any) -> ExperimentSpec:
     try:
         return ExperimentSpec.model_validate_json(json.dumps(value))
     except ValidationError as error:
-        problems = [
-            _problem(dict(finding), value)
-            for finding in error.errors(include_url=False)
-            if not _echo(dict(finding), value)
-        ]
+        if (deep := _too_deep(value)) is not None:
+            what = f"nested more than {MAX_DEPTH} levels deep"
+            raise SpecError([Problem(deep, what, f"{MAX_DEPTH} levels")]) from None
+        found = [dict(finding) for finding in error.errors(include_url=False)]
+        problems = [_problem(finding, value) for finding in found[:MAX_PROBLEMS] if not _echo(finding, value)]
+        if len(found) > MAX_PROBLEMS:
+            problems.append(Problem((), f"{len(found) - MAX_PROBLEMS:,} more problems, not shown"))
     except (ValueError, RecursionError) as error:
         problems = [Problem((), f"the spec's value is no JSON that can be read: {error}")]
     raise SpecError(dict.fromkeys(problems))
+
+
+def _too_deep(value: Any) -> Path | None:
+    """The beginning of a path that no field of a spec is as deep as; None where there is none."""
+    level: list[tuple[Path, Any]] = [((), value)]
+    for _ in range(MAX_DEPTH):
+        level = [
+            ((*path, name), child)
+            for path, node in level
+            for name, child in (
+                node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+            )
+        ]
+    return level[0][0][:4] if level else None
 
 
 def _echo(finding: dict[str, Any], value: Any) -> bool:
@@ -46,12 +69,14 @@ def _problem(finding: dict[str, Any], value: Any) -> Problem:
     path, model = _walk(location, value)
     found = _at(path, value)
     last = str(path[-1]) if path else ""
+    shown = HIDDEN if _is_secret(path, found) else _show(found)
     if kind == "extra_forbidden":
         allowed = list(model.model_fields) if model else []
         given = _at(path[:-1], value)
         missing = [name for name in allowed if not isinstance(given, dict) or name not in given]
         close = difflib.get_close_matches(last, missing, n=1) or difflib.get_close_matches(last, allowed, n=1)
-        return Problem(path, "unknown field", ", ".join(allowed), f"did you mean {close[0]}?" if close else "remove it")
+        advice = f"did you mean {close[0]}?" if close else _elsewhere(path, given) or "remove it"
+        return Problem(path, "unknown field", ", ".join(allowed), advice)
     if kind == "missing":
         return Problem(path, "missing", _allowed_for(model, last), f"add {last}")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -63,7 +88,7 @@ def _problem(finding: dict[str, Any], value: Any) -> Problem:
         if kind == "union_tag_not_found":
             fields = _allowed_for(model, last)
             if not isinstance(found, dict):
-                return Problem(path, f"{_show(found)} is no object", fields, "use a preset of liverl.libsonnet")
+                return Problem(path, f"{shown} is no object", fields, "use a preset of liverl.libsonnet")
             return Problem((*path, "type"), "missing", fields, "add type, or use a preset of liverl.libsonnet")
         tag = str(context.get("tag"))
         if last == "algorithm" and (why := _unserved(tag)):
@@ -72,8 +97,34 @@ def _problem(finding: dict[str, Any], value: Any) -> Problem:
         return Problem((*path, "type"), f"{_show(context.get('tag'))} is unknown", ", ".join(allowed), advice)
     if kind in ("literal_error", "enum"):
         options = _literals(str(context.get("expected", "")))
-        return Problem(path, f"{_show(found)} is not possible", ", ".join(options), _meant(str(found), options))
-    return Problem(path, f"{_show(found)}: {_words(kind, str(finding['msg']), context)}", _range(kind, context))
+        return Problem(path, f"{shown} is not possible", ", ".join(options), _meant(str(found), options))
+    return Problem(path, f"{shown}: {_words(kind, str(finding['msg']), context)}", _range(kind, context))
+
+
+def _is_secret(path: Path, value: Any) -> bool:
+    """Whether the place says that what was written there may be a secret."""
+    if path[:1] == ("secrets",) and isinstance(value, str | list | dict):
+        return not isinstance(value, str) or "=" in value or (len(path) < 3 and not re.fullmatch("[A-Z_]+", value))
+    return bool(path) and KEY.search(str(path[-1])) is not None and isinstance(value, str | list | dict)
+
+
+def _elsewhere(path: Path, given: Any) -> str:
+    """Which other variants of the same axis have a field of this name."""
+    annotation: Any = ExperimentSpec
+    for part in path[:-1]:
+        if isinstance(part, int):
+            annotation = element_of(annotation)
+            continue
+        models = models_at(annotation)
+        field = models[0].model_fields.get(part) if len(models) == 1 else None
+        if field is None:
+            return ""
+        annotation = field.annotation
+    kind = given.get("type") if isinstance(given, dict) else None
+    others = [str(tag) for one in models_at(annotation) if path[-1] in one.model_fields for tag in tags(one)]
+    if not others or kind in others:
+        return ""
+    return f"it belongs to type {', '.join(others)}, this is {kind}: remove it, or change type"
 
 
 def _unserved(estimator: str) -> str:
@@ -134,6 +185,8 @@ def _meant(given: str, allowed: Sequence[str]) -> str:
 
 def _show(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
+    if SECRET.search(text):
+        return HIDDEN
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -152,8 +205,8 @@ def _walk(location: Sequence[str | int], value: Any) -> tuple[Path, type[BaseMod
     annotation: Any = ExperimentSpec
     holder: type[BaseModel] | None = ExperimentSpec
     for part in location:
-        models = _models(annotation)
-        tagged = next((model for model in models if isinstance(part, str) and part in _tags(model)), None)
+        models = models_at(annotation)
+        tagged = next((model for model in models if isinstance(part, str) and part in tags(model)), None)
         if (tagged is not None and len(models) > 1) or (
             tagged is not None and not (isinstance(value, dict) and part in value)
         ):
@@ -163,7 +216,7 @@ def _walk(location: Sequence[str | int], value: Any) -> tuple[Path, type[BaseMod
         path.append(part)
         value = _at((part,), value)
         if isinstance(part, int):
-            annotation = _element(annotation)
+            annotation = element_of(annotation)
         elif len(models) == 1:
             holder = models[0]
             info = holder.model_fields.get(part)
@@ -173,13 +226,13 @@ def _walk(location: Sequence[str | int], value: Any) -> tuple[Path, type[BaseMod
     return tuple(path), holder
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_at(annotation: Any) -> list[type[BaseModel]]:
     """Models that a value of this annotation may be."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _models(get_args(annotation)[0])
+        return models_at(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        return [model for option in get_args(annotation) for model in _models(option)]
+        return [model for option in get_args(annotation) for model in models_at(option)]
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, BaseModel) else []
 
 
@@ -190,16 +243,16 @@ def models_of(annotation: Any) -> list[type[BaseModel]]:
     return [model for option in get_args(annotation) for model in models_of(option)]
 
 
-def _element(annotation: Any) -> Any:
+def element_of(annotation: Any) -> Any:
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _element(get_args(annotation)[0])
+        return element_of(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        return next((_element(option) for option in get_args(annotation) if get_origin(option) is tuple), None)
+        return next((element_of(option) for option in get_args(annotation) if get_origin(option) is tuple), None)
     return get_args(annotation)[0] if origin is tuple else None
 
 
-def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+def tags(model: type[BaseModel]) -> tuple[Any, ...]:
     field = model.model_fields.get("type")
     return get_args(field.annotation) if field is not None and get_origin(field.annotation) is Literal else ()
 
@@ -209,9 +262,9 @@ def _allowed_for(model: type[BaseModel] | None, name: str) -> str:
     field = model.model_fields.get(name) if model else None
     if field is None:
         return ""
-    if options := _models(field.annotation):
-        tags = [str(tag) for option in options for tag in _tags(option)]
-        return f"an object with type {', '.join(tags)}" if tags else "an object"
+    if options := models_at(field.annotation):
+        kinds = [str(tag) for option in options for tag in tags(option)]
+        return f"an object with type {', '.join(kinds)}" if kinds else "an object"
     annotation = field.annotation
     if get_origin(annotation) is Literal:
         return ", ".join(str(option) for option in get_args(annotation))

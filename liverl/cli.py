@@ -49,6 +49,9 @@ def main() -> None:
     if sys.argv[1:2] in (["compile"], ["check"]):
         # Most of what these make lives as long as they do: looking for garbage in it is a tenth of their time.
         gc.set_threshold(100_000)
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is shown escaped; it must not end the command.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     from liverl.direct import direct
     from liverl.exits import exit_codes
 

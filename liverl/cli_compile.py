@@ -81,7 +81,7 @@ def plan(
 ) -> None:
     """What an experiment will use: batches, tokens, memory, cost."""
     from compiler.cost import find_catalogue
-    from compiler.load import parse_tlas
+    from compiler.overrides import parse_tlas
     from compiler.overview import overview
     from liverl.compiling import plain
 
@@ -106,7 +106,7 @@ def explain(
 ) -> None:
     """Where a value comes from: SPEC PATH, or the place in a bundle as FILE:LINE."""
     from compiler import explain as explanations
-    from compiler.load import parse_tlas
+    from compiler.overrides import parse_tlas
 
     if path is None:
         typer.echo(explanations.explain_line(what))

@@ -33,7 +33,7 @@ def bundle_files(
             raise UserError(f"{named}: is compiled already; give --set, --tla and --sandbox together with the spec")
         return _read(named)
     from compiler import compile_in_memory
-    from compiler.load import parse_tlas
+    from compiler.overrides import parse_tlas
 
     sets = [*(settings or []), *([f'environment.type="{sandbox}"'] if sandbox else [])]
     bundle = compile_in_memory(named, target=target, tlas=parse_tlas(tla or []), sets=sets)

@@ -27,7 +27,7 @@ def compile_command(
     """Write the bundle of a spec, or the bundles of a sweep, and print the summary."""
     _without_plugins()
     from compiler import Sweep, compile_all, compile_spec
-    from compiler.load import parse_tlas
+    from compiler.overrides import parse_tlas
 
     tlas = parse_tlas(tla or [])
     if point is not None:
@@ -56,9 +56,12 @@ def check_command(
     """Print every problem of a spec. Raises ``SpecError``, with ``json`` ``SystemExit``, when one is fatal."""
     _without_plugins()
     from compiler import SpecError, check_spec
-    from compiler.load import parse_tlas
+    from compiler.overrides import parse_tlas
 
-    problems = check_spec(spec, target=target, tlas=parse_tlas(tla or []), sets=sets or [], point=point)
+    try:
+        problems = check_spec(spec, target=target, tlas=parse_tlas(tla or []), sets=sets or [], point=point)
+    except SpecError as error:
+        problems = list(error.problems)
     fatal = any(problem.severity == "fatal" for problem in problems)
     if json:
         import json as json_module

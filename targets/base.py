@@ -5,7 +5,7 @@ A target says, as data, what it changes in the lowered configurations and which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,8 +41,9 @@ class Target(Protocol):
     def pins(self, plan: Plan) -> Mapping[str, str]:
         """Package -> version that this plan runs with here."""
 
-    def check(self, plan: Plan) -> list[Problem]:
-        """What keeps this plan from running on this target."""
+    def check(self, plan: Plan) -> Iterable[Problem]:
+        """What keeps this plan from running on this target. Best one by one: of a spec with wrong fields, what was said
+        before one of them was asked for is kept."""
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """The facts that must differ here: paths, addresses and nothing else."""

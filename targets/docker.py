@@ -6,7 +6,7 @@ whoever holds it is root. Knows Compose's words, never a daemon.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from compiler.errors import Problem
@@ -24,46 +24,40 @@ class Docker:
     def pins(self, plan: Plan) -> Mapping[str, str]:
         return pins.of(plan)
 
-    def check(self, plan: Plan) -> list[Problem]:
+    def check(self, plan: Plan) -> Iterator[Problem]:
         """What one machine cannot hold, and which sandboxes a container cannot make."""
         spec = plan.spec
-        problems = [*proxy_host_problem(plan), *shm_problems({"head": spec.cluster.head})]
-        problems += gpu_problem(
+        yield from proxy_host_problem(plan)
+        yield from shm_problems({"head": spec.cluster.head})
+        yield from gpu_problem(
             plan, there=spec.cluster.head.gpus, place=("cluster", "head", "gpus"), holder="the machine holds"
         )
         if spec.trainer.nodes > 1:
-            problems.append(
-                Problem(
-                    ("trainer", "nodes"),
-                    f"{spec.trainer.nodes} machines, but Compose starts one",
-                    "1",
-                    "use the target skypilot, k8s or ray",
-                )
+            yield Problem(
+                ("trainer", "nodes"),
+                f"{spec.trainer.nodes} machines, but Compose starts one",
+                "1",
+                "use the target skypilot, k8s or ray",
             )
         dashboard, elsewhere = spec.observability.dashboard, spec.cluster.docker.sandbox_host is not None
         if dashboard is not None and elsewhere and dashboard.port == _proxy_port(plan):
             what = f"{dashboard.port} is the proxy's port"
-            problems.append(Problem(("observability", "dashboard", "port"), what, "any other"))
+            yield Problem(("observability", "dashboard", "port"), what, "any other")
         kind = str(spec.environment.type)
         if kind == "bubblewrap":
-            problems.append(
-                Problem(
-                    ("environment", "type"),
-                    '"bubblewrap" needs user namespaces, which Docker denies to containers; '
-                    "trials then run without isolation",
-                    fix="set require_isolation to refuse instead",
-                    severity="warn",
-                )
+            yield Problem(
+                ("environment", "type"),
+                '"bubblewrap" needs user namespaces, which Docker denies to containers; '
+                "trials then run without isolation",
+                fix="set require_isolation to refuse instead",
+                severity="warn",
             )
         if kind == "docker" and spec.cluster.docker.sandbox_host is None:
-            problems.append(
-                Problem(
-                    ("cluster", "docker", "sandbox_host"),
-                    "null, but sandboxes are containers, and this machine's socket is never mounted",
-                    "tcp://HOST:2376",
-                )
+            yield Problem(
+                ("cluster", "docker", "sandbox_host"),
+                "null, but sandboxes are containers, and this machine's socket is never mounted",
+                "tcp://HOST:2376",
             )
-        return problems
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """As ``local``, but for where the dashboard listens, and the proxy when sandboxes are elsewhere."""

@@ -7,7 +7,7 @@ names and limits, never a cluster.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from compiler.errors import Problem, refuse
@@ -30,77 +30,62 @@ class Kubernetes:
     def pins(self, plan: Plan) -> Mapping[str, str]:
         return pins.of(plan)
 
-    def check(self, plan: Plan) -> list[Problem]:
+    def check(self, plan: Plan) -> Iterator[Problem]:
         """What a cluster of this shape cannot hold, and what behaves differently in a pod."""
-        spec, problems = plan.spec, proxy_host_problem(plan)
+        yield from proxy_host_problem(plan)
+        spec = plan.spec
         cluster = spec.cluster
         if len(spec.name) > _RAYJOB_NAME:
-            problems.append(
-                Problem(
-                    ("name",),
-                    f"{len(spec.name)} characters; KubeRay adds suffixes of its own",
-                    f"at most {_RAYJOB_NAME}",
-                )
+            yield Problem(
+                ("name",),
+                f"{len(spec.name)} characters; KubeRay adds suffixes of its own",
+                f"at most {_RAYJOB_NAME}",
             )
-        problems += joining.dashboard_problems(plan)
+        yield from joining.dashboard_problems(plan)
         if isinstance(spec.environment, Bubblewrap):
-            problems.append(
-                Problem(
-                    ("environment", "type"),
-                    '"bubblewrap" needs user namespaces, which most clusters deny to pods; '
-                    "trials then run without isolation",
-                    fix="set require_isolation to refuse instead",
-                    severity="warn",
-                )
+            yield Problem(
+                ("environment", "type"),
+                '"bubblewrap" needs user namespaces, which most clusters deny to pods; '
+                "trials then run without isolation",
+                fix="set require_isolation to refuse instead",
+                severity="warn",
             )
         for index, secret in enumerate(spec.secrets):
             if secret.kubernetes is None:
-                problems.append(
-                    Problem(
-                        ("secrets", index, "kubernetes"),
-                        f"null, but pods take {secret.variable} from a Secret of the cluster",
-                        "{ name: 'SECRET', key: 'KEY' }",
-                    )
+                yield Problem(
+                    ("secrets", index, "kubernetes"),
+                    f"null, but pods take {secret.variable} from a Secret of the cluster",
+                    "{ name: 'SECRET', key: 'KEY' }",
                 )
         if isinstance(spec.environment, Pods):
-            problems += _sandbox_problems(spec.environment.kubernetes, cluster)
+            yield from _sandbox_problems(spec.environment.kubernetes, cluster)
         if spec.proxy.port in joining.RESERVED_PORTS:
-            problems.append(
-                Problem(
-                    ("proxy", "port"),
-                    f"{spec.proxy.port} is one of Ray's own ports in its pods",
-                    "any but " + ", ".join(map(str, joining.RESERVED_PORTS)),
-                )
+            yield Problem(
+                ("proxy", "port"),
+                f"{spec.proxy.port} is one of Ray's own ports in its pods",
+                "any but " + ", ".join(map(str, joining.RESERVED_PORTS)),
             )
         pods = {"head": cluster.head, "worker": cluster.worker}
         if cluster.rollout is not None:
             pods["rollout"] = cluster.rollout
-        problems += shm_problems(pods)
+        yield from shm_problems(pods)
         if cluster.rollout_workers and cluster.rollout is None:
-            problems.append(
-                Problem(
-                    ("cluster", "rollout"),
-                    f"null, but there are {cluster.rollout_workers} rollout_workers",
-                    "their cpus and memory_gib",
-                )
+            yield Problem(
+                ("cluster", "rollout"),
+                f"null, but there are {cluster.rollout_workers} rollout_workers",
+                "their cpus and memory_gib",
             )
         if any(pod.rdma for pod in pods.values()):
-            problems.append(
-                Problem(
-                    ("cluster", "namespace"),
-                    f"remote memory access needs locked memory: the namespace {cluster.namespace} is labelled "
-                    "privileged",
-                    severity="warn",
-                )
+            yield Problem(
+                ("cluster", "namespace"),
+                f"remote memory access needs locked memory: the namespace {cluster.namespace} is labelled privileged",
+                severity="warn",
             )
         if cluster.sandboxes.runtime_handler is not None and cluster.sandboxes.runtime_class is None:
-            problems.append(
-                Problem(("cluster", "sandboxes", "runtime_class"), "null, but runtime_handler makes one", "its name")
-            )
+            yield Problem(("cluster", "sandboxes", "runtime_class"), "null, but runtime_handler makes one", "its name")
         there = cluster.head.gpus + cluster.workers * cluster.worker.gpus
         there += cluster.rollout_workers * cluster.rollout.gpus if cluster.rollout is not None else 0
-        problems += gpu_problem(plan, there=there, place=("cluster", "worker", "gpus"), holder="the pods hold")
-        return problems
+        yield from gpu_problem(plan, there=there, place=("cluster", "worker", "gpus"), holder="the pods hold")
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """Ray is already running; the proxy listens where other pods reach it."""

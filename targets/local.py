@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from compiler.errors import Path as Place
@@ -21,24 +21,21 @@ class Local:
     def pins(self, plan: Plan) -> Mapping[str, str]:
         return pins.of(plan)
 
-    def check(self, plan: Plan) -> list[Problem]:
+    def check(self, plan: Plan) -> Iterator[Problem]:
         """Files that the spec names must be here, because the run is."""
-        problems = proxy_host_problem(plan)
+        yield from proxy_host_problem(plan)
         policy, tasks = plan.spec.policy, plan.spec.tasks
         if isinstance(policy, PretrainedPolicy) and policy.path.startswith(("/", "./", "../", "~")):
             config = Path(policy.path).expanduser() / "config.json"
             if not config.is_file():
-                problems.append(
-                    Problem(
-                        ("policy", "path"),
-                        f"{policy.path}: no config.json there",
-                        "a Hugging Face model folder or name",
-                    )
+                yield Problem(
+                    ("policy", "path"),
+                    f"{policy.path}: no config.json there",
+                    "a Hugging Face model folder or name",
                 )
         for group, sets in (("train", tasks.train), ("validation", tasks.validation)):
             for index, task_set in enumerate(sets):
-                problems += _sources(task_set.source, ("tasks", group, index, "source"))
-        return problems
+                yield from _sources(task_set.source, ("tasks", group, index, "source"))
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         return lowered

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from compiler.errors import Problem
 from compiler.plan import Plan
@@ -24,12 +24,13 @@ class RayJobs:
     def pins(self, plan: Plan) -> Mapping[str, str]:
         return pins.of(plan)
 
-    def check(self, plan: Plan) -> list[Problem]:
+    def check(self, plan: Plan) -> Iterator[Problem]:
         """The size of the cluster is its owner's matter; only what can never work is refused."""
-        problems, port = [*proxy_host_problem(plan), *joining.dashboard_problems(plan)], plan.spec.proxy.port
+        yield from proxy_host_problem(plan)
+        yield from joining.dashboard_problems(plan)
+        port = plan.spec.proxy.port
         if port in joining.RESERVED_PORTS:
-            problems.append(Problem(("proxy", "port"), f"{port} is one of Ray's own ports", "any other"))
-        return problems
+            yield Problem(("proxy", "port"), f"{port} is one of Ray's own ports", "any other")
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """Ray is already running; the proxy listens where the other machines reach it."""

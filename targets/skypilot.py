@@ -5,7 +5,7 @@ Knows SkyPilot's task format (checked against the version in ``pins``), never an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from compiler.errors import Problem
@@ -29,45 +29,39 @@ class SkyPilot:
     def pins(self, plan: Plan) -> Mapping[str, str]:
         return {**pins.of(plan), "skypilot": pins.SKYPILOT}
 
-    def check(self, plan: Plan) -> list[Problem]:
+    def check(self, plan: Plan) -> Iterator[Problem]:
         """What these machines cannot hold, and what spot machines lose."""
-        spec, problems = plan.spec, []
+        spec = plan.spec
         cluster, sky = spec.cluster, spec.cluster.skypilot
         if cluster.worker.gpus and sky.accelerator is None and sky.instance_type is None:
-            problems.append(
-                Problem(
-                    ("cluster", "skypilot", "accelerator"),
-                    f"null, but each machine shall have {cluster.worker.gpus} GPUs",
-                    "the catalogue's name, for example H100",
-                )
+            yield Problem(
+                ("cluster", "skypilot", "accelerator"),
+                f"null, but each machine shall have {cluster.worker.gpus} GPUs",
+                "the catalogue's name, for example H100",
             )
         if sky.nodes < spec.trainer.nodes:
-            problems.append(
-                Problem(
-                    ("cluster", "skypilot", "nodes"),
-                    f"{sky.nodes}, but the trainer needs {spec.trainer.nodes} machines",
-                    f">= {spec.trainer.nodes}",
-                )
+            yield Problem(
+                ("cluster", "skypilot", "nodes"),
+                f"{sky.nodes}, but the trainer needs {spec.trainer.nodes} machines",
+                f">= {spec.trainer.nodes}",
             )
         there = sky.nodes * cluster.worker.gpus
         place = ("cluster", "worker", "gpus")
-        problems += gpu_problem(plan, there=there, place=place, holder="the machines hold")
+        yield from gpu_problem(plan, there=there, place=place, holder="the machines hold")
         if sky.spot and cluster.storage.bucket is None:
-            problems.append(
-                Problem(
-                    ("cluster", "storage", "bucket"),
-                    "null: an interrupted machine takes its checkpoints with it and the job begins again",
-                    "s3://BUCKET/PATH",
-                    severity="warn",
-                )
+            yield Problem(
+                ("cluster", "storage", "bucket"),
+                "null: an interrupted machine takes its checkpoints with it and the job begins again",
+                "s3://BUCKET/PATH",
+                severity="warn",
             )
         if spec.proxy.port in joining.RESERVED_PORTS:
-            problems.append(Problem(("proxy", "port"), f"{spec.proxy.port} is one of Ray's own ports", "any other"))
+            yield Problem(("proxy", "port"), f"{spec.proxy.port} is one of Ray's own ports", "any other")
         dashboard = spec.observability.dashboard
         if dashboard is not None and dashboard.port in _OTHERS_PORTS:
             what = f"{dashboard.port} is taken by {_OTHERS_PORTS[dashboard.port]}"
-            problems.append(Problem(("observability", "dashboard", "port"), what, "any other, for example 8265"))
-        return [*problems, *registry_warning(cluster.image)]
+            yield Problem(("observability", "dashboard", "port"), what, "any other, for example 8265")
+        yield from registry_warning(cluster.image)
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """The task's script has started Ray; the proxy listens where the other machines reach it."""

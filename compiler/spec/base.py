@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+class Absent(Exception):
+    """A field was asked for that has no sound value (``compiler.partial``)."""
 
 
 class Model(BaseModel):
@@ -15,6 +19,17 @@ class Model(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+
+    def knows(self, name: str) -> bool:
+        """Whether the field has a sound value: always, but for what ``compiler.partial`` makes of a wrong spec."""
+        return name in self.__dict__
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).model_fields:
+                raise Absent(name)
+            return super().__getattr__(name)
 
 
 LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"

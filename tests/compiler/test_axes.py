@@ -187,7 +187,7 @@ def test_an_index_with_a_band_reaches_the_runtime(quickstart: Any, tmp_path: Pat
     assert (kept.source.pass_rate.least, kept.source.pass_rate.most) == (0.25, 0.75)
     assert [problem.path for problem in TARGET.check(plan)] == [("tasks", "train", 0, "source", "path")]
     path.touch()
-    assert TARGET.check(plan) == []
+    assert list(TARGET.check(plan)) == []
     source["pass_rate"] = {"least": 0.8, "most": 0.2}
     (problem,) = [one for one in check(make_plan(validate(quickstart))) if one.severity == "fatal"]
     assert problem.path == ("tasks", "train", 0, "source", "pass_rate", "least")

@@ -172,8 +172,9 @@ def test_missing_files_of_the_local_target(tmp_path: Path) -> None:
 def test_unknown_targets() -> None:
     with pytest.raises(SpecError, match="did you mean k8s"):
         compile_spec(LAB, target="k9s")
-    with pytest.raises(SpecError, match="implements targets"):
-        compile_spec(LAB, target="no.such.module:Target")
+    for wrong in ("no.such.module:Target", "os:path", "runtime.config:RuntimeConfig", "../x:Y", ":", "os:"):
+        with pytest.raises(SpecError, match="implements targets"):
+            compile_spec(LAB, target=wrong)
 
 
 def test_a_missing_spec() -> None:

@@ -162,7 +162,6 @@ def test_numbers_do_not_keep_the_engines_digits(tmp_path: Path) -> None:
         ("{ a: foo }", "x.jsonnet:1:6: Unknown variable: foo"),
         ('{ a: { b: [1, error "boo"] } }', "a.b[1]: boo"),
         ("local f(x) = f(x + 1); { a: f(1) }", "max stack frames"),
-        ("{ a: std.pow(2, 60) }", "2^53"),
         ("{ a: importstr '/etc/hostname' }", "outside the spec's folder"),
         ("import '../up.jsonnet'", "outside the spec's folder"),
         ("import 'nowhere.jsonnet'", "no such file"),

@@ -90,6 +90,7 @@ def test_problems_of_all_points_with_the_line_in_the_comprehension(folder: Path)
     problems = {dotted(problem.path): problem for problem in check_spec(spec)}
     assert {path: problem.position.removeprefix(str(spec)) for path, problem in problems.items()} == {
         "sweep.g1.schedule.steps": ":6:20",
+        "sweep.g1.algorithm.group_size": ":5:21",
         "sweep.odd.trainer.optimizer.learning_rat": ":9:47",
     }
     assert "the same in 2 more points" in problems["sweep.g1.schedule.steps"].text

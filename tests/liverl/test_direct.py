@@ -112,3 +112,19 @@ def test_a_reader_that_leaves_is_no_fault(tmp_path: Path) -> None:
     _, shown = process.communicate(timeout=60)
     assert (process.returncode, shown) == (1, b"")
     assert (tmp_path / "build" / "quickstart" / "local" / "liverl.lock").is_file()
+
+
+def test_names_that_a_terminal_cannot_show_end_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": ""}
+    command = [sys.executable, "-m", "liverl", "compile", SPEC, "-o", "é"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and r"\xe9: .map.json" in done.stdout, done.stderr
+
+
+def test_wrong_arguments_come_as_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    command = direct(["check", SPEC, "--json", "--tla", "a b"])
+    assert command is not None
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 2
+    assert json.loads(capsys.readouterr().out)["problems"][0]["what"] == "--tla a b"
