@@ -7,16 +7,14 @@ Fatal problems stop the compilation; warnings are printed and go on. Knows no ta
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 
-from compiler import feasibility, secrets
+from compiler import feasibility, sandboxes, secrets
 from compiler.errors import Path, Problem
 from compiler.feasibility import divisors
 from compiler.models import facts_of
 from compiler.plan import Plan
 from compiler.spec.algorithm import Gspo, Ppo, ReinforcePlusPlus, Remax
-from compiler.spec.environment import Ecs, EcsCluster, Environment, Harbor, Kubernetes, KubernetesCluster
 from compiler.spec.mode import SeparateAsync, Sync
 from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
@@ -31,7 +29,7 @@ from compiler.spec.tasks import (
     Tasks,
     TaskSet,
 )
-from compiler.spec.trainer import Fsdp
+from compiler.spec.trainer import Fsdp, Megatron
 
 MIN_PROMPT_TOKENS = {
     "claude-code": 16_000,
@@ -53,7 +51,7 @@ def check(plan: Plan) -> list[Problem]:
 
 def rules() -> tuple[Rule, ...]:
     """Everything that is held against a plan whatever its target."""
-    return (*RULES, *feasibility.RULES, *secrets.RULES)
+    return (*RULES, *feasibility.RULES, *sandboxes.RULES, *secrets.RULES)
 
 
 def batches(plan: Plan) -> Iterator[Problem]:
@@ -74,8 +72,17 @@ def batches(plan: Plan) -> Iterator[Problem]:
             f"{plan.trajectories_per_step}, not divisible by {ranks} data-parallel trainer ranks",
             fix="change train_batch_size, algorithm.group_size or trainer.ranks_per_node",
         )
-    per_rank = mini * plan.spec.algorithm.group_size // ranks
-    micro = plan.spec.trainer.micro_batch_size
+    update, micro = mini * plan.spec.algorithm.group_size, plan.spec.trainer.micro_batch_size
+    per_rank, left = divmod(update, ranks)
+    if left:  # verl asserts it at the first update
+        yield Problem(
+            ("schedule", "mini_batch_size"),
+            f"{mini} prompts x {plan.spec.algorithm.group_size} trajectories = {update}, not divisible by {ranks} "
+            "data-parallel trainer ranks",
+            fix="change mini_batch_size, algorithm.group_size or trainer.ranks_per_node",
+        )
+        return
+    yield from _unpacked(plan)
     if per_rank and micro > per_rank and plan.spec.trainer.max_tokens_per_rank is None:
         yield Problem(
             ("trainer", "micro_batch_size"),
@@ -87,6 +94,33 @@ def batches(plan: Plan) -> Iterator[Problem]:
             ("trainer", "micro_batch_size"),
             f"{micro} does not divide the {per_rank} sequences of a rank per optimizer step",
             divisors(per_rank),
+        )
+
+
+def _unpacked(plan: Plan) -> Iterator[Problem]:
+    """verl's own rule for batches that are counted in sequences: by all ranks, whatever they share."""
+    trainer, size = plan.spec.trainer, plan.spec.schedule.train_batch_size
+    least = plan.data_parallel * trainer.micro_batch_size if isinstance(trainer, Megatron) else plan.trainer_ranks
+    if trainer.max_tokens_per_rank is None and plan.trajectories_per_step % least:
+        what = "data-parallel ranks x micro_batch_size" if isinstance(trainer, Megatron) else "trainer ranks"
+        yield Problem(
+            ("schedule", "train_batch_size"),
+            f"{size} prompts x {plan.spec.algorithm.group_size} trajectories = {plan.trajectories_per_step}, not "
+            f"divisible by {least} {what}",
+            fix="change train_batch_size or algorithm.group_size, or pack sequences (trainer.max_tokens_per_rank)",
+        )
+
+
+def course(plan: Plan) -> Iterator[Problem]:
+    """The learning rate's rise against the length of the training."""
+    warmup = plan.spec.trainer.optimizer.warmup_steps
+    steps = plan.optimizer_steps_per_step * plan.spec.schedule.steps
+    if warmup >= steps:
+        yield Problem(
+            ("trainer", "optimizer", "warmup_steps"),
+            f"{warmup}, but there are {steps} optimizer steps: the learning rate is never reached",
+            f"< {steps}",
+            severity="warn",
         )
 
 
@@ -200,6 +234,20 @@ def engines(plan: Plan) -> Iterator[Problem]:
                 ("rollout", "tensor_parallel_size"),
                 f"{rollout.tensor_parallel_size} does not divide num_key_value_heads {heads}",
                 divisors(heads),
+            )
+        elif facts is not None and facts.num_heads % rollout.tensor_parallel_size:
+            yield Problem(
+                ("rollout", "tensor_parallel_size"),
+                f"{rollout.tensor_parallel_size} does not divide the model's {facts.num_heads} attention heads",
+                divisors(facts.num_heads),
+            )
+        here = trainer.ranks_per_node
+        if not isinstance(mode, SeparateAsync) and rollout.tensor_parallel_size > here:
+            yield Problem(
+                ("rollout", "tensor_parallel_size"),
+                f"{rollout.tensor_parallel_size} GPUs of a replica span machines of {here}, over slow links",
+                f"1 to {here}",
+                severity="warn",
             )
     elif not cpu:
         yield Problem(
@@ -359,91 +407,6 @@ def tasks(plan: Plan) -> Iterator[Problem]:
             )
 
 
-def environments(plan: Plan) -> Iterator[Problem]:
-    """What a backend of sandboxes cannot do (``runtime.environment.base.Capabilities``), before it is tried."""
-    environment = plan.spec.environment
-    if isinstance(environment, Harbor):
-        yield from _harbor(environment)
-    yield from _network(environment)
-    cluster: KubernetesCluster | EcsCluster
-    if isinstance(environment, Kubernetes):
-        cluster, place, deadline = environment.kubernetes, "kubernetes", "active_deadline_sec"
-    elif isinstance(environment, Ecs):
-        cluster, place, deadline = environment.ecs, "ecs", "ttl_sec"
-    else:
-        return
-    name = cluster.image.rpartition("/")[2]
-    if "@" not in name and (":" not in name or name.endswith(":latest")):
-        yield Problem(
-            ("environment", place, "image"),
-            f'"{cluster.image}" names another image tomorrow',
-            fix="name a tag other than latest, or a digest",
-            severity="fatal" if ":" not in name else "warn",
-        )
-    needed = environment.agent_timeout_sec + environment.verifier_timeout_sec
-    allowed: int = getattr(cluster, deadline)
-    if allowed < needed:
-        yield Problem(
-            ("environment", place, deadline),
-            f"{allowed} s is less than one trial may take (agent_timeout_sec + verifier_timeout_sec = {needed:g} s)",
-            f">= {math.ceil(needed)}",
-        )
-    if isinstance(cluster, KubernetesCluster) and cluster.require_isolation and not cluster.egress_probes:
-        yield Problem(
-            ("environment", place, "require_isolation"),
-            "true, but without a probe nothing shows that NetworkPolicy is enforced",
-            fix="set egress_probes, for example to the API server's address",
-        )
-
-
-def _network(environment: Environment) -> Iterator[Problem]:
-    kind, phases = environment.type, environment.network
-    closed = {
-        "bubblewrap": "a network of its own",
-        "docker": "a network of its own",
-        "kubernetes": "the namespace's NetworkPolicies",
-    }
-    owners = {
-        "ecs": "tasks reach what their security groups allow, which nothing here can prove",
-        "harbor": "the network is the environment's own",
-        "process": "plain processes share the machine's network",
-    }
-    for phase, value in (("agent", phases.agent), ("verifier", phases.verifier)):
-        place = ("environment", "network", phase)
-        strict = "model" if phase == "agent" else "none"
-        if value == "any" and kind in closed:
-            yield Problem(place, f'"any", but sandboxes of {kind} are held by {closed[kind]}', f"{strict}, null")
-        if value == strict and kind in owners:
-            yield Problem(
-                place,
-                f'"{strict}" cannot be held to with {kind}: {owners[kind]}',
-                "any, null",
-                "use bubblewrap, docker or kubernetes",
-            )
-        if value == strict and isinstance(environment, Kubernetes) and not environment.kubernetes.require_isolation:
-            yield Problem(
-                place,
-                f'"{strict}", but every cluster accepts NetworkPolicies and only some enforce them',
-                fix="set environment.kubernetes.require_isolation and egress_probes",
-            )
-
-
-def _harbor(environment: Harbor) -> Iterator[Problem]:
-    named = environment.harbor
-    if (named.environment is None) == (named.import_path is None):
-        yield Problem(
-            ("environment", "harbor"),
-            "names no environment" if named.environment is None else "names two environments",
-            fix="set either environment or import_path",
-        )
-    if named.proxy_host is None:
-        yield Problem(
-            ("environment", "harbor", "proxy_host"),
-            "not set, so agents could not reach the model",
-            fix="set it to the address of the machine that will run the trainer",
-        )
-
-
 def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
     source = task_set.source
     if isinstance(source, IndexSource) and source.pass_rate is not None:
@@ -533,6 +496,7 @@ def _count(source: Source) -> int | None:
 
 RULES: tuple[Rule, ...] = (
     batches,
+    course,
     groups,
     lengths,
     architecture,
@@ -541,7 +505,6 @@ RULES: tuple[Rule, ...] = (
     turns,
     concurrency,
     tasks,
-    environments,
     observability,
     integers,
 )

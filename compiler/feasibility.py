@@ -37,6 +37,12 @@ def parallelism(plan: Plan) -> Iterator[Problem]:
             f"{size} does not divide the model's {facts.num_heads} attention heads",
             divisors(facts.num_heads),
         )
+    elif facts is not None and facts.num_key_value_heads % size and size % facts.num_key_value_heads:
+        yield Problem(
+            ("trainer", "sequence_parallel"),
+            f"{size} neither divides the model's {facts.num_key_value_heads} key-value heads nor is a multiple of them",
+            divisors(facts.num_key_value_heads),
+        )
     if size > 1 and not trainer.attention.startswith("flash_attention"):
         yield Problem(
             ("trainer", "attention"),
@@ -109,7 +115,34 @@ def _experts(plan: Plan, size: int, *, of: int) -> Iterator[Problem]:
     if facts is not None and not facts.num_experts:
         yield Problem(place, f"{size}, but the model is dense", "1")
     elif facts is not None and facts.num_experts and facts.num_experts % size:
-        yield Problem(place, f"{size} does not divide the model's {facts.num_experts} experts")
+        yield Problem(
+            place, f"{size} does not divide the model's {facts.num_experts} experts", divisors(facts.num_experts)
+        )
+
+
+def model_facts(plan: Plan) -> Iterator[Problem]:
+    """Sizes of a model that no model has."""
+    policy, place = plan.spec.policy, ("policy", "facts")
+    stated = policy.facts if isinstance(policy, PretrainedPolicy) else None
+    if stated is None:
+        return
+    if stated.num_heads % stated.num_key_value_heads:
+        yield Problem(
+            (*place, "num_key_value_heads"),
+            f"{stated.num_key_value_heads} does not divide num_heads {stated.num_heads}",
+            divisors(stated.num_heads),
+        )
+    if stated.num_experts is None:
+        return
+    for name in ("experts_per_token", "expert_intermediate_size"):
+        if getattr(stated, name) is None:
+            yield Problem((*place, name), f"null, but num_experts is {stated.num_experts}", "as in its config.json")
+    if stated.experts_per_token is not None and stated.experts_per_token > stated.num_experts:
+        yield Problem(
+            (*place, "experts_per_token"),
+            f"{stated.experts_per_token} of {stated.num_experts} experts",
+            f"1 to {stated.num_experts}",
+        )
 
 
 def routing_replay(plan: Plan) -> Iterator[Problem]:
@@ -325,6 +358,7 @@ def _gib(size: float) -> str:
 
 
 RULES: tuple[Rule, ...] = (
+    model_facts,
     parallelism,
     routing_replay,
     gpu_memory,

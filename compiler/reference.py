@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from compiler.schema import spec_schema
+from compiler.spec.base import PATTERNS, TEXT
 
 _HEAD = """# Spec reference
 
@@ -92,7 +93,8 @@ def _takes(rule: dict[str, Any]) -> str:
     signs = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
     bounds = [f"{sign} {_json(rule[key])}" for key, sign in signs.items() if key in rule]
     bounds += [f"at most {rule['maxLength']} characters"] if "maxLength" in rule else []
-    bounds += [f"matching `{rule['pattern']}`"] if "pattern" in rule else []
+    if rule.get("pattern", TEXT) != TEXT:
+        bounds.append(PATTERNS[rule["pattern"]].removeprefix("not "))
     return ", ".join([{"integer": "whole number"}.get(kind, kind), *bounds])
 
 

@@ -87,8 +87,7 @@ class Docker:
             "experiment": spec.name,
             "cluster": spec.cluster,
             "secrets": spec.secrets,
-            # Compose reads "$" as the beginning of a variable.
-            "image": spec.cluster.image.replace("$", "$$"),
+            "image": spec.cluster.image,
             "machine": spec.cluster.head,
             "docker": spec.cluster.docker,
             "proxy_port": _proxy_port(plan),

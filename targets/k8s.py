@@ -17,7 +17,7 @@ from compiler.spec.environment import Bubblewrap, KubernetesCluster
 from compiler.spec.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
-from targets.machines import gpu_problem, proxy_host_problem, shm_problems
+from targets.machines import gpu_problem, image_warnings, proxy_host_problem, shm_problems
 
 PROXY_PORT = 8790
 _CONFIGMAP_BYTES = 1 << 20
@@ -69,6 +69,15 @@ class Kubernetes:
         if cluster.rollout is not None:
             pods["rollout"] = cluster.rollout
         yield from shm_problems(pods)
+        yield from image_warnings(cluster.image)
+        trial = spec.environment.agent_timeout_sec + spec.environment.verifier_timeout_sec
+        if trial > cluster.deadline_sec:
+            yield Problem(
+                ("cluster", "deadline_sec"),
+                f"{cluster.deadline_sec} s for the whole job, but one trial may take {trial:g} s "
+                "(agent_timeout_sec + verifier_timeout_sec)",
+                f"> {trial:g}",
+            )
         if cluster.rollout_workers and cluster.rollout is None:
             yield Problem(
                 ("cluster", "rollout"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -48,7 +49,11 @@ def _sources(source: Source, place: Place) -> list[Problem]:
     """What is missing of the files and folders that a source names."""
     if isinstance(source, DirectorySource):
         return [
-            Problem((*place, "paths", number), f"{path}: no such folder", "a folder of tasks in Harbor's format")
+            Problem(
+                (*place, "paths", number),
+                f"{json.dumps(path, ensure_ascii=False)}: no such folder",
+                "a folder of tasks in Harbor's format",
+            )
             for number, path in enumerate(source.paths)
             if not Path(path).expanduser().is_dir()
         ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
+from compiler.sandboxes import image_problems
 from compiler.spec.cluster import Resources
 from compiler.spec.environment import Ecs
 
@@ -49,15 +51,16 @@ def proxy_host_problem(plan: Plan) -> list[Problem]:
     ]
 
 
-def registry_warning(image: str) -> list[Problem]:
-    """An image that other machines cannot pull: its name holds no registry."""
-    if "/" in image:
-        return []
-    return [
-        Problem(
-            ("cluster", "image"),
-            f"{image} names no registry; other machines cannot pull it",
-            "REGISTRY/NAME:TAG",
-            severity="warn",
+def image_warnings(image: str) -> list[Problem]:
+    """The trainer's image: machines cannot pull one whose name holds no registry, or pull another one tomorrow."""
+    found = [replace(problem, severity="warn") for problem in image_problems(image, ("cluster", "image"))]
+    if "/" not in image:
+        found.append(
+            Problem(
+                ("cluster", "image"),
+                f"{image} names no registry; other machines cannot pull it",
+                "REGISTRY/NAME:TAG",
+                severity="warn",
+            )
         )
-    ]
+    return found

@@ -12,7 +12,7 @@ from compiler.errors import Problem
 from compiler.plan import Plan
 from targets import joining, pins
 from targets.base import Artifact, Lowered
-from targets.machines import gpu_problem, registry_warning
+from targets.machines import gpu_problem, image_warnings
 
 PROXY_PORT = 8790
 _OTHERS_PORTS = {
@@ -61,7 +61,7 @@ class SkyPilot:
         if dashboard is not None and dashboard.port in _OTHERS_PORTS:
             what = f"{dashboard.port} is taken by {_OTHERS_PORTS[dashboard.port]}"
             yield Problem(("observability", "dashboard", "port"), what, "any other, for example 8265")
-        yield from registry_warning(cluster.image)
+        yield from image_warnings(cluster.image)
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """The task's script has started Ray; the proxy listens where the other machines reach it."""

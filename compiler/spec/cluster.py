@@ -7,15 +7,36 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import LABEL, Count, Model, Name, Text, Whole
+from compiler.spec.base import LABEL, PATTERNS, PORT, Count, Image, Model, Name, Whole
 
 ClusterName = Annotated[str, Field(pattern=LABEL, max_length=50)]
 QUALIFIED = r"^([a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+ABSOLUTE = r"^(/\.?[A-Za-z0-9_-][A-Za-z0-9._-]*)+/?$"
+BUCKET = r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-A-Za-z0-9._/]*)?$"
+DAEMON = rf"^tcp://[A-Za-z0-9.-]+:{PORT}$"
+INFRA = r"^aws(/[a-z0-9-]+(/[a-z0-9-]+)?)?$"
+ACCELERATOR = r"^[A-Za-z][A-Za-z0-9.-]*$"
+INSTANCE = r"^[a-z][a-z0-9.-]*$"
+DASHBOARD = rf"^https?://[A-Za-z0-9.-]+(:{PORT})?(/[A-Za-z0-9._/-]*)?$"
+PATTERNS.update(
+    {
+        QUALIFIED: "not the name of a label or resource: [DOMAIN/]NAME, at most 63 characters after the /",
+        LABEL_VALUE: "not the value of a label: at most 63 letters, digits, '-', '_' and '.'",
+        ABSOLUTE: "not the absolute path of a folder below / without ..",
+        BUCKET: "not of the form s3://BUCKET/PATH",
+        DAEMON: "not of the form tcp://HOST:PORT",
+        INFRA: "not of the form aws, aws/REGION or aws/REGION/ZONE",
+        ACCELERATOR: "not a GPU's name in SkyPilot's catalogue, such as H100",
+        INSTANCE: "not the name of a machine type, such as p5.48xlarge",
+        DASHBOARD: "not of the form http://HOST:PORT",
+    }
+)
 LabelKey = Annotated[str, Field(pattern=QUALIFIED, max_length=317)]
 """A Kubernetes label or resource name: ``[domain/]name``, the name at most 63 characters."""
-LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$", max_length=63)]
-AbsolutePath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]*$", max_length=255)]
-Bucket = Annotated[str, Field(pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-A-Za-z0-9._/]*)?$", max_length=512)]
+LabelValue = Annotated[str, Field(pattern=LABEL_VALUE, max_length=63)]
+AbsolutePath = Annotated[str, Field(pattern=ABSOLUTE, max_length=255)]
+Bucket = Annotated[str, Field(pattern=BUCKET, max_length=512)]
 
 
 class Storage(Model):
@@ -92,14 +113,14 @@ class Sandboxes(Model):
     node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Nodes for sandboxes, for example those that pull images lazily."""
     tolerations: tuple[Toleration, ...] = ()
-    prepull: tuple[Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=512)], ...] = ()
+    prepull: tuple[Image, ...] = ()
     """Images that every sandbox node holds before the first trial; each must have a shell (``sh``)."""
 
 
 class DockerHost(Model):
     """What the target ``docker`` needs to know."""
 
-    sandbox_host: Annotated[str, Field(pattern=r"^tcp://[A-Za-z0-9.-]+:[0-9]{1,5}$")] | None = None
+    sandbox_host: Annotated[str, Field(pattern=DAEMON)] | None = None
     """Docker daemon that runs the sandboxes, ``tcp://HOST:2376``, reached with mutual TLS; null: none."""
     certificates: AbsolutePath = "/etc/docker/certs"
     """Folder on the machine that launches with ca.pem, cert.pem and key.pem for that daemon."""
@@ -108,11 +129,11 @@ class DockerHost(Model):
 class Skypilot(Model):
     """What the target ``skypilot`` needs to know."""
 
-    infra: Annotated[str, Field(pattern=r"^aws(/[a-z0-9-]+(/[a-z0-9-]+)?)?$")] = "aws"
+    infra: Annotated[str, Field(pattern=INFRA)] = "aws"
     """``aws``, ``aws/REGION`` or ``aws/REGION/ZONE``."""
-    accelerator: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9.-]*$", max_length=40)] | None = None
+    accelerator: Annotated[str, Field(pattern=ACCELERATOR, max_length=40)] | None = None
     """The catalogue's name of the GPU, for example H100; needed where machines have GPUs."""
-    instance_type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]*$", max_length=40)] | None = None
+    instance_type: Annotated[str, Field(pattern=INSTANCE, max_length=40)] | None = None
     """null: the cheapest that fits."""
     nodes: Count = 1
     """Machines, the head among them; each has the resources of ``cluster.worker``."""
@@ -128,9 +149,7 @@ class Skypilot(Model):
 class RayCluster(Model):
     """What the target ``ray`` needs to know of an existing cluster."""
 
-    address: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?$")] = (
-        "http://127.0.0.1:8265"
-    )
+    address: Annotated[str, Field(pattern=DASHBOARD)] = "http://127.0.0.1:8265"
     """Its dashboard; the variable RAY_ADDRESS of the shell that submits goes before."""
     runs_dir: AbsolutePath = "/runs"
     """Folder of run directories, the same on every node."""
@@ -141,7 +160,7 @@ class Cluster(Model):
 
     namespace: ClusterName = "liverl"
     """Namespace of the trainer; sandboxes live in ``<namespace>-sandboxes``."""
-    image: Text = "liverl:0.1.0"
+    image: Image = "liverl:0.1.0"
     """Container image with LiveRL and its training extras."""
     head: Resources = Resources.model_construct(cpus=4, memory_gib=12)
     worker: Resources = Resources.model_construct(cpus=2, memory_gib=6)

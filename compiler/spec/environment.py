@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import ImportPath, Model, Name, Positive, Text
+from compiler.spec.base import ADDRESS, PATTERNS, PORT, Host, Image, ImportPath, Model, Name, Positive, Text
 
-ADDRESS = r"^[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}$"
+ENGINE = rf"^unix:///[^\x00-\x1f\x7f]+$|^tcp://[A-Za-z0-9.-]+:{PORT}$"
+PATTERNS[ENGINE] = "not of the form unix:///PATH or tcp://HOST:PORT"
 
 Defence = Literal[
     "agent_killed",
@@ -81,9 +82,9 @@ class Docker(_Sandbox):
     """Containers of an engine, here or elsewhere, without network but the way to the model."""
 
     type: Literal["docker"]
-    base_image: str
+    base_image: Image
     """Image with Python 3.11 or later as ``/usr/bin/python3``; repository and tools are added per content."""
-    docker_host: Annotated[str, Field(pattern=r"^unix:///|^tcp://[A-Za-z0-9.-]+:[0-9]{1,5}$")] | None = None
+    docker_host: Annotated[str, Field(pattern=ENGINE)] | None = None
     """``unix:///path/of/docker.sock`` or ``tcp://HOST:2376``; default ``DOCKER_HOST`` or the engine's usual socket."""
     docker_certificates: Text | None = None
     """tcp: folder on the trainer's machine with ca.pem, cert.pem and key.pem; default ``DOCKER_CERT_PATH`` or
@@ -103,13 +104,13 @@ class PlainProcess(_Sandbox):
 class KubernetesCluster(Model):
     """Where pods run and as what; every field as in ``runtime.config.KubernetesSettings``."""
 
-    image: Text
+    image: Image
     """Container image of every box, with a tag or digest; with ``sh``, ``tar`` and ``python3``."""
     namespace: Name = "default"
     kubeconfig: Text | None = None
     """None: the service account inside a cluster, else the usual file."""
     context: Text | None = None
-    proxy_host: Text | None = None
+    proxy_host: Host | None = None
     """Host under which pods reach the model proxy; None: the environment variable ``POD_IP``."""
     image_pull_secrets: tuple[Name, ...] = ()
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
@@ -141,13 +142,13 @@ class EcsCluster(Model):
     """Where ECS tasks run and as what; every field as in ``runtime.config.EcsSettings``."""
 
     cluster: Text
-    image: Text
+    image: Image
     """Container image of every box, with a tag or digest; with ``sh``, ``tar`` and ``python3``."""
     region: Name
     subnets: Annotated[tuple[Text, ...], Field(min_length=1)]
     security_groups: Annotated[tuple[Text, ...], Field(min_length=1)]
     launch_type: Literal["FARGATE", "EC2"] = "FARGATE"
-    proxy_host: Text | None = None
+    proxy_host: Host | None = None
     """Host under which tasks reach the model proxy; null on the target ``skypilot``: the trainer's own machine, whose
     address only the launch knows."""
     execution_role_arn: Text | None = None
@@ -175,8 +176,8 @@ class HarborEnvironment(Model):
     """For example ``docker``, ``daytona``, ``gke``; or else ``import_path``."""
     import_path: ImportPath | None = None
     kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    image: Text | None = None
-    proxy_host: Text | None = None
+    image: Image | None = None
+    proxy_host: Host | None = None
     """Host under which the environment reaches the model proxy."""
 
 

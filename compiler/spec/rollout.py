@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import FLAG, Count, Model, Text, ToolCalls, Whole
+from compiler.spec.base import FLAG, Count, Host, Model, ToolCalls, Whole
 
 FlagName = Annotated[str, Field(pattern=FLAG, max_length=80)]
 FlagValue = bool | int | float | str | list[bool | int | float | str] | dict[str, Any] | None
@@ -74,7 +74,7 @@ Rollout = Annotated[TorchRollout | VllmRollout, Field(discriminator="type")]
 class Proxy(Model):
     """The HTTP endpoint that agents talk to."""
 
-    host: Text = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """0: any free port."""
     max_body_mib: Annotated[int, Field(ge=1, le=4096)] = 64

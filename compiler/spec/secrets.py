@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import Model, Name
+from compiler.spec.base import ENVIRONMENT_NAME, Model, Name
 from compiler.spec.cluster import LabelKey
 
-EnvironmentName = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$", max_length=128)]
+EnvironmentName = Annotated[str, Field(pattern=ENVIRONMENT_NAME, max_length=128)]
 """Name of an environment variable."""
 Use = Literal["policy", "tasks", "environment", "observability", "storage"]
 

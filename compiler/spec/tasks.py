@@ -6,7 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import REQUIREMENT, REVISION, Count, Model, Name, Seed, Share, Text
+from compiler.spec.base import (
+    DISTRIBUTION,
+    DISTRIBUTION_VERSION,
+    PARQUET,
+    REQUIREMENT,
+    REVISION,
+    SHA256,
+    Count,
+    Model,
+    Name,
+    Seed,
+    Share,
+    Text,
+)
 
 Split = Literal["train", "held_out", "demonstrations"]
 Requirement = Annotated[str, Field(pattern=REQUIREMENT, max_length=200)]
@@ -29,9 +42,9 @@ class SynthSource(Model):
 class Package(Model):
     """A published source distribution, pinned."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=100)]
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+!_-]+$", max_length=50)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    name: Annotated[str, Field(pattern=DISTRIBUTION, max_length=100)]
+    version: Annotated[str, Field(pattern=DISTRIBUTION_VERSION, max_length=50)]
+    sha256: Annotated[str, Field(pattern=SHA256)]
     """Digest of the source distribution (``pip hash``)."""
 
 
@@ -110,7 +123,7 @@ class IndexSource(Model):
     """Task directories that an index points at (``liverl tasks index``)."""
 
     type: Literal["index"]
-    path: Annotated[Text, Field(pattern=r"\.parquet$")]
+    path: Annotated[str, Field(pattern=PARQUET, max_length=4096)]
     """The index; absolute, or relative to the folder where ``liverl run`` is called."""
     pass_rate: PassRate | None = None
     """Only tasks of this difficulty; those whose pass rate nobody has measured are left out. null: all."""

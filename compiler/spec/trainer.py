@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import Count, LearningRate, Model, NonNegative, Positive, Share, Whole
+from compiler.spec.base import Count, Decay, LearningRate, Model, NonNegative, Positive, Whole
 
 Gpu = Literal["A10G", "A100", "A100-80GB", "B200", "H100", "H200", "L4", "L40S"]
 
@@ -20,8 +20,8 @@ class Optimizer(Model):
     warmup_steps: Whole = 0
     """Steps with a rising learning rate."""
     weight_decay: NonNegative = 0.01
-    beta1: Share = 0.9
-    beta2: Share = 0.999
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
     grad_clip: Positive = 1.0
     """Largest gradient norm."""
 

@@ -10,6 +10,8 @@ import pytest
 from compiler import SpecError, check_spec, compile_spec
 from compiler.errors import Problem, dotted
 from compiler.plan import make_plan
+from compiler.spec.base import PATTERNS
+from compiler.spec.experiment import ExperimentSpec
 from compiler.validate import validate
 from tests.compiler.golden_cases import LAB, spec_path
 
@@ -180,6 +182,52 @@ def test_unknown_targets() -> None:
 def test_a_missing_spec() -> None:
     with pytest.raises(SpecError, match="no such file"):
         compile_spec("specs/nowhere.jsonnet")
+
+
+def test_every_form_has_words() -> None:
+    """Nobody is shown a regular expression."""
+    found: set[str] = set()
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            found.update(node[key] for key in ("pattern",) if isinstance(node.get(key), str))
+            found.update(node.get("patternProperties", ()))
+        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            walk(child)
+
+    walk(ExperimentSpec.model_json_schema())
+    assert len(found) > 20 and found <= set(PATTERNS), found - set(PATTERNS)
+
+
+@pytest.mark.parametrize(
+    ("path", "new", "said"),
+    [
+        ("cluster", {"image": "repo/x y:1"}, "not the name of a container image"),
+        ("cluster", {"image": "repo/x:1\n  privileged: true"}, "not the name of a container image"),
+        ("cluster", {"docker": {"sandbox_host": "tcp://host:65536"}}, "not of the form tcp://HOST:PORT"),
+        ("cluster", {"docker": {"certificates": "/a/../../etc"}}, "without .."),
+        ("cluster", {"ray": {"runs_dir": "/"}}, "below /"),
+        ("cluster", {"ray": {"address": "host:8265"}}, "not of the form http://HOST:PORT"),
+        ("proxy", {"host": "not a host"}, "not the name or address of a machine"),
+        ("observability", {"dashboard": {"host": "999.1.1.1"}}, "not an IPv4 address"),
+        ("policy", {"type": "pretrained", "path": "a\nb"}, "holds a control character"),
+        ("policy", {"type": "pretrained", "path": "a\0b"}, "holds a control character"),
+        ("secrets", [{"variable": "1A", "used_by": "policy"}], "not the name of an environment variable"),
+        ("trainer.optimizer.beta2", 1.0, "allowed: < 1.0"),
+        ("environment", {"type": "docker", "base_image": ""}, "not the name of a container image"),
+        ("environment", {"type": "docker", "base_image": "a:1", "docker_host": "tcp://h:99999"}, "unix:///PATH"),
+    ],
+)
+def test_forms_of_names_and_addresses(quickstart: Any, path: str, new: Any, said: str) -> None:
+    put(quickstart, path, new)
+    with pytest.raises(SpecError) as caught:
+        validate(quickstart)
+    assert said in str(caught.value)
+
+
+def test_names_of_variables_may_be_in_lower_case(quickstart: Any) -> None:
+    put(quickstart, "secrets", [{"variable": "hf_token", "used_by": "policy"}])
+    assert validate(quickstart).secrets[0].variable == "hf_token"
 
 
 def test_problems_print_as_one_line() -> None:

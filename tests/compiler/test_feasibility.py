@@ -75,7 +75,30 @@ DENSE: list[tuple[dict[str, Any], str, str]] = [
     ({"algorithm.correction.importance": {"level": "sequence"}}, "algorithm.correction.importance.level", "warn"),
     ({"policy.lora": {}, "algorithm": {"type": "ppo", "group_size": 8, "critic": {"learning_rate": 1e-5}}},
      "policy.lora", "warn"),
+    ({"rollout.tensor_parallel_size": 16, "rollout.replicas": 1, "trainer.nodes": 2},
+     "rollout.tensor_parallel_size", "warn"),
+    ({"policy.facts": {"num_heads": 32, "num_key_value_heads": 2}, "rollout.tensor_parallel_size": 64},
+     "rollout.tensor_parallel_size", "fatal"),
+    ({"policy.facts": {"num_heads": 24, "num_key_value_heads": 6}}, "trainer.sequence_parallel", "fatal"),
+    ({"policy.facts": {"num_heads": 32, "num_key_value_heads": 5}}, "policy.facts.num_key_value_heads", "fatal"),
+    ({"policy.facts": {"num_experts": 8}}, "policy.facts.expert_intermediate_size", "fatal"),
+    ({"policy.facts": {"num_experts": 8, "experts_per_token": 9, "expert_intermediate_size": 64}},
+     "policy.facts.experts_per_token", "fatal"),
+    ({"schedule.train_batch_size": 32, "schedule.mini_batch_size": 1, "algorithm.group_size": 5},
+     "schedule.mini_batch_size", "fatal"),
+    ({"trainer.max_tokens_per_rank": None, "schedule.train_batch_size": 2, "schedule.mini_batch_size": 1,
+      "algorithm.group_size": 2}, "schedule.train_batch_size", "fatal"),
+    ({"trainer.optimizer.warmup_steps": 200}, "trainer.optimizer.warmup_steps", "warn"),
+    ({"environment.agent_timeout_sec": 1_800_000}, "environment.agent_timeout_sec", "warn"),
+    ({"environment.verifier_timeout_sec": 1801}, "environment.verifier_timeout_sec", "warn"),
+    ({"rollout.flags": {"hf-token": "x"}}, "rollout.flags.hf-token", "fatal"),
+    ({"environment": {"type": "docker", "base_image": "team/box"}}, "environment.base_image", "fatal"),
+    ({"environment": {"type": "docker", "base_image": "team/box:latest"}}, "environment.base_image", "warn"),
 ]  # fmt: skip
+_QWEN3_8B: dict[str, Any] = {
+    "num_layers": 36, "hidden_size": 4096, "intermediate_size": 12288, "num_heads": 32, "num_key_value_heads": 8,
+    "head_dim": 128, "vocabulary_size": 151936, "max_position": 40960,
+}  # fmt: skip
 MIXTURE: list[tuple[dict[str, Any], str, str]] = [
     ({"trainer.expert_parallel": 3}, "trainer.expert_parallel", "fatal"),
     ({"routing_replay": "off"}, "routing_replay", "warn"),
@@ -104,6 +127,8 @@ CASES = [
 @pytest.mark.parametrize(("name", "changes", "path", "severity"), CASES)
 def test_each_is_found_at_its_field(example: Any, name: str, changes: dict[str, Any], path: str, severity: str) -> None:
     value = changed(example(name), changes)
+    if value["policy"].get("facts") is not None:
+        value["policy"]["facts"] = {**_QWEN3_8B, **value["policy"]["facts"]}
     value["trainer"] = {key: inner for key, inner in value["trainer"].items() if inner is not None}
     found = [(".".join(map(str, problem.path)), problem.severity) for problem in problems(value)]
     assert (path, severity) in found

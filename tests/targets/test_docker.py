@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from compiler import check_spec, compile_in_memory
+from compiler import SpecError, check_spec, compile_in_memory
 from compiler.errors import dotted
 from targets import pins
 from tests.compiler.golden_cases import LAB
@@ -62,9 +62,9 @@ def test_secrets_come_from_the_shell() -> None:
     assert environment["HF_TOKEN"] is None and environment["WANDB_API_KEY"] is None
 
 
-def test_a_dollar_stays_a_dollar() -> None:
-    files = compile_in_memory(LAB, target="docker", sets=[cluster(image="a/${HOME}:1")]).files
-    assert trainer(dict(files))["image"] == "a/$${HOME}:1"
+def test_no_image_is_a_variable_of_compose() -> None:
+    with pytest.raises(SpecError, match=r"cluster\.image: .* not the name of a container image"):
+        compile_in_memory(LAB, target="docker", sets=[cluster(image="a/${HOME}:1")])
 
 
 @pytest.mark.parametrize(("variant", "pinned"), [("quickstart", pins.CPU), ("gpus", pins.CUDA)])

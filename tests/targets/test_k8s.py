@@ -299,6 +299,7 @@ def test_pods_fit_the_pod_security_of_their_namespace(files: dict[str, str]) -> 
         (["cluster.namespace=Bad_Name"], "cluster.namespace"),
         (["proxy.port=8265"], "proxy.port"),
         (["cluster.rollout_workers=1"], "cluster.rollout"),
+        (["cluster.deadline_sec=60", "environment.agent_timeout_sec=100"], "cluster.deadline_sec"),
         ([PODS % ("elsewhere", "null")], "environment.kubernetes.namespace"),
         (
             [PODS % ("liverl-sandboxes", "null"), cluster(sandboxes={"runtime_class": "gvisor"})],
@@ -306,7 +307,7 @@ def test_pods_fit_the_pod_security_of_their_namespace(files: dict[str, str]) -> 
         ),
         ([cluster(sandboxes={"runtime_handler": "runsc"})], "cluster.sandboxes.runtime_class"),
         ([cluster(queue={"type": "slurm", "name": "x"})], "cluster.queue.type"),
-        (['secrets=[{"variable": "token", "used_by": "policy"}]'], "secrets[0].variable"),
+        (['secrets=[{"variable": "to-ken", "used_by": "policy"}]'], "secrets[0].variable"),
         (['secrets=[{"variable": "HF_TOKEN", "used_by": "policy"}]'], "secrets[0].kubernetes"),
     ],
 )
