@@ -14,7 +14,7 @@ from compiler.lower_vllm import lower_vllm
 from compiler.pipeline import VERSION, Bundle, located
 from compiler.plan import Plan, make_plan
 from compiler.spec.experiment import ExperimentSpec
-from compiler.summary import summary
+from compiler.summary import origins, summary
 from compiler.validate import validate
 from targets.base import Lowered
 
@@ -78,6 +78,7 @@ def planned_bundle(evaluated: Evaluated, *, target: Target) -> tuple[Plan, Bundl
         "verl.yaml": sourcemap.map_facts(lowered.verl, evaluated.positions),
         "vllm.yaml": sourcemap.map_facts(lowered.vllm, evaluated.positions),
         "runtime.json": sourcemap.map_facts(lowered.runtime, evaluated.positions),
+        "SUMMARY.md": sourcemap.map_origins(origins(plan), evaluated.positions),
     }
     for name, artifact in target.artifacts(plan, lowered, files).items():
         files[name] = artifact.text

@@ -157,6 +157,36 @@ def path_at_line(text: str, line: int) -> str | None:
     return best[1] if best else None
 
 
+def block_at_line(text: str, line: int) -> tuple[str, int, str] | None:
+    """The text of several lines (a block of YAML) that a line belongs to: its path, the line's number in it, and the
+    text. None on every other line."""
+    import yaml
+
+    def search(node: Any, path: str) -> tuple[str, int, str] | None:
+        if isinstance(node, yaml.ScalarNode):
+            first = node.start_mark.line + 1  # the line with the "|"
+            inside = node.style == "|" and first < line <= first + node.value.count("\n")
+            return (path, line - first, str(node.value)) if inside else None
+        children = (
+            [(f"{path}.{key.value}" if path else str(key.value), child) for key, child in node.value]
+            if isinstance(node, yaml.MappingNode)
+            else [(f"{path}[{index}]", child) for index, child in enumerate(node.value)]
+        )
+        for name, child in children:
+            if child.start_mark.line < line <= child.end_mark.line + 1 and (found := search(child, name)) is not None:
+                return found
+        return None
+
+    try:
+        documents = [document for document in yaml.compose_all(text, Loader=_loader()) if document is not None]
+    except yaml.YAMLError:
+        return None
+    for index, document in enumerate(documents):
+        if (found := search(document, f"[{index}]" if len(documents) > 1 else "")) is not None:
+            return found
+    return None
+
+
 def all_documents(text: str) -> list[Any]:
     """Every document of a YAML (or JSON) text."""
     import yaml

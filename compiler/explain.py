@@ -4,17 +4,19 @@ artifact's line to the spec."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compiler import bundle, emit, sourcemap
-from compiler.assemble import lower, resolve
+from compiler.assemble import assemble, lower, resolve
 from compiler.errors import refuse
 from compiler.facts import Facts
 from compiler.load import evaluate
 from compiler.plan import make_plan
 from compiler.registry import find_target
+from compiler.summary import row_name
 
 _MISSING = object()
 
@@ -26,6 +28,7 @@ def explain_field(
     tlas: Mapping[str, str] | None = None,
     sets: Sequence[str] = (),
     point: str | None = None,
+    target: str = "local",
 ) -> str:
     """``path = value``, the line that set it, what the field means, and which values of the bundle follow from it."""
     import difflib
@@ -53,9 +56,16 @@ def explain_field(
 
     if described := field_description(resolved_spec, path):
         lines.append(f"  meaning  {described}")
-    lowered = lower(make_plan(resolved_spec), find_target("local"))
+    found = find_target(target)
+    lowered = lower(make_plan(resolved_spec), found)
+    gives = []
     for name, facts in (("verl.yaml", lowered.verl), ("vllm.yaml", lowered.vllm), ("runtime.json", lowered.runtime)):
-        lines += [f"  gives    {name}: {line}" for line in _consequences(facts, path_text)]
+        gives += [f"{name}: {line}" for line in _consequences(facts, path_text)]
+    if target != "local":
+        gives += _manifests(assemble(evaluated, target=found).files, path_text)
+    lines += [f"  gives    {line}" for line in gives]
+    if not gives:
+        lines.append(f"  gives    nothing on the target {target}; --target shows what it gives on another")
     return "\n".join(lines)
 
 
@@ -63,7 +73,7 @@ def explain_line(place: str) -> str:
     """``BUNDLE/FILE:LINE`` -> the artifact's path there, its value's spec fields and their lines."""
     file_text, _, line_text = place.rpartition(":")
     file = Path(file_text)
-    if not file_text or not line_text.isdigit():
+    if not file_text or not line_text.isdecimal():
         raise refuse(
             f"{place}: no place in a bundle",
             allowed="SPEC PATH, or BUNDLE/FILE:LINE",
@@ -72,29 +82,126 @@ def explain_line(place: str) -> str:
     folder = next((parent for parent in file.parents if (parent / bundle.MAP).is_file()), None)
     if folder is None:
         raise refuse(f"{file_text}: in no bundle", fix="compile the spec first")
-    name = file.relative_to(folder).as_posix()
+    name, line = file.relative_to(folder).as_posix(), int(line_text)
     try:
         entries = json.loads((folder / bundle.MAP).read_text(encoding="utf-8"))["files"]
-        text = file.read_text(encoding="utf-8")
-    except (OSError, ValueError, KeyError) as error:
-        raise refuse(f"{place}: {error}", fix="compile the spec again") from None
-    if name not in entries and name != "resolved.json":
-        raise refuse(f"{name} has no source map", allowed=", ".join([*sorted(entries), "resolved.json"]))
-    path = emit.path_at_line(text, int(line_text))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise refuse(f"{folder / bundle.MAP}: {error}", fix="compile the spec again") from None
+    if not file.is_file():
+        names = sorted(str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file())
+        raise refuse(f"{file_text}: no such file", allowed=", ".join(names))
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if not 0 < line <= text.count("\n") + 1:
+        raise refuse(f"{place}: no such line", allowed=f"1 to {text.count(chr(10))}")
+    if name in _RECORDS:
+        return f"{name}:{line}  {_RECORDS[name]}"
+    return "\n".join(
+        [
+            f"{name}:{line}  {first}" if number == 0 else first
+            for number, first in enumerate(_explained(name, text, line, entries))
+        ]
+    )
+
+
+_RECORDS = {
+    bundle.LOCK: "written by the compiler: its version, and digests of the spec, its imports and every file here",
+    bundle.MAP: "written by the compiler: for values of the files here, the fields and lines of the spec they follow "
+    "from",
+}
+
+
+def _explained(name: str, text: str, line: int, entries: Mapping[str, Any]) -> list[str]:
+    """What stands on a line of a file, and why."""
+    path, block = _path_on(name, text, line)
     if path is None:
-        return f"{name}:{line_text}  no value on this line"
+        return ["no value on this line"]
     if name == "resolved.json":
-        return f"{name}:{line_text}  the spec's own field {path}; liverl explain SPEC {path} says where it was set"
-    found = sourcemap.lookup(entries[name], path)
+        places = [
+            position
+            for file in entries.values()
+            for entry in file.values()
+            for origin, position in zip(entry.get("from", ()), entry.get("at", ()), strict=True)
+            if origin == path
+        ]
+        where = _place(places[0]) if places else f"liverl explain SPEC {path} says where it was set"
+        return [f"the spec's own field {path}", f"  {where}"]
+    held = entries.get(name, {})
+    if block is not None:
+        inner, inside = block
+        embedded = path.removeprefix("data.")
+        if embedded in entries:
+            first, *rest = _explained(embedded, inside, inner, entries)
+            return [f"{embedded}:{inner}  {first}", *rest]
+        if f"{path}[line {inner}]" in held:
+            path = f"{path}[line {inner}]"
+    found = sourcemap.lookup(held, path)
     if found is None:
-        return f"{name}:{line_text}  {path}\n  decided by the compiler"
+        below = [entry for other, entry in held.items() if other.startswith((f"{path}.", f"{path}["))]
+        origins = list(dict.fromkeys(origin for entry in below for origin in entry.get("from", ())))
+        if origins:
+            return [path, f"  decided by the compiler; values below it follow from {_several(origins)}"]
+        if name in _CONFIGURATION:
+            return [
+                path,
+                "  decided by the compiler: "
+                + ("what this file changes" if path.startswith("defaults") else "nothing of the spec is below it"),
+            ]
+        return [path, "  decided by the compiler: the same in every bundle of this target"]
     where, entry = found
-    lines = [f"{name}:{line_text}  {path}" + (f"  (part of {where})" if where != path else "")]
+    lines_out = [path + (f"  (part of {where})" if where != path else "")]
     if "why" in entry:
-        lines.append(f"  decided by the compiler: {entry['why']}")
-    for origin, position in zip(entry.get("from", ()), entry.get("at", ()), strict=False):
-        lines.append(f"  from {origin}, {'a default' if position == sourcemap.DEFAULT else f'set at {position}'}")
-    return "\n".join(lines)
+        lines_out.append(f"  decided by the compiler: {entry['why']}")
+    for origin, position in zip(entry.get("from", ()), entry.get("at", ()), strict=True):
+        lines_out.append(f"  from {origin}, {_place(position)}")
+    return lines_out
+
+
+_CONFIGURATION = ("verl.yaml", "vllm.yaml", "runtime.json")
+
+
+def _place(position: str) -> str:
+    return "a default" if position == sourcemap.DEFAULT else f"set at {position}"
+
+
+def _several(origins: Sequence[str]) -> str:
+    return ", ".join(origins[:8]) + (f" and {len(origins) - 8} more" if len(origins) > 8 else "")
+
+
+def _path_on(name: str, text: str, line: int) -> tuple[str | None, tuple[int, str] | None]:
+    """What the line of a file is called in the source map; with it, where it belongs to a text of several lines, its
+    number in that text, and the text."""
+    content = text.split("\n")[line - 1].strip()
+    if name.endswith(".md"):
+        return (row_name(content.strip("| ").split(" | ")[0]), None) if content.startswith("| ") else (None, None)
+    if name.endswith((".yaml", ".json")):
+        block = emit.block_at_line(text, line)
+        return (block[0], block[1:]) if block is not None else (emit.path_at_line(text, line), None)
+    return (f"line {line}", None) if content and not content.startswith("#") else (None, None)
+
+
+def _manifests(files: Mapping[str, str], path: str) -> list[str]:
+    """Values of a target's own files that follow from a field."""
+    found = []
+    for name, held in json.loads(files[bundle.MAP])["files"].items():
+        if name in (*_CONFIGURATION, "SUMMARY.md"):
+            continue
+        documents = emit.all_documents(files[name]) if name.endswith((".yaml", ".json")) else []
+        whole = documents[0] if len(documents) == 1 else documents
+        for where, entry in held.items():
+            if any(related(origin, path) for origin in entry.get("from", ())):
+                value = _at(whole, sourcemap.parse_path(where)) if documents else _MISSING
+                line = re.fullmatch(r"line (\d+)", where)
+                if line:
+                    value = files[name].split("\n")[int(line[1]) - 1].strip()
+                found.append(f"{name}: {where}" + (f" = {_show(value)}" if value is not _MISSING else ""))
+    return found
+
+
+def related(origin: str, path: str) -> bool:
+    """Whether one of two spec fields is the other, or holds it."""
+    return (
+        origin == path or path.startswith((f"{origin}.", f"{origin}[")) or origin.startswith((f"{path}.", f"{path}["))
+    )
 
 
 def flatten(value: Any, path: str = "") -> list[tuple[str, Any]]:
@@ -112,11 +219,7 @@ def _consequences(facts: Facts, path: str) -> list[str]:
     found = []
     for name, fact in facts.items():
         for origin in fact.origins:
-            if (
-                origin == path
-                or path.startswith((f"{origin}.", f"{origin}["))
-                or origin.startswith((f"{path}.", f"{path}["))
-            ):
+            if related(origin, path):
                 inside = (
                     path.removeprefix(origin) if path.startswith(origin) and isinstance(fact.value, dict | list) else ""
                 )

@@ -27,9 +27,7 @@ def parse_path(text: str) -> Path:
 
 def origin_positions(origins: tuple[str, ...], positions: Positions) -> list[str]:
     """``file:line`` of each origin, without the column: lines are what a reviewer looks up."""
-    if len(origins) == 1:
-        return [_line(origins[0], positions)]
-    return list(dict.fromkeys([_line(origin, positions) for origin in origins]))
+    return [_line(origin, positions) for origin in origins]
 
 
 def _line(origin: str, positions: Positions) -> str:

@@ -38,6 +38,52 @@ def page(plan: Plan, *, title: str, warnings: Iterable[Problem]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def origins(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """What each row of the page's tables is called -> the spec fields that it follows from."""
+    model = ("policy", "trainer")
+    found: dict[str, tuple[str, ...]] = {
+        "policy": ("policy",),
+        "algorithm": ("algorithm",),
+        "mode": ("mode",),
+        "trainer": ("trainer",),
+        "rollout": ("rollout",),
+        "scaffold": ("scaffold",),
+        "environment": ("environment",),
+        "training tasks": ("tasks.train",),
+        "validation tasks": ("tasks.validation",),
+        "seed": ("seed",),
+        "steps": ("schedule.steps", "schedule.validate_every", "schedule.save_every"),
+        "trajectories per step": ("schedule.train_batch_size", "algorithm.group_size"),
+        "optimizer steps per step": ("schedule.train_batch_size", "schedule.mini_batch_size", "algorithm.epochs"),
+        "micro-batches per rank and optimizer step": (
+            "schedule.mini_batch_size",
+            "algorithm.group_size",
+            "trainer.micro_batch_size",
+            "trainer.ranks_per_node",
+        ),
+        "longest sequence": ("rollout.prompt_length", "rollout.response_length"),
+        "most tokens per step": ("schedule.train_batch_size", "algorithm.group_size", "rollout.response_length"),
+        "trajectories in all": ("schedule.steps", "schedule.train_batch_size", "algorithm.group_size"),
+        "models in memory": ("algorithm",),
+        "weight syncs": ("mode",),
+    }
+    if plan.policy_memory is not None:
+        memory = {"activations": (*model, "rollout.response_length"), "KV cache of one replica": ("policy", "rollout")}
+        found |= {label: memory.get(label, model) for label, _ in map(_named, memory_rows(plan))}
+    return found
+
+
+def _named(row: tuple[str, str]) -> tuple[str, str]:
+    """A row by its name alone, without the formula behind it."""
+    return row_name(row[0]), row[1]
+
+
+def row_name(cell: str) -> str:
+    """The first cell of a row without its formula: ``weights (4 bytes each)`` -> ``weights``."""
+    name = cell.partition(" (")[0]
+    return "activations" if name.startswith("activations of") else name
+
+
 def rows(plan: Plan) -> list[tuple[str, str]]:
     """What will run."""
     spec = plan.spec

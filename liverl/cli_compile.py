@@ -100,6 +100,7 @@ def explain(
     path: Annotated[
         str | None, typer.Argument(metavar="PATH", help="Spec field, for example trainer.optimizer.learning_rate.")
     ] = None,
+    target: TargetOption = "local",
     tla: Tla = None,
     sets: Set = None,
     point: Point = None,
@@ -112,7 +113,7 @@ def explain(
         typer.echo(explanations.explain_line(what))
     else:
         tlas = parse_tlas(tla or [])
-        typer.echo(explanations.explain_field(Path(what), path, tlas=tlas, sets=sets or [], point=point))
+        typer.echo(explanations.explain_field(Path(what), path, tlas=tlas, sets=sets or [], point=point, target=target))
 
 
 def diff(

@@ -75,9 +75,10 @@ class Docker:
 
         context = self._context(plan)
         compose = render("docker/compose.yaml.j2", context)
+        image = render_text("docker/Dockerfile.j2", context)
         return {
             "compose.yaml": Artifact(compose.text, compose.origins),
-            "Dockerfile": Artifact(render_text("docker/Dockerfile.j2", context), {}),
+            "Dockerfile": Artifact(image.text, image.origins),
         }
 
     def _context(self, plan: Plan) -> dict[str, Any]:

@@ -53,9 +53,10 @@ class RayJobs:
             "secrets": [secret.variable for secret in plan.spec.secrets],
         }
         environment = render("ray/runtime-env.yaml.j2", context)
+        script = render_text("ray/submit.sh.j2", context)
         return {
             "runtime-env.yaml": Artifact(environment.text, environment.origins),
-            "submit.sh": Artifact(render_text("ray/submit.sh.j2", context), {}),
+            "submit.sh": Artifact(script.text, script.origins),
         }
 
 

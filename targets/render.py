@@ -24,6 +24,7 @@ import yaml
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\t\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x85\u2028\u2029\ufeff]")
 _TOKEN = re.compile(r"liverl-token-\d+-end")
+_ORIGINS = re.compile("\x02([^\x03]*)\x03")
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,30 @@ def render(template: str, context: Mapping[str, Any]) -> Rendered:
     return Rendered(text, objects, origins)
 
 
-def render_text(template: str, context: Mapping[str, Any]) -> str:
-    """Render a template that is no YAML: a shell script or a Dockerfile. Values go through ``sh``, one shell word."""
-    return _environment().get_template(template).render(**context)
+@dataclass(frozen=True)
+class RenderedText:
+    """``origins``: ``line N`` -> spec fields."""
+
+    text: str
+    origins: Mapping[str, tuple[str, ...]]
+
+    def within(self, path: str) -> dict[str, tuple[str, ...]]:
+        """The origins where the text is the value at ``path`` of a manifest."""
+        return {f"{path}[{line}]": origins for line, origins in self.origins.items()}
+
+
+def render_text(template: str, context: Mapping[str, Any]) -> RenderedText:
+    """Render a shell script or a Dockerfile. Values go through ``sh``, one shell word; fields named as arguments of
+    ``sh`` are the origins of its line."""
+    compiled = _environment().get_template(template)
+    text = compiled.render(**context, _mark=lambda value, origins: value)
+    marked = compiled.render(**context, _mark=lambda value, origins: value + f"\x02{' '.join(origins)}\x03")
+    origins = {
+        f"line {number}": found
+        for number, line in enumerate(marked.split("\n"), 1)
+        if (found := tuple(dict.fromkeys(" ".join(_ORIGINS.findall(line)).split())))
+    }
+    return RenderedText(text, origins)
 
 
 def quote(value: Any, *_origins: str, indent: int | None = None) -> str:
@@ -126,5 +148,11 @@ def _environment() -> jinja2.Environment:
         return write(value, *origins, indent=indent)
 
     environment.filters["q"] = q
-    environment.filters["sh"] = lambda value: shlex.quote(str(value))
+
+    @jinja2.pass_context
+    def sh(context: jinja2.runtime.Context, value: Any, *origins: str) -> str:
+        mark: Callable[[str, tuple[str, ...]], str] = context["_mark"]
+        return mark(shlex.quote(str(value)), origins)
+
+    environment.filters["sh"] = sh
     return environment

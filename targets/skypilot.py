@@ -75,11 +75,11 @@ class SkyPilot:
         from targets.render import render, render_text
 
         context = self._context(plan, lowered)
-        context["script"] = render_text("skypilot/run.sh.j2", context)
-        task = render("skypilot/task.sky.yaml.j2", context)
+        script = render_text("skypilot/run.sh.j2", context)
+        task = render("skypilot/task.sky.yaml.j2", {**context, "script": script.text})
         # Without an ignore file of its own SkyPilot takes that of the repository, which leaves build/ out.
         return {
-            "task.sky.yaml": Artifact(task.text, task.origins),
+            "task.sky.yaml": Artifact(task.text, {**task.origins, **script.within("run")}),
             ".skyignore": Artifact("# The whole bundle travels.\n", {}),
         }
 

@@ -72,6 +72,63 @@ def test_a_line_of_an_artifact_names_the_line_of_the_spec(bundle: Path, file: st
     assert said in explain_line(f"{bundle / file}:{line_of(bundle / file, text)}")
 
 
+@pytest.mark.parametrize(
+    ("target", "file", "text", "said"),
+    [
+        (
+            "k8s",
+            "configmaps.yaml",
+            "    lr: 0.0",
+            "  actor_rollout_ref.actor.optim.lr\n  from trainer.optimizer.learning_rate, set at quickstart.jsonnet:",
+        ),
+        ("k8s", "rayjobs.yaml", "rayClusterSpec:", "values below it follow from"),
+        ("k8s", "kustomization.yaml", "namespaces.yaml", "the same in every bundle of this target"),
+        ("k8s", "rayjobs.yaml", '"WANDB_API_KEY"', "from secrets[0].variable, set at <library>/site.libsonnet:"),
+        ("k8s", "SUMMARY.md", "| longest sequence |", "from rollout.response_length, set at quickstart.jsonnet:"),
+        ("k8s", "SUMMARY.md", "| weights (", "from policy, set at quickstart.jsonnet:"),
+        ("k8s", "liverl.lock", '"compiler"', "written by the compiler"),
+        ("k8s", ".map.json", '"from"', "written by the compiler"),
+        ("k8s", "resolved.json", '"hidden_size"', "set at quickstart.jsonnet:"),
+        ("docker", "Dockerfile", "torch==", "from trainer.device, set at <library>/liverl.libsonnet:"),
+        ("docker", "Dockerfile", "WORKDIR", "the same in every bundle of this target"),
+        ("docker", "Dockerfile", "# LiveRL", "no value on this line"),
+        ("skypilot", "task.sky.yaml", "--num-gpus 1", "from trainer.ranks_per_node, a default"),
+        ("skypilot", ".skyignore", "# ", "no value on this line"),
+        ("ray", "submit.sh", "--address", "from cluster.ray.address, set at <library>/site.libsonnet:"),
+        ("ray", "runtime-env.yaml", "PYTHONSAFEPATH", "the same in every bundle of this target"),
+    ],
+)
+def test_every_file_of_every_target_is_explained(tmp_path: Path, target: str, file: str, text: str, said: str) -> None:
+    compile_spec(REPOSITORY / "specs" / "quickstart-site.jsonnet", out=tmp_path / "b", target=target)
+    found = explain_line(f"{tmp_path / 'b' / file}:{line_of(tmp_path / 'b' / file, text)}")
+    assert said in found, found
+
+
+def test_every_line_has_an_answer(bundle: Path) -> None:
+    for file in sorted(bundle.iterdir()):
+        for line in range(1, len(file.read_text().splitlines()) + 1, 1 if file.name != ".map.json" else 500):
+            assert explain_line(f"{file}:{line}").startswith(f"{file.name}:{line}  ")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("k8s", 'rayjobs.yaml: spec.submitterPodTemplate.spec.containers[0].image = "liverl:0.1.0"'),
+        ("docker", "compose.yaml: services.trainer.image"),
+        ("skypilot", 'task.sky.yaml: resources.image_id = "docker:liverl:0.1.0"'),
+        ("local", "nothing on the target local"),
+    ],
+)
+def test_a_field_names_its_consequences_on_a_target(target: str, said: str) -> None:
+    assert said in explain_field(LAB, "cluster.image", target=target)
+
+
+def test_each_origin_has_its_own_place(bundle: Path) -> None:
+    for file in json.loads((bundle / ".map.json").read_text())["files"].values():
+        for entry in file.values():
+            assert len(entry.get("from", ())) == len(entry.get("at", ()))
+
+
 @pytest.mark.parametrize("place", ["nonsense", "verl.yaml", "verl.yaml:x", "/tmp/verl.yaml:3"])
 def test_places_in_no_bundle_are_refused(place: str) -> None:
     with pytest.raises(SpecError):
