@@ -8,8 +8,9 @@ Only ``liverl plan`` and ``liverl diff`` ask; no bundle holds a price. Catalogue
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from compiler.errors import refuse
@@ -111,13 +112,14 @@ def cost(plan: Plan, catalogue: Path | None) -> Cost | Unknown:
     )
 
 
-def _rows(catalogue: Path) -> Iterator[Mapping[str, str]]:
+@cache
+def _rows(catalogue: Path) -> tuple[Mapping[str, str], ...]:
     try:
         with catalogue.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if missing := _COLUMNS - set(reader.fieldnames or ()):
                 raise refuse(f"{catalogue}: no catalogue of SkyPilot: no column {', '.join(sorted(missing))}")
-            yield from reader
+            return tuple(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise refuse(f"{catalogue}: cannot be read as a catalogue: {error}") from error
 

@@ -1,57 +1,38 @@
-"""What differs between two compiled experiments, by meaning: spec fields, the numbers that follow, the artifact
-values that move."""
+"""What differs between two compiled experiments, by meaning: spec fields, the numbers that follow and what moves them,
+the artifact values that move and why."""
 
 from __future__ import annotations
 
-import io
 import json
-import subprocess
-import tarfile
-import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compiler import bundle, emit
-from compiler.cost import Unknown, cost, training_seconds
-from compiler.errors import refuse
-from compiler.explain import flatten
-from compiler.overview import numbers
-from compiler.pipeline import compile_in_memory
-from compiler.plan import Plan, make_plan
-from compiler.summary import amount
+from compiler import bundle, emit, sourcemap
+from compiler.causes import causes
+from compiler.explain import flatten, related
+from compiler.plan import make_plan
+from compiler.sides import Amount, Side, amounts, derived, open_side
 from compiler.validate import validate
+
+__all__ = ["Change", "Difference", "compare", "open_side", "render"]
 
 _MISSING = "(none)"
 _UNCOMPARED = (bundle.LOCK, bundle.MAP, "SUMMARY.md", "resolved.json")
-
-
-@dataclass(frozen=True)
-class Amount:
-    """A quantity and how it is shown; None: unknown."""
-
-    value: float | None
-    text: str
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two: its resolved spec, what the plan derives, and the text of its artifacts."""
-
-    name: str
-    resolved: Mapping[str, Any]
-    derived: Mapping[str, Any]
-    amounts: Mapping[str, Amount]
-    """Memory and money, by what it is for."""
-    files: Mapping[str, str]
+_DIGEST = re.compile(r"-[0-9a-f]{10}$")
+_SHOWN = 80
 
 
 @dataclass(frozen=True)
 class Change:
+    """``because``: the changed spec fields that it follows from."""
+
     path: str
     old: str
     new: str
+    because: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,97 +48,48 @@ class Difference:
     artifacts: Mapping[str, tuple[Change, ...]]
 
 
-def open_side(what: str, *, target: str, catalogue: Path | None = None) -> Side:
-    """A spec file, a bundle folder, or ``rev:path`` (a spec as git knows it at a revision). Raises ``SpecError``.
-    ``catalogue``: prices, as in ``compiler.cost``."""
-    path = Path(what)
-    if path.is_dir():
-        if bundle.read_lock(path) is None:
-            raise refuse(f"{what} is a folder, but no bundle", allowed="a spec, a bundle folder, or rev:path")
-        files = {
-            str(file.relative_to(path)): file.read_text(encoding="utf-8")
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-        }
-        return _side(what, files, catalogue)
-    if not path.exists() and ":" in what:
-        return _at_revision(what, target=target, catalogue=catalogue)
-    return _side(what, compile_in_memory(path, target=target).files, catalogue)
-
-
-def _side(name: str, files: Mapping[str, str], catalogue: Path | None) -> Side:
-    resolved = json.loads(files["resolved.json"])
-    plan = make_plan(validate(resolved))
-    derived = {key: value for key, value in numbers(plan).items() if key != "policy_memory"}
-    return Side(name, resolved, derived, _amounts(plan, catalogue), files)
-
-
-def _amounts(plan: Plan, catalogue: Path | None) -> dict[str, Amount]:
-    memory, price, seconds = plan.policy_memory, cost(plan, catalogue), training_seconds(plan)
-    found: dict[str, Amount] = {}
-    if memory is not None:
-        found["parameters"] = Amount(memory.parameters, f"{memory.parameters:,}")
-        for part in ("weights", "gradients", "optimizer", "activations", "critic", "reference", "rollout_weights",
-                     "kv_cache_per_replica", "trainer_total"):  # fmt: skip
-            size = getattr(memory, part)
-            found[f"memory: {part.replace('_', ' ')}"] = Amount(size, amount(size))
-    if seconds is not None:
-        found["trainer's share of a step"] = Amount(seconds, f"{seconds:,.0f} s")
-    if isinstance(price, Unknown):
-        found["cost per hour"] = Amount(None, f"unknown: {price.why}")
-    else:
-        found["cost per hour"] = Amount(
-            price.hourly, f"${price.hourly:,.2f} ({price.machines} x {price.instance_type})"
-        )
-        most = price.at_most(plan.spec.cluster.deadline_sec)
-        found["cost until the deadline"] = Amount(most, f"${most:,.2f}")
-    return found
-
-
-def _amount_changes(old: Mapping[str, Amount], new: Mapping[str, Amount]) -> Iterator[Change]:
-    none = Amount(None, _MISSING)
-    for name in {**old, **new}:
-        was, now = old.get(name, none), new.get(name, none)
-        if was == now:
-            continue
-        share = f" ({now.value / was.value - 1:+.0%})" if was.value and now.value is not None else ""
-        yield Change(name, was.text, now.text + share)
-
-
-def _at_revision(what: str, *, target: str, catalogue: Path | None) -> Side:
-    revision, _, name = what.partition(":")
-    folder = str(Path(name).parent)
-    git = subprocess.run(["git", "archive", "--format=tar", revision, folder], capture_output=True)
-    if git.returncode:
-        reason = git.stderr.decode(errors="replace").strip().splitlines() or [""]
-        raise refuse(
-            f"{what}: no such file and no such revision ({reason[-1]})", allowed="a spec, a bundle folder, or rev:path"
-        )
-    with tempfile.TemporaryDirectory(prefix="liverl-diff-") as scratch:
-        with tarfile.open(fileobj=io.BytesIO(git.stdout)) as archive:
-            archive.extractall(scratch, filter="data")
-        library = Path(scratch) / folder / "lib"
-        compiled = compile_in_memory(
-            Path(scratch) / name, target=target, library=library if (library / "liverl.libsonnet").is_file() else None
-        )
-    return _side(what, compiled.files, catalogue)
-
-
-def compare(a: Side, b: Side) -> Difference:
+def compare(a: Side, b: Side, *, catalogue: Path | None = None) -> Difference:
+    """``catalogue``: the prices that both were opened with."""
+    facts = tuple(_changes(a.resolved, b.resolved))
+    follows = tuple(_changes(a.derived, b.derived))
+    quantities = tuple(_amount_changes(a.amounts, b.amounts))
+    if follows or quantities:
+        why = _causes(a, b, catalogue if any(change.path.startswith("cost") for change in quantities) else None)
+        follows = tuple(replace(change, because=why.get(change.path, ())) for change in follows)
+        quantities = tuple(replace(change, because=why.get(change.path, ())) for change in quantities)
     artifacts = {}
     for name in sorted(set(a.files) | set(b.files)):
         old, new = a.files.get(name, ""), b.files.get(name, "")
         if name not in _UNCOMPARED and old != new:
             structured = name.endswith((".yaml", ".json"))
-            artifacts[name] = tuple(_changes(_parsed(old), _parsed(new)) if structured else _lines(old, new))
-    return Difference(
-        a=a.name,
-        b=b.name,
-        facts=tuple(_changes(a.resolved, b.resolved)),
-        follows=tuple(_changes(a.derived, b.derived)),
-        amounts=tuple(_amount_changes(a.amounts, b.amounts)),
-        artifacts=artifacts,
-    )
+            changes = _changes(_parsed(old), _parsed(new)) if structured else _lines(old, new)
+            paths = [change.path for change in facts]
+            artifacts[name] = tuple(_reasoned(change, name, (a, b), paths) for change in changes)
+    return Difference(a=a.name, b=b.name, facts=facts, follows=follows, amounts=quantities, artifacts=artifacts)
+
+
+def _causes(a: Side, b: Side, catalogue: Path | None) -> dict[str, tuple[str, ...]]:
+    def observe(resolved: Mapping[str, Any]) -> dict[str, Any]:
+        plan = make_plan(validate(resolved))
+        return {**dict(flatten(derived(plan))), **amounts(plan, catalogue)}
+
+    return causes(a.resolved, b.resolved, observe)
+
+
+def _reasoned(change: Change, name: str, sides: Sequence[Side], facts: Iterable[str]) -> Change:
+    """The change of an artifact with the changed fields that its source map names."""
+    origins: list[str] = []
+    for side in sides:
+        entries = json.loads(side.files.get(bundle.MAP, "{}")).get("files", {}).get(name, {})
+        found = sourcemap.lookup(entries, change.path)
+        origins += found[1].get("from", ()) if found is not None else ()
+    because = [fact for fact in facts if any(related(origin, fact) for origin in origins)]
+    if not because and any(_DIGEST.search(text.strip('"')) for text in (change.old, change.new)):
+        because = ["a digest of the configuration"]
+    embedded = change.path.removeprefix("data.")
+    if not because and any(embedded in side.files for side in sides):
+        because = [f"as {embedded}"]
+    return replace(change, because=tuple(because))
 
 
 def render(difference: Difference, *, markdown: bool) -> str:
@@ -171,30 +103,58 @@ def render(difference: Difference, *, markdown: bool) -> str:
         ("Memory and cost", difference.amounts),
     ]
     sections += [(f"Artifact {name}", changes) for name, changes in difference.artifacts.items()]
-    out = [f"### `{title}`" if markdown else title]
+    out = [f"### {_code(title)}" if markdown else title]
     for heading, changes in sections:
         if not changes and heading in ("What follows", "Memory and cost"):
             continue
         out += ["", f"**{heading}**" if markdown else f"{heading}:"]
-        if markdown:
-            out += ["", "| | before | after |", "|---|---|---|"]
-            out += [f"| `{change.path}` | `{_cell(change.old)}` | `{_cell(change.new)}` |" for change in changes]
+        if changes and markdown:
+            reasons = heading != "Spec"
+            out += ["", "| | before | after |" + (" because of |" if reasons else "")]
+            out.append("|---|---|---|" + ("---|" if reasons else ""))
+            for change in changes:
+                cells = [change.path, change.old, change.new]
+                why = f" {', '.join(map(_code, _few(change.because)))} |" if reasons else ""
+                out.append("| " + " | ".join(map(_code, cells)) + " |" + why)
+        elif changes:
+            for change in changes:
+                why = f"  ({', '.join(_few(change.because))})" if change.because else ""
+                out.append(f"  {change.path}: {change.old} -> {change.new}{why}")
         else:
-            out += [f"  {change.path}: {change.old} -> {change.new}" for change in changes]
-        if not changes:
-            out.append("only comments or formatting" if heading != "Spec" else "no field changed")
+            nothing = "no field changed" if heading == "Spec" else "only comments or formatting"
+            out += ["", nothing] if markdown else [f"  {nothing}"]
     return "\n".join(out) + "\n"
+
+
+def _few(because: tuple[str, ...]) -> list[str]:
+    return [*because[:6], *([f"{len(because) - 6} more"] if len(because) > 6 else [])]
 
 
 def _changes(old: Any, new: Any) -> list[Change]:
     before, after = dict(flatten(old)), dict(flatten(new))
-    paths = [*before, *(path for path in after if path not in before)]
     changes = []
-    for path in paths:
-        was, now = _text(before, path), _text(after, path)
-        if was != now:
-            changes.append(Change(path, was, now))
+    for path in {**before, **after}:
+        if path not in after:
+            changes.append(Change(path, _short(_text(before[path])), _MISSING))
+        elif path not in before:
+            changes.append(Change(path, _MISSING, _short(_text(after[path]))))
+        elif before[path] != after[path] or type(before[path]) is not type(after[path]):
+            changes.append(Change(path, *_pair(before[path], after[path])))
     return changes
+
+
+def _pair(old: Any, new: Any) -> tuple[str, str]:
+    """Two values that differ, in few words that differ too."""
+    if isinstance(old, str) and isinstance(new, str) and "\n" in old + new:
+        was, now = old.splitlines(), new.splitlines()
+        other = len([line for line in now if line not in was])
+        return f"{len(was)} lines", f"{len(now)} lines, {other} of them new"
+    before, after = _text(old), _text(new)
+    if len(before) <= _SHOWN and len(after) <= _SHOWN:
+        return before, after
+    same = next((at for at, (x, y) in enumerate(zip(before, after, strict=False)) if x != y), 0)
+    start = max(0, same - 20)
+    return _short(before[start:], start), _short(after[start:], start)
 
 
 def _lines(old: str, new: str) -> Iterator[Change]:
@@ -208,18 +168,28 @@ def _lines(old: str, new: str) -> Iterator[Change]:
             yield Change(f"line {number}", _MISSING, _short(line))
 
 
-def _text(leaves: Mapping[str, Any], path: str) -> str:
-    if path not in leaves:
-        return _MISSING
-    return _short(json.dumps(leaves[path], ensure_ascii=False))
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."
+def _short(text: str, start: int = 0) -> str:
+    shown = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    return f"...{shown}" if start else shown
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("`", "'")
+def _amount_changes(old: Mapping[str, Amount], new: Mapping[str, Amount]) -> Iterator[Change]:
+    none = Amount(None, _MISSING)
+    for name in {**old, **new}:
+        was, now = old.get(name, none), new.get(name, none)
+        if was == now:
+            continue
+        share = f" ({now.value / was.value - 1:+.0%})" if was.value and now.value is not None else ""
+        yield Change(name, was.text, now.text + share)
+
+
+def _code(text: str) -> str:
+    """As code in a cell of a Markdown table."""
+    return "`" + text.replace("|", "\\|").replace("`", "'").replace("\n", " ") + "`"
 
 
 def _parsed(text: str) -> Any:

@@ -118,18 +118,23 @@ def explain(
 
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="Spec, bundle folder, or rev:path.")],
-    b: Annotated[str, typer.Argument(metavar="B")],
-    target: TargetOption = "local",
+    b: Annotated[str, typer.Argument(metavar="B", help="The same.")],
+    target: Annotated[
+        str | None,
+        typer.Option("--target", "-t", help="What specs are compiled for (default: the target of a bundle, or local)."),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="For a pull request comment.")] = False,
     catalog: Catalogue = None,
 ) -> None:
     """What changes between two specs or bundles, and what follows from it: numbers, memory, cost, artifacts."""
     from compiler.cost import find_catalogue
-    from compiler.diff import compare, open_side, render
+    from compiler.diff import compare, render
+    from compiler.sides import open_side, target_of
 
     prices = catalog or find_catalogue()
-    sides = [open_side(what, target=target, catalogue=prices) for what in (a, b)]
-    typer.echo(render(compare(*sides), markdown=markdown), nl=False)
+    there = target or target_of(a) or target_of(b) or "local"
+    one, other = (open_side(what, target=there, catalogue=prices) for what in (a, b))
+    typer.echo(render(compare(one, other, catalogue=prices), markdown=markdown), nl=False)
 
 
 def schema() -> None:

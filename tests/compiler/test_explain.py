@@ -1,5 +1,4 @@
-"""From a spec field to what follows, from an artifact's line back to the spec, and the difference of two
-experiments."""
+"""From a spec field to what follows, and from an artifact's line back to the spec."""
 
 from __future__ import annotations
 
@@ -11,7 +10,6 @@ import pytest
 
 from compiler import SpecError, compile_spec
 from compiler.assemble import lower
-from compiler.diff import compare, open_side, render
 from compiler.explain import explain_field, explain_line, flatten
 from compiler.facts import Facts
 from compiler.plan import make_plan
@@ -239,28 +237,6 @@ def test_facts_refuse_contradictions() -> None:
 
 def test_paths() -> None:
     assert parse_path("tasks.train[0].name") == ("tasks", "train", 0, "name")
-
-
-def test_equal_experiments_have_no_difference(bundle: Path) -> None:
-    sides = open_side(str(bundle), target="k8s"), open_side(str(LAB), target="k8s")
-    assert "the same artifacts" in render(compare(*sides), markdown=False)
-
-
-@pytest.mark.parametrize("markdown", [False, True])
-def test_a_difference_shows_facts_and_what_follows(bundle: Path, tmp_path: Path, markdown: bool) -> None:
-    other = tmp_path / "other"
-    compile_spec(LAB, out=other, target="k8s", sets=["algorithm.group_size=16"])
-    text = render(compare(open_side(str(bundle), target="k8s"), open_side(str(other), target="k8s")), markdown=markdown)
-    assert "algorithm.group_size" in text
-    assert "trajectories_per_step" in text
-    assert "actor_rollout_ref.rollout.n" in text
-    assert "configmaps.yaml" in text
-
-
-def test_a_spec_of_another_revision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)
-    with pytest.raises(SpecError, match="no such revision"):
-        open_side("no-such-revision:specs/quickstart.jsonnet", target="local")
 
 
 def test_the_schema_describes_every_variant() -> None:
