@@ -65,6 +65,8 @@ def batches(plan: Plan) -> Iterator[Problem]:
             ("schedule", "mini_batch_size"), f"{mini} does not divide train_batch_size {size}", divisors(size)
         )
         return
+    if plan.trainer_ranks % plan.model_parallel:
+        return  # how many ranks train on their own is unknown until the parallel sizes fit
     if plan.trajectories_per_step % ranks:
         yield Problem(
             ("schedule", "train_batch_size"),
@@ -334,7 +336,8 @@ def agents(plan: Plan) -> Iterator[Problem]:
             ("rollout", "prompt_length"),
             f"{spec.rollout.prompt_length} tokens are fewer than the first prompt of {agent} with its tools",
             f">= {least}",
-            severity="warn",
+            # Half of it could be without some tools; nothing is left of less.
+            severity="warn" if spec.rollout.prompt_length >= least // 2 else "fatal",
         )
 
 
@@ -463,6 +466,9 @@ def observability(plan: Plan) -> Iterator[Problem]:
             f"{', '.join(loggers)}: without file there is no metrics.jsonl, by which runs are followed and resumed",
             fix="add 'file'",
         )
+    for number, logger in enumerate(loggers):
+        if logger in loggers[:number]:
+            yield Problem(("observability", "loggers", number), f'"{logger}" is named twice', fix="remove it")
     dashboard, proxy = plan.spec.observability.dashboard, plan.spec.proxy
     place = ("observability", "dashboard")
     if dashboard is not None and dashboard.port == proxy.port:

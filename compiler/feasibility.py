@@ -198,17 +198,24 @@ def gpu_memory(plan: Plan) -> Iterator[Problem]:
     limit = GPU_GIB[spec.trainer.gpu]
     state = memory.trainer_state
     shown = f"weights {_gib(memory.weights)} + gradients {_gib(memory.gradients)} + optimizer {_gib(memory.optimizer)}"
+    beside = memory.resident_beside(spec)
+    if beside:
+        others = " and ".join(
+            name for name, there in (("critic", plan.needs_critic), ("reference", plan.needs_reference)) if there
+        )
+        shown += f" + {others} {_gib(beside)}"
+        state += beside
     if state > limit * _GIB:
         yield Problem(
             ("trainer", "ranks_per_node"),
-            f"{shown} = {_gib(state)} per GPU, but a {spec.trainer.gpu} has {limit} GiB",
-            fix="train on more GPUs, or with LoRA",
+            f"{shown} = {_gib(state)} per GPU, but the {spec.trainer.gpu} has {limit} GiB",
+            fix="train on more GPUs, with LoRA" + (", or set trainer.offload" if beside else ""),
         )
-    elif memory.trainer_total > limit * _GIB:
+    elif state + memory.activations > limit * _GIB:
         yield Problem(
             ("trainer", "micro_batch_size" if spec.trainer.max_tokens_per_rank is None else "max_tokens_per_rank"),
-            f"{shown} + activations of about {_gib(memory.activations)} = {_gib(memory.trainer_total)} per GPU, but a "
-            f"{spec.trainer.gpu} has {limit} GiB",
+            f"{shown} + activations of about {_gib(memory.activations)} = {_gib(state + memory.activations)} per GPU, "
+            f"but the {spec.trainer.gpu} has {limit} GiB",
             fix="shard sequences (sequence_parallel, context_parallel), recompute (gradient_checkpointing), or shorten",
             severity="warn",
         )
@@ -233,10 +240,11 @@ def _vllm_memory(plan: Plan, limit: int) -> Iterator[Problem]:
         return
     kept = 0 if spec.trainer.offload.parameters else memory.weights
     kept += 0 if spec.trainer.offload.optimizer else memory.optimizer
+    kept += memory.resident_beside(spec)
     if share + kept > limit * _GIB:
         yield Problem(
             ("rollout", "gpu_memory_utilization"),
-            f"vLLM's {_gib(share)} and the trainer's resident {_gib(kept)} exceed the {limit} GiB of a "
+            f"vLLM's {_gib(share)} and the trainer's resident {_gib(kept)} exceed the {limit} GiB of the "
             f"{spec.trainer.gpu} while rolling out",
             fix="set trainer.offload, lower gpu_memory_utilization, or train on more GPUs",
         )

@@ -47,6 +47,12 @@ class PolicyMemory:
         """What must be on a GPU at once for one optimizer step of the policy, activations aside."""
         return self.weights + self.gradients + self.optimizer
 
+    def resident_beside(self, spec: ExperimentSpec) -> int:
+        """What critic and reference keep on a GPU while the policy trains or rolls out."""
+        parameters = 0 if spec.trainer.offload.parameters else (self.weights if self.critic else 0) + self.reference
+        optimizer = 0 if spec.trainer.offload.optimizer or not self.critic else self.optimizer
+        return parameters + optimizer
+
     @property
     def trainer_total(self) -> int:
         return self.trainer_state + self.activations
@@ -76,12 +82,17 @@ def policy_memory(spec: ExperimentSpec, length: int) -> PolicyMemory | None:
         f"{size} bytes x 2 x {facts.num_layers} layers x {facts.num_key_value_heads} heads x {facts.head_dim} "
         f"x {length:,} tokens x {spec.rollout.slots} slots"
     )
+    activations, formulas["activations"] = _activations(spec, facts, length)
+    if spec.algorithm.type == "ppo":
+        formulas["critic"] = "weights + gradients + AdamW state of a model of the policy's size"
+    if spec.algorithm.kl.type != "off":
+        formulas["reference"] = "weights of a model of the policy's size"
     return PolicyMemory(
         parameters=dense + experts,
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        activations=_activations(spec, facts, length),
+        activations=activations,
         critic=state if spec.algorithm.type == "ppo" else 0,
         reference=weights if spec.algorithm.kl.type != "off" else 0,
         rollout_weights=served,
@@ -142,9 +153,10 @@ def _megatron(
     )
 
 
-def _activations(spec: ExperimentSpec, facts: ModelFacts, length: int) -> int:
-    """Per token and layer about 10 values of the hidden size and the MLP's three, plus attention scores where they are
-    kept; then the logits and their gradient. With gradient checkpointing one layer, and the input of every other."""
+def _activations(spec: ExperimentSpec, facts: ModelFacts, length: int) -> tuple[int, str]:
+    """Bytes and formula. Per token and layer about 10 values of the hidden size and the MLP's three, plus attention
+    scores where they are kept; then the logits and their gradient. With gradient checkpointing one layer, and the input
+    of every other."""
     trainer = spec.trainer
     size = _BYTES[trainer.precision]
     micro = trainer.micro_batch_size
@@ -154,13 +166,20 @@ def _activations(spec: ExperimentSpec, facts: ModelFacts, length: int) -> int:
     width = facts.intermediate_size
     if facts.num_experts:
         width = (facts.experts_per_token or 1) * (facts.expert_intermediate_size or 0)
-    per_layer = tokens * (10 * facts.hidden_size + 3 * width)
+    per_token = 10 * facts.hidden_size + 3 * width
+    per_layer, text = tokens * per_token, f"{tokens:,} tokens x (10 x {facts.hidden_size} + 3 x {width})"
     if not isinstance(trainer, Megatron) and not trainer.attention.startswith("flash_attention"):
         per_layer += micro * facts.num_heads * length * length
+        text += f" + {micro} x {facts.num_heads} heads x {length:,}^2"
     layers, cut = facts.num_layers, 1
     if isinstance(trainer, Megatron):
         layers, cut = -(-layers // trainer.pipeline_parallel), trainer.tensor_parallel
-    kept = (1 if trainer.gradient_checkpointing else layers) * per_layer
+    logits = f"2 x {tokens:,} x {facts.vocabulary_size} logits"
     if trainer.gradient_checkpointing:
-        kept += (layers - 1) * tokens * facts.hidden_size
-    return size * (kept + 2 * tokens * facts.vocabulary_size) // cut
+        kept = per_layer + (layers - 1) * tokens * facts.hidden_size
+        text = f"one layer of {text} + {layers - 1} layers x {tokens:,} x {facts.hidden_size} + {logits}"
+    else:
+        kept = layers * per_layer
+        text = f"{layers} layers x ({text}) + {logits}"
+    formula = f"{size} bytes x ({text})" + (f" / tensor_parallel {cut}" if cut > 1 else "")
+    return size * (kept + 2 * tokens * facts.vocabulary_size) // cut, formula

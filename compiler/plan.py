@@ -43,9 +43,17 @@ class Plan:
         return self.spec.trainer.nodes * self.spec.trainer.ranks_per_node
 
     @cached_property
+    def model_parallel(self) -> int:
+        """Ranks that work on one sequence together."""
+        trainer = self.spec.trainer
+        if isinstance(trainer, Megatron):
+            return trainer.tensor_parallel * trainer.pipeline_parallel * trainer.context_parallel
+        return trainer.sequence_parallel
+
+    @cached_property
     def data_parallel(self) -> int:
         """Ranks, or groups of ranks, that each train on their own sequences."""
-        return max(1, self.trainer_ranks // _model_parallel(self.spec))
+        return max(1, self.trainer_ranks // self.model_parallel)
 
     @cached_property
     def micro_batches_per_rank(self) -> int:
@@ -108,11 +116,3 @@ DERIVED = (
 def make_plan(spec: ExperimentSpec) -> Plan:
     """The plan of a spec. Never fails on one that its models accept (checks are in ``compiler.check``)."""
     return Plan(spec)
-
-
-def _model_parallel(spec: ExperimentSpec) -> int:
-    """Ranks that work on one sequence together."""
-    trainer = spec.trainer
-    if isinstance(trainer, Megatron):
-        return trainer.tensor_parallel * trainer.pipeline_parallel * trainer.context_parallel
-    return trainer.sequence_parallel

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from compiler.errors import Problem
+from compiler.memory import GPU_GIB, PolicyMemory
 from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import NewPolicy
+from compiler.spec.rollout import VllmRollout
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
 from compiler.spec.tasks import (
     DirectorySource,
@@ -31,7 +33,8 @@ def page(plan: Plan, *, title: str, warnings: Iterable[Problem]) -> str:
         parts += [
             "## Memory of the policy",
             table(memory),
-            "Activations are an estimate for full-length sequences without recomputation.",
+            "Activations are an estimate for full-length sequences"
+            + (", recomputed layer by layer." if plan.spec.trainer.gradient_checkpointing else ", all kept."),
         ]
     found = [f"- {problem.text}" for problem in warnings]
     parts += ["## Warnings", "\n".join(found) if found else "None."]
@@ -69,6 +72,7 @@ def origins(plan: Plan) -> dict[str, tuple[str, ...]]:
     }
     if plan.policy_memory is not None:
         memory = {"activations": (*model, "rollout.response_length"), "KV cache of one replica": ("policy", "rollout")}
+        memory |= {"sequences of full length that a replica holds": ("policy", "rollout", "trainer.gpu")}
         found |= {label: memory.get(label, model) for label, _ in map(_named, memory_rows(plan))}
     return found
 
@@ -188,13 +192,41 @@ def memory_rows(plan: Plan) -> list[tuple[str, str]]:
         (f"KV cache of one replica ({plan.spec.rollout.slots} slots)", amount(memory.kv_cache_per_replica)),
     ]
     if cuda:
+        found[4] = (f"{found[4][0]} ({how['activations']})", found[4][1])
         found[5] = (f"KV cache of one replica ({how['kv_cache']})", found[5][1])
         found.append((f"rollout weights per GPU ({how['rollout weights']})", amount(memory.rollout_weights)))
         if plan.needs_critic:
-            found.append(("critic (weights, gradients, AdamW state)", amount(memory.critic)))
+            found.append((f"critic ({how['critic']})", amount(memory.critic)))
         if plan.needs_reference:
-            found.append(("reference (weights)", amount(memory.reference)))
+            found.append((f"reference ({how['reference']})", amount(memory.reference)))
+        found += _against_gpu(plan, memory)
     return found
+
+
+def _against_gpu(plan: Plan, memory: PolicyMemory) -> list[tuple[str, str]]:
+    """What fits where, where the kind of GPU is known."""
+    gpu, rollout = plan.spec.trainer.gpu, plan.spec.rollout
+    if gpu is None:
+        return []
+    beside = memory.resident_beside(plan.spec)
+    whole, others = memory.trainer_total + beside, " + critic and reference that stay" if beside else ""
+    rows = [
+        (
+            f"training, per GPU (weights + gradients + AdamW state + activations{others})",
+            f"{amount(whole)} of {GPU_GIB[gpu]} GiB ({gpu})",
+        )
+    ]
+    if isinstance(rollout, VllmRollout):
+        share = int(rollout.gpu_memory_utilization * GPU_GIB[gpu] * (1 << 30))
+        fit = max(0, share - memory.rollout_weights) // memory.kv_cache_per_sequence
+        rows.append(
+            (
+                f"sequences of full length that a replica holds (({rollout.gpu_memory_utilization:g} x {GPU_GIB[gpu]} "
+                f"GiB - weights) / {amount(memory.kv_cache_per_sequence)})",
+                f"{fit:,} of {rollout.slots} slots" if fit < rollout.slots else f"all {rollout.slots} slots",
+            )
+        )
+    return rows
 
 
 def _activations(plan: Plan) -> str:

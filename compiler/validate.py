@@ -67,7 +67,9 @@ def _echo(finding: dict[str, Any], value: Any) -> bool:
 def _problem(finding: dict[str, Any], value: Any) -> Problem:
     location, kind, context = finding["loc"], finding["type"], finding.get("ctx") or {}
     path, model = _walk(location, value)
-    found = _at(path, value)
+    if location and location[-1] == "[key]":  # pydantic's word for the name of a field that people choose
+        path = path[:-1]
+    found = _at(path, value) if not location or location[-1] != "[key]" else path[-1]
     last = str(path[-1]) if path else ""
     shown = HIDDEN if _is_secret(path, found) else _show(found)
     if kind == "extra_forbidden":

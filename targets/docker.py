@@ -30,7 +30,11 @@ class Docker:
         yield from proxy_host_problem(plan)
         yield from shm_problems({"head": spec.cluster.head})
         yield from gpu_problem(
-            plan, there=spec.cluster.head.gpus, place=("cluster", "head", "gpus"), holder="the machine holds"
+            plan,
+            there=spec.cluster.head.gpus,
+            place=("cluster", "head", "gpus"),
+            holder="the machine holds",
+            fix="or use a target with several machines: skypilot, k8s or ray",
         )
         if spec.trainer.nodes > 1:
             yield Problem(

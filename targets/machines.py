@@ -25,7 +25,7 @@ def shm_problems(places: Mapping[str, Resources]) -> list[Problem]:
     ]
 
 
-def gpu_problem(plan: Plan, *, there: int, place: Path, holder: str) -> list[Problem]:
+def gpu_problem(plan: Plan, *, there: int, place: Path, holder: str, fix: str = "") -> list[Problem]:
     """Too few GPUs for trainer and rollout together; ``holder`` begins the sentence, "the pods hold"."""
     if plan.spec.trainer.device != "cuda":
         return []
@@ -33,7 +33,7 @@ def gpu_problem(plan: Plan, *, there: int, place: Path, holder: str) -> list[Pro
     if needed <= there:
         return []
     what = f"{holder} {there} GPUs, but trainer and rollout need {needed}"
-    return [Problem(place, what, f">= {needed} in all")]
+    return [Problem(place, what, f">= {needed} in all", fix)]
 
 
 def proxy_host_problem(plan: Plan) -> list[Problem]:

@@ -66,6 +66,10 @@ CHANGES = {
     "huge float": ("trainer+: { optimizer+: { weight_decay: 1e308 } }", "optimizer.weight_decay", "too large"),
     "another variant's field": ("mode+: { max_staleness: 3 }", "mode.max_staleness", "belongs to type colocate_async"),
     "a name that breaks the line": ("'a\\nb: c': 1", 'a\\nb: c"]: unknown field', "allowed: name"),
+    "wrong name of a label": (
+        "cluster: { head: { cpus: 1, memory_gib: 4, node_selector: { 'bad key!': 'x' } } }",
+        'cluster.head.node_selector["bad key!"]: "bad key!"', "not the name of a label",
+    ),
     "far too deep": (
         "cluster: { ray: (local d(n) = if n == 0 then 1 else { a: d(n - 1) }; d(150)) }",
         "cluster.ray.a.a", "nested more than",

@@ -88,7 +88,7 @@ def test_what_cannot_work_is_refused(quickstart: Any) -> None:
     agent = {"type": "claude-code", "version": "2.1.197", "max_turns": 5}
     problems = found(quickstart, agent, type="process")
     assert problems["environment.type"] == "fatal" and problems["scaffold.type"] == "fatal"
-    assert problems["rollout.prompt_length"] == "warn"
+    assert problems["rollout.prompt_length"] == "fatal"
     assert "scaffold.compact_tokens" not in problems
     agent["compact_tokens"] = 90_000
     assert found(quickstart, agent)["scaffold.compact_tokens"] == "warn"
