@@ -123,6 +123,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     """An empty folder that becomes ``folder`` in one step when the block ends well, and vanishes when it does not.
     Raises what ``write_bundle`` raises."""
     parent = folder.absolute().parent
+    made = [above for above in (parent, *parent.parents) if not os.path.lexists(above)]
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with _locked(parent):
@@ -132,12 +133,17 @@ def replacing(folder: Path) -> Iterator[Path]:
                 yield fresh
                 fresh.chmod(0o755)
                 _exchange(fresh, folder)
+                made = []
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise  # the machine's fault, not the spec's
         raise refuse(f"cannot write {folder}: {error.strerror}", fix="choose another folder with -o") from error
+    finally:
+        for above in made:  # of a failure nothing stays, the way to it neither
+            with contextlib.suppress(OSError):
+                above.rmdir()
 
 
 @contextlib.contextmanager

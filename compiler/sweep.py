@@ -22,6 +22,7 @@ from compiler.overview import numbers
 from compiler.pipeline import VERSION, Bundle, Sweep
 from compiler.plan import Plan
 from compiler.spec.base import LABEL, PATTERNS
+from compiler.validate import MAX_PROBLEMS
 
 if TYPE_CHECKING:
     from targets.base import Target
@@ -111,7 +112,16 @@ class _Problems:
             first, count = self._found.get(problem, (replace(problem, path=where), 0))
             self._found[problem] = (first, count + 1)
 
+    @property
+    def flood(self) -> bool:
+        """More than anybody reads: what comes after has the same cause."""
+        return len(self._found) >= MAX_PROBLEMS
+
     def all(self) -> list[Problem]:
+        rest = [Problem((), "the points after these were not looked at")] if self.flood else []
+        return [*self._all(), *rest]
+
+    def _all(self) -> list[Problem]:
         return [
             replace(
                 problem,
@@ -141,6 +151,8 @@ def _bundles(
             plan, compiled = planned_bundle(found, target=target)
         except SpecError as error:
             problems.add(list(error.problems), index)
+            if problems.flood:
+                return
         else:
             problems.add(list(compiled.warnings), index)
             yield str(outline.points[index]), plan, compiled

@@ -184,3 +184,19 @@ def test_points_of_several_batches_stay_in_order(folder: Path) -> None:
     assert [json.loads((folder / "s" / name / "resolved.json").read_text())["seed"] for name in compiled.points] == [
         *range(60)
     ]
+
+
+def test_a_flood_of_problems_ends_the_search(folder: Path) -> None:
+    points = "['p%d' % i]: base { rollout+: { slots: -i, replicas: -i } } for i in std.range(1, 400)"
+    problems = check_spec(write(folder, f"{{ sweep: {{ {points} }} }}\n"))
+    assert 500 < len(problems) < 510
+    assert problems[-1].what == "the points after these were not looked at"
+
+
+def test_a_failed_sweep_leaves_no_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = write(folder, "{ sweep: { a: base { seed: -1 } } }\n")
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    with pytest.raises(SpecError):
+        compile_all(spec, out=folder / "build" / "deep" / "er")
+    assert sorted(folder.iterdir()) == before
