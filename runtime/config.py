@@ -123,8 +123,6 @@ class WarmStart(Contract):
     """Share of demonstrators who read the code where they know the family of the bug; the rest search."""
     informed_families: tuple[str, ...] = ()
     """Families of bugs that demonstrators know how to read; the others are left to reinforcement. Empty: all."""
-    hesitation: float = 0.0
-    """How often a demonstrator who knows goes on from a line although one of its repairs would be right."""
     observation_loss: float
     """Weight of the loss on tokens the model did not write (what tools answer)."""
 
