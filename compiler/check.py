@@ -31,7 +31,7 @@ from compiler.spec.tasks import (
     Tasks,
     TaskSet,
 )
-from compiler.spec.trainer import Fsdp
+from compiler.spec.trainer import Fsdp, Trainer
 
 MIN_PROMPT_TOKENS = {
     "claude-code": 16_000,
@@ -170,6 +170,8 @@ def engines(plan: Plan) -> Iterator[Problem]:
         yield Problem(("trainer", "attention"), '"flash_attention_2" needs a GPU', "sdpa, eager")
     if cpu and trainer.precision != "fp32":
         yield Problem(("trainer", "precision"), f'"{trainer.precision}" is slow and inexact on a CPU', "fp32")
+    if cpu:
+        yield from _unread_on_cpu(trainer)
     if isinstance(rollout, VllmRollout):
         if cpu:
             yield Problem(
@@ -203,6 +205,15 @@ def engines(plan: Plan) -> Iterator[Problem]:
             "vllm",
             "use liverl.rollout.vllm",
         )
+
+
+def _unread_on_cpu(trainer: Trainer) -> Iterator[Problem]:
+    """What nobody reads where there is no GPU."""
+    for field in ("parameters", "optimizer"):
+        if getattr(trainer.offload, field):
+            yield Problem(("trainer", "offload", field), "true on a CPU, whose memory is the host's", "false")
+    if isinstance(trainer, Fsdp) and trainer.shard_size is not None:
+        yield Problem(("trainer", "shard_size"), f"{trainer.shard_size} on a CPU: it is for GPUs", "null")
 
 
 def modes(plan: Plan) -> Iterator[Problem]:

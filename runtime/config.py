@@ -251,7 +251,11 @@ class KubernetesSettings(Contract):
     context: str | None = None
     proxy_host: str | None = None
     """Host under which pods reach the model proxy (this pod's IP or a service); the NetworkPolicy must allow it. None:
-    the environment variable ``POD_IP``."""
+    the environment variable ``POD_IP`` or ``LIVERL_PROXY_HOST``."""
+    labels: dict[str, str] = {}
+    """Further labels of every pod."""
+    service_account: str | None = None
+    """Whose pods they are, by name; no token of it is mounted. None: the namespace's default."""
     image_pull_secrets: tuple[str, ...] = ()
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """Which images of a node's cache may be used: those that are there, none, or nothing else."""

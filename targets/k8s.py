@@ -7,13 +7,16 @@ names and limits, never a cluster.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from compiler.errors import Problem, refuse
+from compiler.facts import Facts
 from compiler.plan import Plan
 from compiler.spec.cluster import Cluster, KueueQueue
 from compiler.spec.environment import Bubblewrap, KubernetesCluster
+from compiler.spec.environment import Docker as Engine
 from compiler.spec.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
@@ -63,7 +66,9 @@ class Kubernetes:
                     )
                 )
         if isinstance(spec.environment, Pods):
-            problems += _sandbox_problems(spec.environment.kubernetes, cluster)
+            problems += [*_sandbox_problems(spec.environment.kubernetes, cluster), *_quota_problems(plan)]
+        elif isinstance(spec.environment, Engine):
+            problems += _engine_problems(spec.environment)
         if spec.proxy.port in joining.RESERVED_PORTS:
             problems.append(
                 Problem(
@@ -75,7 +80,7 @@ class Kubernetes:
         pods = {"head": cluster.head, "worker": cluster.worker}
         if cluster.rollout is not None:
             pods["rollout"] = cluster.rollout
-        problems += shm_problems(pods)
+        problems += shm_problems({("cluster", role): pod for role, pod in pods.items()})
         if cluster.rollout_workers and cluster.rollout is None:
             problems.append(
                 Problem(
@@ -97,18 +102,18 @@ class Kubernetes:
             problems.append(
                 Problem(("cluster", "sandboxes", "runtime_class"), "null, but runtime_handler makes one", "its name")
             )
-        there = cluster.head.gpus + cluster.workers * cluster.worker.gpus
-        there += cluster.rollout_workers * cluster.rollout.gpus if cluster.rollout is not None else 0
-        problems += gpu_problem(plan, there=there, place=("cluster", "worker", "gpus"), holder="the pods hold")
+        machines = [cluster.head.gpus, *[cluster.worker.gpus] * cluster.workers]
+        machines += [cluster.rollout.gpus] * cluster.rollout_workers if cluster.rollout is not None else []
+        problems += gpu_problem(plan, machines=machines, place=("cluster", "worker", "gpus"), holder="the pods hold")
         return problems
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
-        """Ray is already running; the proxy listens where other pods reach it."""
-        return Lowered(
-            verl=joining.join_ray(lowered.verl),
-            vllm=lowered.vllm,
-            runtime=joining.open_proxy(lowered.runtime, port=_proxy_port(plan)),
-        )
+        """Ray is already running; the proxy listens where other pods reach it; sandboxes are pods that the experiment's
+        policies know."""
+        runtime = joining.open_proxy(lowered.runtime, port=_proxy_port(plan))
+        if isinstance(plan.spec.environment, Pods):
+            runtime = _known_pods(plan, runtime)
+        return Lowered(verl=joining.join_ray(lowered.verl), vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
         from targets.render import render
@@ -143,9 +148,11 @@ class Kubernetes:
             "namespace": cluster.namespace,
             "sandboxes": f"{cluster.namespace}-sandboxes",
             "trainer": f"{spec.name}-trainer",
-            "sandbox": f"{spec.name}-sandbox",
+            "sandbox": sandbox_account(plan),
             "prepull": f"{spec.name}-prepull",
             "metrics": f"{spec.name}-metrics",
+            # The experiment's own: others may share the namespace.
+            "sandbox_to_proxy": f"{spec.name}-to-proxy",
             "policy": f"{cluster.namespace}-sandbox-runtime",
             "policy_expression": "has(object.spec.runtimeClassName) && object.spec.runtimeClassName == "
             f"'{cluster.sandboxes.runtime_class}'",
@@ -161,6 +168,9 @@ class Kubernetes:
                 spec.environment.memory_mib + getattr(spec.scaffold, "own_memory_mib", 0),
                 spec.environment.verifier.memory_mib or 0,
             ),
+            "box_cpus": max(1, math.ceil(spec.environment.kubernetes.cpus))
+            if isinstance(spec.environment, Pods)
+            else 1,
             "rdma": any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
             "proxy_port": _proxy_port(plan),
             "fake_gpus": plan.trainer_ranks + separate if spec.trainer.device == "cpu" else 0,
@@ -179,6 +189,47 @@ def _sandbox_problems(pods: KubernetesCluster, cluster: Cluster) -> list[Problem
         allowed = f'"{cluster.sandboxes.runtime_class}"'
         problems.append(Problem(("environment", "kubernetes", "runtime_class"), what, allowed))
     return problems
+
+
+def _quota_problems(plan: Plan) -> list[Problem]:
+    """Pods beyond the quota are refused by the cluster, so the runtime must not ask for them."""
+    environment, quota = plan.spec.environment, plan.spec.cluster.max_sandboxes
+    # While one trial is judged its agent's pod is gone; validation and training do not run at a time.
+    wanted = min(environment.max_sandboxes or plan.spec.rollout.concurrency, plan.spec.rollout.concurrency)
+    if wanted <= quota:
+        return []
+    what = f"{quota}, but {wanted} trials at a time (rollout.concurrency) each want a pod"
+    fix = "raise it, or set environment.max_sandboxes: trials beyond wait in order"
+    return [Problem(("cluster", "max_sandboxes"), what, f">= {wanted}", fix)]
+
+
+def _engine_problems(environment: Engine) -> list[Problem]:
+    """A pod has no engine of its own and no certificates of another."""
+    host = environment.docker_host
+    if host is None or not host.startswith("tcp://"):
+        what = f"{host or 'null'}, but pods have no Docker engine"
+        place = ("environment", "docker_host")
+        return [Problem(place, what, "tcp://HOST:2376", "or use liverl.environment.kubernetes")]
+    if environment.docker_certificates is None and not environment.docker_plaintext:
+        what = "null, but pods hold no certificates of that engine"
+        place = ("environment", "docker_certificates")
+        return [Problem(place, what, "a folder of the volume /runs or of the image, with ca.pem, cert.pem and key.pem")]
+    return []
+
+
+def _known_pods(plan: Plan, runtime: Facts) -> Facts:
+    """Sandbox pods with the label by which NetworkPolicies find them, and with the service account made for them."""
+    changed, environment = runtime.copy(), dict(runtime["environment"].value)  # type: ignore[arg-type]
+    pods = environment["kubernetes"]
+    account = pods["service_account"] or sandbox_account(plan)
+    labels = {**pods["labels"], "liverl/experiment": plan.spec.name}
+    environment["kubernetes"] = {**pods, "service_account": account, "labels": labels}
+    changed.replace("environment", environment, "environment", "name", why="known to the manifests")
+    return changed
+
+
+def sandbox_account(plan: Plan) -> str:
+    return f"{plan.spec.name}-sandbox"
 
 
 def _kinds(plan: Plan) -> list[str]:

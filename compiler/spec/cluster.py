@@ -99,6 +99,8 @@ class Sandboxes(Model):
 class DockerHost(Model):
     """What the target ``docker`` needs to know."""
 
+    machine: Resources | None = None
+    """What the container gets of its machine; null: as ``cluster.head``."""
     sandbox_host: Annotated[str, Field(pattern=r"^tcp://[A-Za-z0-9.-]+:[0-9]{1,5}$")] | None = None
     """Docker daemon that runs the sandboxes, ``tcp://HOST:2376``, reached with mutual TLS; null: none."""
     certificates: AbsolutePath = "/etc/docker/certs"
@@ -143,6 +145,8 @@ class Cluster(Model):
     """Namespace of the trainer; sandboxes live in ``<namespace>-sandboxes``."""
     image: Text = "liverl:0.1.0"
     """Container image with LiveRL and its training extras."""
+    image_pull_secrets: tuple[Name, ...] = ()
+    """Secrets of the namespace with which ``k8s`` pulls private images, by name."""
     head: Resources = Resources.model_construct(cpus=4, memory_gib=12)
     worker: Resources = Resources.model_construct(cpus=2, memory_gib=6)
     """Machines of the trainer beside the head."""

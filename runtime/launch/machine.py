@@ -115,6 +115,23 @@ def check_engine(engine: str) -> None:
         )
 
 
+ADDRESSES = {"kubernetes": ("POD_IP", "LIVERL_PROXY_HOST"), "ecs": ("LIVERL_PROXY_HOST",)}
+"""Variables in which a launch names this machine's own address to sandboxes elsewhere."""
+
+
+def check_way_to_the_model(environment: Environment) -> None:
+    """Raise ``MachineError`` where agents elsewhere could not be told the model's address: every trial would fail."""
+    settings = environment.kubernetes or environment.ecs
+    variables = ADDRESSES.get(environment.type, ())
+    if settings is None or settings.proxy_host or any(os.environ.get(name) for name in variables):
+        return
+    raise MachineError(
+        f"environment.{environment.type}.proxy_host is not set, and neither is {' nor '.join(variables)}: agents could "
+        "not reach the model",
+        fix="set it to an address of this machine that the sandboxes reach, or launch on a target that finds it out",
+    )
+
+
 def warnings(environment: Environment) -> list[str]:
     """What a run on this machine goes without, in words. Raises ``MachineError`` when the spec requires isolation and
     there is none."""

@@ -48,6 +48,7 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
         request = replace(request, checkpoint=str(find_model(Path(request.checkpoint))))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
     check_policy(config)
+    machine.check_way_to_the_model(config.environment)
     machine.preflight(
         runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold
     )

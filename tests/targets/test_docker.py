@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -14,6 +15,10 @@ from targets import pins
 from tests.compiler.golden_cases import LAB
 from tests.targets.schemas import compose_errors
 from tests.targets.variants import EIGHT, GPUS, VARIANTS, cluster, compiled
+
+PODS = 'environment={"type": "kubernetes", "kubernetes": {"image": "registry/box:1", "kubeconfig": %s}}'
+BOXES = 'environment={"type": "docker", "base_image": "python:3.11", "docker_host": %s}'
+SANDBOX_HOST = cluster(docker={"sandbox_host": "tcp://sandboxes.example.com:2376"})
 
 
 def trainer(files: dict[str, str]) -> dict[str, Any]:
@@ -57,6 +62,21 @@ def test_sandboxes_are_reached_with_tls() -> None:
     assert "ports" not in trainer(compiled("quickstart", "docker"))
 
 
+def test_pods_elsewhere_reach_the_proxy_and_are_reached() -> None:
+    files = dict(compile_in_memory(LAB, target="docker", sets=[PODS % '"/home/me/.kube/config"']).files)
+    service = trainer(files)
+    assert service["ports"] == ["8790:8790"] and json.loads(files["runtime.json"])["proxy"]["host"] == "0.0.0.0"
+    (kubeconfig,) = [mount for mount in service["volumes"] if mount["target"] == "/home/me/.kube/config"]
+    assert kubeconfig["read_only"] is True and kubeconfig["source"] == kubeconfig["target"]
+
+
+def test_the_container_may_be_larger_than_a_head() -> None:
+    sets = [*GPUS, cluster(docker={"machine": EIGHT})]
+    service = trainer(dict(compile_in_memory(LAB, target="docker", sets=sets).files))
+    assert service["shm_size"] == "64gb"
+    assert service["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 8
+
+
 def test_secrets_come_from_the_shell() -> None:
     environment = trainer(compiled("site", "docker"))["environment"]
     assert environment["HF_TOKEN"] is None and environment["WANDB_API_KEY"] is None
@@ -85,6 +105,10 @@ def test_the_image_holds_the_pins(variant: str, pinned: dict[str, str]) -> None:
     ("sets", "path"),
     [
         (GPUS, "cluster.head.gpus"),
+        ([*GPUS, cluster(head=EIGHT, docker={"machine": {**EIGHT, "gpus": 4}})], "cluster.docker.machine.gpus"),
+        ([PODS % "null"], "environment.kubernetes.kubeconfig"),
+        ([BOXES % "null"], "cluster.docker.sandbox_host"),
+        ([BOXES % '"tcp://elsewhere:2376"', SANDBOX_HOST], "environment.docker_host"),
         ([*GPUS, "trainer.nodes=2", cluster(head={**EIGHT, "gpus": 16})], "trainer.nodes"),
         ([cluster(docker={"sandbox_host": "unix:///var/run/docker.sock"})], "cluster.docker.sandbox_host"),
         ([cluster(head={"cpus": 1, "memory_gib": 2, "shm_gib": 2})], "cluster.head.shm_gib"),

@@ -72,7 +72,10 @@ def manifest(request: SandboxRequest, settings: KubernetesSettings, *, run: str,
         spec["runtimeClassName"] = settings.runtime_class
     if settings.node_selector:
         spec["nodeSelector"] = dict(settings.node_selector)
+    if settings.service_account is not None:
+        spec["serviceAccountName"] = settings.service_account
     labels = {
+        **settings.labels,
         RUN: run,
         OWNER: owner,
         TTL: str(settings.active_deadline_sec),

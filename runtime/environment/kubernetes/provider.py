@@ -20,7 +20,7 @@ from runtime.environment.box import check_lower
 from runtime.environment.kubernetes import pods, status
 from runtime.environment.kubernetes.api import Api, ApiError, CommandNotStarted, connect
 from runtime.environment.kubernetes.watch import PodWatch
-from runtime.environment.remote import LinkCut, RemoteSandbox
+from runtime.environment.remote import PROXY_HOST, LinkCut, RemoteSandbox
 from runtime.errors import MachineError, Termination, TrialError
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,16 @@ for place in sys.argv[1:]:
         continue
     print(place)
 """
+
+
+UNREACHABLE = (
+    f"pods cannot reach the model proxy: environment.kubernetes.proxy_host is not set, nor is POD_IP or {PROXY_HOST}"
+)
+
+
+def proxy_host(settings: KubernetesSettings) -> str | None:
+    """Where pods find the model: as set, or else this machine's own address."""
+    return settings.proxy_host or os.environ.get("POD_IP") or os.environ.get(PROXY_HOST) or None
 
 
 class PodSandbox(RemoteSandbox):
@@ -166,10 +176,9 @@ class KubernetesProvider:
     def _proxy_url(self, request: SandboxRequest) -> str | None:
         if request.forward is None:
             return None
-        host = self._settings.proxy_host or os.environ.get("POD_IP")
-        if not host:
-            why = "pods cannot reach the model proxy: environment.kubernetes.proxy_host is not set, nor is POD_IP"
-            raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {why}")
+        host = proxy_host(self._settings)
+        if host is None:
+            raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {UNREACHABLE}")
         return f"http://[{host}]:{request.forward[1]}" if ":" in host else f"http://{host}:{request.forward[1]}"
 
     async def _ready(self, watch: PodWatch, name: str, title: str, patience_sec: float) -> None:
