@@ -19,7 +19,7 @@ from compiler.spec.algorithm import Gspo, Ppo, ReinforcePlusPlus, Remax
 from compiler.spec.environment import Ecs, EcsCluster, Environment, Harbor, Kubernetes, KubernetesCluster
 from compiler.spec.mode import SeparateAsync, Sync
 from compiler.spec.policy import NewPolicy
-from compiler.spec.rollout import VllmRollout
+from compiler.spec.rollout import TorchRollout, VllmRollout
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
 from compiler.spec.tasks import (
     GenerateSource,
@@ -234,6 +234,12 @@ def modes(plan: Plan) -> Iterator[Problem]:
             else "",
             "change sync_every, mini_batch_size or train_batch_size",
         )
+
+
+def imported(plan: Plan) -> Iterator[Problem]:
+    rollout = plan.spec.rollout
+    if isinstance(rollout, TorchRollout) and rollout.kwargs and rollout.import_path is None:
+        yield Problem(("rollout", "kwargs"), "arguments for an engine that import_path does not name", "{}")
 
 
 def turns(plan: Plan) -> Iterator[Problem]:
@@ -529,6 +535,7 @@ RULES: tuple[Rule, ...] = (
     architecture,
     engines,
     modes,
+    imported,
     turns,
     concurrency,
     tasks,

@@ -315,6 +315,15 @@ class HarborSettings(Contract):
     """Host under which the environment reaches the model proxy."""
 
 
+class ImportedSettings(Contract):
+    """A provider of sandboxes of one's own; made with ``state`` (a folder for what it leaves on this machine) and
+    ``kwargs``."""
+
+    import_path: str
+    """``package.module:Class``"""
+    kwargs: dict[str, str | int | float | bool] = {}
+
+
 class Network(Contract):
     """What sandboxes of a phase must be held to; None: as strictly as the backend can."""
 
@@ -330,7 +339,8 @@ class VerifierSandbox(Contract):
 
 
 class Environment(Contract):
-    type: Literal["bubblewrap", "docker", "process", "kubernetes", "ecs", "harbor"] = "bubblewrap"
+    type: Literal["bubblewrap", "docker", "process", "kubernetes", "ecs", "harbor", "import"] = "bubblewrap"
+    imported: ImportedSettings | None = None
     kubernetes: KubernetesSettings | None = None
     ecs: EcsSettings | None = None
     harbor: HarborSettings | None = None
@@ -381,6 +391,10 @@ class Rollout(Contract):
     """How a new session finds its replica (``runtime/balancer.py``)."""
     attempts: int = 2
     """How often one trial may be started when the infrastructure fails it."""
+    import_path: str | None = None
+    """``package.module:Class`` of an engine (``runtime.rollouter.engine.Replica``) in place of LiveRL's own; made with
+    the policy's folder, ``slots``, ``max_len``, ``seed`` and ``kwargs``."""
+    kwargs: dict[str, str | int | float | bool] = {}
 
 
 class Proxy(Contract):

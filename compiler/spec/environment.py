@@ -195,4 +195,23 @@ class Harbor(_Sandbox):
     harbor: HarborEnvironment
 
 
-Environment = Annotated[Bubblewrap | Docker | PlainProcess | Kubernetes | Ecs | Harbor, Field(discriminator="type")]
+class ImportedProvider(Model):
+    """A class of your own; every field as in ``runtime.config.ImportedSettings``."""
+
+    import_path: ImportPath
+    """``package.module:Class``, implementing ``runtime.environment.base.SandboxProvider``; its sandboxes also run the
+    tests (``runtime.environment.grading``). ``runtime.environment.remote.RemoteSandbox`` does both from one call."""
+    kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Arguments of its constructor, beside ``state``, a folder for what it leaves on the trainer's machine."""
+
+
+class Imported(_Sandbox):
+    """Sandboxes of your own."""
+
+    type: Literal["import"]
+    imported: ImportedProvider
+
+
+Environment = Annotated[
+    Bubblewrap | Docker | PlainProcess | Kubernetes | Ecs | Harbor | Imported, Field(discriminator="type")
+]

@@ -26,7 +26,7 @@ class ExecResult:
 class Capabilities:
     """What a backend really enforces. ``isolation`` goes into every trial record."""
 
-    isolation: Literal["bubblewrap", "docker", "kubernetes", "ecs", "harbor", "none"]
+    isolation: Literal["bubblewrap", "docker", "kubernetes", "ecs", "harbor", "imported", "none"]
     network_off: bool
     fresh_filesystem: bool
     memory_limit: bool

@@ -105,6 +105,7 @@ def _preflight(folder: Path, config: RuntimeConfig) -> None:
     check_policy(config)
     machine.check_secrets(config.secrets)
     machine.check_loggers(config.loggers)
+    machine.check_imports(config)
     machine.check_way_to_the_model(config.environment)
     machine.preflight(folder, trains=True, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold)
 
