@@ -100,6 +100,10 @@ class Docker:
             "python": pinned["python"],
             "cuda": spec.trainer.device == "cuda",
             "requirements": pins.requirements(pinned),
+            "extras": pins.extras(plan),
+            "system": pins.system(plan),
+            "npm": pins.npm(plan),
+            "node": pins.NODE,
         }
 
 

@@ -11,6 +11,8 @@ import yaml
 
 from compiler import check_spec, compile_in_memory
 from compiler.errors import dotted
+from runtime.config import RuntimeConfig
+from runtime.scaffolds.agents import package
 from targets import pins
 from tests.compiler.golden_cases import LAB
 from tests.targets.schemas import compose_errors
@@ -93,12 +95,44 @@ def test_the_image_holds_the_pins(variant: str, pinned: dict[str, str]) -> None:
     assert f"FROM python:{pinned['python']}-slim" in text
     assert set(re.findall(r"^      (\S+==\S+) \\$", text, re.MULTILINE)) == set(pins.requirements(pinned))
     instructions = re.findall(r"^([A-Z]+) ", re.sub(r"\\\n", "", text), re.MULTILINE)
-    assert set(instructions) <= {"FROM", "RUN", "ENV", "USER", "WORKDIR", "CMD"}
+    assert set(instructions) <= {"FROM", "COPY", "RUN", "ENV", "USER", "WORKDIR", "CMD"}
     lines = text.splitlines()
     for number, line in enumerate(lines):
         if line.endswith("\\"):
             assert lines[number + 1].startswith(" "), line
     assert instructions.index("USER") > max(index for index, one in enumerate(instructions) if one == "RUN")
+
+
+@pytest.mark.parametrize(
+    ("scaffold", "python", "line"),
+    [
+        ('{"type": "claude-code", "version": "2.1.197", "max_turns": 9}', "3.11", "COPY --from=node:22-bookworm-slim"),
+        ('{"type": "openhands-sdk", "version": "1.57.0", "max_turns": 9}', "3.12", "FROM python:3.12-slim-bookworm"),
+        ('{"type": "terminus-2", "version": "0.24.0", "max_turns": 9}', "3.12", "install-recommends.* tmux "),
+    ],
+)
+def test_the_image_has_what_installs_the_agent(scaffold: str, python: str, line: str) -> None:
+    """The same programs for which the runtime looks on a machine."""
+    sets = [
+        *GPUS,
+        cluster(head=EIGHT),
+        f"scaffold={scaffold}",
+        'policy={"type": "pretrained", "path": "Qwen/Qwen3-8B"}',
+    ]
+    sets += ['rollout.tool_parser="hermes"', "rollout.max_tokens_per_turn=64"]
+    files = compile_in_memory(LAB, target="docker", sets=sets).files
+    assert re.search(line, files["Dockerfile"])
+    assert json.loads(files["liverl.lock"])["pins"]["python"] == python
+    wanted = package(RuntimeConfig.model_validate_json(files["runtime.json"]).scaffold)  # type: ignore[arg-type]
+    assert wanted.registry == "npm" or int(python.partition(".")[2]) >= wanted.python
+    assert ("node" in files["Dockerfile"]) == (wanted.registry == "npm")
+
+
+def test_the_image_has_the_tracker_and_harbor() -> None:
+    harbor = '{"type": "harbor", "harbor": {"environment": "gke", "proxy_host": "10.0.0.1"}}'
+    sets = [f"environment={harbor}", 'observability.loggers=["file", "mlflow"]']
+    text = compile_in_memory(LAB, target="docker", sets=sets).files["Dockerfile"]
+    assert "FROM python:3.12-" in text and "mlflow==" in text and ",harbor]" in text
 
 
 @pytest.mark.parametrize(
