@@ -283,6 +283,22 @@ def agents(plan: Plan) -> Iterator[Problem]:
             "shell",
             "use liverl.scaffold.repair, or a pretrained policy",
         )
+    image, pods = spec.scaffold.runtime_image, isinstance(spec.environment, Kubernetes)
+    if image is not None and not pods:
+        yield Problem(
+            ("scaffold", "runtime_image"),
+            f'"{image}", but sandboxes of {spec.environment.type} are no pods: they see what the machine installed',
+            "null",
+        )
+    elif image is not None:
+        yield from _tag(image, ("scaffold", "runtime_image"))
+    elif isinstance(spec.environment, Kubernetes | Ecs | Harbor):
+        yield Problem(
+            ("scaffold", "runtime_image") if pods else ("scaffold", "type"),
+            f"{agent} is uploaded into every sandbox, hundreds of megabytes",
+            fix="set scaffold.runtime_image" if pods else "use sandboxes of kubernetes with scaffold.runtime_image",
+            severity="warn",
+        )
     compact_tokens = getattr(spec.scaffold, "compact_tokens", None)
     context = spec.rollout.prompt_length + spec.rollout.response_length
     if compact_tokens is not None and compact_tokens >= context:
@@ -382,14 +398,7 @@ def environments(plan: Plan) -> Iterator[Problem]:
         cluster, place, deadline = environment.ecs, "ecs", "ttl_sec"
     else:
         return
-    name = cluster.image.rpartition("/")[2]
-    if "@" not in name and (":" not in name or name.endswith(":latest")):
-        yield Problem(
-            ("environment", place, "image"),
-            f'"{cluster.image}" names another image tomorrow',
-            fix="name a tag other than latest, or a digest",
-            severity="fatal" if ":" not in name else "warn",
-        )
+    yield from _tag(cluster.image, ("environment", place, "image"))
     needed = environment.agent_timeout_sec + environment.verifier_timeout_sec
     allowed: int = getattr(cluster, deadline)
     if allowed < needed:
@@ -403,6 +412,17 @@ def environments(plan: Plan) -> Iterator[Problem]:
             ("environment", place, "require_isolation"),
             "true, but without a probe nothing shows that NetworkPolicy is enforced",
             fix="set egress_probes, for example to the API server's address",
+        )
+
+
+def _tag(image: str, place: Path) -> Iterator[Problem]:
+    name = image.rpartition("/")[2]
+    if "@" not in name and (":" not in name or name.endswith(":latest")):
+        yield Problem(
+            place,
+            f'"{image}" names another image tomorrow',
+            fix="name a tag other than latest, or a digest",
+            severity="fatal" if ":" not in name else "warn",
         )
 
 

@@ -176,6 +176,9 @@ class InstalledScaffold(Contract):
     version: str
     max_turns: int
     """Model calls of the main conversation."""
+    runtime_image: str | None = None
+    """kubernetes: the image that brings the agent into pods (``runtime/scaffolds/image.py`` fills it); None: it is
+    uploaded into each."""
 
 
 class ClaudeCodeScaffold(InstalledScaffold):

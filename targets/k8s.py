@@ -7,6 +7,7 @@ names and limits, never a cluster.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -116,14 +117,17 @@ class Kubernetes:
         return Lowered(verl=joining.join_ray(lowered.verl), vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
-        from targets.render import render
+        from targets.render import render, render_text
 
         context = self._context(plan, lowered, files)
         found = {}
         for kind in _kinds(plan):
             rendered = render(f"k8s/{kind}.yaml.j2", context)
             found[f"{kind}.yaml"] = Artifact(rendered.text, rendered.origins)
-        listed = {**context, "resources": list(found)}
+        agent = _agent(plan)
+        if agent is not None:
+            found["agent.Dockerfile"] = Artifact(render_text("k8s/agent.Dockerfile.j2", {**context, **agent}), {})
+        listed = {**context, "resources": [name for name in found if name.endswith(".yaml")]}
         found["kustomization.yaml"] = Artifact(render("k8s/kustomization.yaml.j2", listed).text, {})
         return found
 
@@ -226,6 +230,14 @@ def _known_pods(plan: Plan, runtime: Facts) -> Facts:
     environment["kubernetes"] = {**pods, "service_account": account, "labels": labels}
     changed.replace("environment", environment, "environment", "name", why="known to the manifests")
     return changed
+
+
+def _agent(plan: Plan) -> dict[str, str] | None:
+    """What the image is made from that brings the agent into pods; None: there is none."""
+    image = getattr(plan.spec.scaffold, "runtime_image", None)
+    if image is None:
+        return None
+    return {"runtime_image": image, "agent": json.dumps(plan.resolved["scaffold"])}
 
 
 def sandbox_account(plan: Plan) -> str:

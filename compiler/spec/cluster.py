@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import LABEL, Count, Model, Name, Text, Whole
+from compiler.spec.base import IMAGE, LABEL, Count, Model, Name, Text, Whole
 
 ClusterName = Annotated[str, Field(pattern=LABEL, max_length=50)]
 QUALIFIED = r"^([a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
@@ -92,7 +92,7 @@ class Sandboxes(Model):
     node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Nodes for sandboxes, for example those that pull images lazily."""
     tolerations: tuple[Toleration, ...] = ()
-    prepull: tuple[Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=512)], ...] = ()
+    prepull: tuple[Annotated[Text, Field(pattern=IMAGE, max_length=512)], ...] = ()
     """Images that every sandbox node holds before the first trial; each must have a shell (``sh``)."""
 
 

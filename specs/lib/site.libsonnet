@@ -26,6 +26,23 @@
   // The same with H200.
   h200: self.h100 { cluster+: { skypilot+: { accelerator: 'H200' } }, trainer+: { gpu: 'H200' } },
 
+  // Sandboxes as pods under gVisor, for experiments on Kubernetes; added to machines: h200 + pods. Their image is on the nodes before
+  // the first trial, and a run whose sandboxes reach the API server does not start.
+  pods: {
+    local box = 'registry.example.com/liverl-box:0.1.0',
+    cluster+: { sandboxes: { runtime_class: 'gvisor', prepull: [box] } },
+    environment+: {
+      network: { agent: 'model', verifier: 'none' },
+      kubernetes+: {
+        image: box,
+        namespace: 'rl-sandboxes',
+        runtime_class: 'gvisor',
+        require_isolation: true,
+        egress_probes: ['10.96.0.1:443'],
+      },
+    },
+  },
+
   // Everything that the site's platforms want to know, for experiments that move between them: Kueue and gVisor on Kubernetes, a
   // Docker host for sandboxes, EC2 with a bucket, a standing Ray cluster. Each target reads its own part.
   everywhere: site {

@@ -6,20 +6,25 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from compiler import check_spec, compile_in_memory
 from compiler.errors import dotted
 from liverl.compiled import bundle_files
-from runtime.config import RuntimeConfig
-from runtime.environment.base import SandboxRequest
+from runtime.config import AgentScaffold, OpenHandsSdkScaffold, RuntimeConfig
+from runtime.environment.base import Mount, SandboxRequest
 from runtime.environment.kubernetes.pods import manifest as sandbox_pod
-from tests.compiler.golden_cases import LAB
+from runtime.scaffolds.base import mounts_of
+from runtime.scaffolds.image import fill
+from tests.compiler.golden_cases import LAB, spec_path
 from tests.targets.schemas import NOT_MANIFESTS, WITHOUT_SCHEMA, documents, kubernetes_errors, of_kind
 from tests.targets.variants import EIGHT, GPUS, SECRETS, SITE, VARIANTS, cluster, compiled
 
@@ -289,6 +294,33 @@ def test_sandbox_pods_are_what_the_manifests_speak_of(tmp_path: Path) -> None:
     assert (pod["metadata"]["namespace"], pod["spec"]["serviceAccountName"]) in accounts
     (quota,) = of_kind(files, "ResourceQuota")
     assert int(quota["spec"]["hard"]["limits.cpu"]) == 3 * int(quota["spec"]["hard"]["pods"])
+
+
+def test_the_agent_comes_to_pods_in_an_image(tmp_path: Path) -> None:
+    """Made by the bundle's Dockerfile with the settings that the run has, and filled with what sandboxes look for."""
+    files = dict(compile_in_memory(spec_path("moe-async"), target="k8s").files)
+    config = RuntimeConfig.model_validate_json(files["runtime.json"])
+    assert isinstance(config.scaffold, OpenHandsSdkScaffold)
+    (run,) = re.findall(r"^RUN (.*)$", files["agent.Dockerfile"], re.MULTILINE)
+    *module, settings, folder = shlex.split(run)
+    assert module == ["python", "-m", "runtime.scaffolds.image"] and folder == "/opt/agent"
+    assert TypeAdapter(AgentScaffold).validate_json(settings) == config.scaffold
+    assert "agent.Dockerfile" not in yaml.safe_load(files["kustomization.yaml"])["resources"]
+
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "package.py").touch()
+    scaffold = SimpleNamespace(mounts=(Mount(tmp_path / "site", "/opt/agent/site"),))
+    fill(scaffold, tmp_path / "image")  # type: ignore[arg-type]
+    assert (tmp_path / "image" / "site" / "package.py").exists()
+    (mount,) = mounts_of(scaffold, image=config.scaffold.runtime_image)  # type: ignore[arg-type]
+    pod = sandbox_pod(
+        SandboxRequest(name="x", lower=tmp_path, mounts=(mount,)),
+        config.environment.kubernetes,  # type: ignore[arg-type]
+        run="r",
+        owner="o",
+    )
+    assert kubernetes_errors(pod) == []
+    assert pod["spec"]["initContainers"][0]["image"] == config.scaffold.runtime_image
 
 
 def test_private_images_are_pulled_with_named_secrets() -> None:
