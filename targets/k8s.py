@@ -178,6 +178,7 @@ class Kubernetes:
             "rdma": any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
             "proxy_port": _proxy_port(plan),
             "fake_gpus": plan.trainer_ranks + separate if spec.trainer.device == "cpu" else 0,
+            "ray_nodes": 1 + cluster.workers + (cluster.rollout_workers if cluster.rollout is not None else 0),
             "ray_version": self.pins(plan)["ray"],
         }
 
