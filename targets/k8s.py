@@ -15,7 +15,7 @@ from typing import Any
 from compiler.errors import Problem, refuse
 from compiler.facts import Facts
 from compiler.plan import Plan
-from compiler.spec.cluster import Cluster, KueueQueue
+from compiler.spec.cluster import Cluster, KueueQueue, Storage
 from compiler.spec.environment import Bubblewrap, KubernetesCluster
 from compiler.spec.environment import Docker as Engine
 from compiler.spec.environment import Kubernetes as Pods
@@ -90,6 +90,7 @@ class Kubernetes:
                     "their cpus and memory_gib",
                 )
             )
+        problems += _storage_problems(cluster.storage)
         if any(pod.rdma for pod in pods.values()):
             problems.append(
                 Problem(
@@ -163,6 +164,8 @@ class Kubernetes:
             # Cluster-wide: two namespaces may hold experiments of one name.
             "priority_class": f"{cluster.namespace}-{spec.name}",
             "configmap": f"{spec.name}-{digest[:10]}",
+            "runs_volume": f"{cluster.namespace}-{spec.name}-runs",
+            "bucket_path": (cluster.storage.bucket or "").removeprefix("s3://").rstrip("/"),
             "runs_claim": cluster.storage.claim or f"{spec.name}-runs",
             "configuration": configuration,
             "cluster": cluster,
@@ -181,6 +184,20 @@ class Kubernetes:
             "ray_nodes": 1 + cluster.workers + (cluster.rollout_workers if cluster.rollout is not None else 0),
             "ray_version": self.pins(plan)["ray"],
         }
+
+
+def _storage_problems(storage: Storage) -> list[Problem]:
+    """A bucket, a claim that exists, or one of a class: one of them."""
+    if storage.driver is None:
+        return []
+    place, problems = ("cluster", "storage"), []
+    if storage.bucket is None:
+        problems.append(Problem((*place, "bucket"), "null, but there is a driver to mount it", "s3://BUCKET/PATH"))
+    for field in ("claim", "storage_class"):
+        if getattr(storage, field) is not None:
+            what = f"{getattr(storage, field)}, but the runs are in a bucket (cluster.storage.driver)"
+            problems.append(Problem((*place, field), what, "null", "or leave the driver out"))
+    return problems
 
 
 def _sandbox_problems(pods: KubernetesCluster, cluster: Cluster) -> list[Problem]:
@@ -260,6 +277,7 @@ def _kinds(plan: Plan) -> list[str]:
         "limitranges": True,
         "networkpolicies": True,
         "configmaps": True,
+        "persistentvolumes": cluster.storage.driver is not None,
         "persistentvolumeclaims": cluster.storage.claim is None,
         "localqueues": isinstance(cluster.queue, KueueQueue) and cluster.queue.cluster_queue is not None,
         "services": cluster.monitor,

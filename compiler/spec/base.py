@@ -36,6 +36,7 @@ PATTERNS = {
     REVISION: "not a commit, tag or branch by its name",
     REQUIREMENT: "not of the form NAME==VERSION",
     IMAGE: "not the name of an image",
+    r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$": "not the name of a CSI driver, such as ru.yandex.s3.csi",
     TOOL: 'not the name of a tool: letters, digits, "_" and "-"',
 }
 """What a value that does not match is told."""

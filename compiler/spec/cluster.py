@@ -15,7 +15,21 @@ LabelKey = Annotated[str, Field(pattern=QUALIFIED, max_length=317)]
 """A Kubernetes label or resource name: ``[domain/]name``, the name at most 63 characters."""
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$", max_length=63)]
 AbsolutePath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]*$", max_length=255)]
+DRIVER = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 Bucket = Annotated[str, Field(pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-A-Za-z0-9._/]*)?$", max_length=512)]
+
+
+class BucketDriver(Model):
+    """A CSI driver of a Kubernetes cluster that mounts buckets. It must be able to rename files and to append to them:
+    run directories are written so."""
+
+    name: Annotated[Text, Field(pattern=DRIVER, max_length=63)]
+    """As the cluster knows it, for example ``ru.yandex.s3.csi``."""
+    attributes: dict[Text, str] = Field(default_factory=dict)
+    """What the driver wants to know of the volume (``volumeAttributes``)."""
+    mount_options: tuple[Text, ...] = ()
+    secret: Name | None = None
+    """Secret of the trainer's namespace with which the driver mounts, by name; null: it has rights of its own."""
 
 
 class Storage(Model):
@@ -28,8 +42,10 @@ class Storage(Model):
     """An existing volume claim of the namespace, instead of one of this experiment's own. Pods on several machines
     share it: ReadWriteMany."""
     bucket: Bucket | None = None
-    """Object storage for run directories on ``skypilot``, ``s3://bucket/path``; null: the machine's own disk, lost with
-    it."""
+    """Object storage for run directories, ``s3://bucket/path``: on ``skypilot``, and on ``k8s`` with a ``driver``.
+    null: a volume claim there, the machine's own disk on ``skypilot``, lost with it."""
+    driver: BucketDriver | None = None
+    """What mounts the bucket on ``k8s``; null: run directories are on a volume claim."""
 
 
 class Toleration(Model):

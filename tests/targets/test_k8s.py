@@ -26,7 +26,7 @@ from runtime.scaffolds.base import mounts_of
 from runtime.scaffolds.image import fill
 from tests.compiler.golden_cases import LAB, spec_path
 from tests.targets.schemas import NOT_MANIFESTS, WITHOUT_SCHEMA, documents, kubernetes_errors, of_kind
-from tests.targets.variants import EIGHT, GPUS, SECRETS, SITE, VARIANTS, cluster, compiled
+from tests.targets.variants import BUCKET, EIGHT, GPUS, SECRETS, SITE, VARIANTS, cluster, compiled
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 PODS = (
@@ -35,6 +35,7 @@ PODS = (
 )
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?")
 CLUSTER_WIDE = {
+    "PersistentVolume",
     "Namespace",
     "PriorityClass",
     "RuntimeClass",
@@ -329,6 +330,19 @@ def test_private_images_are_pulled_with_named_secrets() -> None:
         assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
+def test_runs_may_lie_in_a_bucket() -> None:
+    """Its volume and the claim of the pods are bound to each other and to nothing else."""
+    files = compiled("bucket", "k8s")
+    (volume,), (claim,) = of_kind(files, "PersistentVolume"), of_kind(files, "PersistentVolumeClaim")
+    assert volume["spec"]["csi"]["volumeHandle"] == "team-runs/liverl"
+    assert volume["spec"]["csi"]["nodePublishSecretRef"] == {"name": "bucket", "namespace": "liverl"}
+    assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+    assert claim["spec"]["volumeName"] == volume["metadata"]["name"]
+    assert claim["spec"]["storageClassName"] == volume["spec"]["storageClassName"] == ""
+    assert volume["spec"]["claimRef"] == {name: claim["metadata"][name] for name in ("namespace", "name")}
+    assert not of_kind(compiled("site", "k8s"), "PersistentVolume")
+
+
 def test_no_secret_is_ever_a_value(site: dict[str, str]) -> None:
     assert not of_kind(site, "Secret")
     for template in pods(site)[2:]:
@@ -373,6 +387,8 @@ def test_pods_fit_the_pod_security_of_their_namespace(files: dict[str, str]) -> 
         ),
         ([cluster(sandboxes={"runtime_handler": "runsc"})], "cluster.sandboxes.runtime_class"),
         ([PODS % ("liverl-sandboxes", "null"), cluster(max_sandboxes=8)], "cluster.max_sandboxes"),
+        ([cluster(storage={"driver": BUCKET["driver"]})], "cluster.storage.bucket"),
+        ([cluster(storage={**BUCKET, "claim": "mine"})], "cluster.storage.claim"),
         (['environment={"type": "docker", "base_image": "python:3.11"}'], "environment.docker_host"),
         (
             ['environment={"type": "docker", "base_image": "python:3.11", "docker_host": "tcp://host:2376"}'],
