@@ -52,7 +52,7 @@ local place = site.h200 + site.pods;
     kubernetes+: { active_deadline_sec: 2 * 3600 },
   },
 
-  cluster: place.cluster { workers: 2 },
+  cluster: place.cluster { rollout: self.worker, rollout_workers: 1 },  // one machine each
 
   tasks: {
     local bugs(split, per_package) = liverl.tasks.generate {
