@@ -19,7 +19,7 @@ from compiler.spec.algorithm import Gspo, Ppo, ReinforcePlusPlus, Remax
 from compiler.spec.environment import Ecs, EcsCluster, Environment, Harbor, Kubernetes, KubernetesCluster
 from compiler.spec.mode import SeparateAsync, Sync
 from compiler.spec.policy import NewPolicy
-from compiler.spec.rollout import VllmRollout
+from compiler.spec.rollout import TorchRollout, VllmRollout
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
 from compiler.spec.tasks import (
     GenerateSource,
@@ -31,7 +31,7 @@ from compiler.spec.tasks import (
     Tasks,
     TaskSet,
 )
-from compiler.spec.trainer import Fsdp
+from compiler.spec.trainer import Fsdp, Trainer
 
 MIN_PROMPT_TOKENS = {
     "claude-code": 16_000,
@@ -170,6 +170,8 @@ def engines(plan: Plan) -> Iterator[Problem]:
         yield Problem(("trainer", "attention"), '"flash_attention_2" needs a GPU', "sdpa, eager")
     if cpu and trainer.precision != "fp32":
         yield Problem(("trainer", "precision"), f'"{trainer.precision}" is slow and inexact on a CPU', "fp32")
+    if cpu:
+        yield from _unread_on_cpu(trainer)
     if isinstance(rollout, VllmRollout):
         if cpu:
             yield Problem(
@@ -205,6 +207,15 @@ def engines(plan: Plan) -> Iterator[Problem]:
         )
 
 
+def _unread_on_cpu(trainer: Trainer) -> Iterator[Problem]:
+    """What nobody reads where there is no GPU."""
+    for field in ("parameters", "optimizer"):
+        if getattr(trainer.offload, field):
+            yield Problem(("trainer", "offload", field), "true on a CPU, whose memory is the host's", "false")
+    if isinstance(trainer, Fsdp) and trainer.shard_size is not None:
+        yield Problem(("trainer", "shard_size"), f"{trainer.shard_size} on a CPU: it is for GPUs", "null")
+
+
 def modes(plan: Plan) -> Iterator[Problem]:
     mode, schedule = plan.spec.mode, plan.spec.schedule
     if isinstance(plan.spec.algorithm, Remax) and not isinstance(mode, Sync):
@@ -223,6 +234,12 @@ def modes(plan: Plan) -> Iterator[Problem]:
             else "",
             "change sync_every, mini_batch_size or train_batch_size",
         )
+
+
+def imported(plan: Plan) -> Iterator[Problem]:
+    rollout = plan.spec.rollout
+    if isinstance(rollout, TorchRollout) and rollout.kwargs and rollout.import_path is None:
+        yield Problem(("rollout", "kwargs"), "arguments for an engine that import_path does not name", "{}")
 
 
 def turns(plan: Plan) -> Iterator[Problem]:
@@ -265,6 +282,22 @@ def agents(plan: Plan) -> Iterator[Problem]:
             f'"{agent}" with a new small policy, whose compact calls cannot carry its arguments',
             "shell",
             "use liverl.scaffold.repair, or a pretrained policy",
+        )
+    image, pods = spec.scaffold.runtime_image, isinstance(spec.environment, Kubernetes)
+    if image is not None and not pods:
+        yield Problem(
+            ("scaffold", "runtime_image"),
+            f'"{image}", but sandboxes of {spec.environment.type} are no pods: they see what the machine installed',
+            "null",
+        )
+    elif image is not None:
+        yield from _tag(image, ("scaffold", "runtime_image"))
+    elif isinstance(spec.environment, Kubernetes | Ecs | Harbor):
+        yield Problem(
+            ("scaffold", "runtime_image") if pods else ("scaffold", "type"),
+            f"{agent} is uploaded into every sandbox, hundreds of megabytes",
+            fix="set scaffold.runtime_image" if pods else "use sandboxes of kubernetes with scaffold.runtime_image",
+            severity="warn",
         )
     compact_tokens = getattr(spec.scaffold, "compact_tokens", None)
     context = spec.rollout.prompt_length + spec.rollout.response_length
@@ -365,14 +398,7 @@ def environments(plan: Plan) -> Iterator[Problem]:
         cluster, place, deadline = environment.ecs, "ecs", "ttl_sec"
     else:
         return
-    name = cluster.image.rpartition("/")[2]
-    if "@" not in name and (":" not in name or name.endswith(":latest")):
-        yield Problem(
-            ("environment", place, "image"),
-            f'"{cluster.image}" names another image tomorrow',
-            fix="name a tag other than latest, or a digest",
-            severity="fatal" if ":" not in name else "warn",
-        )
+    yield from _tag(cluster.image, ("environment", place, "image"))
     needed = environment.agent_timeout_sec + environment.verifier_timeout_sec
     allowed: int = getattr(cluster, deadline)
     if allowed < needed:
@@ -386,6 +412,17 @@ def environments(plan: Plan) -> Iterator[Problem]:
             ("environment", place, "require_isolation"),
             "true, but without a probe nothing shows that NetworkPolicy is enforced",
             fix="set egress_probes, for example to the API server's address",
+        )
+
+
+def _tag(image: str, place: Path) -> Iterator[Problem]:
+    name = image.rpartition("/")[2]
+    if "@" not in name and (":" not in name or name.endswith(":latest")):
+        yield Problem(
+            place,
+            f'"{image}" names another image tomorrow',
+            fix="name a tag other than latest, or a digest",
+            severity="fatal" if ":" not in name else "warn",
         )
 
 
@@ -518,6 +555,7 @@ RULES: tuple[Rule, ...] = (
     architecture,
     engines,
     modes,
+    imported,
     turns,
     concurrency,
     tasks,

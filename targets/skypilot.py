@@ -49,9 +49,8 @@ class SkyPilot:
                     f">= {spec.trainer.nodes}",
                 )
             )
-        there = sky.nodes * cluster.worker.gpus
-        place = ("cluster", "worker", "gpus")
-        problems += gpu_problem(plan, there=there, place=place, holder="the machines hold")
+        machines, place = [cluster.worker.gpus] * sky.nodes, ("cluster", "worker", "gpus")
+        problems += gpu_problem(plan, machines=machines, place=place, holder="the machines hold")
         if sky.spot and cluster.storage.bucket is None:
             problems.append(
                 Problem(

@@ -24,6 +24,7 @@ VERSION = r"^[0-9]+(\.[0-9]+)+([-.+]?[A-Za-z0-9.]+)?$"
 IPV4 = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$"
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 REQUIREMENT = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9.+!_-]+$"
+IMAGE = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$"
 TOOL = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 PATTERNS = {
     FLAG: "not a flag's name: lower-case words joined by -, without leading dashes",
@@ -34,6 +35,8 @@ PATTERNS = {
     IPV4: "not an IPv4 address",
     REVISION: "not a commit, tag or branch by its name",
     REQUIREMENT: "not of the form NAME==VERSION",
+    IMAGE: "not the name of an image",
+    r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$": "not the name of a CSI driver, such as ru.yandex.s3.csi",
     TOOL: 'not the name of a tool: letters, digits, "_" and "-"',
 }
 """What a value that does not match is told."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import LABEL, Count, Model, Name, Text, Whole
+from compiler.spec.base import IMAGE, LABEL, Count, Model, Name, Text, Whole
 
 ClusterName = Annotated[str, Field(pattern=LABEL, max_length=50)]
 QUALIFIED = r"^([a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
@@ -15,7 +15,21 @@ LabelKey = Annotated[str, Field(pattern=QUALIFIED, max_length=317)]
 """A Kubernetes label or resource name: ``[domain/]name``, the name at most 63 characters."""
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$", max_length=63)]
 AbsolutePath = Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]*$", max_length=255)]
+DRIVER = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 Bucket = Annotated[str, Field(pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-A-Za-z0-9._/]*)?$", max_length=512)]
+
+
+class BucketDriver(Model):
+    """A CSI driver of a Kubernetes cluster that mounts buckets. It must be able to rename files and to append to them:
+    run directories are written so."""
+
+    name: Annotated[Text, Field(pattern=DRIVER, max_length=63)]
+    """As the cluster knows it, for example ``ru.yandex.s3.csi``."""
+    attributes: dict[Text, str] = Field(default_factory=dict)
+    """What the driver wants to know of the volume (``volumeAttributes``)."""
+    mount_options: tuple[Text, ...] = ()
+    secret: Name | None = None
+    """Secret of the trainer's namespace with which the driver mounts, by name; null: it has rights of its own."""
 
 
 class Storage(Model):
@@ -28,8 +42,10 @@ class Storage(Model):
     """An existing volume claim of the namespace, instead of one of this experiment's own. Pods on several machines
     share it: ReadWriteMany."""
     bucket: Bucket | None = None
-    """Object storage for run directories on ``skypilot``, ``s3://bucket/path``; null: the machine's own disk, lost with
-    it."""
+    """Object storage for run directories, ``s3://bucket/path``: on ``skypilot``, and on ``k8s`` with a ``driver``.
+    null: a volume claim there, the machine's own disk on ``skypilot``, lost with it."""
+    driver: BucketDriver | None = None
+    """What mounts the bucket on ``k8s``; null: run directories are on a volume claim."""
 
 
 class Toleration(Model):
@@ -92,13 +108,15 @@ class Sandboxes(Model):
     node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Nodes for sandboxes, for example those that pull images lazily."""
     tolerations: tuple[Toleration, ...] = ()
-    prepull: tuple[Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]*$", max_length=512)], ...] = ()
+    prepull: tuple[Annotated[Text, Field(pattern=IMAGE, max_length=512)], ...] = ()
     """Images that every sandbox node holds before the first trial; each must have a shell (``sh``)."""
 
 
 class DockerHost(Model):
     """What the target ``docker`` needs to know."""
 
+    machine: Resources | None = None
+    """What the container gets of its machine; null: as ``cluster.head``."""
     sandbox_host: Annotated[str, Field(pattern=r"^tcp://[A-Za-z0-9.-]+:[0-9]{1,5}$")] | None = None
     """Docker daemon that runs the sandboxes, ``tcp://HOST:2376``, reached with mutual TLS; null: none."""
     certificates: AbsolutePath = "/etc/docker/certs"
@@ -143,6 +161,8 @@ class Cluster(Model):
     """Namespace of the trainer; sandboxes live in ``<namespace>-sandboxes``."""
     image: Text = "liverl:0.1.0"
     """Container image with LiveRL and its training extras."""
+    image_pull_secrets: tuple[Name, ...] = ()
+    """Secrets of the namespace with which ``k8s`` pulls private images, by name."""
     head: Resources = Resources.model_construct(cpus=4, memory_gib=12)
     worker: Resources = Resources.model_construct(cpus=2, memory_gib=6)
     """Machines of the trainer beside the head."""

@@ -61,7 +61,6 @@ class Batches(torch.utils.data.Dataset[list[Row]]):
             ground,
             random.Random(f"{self._settings['seed']}/{number}"),
             informed=self._settings["informed_fraction"] if not known or ground.family in known else 0.0,
-            hesitation=self._settings["hesitation"],
             max_edits=self._settings["max_edits"],
             max_turns=self._settings["max_turns"],
         )
