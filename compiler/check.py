@@ -15,9 +15,10 @@ from compiler.feasibility import divisors
 from compiler.models import facts_of
 from compiler.plan import Plan
 from compiler.spec.algorithm import Gspo, Ppo, ReinforcePlusPlus, Remax
+from compiler.spec.environment import Ecs, Harbor, Kubernetes
 from compiler.spec.mode import SeparateAsync, Sync
 from compiler.spec.policy import NewPolicy
-from compiler.spec.rollout import VllmRollout
+from compiler.spec.rollout import TorchRollout, VllmRollout
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
 from compiler.spec.tasks import (
     GenerateSource,
@@ -29,7 +30,7 @@ from compiler.spec.tasks import (
     Tasks,
     TaskSet,
 )
-from compiler.spec.trainer import Fsdp, Megatron
+from compiler.spec.trainer import Fsdp, Megatron, Trainer
 
 MIN_PROMPT_TOKENS = {
     "claude-code": 16_000,
@@ -211,6 +212,8 @@ def engines(plan: Plan) -> Iterator[Problem]:
         yield Problem(("trainer", "attention"), '"flash_attention_2" needs a GPU', "sdpa, eager")
     if cpu and trainer.precision != "fp32":
         yield Problem(("trainer", "precision"), f'"{trainer.precision}" is slow and inexact on a CPU', "fp32")
+    if cpu:
+        yield from _unread_on_cpu(trainer)
     if isinstance(rollout, VllmRollout):
         if cpu:
             yield Problem(
@@ -260,6 +263,15 @@ def engines(plan: Plan) -> Iterator[Problem]:
         )
 
 
+def _unread_on_cpu(trainer: Trainer) -> Iterator[Problem]:
+    """What nobody reads where there is no GPU."""
+    for field in ("parameters", "optimizer"):
+        if getattr(trainer.offload, field):
+            yield Problem(("trainer", "offload", field), "true on a CPU, whose memory is the host's", "false")
+    if isinstance(trainer, Fsdp) and trainer.shard_size is not None:
+        yield Problem(("trainer", "shard_size"), f"{trainer.shard_size} on a CPU: it is for GPUs", "null")
+
+
 def modes(plan: Plan) -> Iterator[Problem]:
     mode, schedule = plan.spec.mode, plan.spec.schedule
     if isinstance(plan.spec.algorithm, Remax) and not isinstance(mode, Sync):
@@ -278,6 +290,12 @@ def modes(plan: Plan) -> Iterator[Problem]:
             else "",
             "change sync_every, mini_batch_size or train_batch_size",
         )
+
+
+def imported(plan: Plan) -> Iterator[Problem]:
+    rollout = plan.spec.rollout
+    if isinstance(rollout, TorchRollout) and rollout.kwargs and rollout.import_path is None:
+        yield Problem(("rollout", "kwargs"), "arguments for an engine that import_path does not name", "{}")
 
 
 def turns(plan: Plan) -> Iterator[Problem]:
@@ -321,6 +339,22 @@ def agents(plan: Plan) -> Iterator[Problem]:
             "shell",
             "use liverl.scaffold.repair, or a pretrained policy",
         )
+    image, pods = spec.scaffold.runtime_image, isinstance(spec.environment, Kubernetes)
+    if image is not None and not pods:
+        yield Problem(
+            ("scaffold", "runtime_image"),
+            f'"{image}", but sandboxes of {spec.environment.type} are no pods: they see what the machine installed',
+            "null",
+        )
+    elif image is not None:
+        yield from sandboxes.image_problems(image, ("scaffold", "runtime_image"))
+    elif isinstance(spec.environment, Kubernetes | Ecs | Harbor):
+        yield Problem(
+            ("scaffold", "runtime_image") if pods else ("scaffold", "type"),
+            f"{agent} is uploaded into every sandbox, hundreds of megabytes",
+            fix="set scaffold.runtime_image" if pods else "use sandboxes of kubernetes with scaffold.runtime_image",
+            severity="warn",
+        )
     compact_tokens = getattr(spec.scaffold, "compact_tokens", None)
     context = spec.rollout.prompt_length + spec.rollout.response_length
     if compact_tokens is not None and compact_tokens >= context:
@@ -336,8 +370,7 @@ def agents(plan: Plan) -> Iterator[Problem]:
             ("rollout", "prompt_length"),
             f"{spec.rollout.prompt_length} tokens are fewer than the first prompt of {agent} with its tools",
             f">= {least}",
-            # Half of it could be without some tools; nothing is left of less.
-            severity="warn" if spec.rollout.prompt_length >= least // 2 else "fatal",
+            severity="warn",
         )
 
 
@@ -508,6 +541,7 @@ RULES: tuple[Rule, ...] = (
     architecture,
     engines,
     modes,
+    imported,
     turns,
     concurrency,
     tasks,

@@ -346,7 +346,11 @@ def packing(plan: Plan) -> Iterator[Problem]:
 
 def lora(plan: Plan) -> Iterator[Problem]:
     policy = plan.spec.policy
-    if isinstance(policy, PretrainedPolicy) and policy.lora is not None and plan.needs_critic:
+    if not isinstance(policy, PretrainedPolicy) or policy.lora is None:
+        return
+    if not isinstance(plan.spec.rollout, VllmRollout):
+        yield Problem(("policy", "lora"), "LiveRL's own engine serves whole weights, no adapters", "null")
+    if plan.needs_critic:
         yield Problem(("policy", "lora"), "the critic of ppo is trained in full", severity="warn")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compiler.facts import Facts
 from compiler.plan import Plan
+from compiler.spec.rollout import TorchRollout
 from runtime.config import RuntimeConfig
 
 _SAME = ("seed", "policy", "scaffold", "environment", "proxy")
@@ -41,6 +42,9 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
         "attempts",
     ]:
         facts.follow(f"rollout.{name}", dumped["rollout"][name], f"rollout.{name}")
+    if isinstance(rollout, TorchRollout) and rollout.import_path is not None:
+        facts.follow("rollout.import_path", rollout.import_path, "rollout.import_path")
+        facts.follow("rollout.kwargs", dict(rollout.kwargs), "rollout.kwargs")
     facts.follow("rollout.group_size", spec.algorithm.group_size, "algorithm.group_size")
     drop = list(spec.algorithm.trajectory_filter.drop)
     facts.follow("trajectory_filter.drop", drop, "algorithm.trajectory_filter.drop")

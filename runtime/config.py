@@ -123,8 +123,6 @@ class WarmStart(Contract):
     """Share of demonstrators who read the code where they know the family of the bug; the rest search."""
     informed_families: tuple[str, ...] = ()
     """Families of bugs that demonstrators know how to read; the others are left to reinforcement. Empty: all."""
-    hesitation: float = 0.0
-    """How often a demonstrator who knows goes on from a line although one of its repairs would be right."""
     observation_loss: float
     """Weight of the loss on tokens the model did not write (what tools answer)."""
 
@@ -178,6 +176,9 @@ class InstalledScaffold(Contract):
     version: str
     max_turns: int
     """Model calls of the main conversation."""
+    runtime_image: str | None = None
+    """kubernetes: the image that brings the agent into pods (``runtime/scaffolds/image.py`` fills it); None: it is
+    uploaded into each."""
 
 
 class ClaudeCodeScaffold(InstalledScaffold):
@@ -253,7 +254,11 @@ class KubernetesSettings(Contract):
     context: str | None = None
     proxy_host: str | None = None
     """Host under which pods reach the model proxy (this pod's IP or a service); the NetworkPolicy must allow it. None:
-    the environment variable ``POD_IP``."""
+    the environment variable ``POD_IP`` or ``LIVERL_PROXY_HOST``."""
+    labels: dict[str, str] = {}
+    """Further labels of every pod."""
+    service_account: str | None = None
+    """Whose pods they are, by name; no token of it is mounted. None: the namespace's default."""
     image_pull_secrets: tuple[str, ...] = ()
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """Which images of a node's cache may be used: those that are there, none, or nothing else."""
@@ -313,6 +318,15 @@ class HarborSettings(Contract):
     """Host under which the environment reaches the model proxy."""
 
 
+class ImportedSettings(Contract):
+    """A provider of sandboxes of one's own; made with ``state`` (a folder for what it leaves on this machine) and
+    ``kwargs``."""
+
+    import_path: str
+    """``package.module:Class``"""
+    kwargs: dict[str, str | int | float | bool] = {}
+
+
 class Network(Contract):
     """What sandboxes of a phase must be held to; None: as strictly as the backend can."""
 
@@ -328,7 +342,8 @@ class VerifierSandbox(Contract):
 
 
 class Environment(Contract):
-    type: Literal["bubblewrap", "docker", "process", "kubernetes", "ecs", "harbor"] = "bubblewrap"
+    type: Literal["bubblewrap", "docker", "process", "kubernetes", "ecs", "harbor", "import"] = "bubblewrap"
+    imported: ImportedSettings | None = None
     kubernetes: KubernetesSettings | None = None
     ecs: EcsSettings | None = None
     harbor: HarborSettings | None = None
@@ -379,6 +394,10 @@ class Rollout(Contract):
     """How a new session finds its replica (``runtime/balancer.py``)."""
     attempts: int = 2
     """How often one trial may be started when the infrastructure fails it."""
+    import_path: str | None = None
+    """``package.module:Class`` of an engine (``runtime.rollouter.engine.Replica``) in place of LiveRL's own; made with
+    the policy's folder, ``slots``, ``max_len``, ``seed`` and ``kwargs``."""
+    kwargs: dict[str, str | int | float | bool] = {}
 
 
 class Proxy(Contract):

@@ -1,8 +1,9 @@
 // Qwen3-30B-A3B on two machines: one trains with VeOmni, one rolls out, at the same time. A weight sync interrupts replies,
-// which go on with new weights; experts are replayed as the rollout chose them.
+// which go on with new weights; experts are replayed as the rollout chose them. The agent is OpenHands, in pods of the same cluster.
 local liverl = import 'liverl.libsonnet';
 local packages = import 'packages.libsonnet';
 local site = import 'site.libsonnet';
+local place = site.h200 + site.pods;
 
 {
   name: 'moe-async',
@@ -43,10 +44,15 @@ local site = import 'site.libsonnet';
     response_length: 65536,
     flags: { 'async-scheduling': true },  // any flag of vLLM by its own name
   },
-  scaffold: liverl.scaffold.shell { max_turns: 100, max_edits: 80 },
-  environment: liverl.environment.bubblewrap { memory_mib: 4096, agent_timeout_sec: 3600, verifier_timeout_sec: 600 },
+  scaffold: liverl.scaffold.openhands_sdk { runtime_image: 'registry.example.com/liverl-openhands:1.57.0' },
+  environment: liverl.environment.kubernetes + place.environment {
+    memory_mib: 4096,
+    agent_timeout_sec: 3600,
+    verifier_timeout_sec: 600,
+    kubernetes+: { active_deadline_sec: 2 * 3600 },
+  },
 
-  cluster: site.h200.cluster { workers: 2 },
+  cluster: place.cluster { rollout: self.worker, rollout_workers: 1 },  // one machine each
 
   tasks: {
     local bugs(split, per_package) = liverl.tasks.generate {

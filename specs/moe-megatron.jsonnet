@@ -3,7 +3,7 @@
 local liverl = import 'liverl.libsonnet';
 local site = import 'site.libsonnet';
 
-(import 'moe-async.jsonnet') + site.h100 + {
+(import 'moe-async.jsonnet') + site.h100 + site.pods + {
   name: 'moe-megatron',
   policy: liverl.policy.pretrained('Qwen/Qwen3-235B-A22B-Instruct-2507'),
   mode: liverl.mode.sync,

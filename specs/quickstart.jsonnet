@@ -31,12 +31,12 @@ local liverl = import 'liverl.libsonnet';
   // Reinforcement: liverl.algorithm.grpo, .gspo or .ppo.
   algorithm: liverl.algorithm.grpo,
   mode: liverl.mode.sync,
-  trainer: liverl.trainer.cpu { optimizer: { learning_rate: 4e-4 } },
+  trainer: liverl.trainer.cpu { optimizer: { learning_rate: 7e-4, schedule: 'cosine' } },
   schedule: {
-    steps: 40,
+    steps: 44,
     train_batch_size: 8,  // prompts; times group_size trajectories
     mini_batch_size: 4,  // two optimizer steps a batch
-    validate_every: 40,
+    validate_every: 44,
     save_every: 1,  // 0.05 s each: a resumed run loses the step in flight at most,
   },
 

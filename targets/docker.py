@@ -11,6 +11,10 @@ from typing import Any
 
 from compiler.errors import Problem
 from compiler.plan import Plan
+from compiler.spec.cluster import Resources
+from compiler.spec.environment import Docker as Engine
+from compiler.spec.environment import Ecs, Harbor
+from compiler.spec.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, proxy_host_problem, shm_problems
@@ -27,15 +31,17 @@ class Docker:
     def check(self, plan: Plan) -> Iterator[Problem]:
         """What one machine cannot hold, and which sandboxes a container cannot make."""
         spec = plan.spec
+        machine, place = _machine(plan)
         yield from proxy_host_problem(plan)
-        yield from shm_problems({"head": spec.cluster.head})
+        yield from shm_problems({place: machine})
         yield from gpu_problem(
             plan,
-            there=spec.cluster.head.gpus,
-            place=("cluster", "head", "gpus"),
+            machines=[machine.gpus],
+            place=(*place, "gpus"),
             holder="the machine holds",
             fix="or use a target with several machines: skypilot, k8s or ray",
         )
+        yield from _engine_problems(plan)
         if spec.trainer.nodes > 1:
             yield Problem(
                 ("trainer", "nodes"),
@@ -43,24 +49,17 @@ class Docker:
                 "1",
                 "use the target skypilot, k8s or ray",
             )
-        dashboard, elsewhere = spec.observability.dashboard, spec.cluster.docker.sandbox_host is not None
-        if dashboard is not None and elsewhere and dashboard.port == _proxy_port(plan):
+        dashboard = spec.observability.dashboard
+        if dashboard is not None and _open(plan) and dashboard.port == _proxy_port(plan):
             what = f"{dashboard.port} is the proxy's port"
             yield Problem(("observability", "dashboard", "port"), what, "any other")
-        kind = str(spec.environment.type)
-        if kind == "bubblewrap":
+        if spec.environment.type == "bubblewrap":
             yield Problem(
                 ("environment", "type"),
                 '"bubblewrap" needs user namespaces, which Docker denies to containers; '
                 "trials then run without isolation",
                 fix="set require_isolation to refuse instead",
                 severity="warn",
-            )
-        if kind == "docker" and spec.cluster.docker.sandbox_host is None:
-            yield Problem(
-                ("cluster", "docker", "sandbox_host"),
-                "null, but sandboxes are containers, and this machine's socket is never mounted",
-                "tcp://HOST:2376",
             )
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
@@ -70,7 +69,7 @@ class Docker:
             verl = verl.copy()
             why = "inside the container; Compose publishes it where the spec says"
             verl.replace("ray_kwargs.ray_init.dashboard_host", "0.0.0.0", why=why)
-        if plan.spec.cluster.docker.sandbox_host is not None:
+        if _open(plan):
             runtime = joining.open_proxy(runtime, port=_proxy_port(plan))
         return Lowered(verl=verl, vllm=lowered.vllm, runtime=runtime)
 
@@ -93,18 +92,73 @@ class Docker:
             "cluster": spec.cluster,
             "secrets": spec.secrets,
             "image": spec.cluster.image,
-            "machine": spec.cluster.head,
+            "machine": _machine(plan)[0],
+            "machine_place": ".".join(_machine(plan)[1]),
             "docker": spec.cluster.docker,
+            "kubeconfig": _kubeconfig(plan),
+            "open": _open(plan),
             "proxy_port": _proxy_port(plan),
             "dashboard": spec.observability.dashboard,
             "python": pinned["python"],
             "cuda": spec.trainer.device == "cuda",
             "requirements": pins.requirements(pinned),
+            "extras": pins.extras(plan),
+            "system": pins.system(plan),
+            "npm": pins.npm(plan),
+            "node": pins.NODE,
         }
 
 
 def _proxy_port(plan: Plan) -> int:
     return plan.spec.proxy.port or PROXY_PORT
+
+
+def _machine(plan: Plan) -> tuple[Resources, tuple[str, ...]]:
+    """What the container gets, and the field that says so."""
+    cluster = plan.spec.cluster
+    if cluster.docker.machine is not None:
+        return cluster.docker.machine, ("cluster", "docker", "machine")
+    return cluster.head, ("cluster", "head")
+
+
+def _open(plan: Plan) -> bool:
+    """Whether sandboxes reach the proxy from outside of this machine."""
+    environment = plan.spec.environment
+    return plan.spec.cluster.docker.sandbox_host is not None or isinstance(environment, Pods | Ecs | Harbor)
+
+
+def _kubeconfig(plan: Plan) -> str | None:
+    environment = plan.spec.environment
+    kubeconfig = environment.kubernetes.kubeconfig if isinstance(environment, Pods) else None
+    # Compose reads "$" as the beginning of a variable.
+    return kubeconfig and kubeconfig.replace("$", "$$")
+
+
+def _engine_problems(plan: Plan) -> list[Problem]:
+    """Who makes the sandboxes, as seen from inside the container."""
+    environment, docker = plan.spec.environment, plan.spec.cluster.docker
+    problems = []
+    if isinstance(environment, Pods) and not (environment.kubernetes.kubeconfig or "").startswith("/"):
+        what = f"{environment.kubernetes.kubeconfig or 'null'}, but the container sees no file that is not mounted"
+        place = ("environment", "kubernetes", "kubeconfig")
+        problems.append(Problem(place, what, "the absolute path of a file on this machine; Compose mounts it"))
+    if not isinstance(environment, Engine):
+        return problems
+    if docker.sandbox_host is None:
+        problems.append(
+            Problem(
+                ("cluster", "docker", "sandbox_host"),
+                "null, but sandboxes are containers, and this machine's socket is never mounted",
+                "tcp://HOST:2376",
+            )
+        )
+    if environment.docker_host not in (None, docker.sandbox_host):
+        what = f"{environment.docker_host}, but the container is given cluster.docker.sandbox_host"
+        problems.append(Problem(("environment", "docker_host"), what, "null"))
+    if environment.docker_certificates is not None:
+        what = f"{environment.docker_certificates} is no folder of the container, which is given cluster.docker's"
+        problems.append(Problem(("environment", "docker_certificates"), what, "null"))
+    return problems
 
 
 TARGET = Docker()

@@ -26,8 +26,8 @@ LOCAL_RAY = (
 """Arguments that start a Ray on this machine; a job on a cluster finds one running."""
 CONFIGURATION = ("runtime.json", "verl.yaml", "vllm.yaml")
 """Files that a run reads."""
-RESERVED_PORTS = (6379, 8080, 8265, 10001)
-"""Ray's own, as KubeRay and ``ray start`` set them: GCS, metrics, dashboard, client."""
+RESERVED_PORTS = (6379, 8080, 8265, 10001, 52365)
+"""Ray's own, as KubeRay and ``ray start`` set them: GCS, metrics, dashboard, client, agent."""
 HEADER = "Compiled by LiveRL. Change the spec, not this file."
 
 

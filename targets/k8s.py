@@ -7,13 +7,17 @@ names and limits, never a cluster.
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from compiler.errors import Problem, refuse
+from compiler.facts import Facts
 from compiler.plan import Plan
-from compiler.spec.cluster import Cluster, KueueQueue
+from compiler.spec.cluster import Cluster, KueueQueue, Storage
 from compiler.spec.environment import Bubblewrap, KubernetesCluster
+from compiler.spec.environment import Docker as Engine
 from compiler.spec.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
@@ -59,6 +63,9 @@ class Kubernetes:
                 )
         if isinstance(spec.environment, Pods):
             yield from _sandbox_problems(spec.environment.kubernetes, cluster)
+            yield from _quota_problems(plan)
+        elif isinstance(spec.environment, Engine):
+            yield from _engine_problems(spec.environment)
         if spec.proxy.port in joining.RESERVED_PORTS:
             yield Problem(
                 ("proxy", "port"),
@@ -68,7 +75,7 @@ class Kubernetes:
         pods = {"head": cluster.head, "worker": cluster.worker}
         if cluster.rollout is not None:
             pods["rollout"] = cluster.rollout
-        yield from shm_problems(pods)
+        yield from shm_problems({("cluster", role): pod for role, pod in pods.items()})
         yield from image_warnings(cluster.image)
         trial = spec.environment.agent_timeout_sec + spec.environment.verifier_timeout_sec
         if trial > cluster.deadline_sec:
@@ -84,6 +91,7 @@ class Kubernetes:
                 f"null, but there are {cluster.rollout_workers} rollout_workers",
                 "their cpus and memory_gib",
             )
+        yield from _storage_problems(cluster.storage)
         if any(pod.rdma for pod in pods.values()):
             yield Problem(
                 ("cluster", "namespace"),
@@ -92,27 +100,31 @@ class Kubernetes:
             )
         if cluster.sandboxes.runtime_handler is not None and cluster.sandboxes.runtime_class is None:
             yield Problem(("cluster", "sandboxes", "runtime_class"), "null, but runtime_handler makes one", "its name")
-        there = cluster.head.gpus + cluster.workers * cluster.worker.gpus
-        there += cluster.rollout_workers * cluster.rollout.gpus if cluster.rollout is not None else 0
-        yield from gpu_problem(plan, there=there, place=("cluster", "worker", "gpus"), holder="the pods hold")
+        machines = [cluster.head.gpus, *[cluster.worker.gpus] * cluster.workers]
+        machines += [cluster.rollout.gpus] * cluster.rollout_workers if cluster.rollout is not None else []
+        yield from gpu_problem(plan, machines=machines, place=("cluster", "worker", "gpus"), holder="the pods hold")
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
-        """Ray is already running; the proxy listens where other pods reach it."""
-        return Lowered(
-            verl=joining.join_ray(lowered.verl),
-            vllm=lowered.vllm,
-            runtime=joining.open_proxy(lowered.runtime, port=_proxy_port(plan)),
-        )
+        """Ray is already running; the proxy listens where other pods reach it; sandboxes are pods that the experiment's
+        policies know."""
+        runtime = joining.open_proxy(lowered.runtime, port=_proxy_port(plan))
+        if isinstance(plan.spec.environment, Pods):
+            runtime = _known_pods(plan, runtime)
+        return Lowered(verl=joining.join_ray(lowered.verl), vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
-        from targets.render import render
+        from targets.render import render, render_text
 
         context = self._context(plan, lowered, files)
         found = {}
         for kind in _kinds(plan):
             rendered = render(f"k8s/{kind}.yaml.j2", context)
             found[f"{kind}.yaml"] = Artifact(rendered.text, rendered.origins)
-        listed = {**context, "resources": list(found)}
+        agent = _agent(plan)
+        if agent is not None:
+            image = render_text("k8s/agent.Dockerfile.j2", {**context, **agent})
+            found["agent.Dockerfile"] = Artifact(image.text, image.origins)
+        listed = {**context, "resources": [name for name in found if name.endswith(".yaml")]}
         found["kustomization.yaml"] = Artifact(render("k8s/kustomization.yaml.j2", listed).text, {})
         return found
 
@@ -137,15 +149,19 @@ class Kubernetes:
             "namespace": cluster.namespace,
             "sandboxes": f"{cluster.namespace}-sandboxes",
             "trainer": f"{spec.name}-trainer",
-            "sandbox": f"{spec.name}-sandbox",
+            "sandbox": sandbox_account(plan),
             "prepull": f"{spec.name}-prepull",
             "metrics": f"{spec.name}-metrics",
+            # The experiment's own: others may share the namespace.
+            "sandbox_to_proxy": f"{spec.name}-to-proxy",
             "policy": f"{cluster.namespace}-sandbox-runtime",
             "policy_expression": "has(object.spec.runtimeClassName) && object.spec.runtimeClassName == "
             f"'{cluster.sandboxes.runtime_class}'",
             # Cluster-wide: two namespaces may hold experiments of one name.
             "priority_class": f"{cluster.namespace}-{spec.name}",
             "configmap": f"{spec.name}-{digest[:10]}",
+            "runs_volume": f"{cluster.namespace}-{spec.name}-runs",
+            "bucket_path": (cluster.storage.bucket or "").removeprefix("s3://").rstrip("/"),
             "runs_claim": cluster.storage.claim or f"{spec.name}-runs",
             "configuration": configuration,
             "cluster": cluster,
@@ -155,11 +171,29 @@ class Kubernetes:
                 spec.environment.memory_mib + getattr(spec.scaffold, "own_memory_mib", 0),
                 spec.environment.verifier.memory_mib or 0,
             ),
+            "box_cpus": max(1, math.ceil(spec.environment.kubernetes.cpus))
+            if isinstance(spec.environment, Pods)
+            else 1,
             "rdma": any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
             "proxy_port": _proxy_port(plan),
             "fake_gpus": plan.trainer_ranks + separate if spec.trainer.device == "cpu" else 0,
+            "ray_nodes": 1 + cluster.workers + (cluster.rollout_workers if cluster.rollout is not None else 0),
             "ray_version": self.pins(plan)["ray"],
         }
+
+
+def _storage_problems(storage: Storage) -> list[Problem]:
+    """A bucket, a claim that exists, or one of a class: one of them."""
+    if storage.driver is None:
+        return []
+    place, problems = ("cluster", "storage"), []
+    if storage.bucket is None:
+        problems.append(Problem((*place, "bucket"), "null, but there is a driver to mount it", "s3://BUCKET/PATH"))
+    for field in ("claim", "storage_class"):
+        if getattr(storage, field) is not None:
+            what = f"{getattr(storage, field)}, but the runs are in a bucket (cluster.storage.driver)"
+            problems.append(Problem((*place, field), what, "null", "or leave the driver out"))
+    return problems
 
 
 def _sandbox_problems(pods: KubernetesCluster, cluster: Cluster) -> list[Problem]:
@@ -173,6 +207,55 @@ def _sandbox_problems(pods: KubernetesCluster, cluster: Cluster) -> list[Problem
         allowed = f'"{cluster.sandboxes.runtime_class}"'
         problems.append(Problem(("environment", "kubernetes", "runtime_class"), what, allowed))
     return problems
+
+
+def _quota_problems(plan: Plan) -> list[Problem]:
+    """Pods beyond the quota are refused by the cluster, so the runtime must not ask for them."""
+    environment, quota = plan.spec.environment, plan.spec.cluster.max_sandboxes
+    # While one trial is judged its agent's pod is gone; validation and training do not run at a time.
+    wanted = min(environment.max_sandboxes or plan.spec.rollout.concurrency, plan.spec.rollout.concurrency)
+    if wanted <= quota:
+        return []
+    what = f"{quota}, but {wanted} trials at a time (rollout.concurrency) each want a pod"
+    fix = "raise it, or set environment.max_sandboxes: trials beyond wait in order"
+    return [Problem(("cluster", "max_sandboxes"), what, f">= {wanted}", fix)]
+
+
+def _engine_problems(environment: Engine) -> list[Problem]:
+    """A pod has no engine of its own and no certificates of another."""
+    host = environment.docker_host
+    if host is None or not host.startswith("tcp://"):
+        what = f"{host or 'null'}, but pods have no Docker engine"
+        place = ("environment", "docker_host")
+        return [Problem(place, what, "tcp://HOST:2376", "or use liverl.environment.kubernetes")]
+    if environment.docker_certificates is None and not environment.docker_plaintext:
+        what = "null, but pods hold no certificates of that engine"
+        place = ("environment", "docker_certificates")
+        return [Problem(place, what, "a folder of the volume /runs or of the image, with ca.pem, cert.pem and key.pem")]
+    return []
+
+
+def _known_pods(plan: Plan, runtime: Facts) -> Facts:
+    """Sandbox pods with the label by which NetworkPolicies find them, and with the service account made for them."""
+    changed, environment = runtime.copy(), dict(runtime["environment"].value)  # type: ignore[arg-type]
+    pods = environment["kubernetes"]
+    account = pods["service_account"] or sandbox_account(plan)
+    labels = {**pods["labels"], "liverl/experiment": plan.spec.name}
+    environment["kubernetes"] = {**pods, "service_account": account, "labels": labels}
+    changed.replace("environment", environment, "environment", "name", why="known to the manifests")
+    return changed
+
+
+def _agent(plan: Plan) -> dict[str, str] | None:
+    """What the image is made from that brings the agent into pods; None: there is none."""
+    image = getattr(plan.spec.scaffold, "runtime_image", None)
+    if image is None:
+        return None
+    return {"runtime_image": image, "agent": json.dumps(plan.resolved["scaffold"])}
+
+
+def sandbox_account(plan: Plan) -> str:
+    return f"{plan.spec.name}-sandbox"
 
 
 def _kinds(plan: Plan) -> list[str]:
@@ -190,6 +273,7 @@ def _kinds(plan: Plan) -> list[str]:
         "limitranges": True,
         "networkpolicies": True,
         "configmaps": True,
+        "persistentvolumes": cluster.storage.driver is not None,
         "persistentvolumeclaims": cluster.storage.claim is None,
         "localqueues": isinstance(cluster.queue, KueueQueue) and cluster.queue.cluster_queue is not None,
         "services": cluster.monitor,

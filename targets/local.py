@@ -9,6 +9,7 @@ from pathlib import Path
 from compiler.errors import Path as Place
 from compiler.errors import Problem
 from compiler.plan import Plan
+from compiler.spec.environment import Ecs, Harbor, Kubernetes
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.tasks import DirectorySource, HarborSource, HistorySource, IndexSource, Source
 from targets import pins
@@ -25,6 +26,7 @@ class Local:
     def check(self, plan: Plan) -> Iterator[Problem]:
         """Files that the spec names must be here, because the run is."""
         yield from proxy_host_problem(plan)
+        yield from _one_machine(plan)
         policy, tasks = plan.spec.policy, plan.spec.tasks
         if isinstance(policy, PretrainedPolicy) and policy.path.startswith(("/", "./", "../", "~")):
             config = Path(policy.path).expanduser() / "config.json"
@@ -43,6 +45,19 @@ class Local:
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
         return {}
+
+
+def _one_machine(plan: Plan) -> list[Problem]:
+    """What a spec for several machines, or for sandboxes elsewhere, finds on one."""
+    spec, problems = plan.spec, []
+    if spec.trainer.nodes > 1:
+        what = f"{spec.trainer.nodes} machines, but this target is one"
+        problems.append(Problem(("trainer", "nodes"), what, "1", "use the target k8s, skypilot or ray", "warn"))
+    if isinstance(spec.environment, Kubernetes | Ecs | Harbor) and spec.proxy.host in ("127.0.0.1", "localhost", "::1"):
+        what = f"{spec.proxy.host}, which sandboxes elsewhere do not reach"
+        fix = "set it to an address of this machine that they reach, unless something forwards"
+        problems.append(Problem(("proxy", "host"), what, fix=fix, severity="warn"))
+    return problems
 
 
 def _sources(source: Source, place: Place) -> list[Problem]:

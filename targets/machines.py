@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from compiler.errors import Path, Problem
@@ -10,30 +10,44 @@ from compiler.plan import Plan
 from compiler.sandboxes import image_problems
 from compiler.spec.cluster import Resources
 from compiler.spec.environment import Ecs
+from compiler.spec.mode import SeparateAsync
 
 
-def shm_problems(places: Mapping[str, Resources]) -> list[Problem]:
-    """Shared memory counts towards a machine's memory. ``places``: field of ``cluster`` -> what it holds."""
+def shm_problems(places: Mapping[tuple[str, ...], Resources]) -> list[Problem]:
+    """Shared memory counts towards a machine's memory. ``places``: field of the spec -> what it holds."""
     return [
         Problem(
-            ("cluster", role, "shm_gib"),
+            (*place, "shm_gib"),
             f"{size.shm_gib} GiB of shared memory count towards the {size.memory_gib} GiB of memory",
             f"< {size.memory_gib}",
         )
-        for role, size in places.items()
+        for place, size in places.items()
         if size.shm_gib >= size.memory_gib
     ]
 
 
-def gpu_problem(plan: Plan, *, there: int, place: Path, holder: str, fix: str = "") -> list[Problem]:
-    """Too few GPUs for trainer and rollout together; ``holder`` begins the sentence, "the pods hold"."""
-    if plan.spec.trainer.device != "cuda":
+def gpu_problem(plan: Plan, *, machines: Iterable[int], place: Path, holder: str, fix: str = "") -> list[Problem]:
+    """Too few GPUs for trainer and rollout together, or too few on one machine: verl asks Ray for all ranks of a
+    machine at once, which then waits for ever. ``machines``: the GPUs of each; ``holder`` begins the sentence, "the
+    pods hold"."""
+    spec, free = plan.spec, sorted(machines, reverse=True)
+    if spec.trainer.device != "cuda":
         return []
-    needed = plan.trainer_ranks + plan.rollout_gpus
-    if needed <= there:
-        return []
-    what = f"{holder} {there} GPUs, but trainer and rollout need {needed}"
-    return [Problem(place, what, f">= {needed} in all", fix)]
+    there, needed = sum(free), plan.trainer_ranks + plan.rollout_gpus
+    if needed > there:
+        what = f"{holder} {there} GPUs, but trainer and rollout need {needed}"
+        return [Problem(place, what, f">= {needed} in all", fix)]
+    wanted = [spec.trainer.ranks_per_node] * spec.trainer.nodes
+    if isinstance(spec.mode, SeparateAsync) and plan.rollout_gpus:
+        wanted += [plan.rollout_gpus // spec.mode.rollout_nodes] * spec.mode.rollout_nodes
+    for size in sorted(wanted, reverse=True):
+        # The fullest machine that still has room.
+        room = min((index for index, left in enumerate(free) if left >= size), key=free.__getitem__, default=None)
+        if room is None:
+            what = f"{holder} {there} GPUs, but no machine has {size} of them left for the ranks that share one"
+            return [Problem(place, what, f">= {size} on one machine", "change the machines or ranks_per_node")]
+        free[room] -= size
+    return []
 
 
 def proxy_host_problem(plan: Plan) -> list[Problem]:

@@ -29,9 +29,37 @@ SKYPILOT = "0.14.1"
 """The client that ``task.sky.yaml`` is checked against."""
 
 
+YOUNGER_PYTHON = "3.12"
+"""verl's newest, which some agents and Harbor need."""
+NODE = "22"
+"""What npm comes with, for agents that npm installs."""
+TRACKERS = {"swanlab": "0.10.3", "mlflow": "3.18.0", "trackio": "0.43.0"}
+"""Experiment trackers that do not come with verl."""
+
+
 def of(plan: Plan) -> Mapping[str, str]:
     """The set that a plan needs."""
-    return CPU if plan.spec.trainer.device == "cpu" else CUDA
+    pinned = dict(CPU if plan.spec.trainer.device == "cpu" else CUDA)
+    if plan.spec.scaffold.type in ("openhands-sdk", "terminus-2") or plan.spec.environment.type == "harbor":
+        pinned["python"] = YOUNGER_PYTHON
+    pinned.update((name, TRACKERS[name]) for name in plan.spec.observability.loggers if name in TRACKERS)
+    return pinned
+
+
+def extras(plan: Plan) -> list[str]:
+    """LiveRL's own extras for the image: the trainer and every kind of sandbox that a container can ask for."""
+    return ["train", "docker", "kubernetes", "ecs", *(["harbor"] if plan.spec.environment.type == "harbor" else [])]
+
+
+def system(plan: Plan) -> list[str]:
+    """Debian's packages for the image."""
+    tmux = ["tmux"] if plan.spec.scaffold.type == "terminus-2" else []
+    return ["bubblewrap", "build-essential", "ca-certificates", "git", *tmux]
+
+
+def npm(plan: Plan) -> bool:
+    """Whether the run installs its agent with npm."""
+    return plan.spec.scaffold.type in ("claude-code", "opencode")
 
 
 def requirements(pins: Mapping[str, str]) -> list[str]:

@@ -45,9 +45,8 @@ class SkyPilot:
                 f"{sky.nodes}, but the trainer needs {spec.trainer.nodes} machines",
                 f">= {spec.trainer.nodes}",
             )
-        there = sky.nodes * cluster.worker.gpus
-        place = ("cluster", "worker", "gpus")
-        yield from gpu_problem(plan, there=there, place=place, holder="the machines hold")
+        machines, place = [cluster.worker.gpus] * sky.nodes, ("cluster", "worker", "gpus")
+        yield from gpu_problem(plan, machines=machines, place=place, holder="the machines hold")
         if sky.spot and cluster.storage.bucket is None:
             yield Problem(
                 ("cluster", "storage", "bucket"),

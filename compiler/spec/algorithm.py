@@ -13,6 +13,10 @@ LossAggregation = Literal[
 ]
 
 
+KlEstimator = Literal["kl", "abs", "mse", "low_var_kl"]
+"""verl's names. Its ``full`` is left out: verl 0.9.1 names it and has not written it."""
+
+
 class Clip(Model):
     """Range of the probability ratio."""
 
@@ -35,7 +39,7 @@ class KlLoss(Model):
 
     type: Literal["loss"]
     coefficient: NonNegative
-    estimator: Literal["kl", "abs", "mse", "low_var_kl", "full"] = "low_var_kl"
+    estimator: KlEstimator = "low_var_kl"
 
 
 class KlReward(Model):
@@ -43,7 +47,7 @@ class KlReward(Model):
 
     type: Literal["reward"]
     coefficient: NonNegative
-    estimator: Literal["kl", "abs", "mse", "low_var_kl", "full"] = "kl"
+    estimator: KlEstimator = "kl"
 
 
 Kl = Annotated[NoKl | KlLoss | KlReward, Field(discriminator="type")]

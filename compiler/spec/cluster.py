@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import LABEL, PATTERNS, PORT, Count, Image, Model, Name, Whole
+from compiler.spec.base import LABEL, PATTERNS, PORT, Count, Image, Model, Name, Text, Whole
 
 ClusterName = Annotated[str, Field(pattern=LABEL, max_length=50)]
 QUALIFIED = r"^([a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 ABSOLUTE = r"^(/\.?[A-Za-z0-9_-][A-Za-z0-9._-]*)+/?$"
 BUCKET = r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-A-Za-z0-9._/]*)?$"
+DRIVER = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 DAEMON = rf"^tcp://[A-Za-z0-9.-]+:{PORT}$"
 INFRA = r"^aws(/[a-z0-9-]+(/[a-z0-9-]+)?)?$"
 ACCELERATOR = r"^[A-Za-z][A-Za-z0-9.-]*$"
@@ -25,6 +26,7 @@ PATTERNS.update(
         LABEL_VALUE: "not the value of a label: at most 63 letters, digits, '-', '_' and '.'",
         ABSOLUTE: "not the absolute path of a folder below / without ..",
         BUCKET: "not of the form s3://BUCKET/PATH",
+        DRIVER: "not the name of a CSI driver, such as ru.yandex.s3.csi",
         DAEMON: "not of the form tcp://HOST:PORT",
         INFRA: "not of the form aws, aws/REGION or aws/REGION/ZONE",
         ACCELERATOR: "not a GPU's name in SkyPilot's catalogue, such as H100",
@@ -39,6 +41,19 @@ AbsolutePath = Annotated[str, Field(pattern=ABSOLUTE, max_length=255)]
 Bucket = Annotated[str, Field(pattern=BUCKET, max_length=512)]
 
 
+class BucketDriver(Model):
+    """A CSI driver of a Kubernetes cluster that mounts buckets. It must be able to rename files and to append to them:
+    run directories are written so."""
+
+    name: Annotated[Text, Field(pattern=DRIVER, max_length=63)]
+    """As the cluster knows it, for example ``ru.yandex.s3.csi``."""
+    attributes: dict[Text, str] = Field(default_factory=dict)
+    """What the driver wants to know of the volume (``volumeAttributes``)."""
+    mount_options: tuple[Text, ...] = ()
+    secret: Name | None = None
+    """Secret of the trainer's namespace with which the driver mounts, by name; null: it has rights of its own."""
+
+
 class Storage(Model):
     """The volume that holds run directories."""
 
@@ -49,8 +64,10 @@ class Storage(Model):
     """An existing volume claim of the namespace, instead of one of this experiment's own. Pods on several machines
     share it: ReadWriteMany."""
     bucket: Bucket | None = None
-    """Object storage for run directories on ``skypilot``, ``s3://bucket/path``; null: the machine's own disk, lost with
-    it."""
+    """Object storage for run directories, ``s3://bucket/path``: on ``skypilot``, and on ``k8s`` with a ``driver``.
+    null: a volume claim there, the machine's own disk on ``skypilot``, lost with it."""
+    driver: BucketDriver | None = None
+    """What mounts the bucket on ``k8s``; null: run directories are on a volume claim."""
 
 
 class Toleration(Model):
@@ -120,6 +137,8 @@ class Sandboxes(Model):
 class DockerHost(Model):
     """What the target ``docker`` needs to know."""
 
+    machine: Resources | None = None
+    """What the container gets of its machine; null: as ``cluster.head``."""
     sandbox_host: Annotated[str, Field(pattern=DAEMON)] | None = None
     """Docker daemon that runs the sandboxes, ``tcp://HOST:2376``, reached with mutual TLS; null: none."""
     certificates: AbsolutePath = "/etc/docker/certs"
@@ -162,6 +181,8 @@ class Cluster(Model):
     """Namespace of the trainer; sandboxes live in ``<namespace>-sandboxes``."""
     image: Image = "liverl:0.1.0"
     """Container image with LiveRL and its training extras."""
+    image_pull_secrets: tuple[Name, ...] = ()
+    """Secrets of the namespace with which ``k8s`` pulls private images, by name."""
     head: Resources = Resources.model_construct(cpus=4, memory_gib=12)
     worker: Resources = Resources.model_construct(cpus=2, memory_gib=6)
     """Machines of the trainer beside the head."""

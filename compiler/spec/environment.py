@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compiler.spec.base import ADDRESS, PATTERNS, PORT, Host, Image, ImportPath, Model, Name, Positive, Text
+from compiler.spec.cluster import LabelKey, LabelValue
 
 ENGINE = rf"^unix:///[^\x00-\x1f\x7f]+$|^tcp://[A-Za-z0-9.-]+:{PORT}$"
 PATTERNS[ENGINE] = "not of the form unix:///PATH or tcp://HOST:PORT"
@@ -111,8 +112,15 @@ class KubernetesCluster(Model):
     """None: the service account inside a cluster, else the usual file."""
     context: Text | None = None
     proxy_host: Host | None = None
-    """Host under which pods reach the model proxy; None: the environment variable ``POD_IP``."""
+    """Host under which pods reach the model proxy; null: the trainer's own address, which the targets ``k8s`` and
+    ``skypilot`` find out (``POD_IP``, ``LIVERL_PROXY_HOST``)."""
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    """Further labels of every pod; the target ``k8s`` adds the experiment's."""
+    service_account: Name | None = None
+    """Whose pods they are; none gets its token. null: on the target ``k8s`` one made for them, else the namespace's
+    default."""
     image_pull_secrets: tuple[Name, ...] = ()
+    """Secrets of the namespace with which private images are pulled, by name."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """Which images of a node's cache may be used: those that are there, none, or nothing else (with
     ``cluster.sandboxes.prepull``)."""
@@ -188,4 +196,23 @@ class Harbor(_Sandbox):
     harbor: HarborEnvironment
 
 
-Environment = Annotated[Bubblewrap | Docker | PlainProcess | Kubernetes | Ecs | Harbor, Field(discriminator="type")]
+class ImportedProvider(Model):
+    """A class of your own; every field as in ``runtime.config.ImportedSettings``."""
+
+    import_path: ImportPath
+    """``package.module:Class``, implementing ``runtime.environment.base.SandboxProvider``; its sandboxes also run the
+    tests (``runtime.environment.grading``). ``runtime.environment.remote.RemoteSandbox`` does both from one call."""
+    kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Arguments of its constructor, beside ``state``, a folder for what it leaves on the trainer's machine."""
+
+
+class Imported(_Sandbox):
+    """Sandboxes of your own."""
+
+    type: Literal["import"]
+    imported: ImportedProvider
+
+
+Environment = Annotated[
+    Bubblewrap | Docker | PlainProcess | Kubernetes | Ecs | Harbor | Imported, Field(discriminator="type")
+]

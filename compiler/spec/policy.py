@@ -40,8 +40,6 @@ class WarmStart(Model):
     """Share of demonstrators who read the code where they know the family of the bug; the rest search."""
     informed_families: tuple[str, ...] = ()
     """Families of bugs that demonstrators know how to read; the others are left to reinforcement. Empty: all."""
-    hesitation: Share = 0.0
-    """How often a demonstrator who knows goes on from a line although one of its repairs would be right."""
     observation_loss: NonNegative
     """Weight of the loss on tokens that the model did not write."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import FLAG, Count, Host, Model, ToolCalls, Whole
+from compiler.spec.base import FLAG, Count, Host, ImportPath, Model, ToolCalls, Whole
 
 FlagName = Annotated[str, Field(pattern=FLAG, max_length=80)]
 FlagValue = bool | int | float | str | list[bool | int | float | str] | dict[str, Any] | None
@@ -41,9 +41,14 @@ class _Rollout(Model):
 
 
 class TorchRollout(_Rollout):
-    """LiveRL's own engine for small models on a CPU."""
+    """LiveRL's own engine for small models on a CPU, or one of yours in its place."""
 
     type: Literal["torch"]
+    import_path: ImportPath | None = None
+    """``package.module:Class``, implementing ``runtime.rollouter.engine.Replica``: an engine of your own that runs
+    beside the trainer; made with the policy's folder, ``slots``, ``max_len`` and ``seed``. null: LiveRL's."""
+    kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further arguments of its constructor."""
 
 
 class VllmRollout(_Rollout):

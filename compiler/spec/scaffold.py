@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import TOOL, VERSION, Count, ImportPath, Model
+from compiler.spec.base import TOOL, VERSION, Count, Image, ImportPath, Model
 
 
 class ShellScaffold(Model):
@@ -41,6 +41,9 @@ class _Installed(Model):
     """Exactly this release; nothing is updated later."""
     max_turns: Annotated[int, Field(ge=1, le=1000)]
     """Model calls of the main conversation."""
+    runtime_image: Image | None = None
+    """Sandboxes that are pods: the image that brings the agent, made with the bundle's ``agent.Dockerfile``; null: the
+    trainer uploads the agent, hundreds of megabytes, into every pod."""
 
 
 class ClaudeCodeScaffold(_Installed):

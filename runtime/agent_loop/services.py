@@ -7,7 +7,6 @@ nothing of trials.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from runtime.config import ImportedScaffold, RuntimeConfig, ShellScaffold
 from runtime.config import Scaffold as ScaffoldSettings
 from runtime.environment import make_provider, make_verifier
 from runtime.environment.base import SandboxProvider, Verifier
-from runtime.errors import UserError
+from runtime.imported import make
 from runtime.proxy.codec import load_codec
 from runtime.proxy.server import ProxyServer
 from runtime.rollouter.engine import Engine
@@ -46,13 +45,7 @@ def make_scaffold(config: ScaffoldSettings) -> Scaffold:
         from runtime.scaffolds.agents import make_agent
 
         return make_agent(config)
-    module_name, _, class_name = config.import_path.partition(":")
-    try:
-        scaffold: Scaffold = getattr(importlib.import_module(module_name), class_name)(**config.kwargs)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"scaffold.import_path: {config.import_path!r}: {error}; use 'package.module:Class' of an installed package"
-        ) from error
+    scaffold: Scaffold = make(config.import_path, field="scaffold.import_path", kwargs=config.kwargs)
     return scaffold
 
 

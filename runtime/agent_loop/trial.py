@@ -23,7 +23,7 @@ from runtime.environment.artifacts import ArtifactsRefused
 from runtime.environment.base import Sandbox, SandboxRequest, Verdict
 from runtime.errors import POLICIES, Termination, TrialError
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
-from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, needs_of
+from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, mounts_of, needs_of
 from runtime.tasks.task import Task
 
 log = logging.getLogger(__name__)
@@ -227,7 +227,7 @@ class TrialRunner:
             name=key.trial_id,
             lower=task.repository,
             workdir=task.config.environment.workdir,
-            mounts=self._services.scaffold.mounts,
+            mounts=mounts_of(self._services.scaffold, image=getattr(self._config.scaffold, "runtime_image", None)),
             image=task.liverl.image,
             forward=(self._services.proxy.host, self._services.proxy.port),
             memory_mib=min(environment.memory_mib, task.config.environment.memory_mb) + needs.memory_mib,

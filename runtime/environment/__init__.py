@@ -54,7 +54,7 @@ def make_provider(config: Environment, *, state: Path, queue: FairQueue | None =
 
 
 def _make(config: Environment, state: Path) -> SandboxProvider:
-    remote = _remote(config)
+    remote = _remote(config, state)
     if remote is not None:
         check_provider(config.required_defences, remote.capabilities)
         check_network(config.network, remote.capabilities)
@@ -89,7 +89,7 @@ def _make(config: Environment, state: Path) -> SandboxProvider:
         raise MachineError(f"{state}: {error.strerror}", fix=fix) from error
 
 
-def _remote(config: Environment) -> SandboxProvider | None:
+def _remote(config: Environment, state: Path) -> SandboxProvider | None:
     if config.kubernetes is not None:
         from runtime.environment.kubernetes import KubernetesProvider
 
@@ -98,6 +98,12 @@ def _remote(config: Environment) -> SandboxProvider | None:
         from runtime.environment.ecs import EcsProvider
 
         return EcsProvider(config.ecs, run=run_label())
+    if config.imported is not None:
+        from runtime.imported import make
+
+        settings, field = config.imported, "environment.imported.import_path"
+        made: SandboxProvider = make(settings.import_path, field=field, kwargs=settings.kwargs, state=state)
+        return made
     if config.harbor is not None:
         from runtime.environment.harbor.provider import HarborProvider
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+AGENT = "/opt/agent"
+"""Where published agents are in a sandbox."""
+
 
 @dataclass(frozen=True)
 class ExecResult:
@@ -26,7 +29,7 @@ class ExecResult:
 class Capabilities:
     """What a backend really enforces. ``isolation`` goes into every trial record."""
 
-    isolation: Literal["bubblewrap", "docker", "kubernetes", "ecs", "harbor", "none"]
+    isolation: Literal["bubblewrap", "docker", "kubernetes", "ecs", "harbor", "imported", "none"]
     network_off: bool
     fresh_filesystem: bool
     memory_limit: bool
@@ -44,6 +47,8 @@ class Mount:
 
     source: Path
     target: str
+    image: str | None = None
+    """Container image that holds the same at ``target``: a backend that runs images may take it from there."""
 
 
 @dataclass(frozen=True)

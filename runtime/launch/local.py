@@ -19,6 +19,7 @@ from runtime.launch import lifecycle, machine, phases, rundir
 from runtime.launch.files import write_folder
 from runtime.launch.model import check_policy
 from runtime.launch.rundir import RunDirectory
+from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.progress import Progress
 from runtime.telemetry.summary import Facts, print_summary
 
@@ -105,11 +106,14 @@ def _preflight(folder: Path, config: RuntimeConfig) -> None:
     check_policy(config)
     machine.check_secrets(config.secrets)
     machine.check_loggers(config.loggers)
+    machine.check_imports(config)
+    machine.check_way_to_the_model(config.environment)
     machine.preflight(folder, trains=True, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold)
 
 
 def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, *, cache: Path, resume: bool) -> None:
     from runtime.launch.fit import leave_out_long
+    from runtime.trainer.losses import train_through
     from runtime.trainer.process import train
 
     for problem in machine.warnings(config.environment):
@@ -125,7 +129,11 @@ def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, 
         progress.follow(directory.metrics, directory.status, total_steps=steps),
     ):
         try:
-            train(directory.path, resume=resume)
+            train_through(
+                lambda again: train(directory.path, resume=again),
+                resume=resume,
+                progress=lambda: len(read_rows(directory.metrics)),
+            )
         except RunError as error:
             free = shutil.disk_usage(directory.path).free
             if free < FULL_DISK_BYTES:

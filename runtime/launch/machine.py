@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from runtime.config import AgentScaffold, Environment, Scaffold, Secret, Terminus2Scaffold
+from runtime.config import AgentScaffold, Environment, RuntimeConfig, Scaffold, Secret, Terminus2Scaffold
 from runtime.errors import MachineError
+from runtime.imported import imported
 
 MIN_DISK_GIB = 2.0
 """A quickstart run writes well under 1 GiB; the rest is head room for checkpoints and Ray's session folder."""
@@ -113,6 +114,35 @@ def check_engine(engine: str) -> None:
             f"rollout.type {engine!r}: this version of the runtime rolls out and trains on CPUs alone",
             fix="choose rollout.type 'torch' and trainer.device 'cpu'; `liverl compile` writes the files of GPU runs",
         )
+
+
+def check_imports(config: RuntimeConfig) -> None:
+    """Raise ``UserError`` for a class that the spec names and this machine does not have."""
+    named = [
+        ("scaffold.import_path", getattr(config.scaffold, "import_path", None)),
+        ("environment.imported.import_path", getattr(config.environment.imported, "import_path", None)),
+        ("rollout.import_path", config.rollout.import_path),
+    ]
+    for field, path in named:
+        if path is not None:
+            imported(path, field=field)
+
+
+ADDRESSES = {"kubernetes": ("POD_IP", "LIVERL_PROXY_HOST"), "ecs": ("LIVERL_PROXY_HOST",)}
+"""Variables in which a launch names this machine's own address to sandboxes elsewhere."""
+
+
+def check_way_to_the_model(environment: Environment) -> None:
+    """Raise ``MachineError`` where agents elsewhere could not be told the model's address: every trial would fail."""
+    settings = environment.kubernetes or environment.ecs
+    variables = ADDRESSES.get(environment.type, ())
+    if settings is None or settings.proxy_host or any(os.environ.get(name) for name in variables):
+        return
+    raise MachineError(
+        f"environment.{environment.type}.proxy_host is not set, and neither is {' nor '.join(variables)}: agents could "
+        "not reach the model",
+        fix="set it to an address of this machine that the sandboxes reach, or launch on a target that finds it out",
+    )
 
 
 def warnings(environment: Environment) -> list[str]:

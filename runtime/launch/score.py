@@ -48,6 +48,8 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
         request = replace(request, checkpoint=str(find_model(Path(request.checkpoint))))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
     check_policy(config)
+    machine.check_imports(config)
+    machine.check_way_to_the_model(config.environment)
     machine.preflight(
         runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold
     )
@@ -128,7 +130,7 @@ async def _trials(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     from runtime.agent_loop.evaluate import evaluate
-    from runtime.rollouter.torch_engine import TorchEngine
+    from runtime.rollouter.own import make_engine
 
     total = sum(len(one.tasks) * one.n for one in sets)
     finished, solved = 0, 0.0
@@ -142,8 +144,13 @@ async def _trials(
             progress.problem(f"{record['trial_id']}: {record['error']}")
 
     rollout = config.rollout
-    engine = TorchEngine(
-        folder, slots=rollout.slots, max_len=rollout.prompt_length + rollout.response_length, seed=config.seed
+    engine = make_engine(
+        folder,
+        slots=rollout.slots,
+        max_len=rollout.prompt_length + rollout.response_length,
+        seed=config.seed,
+        import_path=rollout.import_path,
+        kwargs=rollout.kwargs,
     )
     try:
         return await evaluate(

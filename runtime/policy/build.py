@@ -31,6 +31,8 @@ from runtime.tasks.task import Task
 Say = Callable[[str], None]
 
 TOKENIZER_WALKS: Final = 600
+LINGER_SEC: Final = 30
+"""How long the other training processes may take to end once the policy is written."""
 LEFT_BEHIND: Final = ("warm_start.json", "trainer", "meeting")
 
 
@@ -47,6 +49,7 @@ def build_policy(
     grounds = survey_grounds(config, tasks, shell, on_progress)
     if not grounds:
         raise UserError("policy.warm_start.demonstrations: no task there can be repaired with the structured tools")
+    _someone_knows(config.warm_start.informed_families, {ground.family for ground in grounds})
     rng = random.Random(f"{seed}/tokenizer")
     architecture, warm = config.architecture, config.warm_start
     walks = [
@@ -85,6 +88,15 @@ def build_policy(
     for name in LEFT_BEHIND:
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _someone_knows(known: Sequence[str], families: set[str]) -> None:
+    """Demonstrators who are said to know families that do not occur would all search blindly, without a word."""
+    if known and not families & set(known):
+        raise UserError(
+            f"policy.warm_start.informed_families: none of the demonstrations is of {', '.join(known)}; "
+            f"they are of {', '.join(sorted(families))}; [] for all"
+        )
 
 
 def processes_for(batch_size: int) -> int:
@@ -128,7 +140,7 @@ def _train(folder: Path, processes: int, on_progress: Say) -> None:
                 if line.startswith("progress "):
                     _, step, steps, loss = line.split()
                     on_progress(f"supervised warm start {step}/{steps}, loss {loss}")
-            codes = [child.wait() for child in children]
+            codes = [children[0].wait(), *(_ended(child) for child in children[1:])]
         finally:
             for child in children:
                 if child.poll() is None:
@@ -143,6 +155,14 @@ def _lines(child: subprocess.Popen[str]) -> Iterator[str]:
     assert child.stdout is not None
     with child.stdout:
         yield from child.stdout
+
+
+def _ended(child: subprocess.Popen[str]) -> int:
+    """The exit code of a process whose work is done; one that does not end by itself is ended by the caller."""
+    try:
+        return child.wait(LINGER_SEC)
+    except subprocess.TimeoutExpired:
+        return 0
 
 
 def _end_together(children: Sequence[subprocess.Popen[str]]) -> None:

@@ -1,10 +1,9 @@
 """Demonstrations for the warm start: walks through surveyed repositories by demonstrators who know little.
 
-On bugs of the families that they know, most read the code and make the right repair (``informed_fraction``), though
-they may pass it by (``hesitation``). On all others they search: at each line they try one of the repairs offered there
-or go on. What is imitated is therefore how to use the tools and how to read some lines; to be sure of it, and the other
-families, are left to reinforcement. A walk is text by role; this
-module does not know tokens.
+On bugs of the families that they know, most read the code and make the right repair (``informed_fraction``). On all
+others they search: at each line they try one of the repairs offered there or go on. What is imitated is therefore how
+to use the tools and how to read some lines; to be sure of it, and the other families, are left to reinforcement. A walk
+is text by role; this module does not know tokens.
 """
 
 from __future__ import annotations
@@ -37,9 +36,7 @@ def usable(ground: Ground) -> bool:
     return any(any(stop["repairs"].values()) for stop in ground.survey["stops"])
 
 
-def walk(
-    ground: Ground, rng: random.Random, *, informed: float, hesitation: float = 0.0, max_edits: int, max_turns: int
-) -> list[Part]:
+def walk(ground: Ground, rng: random.Random, *, informed: float, max_edits: int, max_turns: int) -> list[Part]:
     """One demonstration, as the proxy would see it; ends with ``submit`` or when a budget is spent."""
     stops = ground.survey["stops"]
     looks = rng.random() < informed
@@ -50,9 +47,6 @@ def walk(
         repairs = stops[position % len(stops)]["repairs"]
         if looks:
             choice = next((tool for tool, solves in repairs.items() if solves), "next")
-            # No draw where nobody hesitates: the walks of a seed stay what they were.
-            if hesitation and choice != "next" and rng.random() < hesitation:
-                choice = "next"
         else:
             choice = rng.choice(list(repairs)) if rng.random() < TRY_FRACTION else "next"
         parts.append(("assistant", call(choice)))

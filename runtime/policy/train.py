@@ -61,7 +61,6 @@ class Batches(torch.utils.data.Dataset[list[Row]]):
             ground,
             random.Random(f"{self._settings['seed']}/{number}"),
             informed=self._settings["informed_fraction"] if not known or ground.family in known else 0.0,
-            hesitation=self._settings["hesitation"],
             max_edits=self._settings["max_edits"],
             max_turns=self._settings["max_turns"],
         )
@@ -176,9 +175,11 @@ def main(folder: Path) -> None:
     trainer.train()
     if trainer.is_world_process_zero():
         model.save_pretrained(folder)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    # Without gloo's teardown: where one process has ended, it now and then left the other waiting for ever.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from runtime.environment.base import Mount, Sandbox
+from runtime.environment.base import AGENT, Mount, Sandbox
 from runtime.errors import Termination, TrialError
 
 
@@ -63,6 +64,14 @@ class Scaffold(Protocol):
     async def run(self, task: Any, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
         """Run the agent on ``task`` (a ``runtime.tasks.task.Task``) to its end. Raises ``TrialError`` at the agent
         boundary."""
+
+
+def mounts_of(scaffold: Scaffold, *, image: str | None) -> tuple[Mount, ...]:
+    """What the sandbox must show; of the agent itself it is said that ``image`` holds it too."""
+    return tuple(
+        replace(mount, image=image) if PurePosixPath(mount.target).is_relative_to(AGENT) else mount
+        for mount in scaffold.mounts
+    )
 
 
 def needs_of(scaffold: Scaffold) -> Needs:

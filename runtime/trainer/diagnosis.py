@@ -57,11 +57,11 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
 )
 
 
-def read_tail(log: Path) -> str:
-    """The end of a log without colours and Ray's process prefixes."""
+def read_tail(log: Path, *, since: int = 0) -> str:
+    """The end of a log without colours and Ray's process prefixes. ``since``: bytes of earlier starts."""
     try:
         with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            stream.seek(max(since, log.stat().st_size - _TAIL_BYTES))
             text = stream.read().decode("utf-8", errors="replace")
     except OSError:
         return ""

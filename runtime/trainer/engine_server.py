@@ -1,5 +1,5 @@
-"""One inference replica as a Ray actor: ``TorchEngine`` behind the server interface that verl's client and managers
-call.
+"""One inference replica as a Ray actor: an engine (``runtime.rollouter.own``) behind the server interface that verl's
+client and managers call.
 
 Deliberately free of verl imports: the actor's process starts in a fraction of the time. Upstream interface: the
 ``server`` of ``verl/workers/rollout/llm_server.py`` (``generate``) and of ``verl/workers/rollout/replica.py`` (control
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,27 @@ class EngineServer:
     A request that arrives while the gate is closed waits; one that is running is aborted and returns what it has.
     """
 
-    def __init__(self, model_folder: str, *, slots: int, max_len: int, seed: int, threads: int = 1) -> None:
+    def __init__(
+        self,
+        model_folder: str,
+        *,
+        slots: int,
+        max_len: int,
+        seed: int,
+        threads: int = 1,
+        import_path: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         # Before torch is imported by the engine: spinning OpenMP threads cost more than they give on shared cores.
         os.environ["OMP_NUM_THREADS"] = str(threads)
         import torch
 
-        from runtime.rollouter.torch_engine import TorchEngine
+        from runtime.rollouter.own import make_engine
 
         torch.set_num_threads(threads)
-        self._engine = TorchEngine(Path(model_folder), slots=slots, max_len=max_len, seed=seed)
+        self._engine = make_engine(
+            Path(model_folder), slots=slots, max_len=max_len, seed=seed, import_path=import_path, kwargs=kwargs
+        )
         self._gate = asyncio.Event()
         self._rejecting = False
         self._server: asyncio.Server | None = None
@@ -81,7 +94,7 @@ class EngineServer:
             log_probs=list(generation.logprobs),
             stop_reason={"stop": "completed", "length": "length", "abort": "aborted"}[generation.finish_reason],
             extra_fields={
-                "global_steps": versions[-1] if versions else self._engine.weight_version,
+                "global_steps": versions[-1] if versions else (await self._engine.identity()).version,
                 "weight_versions": versions,
                 "num_cached_tokens": generation.cached_tokens,
             },
@@ -148,7 +161,8 @@ class EngineServer:
                 "cached_tokens": generation.cached_tokens,
             }
         if request["do"] == "identity":
-            return {"version": self._engine.weight_version, "fingerprint": self._engine.fingerprint()}
+            served = await self._engine.identity()
+            return {"version": served.version, "fingerprint": served.fingerprint}
         if request["do"] == "abort":
             return {"aborted": await self._engine.abort_all()}
         raise ValueError(f"unknown request {request['do']!r}")
@@ -168,9 +182,10 @@ class EngineServer:
         await self._engine.abort_all()
 
     async def status(self) -> dict[str, Any]:
+        served = await self._engine.identity()
         return {
-            "version": self._engine.weight_version,
-            "fingerprint": self._engine.fingerprint(),
+            "version": served.version,
+            "fingerprint": served.fingerprint,
             "open": self._gate.is_set(),
             "pid": os.getpid(),
         }

@@ -28,6 +28,7 @@ from runtime.launch.processes import is_same_process, reap, this_process
 from runtime.trainer import layout, stable
 from runtime.trainer.diagnosis import diagnose, read_tail
 from runtime.trainer.environment import ray_dir, trainer_command, trainer_environment
+from runtime.trainer.losses import MachineLost, lost_machine
 from runtime.trainer.router import write_router_config
 from runtime.trainer.rows import merge_rows, write_metrics
 
@@ -58,7 +59,8 @@ def train(
 
     ``resume``: go on from the newest whole checkpoint. What was trained after it is trained again and reported once;
     with ``save_freq`` 1 that is at most the step in flight. ``overrides`` are further Hydra overrides. Raises
-    ``RunError`` when the trainer fails, ``UserError`` when the directory is not ready.
+    ``RunError`` when the trainer fails (``MachineLost`` when a machine of its cluster did), ``UserError`` when the
+    directory is not ready.
     """
     run = run_dir.absolute()
     notify = on_event or (lambda event: None)
@@ -68,6 +70,8 @@ def train(
     clear_orphans()
     arguments = list(overrides)
     attempt = _next_attempt(run)
+    log = layout.log_file(run)
+    before = log.stat().st_size if log.exists() else 0
     if resume:
         step = _prepare_resume(run, arguments)
         notify(Event("resumed", f"from step {step}" if step else "from the start: there is no whole checkpoint"))
@@ -79,8 +83,9 @@ def train(
         write_metrics(layout.rows_folder(run), layout.metrics_jsonl(run))
         clear(run)
     if code != 0:
-        log = layout.log_file(run)
-        raise RunError(f"{diagnose(read_tail(log), exit_code=code)} (log: {log})")
+        text = read_tail(log, since=before)
+        failure = MachineLost if lost_machine(text) else RunError
+        raise failure(f"{diagnose(text, exit_code=code)} (log: {log})")
 
 
 def clear(run: Path) -> None:

@@ -11,17 +11,37 @@
     },
   },
 
-  // Machines with eight H100 and 2 TiB of memory.
+  // Machines with eight H100 and 2 TiB of memory. Pods: a head without GPUs beside the machines; Compose: one such machine.
   h100: site {
+    local machine = { cpus: 160, memory_gib: 1800, gpus: 8, shm_gib: 256 },
     cluster+: {
       head: { cpus: 32, memory_gib: 128 },
-      worker: { cpus: 160, memory_gib: 1800, gpus: 8, shm_gib: 256 },
+      worker: machine,
+      docker: { machine: machine },
+      skypilot: { accelerator: 'H100', disk_gib: 1024 },
     },
     trainer+: { gpu: 'H100', ranks_per_node: 8 },
   },
 
   // The same with H200.
-  h200: self.h100 { trainer+: { gpu: 'H200' } },
+  h200: self.h100 { cluster+: { skypilot+: { accelerator: 'H200' } }, trainer+: { gpu: 'H200' } },
+
+  // Sandboxes as pods under gVisor, for experiments on Kubernetes; added to machines: h200 + pods. Their image is on the nodes before
+  // the first trial, and a run whose sandboxes reach the API server does not start.
+  pods: {
+    local box = 'registry.example.com/liverl-box:0.1.0',
+    cluster+: { sandboxes: { runtime_class: 'gvisor', prepull: [box] } },
+    environment+: {
+      network: { agent: 'model', verifier: 'none' },
+      kubernetes+: {
+        image: box,
+        namespace: 'rl-sandboxes',
+        runtime_class: 'gvisor',
+        require_isolation: true,
+        egress_probes: ['10.96.0.1:443'],
+      },
+    },
+  },
 
   // Everything that the site's platforms want to know, for experiments that move between them: Kueue and gVisor on Kubernetes, a
   // Docker host for sandboxes, EC2 with a bucket, a standing Ray cluster. Each target reads its own part.

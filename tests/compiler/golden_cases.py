@@ -19,7 +19,8 @@ CASES = [
     ("quickstart-gspo", "local"),
     ("quickstart-ppo", "local"),
     ("real-repos", "local"),
-    *((name, target) for name in EXAMPLES for target in ("local", "k8s", "ray")),
+    *((name, target) for name in ("dense-8gpu", "ppo-8gpu") for target in TARGETS),
+    *((name, target) for name in ("moe-async", "moe-megatron") for target in ("local", "k8s", "ray")),
     ("spot-ec2", "skypilot"),  # the other targets cannot tell its sandboxes where the model is
     *(("quickstart-site", target) for target in TARGETS),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -112,10 +113,10 @@ def test_a_revision_is_read_from_anywhere(
     repository: Path, monkeypatch: pytest.MonkeyPatch, cwd: str, what: str
 ) -> None:
     spec = repository / "specs" / "q.jsonnet"
-    spec.write_text(spec.read_text().replace("steps: 40", "steps: 41"))
+    spec.write_text(re.sub(r"(?m)^    steps: \d+", "    steps: 7", spec.read_text()))
     monkeypatch.chdir(repository / cwd)
     found = compare(open_side(f"HEAD:{what}", target="local"), open_side(str(spec), target="local"))
-    assert [(change.path, change.old, change.new) for change in found.facts] == [("schedule.steps", "40", "41")]
+    assert [(change.path, change.new) for change in found.facts] == [("schedule.steps", "7")]
 
 
 def test_problems_of_a_revision_are_at_the_revision(repository: Path) -> None:

@@ -12,9 +12,11 @@ from compiler import check_spec, compile_in_memory
 from compiler.errors import dotted
 from compiler.plan import make_plan
 from compiler.sandboxes import environments
-from compiler.spec.environment import EcsCluster, HarborEnvironment, KubernetesCluster
+from compiler.spec.environment import EcsCluster, HarborEnvironment, ImportedProvider, KubernetesCluster
 from compiler.validate import validate
-from runtime.config import EcsSettings, HarborSettings, KubernetesSettings, RuntimeConfig
+from runtime.config import EcsSettings, HarborSettings, ImportedSettings, KubernetesSettings, RuntimeConfig
+from runtime.errors import UserError
+from runtime.launch.machine import check_imports
 from tests.compiler.golden_cases import LAB
 
 IMAGE = "registry.example/box:1"
@@ -86,7 +88,12 @@ def test_the_runtime_reads_what_the_compiler_writes(kind: str, cluster: dict[str
 
 @pytest.mark.parametrize(
     ("spec", "settings"),
-    [(KubernetesCluster, KubernetesSettings), (EcsCluster, EcsSettings), (HarborEnvironment, HarborSettings)],
+    [
+        (KubernetesCluster, KubernetesSettings),
+        (EcsCluster, EcsSettings),
+        (HarborEnvironment, HarborSettings),
+        (ImportedProvider, ImportedSettings),
+    ],
 )
 def test_spec_and_contract_agree(spec: Any, settings: Any) -> None:
     """The same fields with the same defaults on both sides."""
@@ -133,3 +140,24 @@ def test_the_second_sandbox_has_limits_of_its_own() -> None:
     assert limit["max"]["memory"] == "3000Mi" and limit["default"]["memory"] == "2000Mi"
     quota = yaml.safe_load(files["resourcequotas.yaml"])["spec"]["hard"]
     assert quota["limits.memory"] == f"{int(quota['pods']) * 3000}Mi"
+
+
+def test_parts_of_ones_own_reach_the_runtime_by_import_path() -> None:
+    """Scaffold, sandboxes and engine; the target is named on the command line."""
+    own = {"import_path": "my.parts:Mine", "kwargs": {"size": 3}}
+    sets = [
+        f"scaffold={json.dumps({'type': 'import', **own})}",
+        f"environment={json.dumps({'type': 'import', 'imported': own})}",
+        f"rollout.import_path={json.dumps(own['import_path'])}",
+        'rollout.kwargs={"size": 3}',
+    ]
+    for target in ("local", "docker", "k8s", "skypilot", "ray"):
+        files = compile_in_memory(LAB, target=target, sets=sets).files
+        read = RuntimeConfig.model_validate_json(files["runtime.json"])
+        assert read.environment.imported is not None
+        for part in (read.scaffold, read.environment.imported, read.rollout):
+            assert part.model_dump(include={"import_path", "kwargs"}) == own
+        with pytest.raises(UserError, match=r"scaffold\.import_path: 'my\.parts:Mine'"):
+            check_imports(read)
+    lonely = check_spec(LAB, sets=['rollout.kwargs={"size": 3}'])
+    assert [dotted(problem.path) for problem in lonely if problem.severity == "fatal"] == ["rollout.kwargs"]

@@ -113,6 +113,9 @@ def test_a_value_that_is_no_spec_at_all(value: Any) -> None:
     [
         ({"schedule.mini_batch_size": 5}, "schedule.mini_batch_size", "fatal"),
         ({"schedule.mini_batch_size": 32}, "schedule.mini_batch_size", "fatal"),
+        ({"trainer.offload": {"optimizer": True}}, "trainer.offload.optimizer", "fatal"),
+        ({"trainer.shard_size": 1}, "trainer.shard_size", "fatal"),
+        ({"policy": {"type": "pretrained", "path": "x", "lora": {}}}, "policy.lora", "fatal"),
         ({"trainer.micro_batch_size": 48}, "trainer.micro_batch_size", "fatal"),
         ({"trainer.micro_batch_size": 4096}, "trainer.micro_batch_size", "fatal"),
         ({"trainer.ranks_per_node": 3}, "schedule.train_batch_size", "fatal"),

@@ -90,7 +90,6 @@ DENSE: list[tuple[dict[str, Any], str, str]] = [
       "algorithm.group_size": 2}, "schedule.train_batch_size", "fatal"),
     ({"observability.loggers": ["file", "file"]}, "observability.loggers.1", "fatal"),
     ({"rollout.prompt_length": 9000}, "rollout.prompt_length", "warn"),
-    ({"rollout.prompt_length": 100}, "rollout.prompt_length", "fatal"),
     ({"algorithm": {"type": "ppo", "group_size": 8, "critic": {"learning_rate": 1e-5}}, "trainer.offload": {},
       "trainer.gpu": "A100", "rollout.gpu_memory_utilization": 0.2}, "rollout.gpu_memory_utilization", "fatal"),
     ({"algorithm.kl": {"type": "loss", "coefficient": 0.1}, "trainer.offload": {}, "trainer.gpu": "L4"},

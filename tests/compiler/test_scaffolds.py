@@ -84,11 +84,21 @@ def found(quickstart: Any, scaffold: dict[str, Any], **environment: Any) -> dict
     return {dotted(problem.path): problem.severity for problem in check(make_plan(validate(quickstart)))}
 
 
+def test_an_image_brings_the_agent_into_pods_alone(quickstart: Any) -> None:
+    agent = {"type": "claude-code", "version": "2.1.197", "max_turns": 5}
+    pods = {"type": "kubernetes", "kubernetes": {"image": "box:1"}}
+    place = "scaffold.runtime_image"
+    assert found(quickstart, {**agent, "runtime_image": "agents:1"})[place] == "fatal"
+    assert found(quickstart, {**agent, "runtime_image": "agents"}, **pods)[place] == "fatal"
+    assert found(quickstart, agent, **pods)[place] == "warn"
+    assert place not in found(quickstart, {**agent, "runtime_image": "agents:1"}, **pods)
+
+
 def test_what_cannot_work_is_refused(quickstart: Any) -> None:
     agent = {"type": "claude-code", "version": "2.1.197", "max_turns": 5}
     problems = found(quickstart, agent, type="process")
     assert problems["environment.type"] == "fatal" and problems["scaffold.type"] == "fatal"
-    assert problems["rollout.prompt_length"] == "fatal"
+    assert problems["rollout.prompt_length"] == "warn"
     assert "scaffold.compact_tokens" not in problems
     agent["compact_tokens"] = 90_000
     assert found(quickstart, agent)["scaffold.compact_tokens"] == "warn"

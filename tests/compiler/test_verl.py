@@ -8,14 +8,14 @@ import importlib.util
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from compiler.lower_algorithm import RENAMED_ESTIMATORS, UNSERVED_ESTIMATORS
 from compiler.lower_verl import TORCH_CHECKPOINT_ENGINE, TORCH_ROLLOUT
 from compiler.plan import make_plan
-from compiler.spec.algorithm import KlReward, LossAggregation
+from compiler.spec.algorithm import KlEstimator, LossAggregation
 from compiler.validate import validate
 from tests.compiler.golden_cases import CASES, ON_GPUS, golden_folder, spec_path
 from tests.compiler.test_axes import ALGORITHMS, LOSSES
@@ -166,8 +166,6 @@ def test_verl_accepts_the_examples_for_gpus(compose: Any, tmp_path: Path, name: 
 
 
 def test_our_names_are_verls_names() -> None:
-    from typing import get_args
-
     from verl.trainer.ppo import core_algos
     from verl.trainer.ppo.v1 import get_trainer_cls
     from verl.workers.config import ActorConfig
@@ -185,7 +183,16 @@ def test_our_names_are_verls_names() -> None:
         assert get_trainer_cls(mode)
     for aggregation in get_args(LossAggregation):
         ActorConfig(strategy="fsdp2", rollout_n=1, ppo_micro_batch_size_per_gpu=1, loss_agg_mode=aggregation)
-    assert set(get_args(KlReward.model_fields["estimator"].annotation)) <= {"kl", "abs", "mse", "low_var_kl", "full"}
+
+
+@pytest.mark.parametrize("name", get_args(KlEstimator))
+def test_verl_computes_every_estimate_of_the_divergence(name: str) -> None:
+    core_algos = pytest.importorskip("verl.trainer.ppo.core_algos")
+    torch = pytest.importorskip("torch")
+    log_probs = torch.tensor([[-1.0, -2.0]])
+    assert core_algos.kl_penalty(log_probs, log_probs, name).tolist() == [[0.0, 0.0]]
+    with pytest.raises(NotImplementedError):
+        core_algos.kl_penalty(log_probs, log_probs, "full")
 
 
 @pytest.mark.parametrize("name", ["remax", *sorted(UNSERVED_ESTIMATORS)])

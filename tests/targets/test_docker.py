@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -10,10 +11,16 @@ import yaml
 
 from compiler import SpecError, check_spec, compile_in_memory
 from compiler.errors import dotted
+from runtime.config import RuntimeConfig
+from runtime.scaffolds.agents import package
 from targets import pins
 from tests.compiler.golden_cases import LAB
 from tests.targets.schemas import compose_errors
 from tests.targets.variants import EIGHT, GPUS, VARIANTS, cluster, compiled
+
+PODS = 'environment={"type": "kubernetes", "kubernetes": {"image": "registry/box:1", "kubeconfig": %s}}'
+BOXES = 'environment={"type": "docker", "base_image": "python:3.11", "docker_host": %s}'
+SANDBOX_HOST = cluster(docker={"sandbox_host": "tcp://sandboxes.example.com:2376"})
 
 
 def trainer(files: dict[str, str]) -> dict[str, Any]:
@@ -57,6 +64,21 @@ def test_sandboxes_are_reached_with_tls() -> None:
     assert "ports" not in trainer(compiled("quickstart", "docker"))
 
 
+def test_pods_elsewhere_reach_the_proxy_and_are_reached() -> None:
+    files = dict(compile_in_memory(LAB, target="docker", sets=[PODS % '"/home/me/.kube/config"']).files)
+    service = trainer(files)
+    assert service["ports"] == ["8790:8790"] and json.loads(files["runtime.json"])["proxy"]["host"] == "0.0.0.0"
+    (kubeconfig,) = [mount for mount in service["volumes"] if mount["target"] == "/home/me/.kube/config"]
+    assert kubeconfig["read_only"] is True and kubeconfig["source"] == kubeconfig["target"]
+
+
+def test_the_container_may_be_larger_than_a_head() -> None:
+    sets = [*GPUS, cluster(docker={"machine": EIGHT})]
+    service = trainer(dict(compile_in_memory(LAB, target="docker", sets=sets).files))
+    assert service["shm_size"] == "64gb"
+    assert service["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 8
+
+
 def test_secrets_come_from_the_shell() -> None:
     environment = trainer(compiled("site", "docker"))["environment"]
     assert environment["HF_TOKEN"] is None and environment["WANDB_API_KEY"] is None
@@ -73,7 +95,7 @@ def test_the_image_holds_the_pins(variant: str, pinned: dict[str, str]) -> None:
     assert f"FROM python:{pinned['python']}-slim" in text
     assert set(re.findall(r"^      (\S+==\S+) \\$", text, re.MULTILINE)) == set(pins.requirements(pinned))
     instructions = re.findall(r"^([A-Z]+) ", re.sub(r"\\\n", "", text), re.MULTILINE)
-    assert set(instructions) <= {"FROM", "RUN", "ENV", "USER", "WORKDIR", "CMD"}
+    assert set(instructions) <= {"FROM", "COPY", "RUN", "ENV", "USER", "WORKDIR", "CMD"}
     lines = text.splitlines()
     for number, line in enumerate(lines):
         if line.endswith("\\"):
@@ -82,9 +104,45 @@ def test_the_image_holds_the_pins(variant: str, pinned: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("scaffold", "python", "line"),
+    [
+        ('{"type": "claude-code", "version": "2.1.197", "max_turns": 9}', "3.11", "COPY --from=node:22-bookworm-slim"),
+        ('{"type": "openhands-sdk", "version": "1.57.0", "max_turns": 9}', "3.12", "FROM python:3.12-slim-bookworm"),
+        ('{"type": "terminus-2", "version": "0.24.0", "max_turns": 9}', "3.12", "install-recommends.* tmux "),
+    ],
+)
+def test_the_image_has_what_installs_the_agent(scaffold: str, python: str, line: str) -> None:
+    """The same programs for which the runtime looks on a machine."""
+    sets = [
+        *GPUS,
+        cluster(head=EIGHT),
+        f"scaffold={scaffold}",
+        'policy={"type": "pretrained", "path": "Qwen/Qwen3-8B"}',
+    ]
+    sets += ['rollout.tool_parser="hermes"', "rollout.max_tokens_per_turn=64"]
+    files = compile_in_memory(LAB, target="docker", sets=sets).files
+    assert re.search(line, files["Dockerfile"])
+    assert json.loads(files["liverl.lock"])["pins"]["python"] == python
+    wanted = package(RuntimeConfig.model_validate_json(files["runtime.json"]).scaffold)  # type: ignore[arg-type]
+    assert wanted.registry == "npm" or int(python.partition(".")[2]) >= wanted.python
+    assert ("node" in files["Dockerfile"]) == (wanted.registry == "npm")
+
+
+def test_the_image_has_the_tracker_and_harbor() -> None:
+    harbor = '{"type": "harbor", "harbor": {"environment": "gke", "proxy_host": "10.0.0.1"}}'
+    sets = [f"environment={harbor}", 'observability.loggers=["file", "mlflow"]']
+    text = compile_in_memory(LAB, target="docker", sets=sets).files["Dockerfile"]
+    assert "FROM python:3.12-" in text and "mlflow==" in text and ",harbor]" in text
+
+
+@pytest.mark.parametrize(
     ("sets", "path"),
     [
         (GPUS, "cluster.head.gpus"),
+        ([*GPUS, cluster(head=EIGHT, docker={"machine": {**EIGHT, "gpus": 4}})], "cluster.docker.machine.gpus"),
+        ([PODS % "null"], "environment.kubernetes.kubeconfig"),
+        ([BOXES % "null"], "cluster.docker.sandbox_host"),
+        ([BOXES % '"tcp://elsewhere:2376"', SANDBOX_HOST], "environment.docker_host"),
         ([*GPUS, "trainer.nodes=2", cluster(head={**EIGHT, "gpus": 16})], "trainer.nodes"),
         ([cluster(docker={"sandbox_host": "unix:///var/run/docker.sock"})], "cluster.docker.sandbox_host"),
         ([cluster(head={"cpus": 1, "memory_gib": 2, "shm_gib": 2})], "cluster.head.shm_gib"),

@@ -40,6 +40,8 @@ def allowed(target: str, *, sandboxes_elsewhere: bool) -> set[str]:
         listed.add("ray_kwargs.ray_init.dashboard_host")
     if target in JOINS_RAY or sandboxes_elsewhere:
         listed |= {"proxy.host", "proxy.port"}
+    if target == "k8s":
+        listed |= {f"environment.kubernetes.{name}" for name in ("labels.liverl/experiment", "service_account")}
     return listed
 
 

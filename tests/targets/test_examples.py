@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.compiler.golden_cases import CASES, golden_folder
+from compiler import check_spec
+from tests.compiler.golden_cases import CASES, SWEEPS, TARGETS, golden_folder, spec_path
 from tests.targets.schemas import WITHOUT_SCHEMA, compose_errors, documents, kubernetes_errors, skypilot_errors
 
 
@@ -27,6 +28,21 @@ def test_schemas_accept_every_pinned_example(name: str, target: str) -> None:
         checked = [document for document in documents(bundle) if document["kind"] not in WITHOUT_SCHEMA]
         assert len(checked) > 10
         assert [error for document in checked for error in kubernetes_errors(document)] == []
+
+
+VARIATIONS = {"quickstart-gspo", "quickstart-ppo", "real-repos"}
+"""Differ from the quickstart in what no target touches: pinned for one target, compiled for all."""
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in spec_path("x").parent.glob("*.jsonnet")))
+def test_every_target_that_takes_an_example_has_it_pinned(name: str) -> None:
+    def takes(target: str) -> bool:
+        return not any(problem.severity == "fatal" for problem in check_spec(spec_path(name), target=target))
+
+    taken = {target for target in TARGETS if takes(target)}
+    pinned = {target for one, target in (*CASES, *SWEEPS) if one == name}
+    assert pinned == (taken if name not in VARIATIONS else {"local"})
+    assert name not in VARIATIONS or taken == set(TARGETS)
 
 
 def test_the_spot_example_is_one_interruptible_machine_with_a_bucket() -> None:

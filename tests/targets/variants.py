@@ -47,6 +47,18 @@ SITE = {
 """What the owner of a cluster might write: everything at once."""
 
 
+BUCKET = {
+    "bucket": "s3://team-runs/liverl/",
+    "driver": {
+        "name": "ru.yandex.s3.csi",
+        "attributes": {"mounter": "geesefs"},
+        "mount_options": ["--memory-limit=1000"],
+        "secret": "bucket",
+    },
+}
+"""Run directories in object storage on Kubernetes."""
+
+
 def cluster(**changes: Any) -> str:
     return f"cluster={json.dumps(changes)}"
 
@@ -56,6 +68,7 @@ VARIANTS: dict[str, list[str]] = {
     "dashboard": ["observability.dashboard={}"],
     "separate": ['mode={"type": "separate_async"}'],
     "storage class": ["cluster.storage.storage_class=fast-ssd", "cluster.workers=3"],
+    "bucket": [cluster(storage=BUCKET)],
     "gpus": [*GPUS, cluster(head=EIGHT, worker=EIGHT, skypilot={"accelerator": "H100"})],
     "site": [*GPUS, cluster(**SITE), NAMED],
     "volcano": [cluster(queue={"type": "volcano", "name": "batch"}), NAMED],

@@ -11,12 +11,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from runtime.config import KubernetesSettings
-from runtime.environment.base import SandboxRequest
+from runtime.environment.base import AGENT, Mount, SandboxRequest
 from runtime.environment.bwrap import IMAGE, LIVERL
 
 RUN, OWNER, TTL, NONCE, PHASE = "liverl/run", "liverl/owner", "liverl/ttl", "liverl/nonce", "liverl/phase"
 CONTAINER = "sandbox"
 HOME = "/home/agent"
+_CARRIED = "/agent"
+"""Where the image that brings the agent puts it: the volume that the box sees at ``AGENT``."""
 # Waits for orphans, and dies at once of TERM; a plain ``sleep`` as process 1 ignores it for the whole grace period.
 _INIT = 'trap "exit 0" TERM INT; while :; do sleep 3600 & wait $!; done'
 
@@ -41,12 +43,13 @@ def manifest(request: SandboxRequest, settings: KubernetesSettings, *, run: str,
         security |= {"runAsNonRoot": True, "runAsUser": settings.user, "runAsGroup": settings.user}
         security |= {"fsGroup": settings.user}
         box |= {"readOnlyRootFilesystem": True}
+    agent = agent_image(request)
     limits = {
         "cpu": f"{settings.cpus:g}",
         "memory": f"{request.memory_mib}Mi",
         "ephemeral-storage": f"{settings.disk_gib}Gi",
     }
-    container = {
+    container: dict[str, Any] = {
         "name": CONTAINER,
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
@@ -56,6 +59,17 @@ def manifest(request: SandboxRequest, settings: KubernetesSettings, *, run: str,
         "securityContext": box,
         "volumeMounts": [{"name": f"v{number}", "mountPath": path} for number, path in enumerate(folders)],
     }
+    carrier = {
+        "name": "agent",
+        "image": agent,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["sh", "-c", f"cp -R {AGENT}/. {_CARRIED}/"],
+        "resources": container["resources"],
+        "securityContext": box,
+        "volumeMounts": [{"name": "agent", "mountPath": _CARRIED}],
+    }
+    if agent is not None:
+        container["volumeMounts"] += [{"name": "agent", "mountPath": AGENT, "readOnly": True}]
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": settings.active_deadline_sec,
@@ -66,13 +80,19 @@ def manifest(request: SandboxRequest, settings: KubernetesSettings, *, run: str,
         "containers": [container],
         "volumes": [{"name": f"v{number}", "emptyDir": {}} for number in range(len(folders))],
     }
+    if agent is not None:
+        spec["initContainers"] = [carrier]
+        spec["volumes"] += [{"name": "agent", "emptyDir": {}}]
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     if settings.runtime_class is not None:
         spec["runtimeClassName"] = settings.runtime_class
     if settings.node_selector:
         spec["nodeSelector"] = dict(settings.node_selector)
+    if settings.service_account is not None:
+        spec["serviceAccountName"] = settings.service_account
     labels = {
+        **settings.labels,
         RUN: run,
         OWNER: owner,
         TTL: str(settings.active_deadline_sec),
@@ -85,12 +105,22 @@ def manifest(request: SandboxRequest, settings: KubernetesSettings, *, run: str,
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
+def agent_image(request: SandboxRequest) -> str | None:
+    """The image that brings the agent, if one does."""
+    return next((mount.image for mount in request.mounts if mount.image is not None), None)
+
+
+def uploads(request: SandboxRequest) -> tuple[Mount, ...]:
+    """What no image brings."""
+    return tuple(mount for mount in request.mounts if mount.image is None)
+
+
 def _folders(request: SandboxRequest) -> list[str]:
     """What must be writable, and where mounts are unpacked; a folder below another one needs no volume of its own."""
     wanted = {request.workdir, "/tmp", "/logs", HOME, LIVERL}
     if request.image:
         wanted.add(IMAGE)
-    for mount in request.mounts:
+    for mount in uploads(request):
         wanted.add(mount.target if mount.source.is_dir() else str(PurePosixPath(mount.target).parent))
     paths = sorted(PurePosixPath(path) for path in wanted)
     return [str(path) for path in paths if not any(path != other and path.is_relative_to(other) for other in paths)]

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import secrets
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from runtime.config import KubernetesSettings
@@ -20,7 +23,7 @@ from runtime.environment.box import check_lower
 from runtime.environment.kubernetes import pods, status
 from runtime.environment.kubernetes.api import Api, ApiError, CommandNotStarted, connect
 from runtime.environment.kubernetes.watch import PodWatch
-from runtime.environment.remote import LinkCut, RemoteSandbox
+from runtime.environment.remote import PROXY_HOST, LinkCut, RemoteSandbox
 from runtime.errors import MachineError, Termination, TrialError
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,34 @@ for place in sys.argv[1:]:
         continue
     print(place)
 """
+
+
+_MARKS = """import json, os, sys
+def mark(path):
+    if not os.path.isdir(path):
+        return str(os.path.getsize(path)) if os.path.exists(path) else ""
+    complete = os.path.join(path, ".complete")
+    return open(complete).read() if os.path.exists(complete) else "folder"
+print(json.dumps({path: mark(path) for path in sys.argv[1:]}))
+"""
+
+
+def mark(path: Path) -> str:
+    """What tells one version of an agent's part from another: a file's size, a folder's pins (``_MARKS`` in a box)."""
+    if not path.is_dir():
+        return str(path.stat().st_size)
+    complete = path / ".complete"
+    return complete.read_text() if complete.exists() else "folder"
+
+
+UNREACHABLE = (
+    f"pods cannot reach the model proxy: environment.kubernetes.proxy_host is not set, nor is POD_IP or {PROXY_HOST}"
+)
+
+
+def proxy_host(settings: KubernetesSettings) -> str | None:
+    """Where pods find the model: as set, or else this machine's own address."""
+    return settings.proxy_host or os.environ.get("POD_IP") or os.environ.get(PROXY_HOST) or None
 
 
 class PodSandbox(RemoteSandbox):
@@ -106,6 +137,7 @@ class KubernetesProvider:
         self._watch: PodWatch | None = None
         self._lock = asyncio.Lock()
         self._running: set[PodSandbox] = set()
+        self._seen: set[str] = set()
         self._open: tuple[str, ...] | None = None if settings.egress_probes else ()
 
     @property
@@ -139,8 +171,9 @@ class KubernetesProvider:
             created = await api.create(pod, patience_sec=patience)
             sandbox = PodSandbox(request, self, created, proxy_url)
             await self._ready(watch, name, request.name, patience)
-            await sandbox.furnish(request)
+            await sandbox.furnish(replace(request, mounts=pods.uploads(request)))
             await self._probe(sandbox)
+            await self._brought(sandbox, request)
         except BaseException as error:
             with contextlib.suppress(ApiError):
                 await asyncio.shield(api.delete(name))
@@ -166,10 +199,9 @@ class KubernetesProvider:
     def _proxy_url(self, request: SandboxRequest) -> str | None:
         if request.forward is None:
             return None
-        host = self._settings.proxy_host or os.environ.get("POD_IP")
-        if not host:
-            why = "pods cannot reach the model proxy: environment.kubernetes.proxy_host is not set, nor is POD_IP"
-            raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {why}")
+        host = proxy_host(self._settings)
+        if host is None:
+            raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {UNREACHABLE}")
         return f"http://[{host}]:{request.forward[1]}" if ":" in host else f"http://{host}:{request.forward[1]}"
 
     async def _ready(self, watch: PodWatch, name: str, title: str, patience_sec: float) -> None:
@@ -190,6 +222,24 @@ class KubernetesProvider:
             raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {title}: {why}") from None
         if isinstance(found, TrialError):
             raise found
+
+    async def _brought(self, sandbox: PodSandbox, request: SandboxRequest) -> None:
+        """Once per image: it holds the agent that this run installed, not an older one."""
+        image = pods.agent_image(request)
+        if image is None or image in self._seen:
+            return
+        mounts = [mount for mount in request.mounts if mount.image is not None]
+        wanted = {mount.target: mark(mount.source) for mount in mounts}
+        argv = ["python3", "-c", _MARKS, *wanted]
+        result = await sandbox.exec(argv, cwd="/", timeout_sec=60)
+        found = json.loads(result.stdout) if result.exit_code == 0 else {}
+        wrong = sorted(target for target, expected in wanted.items() if found.get(target) != expected)
+        if wrong:
+            raise MachineError(
+                f"scaffold.runtime_image {image} does not hold this run's agent: {', '.join(wrong)}",
+                fix="build it again with the bundle's agent.Dockerfile",
+            )
+        self._seen.add(image)
 
     async def _probe(self, sandbox: PodSandbox) -> None:
         """Once: try from inside to reach what must not be reachable."""

@@ -42,7 +42,7 @@ def deleted(pod: Pod) -> bool:
 
 def never_starts(pod: Pod) -> str | None:
     """Why the pod will not run however long one waits, or None. A registry that is merely busy is waited for."""
-    for one in _containers(pod):
+    for one in _starting(pod):
         waiting = _state(one).get("waiting") or {}
         reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
         if reason in _HOPELESS:
@@ -58,7 +58,7 @@ def waiting_for(pod: Pod) -> str:
     """For the message of a missed deadline: what the cluster says it waits for."""
     said = [
         f"{(w := _state(one).get('waiting') or {}).get('reason')}: {w.get('message', '')}"
-        for one in _containers(pod)
+        for one in _starting(pod)
         if "waiting" in _state(one)
     ]
     for condition in pod.get("status", {}).get("conditions") or ():
@@ -96,6 +96,11 @@ def death(pod: Pod | None, name: str) -> TrialError | None:
 
 def _containers(pod: Pod) -> list[Mapping[str, Any]]:
     return list(pod.get("status", {}).get("containerStatuses") or ())
+
+
+def _starting(pod: Pod) -> list[Mapping[str, Any]]:
+    """Those that run before it too."""
+    return [*(pod.get("status", {}).get("initContainerStatuses") or ()), *_containers(pod)]
 
 
 def _state(container: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -28,13 +28,15 @@ IMAGE_REQUIREMENTS = ("freezegun==1.5.5", "hypothesis==6.170.15", "pytest==9.2.0
 IMAGE = " ".join(IMAGE_REQUIREMENTS)
 """The prepared image of generated tasks."""
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Part of the cache key: raise it when the same description would give other tasks."""
 
 SPARE = 2
 """Bugs that are found for each that a task of several needs: not all fit together (one function, unstable outcomes)."""
 
 _LISTED_TESTS = 10
+_LISTED_CHARACTERS = 600
+"""Ids of parametrised tests can be very long, and the first prompt must fit into a small policy's context."""
 
 
 async def generate(
@@ -229,6 +231,11 @@ def _instruction(bug: Bug) -> str:
 
 
 def listed(tests: Sequence[str]) -> str:
-    """Test ids as a list for people, the first ones only."""
-    lines = [f"- `{test}`" for test in tests[:_LISTED_TESTS]]
-    return "\n".join([*lines, f"- and {len(tests) - _LISTED_TESTS} more"] if len(tests) > _LISTED_TESTS else lines)
+    """Test ids as a list for people, the first ones only; at least one, whole."""
+    lines: list[str] = []
+    for test in tests[:_LISTED_TESTS]:
+        if lines and sum(map(len, lines)) + len(test) > _LISTED_CHARACTERS:
+            break
+        lines.append(f"- `{test}`")
+    rest = len(tests) - len(lines)
+    return "\n".join([*lines, f"- and {rest} more"] if rest else lines)

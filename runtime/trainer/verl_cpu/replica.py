@@ -65,6 +65,8 @@ class CpuReplica(RolloutReplica):  # type: ignore[misc]
                 slots=rollout.slots,
                 max_len=rollout.prompt_length + rollout.response_length,
                 seed=config.seed * 1000 + self.replica_rank * 100 + index,
+                import_path=rollout.import_path,
+                kwargs=rollout.kwargs,
             )
             for index, name in enumerate(names)
         ]

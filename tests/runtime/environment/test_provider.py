@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from runtime.config import Environment
+from runtime.config import Environment, ImportedSettings
 from runtime.environment import bwrap, images, make_provider
 from runtime.environment.base import SandboxRequest
 from runtime.environment.bubblewrap import BubblewrapProvider
@@ -33,6 +33,26 @@ def test_plain_processes_with_a_loud_warning_where_it_cannot(
     with pytest.raises(MachineError, match="not installed") as caught:
         make_provider(Environment(require_isolation=True), state=tmp_path)
     assert caught.value.fix == "apt-get install -y bubblewrap"
+
+
+class OwnBoxes(ProcessProvider):
+    """A provider of somebody else's."""
+
+    def __init__(self, *, state: Path, greeting: str) -> None:
+        super().__init__(state=state)
+        self.greeting = greeting
+
+
+def test_a_provider_of_ones_own(tmp_path: Path) -> None:
+    settings = ImportedSettings(import_path=f"{__name__}:OwnBoxes", kwargs={"greeting": "hello"})
+    provider = make_provider(Environment(type="import", imported=settings), state=tmp_path)
+    assert getattr(provider, "greeting") == "hello"  # noqa: B009
+    with pytest.raises(MachineError, match="network_off"):
+        make_provider(Environment(type="import", imported=settings, required_defences=("network_off",)), state=tmp_path)
+    for path, kwargs in ((f"{__name__}:Nothing", {}), (settings.import_path, {"greting": "x"})):
+        wrong = ImportedSettings(import_path=path, kwargs=kwargs)
+        with pytest.raises(UserError, match=r"environment\.imported\.import_path"):
+            make_provider(Environment(type="import", imported=wrong), state=tmp_path)
 
 
 def test_bubblewrap_that_is_not_on_the_path_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment, Secret
+from runtime.config import EcsSettings, Environment, KubernetesSettings, Secret
 from runtime.errors import MachineError
 from runtime.launch import machine
 
@@ -73,3 +73,30 @@ def test_a_missing_secret_or_tracker_is_named_with_what_needs_it(monkeypatch: py
     with pytest.raises(MachineError, match="no_such_tracker: not installed") as raised:
         machine.check_loggers(["console", "trackio"])
     assert raised.value.fix == "pip install no_such_tracker"
+
+
+@pytest.mark.parametrize(
+    ("environment", "enough"),
+    [
+        (Environment(type="kubernetes", kubernetes=KubernetesSettings(image="box:1")), ["POD_IP", "LIVERL_PROXY_HOST"]),
+        (
+            Environment(
+                type="ecs",
+                ecs=EcsSettings(cluster="c", image="box:1", region="r", subnets=("s",), security_groups=("g",)),
+            ),
+            ["LIVERL_PROXY_HOST"],
+        ),
+    ],
+)
+def test_agents_elsewhere_must_be_told_where_the_model_is(
+    environment: Environment, enough: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("POD_IP", "LIVERL_PROXY_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MachineError, match="could not reach the model"):
+        machine.check_way_to_the_model(environment)
+    for name in enough:
+        with monkeypatch.context() as patched:
+            patched.setenv(name, "10.0.0.7")
+            machine.check_way_to_the_model(environment)
+    machine.check_way_to_the_model(Environment())

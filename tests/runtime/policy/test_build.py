@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runtime.config import NewPolicy, PolicyArchitecture, ShellScaffold, SynthTasks, WarmStart
-from runtime.errors import RunError
+from runtime.errors import RunError, UserError
 from runtime.policy.build import processes_for
 
 POLICY = NewPolicy(
@@ -70,3 +70,37 @@ def test_a_training_process_that_dies_ends_the_others(tmp_path: Path, monkeypatc
     shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
     with pytest.raises(RunError, match=r"warm start ended with \[-9, 7\]"):
         build.build_policy(POLICY, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None)
+
+
+@pytest.mark.torch
+def test_a_training_process_that_does_not_end_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime.policy import build
+
+    monkeypatch.setattr(build, "processes_for", lambda batch_size: 2)
+    monkeypatch.setattr(build, "LINGER_SEC", 0.2)
+    real = subprocess.Popen
+    children = []
+
+    def rank_1_lingers(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        if options["env"]["RANK"] == "1":
+            command = [sys.executable, "-c", "import time; time.sleep(300)"]
+        else:
+            command = [sys.executable, "-c", "print('progress 1 1 0.5')"]
+        children.append(real(command, **options))
+        return children[-1]
+
+    monkeypatch.setattr(build.subprocess, "Popen", rank_1_lingers)
+    shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
+    build.build_policy(POLICY, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None)
+    assert [child.returncode for child in children] == [0, -9]
+
+
+@pytest.mark.torch
+def test_families_that_no_demonstration_has_are_named(tmp_path: Path) -> None:
+    from runtime.policy.build import build_policy
+
+    warm_start = POLICY.warm_start.model_copy(update={"informed_families": ("spelling",)})
+    config = POLICY.model_copy(update={"warm_start": warm_start})
+    shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
+    with pytest.raises(UserError, match=r"informed_families: none of the demonstrations is of spelling.*operator"):
+        build_policy(config, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None)

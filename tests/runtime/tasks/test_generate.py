@@ -17,7 +17,7 @@ from runtime.environment.base import SandboxProvider
 from runtime.errors import Termination, TrialError, UserError
 from runtime.tasks.generate.combine import broken_files
 from runtime.tasks.generate.inject import Injection
-from runtime.tasks.generate.package_tasks import generate_package
+from runtime.tasks.generate.package_tasks import generate_package, listed
 from runtime.tasks.generate.prober import Prober, Run
 from runtime.tasks.generate.sources import open_repository
 from runtime.tasks.generate.split import SHARES, Split, split_of
@@ -221,3 +221,11 @@ def test_a_sandbox_that_does_not_come_up_is_tried_again(tmp_path: Path, failures
     with nullcontext() if comes_up else pytest.raises(TrialError, match="did not start"):
         asyncio.run(enter())
     assert provider.started == min(failures + 1, 3)
+
+
+def test_a_list_of_tests_is_short_and_its_ids_whole() -> None:
+    assert listed(["a::b"]) == "- `a::b`"
+    assert listed([f"t::{n}" for n in range(12)]).splitlines()[-1] == "- and 2 more"
+    long = [f"t::{n}[{'x' * 250}]" for n in range(9)]
+    assert listed(long).splitlines() == [*(f"- `{test}`" for test in long[:2]), "- and 7 more"]
+    assert listed(["y" * 2000]) == f"- `{'y' * 2000}`"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runtime.errors import Termination, TrialError
-from runtime.rollouter.engine import SamplingParams
+from runtime.errors import Termination, TrialError, UserError
+from runtime.rollouter.engine import Generation, SamplingParams, WeightIdentity
 from runtime.rollouter.pool import ReplicaPool
 from runtime.trainer.engine_server import EngineServer
 from runtime.trainer.socket_replica import SocketReplica
@@ -57,6 +58,49 @@ async def serving(model: Path, socket: Path) -> AsyncIterator[tuple[EngineServer
     finally:
         await replica.close()
         await server.close()
+
+
+def test_an_engine_of_ones_own_serves_in_place_of_ours(model: Path) -> None:
+    """Named by the spec; nothing but ``Replica`` is asked of it."""
+
+    async def run() -> None:
+        path = f"{__name__}:OwnEngine"
+        server = EngineServer(str(model), slots=4, max_len=200, seed=1, import_path=path, kwargs={"word": 7})
+        await server.open_gate()
+        said = await server.generate("x", [1, 2], {"max_tokens": 3})
+        assert (said.token_ids, said.extra_fields["global_steps"]) == ([7, 7, 7], 4)
+        assert (await server.status())["fingerprint"] == f"of {model}"
+        assert await server.load_weights({}, version=5) == "new"
+        await server.close()
+
+    asyncio.run(run())
+    with pytest.raises(UserError, match=r"rollout\.import_path: .*unexpected keyword"):
+        EngineServer(str(model), slots=4, max_len=200, seed=1, import_path=f"{__name__}:OwnEngine", kwargs={"x": 1})
+    with pytest.raises(UserError, match=r"rollout\.import_path: 'no\.such:Engine'"):
+        EngineServer(str(model), slots=4, max_len=200, seed=1, import_path="no.such:Engine")
+
+
+class OwnEngine:
+    """Says one word."""
+
+    def __init__(self, folder: Path, *, slots: int, max_len: int, seed: int, word: int) -> None:
+        self._folder, self._word = folder, word
+
+    async def generate(self, prompt_ids: Sequence[int], params: SamplingParams, *, session: str) -> Generation:
+        count = params.max_tokens
+        return Generation([self._word] * count, [0.0] * count, [4] * count, "length")
+
+    async def identity(self) -> WeightIdentity:
+        return WeightIdentity(4, f"of {self._folder}")
+
+    async def update_weights(self, state: Mapping[str, Any], *, version: int) -> str:
+        return "new"
+
+    async def abort_all(self) -> int:
+        return 0
+
+    async def close(self) -> None:
+        return None
 
 
 def test_calls_wait_at_the_gate_and_answer_what_the_engine_answers(model: Path, socket: Path) -> None:

@@ -45,6 +45,8 @@ class Fault:
 class Cluster:
     def __init__(self, *, images: set[str] | None = None) -> None:
         self.images = images if images is not None else {IMAGE}
+        self.agents: dict[str, Path] = {}
+        """Image -> what it holds at /opt/agent."""
         self.pods: dict[str, dict[str, Any]] = {}
         self.containers: dict[str, Container] = {}
         self.faults: list[Fault] = []
@@ -303,7 +305,7 @@ class Cluster:
             await asyncio.sleep(0.1)
             if name not in self.pods:
                 return
-        container = Container(pod["spec"])
+        container = Container(pod["spec"], agents=self.agents)
         await container.start()
         if self.pods.get(name) is not pod or pod["metadata"].get("deletionTimestamp"):
             await container.stop()

@@ -29,8 +29,9 @@ def mebibytes(quantity: str) -> int:
 class Container:
     """One running container. ``ended`` is set with its terminated state once its first process is gone."""
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
+    def __init__(self, spec: Mapping[str, Any], *, agents: Mapping[str, Path] | None = None) -> None:
         self._spec = spec
+        self._agents = agents or {}
         self._box = spec["containers"][0]
         self.folder = Path(tempfile.mkdtemp(prefix="pod-"))
         self.memory_mib = mebibytes(self._box["resources"]["limits"]["memory"])
@@ -50,7 +51,11 @@ class Container:
             volume = self.folder / mount["name"]
             volume.mkdir()
             volume.chmod(0o777)
-            arguments += ["--bind", str(volume), mount["mountPath"]]
+            for before in self._spec.get("initContainers", ()):
+                if mount["name"] == before["volumeMounts"][0]["name"]:
+                    shutil.copytree(self._agents[before["image"]], volume, dirs_exist_ok=True)
+            bind = "--ro-bind" if mount.get("readOnly") else "--bind"
+            arguments += [bind, str(volume), mount["mountPath"]]
         ready = self.folder / "ready"
         ready.mkdir()
         user = str(self._spec.get("securityContext", {}).get("runAsUser", 0))

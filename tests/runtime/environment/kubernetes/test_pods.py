@@ -11,8 +11,8 @@ import pytest
 from runtime.config import KubernetesSettings
 from runtime.environment.base import Mount, Sandbox, SandboxRequest
 from runtime.environment.grading import GradingSandbox
-from runtime.environment.kubernetes import pods
-from runtime.errors import Termination, TrialError
+from runtime.environment.kubernetes import pods, status
+from runtime.errors import MachineError, Termination, TrialError
 
 from .conftest import Stage, needs_bubblewrap
 
@@ -60,6 +60,37 @@ def test_pods_say_which_phase_they_are_and_how_images_are_cached(box_request: Sa
         pod = pods.manifest(replace(box_request, forward=forward), settings, run="run-1", owner="me")
         assert pod["metadata"]["labels"]["liverl/phase"] == phase
         assert pod["spec"]["containers"][0]["imagePullPolicy"] == "Never"
+
+
+def test_an_image_brings_the_agent(stage: Stage, box_request: SandboxRequest, tmp_path: Path) -> None:
+    """It is not uploaded, it can be run and not be written to, and an image with another agent is told of."""
+    (tmp_path / "agent").write_text("echo agent\n")
+    (tmp_path / "image").mkdir()
+    shown = (Mount(tmp_path / "agent", "/opt/agent/run.sh", image="agents:1"), Mount(tmp_path / "agent", "/opt/own/x"))
+
+    async def body() -> None:
+        stage.cluster.agents["agents:1"] = tmp_path / "image"
+        request = replace(box_request, mounts=shown)
+        with pytest.raises(MachineError, match=r"agents:1 does not hold this run's agent: /opt/agent/run\.sh"):
+            await stage.provider.start(request)
+        (tmp_path / "image" / "run.sh").write_text("echo agent\n")
+        box = await stage.provider.start(request)
+        assert (await box.exec(["sh", "/opt/agent/run.sh"], timeout_sec=20)).stdout == b"agent\n"
+        assert (await box.exec(["sh", "/opt/own/x"], timeout_sec=20)).stdout == b"agent\n"
+        assert (await box.exec(["touch", "/opt/agent/x"], timeout_sec=20)).exit_code != 0
+        (carrier,) = stage.cluster.pods[box.pod]["spec"]["initContainers"]
+        assert carrier["image"] == "agents:1"
+        assert carrier["securityContext"]["readOnlyRootFilesystem"] is True
+        verifier = await stage.provider.start(replace(box_request, forward=None))
+        assert "initContainers" not in stage.cluster.pods[verifier.pod]["spec"]
+
+    stage.play(body)
+
+
+def test_an_agent_image_that_cannot_be_pulled_is_said() -> None:
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "agents:1: not found"}}
+    pod = {"status": {"phase": "Pending", "initContainerStatuses": [{"name": "agent", "state": waiting}]}}
+    assert "agents:1: not found" in str(status.never_starts(pod))
 
 
 def test_a_long_environment_is_no_address(stage: Stage, box_request: SandboxRequest) -> None:
