@@ -26,6 +26,8 @@ from runtime.telemetry.scores import SCORE, validation_scores
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 MAX_PROBLEMS = 5
+QUIET_SEC = 30.0
+"""Where nobody watches a live display, a long phase says how far it is after this much silence."""
 
 
 @dataclass
@@ -56,7 +58,7 @@ class Progress:
     def __init__(self, title: str, *, console: Console | None = None) -> None:
         self._title = title
         self._console = console or Console()
-        self._started = time.monotonic()
+        self._started = self._spoke = time.monotonic()
         self._phases: list[_Phase] = []
         self._problems: list[str] = []
         self._num_problems = 0
@@ -110,6 +112,8 @@ class Progress:
         with self._lock:
             if self._phases:
                 self._phases[-1].note, self._phases[-1].fraction = note, fraction
+        if self._live is None and time.monotonic() - self._spoke >= QUIET_SEC:
+            self._line(note)
 
     def problem(self, text: str) -> None:
         """Something went wrong that does not end the run. The newest few are shown, all are counted."""
@@ -157,6 +161,7 @@ class Progress:
                 self._line(self._step_line(training, row))
 
     def _line(self, text: str) -> None:
+        self._spoke = time.monotonic()
         self._console.print(
             f"[{_duration(time.monotonic() - self._started)}] {text}", markup=False, highlight=False, soft_wrap=True
         )

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import orjson
+import pytest
 from rich.console import Console
 
 from runtime.telemetry.metrics import Row, append_row
@@ -41,6 +42,20 @@ def test_a_log_gets_plain_lines(tmp_path: Path) -> None:
     ):
         assert expected in text
     assert "step 1/4  solved 25%  3.0 s  300 tokens/s  about 0:09 left" in text
+
+
+def test_a_log_hears_of_a_long_phase_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    page, now = io.StringIO(), [0.0]
+    monkeypatch.setattr("runtime.telemetry.progress.time.monotonic", lambda: now[0])
+    progress = Progress("real-repos 1", console=Console(file=page, width=120))
+    with progress.phase("tasks"):
+        for now[0] in range(0, 100, 10):
+            progress.update(f"toolz: {now[0]} mutants tried")
+    assert [line.split("]")[1] for line in page.getvalue().splitlines()[1:-1]] == [
+        " toolz: 30 mutants tried",
+        " toolz: 60 mutants tried",
+        " toolz: 90 mutants tried",
+    ]
 
 
 def test_a_terminal_gets_a_live_display(tmp_path: Path) -> None:
