@@ -94,6 +94,12 @@ def debian_tools(name: str, *packages: str, suite: str) -> Path:
     return made(name, (suite, *packages), make) / "files"
 
 
+def compose_plugins() -> Path:
+    """Folder of Docker's own plug-ins ``docker-compose`` and ``docker-buildx``, each also a program without Docker.
+    Debian 12 has none; those of Debian 13 need nothing but its C library."""
+    return debian_tools("compose", "docker-compose", "docker-buildx", suite="trixie") / "usr/libexec/docker/cli-plugins"
+
+
 def require_command(command: str, *, package: str) -> str:
     """The path of a program; installs its Debian package where we may (as root in CI)."""
     if shutil.which(command) is None and os.geteuid() == 0 and shutil.which("apt-get") and os.environ.get("CI"):
