@@ -33,6 +33,9 @@ PEAK_TFLOPS = {
 """Dense bf16 peak of one GPU, from its maker's data sheet."""
 UTILISATION = 0.3
 """Share of the peak that long sequences reach in practice."""
+DEFAULT_FAMILIES = ("m6i", "m6id", "m7i", "r6i", "r6id", "r7i", "c6i", "c6id", "c7i")
+"""EC2's families that SkyPilot takes machines without GPUs from, where none is named (``sky/catalog/aws_catalog.py``);
+it takes the one that is cheapest on demand, for spot machines too."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ def cost(plan: Plan, catalogue: Path | None) -> Cost | Unknown:
     wanted = f"{worker.cpus} CPUs and {worker.memory_gib} GiB" + (
         f", {worker.gpus} {accelerator}" if worker.gpus else ""
     )
-    best: tuple[float, str, str] | None = None
+    by_default = sky.instance_type is None and not worker.gpus
+    fitting = []
     for row in _rows(catalogue):
         if sky.instance_type is not None:
             fits = row["InstanceType"] == sky.instance_type
@@ -98,15 +102,19 @@ def cost(plan: Plan, catalogue: Path | None) -> Cost | Unknown:
                 and _holds(row, worker.cpus, worker.memory_gib)
             )
         else:
-            fits = not row["AcceleratorName"] and _holds(row, worker.cpus, worker.memory_gib)
-        fits = fits and (not region or row["Region"] == region) and (not zone or row.get("AvailabilityZone") == zone)
-        price = _number(row["SpotPrice" if sky.spot else "Price"])
-        if fits and price and (best is None or price < best[0]):
-            best = (price, row["InstanceType"], row["Region"])
-    if best is None:
+            family, _, _ = row["InstanceType"].partition(".")
+            fits = family in DEFAULT_FAMILIES and _holds(row, worker.cpus, worker.memory_gib)
+        if fits and (not region or row["Region"] == region) and (not zone or row.get("AvailabilityZone") == zone):
+            fitting.append(row)
+    if by_default and (priced := [row for row in fitting if _number(row["Price"])]):
+        chosen = min(priced, key=lambda row: _number(row["Price"]))["InstanceType"]
+        fitting = [row for row in fitting if row["InstanceType"] == chosen]
+    column = "SpotPrice" if sky.spot else "Price"
+    offers = [(_number(row[column]), row["InstanceType"], row["Region"]) for row in fitting if _number(row[column])]
+    if not offers:
         kind = "spot machine" if sky.spot else "machine"
         return Unknown(f"the catalogue has no {kind} of {sky.infra} with {sky.instance_type or wanted}")
-    price, name, region = best
+    price, name, region = min(offers, key=lambda offer: offer[0])
     return Cost(
         name, region, machines, sky.spot, price * machines, catalogue.parts[-3] if len(catalogue.parts) > 2 else ""
     )

@@ -6,10 +6,11 @@ look by hand.
 
 from __future__ import annotations
 
-from compiler.facts import Facts
+from compiler.facts import Facts, Value
 from compiler.plan import Plan
 from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
+from compiler.vllm_flags import catalogue
 
 
 def lower_vllm(plan: Plan) -> Facts:
@@ -35,5 +36,17 @@ def lower_vllm(plan: Plan) -> Facts:
         if spec.routing_replay == "R3":
             facts.follow("enable-return-routed-experts", True, "routing_replay")
         for name, value in rollout.flags.items():
-            facts.follow(name, value, f"rollout.flags.{name}")
+            _put_flag(facts, name, value, version=rollout.version)
     return facts
+
+
+def _put_flag(facts: Facts, name: str, value: Value, *, version: str) -> None:
+    """As the file's reader takes it: null would become the text "None", and false nothing at all, also where the
+    default is true or left to vLLM."""
+    origin = f"rollout.flags.{name}"
+    if value is None:
+        return
+    if value is False and f"--no-{name}" in catalogue(version)[name]["options"]:
+        facts.follow(f"no-{name}", True, origin, why="in this file false would be the same as not set")
+    else:
+        facts.follow(name, value, origin)

@@ -85,13 +85,30 @@ def flag_problems(flags: Mapping[str, Any], *, version: str = VERSION) -> Iterat
 
 
 def _value(place: tuple[str, ...], entry: Mapping[str, Any], value: Any) -> Iterator[Problem]:
-    choices, kind = entry["choices"], entry["type"] or ""
     if value is None:
         return
     if entry["nargs"] == 0:
         if not isinstance(value, bool):
             yield Problem(place, f"{value!r}: a switch", "true, false")
-    elif choices and not isinstance(value, list) and value not in choices:
+    elif isinstance(value, bool) and not (value and entry["nargs"] == "?"):
+        yield Problem(place, f"{json.dumps(value)}: no switch, it takes a value", fix="null for vLLM's default")
+    elif isinstance(value, list):
+        if entry["nargs"] != "+":
+            text = json.dumps(value)
+            fix = f"the text '{text}'" if _reads_json(entry) else ""
+            yield Problem(place, f"{text}: it takes one value, no list", fix=fix)
+            return
+        for item in value:
+            yield from _single(place, entry, item)
+    else:
+        yield from _single(place, entry, value)
+
+
+def _single(place: tuple[str, ...], entry: Mapping[str, Any], value: Any) -> Iterator[Problem]:
+    kind = (entry["type"] or "").removeprefix("optional:")
+    # vLLM 0.24 lists "None" beside the choices of some flags and then refuses it; null says the same.
+    choices = [choice for choice in entry["choices"] or () if choice not in (None, "None")]
+    if choices and value not in choices:
         close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
         yield Problem(
             place,
@@ -99,7 +116,21 @@ def _value(place: tuple[str, ...], entry: Mapping[str, Any], value: Any) -> Iter
             ", ".join(map(str, choices)),
             f"did you mean {close[0]}?" if close else "",
         )
-    elif kind.removeprefix("optional:") == "int" and (not isinstance(value, int) or isinstance(value, bool)):
+    elif kind in ("int", "human_readable_int") and (not isinstance(value, int) or isinstance(value, bool)):
         yield Problem(place, f"{json.dumps(value)}: not a whole number", "a whole number")
-    elif kind.removeprefix("optional:") == "float" and (not isinstance(value, int | float) or isinstance(value, bool)):
+    elif kind == "float" and (not isinstance(value, int | float) or isinstance(value, bool)):
         yield Problem(place, f"{json.dumps(value)}: not a number", "a number")
+    elif _reads_json(entry) and not isinstance(value, dict) and not _is_json(value):
+        yield Problem(place, f"{json.dumps(value)}: not JSON", "an object, or the text of one")
+
+
+def _reads_json(entry: Mapping[str, Any]) -> bool:
+    return (entry["type"] or "").removeprefix("optional:") in ("loads", "_parse_type", "parse_dataclass")
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.loads(value)
+    except (TypeError, ValueError):
+        return False
+    return True

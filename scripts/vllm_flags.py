@@ -8,6 +8,8 @@ Names, types, choices and defaults are recorded, no help text. vLLM is Apache-2.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import enum
 import importlib
 import importlib.metadata
 import json
@@ -30,11 +32,18 @@ def _first(modules: tuple[str, ...], name: str) -> tuple[Any, str]:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON would hold it; what cannot be held becomes its text."""
-    try:
-        return json.loads(json.dumps(value))
-    except TypeError:
-        return getattr(value, "value", None) or str(value)
+    """The value as JSON holds it: a dataclass by its fields, a set in order; what cannot be held becomes its text."""
+    return json.loads(json.dumps(value, default=_held))
+
+
+def _held(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    return str(value)
 
 
 def _kind(action: argparse.Action) -> str | None:
@@ -53,9 +62,9 @@ def catalogue() -> dict[str, Any]:
     groups = {id(action): group.title for group in parser._action_groups for action in group._group_actions}
     flags: dict[str, Any] = {}
     for action in parser._actions:
-        if isinstance(action, argparse._HelpAction):
+        spellings = list(action.option_strings)
+        if isinstance(action, argparse._HelpAction) or not spellings:
             continue
-        spellings = list(action.option_strings) or [action.dest]
         name = next((one for one in spellings if one.startswith("--") and not one.startswith("--no-")), spellings[0])
         choices = list(action.choices) if action.choices else None
         flags[name] = {
@@ -93,8 +102,8 @@ def _requirements(build: str) -> dict[str, str]:
     for line in importlib.metadata.requires(build) or ():
         match = re.fullmatch(r"(torch|transformers)\b\s*\(?([^;)]*)\)?\s*(;.*)?", line)
         if match and "extra" not in (match[3] or ""):
-            found[match[1]] = match[2].replace(" ", "")
-    return found
+            found[match[1]] = ",".join(sorted(match[2].replace(" ", "").removesuffix("+cpu").split(","), reverse=True))
+    return dict(sorted(found.items()))
 
 
 def main() -> None:

@@ -27,10 +27,10 @@ def python_tools(name: str, *requirements: str, python: str = sys.executable) ->
     """``bin`` of a virtual environment with these pip requirements."""
 
     def make(folder: Path) -> None:
-        _run(python, "-m", "venv", str(folder))
-        _run(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *requirements)
+        run(python, "-m", "venv", str(folder))
+        run(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *requirements)
 
-    return _made(name, (python, *requirements), make) / "bin"
+    return made(name, (python, *requirements), make) / "bin"
 
 
 def python(version: str) -> str:
@@ -45,11 +45,11 @@ def python(version: str) -> str:
             return str(place)
 
     def make(folder: Path) -> None:
-        _run(sys.executable, "-m", "venv", str(folder / "uv"))
-        _run(str(folder / "uv/bin/python"), "-m", "pip", "install", "--quiet", "uv")
-        _run(str(folder / "uv/bin/uv"), "python", "install", "--install-dir", str(folder / "pythons"), version)
+        run(sys.executable, "-m", "venv", str(folder / "uv"))
+        run(str(folder / "uv/bin/python"), "-m", "pip", "install", "--quiet", "uv")
+        run(str(folder / "uv/bin/uv"), "python", "install", "--install-dir", str(folder / "pythons"), version)
 
-    folder = _made(name, (version,), make)
+    folder = made(name, (version,), make)
     return str(next((folder / "pythons").glob(f"*/bin/{name}")))
 
 
@@ -59,9 +59,9 @@ def node_tools(name: str, *packages: str) -> Path:
 
     def make(folder: Path) -> None:
         folder.mkdir()
-        _run("npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(folder), *packages)
+        run("npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(folder), *packages)
 
-    return _made(name, packages, make) / "node_modules" / ".bin"
+    return made(name, packages, make) / "node_modules" / ".bin"
 
 
 def python312() -> str:
@@ -84,14 +84,20 @@ def debian_tools(name: str, *packages: str, suite: str) -> Path:
         options = [f"Dir::Etc::sourcelist={folder}/sources.list", "Dir::Etc::sourceparts=-", "APT::Sandbox::User=root"]
         options += [f"Dir::State::lists={folder}/lists", f"Dir::Cache={folder}/cache"]
         apt = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
-        _run(*apt, "update")
-        _run("sh", "-c", 'cd "$1" && shift && "$@"', "sh", str(folder), *apt, "download", *packages)
+        run(*apt, "update")
+        run("sh", "-c", 'cd "$1" && shift && "$@"', "sh", str(folder), *apt, "download", *packages)
         for archive in folder.glob("*.deb"):
-            _run("dpkg", "-x", str(archive), str(folder / "files"))
+            run("dpkg", "-x", str(archive), str(folder / "files"))
             archive.unlink()
         shutil.rmtree(folder / "lists")
 
-    return _made(name, (suite, *packages), make) / "files"
+    return made(name, (suite, *packages), make) / "files"
+
+
+def compose_plugins() -> Path:
+    """Folder of Docker's own plug-ins ``docker-compose`` and ``docker-buildx``, each also a program without Docker.
+    Debian 12 has none; those of Debian 13 need nothing but its C library."""
+    return debian_tools("compose", "docker-compose", "docker-buildx", suite="trixie") / "usr/libexec/docker/cli-plugins"
 
 
 def require_command(command: str, *, package: str) -> str:
@@ -107,7 +113,8 @@ def require_command(command: str, *, package: str) -> str:
     return path
 
 
-def _made(name: str, content: Sequence[str], make: Callable[[Path], None]) -> Path:
+def made(name: str, content: Sequence[str], make: Callable[[Path], None]) -> Path:
+    """The folder that ``make`` fills; ``content`` is what tells it from others of that name."""
     digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
     folder = CACHE / f"{name}-{digest}"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -125,7 +132,8 @@ def _made(name: str, content: Sequence[str], make: Callable[[Path], None]) -> Pa
     return folder
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
+    """A step of ``make``."""
     subprocess.run(
         command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_ENOUGH_SEC
     )

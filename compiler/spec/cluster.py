@@ -203,10 +203,11 @@ class Cluster(Model):
     monitor: bool = False
     """Add a ServiceMonitor for Ray's metrics; the cluster needs the Prometheus operator."""
     retries: Annotated[int, Field(ge=0, le=20)] = 2
-    """New clusters after a failed one; each goes on from the newest checkpoint. Evicted workers are replaced, and a
-    queue may suspend the job, without using one up."""
+    """New clusters after a failed one; each goes on from the newest checkpoint. An evicted pod costs one: verl's run
+    ends with it. A queue of Kueue may suspend the job without using one up."""
     deadline_sec: Annotated[int, Field(ge=60, le=30 * 86400)] = 86400
-    """The job is stopped after this time; waiting in a queue does not count."""
+    """The job is stopped after this time, counted anew for each retry and not retried; waiting in a queue does not
+    count."""
     max_sandboxes: Count = 64
     """Quota of sandbox pods."""
     docker: DockerHost = DockerHost.model_construct()

@@ -39,6 +39,7 @@ def plan(name: str, **skypilot: Any) -> Plan:
         ({"infra": "aws/eu-central-1", "spot": False}, 117.98, 1),
         ({"instance_type": "m6i.large"}, 0.035, 1),
         ({"nodes": 3}, 93.75, 3),
+        ({"accelerator": "h100"}, 31.25, 1),
     ],
 )
 def test_the_cheapest_machine_that_fits(settings: dict[str, Any], hourly: float, machines: int) -> None:
@@ -48,6 +49,15 @@ def test_the_cheapest_machine_that_fits(settings: dict[str, Any], hourly: float,
     assert found.at_most(7200) == pytest.approx(2 * hourly)
 
 
+def test_a_machine_without_gpus_is_the_one_that_skypilot_takes() -> None:
+    """Not t3, which is no family of its choice; and on spot the one that is cheapest on demand, at its spot price."""
+    value = evaluate(spec_path("quickstart-site")).value
+    for spot, hourly in ((False, 0.096), (True, 0.035)):
+        value["cluster"]["skypilot"]["spot"] = spot
+        found = cost(make_plan(validate(value)), CATALOGUE)
+        assert isinstance(found, Cost) and (found.instance_type, found.hourly) == ("m6i.large", hourly)
+
+
 def test_machines_follow_from_the_gpus_that_are_needed() -> None:
     found = cost(plan("moe-async"), CATALOGUE)  # eight GPUs that train and eight that roll out
     assert isinstance(found, Cost) and found.machines == 2 and found.instance_type == "p5en.48xlarge"
@@ -55,7 +65,11 @@ def test_machines_follow_from_the_gpus_that_are_needed() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "why"),
-    [({"infra": "aws/eu-central-1"}, "no spot machine of aws/eu-central-1"), ({"accelerator": "H999"}, "8 H999")],
+    [
+        ({"infra": "aws/eu-central-1"}, "no spot machine of aws/eu-central-1"),
+        ({"accelerator": "H999"}, "8 H999"),
+        ({"accelerator": "A100"}, "8 A100"),
+    ],
 )
 def test_what_has_no_price_says_why(settings: dict[str, Any], why: str) -> None:
     found = cost(plan("spot-ec2", **settings), CATALOGUE)

@@ -55,6 +55,18 @@ def test_flags_reach_verl_and_the_server_by_their_names() -> None:
     assert lower_verl(plan)["actor_rollout_ref.rollout.engine_kwargs.vllm.async_scheduling"].value is True
 
 
+def test_a_flag_that_is_off_is_said_so_that_vllm_hears_it() -> None:
+    """``false`` in the file is nothing to vLLM, and null is a text. verl knows both."""
+    value = evaluate(spec_path("moe-async")).value
+    value["rollout"]["flags"] = {"async-scheduling": False, "headless": False, "block-size": None}
+    plan = make_plan(validate(value))
+    facts = lower_vllm(plan)
+    assert facts["no-async-scheduling"].value is True and "async-scheduling" not in facts
+    assert facts["no-async-scheduling"].origins == ("rollout.flags.async-scheduling",)
+    assert facts["headless"].value is False and "block-size" not in facts
+    assert lower_verl(plan)["actor_rollout_ref.rollout.engine_kwargs.vllm.async_scheduling"].value is False
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -64,6 +76,13 @@ def test_flags_reach_verl_and_the_server_by_their_names() -> None:
         ({"api-key": "x"}, "set by LiveRL"),
         ({"block-size": "many"}, "many"),
         ({"async-scheduling": 1}, "a switch"),
+        ({"spec-method": "None"}, "is not possible"),
+        ({"cudagraph-capture-sizes": [1, "two"]}, '"two": not a whole number'),
+        ({"tokenizer": True}, "takes a value"),
+        ({"allowed-origins": ["*"]}, "no list"),
+        ({"compilation-config": "level 3"}, "not JSON"),
+        ({"kv-cache-memory-bytes": "4k"}, "not a whole number"),
+        ({"model_tag": "x"}, "has no --model_tag"),
     ],
 )
 def test_wrong_flags(flags: dict[str, Any], said: str) -> None:
@@ -100,4 +119,7 @@ def test_a_version_that_does_not_go_with_verl_is_refused() -> None:
 
 
 def test_right_flags() -> None:
-    assert list(flag_problems({"kv-cache-dtype": "fp8", "async-scheduling": False, "block-size": None})) == []
+    flags = {"kv-cache-dtype": "fp8", "async-scheduling": False, "block-size": None, "cudagraph-capture-sizes": [1, 2]}
+    assert list(flag_problems(flags)) == []
+    json_flags = {"compilation-config": {"mode": 3}, "allowed-origins": '["*"]', "mm-processor-kwargs": "{}"}
+    assert list(flag_problems(json_flags)) == []

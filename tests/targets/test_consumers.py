@@ -1,11 +1,10 @@
-"""Bundles given to the real programs: SkyPilot, kustomize, checkov, Compose. Each is installed apart and skipped where
-it cannot be."""
+"""Bundles given to the real programs: SkyPilot, kustomize, checkov, a parser of Compose. Each is installed apart and
+skipped where it cannot be."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -110,19 +109,6 @@ def test_kustomize_builds_the_bundle(variant: str, tmp_path: Path) -> None:
     assert sorted(map(key, yaml.safe_load_all(built))) == sorted(map(key, expected))
 
 
-@pytest.mark.parametrize("variant", ["quickstart", "gpus", "site"])
-def test_compose_reads_the_bundle(variant: str, tmp_path: Path) -> None:
-    docker = shutil.which("docker")
-    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
-        pytest.skip("the Compose plug-in of Docker is missing: https://docs.docker.com/compose/install/linux/")
-    place = written(tmp_path, variant, "docker")
-    ended = subprocess.run(
-        [docker, "compose", "config", "--format", "json"], cwd=place, capture_output=True, check=True, timeout=120
-    )
-    read, written_down = json.loads(ended.stdout), yaml.safe_load((place / "compose.yaml").read_text())
-    assert set(read["services"]) == set(written_down["services"])
-
-
 COMPOSE = """
 import sys
 from pathlib import Path
@@ -144,8 +130,8 @@ for path in map(Path, sys.argv[1:]):
 
 
 def test_a_parser_of_the_compose_specification_reads_every_bundle(tmp_path: Path) -> None:
-    """Typed, durations and sizes included, where the JSON schema only sees strings. Docker's own plug-in is in no
-    package index that LiveRL uses; where it is installed, the test above asks it."""
+    """Another one than Docker's (``test_compose``), for those who start bundles with another program: durations and
+    sizes included, where the JSON schema only sees strings."""
     tools = python_tools("compose-spec", "compose-spec==0.2.1")
     paths = [str(golden_folder(name, target) / "compose.yaml") for name, target in CASES if target == "docker"]
     paths += [str(written(tmp_path, variant, "docker") / "compose.yaml") for variant in VARIANTS]
