@@ -13,7 +13,7 @@ import pytest
 from compiler import compile_in_memory
 from targets.docker import PROXY_PORT
 from tests.compiler.golden_cases import CASES, LAB, golden_folder
-from tests.targets.variants import VARIANTS, cluster, compiled
+from tests.targets.variants import VARIANTS, compiled
 from tests.toolbox import compose_plugins
 
 pytestmark = [pytest.mark.consumers, pytest.mark.timeout(600)]
@@ -57,7 +57,8 @@ def test_compose_makes_of_the_bundle_what_the_spec_means(case: str, tmp_path: Pa
     read = json.loads(answer.stdout)
     assert read["name"] == spec["name"] and set(read["services"]) == {"trainer"}
     service: dict[str, Any] = read["services"]["trainer"]
-    machine, sandboxes = spec["cluster"]["head"], spec["cluster"]["docker"]["sandbox_host"]
+    docker = spec["cluster"]["docker"]
+    machine, sandboxes = docker["machine"] or spec["cluster"]["head"], docker["sandbox_host"]
     assert service["image"] == spec["cluster"]["image"]
     assert service["build"]["additional_contexts"] == {"liverl": str(tmp_path / "source")}
     assert service["command"][:4] == ["python", "-m", "liverl", "run"] and service["init"] is True
@@ -87,10 +88,12 @@ def test_compose_makes_of_the_bundle_what_the_spec_means(case: str, tmp_path: Pa
 
 
 def test_a_dollar_stays_a_dollar(tmp_path: Path) -> None:
-    files = compile_in_memory(LAB, target="docker", sets=[cluster(image="a/${HOME}:1")]).files
+    pods = {"type": "kubernetes", "kubernetes": {"image": "python:3.11", "kubeconfig": "/home/${HOME}/config"}}
+    files = compile_in_memory(LAB, target="docker", sets=[f"environment={json.dumps(pods)}"]).files
     answer = ask(tmp_path / "bundle", dict(files))
+    mounts = json.loads(answer.stdout)["services"]["trainer"]["volumes"]
     # Written as Compose would have to read it again.
-    assert json.loads(answer.stdout)["services"]["trainer"]["image"] == "a/$${HOME}:1"
+    assert "/home/$${HOME}/config" in {mount.get("source") for mount in mounts}
 
 
 @pytest.mark.parametrize(
