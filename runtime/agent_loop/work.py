@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -73,7 +74,8 @@ class WorkStore:
         path = self._path(digest)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{digest}.{os.getpid()}.partial")
+            # Trials end in several threads, and many of them with the same content.
+            partial = path.with_name(f".{digest}.{os.getpid()}.{threading.get_native_id()}.partial")
             partial.write_bytes(content)
             partial.replace(path)
         return digest

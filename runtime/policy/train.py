@@ -31,28 +31,38 @@ OUTCOME_WEIGHT = 3.0
 
 
 class Batches(torch.utils.data.Dataset[list[Row]]):
-    """Item i is a whole batch of walks of about one length, so that little of it is padding.
+    """Item i is one process's share of batch ``i // processes``: walks of about one length, so that little of it is
+    padding, and as long as the other processes' shares, which would wait for it.
 
-    Walk n is drawn from (seed, n): endless variety from a fixed set of grounds, and repeatable. Walks are sorted within
-    windows of ``WINDOW`` batches and no further, so that a batch is still a random one of its length.
+    Walk n is drawn from (seed, n): endless variety from a fixed set of grounds, and repeatable on any number of
+    processes. Walks are sorted within windows of ``WINDOW`` batches and no further, so that a batch is still a random
+    one of its length; the batches of a window come in random order.
     """
 
-    def __init__(self, grounds: list[Ground], encoder: Encoder, settings: dict[str, Any], *, size: int) -> None:
-        self._grounds, self._encoder, self._settings, self._size = grounds, encoder, settings, size
-        self._windows: dict[int, list[list[Part]]] = {}
+    def __init__(self, grounds: list[Ground], encoder: Encoder, settings: dict[str, Any]) -> None:
+        self._grounds, self._encoder, self._settings = grounds, encoder, settings
+        self._size, self._processes = int(settings["batch_size"]), int(settings["processes"])
+        self._window = -1
+        self._batches: list[list[Row]] = []
 
     def __len__(self) -> int:
-        return int(self._settings["steps"] * self._settings["batch_size"] // self._size)
+        return int(self._settings["steps"]) * self._processes
 
     def __getitem__(self, index: int) -> list[Row]:
-        window, place = divmod(index, WINDOW)
-        if window not in self._windows:
-            first = window * WINDOW * self._size
-            self._windows[window] = sorted((self._walk(first + n) for n in range(WINDOW * self._size)), key=len)
-        parts = self._windows[window][place * self._size : (place + 1) * self._size]
+        batch, share = divmod(index, self._processes)
+        window, place = divmod(batch, WINDOW)
+        if window != self._window:
+            self._window, self._batches = window, self._draw(window)
+        return self._batches[place][share :: self._processes]
+
+    def _draw(self, window: int) -> list[list[Row]]:
+        walks = WINDOW * self._size
+        rows = [self._encoder.row(self._walk(window * walks + n)) for n in range(walks)]
         limit = self._settings["max_position"]
-        rows = [self._encoder.row(walked) for walked in parts]
-        return [Row(row.ids[:limit], row.kinds[:limit]) for row in rows]
+        cut = sorted((Row(row.ids[:limit], row.kinds[:limit]) for row in rows), key=lambda row: len(row.ids))
+        batches = [cut[start : start + self._size] for start in range(0, walks, self._size)]
+        random.Random(f"{self._settings['seed']}/window/{window}").shuffle(batches)
+        return batches
 
     def _walk(self, number: int) -> list[Part]:
         ground = self._grounds[(number * 7919 + number // len(self._grounds)) % len(self._grounds)]
@@ -163,11 +173,12 @@ def main(folder: Path) -> None:
             report_to=[],
             disable_tqdm=True,
             remove_unused_columns=False,
+            train_sampling_strategy="sequential",  # the batches are in random order, and processes take turns
             dataloader_num_workers=0,
             dataloader_pin_memory=False,
             seed=settings["seed"],
         ),
-        train_dataset=Batches(grounds, Encoder(tokenizer), settings, size=settings["batch_size"] // world),
+        train_dataset=Batches(grounds, Encoder(tokenizer), settings),
         data_collator=collate,
         callbacks=[Report()],
     )

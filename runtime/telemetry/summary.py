@@ -171,7 +171,10 @@ def print_summary(facts: Facts, config: RuntimeConfig, *, console: Console) -> N
     rows = read_rows(facts.metrics)
     comparison = compare(rows, config, counts=facts.counts, baselines=facts.baselines)
     console.print()
-    console.print(_score_table(comparison))
+    if comparison.baselines or comparison.before or comparison.after:
+        console.print(_score_table(comparison))
+    else:
+        console.print("No held-out task was scored: the spec names no validation tasks.", highlight=False)
     for sentence in gains(comparison):
         console.print(sentence, highlight=False)
     if isinstance(config.policy, NewPolicy):

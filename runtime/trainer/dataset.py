@@ -28,15 +28,17 @@ def write_dataset(
     """Write ``data/train.parquet`` and ``data/val.parquet`` (each whole) from task set name -> tasks.
 
     ``data_source`` is the set's name, so that scores appear as ``val-core/<name>/reward/mean@1``; a validation set's
-    own temperature rides in ``extra_info``. Raises ``UserError`` when there is no training task, or none to validate
-    on.
+    own temperature rides in ``extra_info``. A spec without validation sets still gets a second file, of one training
+    task: verl reads it, and with such a spec never scores it. Raises ``UserError`` when there is no training task, or
+    none of the validation sets has one.
     """
     folder = layout.data(run)
     folder.mkdir(parents=True, exist_ok=True)
     temperatures = {one.name: one.temperature for one in config.validation}
-    _write(folder / "train.parquet", [_row(name, task, None) for name, tasks in train.items() for task in tasks])
-    rows = [_row(name, task, temperatures.get(name)) for name, tasks in validation.items() for task in tasks]
-    _write(folder / "val.parquet", rows)
+    trained = [_row(name, task, None) for name, tasks in train.items() for task in tasks]
+    scored = [_row(name, task, temperatures.get(name)) for name, tasks in validation.items() for task in tasks]
+    _write(folder / "train.parquet", trained)
+    _write(folder / "val.parquet", scored if config.validation else trained[:1])
 
 
 def _row(task_set: str, task: Task, temperature: float | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def call(*arguments: str) -> tuple[str, BaseException | None]:
 
 def snapshot(run: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in run.rglob("*") if path.is_file() and "regrades" not in path.parts}
+
+
+def test_many_trials_may_leave_the_same_work_at_once(tmp_path: Path) -> None:
+    store = WorkStore(tmp_path)
+    with ThreadPoolExecutor(16) as pool:
+        for number in range(50):
+            work = Work("calc", tmp_path, {"/app/calc.py": b"x" * 100_000 + str(number).encode()}, None)
+            kept = list(pool.map(lambda work: store.put(work, max_bytes=1 << 20), [work] * 16))
+            assert all(store.get(manifest) == work for manifest in kept)
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_changed_verdicts_are_shown_and_written_beside_the_run(opened: Opened, task: Task, tmp_path: Path) -> None:

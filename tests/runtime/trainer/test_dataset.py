@@ -24,6 +24,15 @@ def test_rows_point_at_tasks_and_carry_the_sets_name_and_temperature(tmp_path: P
     assert not list((tmp_path / "data").glob(".*"))
 
 
+def test_a_spec_without_validation_gets_the_file_that_verl_reads(tmp_path: Path) -> None:
+    tasks = [make_task(tmp_path / "tasks", name) for name in ("one", "two")]
+    write_dataset(tmp_path, make_config().model_copy(update={"validation": ()}), {"train": tasks}, {})
+    val = pq.read_table(tmp_path / "data" / "val.parquet").to_pylist()
+    assert [row["extra_info"]["task"] for row in val] == [str(tasks[0].path)]
+    with pytest.raises(UserError, match="val: no usable task is left"):
+        write_dataset(tmp_path, make_config(), {"train": tasks}, {"held-out": []})
+
+
 def test_a_run_without_tasks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train: no usable task is left"):
         write_dataset(tmp_path, make_config(), {"train": []}, {})
