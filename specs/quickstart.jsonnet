@@ -33,10 +33,10 @@ local liverl = import 'liverl.libsonnet';
   mode: liverl.mode.sync,
   trainer: liverl.trainer.cpu { optimizer: { learning_rate: 7e-4, schedule: 'cosine' } },
   schedule: {
-    steps: 42,
+    steps: 36,
     train_batch_size: 8,  // prompts; times group_size trajectories
     mini_batch_size: 4,  // two optimizer steps a batch
-    validate_every: 42,
+    validate_every: 36,
     save_every: 1,  // 0.05 s each: a resumed run loses the step in flight at most,
   },
 

@@ -25,44 +25,51 @@ from runtime.policy.tokenizer import END, PAD
 ADAM_BETAS = (0.9, 0.98)
 WARMUP_STEPS = 20
 WINDOW = 16
+"""Parts of batches within which walks are sorted by their turns."""
+PARTS = 2
+"""Of a batch. Each is of one length: a batch of one length alone teaches less than one of two."""
 FINAL_LR_FRACTION = 0.1
 OUTCOME_WEIGHT = 3.0
 """Predicting what a repair will do is what teaches the model to see whether code and comment agree."""
 
 
 class Batches(torch.utils.data.Dataset[list[Row]]):
-    """Item i is one process's share of batch ``i // processes``: walks of about one length, so that little of it is
-    padding, and as long as the other processes' shares, which would wait for it.
+    """Item i is one process's share of part ``i // processes`` of all batches: walks of about as many turns, so that
+    little of it is padding, and as many as the other processes' shares have, which would wait for it.
 
     Walk n is drawn from (seed, n): endless variety from a fixed set of grounds, and repeatable on any number of
-    processes. Walks are sorted within windows of ``WINDOW`` batches and no further, so that a batch is still a random
-    one of its length; the batches of a window come in random order.
+    processes. Walks are sorted within windows of ``WINDOW`` parts and no further, so that a part is still a random one
+    of its turns; the parts of a window come in random order. Sorted by tokens they pad less and teach less: reading
+    operators came several hundred steps later (``docs/measurements.md``).
     """
 
     def __init__(self, grounds: list[Ground], encoder: Encoder, settings: dict[str, Any]) -> None:
         self._grounds, self._encoder, self._settings = grounds, encoder, settings
-        self._size, self._processes = int(settings["batch_size"]), int(settings["processes"])
+        self._processes = int(settings["processes"])
+        self.parts = PARTS if settings["batch_size"] % (PARTS * self._processes) == 0 else 1
+        self._size = int(settings["batch_size"]) // self.parts
         self._window = -1
-        self._batches: list[list[Row]] = []
+        self._drawn: list[list[Row]] = []
 
     def __len__(self) -> int:
-        return int(self._settings["steps"]) * self._processes
+        return int(self._settings["steps"]) * self.parts * self._processes
 
     def __getitem__(self, index: int) -> list[Row]:
-        batch, share = divmod(index, self._processes)
-        window, place = divmod(batch, WINDOW)
+        part, share = divmod(index, self._processes)
+        window, place = divmod(part, WINDOW)
         if window != self._window:
-            self._window, self._batches = window, self._draw(window)
-        return self._batches[place][share :: self._processes]
+            self._window, self._drawn = window, self._draw(window)
+        return self._drawn[place][share :: self._processes]
 
     def _draw(self, window: int) -> list[list[Row]]:
         walks = WINDOW * self._size
-        rows = [self._encoder.row(self._walk(window * walks + n)) for n in range(walks)]
+        drawn = sorted((self._walk(window * walks + n) for n in range(walks)), key=len)
+        rows = [self._encoder.row(walked) for walked in drawn]
         limit = self._settings["max_position"]
-        cut = sorted((Row(row.ids[:limit], row.kinds[:limit]) for row in rows), key=lambda row: len(row.ids))
-        batches = [cut[start : start + self._size] for start in range(0, walks, self._size)]
-        random.Random(f"{self._settings['seed']}/window/{window}").shuffle(batches)
-        return batches
+        cut = [Row(row.ids[:limit], row.kinds[:limit]) for row in rows]
+        parts = [cut[start : start + self._size] for start in range(0, walks, self._size)]
+        random.Random(f"{self._settings['seed']}/window/{window}").shuffle(parts)
+        return parts
 
     def _walk(self, number: int) -> list[Part]:
         ground = self._grounds[(number * 7919 + number // len(self._grounds)) % len(self._grounds)]
@@ -151,6 +158,7 @@ def main(folder: Path) -> None:
         torch.distributed.init_process_group(
             "gloo", init_method=meeting, rank=int(os.environ["RANK"]), world_size=world
         )
+    batches = Batches(grounds, Encoder(tokenizer), settings)
     trainer = WarmStartTrainer(
         model=model,
         args=TrainingArguments(
@@ -159,7 +167,8 @@ def main(folder: Path) -> None:
             ddp_backend="gloo" if world > 1 else None,
             ddp_find_unused_parameters=False if world > 1 else None,
             max_steps=settings["steps"],
-            per_device_train_batch_size=1,  # an item is a batch already
+            per_device_train_batch_size=1,  # an item is many walks already
+            gradient_accumulation_steps=batches.parts,
             learning_rate=settings["learning_rate"],
             lr_scheduler_type="cosine_with_min_lr",
             lr_scheduler_kwargs={"min_lr_rate": FINAL_LR_FRACTION},
@@ -178,7 +187,7 @@ def main(folder: Path) -> None:
             dataloader_pin_memory=False,
             seed=settings["seed"],
         ),
-        train_dataset=Batches(grounds, Encoder(tokenizer), settings),
+        train_dataset=batches,
         data_collator=collate,
         callbacks=[Report()],
     )
