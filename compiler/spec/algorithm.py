@@ -1,7 +1,5 @@
 """What is optimised: estimator, policy loss, clipping, KL. Names in verl's own terms where verl has one."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """What all spec models share: strict, closed, immutable; and the constrained types with their units and ranges."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,8 +1,6 @@
 """Facts about where an experiment runs, one part per kind of place: what a cluster's owner writes once. The local
 target reads none of them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The sandbox that every trial runs in."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The whole experiment: what a spec file evaluates to."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """How rollouts and training share time and hardware (verl's ``trainer.v1.trainer_mode``)."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The language model that is trained: a new small one, or an existing Hugging Face model."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """How trajectories are sampled: engine, limits, concurrency; and the HTTP proxy in front of it."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field

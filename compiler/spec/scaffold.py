@@ -1,7 +1,5 @@
 """The coding agent that runs in the sandbox."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field

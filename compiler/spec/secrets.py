@@ -1,7 +1,5 @@
 """Secrets by name: which variable, and what it is for. No value is ever part of a spec or a bundle."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Where tasks come from and which of them train, validate and demonstrate."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

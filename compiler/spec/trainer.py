@@ -1,7 +1,5 @@
 """The engine that computes gradients: its hardware, parallelism, memory and optimizer (verl's ``model_engine``)."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field
