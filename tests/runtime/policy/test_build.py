@@ -23,7 +23,7 @@ POLICY = NewPolicy(
     ),
     warm_start=WarmStart(
         demonstrations=SynthTasks(count=60, seed=1, split="demonstrations"),
-        steps=12,
+        steps=30,
         batch_size=8,
         learning_rate=3e-3,
         informed_fraction=0.3,
