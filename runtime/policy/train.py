@@ -27,7 +27,7 @@ WARMUP_STEPS = 20
 WINDOW = 16
 """Parts of batches within which walks are sorted by their turns."""
 PARTS = 2
-"""Of a batch. Each is of one length: a batch of one length alone teaches less than one of two."""
+"""Of a batch, each of walks of about one length, so that a step does not hang on a single one."""
 FINAL_LR_FRACTION = 0.1
 OUTCOME_WEIGHT = 3.0
 """Predicting what a repair will do is what teaches the model to see whether code and comment agree."""
