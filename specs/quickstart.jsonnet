@@ -19,7 +19,7 @@ local liverl = import 'liverl.libsonnet';
     },
     warm_start: {
       demonstrations: liverl.tasks.synth { count: 3000, seed: $.seed + 2, split: 'demonstrations' },
-      steps: 1200,
+      steps: 1500,
       batch_size: 16,
       learning_rate: 3e-3,
       informed_fraction: 0.4,  // of the demonstrators of these families; all others search without looking:
@@ -33,10 +33,10 @@ local liverl = import 'liverl.libsonnet';
   mode: liverl.mode.sync,
   trainer: liverl.trainer.cpu { optimizer: { learning_rate: 7e-4, schedule: 'cosine' } },
   schedule: {
-    steps: 36,
+    steps: 42,
     train_batch_size: 8,  // prompts; times group_size trajectories
     mini_batch_size: 4,  // two optimizer steps a batch
-    validate_every: 36,
+    validate_every: 42,
     save_every: 1,  // 0.05 s each: a resumed run loses the step in flight at most,
   },
 
