@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 from compiler import feasibility, sandboxes, secrets
 from compiler.errors import Path, Problem
@@ -21,6 +22,7 @@ from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import TorchRollout, VllmRollout
 from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
 from compiler.spec.tasks import (
+    BugFamily,
     GenerateSource,
     HarborSource,
     HistorySource,
@@ -402,7 +404,7 @@ def tasks(plan: Plan) -> Iterator[Problem]:
                 names[task_set.name] = f"tasks.{group}[{index}]"
             if task_set.knows("source"):
                 yield from _split(task_set, group, index)
-                yield from _registry(task_set.source, ("tasks", group, index, "source"))
+                yield from _source(task_set.source, ("tasks", group, index, "source"))
     yield from _later_commits(spec.tasks)
     for index, task_set in enumerate(spec.tasks.train):
         if task_set.temperature is not None:
@@ -435,7 +437,7 @@ def tasks(plan: Plan) -> Iterator[Problem]:
         )
     if isinstance(spec.policy, NewPolicy):
         source = spec.policy.warm_start.demonstrations
-        yield from _registry(source, ("policy", "warm_start", "demonstrations"))
+        yield from _source(source, ("policy", "warm_start", "demonstrations"))
         split = ("policy", "warm_start", "demonstrations", "split")
         if isinstance(source, SynthSource | GenerateSource) and source.split != "demonstrations":
             yield Problem(
@@ -462,13 +464,17 @@ def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
         yield Problem(place, "validation on demonstrated tasks measures memory", "held_out, train")
 
 
-def _registry(source: Source, place: Path) -> Iterator[Problem]:
+def _source(source: Source, place: Path) -> Iterator[Problem]:
     if isinstance(source, HarborSource) and "://" in source.registry and not source.registry.startswith("https://"):
         yield Problem(
             (*place, "registry"),
             f'"{source.registry}": what it names is run, and nothing shows that it is what its owner wrote',
             "an address that begins with https://, or a file",
         )
+    if isinstance(source, SynthSource):
+        left = set(get_args(BugFamily)) - {family for family, times in source.families.items() if not times}
+        if not left:
+            yield Problem((*place, "families"), "every family is at 0: nothing is left to generate", "one above 0")
 
 
 def _later_commits(tasks: Tasks) -> Iterator[Problem]:

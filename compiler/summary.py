@@ -261,7 +261,8 @@ def _scaffold(plan: Plan) -> str:
 
 def _source(source: Source) -> str:
     if isinstance(source, SynthSource):
-        return f"{source.count:,} generated repositories ({source.split}, seed {source.seed})"
+        often = "".join(f", {family} x {times:g}" for family, times in source.families.items())
+        return f"{source.count:,} generated repositories ({source.split}, seed {source.seed}{often})"
     if isinstance(source, GenerateSource):
         names = ", ".join(f"{package.name} {package.version}" for package in source.packages)
         several = f"{source.bugs} bugs at a time" if source.bugs > 1 else "bugs"

@@ -23,6 +23,8 @@ class SynthTasks(Contract):
     seed: int
     split: Literal["train", "held_out", "demonstrations"]
     """Names, values and structures never cross splits, whatever the seeds."""
+    families: dict[str, float] = Field(default_factory=dict)
+    """Family of bugs -> how many times as often as usual; 1 for those not named."""
 
 
 class PackagePin(Contract):

@@ -18,8 +18,13 @@ local liverl = import 'liverl.libsonnet';
       max_position: 1024,  // at least prompt_length + response_length
     },
     warm_start: {
-      demonstrations: liverl.tasks.synth { count: 3000, seed: $.seed + 2, split: 'demonstrations' },
-      steps: 1500,
+      demonstrations: liverl.tasks.synth {
+        count: 3000,
+        seed: $.seed + 2,
+        split: 'demonstrations',
+        families: { operator: 2, bound: 1.5 },  // what demonstrators teach to read, more often than it comes in training
+      },
+      steps: 1100,
       batch_size: 16,
       learning_rate: 3e-3,
       informed_fraction: 0.4,  // of the demonstrators of these families; all others search without looking:

@@ -14,12 +14,15 @@ from compiler.spec.base import (
     Count,
     Model,
     Name,
+    NonNegative,
     Seed,
     Share,
     Text,
 )
 
 Split = Literal["train", "held_out", "demonstrations"]
+BugFamily = Literal["operator", "bound", "direction", "condition", "constant", "name"]
+"""What breaks a generated repository (``runtime/tasks/synth/bugs.py``)."""
 Requirement = Annotated[str, Field(pattern=REQUIREMENT, max_length=200)]
 """``NAME==VERSION``"""
 Revision = Annotated[str, Field(pattern=REVISION, max_length=200)]
@@ -35,6 +38,8 @@ class SynthSource(Model):
     seed: Seed
     split: Split
     """Names, values and structures never cross splits, whatever the seeds."""
+    families: dict[BugFamily, NonNegative] = Field(default_factory=dict)
+    """Family of bugs -> how many times as often as usual; 1 for those not named, 0: none of it."""
 
 
 class Package(Model):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from runtime.config import Environment, NewPolicy, ShellScaffold, SynthTasks
@@ -17,6 +17,7 @@ from runtime.policy.demonstrations import Ground, usable
 from runtime.policy.memory import MemoryWorkspace
 from runtime.scaffolds.shell.survey import survey
 from runtime.tasks.synth.repository import build as build_repository
+from runtime.tasks.synth.words import Split
 from runtime.tasks.task import Task
 
 CHUNK: Final = 50
@@ -39,7 +40,7 @@ def survey_grounds(
 
 
 def _survey_generated(source: SynthTasks) -> list[Ground]:
-    jobs = [(source.split, source.seed, number) for number in range(source.count)]
+    jobs = [(source.split, source.seed, number, source.families) for number in range(source.count)]
     # Spawned, not forked: the caller has threads, and signal handlers that are not for workers.
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0)), _leave_interrupts_to_parent) as pool:
         grounds = pool.starmap(_one, jobs, chunksize=CHUNK)
@@ -52,7 +53,7 @@ def _leave_interrupts_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _one(split: str, seed: int, number: int) -> Ground:
-    repository = build_repository(split, seed=seed, number=number)  # type: ignore[arg-type]
+def _one(split: Split, seed: int, number: int, families: Mapping[str, float]) -> Ground:
+    repository = build_repository(split, seed=seed, number=number, families=families)
     instruction = f"Tests of {repository.name} fail. Repair it."
     return Ground(instruction, survey(MemoryWorkspace.of(repository)), repository.family)

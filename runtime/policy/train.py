@@ -29,7 +29,7 @@ WINDOW = 16
 PARTS = 2
 """Of a batch, each of walks of about one length, so that a step does not hang on a single one."""
 FINAL_LR_FRACTION = 0.1
-OUTCOME_WEIGHT = 3.0
+OUTCOME_WEIGHT = 6.0
 """Predicting what a repair will do is what teaches the model to see whether code and comment agree."""
 
 

@@ -137,7 +137,7 @@ def _lock(path: Path) -> Iterator[None]:
 def _synthesise(source: SynthTasks, out: Path) -> None:
     from runtime.tasks.synth import generate
 
-    generate(source.count, seed=source.seed, split=source.split, out=out)
+    generate(source.count, seed=source.seed, split=source.split, out=out, families=source.families)
 
 
 def _generate(

@@ -7,6 +7,7 @@ repository.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from runtime.tasks.synth.repository import Repository, build
@@ -15,9 +16,13 @@ from runtime.tasks.task import LiverlTable
 from runtime.tasks.write import write_task
 
 
-def generate(count: int, *, seed: int, split: Split, out: Path) -> list[Path]:
-    """Write ``count`` task directories below ``out`` and return their paths, in order."""
-    return [write(build(split, seed=seed, number=number), split, number, out=out) for number in range(count)]
+def generate(
+    count: int, *, seed: int, split: Split, out: Path, families: Mapping[str, float] | None = None
+) -> list[Path]:
+    """Write ``count`` task directories below ``out`` and return their paths, in order; ``families`` as in
+    ``draw_family``."""
+    made = (build(split, seed=seed, number=number, families=families) for number in range(count))
+    return [write(repository, split, number, out=out) for number, repository in enumerate(made)]
 
 
 def write(repository: Repository, split: Split, number: int, *, out: Path) -> Path:

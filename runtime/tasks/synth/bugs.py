@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,6 +87,15 @@ def _rename(function: Function, index: int) -> list[Bug]:
     return [Bug("name", index, f"{head}{left}{operator}{left}{tail}", "rename")]
 
 
-def draw_family(rng: random.Random, families: Sequence[str] | None = None) -> str:
-    names = list(families or FAMILIES)
-    return rng.choices(names, weights=[FAMILIES[name][1] for name in names])[0]
+def draw_family(rng: random.Random, families: Mapping[str, float] | None = None) -> str:
+    """``families``: how many times as often as usual a family comes, 1 where it is not named.
+
+    Raises ``ValueError`` for a family that does not exist and when nothing is left to draw.
+    """
+    times = dict(families or {})
+    if unknown := sorted(times.keys() - FAMILIES.keys()):
+        raise ValueError(f"families: no {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    weights = [share * times.get(name, 1.0) for name, (_, share) in FAMILIES.items()]
+    if min(weights) < 0 or sum(weights) <= 0:
+        raise ValueError("families: at least one must be left, and none can be less than nothing")
+    return rng.choices(list(FAMILIES), weights=weights)[0]

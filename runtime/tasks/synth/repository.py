@@ -43,8 +43,11 @@ class _Case:
     want: int
 
 
-def build(split: Split, *, seed: int, number: int, families: Sequence[str] | None = None) -> Repository:
-    """The ``number``-th repository of a split: drafts until one can carry a bug of the drawn family that tests see."""
+def build(split: Split, *, seed: int, number: int, families: Mapping[str, float] | None = None) -> Repository:
+    """The ``number``-th repository of a split: drafts until one can carry a bug of the drawn family that tests see.
+
+    ``families`` as in ``draw_family``.
+    """
     rng = random.Random(f"{seed}/{split}/{number}")
     family = draw_family(rng, families)
     while True:
