@@ -373,6 +373,8 @@ class Environment(Contract):
     agent_timeout_sec: float = 60.0
     verifier_timeout_sec: float = 30.0
     verifier: VerifierSandbox = VerifierSandbox.model_construct()
+    reuse_verdicts: bool = False
+    """Equal work on a task is graded once."""
 
 
 class Rollout(Contract):

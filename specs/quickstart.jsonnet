@@ -52,7 +52,9 @@ local liverl = import 'liverl.libsonnet';
     max_tokens_per_turn: 8,
   },
   scaffold: liverl.scaffold.repair,
-  environment: liverl.environment.bubblewrap,
+  environment: liverl.environment.bubblewrap {
+    reuse_verdicts: true,  // most trials of a group end with the same files: nothing done, or the one right repair
+  },
 
   tasks: {
     local held_out = liverl.tasks.synth { count: 300, seed: $.seed + 1, split: 'held_out' },

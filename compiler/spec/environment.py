@@ -67,6 +67,8 @@ class _Sandbox(Model):
     agent_timeout_sec: Positive = 60.0
     verifier_timeout_sec: Positive = 30.0
     verifier: VerifierSandbox = VerifierSandbox.model_construct()
+    reuse_verdicts: bool = False
+    """Equal work on a task is graded once: trials that leave the same files share a verdict."""
 
 
 class Bubblewrap(_Sandbox):

@@ -254,6 +254,7 @@ class TrialRunner:
             termination=termination,
             reward=verdict.reward if graded and verdict is not None else None,
             verdict=verdict.status if graded and verdict is not None else "no-grade",
+            reused_verdict=graded and verdict is not None and verdict.reused,
             isolation=self._services.provider.capabilities.isolation,
             timings=progress.timings,
             sampling=sampling,

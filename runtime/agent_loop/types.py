@@ -74,6 +74,8 @@ class TrialResult:
     sampling: Sampling
     verdict: str = "no-grade"
     """solved, unsolved, tampered (passed tests that no honest work passes; reward 0), or no-grade (no reward)."""
+    reused_verdict: bool = False
+    """The verdict is that of equal work on the task (``environment/reuse.py``)."""
     defences: tuple[str, ...] = ()
     outcomes: Mapping[str, str] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
@@ -128,6 +130,7 @@ class TrialResult:
             "termination": self.termination.value,
             "trainable": self.trainable,
             "verdict": self.verdict,
+            "reused_verdict": self.reused_verdict,
             "isolation": self.isolation,
             "defences": list(self.defences),
             "sampling": asdict(self.sampling),

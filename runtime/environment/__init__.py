@@ -133,6 +133,8 @@ def _docker(config: Environment, state: Path) -> SandboxProvider:
 
 def make_verifier(config: Environment, provider: SandboxProvider, *, state: Path) -> Verifier:
     """A verifier that grades in fresh sandboxes of ``provider`` (which it does not close)."""
+    from runtime.environment.reuse import ReusingVerifier
     from runtime.environment.verifier import SandboxVerifier
 
-    return SandboxVerifier(config, provider)
+    verifier = SandboxVerifier(config, provider)
+    return ReusingVerifier(verifier) if config.reuse_verdicts else verifier

@@ -137,6 +137,8 @@ class Verdict:
     defences: tuple[str, ...]
     seconds: float
     raw: bytes = b""
+    reused: bool = False
+    """Equal work on the task had been graded before (``reuse.py``)."""
 
 
 class Verifier(Protocol):

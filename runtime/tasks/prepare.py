@@ -251,9 +251,10 @@ def _screened(tasks: list[Task], *, cache: Path, on_problem: OnProblem, environm
 
 @asynccontextmanager
 async def graders(environment: Environment, *, state: Path) -> AsyncIterator[tuple[SandboxProvider, Verifier]]:
-    """A provider and a verifier, closed in the end."""
+    """A provider and a verifier, closed in the end. A proof, or a later verdict, is never an earlier one again."""
     from runtime.environment import make_provider, make_verifier
 
+    environment = environment.model_copy(update={"reuse_verdicts": False})
     provider = make_provider(environment, state=state)
     try:
         verifier = make_verifier(environment, provider, state=state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -12,9 +12,11 @@ from compiler.errors import Problem, dotted
 from compiler.plan import make_plan
 from compiler.spec.base import PATTERNS
 from compiler.spec.experiment import ExperimentSpec
+from compiler.spec.tasks import BugFamily
 from compiler.validate import validate
 from tests.compiler.golden_cases import LAB, spec_path
 
+NOTHING_LEFT = dict.fromkeys(get_args(BugFamily), 0)
 SPEC = """local liverl = import 'liverl.libsonnet';
 (import 'quick.libsonnet') + {
   name: 'Bad_Name',
@@ -82,6 +84,8 @@ def put(value: Any, path: str, new: Any) -> None:
         ("policy.architecture.hidden_size", 0, "allowed: >= 1"),
         ("policy.warm_start.informed_fraction", 1.5, "allowed: <= 1.0"),
         ("policy.warm_start.demonstrations.split", "training", "did you mean train?"),
+        ("policy.warm_start.demonstrations.families", {"operators": 2}, "did you mean operator?"),
+        ("policy.warm_start.demonstrations.families", {"operator": -2}, "allowed: >= 0"),
         ("rollout.temperature", 0, "allowed: > 0"),
         ("rollout.tool_parser", "xml", "allowed: compact, glm45, hermes, llama3_json, openai, qwen3_coder"),
         ("environment.memory_mib", 1.5, "not a whole number"),
@@ -140,6 +144,7 @@ def test_a_value_that_is_no_spec_at_all(value: Any) -> None:
         ({"tasks.train.0.source.split": "held_out"}, "tasks.train[0].source.split", "fatal"),
         ({"tasks.validation.0.source.split": "demonstrations"}, "tasks.validation[0].source.split", "fatal"),
         ({"policy.warm_start.demonstrations.split": "train"}, "policy.warm_start.demonstrations.split", "fatal"),
+        ({"tasks.train.0.source.families": NOTHING_LEFT}, "tasks.train[0].source.families", "fatal"),
         ({"tasks.train.0.temperature": 1}, "tasks.train[0].temperature", "fatal"),
         ({"tasks.train.0.source.count": 15}, "schedule.train_batch_size", "fatal"),
         ({"tasks.validation": [], "schedule.validate_every": 0}, "tasks.baselines", "fatal"),

@@ -98,3 +98,9 @@ def task(tmp_path: Path, repository: Path) -> Task:
         """
     )
     return load_task(root)
+
+
+@pytest.fixture
+def other_task(tmp_path: Path, task: Task) -> Task:
+    """The same under another name."""
+    return load_task(Path(shutil.copytree(task.path, tmp_path / "fix-add-again")))

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import get_args
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,6 +87,27 @@ def test_every_family_occurs_and_structures_are_many() -> None:
     assert set(Counter(repository.family for repository in repositories)) == set(FAMILIES)
     structures = [item for repository in repositories for item in repository.structures]
     assert len(set(structures)) > 0.5 * len(structures)
+
+
+def test_specs_know_every_family() -> None:
+    from compiler.spec.tasks import BugFamily
+
+    assert get_args(BugFamily) == tuple(FAMILIES)
+
+
+def test_families_come_as_often_as_is_asked() -> None:
+    usual = sample("train", 300)
+    asked = [build("train", seed=3, number=number, families={"operator": 3, "name": 0}) for number in range(300)]
+    counts, before = (Counter(one.family for one in repositories) for repositories in (asked, usual))
+    assert counts["name"] == 0
+    assert counts["operator"] > 1.8 * before["operator"]
+    assert [build("train", seed=3, number=n, families={"bound": 1}) for n in range(20)] == usual[:20]
+
+
+@pytest.mark.parametrize("families", [{"spelling": 1.0}, dict.fromkeys(FAMILIES, 0.0), {"name": -1.0}])
+def test_families_that_cannot_be_drawn_are_refused(families: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="families: "):
+        build("train", seed=0, number=0, families=families)
 
 
 def test_nouns_can_be_packages() -> None:
