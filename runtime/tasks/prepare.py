@@ -78,7 +78,7 @@ def prepare(
         folder = _commits(source, name=task_set.name, cache=cache, environment=environment, say=say)
     elif isinstance(source, SynthTasks):
         description = _description(task_set, version=source_digest(_PACKAGE / "synth"))
-        folder = kept(cache, "synth", description, lambda out: _synthesise(source, out))
+        folder = kept(cache, "synth", description, lambda out: _synthesise(source, out), flush=False)
     else:
         from runtime.tasks.generate.package_tasks import GENERATOR_VERSION
 
@@ -106,9 +106,10 @@ def source_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def kept(cache: Path, kind: str, description: str, make: Callable[[Path], None]) -> Path:
+def kept(cache: Path, kind: str, description: str, make: Callable[[Path], None], *, flush: bool = True) -> Path:
     """The folder of a described set, made by ``make(empty folder)`` unless it is there. One process makes, others
-    wait."""
+    wait. ``flush``: so that a power cut cannot leave it half written; False for what belongs to one run and is made
+    in seconds, where waiting for all that a machine has yet to write can take longer."""
     home = cache / "tasks"
     folder = home / f"{kind}-{hashlib.sha256(description.encode()).hexdigest()[:16]}"
     home.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,8 @@ def kept(cache: Path, kind: str, description: str, make: Callable[[Path], None])
                 make(staging)
                 (staging / "set.json").write_text(description + "\n")
                 staging.chmod(0o755)
-                os.sync()  # hundreds of small files: one flush before the name makes them count
+                if flush:
+                    os.sync()  # hundreds of small files: one flush before the name makes them count
                 staging.rename(folder)
             except BaseException:
                 shutil.rmtree(staging, ignore_errors=True)
