@@ -24,7 +24,7 @@ local liverl = import 'liverl.libsonnet';
         split: 'demonstrations',
         families: { operator: 2, bound: 1.5 },  // what demonstrators teach to read, more often than it comes in training
       },
-      steps: 1100,
+      steps: 1000,
       batch_size: 16,
       learning_rate: 3e-3,
       informed_fraction: 0.4,  // of the demonstrators of these families; all others search without looking:
@@ -36,12 +36,12 @@ local liverl = import 'liverl.libsonnet';
   // Reinforcement: liverl.algorithm.grpo, .gspo or .ppo.
   algorithm: liverl.algorithm.grpo,
   mode: liverl.mode.sync,
-  trainer: liverl.trainer.cpu { optimizer: { learning_rate: 7e-4, schedule: 'cosine' } },
+  trainer: liverl.trainer.cpu { optimizer: { learning_rate: 6e-4, schedule: 'cosine' } },
   schedule: {
-    steps: 42,
+    steps: 38,
     train_batch_size: 8,  // prompts; times group_size trajectories
     mini_batch_size: 4,  // two optimizer steps a batch
-    validate_every: 42,
+    validate_every: 38,
     save_every: 1,  // 0.05 s each: a resumed run loses the step in flight at most,
   },
 
