@@ -30,7 +30,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._end = tokenizer.token_to_id(END)
+        self.end: int = tokenizer.token_to_id(END)
         self._roles = {role: tokenizer.token_to_id(token) for role, token in ROLES.items()}
         self._known: dict[str, list[int]] = {}
 
@@ -39,13 +39,17 @@ class Encoder:
             self._known[text] = self._tokenizer.encode(text).ids
         return self._known[text]
 
+    def message(self, role: str, text: str) -> list[int]:
+        """A whole message: its role, its text and its end."""
+        return [self._roles[role], *self.text(text), self.end]
+
     def row(self, parts: Sequence[Part]) -> Row:
         ids: list[int] = []
         kinds: list[int] = []
         tried = False
         for role, text in parts:
             content = self.text(text)
-            ids += [self._roles[role], *content, self._end]
+            ids += self.message(role, text)
             if role == "assistant":
                 kinds += [0, *([1] * len(content)), 1]
                 tried = text not in _PLAIN

@@ -30,7 +30,7 @@ def survey_grounds(
     source = config.warm_start.demonstrations
     grounds: Sequence[Ground | None]
     if isinstance(source, SynthTasks):
-        grounds = _survey_generated(source)
+        grounds = survey_generated(source)
     else:
         from runtime.policy.fieldwork import survey_tasks
         from runtime.scaffolds.shell import ShellScaffold as Shell
@@ -39,7 +39,8 @@ def survey_grounds(
     return [ground for ground in grounds if ground is not None and usable(ground)]
 
 
-def _survey_generated(source: SynthTasks) -> list[Ground]:
+def survey_generated(source: SynthTasks) -> list[Ground]:
+    """One ground per repository of ``source``, in order, without writing any."""
     jobs = [(source.split, source.seed, number, source.families) for number in range(source.count)]
     # Spawned, not forked: the caller has threads, and signal handlers that are not for workers.
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0)), _leave_interrupts_to_parent) as pool:

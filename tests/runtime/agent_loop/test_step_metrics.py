@@ -34,7 +34,7 @@ def trial(reward: float | None, termination: Termination = Termination.COMPLETED
 
 def test_groups_by_signal_and_reasons_of_what_is_left_out() -> None:
     groups = [
-        [trial(1.0), trial(0.0)],
+        [trial(1.0), trial(0.0, reused_verdict=True)],
         [trial(0.0), trial(0.0, Termination.TIMEOUT)],
         [trial(1.0), trial(None, Termination.SANDBOX_LOST)],
     ]
@@ -43,6 +43,7 @@ def test_groups_by_signal_and_reasons_of_what_is_left_out() -> None:
     assert row["groups/no_signal_frac"] == pytest.approx(2 / 3) and row["groups/partial"] == 1
     assert row["trajectory_filter/invalid_count"] == 2
     assert row["trajectory_filter/reason/timeout"] == row["trajectory_filter/reason/sandbox_lost"] == 1
+    assert row["agent_loop/reused_verdicts"] == 1
     assert row["agent_loop/ungraded"] == 1 and row["termination/agent_completed"] == 4
     assert (row["weights/served_min"], row["weights/served_max"]) == (7, 8)
     assert row["timing_s/agent_loop/harbor_agent_tool_call/mean"] == pytest.approx(0.4)

@@ -49,6 +49,22 @@ def test_a_wrong_repair_is_a_graded_zero(opened: Opened, task: Task, tmp_path: P
     assert result.reward == 0.0 and result.trainable and result.outcomes == {TEST_ID: "failed"}
 
 
+def test_equal_work_shares_a_verdict_and_the_record_says_so(opened: Opened, task: Task, tmp_path: Path) -> None:
+    config = make_config(environment={"reuse_verdicts": True})
+
+    async def run() -> list[TrialResult]:
+        script = ["hm", "SOLVE", "so", "SOLVE", "well", "BREAK"]
+        async with opened(script, config) as (services, _):
+            runner = TrialRunner(services, config, trials=tmp_path)
+            return [await runner.run(task, key=make_key(index=index), temperature=1.0) for index in range(3)]
+
+    results = asyncio.run(run())
+    assert [(one.reward, one.reused_verdict) for one in results] == [(1.0, False), (1.0, True), (0.0, False)]
+    assert results[1].outcomes == {TEST_ID: "passed"} and results[1].defences == results[0].defences
+    records = [orjson.loads((tmp_path / "3" / f"calc.g.{index}" / "trial.json").read_bytes()) for index in range(3)]
+    assert [record["reused_verdict"] for record in records] == [False, True, False]
+
+
 def test_an_agent_that_did_not_start_is_tried_again_in_a_fresh_session(
     opened: Opened, task: Task, tmp_path: Path
 ) -> None:
