@@ -188,6 +188,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     settings = parser.parse_args()
+    if not (settings.run / "policy" / "model.safetensors").is_file():
+        raise SystemExit(
+            f"{settings.run}: no run with a warm-started policy; `liverl run specs/quickstart.jsonnet` makes one"
+        )
     config = load_runtime_config(settings.run / "bundle" / "runtime.json")
     if not isinstance(config.scaffold, ShellScaffold):
         raise SystemExit("only the shell scaffold can be simulated")
