@@ -21,19 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from tokenizers import Tokenizer
 from transformers import Qwen2ForCausalLM
 
 from runtime.config import ShellScaffold, SynthTasks, TaskSet, load_runtime_config
-from runtime.policy.demonstrations import Ground, call
+from runtime.policy.demonstrations import Ground, call, observe
 from runtime.policy.encoding import Encoder
 from runtime.policy.grounds import survey_generated
 from runtime.scaffolds.shell.debugger import NOTHING, SOLVED, UNDONE
 from runtime.scaffolds.shell.repairs import REPAIRS
 
 TOOLS = ("run", "next", "submit", *REPAIRS)
-GROUP = 8
-CLIP_LOW, CLIP_HIGH = 0.8, 1.28
 AT_ONCE = 64
 
 
@@ -92,8 +91,7 @@ class World:
                 return SOLVED
             said = f"{UNDONE if name in outcomes else NOTHING}\n"
         walk.position += 1
-        again = "" if walk.position < len(stops) else "again "
-        return f"{said}{again}{stops[walk.position % len(stops)]['text']}"
+        return said + observe(stops, walk.position)
 
 
 class Simulation:
@@ -138,7 +136,7 @@ class Simulation:
 
     def reinforce(self, train: Sequence[Ground], settings: argparse.Namespace, draw: int) -> None:
         """GRPO, clipped, by AdamW whose learning rate falls along a cosine to nothing."""
-        updates = settings.prompts * GROUP // settings.mini_batch
+        updates = settings.prompts // settings.mini_batch
         optimizer = torch.optim.AdamW(self._model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda done: 0.5 * (1 + math.cos(math.pi * done / (settings.steps * updates)))
@@ -149,27 +147,30 @@ class Simulation:
             while len(waiting) < settings.prompts:
                 waiting += order.sample(list(train), len(train))
             picked, waiting = waiting[: settings.prompts], waiting[settings.prompts :]
-            walks = self.play([ground for ground in picked for _ in range(GROUP)], greedy=False, generator=generator)
-            rewards = torch.tensor([float(walk.solved) for walk in walks]).view(-1, GROUP)
+            walks = self.play(
+                [ground for ground in picked for _ in range(settings.group)], greedy=False, generator=generator
+            )
+            rewards = torch.tensor([float(walk.solved) for walk in walks]).view(-1, settings.group)
             centred = rewards - rewards.mean(1, keepdim=True)
             advantages = (centred / (rewards.std(1, keepdim=True) + 1e-6)).flatten().tolist()
-            for start in range(0, len(walks), settings.mini_batch):
-                end = start + settings.mini_batch
-                self._update(walks[start:end], advantages[start:end], optimizer)
+            size = settings.mini_batch * settings.group
+            for start in range(0, len(walks), size):
+                part = slice(start, start + size)
+                loss = self._loss(walks[part], advantages[part], settings.clip)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+                optimizer.step()
                 schedule.step()
 
-    def _update(self, walks: Sequence[Walk], advantages: Sequence[float], optimizer: torch.optim.Optimizer) -> None:
+    def _loss(self, walks: Sequence[Walk], advantages: Sequence[float], clip: tuple[float, float]) -> torch.Tensor:
         decisions = [(row, *act, advantages[row]) for row, walk in enumerate(walks) for act in walk.acts]
         rows, positions, tools, before, weights = zip(*decisions, strict=True)
         chosen = torch.tensor(tools, device=self._device)[:, None]
         logprobs = self.logits(walks, list(rows), list(positions)).log_softmax(-1).gather(-1, chosen)[:, 0]
         ratio = (logprobs - torch.tensor(before, device=self._device)).exp()
         advantage = torch.tensor(weights, device=self._device)
-        loss = -torch.min(ratio * advantage, ratio.clamp(CLIP_LOW, CLIP_HIGH) * advantage).mean()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-        optimizer.step()
+        return -torch.min(ratio * advantage, ratio.clamp(*clip) * advantage).mean()
 
 
 def surveyed(task_set: TaskSet) -> list[Ground]:
@@ -178,13 +179,26 @@ def surveyed(task_set: TaskSet) -> list[Ground]:
     return [ground for ground in survey_generated(task_set.source) if ground.survey["stops"]]
 
 
+def complete(settings: argparse.Namespace, verl: dict[str, Any]) -> None:
+    """What was not asked for is as the run's own ``verl.yaml`` has it."""
+    actor = verl["actor_rollout_ref"]["actor"]
+    settings.steps = settings.steps or verl["trainer"]["total_training_steps"]
+    settings.learning_rate = settings.learning_rate or actor["optim"]["lr"]
+    settings.prompts = settings.prompts or verl["data"]["train_batch_size"]
+    settings.mini_batch = settings.mini_batch or actor["ppo_mini_batch_size"]
+    settings.group = verl["actor_rollout_ref"]["rollout"]["n"]
+    settings.clip = (1 - actor["clip_ratio_low"], 1 + actor["clip_ratio_high"])
+    if settings.prompts % settings.mini_batch:
+        raise SystemExit(f"--prompts {settings.prompts}: not a multiple of --mini-batch {settings.mini_batch}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=38)
-    parser.add_argument("--learning-rate", type=float, default=6e-4)
-    parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--mini-batch", type=int, default=32, help="trajectories")
+    parser.add_argument("--steps", type=int, help="this and the next three: default as in the run")
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--prompts", type=int, help="per step")
+    parser.add_argument("--mini-batch", type=int, help="prompts per optimizer step")
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     settings = parser.parse_args()
@@ -193,6 +207,7 @@ def main() -> None:
             f"{settings.run}: no run with a warm-started policy; `liverl run specs/quickstart.jsonnet` makes one"
         )
     config = load_runtime_config(settings.run / "bundle" / "runtime.json")
+    complete(settings, yaml.safe_load((settings.run / "bundle" / "verl.yaml").read_text(encoding="utf-8")))
     if not isinstance(config.scaffold, ShellScaffold):
         raise SystemExit("only the shell scaffold can be simulated")
     train, held_out = surveyed(config.train[0]), surveyed(config.validation[0])

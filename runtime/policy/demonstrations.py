@@ -9,7 +9,7 @@ is text by role; this module does not know tokens.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -52,12 +52,12 @@ def walk(ground: Ground, rng: random.Random, *, informed: float, max_edits: int,
         parts.append(("assistant", call(choice)))
         position += 1
         if choice == "next":
-            parts.append(("tool", _observe(stops, position)))
+            parts.append(("tool", observe(stops, position)))
             continue
         edits += 1
         if repairs[choice]:
             return [*parts, ("tool", SOLVED), ("assistant", call("submit"))]
-        parts.append(("tool", f"{UNDONE}\n{_observe(stops, position)}"))
+        parts.append(("tool", f"{UNDONE}\n{observe(stops, position)}"))
         if edits >= max_edits:
             break
     return parts
@@ -68,6 +68,7 @@ def call(tool: str) -> str:
     return f"<call>{tool}"
 
 
-def _observe(stops: list[Any], position: int) -> str:
-    text = stops[position % len(stops)]["text"]
+def observe(stops: Sequence[Mapping[str, Any]], position: int) -> str:
+    """What the debugger says at its ``position``-th stop, counted on after the last."""
+    text: str = stops[position % len(stops)]["text"]
     return text if position < len(stops) else f"again {text}"
