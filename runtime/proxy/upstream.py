@@ -1,8 +1,8 @@
 """Any vLLM server as an ``Engine``: token ids over HTTP, by ``/inference/v1/generate`` or by completions.
 Several of them are put behind one ``BalancedEngine``.
 
-Knows nothing of sessions or dialects. Weight versions are not reported by either endpoint: every token gets the one
-that the caller names.
+Knows nothing of sessions or dialects. vLLM itself reports no weight version: every token gets the one that the caller
+names, unless the reply says another (``runtime.trainer.cuda.gate``).
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class _Generated(msgspec.Struct, gc=False):
 
     choices: list[_GenerateChoice]
     usage: _Usage | None = None
+    weight_version: int | None = None
 
 
 class _Completed(msgspec.Struct, gc=False):
@@ -188,12 +189,12 @@ class VLLMEngine:
                 choice: _Choice = generated.choices[0]
                 # None stays None: the session types a reply without usable values.
                 logprobs = [entry.logprob for entry in generated.choices[0].logprobs.content]
-                usage = generated.usage
+                usage, said = generated.usage, generated.weight_version
             else:
                 completed = _COMPLETED.decode(raw)
                 choice = completed.choices[0]
                 logprobs = completed.choices[0].logprobs.token_logprobs
-                usage = completed.usage
+                usage, said = completed.usage, None
             finish = _FINISH[choice.finish_reason]
         except (msgspec.ValidationError, KeyError, IndexError) as error:
             raise _unavailable(
@@ -205,7 +206,8 @@ class VLLMEngine:
         details = usage.prompt_tokens_details if usage is not None else None
         cached = (details.cached_tokens if details is not None else None) or 0
         routing = self._routing(choice.routed_experts, path)
-        return Generation(ids, logprobs, [self._weight_version] * len(ids), finish, cached, routing)
+        version = self._weight_version if said is None else said
+        return Generation(ids, logprobs, [version] * len(ids), finish, cached, routing)
 
     def _routing(self, encoded: str | None, path: str) -> Routing | None:
         """vLLM answers with a base64 .npy of shape (prompt + reply - 1, layers, experts per token), uint8 or uint16, if

@@ -71,6 +71,26 @@ def router_yaml(run: Path | None = None) -> Path:
     return state(run) / "router.yaml"
 
 
+def engines(run: Path | None = None) -> Path:
+    """What leads to the inference servers of this start: a key, and an address per replica."""
+    return state(run) / "engines"
+
+
+def engine_key(run: Path | None = None) -> Path:
+    """Holds the word that the inference servers of this start ask for; for this user's eyes."""
+    return engines(run) / "key"
+
+
+def engine_address(name: str) -> Path:
+    """Written by an inference server as soon as it listens; holds its URL."""
+    return engines() / f"{name}.url"
+
+
+def engine_addresses() -> dict[str, str]:
+    """Name -> URL of every inference server that listens."""
+    return {path.stem: path.read_text(encoding="ascii") for path in sorted(engines().glob("*.url"))}
+
+
 def log_file(run: Path | None = None) -> Path:
     return (run or run_dir()) / "logs" / "trainer.log"
 

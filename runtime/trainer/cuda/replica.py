@@ -1,0 +1,78 @@
+"""verl's vLLM replica, whose servers are reached through LiveRL's gate and say what weights they hold.
+
+Upstream: ``verl/workers/rollout/vllm_rollout/vllm_async_server.py``, 0.9.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from verl.workers.rollout.vllm_rollout.utils import VLLM_LORA_INT_ID, VLLM_LORA_NAME, VLLM_LORA_PATH
+from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+from vllm.lora.request import LoRARequest
+
+from runtime.launch.files import write_whole
+from runtime.rollouter.fingerprint import combined
+from runtime.trainer import layout
+from runtime.trainer.cuda import gate
+
+
+class VllmServer(vLLMHttpServer):  # type: ignore[misc]
+    """Implements ``gate.Server`` with verl's own admission."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.weights = gate.ServedWeights()
+        self.key = layout.engine_key().read_text(encoding="ascii")
+
+    async def run_server(self, args: Any) -> None:
+        """Opened to this machine alone where the run has one, else to its network; either way the key is needed."""
+        gate.stand_before(self)
+        args.middleware = [*args.middleware, gate.NAME]
+        if len(ray.nodes()) == 1:
+            self._server_address = "127.0.0.1"
+        await super().run_server(args)
+        address, port = self.get_server_address()
+        host = f"[{address}]" if ":" in address else address
+        place = layout.engine_address(f"replica-{self.replica_rank}")
+        write_whole(place, f"http://{host}:{port}".encode())
+
+    # What the gate asks.
+
+    async def admit(self, request: str) -> bool:
+        while True:
+            await self.weights.wait()
+            if await self._park_until_admitted(request) is not None:
+                return False
+            if self.weights.settled:
+                return True
+            self._admitting -= 1
+
+    def landed(self) -> None:
+        self._admitting -= 1
+
+    async def adapter(self) -> LoRARequest | None:
+        if not self.lora_as_adapter or VLLM_LORA_INT_ID not in await self.engine.list_loras():
+            return None
+        return LoRARequest(lora_name=VLLM_LORA_NAME, lora_int_id=VLLM_LORA_INT_ID, lora_path=VLLM_LORA_PATH)
+
+    # What the adapter next to the trainer asks.
+
+    async def begin_weights(self) -> None:
+        self.weights.begin()
+
+    async def settle_weights(self, version: int, *, sent: str, adapter: bool) -> tuple[bool, str | None]:
+        """Whether the workers hold what was sent, and its fingerprint (None where they cannot tell)."""
+        shares = await self.engine.collective_rpc("liverl_served", args=(adapter,))
+        served = None if None in shares else combined(shares)
+        return self.weights.settle(version, sent=sent, served=served), served
+
+    def _get_worker_extension_cls(self) -> str:
+        return "runtime.trainer.cuda.worker.WorkerExtension"
+
+
+class VllmReplica(vLLMReplica):  # type: ignore[misc]
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.server_class = ray.remote(VllmServer)
