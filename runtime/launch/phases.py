@@ -17,9 +17,9 @@ import orjson
 
 from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthTasks, TaskSet
 from runtime.errors import RunError, UserError
-from runtime.launch.files import write_whole
+from runtime.files import write_whole
 from runtime.launch.rundir import RunDirectory
-from runtime.tasks.task import Task
+from runtime.task import Task
 from runtime.telemetry.progress import Progress
 
 
@@ -85,7 +85,7 @@ def make_policy(directory: RunDirectory, config: RuntimeConfig, progress: Progre
         raise UserError(
             "policy.type: a new policy is taught with the tools of the shell scaffold; choose that, or a pretrained one"
         )
-    from runtime.policy.build import build_policy
+    from runtime.laptop.policy.build import build_policy
 
     partial = directory.path / ".policy.partial"
     with timed(directory, "policy", progress):
@@ -107,7 +107,7 @@ def score_baselines(directory: RunDirectory, config: RuntimeConfig, progress: Pr
     if not config.baselines or done(directory, "baselines"):
         return
     from runtime.agent_loop.services import make_scaffold
-    from runtime.policy.baselines import score
+    from runtime.laptop.policy.baselines import score
 
     unique = {task.id: task for group in tasks.validation.values() for task in group}
     with timed(directory, "baselines", progress):

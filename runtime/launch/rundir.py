@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import orjson
 
+from runtime import processes
 from runtime.errors import UserError
-from runtime.launch import processes
-from runtime.launch.files import write_whole
+from runtime.files import write_whole
 
 State = Literal["pending", "running", "succeeded", "failed", "stopped"]
 FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "stopped"})

@@ -31,10 +31,10 @@ from runtime.config import (
     SynthTasks,
     TaskSet,
 )
-from runtime.environment.base import SandboxProvider, Verifier
 from runtime.errors import RunError, TrialError
+from runtime.sandboxes.base import SandboxProvider, Verifier
+from runtime.task import Task
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
-from runtime.tasks.task import Task
 
 _T = TypeVar("_T")
 _ENVIRONMENT = Environment()
@@ -137,7 +137,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _synthesise(source: SynthTasks, out: Path) -> None:
-    from runtime.tasks.synth import generate
+    from runtime.laptop.synth import generate
 
     generate(source.count, seed=source.seed, split=source.split, out=out, families=source.families)
 
@@ -254,7 +254,7 @@ def _screened(tasks: list[Task], *, cache: Path, on_problem: OnProblem, environm
 @asynccontextmanager
 async def graders(environment: Environment, *, state: Path) -> AsyncIterator[tuple[SandboxProvider, Verifier]]:
     """A provider and a verifier, closed in the end. A proof, or a later verdict, is never an earlier one again."""
-    from runtime.environment import make_provider, make_verifier
+    from runtime.sandboxes import make_provider, make_verifier
 
     environment = environment.model_copy(update={"reuse_verdicts": False})
     provider = make_provider(environment, state=state)

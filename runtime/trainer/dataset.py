@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from runtime import run_paths as layout
 from runtime.config import RuntimeConfig
 from runtime.errors import UserError
-from runtime.tasks.task import Task
-from runtime.trainer import layout
+from runtime.task import Task
 
 
 def write_dataset(

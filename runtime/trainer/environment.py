@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from runtime.trainer import layout
+from runtime import run_paths as layout
 
 _DROPPED = (
     *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"),
@@ -39,7 +39,7 @@ def trainer_environment(
             "PYTHONSAFEPATH": "1",
             "PYTHONUNBUFFERED": "1",
             # The CPU platform and the replica; VERL_ENGINE_DEVICE: verl registers its FSDP engines under cuda alone.
-            "VERL_USE_EXTERNAL_MODULES": "runtime.trainer.verl_cpu",
+            "VERL_USE_EXTERNAL_MODULES": "runtime.laptop.verl_cpu",
             "VERL_USE_EXTERNAL_PLUGINS": "none",
             "VERL_PLATFORM": "cpu",
             "VERL_ENGINE_DEVICE": "cuda",

@@ -21,14 +21,15 @@ from pathlib import Path
 import orjson
 import yaml
 
+from runtime import run_paths as layout
 from runtime.config import load_runtime_config
-from runtime.environment.state import reap as reap_sandboxes
 from runtime.errors import MachineError, RunError, UserError
-from runtime.launch.processes import is_same_process, reap, this_process
-from runtime.trainer import layout, stable
+from runtime.processes import is_same_process, reap, this_process
+from runtime.sandboxes.state import reap as reap_sandboxes
+from runtime.trainer import stable
 from runtime.trainer.diagnosis import diagnose, read_tail
 from runtime.trainer.environment import ray_dir, trainer_command, trainer_environment
-from runtime.trainer.losses import MachineLost, lost_machine
+from runtime.trainer.lost_machines import MachineLost, lost_machine
 from runtime.trainer.router import write_router_config
 from runtime.trainer.rows import merge_rows, write_metrics
 

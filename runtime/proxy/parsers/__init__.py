@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from runtime.laptop.compact import parse_compact
 from runtime.proxy.parsers.base import Format
-from runtime.proxy.parsers.compact import parse_compact
 from runtime.proxy.parsers.glm import parse_glm
 from runtime.proxy.parsers.harmony import harmony_message, parse_harmony
 from runtime.proxy.parsers.hermes import parse_hermes

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from runtime.config import ShellScaffold as ShellSettings
-from runtime.environment.base import Mount, Sandbox
 from runtime.errors import Termination, TrialError
+from runtime.sandboxes.base import Mount, Sandbox
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.shell.agent import EX_UNAVAILABLE
-from runtime.tasks.task import Task
+from runtime.task import Task
 
 MOUNT = "/opt/liverl/shell"
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import orjson
 import pytest
 
+from runtime import run_paths as layout
 from runtime.errors import MachineError, RunError, UserError
-from runtime.launch.processes import marked
-from runtime.trainer import environment, layout, process
+from runtime.processes import marked
+from runtime.trainer import environment, process
 from runtime.trainer.process import Event, train
 
 # Starts a grandchild in a session of its own, as Ray does, reports two steps and waits or ends.

@@ -13,9 +13,10 @@ from typing import Any
 import orjson
 import pytest
 
+from runtime import run_paths as layout
 from runtime.config import RuntimeConfig, load_runtime_config
-from runtime.launch.processes import marked
-from runtime.trainer import environment, layout, process, stable
+from runtime.processes import marked
+from runtime.trainer import environment, process, stable
 from runtime.trainer.dataset import write_dataset
 from tests.runtime.agent_loop.conftest import make_task
 from tests.runtime.proxy.tiny_model import write_model
@@ -156,7 +157,7 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
     assert stable.stable_steps(checkpoints)[-1] == last
     from transformers import AutoModelForCausalLM
 
-    from runtime.rollouter.weights import Architecture, state_fingerprint
+    from runtime.laptop.engine.weights import Architecture, state_fingerprint
 
     saved = stable.step_folder(checkpoints, last) / "actor" / "huggingface"
     model = AutoModelForCausalLM.from_pretrained(saved)
