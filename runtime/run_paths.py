@@ -1,5 +1,5 @@
-"""Where the trainer's processes find and put things in the run directory; the directory itself comes from
-``LIVERL_RUN_DIR``.
+"""The one table of a run directory's paths, ``runs/<experiment>/<run-id>/``, and the variables that name it to
+processes.
 
 Only names of files and variables: knows nothing of their content.
 """
@@ -7,104 +7,114 @@ Only names of files and variables: knows nothing of their content.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 RUN_DIR = "LIVERL_RUN_DIR"
+"""The run directory, in the environment of every process of a run."""
 RAY_DIR = "LIVERL_RAY_DIR"
+"""Ray's folder of this run: outside of it, because sockets need short paths."""
 ATTEMPT = "LIVERL_ATTEMPT"
 """Number of this start of the trainer within the run (0, 1, ...): each start writes metric rows to files of its own."""
 
 
-def run_dir() -> Path:
-    """The run directory of this process. Raises ``KeyError`` outside a run."""
-    return Path(os.environ[RUN_DIR])
+@dataclass(frozen=True)
+class RunPaths:
+    """Where everything of one run lies. ``path`` is absolute."""
+
+    path: Path
+
+    @classmethod
+    def of_process(cls) -> RunPaths:
+        """Those of the run that this process belongs to. Raises ``KeyError`` outside a run."""
+        return cls(Path(os.environ[RUN_DIR]))
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def bundle(self) -> Path:
+        return self.path / "bundle"
+
+    @property
+    def verl_yaml(self) -> Path:
+        return self.bundle / "verl.yaml"
+
+    @property
+    def runtime_json(self) -> Path:
+        return self.bundle / "runtime.json"
+
+    @property
+    def policy(self) -> Path:
+        return self.path / "policy"
+
+    @property
+    def tasks(self) -> Path:
+        return self.path / "tasks"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def baselines(self) -> Path:
+        return self.path / "baselines.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def trainer_log(self) -> Path:
+        return self.logs / "trainer.log"
+
+    @property
+    def rows(self) -> Path:
+        """Folder of metric rows, a file for each writer and start; ``metrics.jsonl`` is made of them."""
+        return self.logs / "rows"
+
+    @property
+    def state(self) -> Path:
+        """Scratch of the running trainer: sandboxes, router file, reserve. Worthless after it."""
+        return self.path / "state"
+
+    @property
+    def router_yaml(self) -> Path:
+        return self.state / "router.yaml"
+
+    @property
+    def engines(self) -> Path:
+        """Folder of what leads to the inference servers of this start of the trainer: ``key``, the word that they ask
+        for, and ``NAME.url`` for each, written as soon as it listens."""
+        return self.state / "engines"
+
+    def rows_file(self, source: str, *, attempt: int | None = None) -> Path:
+        """Metric rows of one writer (``verl``, ``loop``, ``weights``) of one start of the trainer; None: of the start
+        that this process belongs to."""
+        return self.rows / f"{source}-{_attempt() if attempt is None else attempt:03d}.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        """The proxy's log of turns of the start that this process belongs to."""
+        return self.path / "journal" / f"proxy-{_attempt():03d}.jsonl"
 
 
-def bundle(run: Path | None = None) -> Path:
-    return (run or run_dir()) / "bundle"
-
-
-def runtime_json(run: Path | None = None) -> Path:
-    return bundle(run) / "runtime.json"
-
-
-def policy(run: Path | None = None) -> Path:
-    return (run or run_dir()) / "policy"
-
-
-def checkpoints(run: Path | None = None) -> Path:
-    return (run or run_dir()) / "checkpoints"
-
-
-def trials(run: Path | None = None) -> Path:
-    return (run or run_dir()) / "trials"
-
-
-def state(run: Path | None = None) -> Path:
-    """Scratch of the running trainer: sandboxes, router file, status. Worthless after it."""
-    return (run or run_dir()) / "state"
-
-
-def status_json(run: Path | None = None) -> Path:
-    return (run or run_dir()) / "status.json"
-
-
-def metrics_jsonl(run: Path | None = None) -> Path:
-    return (run or run_dir()) / "metrics.jsonl"
-
-
-def rows_folder(run: Path | None = None) -> Path:
-    return (run or run_dir()) / "logs" / "rows"
-
-
-def rows_file(source: str, *, run: Path | None = None, attempt: int | None = None) -> Path:
-    """Metric rows of one writer (``verl``, ``loop``, ``weights``) of one start of the trainer."""
-    number = int(os.environ.get(ATTEMPT, "0")) if attempt is None else attempt
-    return rows_folder(run) / f"{source}-{number:03d}.jsonl"
-
-
-def data(run: Path | None = None) -> Path:
-    return (run or run_dir()) / "data"
-
-
-def router_yaml(run: Path | None = None) -> Path:
-    return state(run) / "router.yaml"
-
-
-def engines(run: Path | None = None) -> Path:
-    """What leads to the inference servers of this start: a key, and an address per replica."""
-    return state(run) / "engines"
-
-
-def engine_key(run: Path | None = None) -> Path:
-    """Holds the word that the inference servers of this start ask for; for this user's eyes."""
-    return engines(run) / "key"
-
-
-def engine_address(name: str) -> Path:
-    """Written by an inference server as soon as it listens; holds its URL."""
-    return engines() / f"{name}.url"
-
-
-def engine_addresses() -> dict[str, str]:
-    """Name -> URL of every inference server that listens."""
-    return {path.stem: path.read_text(encoding="ascii") for path in sorted(engines().glob("*.url"))}
-
-
-def log_file(run: Path | None = None) -> Path:
-    return (run or run_dir()) / "logs" / "trainer.log"
-
-
-def journal(run: Path | None = None) -> Path:
-    """The proxy's log of turns of this start of the trainer."""
-    return (run or run_dir()) / "journal" / f"proxy-{int(os.environ.get(ATTEMPT, '0')):03d}.jsonl"
-
-
-def engine_socket(name: str) -> Path:
-    """Where an engine server listens; in Ray's folder, because a Unix socket's path must be short."""
-    return Path(os.environ[RAY_DIR]) / f"{name}.sock"
-
-
-def engine_sockets() -> dict[str, Path]:
-    """Name -> socket of every engine server that listens."""
-    return {path.stem: path for path in sorted(Path(os.environ[RAY_DIR]).glob("*.sock"))}
+def _attempt() -> int:
+    return int(os.environ.get(ATTEMPT, "0"))

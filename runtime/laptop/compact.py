@@ -13,7 +13,7 @@ import orjson
 
 from runtime.proxy.chat import ParsedReply
 from runtime.proxy.messages import ToolCall
-from runtime.proxy.parsers.base import ToolSchemas, new_call_id
+from runtime.proxy.parsers.base import Format, ToolSchemas, new_call_id
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -62,3 +62,6 @@ def _typed(word: str, schema: Mapping[str, Any]) -> object:
     except ValueError:
         pass
     return word
+
+
+COMPACT = Format(parse_compact)

@@ -29,15 +29,15 @@ def leave_out_long(
         return tasks
     from runtime.proxy.codec import load_codec
     from runtime.proxy.messages import Message
-    from runtime.scaffolds.shell.agent import first_request
+    from runtime.scaffolds.shell import tool_set
 
     codec = load_codec(folder, config.rollout.tool_parser)
+    schemas = tool_set(scaffold.tools).SCHEMAS
     limit = config.rollout.prompt_length
     left_out: dict[str, int] = {}
 
     def length(task: Task) -> int:
-        instruction, schemas = first_request(task.instruction.strip(), scaffold.tools)
-        return len(codec.render_first([Message("user", instruction)], schemas).encode())
+        return len(codec.render_first([Message("user", task.instruction.strip())], schemas).encode())
 
     def fitting(name: str, group: list[Task]) -> list[Task]:
         lengths = {task.id: length(task) for task in group}

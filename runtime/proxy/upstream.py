@@ -107,18 +107,14 @@ class VLLMEngine:
 
     async def connect(self) -> ServedModel:
         """Raises ``MachineError`` when no vLLM answers there."""
-        if self._client is None:
-            # No limit on a reply's time: the agent's own patience and the session's end decide.
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SEC)
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-            self._client = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
+        client = self.open()
         try:
-            async with self._client.get(f"{self._url}/v1/models") as response:
+            async with client.get(f"{self._url}/v1/models") as response:
                 if response.status in (401, 403):
                     raise MachineError(f"{self._url} refuses the API key", fix="name the engine's key: --engine-key")
                 listed = orjson.loads(await response.read())["data"][0]
             # An empty object is refused by validation where the endpoint exists (400 or 422).
-            async with self._client.post(self._url + GENERATE, json={}) as response:
+            async with client.post(self._url + GENERATE, json={}) as response:
                 path = COMPLETIONS if response.status in (404, 405) else GENERATE
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise MachineError(
@@ -136,13 +132,30 @@ class VLLMEngine:
         not."""
         if self._client is None:
             raise _unavailable(f"{self._url}: not connected")
+        await self.get("/health")
+        return WeightIdentity(self._weight_version, "")
+
+    def open(self) -> aiohttp.ClientSession:
+        """The connections to the server, made at the first call."""
+        if self._client is None:
+            # No limit on a reply's time: the agent's own patience and the session's end decide.
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SEC)
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+            self._client = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
+        return self._client
+
+    async def get(self, path: str) -> bytes:
+        """What the server answers to a question about itself. Raises ``TrialError(MODEL_UNAVAILABLE)`` when it does
+        not, or says that it cannot serve."""
         try:
-            async with self._client.get(f"{self._url}/health") as response:
+            async with self.open().get(self._url + path) as response:
+                raw = await response.read()
                 if response.status >= 500:
-                    raise _unavailable(f"{self._url}/health answered {response.status}")
+                    said = raw[:300].decode(errors="replace")
+                    raise _unavailable(f"{self._url}{path} answered {response.status}: {said}")
+                return raw
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise _unavailable(f"{self._url}: {error}") from error
-        return WeightIdentity(self._weight_version, "")
 
     async def generate(self, prompt_ids: Sequence[int], params: SamplingParams, *, session: str) -> Generation:
         """See ``Engine.generate``. A cancelled call closes its connection, which makes vLLM abort the request. Raises

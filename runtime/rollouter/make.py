@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.imported import make
+from runtime.parts import part
 from runtime.rollouter.engine import Replica
 
 FIELD = "rollout.import_path"
@@ -30,6 +31,5 @@ def make_engine(
             import_path, folder, field=FIELD, kwargs=kwargs or {}, slots=slots, max_len=max_len, seed=seed
         )
         return made
-    from runtime.laptop.engine.torch_engine import TorchEngine
-
-    return TorchEngine(folder, slots=slots, max_len=max_len, seed=seed)
+    own: Replica = part("engines", "torch")(folder, slots=slots, max_len=max_len, seed=seed)
+    return own

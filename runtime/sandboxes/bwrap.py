@@ -14,6 +14,8 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from runtime.sandboxes.programs import PROGRAMS
+
 PYTHON = "/opt/python/bin/python3"
 LIVERL = "/opt/liverl"
 IMAGE = "/opt/image"
@@ -21,7 +23,6 @@ PATH = "/opt/python/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 INSTALL = "apt-get install -y bubblewrap"
 
 _BOOT = "import sys; sys.path.insert(0, {folder!r}); from guest import {module}; {module}.main()"
-_HERE = Path(__file__).parent
 _LINKED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types")
 _NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
@@ -64,8 +65,8 @@ def root_arguments() -> list[str]:
     for name in _ETC:
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     arguments += ["--ro-bind", sys.base_prefix, "/opt/python"]
-    for name in ("guest", "testkit"):
-        arguments += ["--ro-bind", str(_HERE / name), f"{LIVERL}/{name}"]
+    for name, folder in PROGRAMS.items():
+        arguments += ["--ro-bind", str(folder), f"{LIVERL}/{name}"]
     return arguments
 
 

@@ -21,10 +21,10 @@ from runtime.sandboxes import bwrap, images
 from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox, Paths, check_lower
 from runtime.sandboxes.channel import greet
+from runtime.sandboxes.programs import PROGRAMS
 from runtime.sandboxes.state import OwnerState
 from runtime.sandboxes.zygote import START_SEC, kill, launch
 
-_HERE = Path(__file__).parent
 STOP_SEC = 3.0
 PRIVATE = ("/tmp", "/root", "/logs")
 
@@ -138,8 +138,8 @@ def _furnish(folder: Path, request: SandboxRequest, image: Path | None) -> dict[
     mapping = {name: folder / name.lstrip("/") for name in (*PRIVATE, bwrap.LIVERL, request.workdir)}
     for path in mapping.values():
         path.mkdir(parents=True)
-    for name in ("guest", "testkit"):
-        (mapping[bwrap.LIVERL] / name).symlink_to(_HERE / name)
+    for name, program in PROGRAMS.items():
+        (mapping[bwrap.LIVERL] / name).symlink_to(program)
     for mount in request.mounts:
         target = folder / mount.target.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)

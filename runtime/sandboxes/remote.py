@@ -12,12 +12,12 @@ import logging
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes import bwrap, images, remote_shell
 from runtime.sandboxes.base import ExecResult, SandboxRequest
+from runtime.sandboxes.programs import PROGRAMS
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,6 @@ PROXY_HOST = "LIVERL_PROXY_HOST"
 """Variable with this machine's own address, where only the launch knows it."""
 ATTEMPTS = 4
 TRANSFER_SEC = 120.0
-_HERE = Path(__file__).parent
 _OVERHEAD = 65536
 
 
@@ -147,7 +146,7 @@ class RemoteSandbox(ABC):
         """A report of the test kit (``testkit/report.py``), which is put into the box for it. Raises ``TrialError``."""
         if not self._testkit:
             target = f"{bwrap.LIVERL}/testkit"
-            await self.upload_archive(await asyncio.to_thread(remote_shell.pack_tree, _HERE / "testkit", target))
+            await self.upload_archive(await asyncio.to_thread(remote_shell.pack_tree, PROGRAMS["testkit"], target))
             self._testkit = True
         seal = secrets.token_hex(8)
         order = {

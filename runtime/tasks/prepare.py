@@ -32,6 +32,7 @@ from runtime.config import (
     TaskSet,
 )
 from runtime.errors import RunError, TrialError
+from runtime.parts import part
 from runtime.sandboxes.base import SandboxProvider, Verifier
 from runtime.task import Task
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
@@ -77,8 +78,13 @@ def prepare(
     if isinstance(source, CommitTasks):
         folder = _commits(source, name=task_set.name, cache=cache, environment=environment, say=say)
     elif isinstance(source, SynthTasks):
-        description = _description(task_set, version=source_digest(_PACKAGE / "synth"))
-        folder = kept(cache, "synth", description, lambda out: _synthesise(source, out), flush=False)
+        program = part("generators", source.type)
+        description = _description(task_set, version=source_digest(Path(program.__file__).parent))
+
+        def synthesise(out: Path) -> None:
+            program.generate(source.count, seed=source.seed, split=source.split, out=out, families=source.families)
+
+        folder = kept(cache, "synth", description, synthesise, flush=False)
     else:
         from runtime.tasks.generate.package_tasks import GENERATOR_VERSION
 
@@ -134,12 +140,6 @@ def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _synthesise(source: SynthTasks, out: Path) -> None:
-    from runtime.laptop.synth import generate
-
-    generate(source.count, seed=source.seed, split=source.split, out=out, families=source.families)
 
 
 def _generate(

@@ -22,7 +22,6 @@ from typing import Any
 import uvloop
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 
-from runtime import run_paths as layout
 from runtime.agent_loop.groups import GroupRequest, GroupRunner
 from runtime.agent_loop.services import Services, open_services
 from runtime.agent_loop.status import StatusFile
@@ -30,15 +29,14 @@ from runtime.agent_loop.step_metrics import step_metrics
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialResult
 from runtime.config import RuntimeConfig, load_runtime_config
-from runtime.laptop.engine.socket_replica import SocketReplica
 from runtime.rollouter.engine import Engine
-from runtime.rollouter.pool import ReplicaPool
+from runtime.run_paths import RunPaths
 from runtime.sandboxes.pool import PooledProvider
 from runtime.task import Task, load_task
 from runtime.trainer.estimators import BASELINES, REMAX
+from runtime.trainer.platform import find_platform
 from runtime.trainer.publish import mark_running, publish_group
 from runtime.trainer.rows import RowWriter
-from runtime.trainer.verl_engine import VerlEngine
 from runtime.trainer.wakeup import published
 
 logger = logging.getLogger(__name__)
@@ -76,19 +74,20 @@ class LiverlAgentLoopManager:
         return cls(config, llm_client)
 
     def __init__(self, config: Any, llm_client: Any) -> None:
-        self._run = layout.run_dir()
-        self._config: RuntimeConfig = load_runtime_config(layout.runtime_json(self._run))
+        self._run = RunPaths.of_process()
+        self._config: RuntimeConfig = load_runtime_config(self._run.runtime_json)
         self._verl = config
         rollout = config.actor_rollout_ref.rollout
         self._train_size, self._val_size = int(rollout.n), int(rollout.val_kwargs.n)
         grouped = str(config.algorithm.adv_estimator) in _GROUP_ESTIMATORS and self._train_size > 1
         self._fewest = 2 if grouped else 1
         self._greedy_baseline = str(config.algorithm.adv_estimator) == REMAX
-        self._engine: Engine = _engine(str(rollout.name), llm_client, routing=self._config.rollout.routing)
+        platform = find_platform(str(config.trainer.device))
+        self._engine: Engine = platform.engine(config, llm_client, routing=self._config.rollout.routing)
         self._tasks: dict[str, Task] = {}
         self._steps: dict[tuple[int, bool], _Step] = {}
-        self._rows = RowWriter(layout.rows_file("loop", run=self._run))
-        self._status = StatusFile(layout.status_json(self._run))
+        self._rows = RowWriter(self._run.rows_file("loop"))
+        self._status = StatusFile(self._run.status)
         self._background: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._stop = asyncio.Event()
@@ -220,8 +219,8 @@ class LiverlAgentLoopManager:
             self._config,
             engine=self._engine,
             model_folder=model_folder,
-            state=layout.state(self._run),
-            journal=layout.journal(self._run),
+            state=self._run.state,
+            journal=self._run.journal,
         ) as services:
             self._provider = services.provider
             self._groups = self._group_runner(services)
@@ -235,19 +234,11 @@ class LiverlAgentLoopManager:
         # Above everything that one trial may take with all its attempts: the backstop for what has no limit of its own.
         deadline = attempts * (environment.agent_timeout_sec + 2 * environment.verifier_timeout_sec + 60.0)
         return GroupRunner(
-            TrialRunner(services, self._config, trials=layout.trials(self._run)),
+            TrialRunner(services, self._config, trials=self._run.trials),
             concurrency=self._config.rollout.concurrency,
             deadline_sec=deadline,
             on_trial=self._status.trial,
         )
-
-
-def _engine(rollout_name: str, llm_client: Any, *, routing: str) -> Engine:
-    """Our own CPU replicas are called on their sockets, behind the same balancer; all others through verl's client."""
-    if rollout_name != "liverl_cpu":
-        return VerlEngine(llm_client)
-    replicas = {name: SocketReplica(path) for name, path in layout.engine_sockets().items()}
-    return ReplicaPool(replicas, config={"routing": routing})
 
 
 def rows_of(prompts: TensorDict) -> Iterator[dict[str, Any]]:

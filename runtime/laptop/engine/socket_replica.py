@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,17 @@ from typing import Any
 from runtime.errors import Termination, TrialError
 from runtime.laptop.engine import frames
 from runtime.rollouter.engine import Generation, SamplingParams, WeightIdentity
+from runtime.run_paths import RAY_DIR
+
+
+def engine_socket(name: str) -> Path:
+    """Where an engine server of this run listens; in Ray's folder, because a Unix socket's path must be short."""
+    return Path(os.environ[RAY_DIR]) / f"{name}.sock"
+
+
+def engine_sockets() -> dict[str, Path]:
+    """Name -> socket of every engine server of this run that listens."""
+    return {path.stem: path for path in sorted(Path(os.environ[RAY_DIR]).glob("*.sock"))}
 
 
 class SocketReplica:

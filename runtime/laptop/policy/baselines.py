@@ -20,17 +20,17 @@ from runtime.task import Task
 
 def score(
     tasks: Sequence[Task],
-    scaffold: object,
+    scaffold: ShellScaffold,
     *,
     environment: Environment | None = None,
     on_progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """``{"tasks", "max_edits", "rows": [{"name", "solved", "rate"}]}``; ``solved`` is an expectation, maybe fractional.
 
-    Only the shell scaffold's structured tools can be scripted; for others ``rows`` is empty.
+    ``scaffold`` has the structured tools: no others can be scripted.
     """
-    if not isinstance(scaffold, ShellScaffold) or scaffold.settings.tools != "repair" or not tasks:
-        return {"tasks": len(tasks), "max_edits": 0, "rows": []}
+    if not tasks:
+        return {"tasks": 0, "max_edits": 0, "rows": []}
     edits = scaffold.settings.max_edits
     grounds = survey_all(tasks, scaffold, environment=environment or Environment(), on_progress=on_progress)
     rows = []

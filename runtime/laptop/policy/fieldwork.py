@@ -19,7 +19,7 @@ from runtime.laptop.policy.demonstrations import Ground
 from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import SandboxProvider, SandboxRequest
 from runtime.scaffolds.base import ModelEndpoint
-from runtime.scaffolds.shell import MOUNT, ShellScaffold
+from runtime.scaffolds.shell import LIVERL, ShellScaffold
 from runtime.task import Task
 
 SURVEY_SEC: Final = 180.0
@@ -78,7 +78,7 @@ async def _survey(task: Task, scaffold: ShellScaffold, provider: SandboxProvider
     )
     try:
         result = await sandbox.exec(
-            ["python3", "-s", "-P", "-B", f"{MOUNT}/survey.py"],
+            ["python3", "-s", "-P", "-B", str(LIVERL / scaffold.settings.tools / "survey.py")],
             env={"LIVERL_AGENT": json.dumps(scaffold.settings_for(task, _NOWHERE))},
             timeout_sec=SURVEY_SEC,
             max_output=8 << 20,

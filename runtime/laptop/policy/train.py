@@ -1,7 +1,7 @@
 """The supervised warm start: transformers' Trainer on demonstrations that are walked anew for every batch.
 
-A program of its own (``python -m runtime.laptop.policy.train FOLDER``), one process per core under torch's distributed gloo
-backend; reads FOLDER/warm_start.json and the tokenizer, writes the trained model to FOLDER. Prints ``progress STEP
+A program of its own (``python -m runtime.laptop.policy.train FOLDER``), one process per core under torch's distributed
+gloo backend; reads FOLDER/warm_start.json and the tokenizer, writes the trained model to FOLDER. Prints ``progress STEP
 STEPS LOSS`` lines on rank 0. It does not know how the grounds were surveyed.
 """
 

@@ -21,10 +21,11 @@ from verl.workers.rollout import base as rollout_base
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
 
-from runtime import run_paths as layout
 from runtime.config import load_runtime_config
 from runtime.laptop.engine.server import EngineServer
+from runtime.laptop.engine.socket_replica import engine_socket
 from runtime.laptop.engine.weights import Architecture, state_fingerprint
+from runtime.run_paths import RunPaths
 from runtime.trainer.router import ADDRESS_SCHEME
 from runtime.trainer.rows import RowWriter
 
@@ -48,14 +49,14 @@ def server_names(replica_rank: int) -> list[str]:
 
 
 def _rollout() -> Any:
-    return load_runtime_config(layout.runtime_json()).rollout
+    return load_runtime_config(RunPaths.of_process().runtime_json).rollout
 
 
 class CpuReplica(RolloutReplica):  # type: ignore[misc]
     """Starts the engine servers; every control call of the base class reaches all of them through ``self.servers``."""
 
     async def launch_servers(self) -> None:
-        config = load_runtime_config(layout.runtime_json())
+        config = load_runtime_config(RunPaths.of_process().runtime_json)
         rollout = config.rollout
         names = server_names(self.replica_rank)
         actor = ray.remote(EngineServer)
@@ -71,7 +72,7 @@ class CpuReplica(RolloutReplica):  # type: ignore[misc]
             for index, name in enumerate(names)
         ]
         for name, server in zip(names, self.servers, strict=True):
-            await server.listen.remote(str(layout.engine_socket(name)))
+            await server.listen.remote(str(engine_socket(name)))
         self._server_handle = self.servers[0]
         self._server_address = ADDRESS_SCHEME + ",".join(names)
 
@@ -87,7 +88,7 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
         super().__init__(config, model_config, device_mesh)
         self.replica_rank = int(os.environ["RANK"]) if replica_rank == -1 else replica_rank
         self.is_leader_rank = True  # CheckpointEngineWorker reads it
-        self._rows = RowWriter(layout.rows_file("weights"))
+        self._rows = RowWriter(RunPaths.of_process().rows_file("weights"))
         config_json = Path(self.model_config.path).expanduser() / "config.json"
         self._architecture = Architecture.from_config(json.loads(config_json.read_bytes()))
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from runtime.sandboxes import bwrap
 from runtime.sandboxes.base import SandboxRequest
+from runtime.sandboxes.programs import PROGRAMS
 
 LOWER = "/.lower"
-_HERE = Path(__file__).parents[1]
 
 
 def sources(request: SandboxRequest, image: Path | None) -> list[tuple[Path, str]]:
     """(host file or folder, place inside) of everything that the image holds."""
     found = [(request.lower, LOWER)]
-    found += [(_HERE / name, f"{bwrap.LIVERL}/{name}") for name in ("guest", "testkit")]
+    found += [(folder, f"{bwrap.LIVERL}/{name}") for name, folder in PROGRAMS.items()]
     found += [(mount.source, mount.target) for mount in request.mounts]
     if image is not None:
         found.append((image, bwrap.IMAGE))

@@ -15,8 +15,8 @@ from verl.workers.rollout.utils import ensure_async_iterator
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
 from runtime.rollouter.fingerprint import RowFingerprint, combined
-from runtime.trainer import layout
-from runtime.trainer.cuda.place import in_run
+from runtime.run_paths import RunPaths
+from runtime.trainer.cuda.places import in_run
 from runtime.trainer.rows import RowWriter
 
 _Weights = Iterator[tuple[str, torch.Tensor]] | AsyncIterator[tuple[str, torch.Tensor]]
@@ -33,7 +33,11 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
         super().__init__(*arguments, **keywords)
         self.zmq_handle: str = in_run(self.zmq_handle)
         self._version = 0
-        self._rows = RowWriter(layout.rows_file("weights")) if self.replica_rank == self.rollout_rank == 0 else None
+        self._rows = (
+            RowWriter(RunPaths.of_process().rows_file("weights"))
+            if self.replica_rank == self.rollout_rank == 0
+            else None
+        )
 
     async def update_weights(
         self,

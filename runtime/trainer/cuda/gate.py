@@ -22,7 +22,8 @@ NAME = "runtime.trainer.cuda.gate.Gate"
 """For vLLM's ``--middleware``."""
 
 _Message = MutableMapping[str, Any]
-_Receive, _Send = Callable[[], Awaitable[_Message]], Callable[[_Message], Awaitable[None]]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
 
 
 class ServedWeights:

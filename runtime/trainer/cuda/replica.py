@@ -12,10 +12,11 @@ from verl.workers.rollout.vllm_rollout.utils import VLLM_LORA_INT_ID, VLLM_LORA_
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from vllm.lora.request import LoRARequest
 
-from runtime.launch.files import write_whole
+from runtime.files import write_whole
 from runtime.rollouter.fingerprint import combined
-from runtime.trainer import layout
+from runtime.run_paths import RunPaths
 from runtime.trainer.cuda import gate
+from runtime.trainer.cuda.places import ADDRESS, KEY
 
 
 class VllmServer(vLLMHttpServer):  # type: ignore[misc]
@@ -24,7 +25,8 @@ class VllmServer(vLLMHttpServer):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.weights = gate.ServedWeights()
-        self.key = layout.engine_key().read_text(encoding="ascii")
+        self._places = RunPaths.of_process().engines
+        self.key = (self._places / KEY).read_text(encoding="ascii")
 
     async def run_server(self, args: Any) -> None:
         """Opened to this machine alone where the run has one, else to its network; either way the key is needed."""
@@ -35,8 +37,7 @@ class VllmServer(vLLMHttpServer):  # type: ignore[misc]
         await super().run_server(args)
         address, port = self.get_server_address()
         host = f"[{address}]" if ":" in address else address
-        place = layout.engine_address(f"replica-{self.replica_rank}")
-        write_whole(place, f"http://{host}:{port}".encode())
+        write_whole(self._places / f"replica-{self.replica_rank}{ADDRESS}", f"http://{host}:{port}".encode())
 
     # What the gate asks.
 

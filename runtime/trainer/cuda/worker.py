@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from verl.workers.rollout.vllm_rollout.utils import VLLM_LORA_INT_ID, vLLMColocateWorkerExtension
 
-from runtime.trainer.cuda.place import in_run
+from runtime.trainer.cuda.places import in_run
 from runtime.trainer.cuda.served import adapter_value, parameters_value
 
 

@@ -120,7 +120,7 @@ def plain_outcomes(package: Path, report: Path) -> dict[str, str]:
 
 def test_outcomes_explanations_and_trace(package: Path, tmp_path: Path) -> None:
     (package / "src/shapes/area.py").write_text(EDITS[0])
-    kit = Path(__file__).parents[3] / "runtime" / "environment"
+    kit = Path(__file__).parents[3] / "runtime" / "grading"
     done = subprocess.run([sys.executable, "-c", DRIVER, kit, package], capture_output=True, text=True, check=True)
     report = json.loads(done.stdout)
     assert report["complete"] and report["runner"] == "pytest"

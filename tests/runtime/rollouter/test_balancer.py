@@ -16,7 +16,7 @@ from runtime.rollouter.balancer import BLOCK_TOKENS, LoadBalancer
 from runtime.rollouter.breaker import Health
 from tests.runtime.rollouter.balancer_simulation import simulate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def balancer(count: int = 4, **config: object) -> LoadBalancer:
