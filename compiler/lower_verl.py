@@ -15,7 +15,7 @@ from compiler.lower_engine import engine_key, model_engine, put_engine, put_opti
 from compiler.plan import Plan
 from compiler.spec.algorithm import Ppo
 from compiler.spec.mode import ColocateAsync, SeparateAsync, Sync
-from compiler.spec.policy import NewPolicy, PretrainedPolicy
+from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Fsdp, Megatron
 
@@ -24,6 +24,10 @@ ACTOR, ROLLOUT, MODEL, REF = (f"actor_rollout_ref.{part}" for part in ("actor", 
 TORCH_ROLLOUT = "liverl_cpu"
 TORCH_CHECKPOINT_ENGINE = "liverl_ray"
 CUDA_CHECKPOINT_ENGINE = "nccl"
+CPUS_PER_GPU = 3
+"""What verl's placement groups reserve beside each GPU (``ResourcePoolManager.max_colocate_count``)."""
+RAY_CPUS = 16
+"""For all actors of verl beside them, which reserve CPUs that they do not use."""
 
 
 def verl_tree(plan: Plan, facts: Facts) -> dict[str, Any]:
@@ -49,9 +53,8 @@ def lower_verl(plan: Plan) -> Facts:
     return facts
 
 
-def model_path(plan: Plan) -> str:
-    """Where the policy lies: made in the run directory, or given."""
-    return f"{RUN_DIR}/policy" if isinstance(plan.spec.policy, NewPolicy) else plan.spec.policy.path
+MODEL_PATH = f"{RUN_DIR}/policy"
+"""The run directory has it: made there, or a link to where it lies on the machine that runs."""
 
 
 def _trainer(plan: Plan, facts: Facts) -> None:
@@ -118,9 +121,10 @@ def _mode(plan: Plan, facts: Facts) -> None:
         put("trainer.v1.sampler.max_off_policy_strategy", mode.stale, "mode.stale")
     if isinstance(mode, SeparateAsync):
         put("trainer.v1.separate_async.parameter_sync_step", mode.sync_every, "mode.sync_every")
-    if plan.spec.rollout.type == "torch":
+    # verl hands the settings of filter_groups to its own sampler alone.
+    if not plan.spec.algorithm.drop_uniform_groups:
         why = "verl's own sampler polls every two seconds"
-        facts.decide("trainer.v1.sampler.custom_sampler.path", "pkg://runtime.trainer.verl_cpu.sampler", why)
+        facts.decide("trainer.v1.sampler.custom_sampler.path", "pkg://runtime.trainer.sampler", why)
         sampler = "PromptReplayBuffer" if isinstance(mode, Sync) else "PromptReplayBufferAsync"
         put("trainer.v1.sampler.custom_sampler.name", sampler, "mode.type", why=why)
 
@@ -142,7 +146,7 @@ def _data(plan: Plan, facts: Facts) -> None:
 def _model(plan: Plan, facts: Facts, prefix: str) -> None:
     spec, put = plan.spec, facts.follow
     trainer = spec.trainer
-    put(f"{prefix}.path", model_path(plan), "policy")
+    put(f"{prefix}.path", MODEL_PATH, "policy")
     if isinstance(trainer, Megatron):
         facts.decide(f"{prefix}.use_remove_padding", True, "Megatron packs sequences")
     else:
@@ -242,6 +246,7 @@ def _rollout(plan: Plan, facts: Facts) -> None:
     if isinstance(rollout, VllmRollout):
         put(f"{ROLLOUT}.gpu_memory_utilization", rollout.gpu_memory_utilization, "rollout.gpu_memory_utilization")
         put(f"{ROLLOUT}.enforce_eager", rollout.enforce_eager, "rollout.enforce_eager")
+        put(f"{ROLLOUT}.free_cache_engine", rollout.release_memory, "rollout.release_memory")
         put(f"{ROLLOUT}.max_num_batched_tokens", rollout.max_batched_tokens, "rollout.max_batched_tokens")
         put(
             f"{ROLLOUT}.expert_parallel_size",
@@ -250,6 +255,9 @@ def _rollout(plan: Plan, facts: Facts) -> None:
             "rollout.tensor_parallel_size",
         )
         put(f"{ROLLOUT}.enable_rollout_routing_replay", spec.routing_replay == "R3", "routing_replay")
+        if tensor_parallel == 1:
+            why = "the engine's worker in the engine's own process: one start less"
+            facts.decide(f"{ROLLOUT}.engine_kwargs.vllm.distributed_executor_backend", "uni", why)
         for name, value in rollout.flags.items():
             put(f"{ROLLOUT}.engine_kwargs.vllm.{name.replace('-', '_')}", value, f"rollout.flags.{name}")
     facts.decide(
@@ -320,12 +328,13 @@ def _process(plan: Plan, facts: Facts) -> None:
     facts.decide("reward.num_workers", 0, "rewards come with the trajectories: no process for them")
     facts.decide(
         "transfer_queue.backend.SimpleStorage.num_data_storage_units",
-        1 if cpu else 8,
-        "one process is enough on one machine",
+        1 if cpu else 2 * spec.trainer.nodes,
+        "a process that holds batches in memory; few are enough on one machine",
     )
     init = "ray_kwargs.ray_init"
-    facts.decide(f"{init}.num_cpus", 16, "actors of verl reserve CPUs that they do not use")
     ranks = plan.trainer_ranks + (plan.rollout_gpus or 1 if isinstance(spec.mode, SeparateAsync) else 0)
+    reserved = 0 if cpu else CPUS_PER_GPU * ranks
+    facts.decide(f"{init}.num_cpus", RAY_CPUS + reserved, "actors of verl reserve CPUs that they do not use")
     if cpu:
         facts.follow(
             f"{init}.num_gpus",

@@ -16,7 +16,7 @@ from rich.console import Console
 from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
 from runtime.files import write_folder
-from runtime.launch import lifecycle, machine, phases, rundir
+from runtime.launch import gpus, lifecycle, machine, phases, rundir
 from runtime.launch.model import check_policy
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.metrics import read_rows
@@ -39,7 +39,7 @@ def prepare(bundle: Mapping[str, str], *, runs_dir: Path, spec: str = "") -> Run
     ``spec`` is what the user named, for the record and for the commands suggested at the end. Raises ``MachineError``
     when the machine cannot run this; then nothing was written. What killed runs left behind is cleaned up first."""
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
-    _preflight(runs_dir, config)
+    _preflight(runs_dir, config, bundle)
     lifecycle.tidy_all(runs_dir)
     directory = rundir.create(runs_dir, experiment=config.experiment, target=config.target, spec=spec)
     write_folder(directory.bundle, bundle)
@@ -58,7 +58,8 @@ def reopen(directory: RunDirectory, *, runs_dir: Path) -> RunDirectory:
         raise UserError(
             f"{record.run}: has succeeded, there is nothing to resume; start a new run with `liverl run SPEC`"
         )
-    _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"))
+    bundle = {name: (directory.bundle / name).read_text(encoding="utf-8") for name in ("verl.yaml", "liverl.lock")}
+    _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"), bundle)
     lifecycle.tidy_all(runs_dir)
     lifecycle.tidy(directory)
     directory.update(resumed=record.resumed + 1)
@@ -101,8 +102,8 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
     print_summary(facts, load_runtime_config(directory.bundle / "runtime.json"), console=console)
 
 
-def _preflight(folder: Path, config: RuntimeConfig) -> None:
-    machine.check_engine(config.rollout.engine)
+def _preflight(folder: Path, config: RuntimeConfig, bundle: Mapping[str, str]) -> None:
+    gpus.check_bundle(bundle, folder)
     check_policy(config)
     machine.check_secrets(config.secrets)
     machine.check_loggers(config.loggers)

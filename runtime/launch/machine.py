@@ -107,15 +107,6 @@ def check_secrets(secrets: Iterable[Secret]) -> None:
         )
 
 
-def check_engine(engine: str) -> None:
-    """Raise ``MachineError`` for a run that wants GPUs: the runtime of this version drives its own CPU engine alone."""
-    if engine != "torch":
-        raise MachineError(
-            f"rollout.type {engine!r}: this version of the runtime rolls out and trains on CPUs alone",
-            fix="choose rollout.type 'torch' and trainer.device 'cpu'; `liverl compile` writes the files of GPU runs",
-        )
-
-
 def check_imports(config: RuntimeConfig) -> None:
     """Raise ``UserError`` for a class that the spec names and this machine does not have."""
     named = [

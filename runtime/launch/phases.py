@@ -19,6 +19,7 @@ import orjson
 from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthTasks, TaskSet
 from runtime.errors import RunError, UserError
 from runtime.files import write_whole
+from runtime.launch.model import locate
 from runtime.launch.rundir import RunDirectory
 from runtime.parts import names, part
 from runtime.task import Task
@@ -79,9 +80,14 @@ def prepare_tasks(
 
 
 def make_policy(directory: RunDirectory, config: RuntimeConfig, progress: Progress, tasks: PreparedTasks) -> None:
-    """Write ``policy/``: a new small model with its tokenizer and warm start. Pretrained policies are read where they
-    lie."""
-    if not isinstance(config.policy, NewPolicy) or done(directory, "policy"):
+    """Write ``policy/``: a new small model with its tokenizer and warm start, or a link to where an existing one lies
+    on this machine."""
+    if done(directory, "policy"):
+        return
+    if not isinstance(config.policy, NewPolicy):
+        with timed(directory, "policy", progress):
+            directory.policy.unlink(missing_ok=True)
+            directory.policy.symlink_to(locate(config.policy.path), target_is_directory=True)
         return
     if not isinstance(config.scaffold, ShellScaffold):
         raise UserError(

@@ -6,9 +6,8 @@ Knows the built-in agent's first request; what other agents send first is known 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
-from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold
+from runtime.config import RuntimeConfig, ShellScaffold
 from runtime.errors import UserError
 from runtime.launch.phases import PreparedTasks
 from runtime.launch.rundir import RunDirectory
@@ -23,7 +22,7 @@ def leave_out_long(
 
     Raises ``UserError`` when that leaves a task set empty, with the length that would do.
     """
-    folder = directory.policy if isinstance(config.policy, NewPolicy) else Path(config.policy.path)
+    folder = directory.policy
     scaffold = config.scaffold
     if not isinstance(scaffold, ShellScaffold) or not (folder / "tokenizer.json").exists():
         return tasks

@@ -173,6 +173,7 @@ class Gate:
 
     async def _begin(self, request: _Request) -> Any:
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMValidationError
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
@@ -196,7 +197,7 @@ class Gate:
                 params,
                 lora_request=await self._server.adapter(),
             )
-        except ValueError as error:
+        except (ValueError, VLLMValidationError) as error:
             raise _Answer(400, str(error)) from None
         except Exception as error:
             raise _Answer(503, f"{type(error).__name__}: {error}") from error

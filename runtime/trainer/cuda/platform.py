@@ -6,11 +6,27 @@ Imports neither verl nor torch: ``plugin`` is loaded by verl itself, in its own 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from runtime.rollouter.engine import Engine
 from runtime.run_paths import RunPaths
 from runtime.trainer.cuda import places
+
+
+def vllm_environment(cache: Path) -> Mapping[str, str]:
+    """Variables of every process that uses vLLM. Kernels that were compiled once serve all runs that share ``cache``;
+    nothing is fetched or reported."""
+    kernels = cache / "cuda"
+    return {
+        "VLLM_CACHE_ROOT": str(kernels / "vllm"),
+        "TRITON_CACHE_DIR": str(kernels / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(kernels / "inductor"),
+        "CUDA_CACHE_PATH": str(kernels / "driver"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
 
 
 class CudaPlatform:
@@ -20,20 +36,16 @@ class CudaPlatform:
     """The gate asks for the run's own key."""
 
     def environment(self, paths: RunPaths) -> Mapping[str, str]:
-        kernels = paths.path.parents[1] / ".cache" / "cuda"
         return {
             "VERL_USE_EXTERNAL_MODULES": "runtime.trainer.cuda.plugin",
             "VERL_USE_EXTERNAL_PLUGINS": "none",
             "VERL_PLATFORM": "nvidia",
             # verl's own setting allows it.
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-            # Kernels that were compiled once serve all runs of this folder.
-            "VLLM_CACHE_ROOT": str(kernels / "vllm"),
-            "TRITON_CACHE_DIR": str(kernels / "triton"),
-            "TORCHINDUCTOR_CACHE_DIR": str(kernels / "inductor"),
-            "CUDA_CACHE_PATH": str(kernels / "driver"),
+            # The GPU does the work: more threads of its many processes would only wait for each other.
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            **vllm_environment(paths.path.parents[1] / ".cache"),
         }
 
     def prepare(self, paths: RunPaths) -> None:
