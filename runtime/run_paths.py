@@ -86,6 +86,11 @@ class RunPaths:
         return self.logs / "trainer.log"
 
     @property
+    def startup(self) -> Path:
+        """What the trainer's processes have reached since its newest start."""
+        return self.logs / "startup.jsonl"
+
+    @property
     def rows(self) -> Path:
         """Folder of metric rows, a file for each writer and start; ``metrics.jsonl`` is made of them."""
         return self.logs / "rows"

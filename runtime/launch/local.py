@@ -116,6 +116,7 @@ def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, 
     from runtime.launch.prompt_length import leave_out_long
     from runtime.trainer.lost_machines import train_through
     from runtime.trainer.process import train
+    from runtime.trainer.startup import stages
 
     for problem in machine.warnings(config.environment):
         progress.problem(problem)
@@ -125,9 +126,15 @@ def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, 
     phases.score_baselines(directory, config, progress, tasks)
     phases.write_data(directory, config, progress, tasks)
     steps = total_steps(directory.bundle / "verl.yaml")
+    directory.startup.unlink(missing_ok=True)  # of an earlier attempt: no news
     with (
         phases.timed(directory, "train", progress),
-        progress.follow(directory.metrics, directory.status, total_steps=steps),
+        progress.follow(
+            directory.metrics,
+            directory.status,
+            total_steps=steps,
+            startup=lambda: [(stage.name, stage.seconds) for stage in stages(directory.startup)],
+        ),
     ):
         try:
             train_through(

@@ -18,6 +18,7 @@ from runtime.rollouter.fingerprint import RowFingerprint, combined
 from runtime.run_paths import RunPaths
 from runtime.trainer.cuda.places import in_run
 from runtime.trainer.rows import RowWriter
+from runtime.trainer.startup import reached
 
 _Weights = Iterator[tuple[str, torch.Tensor]] | AsyncIterator[tuple[str, torch.Tensor]]
 
@@ -31,6 +32,7 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        reached("the trainer's model")
         self.zmq_handle: str = in_run(self.zmq_handle)
         self._version = 0
         self._rows = (

@@ -5,14 +5,15 @@ Weights are the trainer's business: they reach the server by another way. Knows 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from runtime.proxy.upstream import GENERATE, ServedModel, VLLMEngine
-from runtime.rollouter.engine import WeightIdentity
+from runtime.rollouter.engine import Generation, SamplingParams, WeightIdentity
 from runtime.trainer.cuda.gate import IDENTITY
+from runtime.trainer.startup import reached
 
 
 class _Identity(msgspec.Struct):
@@ -23,11 +24,21 @@ class _Identity(msgspec.Struct):
 class GatedEngine(VLLMEngine):
     """Implements ``runtime.rollouter.engine.Replica``."""
 
+    _first = True
+
     async def connect(self) -> ServedModel:
         """The gate serves one policy in one way: nothing is asked."""
         self.open()
         self.model = ServedModel("policy", None, GENERATE)
         return self.model
+
+    async def generate(self, prompt_ids: Sequence[int], params: SamplingParams, *, session: str) -> Generation:
+        """See ``Engine.generate``."""
+        generation = await super().generate(prompt_ids, params, session=session)
+        if self._first:
+            self._first = False
+            reached("the first tokens")
+        return generation
 
     async def identity(self) -> WeightIdentity:
         """What the server holds, as it was found when it last took weights. Raises ``TrialError(MODEL_UNAVAILABLE)``

@@ -3,7 +3,7 @@
 Token ids in, token ids with log-probabilities, the true reason of the end and the weight version out, in the words of
 vLLM's ``/inference/v1/generate``. Requests wait while weights change, and are refused while the engine holds others
 than the trainer sent. Nothing that vLLM itself would serve can be reached: no adapters are loaded, no settings changed
-from outside. Knows neither verl nor Ray. Upstream: ``vllm/entrypoints/serve/disagg/``, 0.24.0.
+from outside. Imports neither vLLM nor verl. Upstream: ``vllm/entrypoints/serve/disagg/protocol.py``, 0.24.0.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import base64
 import io
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -56,25 +57,7 @@ class ServedWeights:
         return not self.refusal
 
 
-class Server(Protocol):
-    """What the gate needs of the process that it stands in."""
-
-    weights: ServedWeights
-    key: str
-    engine: Any
-    """vLLM's ``AsyncLLM``."""
-
-    async def admit(self, request: str) -> bool:
-        """Wait until calls may begin; False: not soon, ask another replica. After True comes one ``landed``."""
-
-    def landed(self) -> None:
-        """The admitted call has reached the engine, or has failed before."""
-
-    async def adapter(self) -> Any:
-        """The LoRA request that stands for the policy, None for the model's own weights."""
-
-
-class _Sampling(msgspec.Struct, gc=False):
+class Sampling(msgspec.Struct, gc=False):
     max_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
@@ -83,13 +66,52 @@ class _Sampling(msgspec.Struct, gc=False):
     seed: int | None = None
 
 
-class _Request(msgspec.Struct, gc=False):
+class Request(msgspec.Struct, gc=False):
+    """vLLM's ``GenerateRequest``, as far as it is used."""
+
     request_id: str
     token_ids: list[int]
-    sampling_params: _Sampling
+    sampling_params: Sampling
 
 
-_REQUEST = msgspec.json.Decoder(_Request)
+@dataclass(frozen=True)
+class Reply:
+    """``routed_experts``: vLLM's array of rows, if it keeps them."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: str
+    cached_tokens: int = 0
+    routed_experts: Any = None
+
+
+class Call(Protocol):
+    """One request in the engine."""
+
+    async def reply(self) -> Reply:
+        """Wait for its end; cancelling this aborts it."""
+
+
+class Server(Protocol):
+    """What the gate needs of the process that it stands in."""
+
+    weights: ServedWeights
+    key: str
+
+    def why_dead(self) -> str:
+        """Empty while the engine lives."""
+
+    async def admit(self, request: str) -> bool:
+        """Wait until calls may begin; False: not soon, ask another replica. After True comes one ``landed``."""
+
+    def landed(self) -> None:
+        """The admitted call has reached the engine, or has failed before."""
+
+    async def start(self, request: Request) -> Call:
+        """Give it to the engine. Raises ``ValueError`` for a request that no engine would take."""
+
+
+_REQUEST = msgspec.json.Decoder(Request)
 _serving: list[Server] = []
 
 
@@ -135,7 +157,8 @@ class Gate:
                 body = self._identity()
             else:
                 raise _Answer(404, f"not served here: {scope['method']} {scope['path']}")
-        except _Answer as answer:
+        except Exception as error:
+            answer = error if isinstance(error, _Answer) else _Answer(503, f"{type(error).__name__}: {error}")
             status, body = answer.status, msgspec.json.encode({"error": str(answer)})
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -148,8 +171,8 @@ class Gate:
 
     def _identity(self) -> bytes:
         weights = self._server.weights
-        if self._server.engine.errored:
-            raise _Answer(503, "the engine has died")
+        if why := self._server.why_dead():
+            raise _Answer(503, why)
         if weights.settled and weights.refusal:
             raise _Answer(503, weights.refusal)
         return msgspec.json.encode({"version": weights.version, "fingerprint": weights.fingerprint})
@@ -166,75 +189,28 @@ class Gate:
         try:
             if self._server.weights.refusal:
                 raise _Answer(503, self._server.weights.refusal)
-            output = await self._begin(request)
+            call = await self._server.start(request)
+        except ValueError as error:
+            raise _Answer(400, str(error)) from None
         finally:
             self._server.landed()
-        return _reply(await self._end(output), version)
-
-    async def _begin(self, request: _Request) -> Any:
-        from vllm import SamplingParams
-        from vllm.exceptions import VLLMValidationError
-        from vllm.inputs import TokensPrompt
-        from vllm.sampling_params import RequestOutputKind
-
-        wanted = request.sampling_params
-        try:
-            params = SamplingParams(
-                max_tokens=wanted.max_tokens,
-                temperature=wanted.temperature,
-                top_p=wanted.top_p,
-                top_k=wanted.top_k,
-                stop_token_ids=wanted.stop_token_ids,
-                seed=wanted.seed,
-                # The sampled token's alone, which needs no text.
-                logprobs=0,
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            return await self._server.engine.add_request(
-                request.request_id,
-                TokensPrompt(prompt_token_ids=request.token_ids),
-                params,
-                lora_request=await self._server.adapter(),
-            )
-        except (ValueError, VLLMValidationError) as error:
-            raise _Answer(400, str(error)) from None
-        except Exception as error:
-            raise _Answer(503, f"{type(error).__name__}: {error}") from error
-
-    async def _end(self, output: Any) -> Any:
-        try:
-            while not (found := output.get_nowait() or await output.get()).finished:
-                pass
-            return found
-        except asyncio.CancelledError:
-            await self._server.engine.abort(output.request_id, internal=True)
-            raise
-        except Exception as error:
-            raise _Answer(503, f"{type(error).__name__}: {error}") from error
-        finally:
-            output.close()
+        return _encoded(await call.reply(), version)
 
 
-def _reply(found: Any, version: int) -> bytes:
-    """In the shape of vLLM's ``GenerateResponse``. An aborted request may have no output at all."""
-    choice: dict[str, Any] = {"token_ids": [], "finish_reason": "abort", "logprobs": {"content": []}}
-    if found.outputs:
-        first = found.outputs[0]
-        tokens = list(first.token_ids)
-        entries = [step[token].logprob for token, step in zip(tokens, first.logprobs or (), strict=False)]
-        choice = {
-            "token_ids": tokens,
-            "finish_reason": first.finish_reason,
-            "logprobs": {"content": [{"logprob": value} for value in entries]},
-            "routed_experts": _encoded(getattr(first, "routed_experts", None)),
-        }
-    usage = {"prompt_tokens_details": {"cached_tokens": found.num_cached_tokens or 0}}
+def _encoded(reply: Reply, version: int) -> bytes:
+    """In the shape of vLLM's ``GenerateResponse``."""
+    choice = {
+        "token_ids": reply.token_ids,
+        "finish_reason": reply.finish_reason,
+        "logprobs": {"content": [{"logprob": value} for value in reply.logprobs]},
+        "routed_experts": _array(reply.routed_experts),
+    }
+    usage = {"prompt_tokens_details": {"cached_tokens": reply.cached_tokens}}
     return msgspec.json.encode({"choices": [choice], "usage": usage, "weight_version": version})
 
 
-def _encoded(rows: Any) -> str | None:
-    """An array as vLLM sends it: base64 of a .npy."""
+def _array(rows: Any) -> str | None:
+    """As vLLM sends it: base64 of a .npy."""
     if rows is None:
         return None
     import numpy as np

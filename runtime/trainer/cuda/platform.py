@@ -12,6 +12,7 @@ from typing import Any
 from runtime.rollouter.engine import Engine
 from runtime.run_paths import RunPaths
 from runtime.trainer.cuda import places
+from runtime.trainer.startup import reached
 
 
 def vllm_environment(cache: Path) -> Mapping[str, str]:
@@ -58,6 +59,7 @@ class CudaPlatform:
         from runtime.rollouter.pool import ReplicaPool
         from runtime.trainer.cuda.engine import GatedEngine
 
+        reached("the agent loop")
         engines = RunPaths.of_process().engines
         key = (engines / places.KEY).read_text(encoding="ascii")
         found = {name: GatedEngine(url, api_key=key) for name, url in places.addresses(engines).items()}

@@ -15,14 +15,16 @@ from vllm.lora.request import LoRARequest
 from runtime.files import write_whole
 from runtime.rollouter.fingerprint import combined
 from runtime.run_paths import RunPaths
-from runtime.trainer.cuda import gate
+from runtime.trainer.cuda import calls, gate
 from runtime.trainer.cuda.places import ADDRESS, KEY
+from runtime.trainer.startup import reached
 
 
 class VllmServer(vLLMHttpServer):  # type: ignore[misc]
     """Implements ``gate.Server`` with verl's own admission."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        reached("vLLM's server process")
         super().__init__(*arguments, **keywords)
         self.weights = gate.ServedWeights()
         self._places = RunPaths.of_process().engines
@@ -37,6 +39,7 @@ class VllmServer(vLLMHttpServer):  # type: ignore[misc]
         await super().run_server(args)
         address, port = self.get_server_address()
         host = f"[{address}]" if ":" in address else address
+        reached("vLLM's engine")
         write_whole(self._places / f"replica-{self.replica_rank}{ADDRESS}", f"http://{host}:{port}".encode())
 
     # What the gate asks.
@@ -53,7 +56,14 @@ class VllmServer(vLLMHttpServer):  # type: ignore[misc]
     def landed(self) -> None:
         self._admitting -= 1
 
-    async def adapter(self) -> LoRARequest | None:
+    def why_dead(self) -> str:
+        return "the engine has died" if self.engine.errored else ""
+
+    async def start(self, request: gate.Request) -> gate.Call:
+        return await calls.start(self.engine, request, adapter=await self._adapter())
+
+    async def _adapter(self) -> LoRARequest | None:
+        """What stands for the policy where adapters are trained and not merged."""
         if not self.lora_as_adapter or VLLM_LORA_INT_ID not in await self.engine.list_loras():
             return None
         return LoRARequest(lora_name=VLLM_LORA_NAME, lora_int_id=VLLM_LORA_INT_ID, lora_path=VLLM_LORA_PATH)
@@ -67,6 +77,7 @@ class VllmServer(vLLMHttpServer):  # type: ignore[misc]
         """Whether the workers hold what was sent, and its fingerprint (None where they cannot tell)."""
         shares = await self.engine.collective_rpc("liverl_served", args=(adapter,))
         served = None if None in shares else combined(shares)
+        reached("the first weights in the engine")
         return self.weights.settle(version, sent=sent, served=served), served
 
     def _get_worker_extension_cls(self) -> str:
