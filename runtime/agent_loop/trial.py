@@ -20,9 +20,9 @@ from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
 from runtime.agent_loop.work import Work, WorkStore, changed
 from runtime.config import RuntimeConfig
 from runtime.errors import POLICIES, Termination, TrialError
-from runtime.grading.artifacts import ArtifactsRefused
+from runtime.grading.base import Verdict
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
-from runtime.sandboxes.base import Sandbox, SandboxRequest, Verdict
+from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxRequest
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, mounts_of, needs_of
 from runtime.task import Task
 
