@@ -38,7 +38,7 @@ def make_provider(config: Environment, *, state: Path, queue: FairQueue | None =
     if not config.warm_sandboxes and all(bound is None for bound in bounds):
         return provider
     from runtime.sandboxes.fair_queue import FairQueue
-    from runtime.sandboxes.machine_semaphore import SharedPlaces
+    from runtime.sandboxes.machine_semaphore import MachineSemaphore
     from runtime.sandboxes.pool import PooledProvider
 
     count = config.machine_sandboxes
@@ -49,7 +49,7 @@ def make_provider(config: Environment, *, state: Path, queue: FairQueue | None =
         max_idle=IDLE_KINDS * config.warm_sandboxes,
         queue=queue or FairQueue(config.max_sandboxes),
         run=run_label(),
-        shared=SharedPlaces(folder, count) if count is not None else None,
+        shared=MachineSemaphore(folder, count) if count is not None else None,
     )
 
 

@@ -80,7 +80,7 @@ def test_cheats_are_never_paid(run: Run, isolated: BubblewrapProvider, task: Tas
     try:
         verdict = grade(run, isolated, task, CHEATS[name], verifier_timeout_sec=5)
     except TrialError as error:
-        assert not error.policy.grade
+        assert not error.handling.grade
     else:
         assert (verdict.reward, verdict.status) == (0.0, "unsolved")
 
@@ -214,7 +214,7 @@ def test_a_crash_of_the_runner_is_no_grade(
     monkeypatch.setattr(BoxSandbox, "run_tests", misdirected)
     with pytest.raises(TrialError, match="test runner failed") as caught:
         grade(run, isolated, task, FIXED)
-    assert caught.value.termination is Termination.VERIFIER_CRASHED and not caught.value.policy.grade
+    assert caught.value.termination is Termination.VERIFIER_CRASHED and not caught.value.handling.grade
 
 
 def test_required_defences(run: Run, isolated: BubblewrapProvider, task: Task, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_a_killed_container_is_a_lost_sandbox(
         await asyncio.to_thread(engine.docker, "kill", engine.docker("ps", "-q"))
         with pytest.raises(TrialError) as caught:
             await running
-        assert caught.value.termination is Termination.SANDBOX_LOST and caught.value.policy.retry
+        assert caught.value.termination is Termination.SANDBOX_LOST and caught.value.handling.retry
         await sandbox.stop()
 
     loop.run(main())

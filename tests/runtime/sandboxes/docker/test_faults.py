@@ -89,7 +89,7 @@ def test_an_engine_that_keeps_failing_is_a_failed_setup(
             faulty.seen.clear()
             error = await failure(made.start(SandboxRequest(name="box", lower=lower)))
             assert error.termination is Termination.ENV_SETUP_FAILED and words in str(error)
-            assert error.policy.retry and not error.policy.grade
+            assert error.handling.retry and not error.handling.grade
             assert sum(what.split()[1].split("[")[0] in seen and what[-5:] in seen for seen in faulty.seen) <= most
         faulty.faults.clear()
         await (await made.start(SandboxRequest(name="box", lower=lower))).stop()
@@ -131,7 +131,7 @@ def test_the_engine_restarts_in_mid_trial(
         assert not again.done(), "an engine that restarts is waited for"
         await asyncio.to_thread(engine.start)
         error = await failure(running)
-        assert error.termination is Termination.SANDBOX_LOST and error.policy.retry and not error.policy.grade
+        assert error.termination is Termination.SANDBOX_LOST and error.handling.retry and not error.handling.grade
         await box.stop()
         other = await again
         assert (await other.exec(["echo", "1"], timeout_sec=30)).stdout == b"1\n"
