@@ -6,12 +6,12 @@ Knows the shape of marks and trees; knows nothing of the fields of a spec, nor h
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from compiler.errors import Path
+from compiler.errors import Path, Problem
 from compiler.instrument import MARK
 
 _INCOMPLETE = MARK + "*"
@@ -58,6 +58,11 @@ class Positions:
         if not position or position.startswith("--"):
             return position
         return str(FilePath(self.spec_folder) / position)
+
+
+def located(problems: Sequence[Problem], positions: Positions) -> list[Problem]:
+    """The problems with ``file:line:column`` of the spec."""
+    return [problem if problem.position else problem.at(positions.display(problem.path)) for problem in problems]
 
 
 def parsed(text: str) -> Any:
