@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from compiler.check.environment import image_problems
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
-from compiler.sandboxes import image_problems
 from compiler.spec.cluster import Resources
 from compiler.spec.environment import Ecs
 from compiler.spec.mode import SeparateAsync

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from compiler import check_spec, compile_in_memory
+from compiler.check.environment import environments
 from compiler.errors import dotted
 from compiler.plan import make_plan
-from compiler.sandboxes import environments
 from compiler.spec.environment import EcsCluster, HarborEnvironment, ImportedProvider, KubernetesCluster
 from compiler.validate import validate
 from runtime.config import EcsSettings, HarborSettings, ImportedSettings, KubernetesSettings, RuntimeConfig

@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable, Iterator
 from typing import get_args
 
-from compiler import feasibility, sandboxes, secrets
+from compiler.check import environment, secrets, trainer
+from compiler.check.trainer import divisors
 from compiler.errors import Path, Problem
-from compiler.feasibility import divisors
 from compiler.models import facts_of
 from compiler.plan import Plan
 from compiler.spec.algorithm import Gspo, Ppo, ReinforcePlusPlus, Remax
@@ -54,7 +54,7 @@ def check(plan: Plan) -> list[Problem]:
 
 def rules() -> tuple[Rule, ...]:
     """Everything that is held against a plan whatever its target."""
-    return (*RULES, *feasibility.RULES, *sandboxes.RULES, *secrets.RULES)
+    return (*RULES, *trainer.RULES, *environment.RULES, *secrets.RULES)
 
 
 def batches(plan: Plan) -> Iterator[Problem]:
@@ -349,7 +349,7 @@ def agents(plan: Plan) -> Iterator[Problem]:
             "null",
         )
     elif image is not None:
-        yield from sandboxes.image_problems(image, ("scaffold", "runtime_image"))
+        yield from environment.image_problems(image, ("scaffold", "runtime_image"))
     elif isinstance(spec.environment, Kubernetes | Ecs | Harbor):
         yield Problem(
             ("scaffold", "runtime_image") if pods else ("scaffold", "type"),
