@@ -32,7 +32,7 @@ def resolve(evaluated: Evaluated) -> ExperimentSpec:
 def checked_plan(evaluated: Evaluated, target: Target | None = None) -> tuple[Plan, list[Problem]]:
     """The plan and its warnings. Raises ``SpecError`` with every problem, those of single fields and those across
     sound ones. Without a target: what holds for all."""
-    hold = [*check.rules(), *([target.check] if target is not None else [])]
+    hold = [*check.RULES, *([target.check] if target is not None else [])]
     try:
         plan = make_plan(validate(evaluated.value))
     except SpecError as error:

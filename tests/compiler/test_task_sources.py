@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compiler import check_spec, compile_in_memory
-from compiler.check import tasks
+from compiler.check.tasks import tasks
 from compiler.errors import dotted
 from compiler.plan import make_plan
 from compiler.spec.tasks import GenerateSource, HarborSource, HistorySource
