@@ -18,12 +18,12 @@ from compiler.spec.tasks import (
     IndexSource,
     Source,
     SynthSource,
-    Tasks,
     TaskSet,
 )
 
 
-def tasks(plan: Plan) -> Iterator[Problem]:
+def sets(plan: Plan) -> Iterator[Problem]:
+    """Each set by itself, and its name among the others."""
     spec = plan.spec
     names: dict[str, str] = {}
     for group, sets in (("train", spec.tasks.train), ("validation", spec.tasks.validation)):
@@ -40,44 +40,63 @@ def tasks(plan: Plan) -> Iterator[Problem]:
             if task_set.knows("source"):
                 yield from _split(task_set, group, index)
                 yield from _source(task_set.source, ("tasks", group, index, "source"))
-    yield from _later_commits(spec.tasks)
-    for index, task_set in enumerate(spec.tasks.train):
+
+
+def temperatures(plan: Plan) -> Iterator[Problem]:
+    for index, task_set in enumerate(plan.spec.tasks.train):
         if task_set.temperature is not None:
             yield Problem(
                 ("tasks", "train", index, "temperature"),
                 "only validation sets have a temperature",
                 fix="set rollout.temperature",
             )
-    available = [_count(task_set.source) for task_set in spec.tasks.train]
-    if None not in available and sum(filter(None, available)) < spec.schedule.train_batch_size:
+
+
+def enough(plan: Plan) -> Iterator[Problem]:
+    """Tasks for one batch, where the spec alone says how many there are."""
+    size = plan.spec.schedule.train_batch_size
+    available = [one.source.count if isinstance(one.source, SynthSource) else None for one in plan.spec.tasks.train]
+    if None not in available and sum(filter(None, available)) < size:
         yield Problem(
             ("schedule", "train_batch_size"),
-            f"{spec.schedule.train_batch_size} prompts per step, but the "
-            f"training sets hold {sum(filter(None, available))} tasks",
+            f"{size} prompts per step, but the training sets hold {sum(filter(None, available))} tasks",
             fix="lower train_batch_size or add tasks",
         )
-    if spec.tasks.baselines and not spec.tasks.validation:
+
+
+def validation(plan: Plan) -> Iterator[Problem]:
+    """What needs validation tasks, where there are none."""
+    spec = plan.spec
+    if spec.tasks.validation:
+        return
+    if spec.tasks.baselines:
         yield Problem(
             ("tasks", "baselines"),
             "true, but there are no validation tasks to score them on",
             "false",
             "add tasks.validation",
         )
-    if spec.schedule.validate_every and not spec.tasks.validation:
+    if spec.schedule.validate_every:
         yield Problem(
             ("schedule", "validate_every"),
             f"{spec.schedule.validate_every}, but tasks.validation is empty",
             "0",
             severity="warn",
         )
-    if isinstance(spec.policy, NewPolicy):
-        source = spec.policy.warm_start.demonstrations
-        yield from _source(source, ("policy", "warm_start", "demonstrations"))
-        split = ("policy", "warm_start", "demonstrations", "split")
-        if isinstance(source, SynthSource | GenerateSource) and source.split != "demonstrations":
-            yield Problem(
-                split, f'"{source.split}" tasks as demonstrations would leak into reinforcement', "demonstrations"
-            )
+
+
+def demonstrations(plan: Plan) -> Iterator[Problem]:
+    policy = plan.spec.policy
+    if not isinstance(policy, NewPolicy):
+        return
+    source, place = policy.warm_start.demonstrations, ("policy", "warm_start", "demonstrations")
+    yield from _source(source, place)
+    if isinstance(source, SynthSource | GenerateSource) and source.split != "demonstrations":
+        yield Problem(
+            (*place, "split"),
+            f'"{source.split}" tasks as demonstrations would leak into reinforcement',
+            "demonstrations",
+        )
 
 
 def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
@@ -112,11 +131,11 @@ def _source(source: Source, place: Path) -> Iterator[Problem]:
             yield Problem((*place, "families"), "every family is at 0: nothing is left to generate", "one above 0")
 
 
-def _later_commits(tasks: Tasks) -> Iterator[Problem]:
+def later_commits(plan: Plan) -> Iterator[Problem]:
     """Validation on a repository that is trained on must begin where training ends: code holds what earlier commits
     brought, so earlier ones are solved before the eyes of the policy, and equal ones are trained on."""
-    trained = [one.source for one in tasks.train if isinstance(one.source, HistorySource)]
-    for index, task_set in enumerate(tasks.validation):
+    trained = [one.source for one in plan.spec.tasks.train if isinstance(one.source, HistorySource)]
+    for index, task_set in enumerate(plan.spec.tasks.validation):
         source = task_set.source
         if not isinstance(source, HistorySource):
             continue
@@ -132,9 +151,4 @@ def _later_commits(tasks: Tasks) -> Iterator[Problem]:
                 )
 
 
-def _count(source: Source) -> int | None:
-    """Tasks in a source, where the spec alone says so."""
-    return source.count if isinstance(source, SynthSource) else None
-
-
-RULES: tuple[Rule, ...] = (tasks,)
+RULES: tuple[Rule, ...] = (sets, later_commits, temperatures, enough, validation, demonstrations)
