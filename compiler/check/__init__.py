@@ -7,6 +7,7 @@ Fatal problems stop the compilation; warnings are printed and go on. Knows no ta
 from compiler.check import (
     algorithm,
     environment,
+    limits,
     memory,
     mode,
     observability,
@@ -39,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     *observability.RULES,
     *secrets.RULES,
     *values.RULES,
+    *limits.RULES,
 )
 """Everything that is held against a plan whatever its target, in the order of a spec's sections."""
 

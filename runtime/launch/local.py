@@ -102,7 +102,7 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
 
 
 def _preflight(folder: Path, config: RuntimeConfig) -> None:
-    machine.check_engine(config.rollout.engine)
+    machine.check_limits(config)
     check_policy(config)
     machine.check_secrets(config.secrets)
     machine.check_loggers(config.loggers)
