@@ -88,7 +88,4 @@ def corrections(plan: Plan) -> Iterator[Problem]:
             yield Problem((*where, "lower"), f"{lower} is not below upper {upper}", f"< {upper}")
 
 
-RULES: tuple[Rule, ...] = (
-    groups,
-    corrections,
-)
+RULES: tuple[Rule, ...] = (groups, corrections)

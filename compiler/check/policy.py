@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from compiler.check.rule import Rule, divisors
 from compiler.errors import Problem
+from compiler.models import facts_of
 from compiler.plan import Plan
 from compiler.spec.policy import NewPolicy, PretrainedPolicy
-from compiler.spec.rollout import VllmRollout
+from compiler.spec.rollout import TorchRollout, VllmRollout
 
 
 def architecture(plan: Plan) -> Iterator[Problem]:
@@ -71,8 +72,26 @@ def lora(plan: Plan) -> Iterator[Problem]:
         yield Problem(("policy", "lora"), "the critic of ppo is trained in full", severity="warn")
 
 
-RULES: tuple[Rule, ...] = (
-    architecture,
-    model_facts,
-    lora,
-)
+def weights(plan: Plan) -> Iterator[Problem]:
+    """What LiveRL's own engine can load. It reads folders; whether one is there is for the machine to say that runs."""
+    policy, rollout = plan.spec.policy, plan.spec.rollout
+    if not isinstance(policy, PretrainedPolicy) or not isinstance(rollout, TorchRollout) or rollout.import_path:
+        return
+    facts = facts_of(policy)
+    if facts is not None and facts.num_experts:
+        yield Problem(
+            ("policy", "path"),
+            f'"{policy.path}" is a mixture of experts, which LiveRL\'s own engine does not compute',
+            fix="use liverl.rollout.vllm, or a dense model",
+        )
+    elif not policy.path.startswith(("/", "./", "../", "~")):
+        yield Problem(
+            ("policy", "path"),
+            f'"{policy.path}" reads as a name, but LiveRL\'s own engine reads a folder and downloads nothing',
+            "a Hugging Face model folder, as /FOLDER or ./FOLDER",
+            "download it before, and name the folder",
+            severity="warn",
+        )
+
+
+RULES: tuple[Rule, ...] = (architecture, model_facts, lora, weights)

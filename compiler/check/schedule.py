@@ -82,7 +82,4 @@ def course(plan: Plan) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Rule, ...] = (
-    batches,
-    course,
-)
+RULES: tuple[Rule, ...] = (batches, course)

@@ -145,8 +145,4 @@ def packing(plan: Plan) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Rule, ...] = (
-    devices,
-    parallelism,
-    packing,
-)
+RULES: tuple[Rule, ...] = (devices, parallelism, packing)
