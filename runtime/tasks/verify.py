@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from runtime.environment.artifacts import ArtifactsRefused
-from runtime.environment.base import Mount, Sandbox, SandboxProvider, SandboxRequest, Verifier
 from runtime.errors import TrialError
-from runtime.tasks.task import Task
+from runtime.grading.artifacts import ArtifactsRefused
+from runtime.sandboxes.base import Mount, Sandbox, SandboxProvider, SandboxRequest, Verifier
+from runtime.task import Task
 
 _SCRIPTS = "/opt/liverl-scripts"
 
