@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from runtime.config import AgentScaffold, Environment, RuntimeConfig, Scaffold, Secret, Terminus2Scaffold
+from runtime.config import AgentScaffold, Environment, RuntimeConfig, Scaffold, Secret, Terminus2Scaffold, refusals
 from runtime.errors import MachineError
 from runtime.imported import imported
 
@@ -104,6 +104,16 @@ def check_secrets(secrets: Iterable[Secret]) -> None:
         raise MachineError(
             f"secrets: not set where this runs: {named}",
             fix="\n".join(f"export {secret.variable}=..." for secret in missing),
+        )
+
+
+def check_limits(config: RuntimeConfig) -> None:
+    """Raise ``MachineError`` for everything that this version of the runtime refuses on any machine."""
+    found = refusals(config)
+    if found:
+        raise MachineError(
+            "\n".join(f"{limit.field}: {what}" for limit, what in found),
+            fix="; ".join(limit.fix for limit, _ in found),
         )
 
 

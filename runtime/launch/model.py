@@ -36,6 +36,18 @@ def check_model(folder: Path, *, tool_parser: str | None) -> Check:
     return Check(name, "; ".join(notes), True, needed_for)
 
 
+def check_weights(config: RuntimeConfig) -> None:
+    """Raise ``UserError`` when LiveRL's own engine would find no model at the policy's path: it downloads nothing."""
+    policy, rollout = config.policy, config.rollout
+    if not isinstance(policy, PretrainedPolicy) or rollout.engine != "torch" or rollout.import_path is not None:
+        return
+    if not (Path(policy.path).expanduser() / "config.json").is_file():
+        raise UserError(
+            f"policy.path: {policy.path!r}: no config.json there; name a Hugging Face model folder of this machine"
+            " (weights are not downloaded for you)"
+        )
+
+
 def check_policy(config: RuntimeConfig) -> None:
     """Raise ``UserError`` when the policy is an existing model that is not here, or whose tokens the proxy could not
     keep."""

@@ -21,7 +21,7 @@ from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, load_runtim
 from runtime.errors import UserError
 from runtime.files import write_folder, write_whole
 from runtime.launch import gpus, lifecycle, machine, phases, rundir
-from runtime.launch.model import check_policy, locate
+from runtime.launch.model import check_policy, check_weights, locate
 from runtime.launch.rundir import RunDirectory
 from runtime.rollouter.engine import Engine
 from runtime.telemetry.intervals import wilson
@@ -51,6 +51,8 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
         request = replace(request, checkpoint=str(find_model(Path(request.checkpoint))))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
     gpus.check_bundle(bundle, runs_dir)
+    if request.checkpoint is None:
+        check_weights(config)
     check_policy(config)
     machine.check_imports(config)
     machine.check_way_to_the_model(config.environment)

@@ -5,8 +5,7 @@ Weights are the trainer's business: they reach the server by another way. Knows 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
@@ -46,10 +45,6 @@ class GatedEngine(VLLMEngine):
         await self.connect()
         found = msgspec.json.decode(await self.get(IDENTITY), type=_Identity)
         return WeightIdentity(found.version, found.fingerprint)
-
-    async def update_weights(self, state: Mapping[str, Any], *, version: int) -> str:
-        """Not this way: raises ``ValueError``. The trainer's adapter hands weights to the server itself."""
-        raise ValueError(f"weights of version {version} cannot pass through the agent loop")
 
     async def abort_all(self) -> int:
         """The server itself aborts what runs when weights change: nothing to do."""
