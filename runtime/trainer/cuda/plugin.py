@@ -11,6 +11,7 @@ from typing import Any
 from verl.workers.rollout import base as rollout_base
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
+from runtime.trainer.cuda.early import begin
 from runtime.trainer.startup import reached
 
 ROLLOUT_NAME = "vllm"
@@ -26,3 +27,4 @@ RolloutReplicaRegistry.register(ROLLOUT_NAME, _replica)
 # The adapter table has no public register function.
 rollout_base._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = "runtime.trainer.cuda.adapter.VllmServerAdapter"
 reached("verl")
+begin()

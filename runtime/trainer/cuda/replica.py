@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import ray
+from verl.plugin.platform import get_platform
 from verl.workers.rollout.vllm_rollout.utils import VLLM_LORA_INT_ID, VLLM_LORA_NAME, VLLM_LORA_PATH
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from vllm.lora.request import LoRARequest
@@ -19,16 +20,35 @@ from runtime.trainer.cuda import calls, gate
 from runtime.trainer.cuda.places import ADDRESS, KEY
 from runtime.trainer.startup import reached
 
+_CALLS = 4096
+"""Calls that a server works on at a time: above verl's own number, which grows with ``max_num_seqs``."""
+_kept: list[Any] = []
+"""Handles, without which Ray would end the processes again."""
+
 
 class VllmServer(vLLMHttpServer):  # type: ignore[misc]
-    """Implements ``gate.Server`` with verl's own admission."""
+    """Implements ``gate.Server`` with verl's own admission. The process begins empty, maybe early; ``become`` makes it
+    verl's server."""
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self) -> None:
         reached("vLLM's server process")
-        super().__init__(*arguments, **keywords)
+        self._failure: Exception | None = None
+
+    async def become(self, **keywords: Any) -> None:
+        try:
+            super().__init__(**keywords)
+        except Exception as error:
+            self._failure = error
+            raise
         self.weights = gate.ServedWeights()
         self._places = RunPaths.of_process().engines
         self.key = (self._places / KEY).read_text(encoding="ascii")
+
+    def get_master_address(self) -> Any:
+        """What verl asks first."""
+        if self._failure is not None:
+            raise self._failure
+        return super().get_master_address()
 
     async def run_server(self, args: Any) -> None:
         """Opened to this machine alone where the run has one, else to its network; either way the key is needed."""
@@ -87,4 +107,29 @@ class VllmServer(vLLMHttpServer):  # type: ignore[misc]
 class VllmReplica(vLLMReplica):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self.server_class = ray.remote(VllmServer)
+        self.server_class = _ServerClass()
+
+
+def start_server(name: str) -> None:
+    """The process of a server that verl will ask for, with what verl would give it."""
+    platform = get_platform()
+    variables = {**dict.fromkeys(platform.ray_noset_envvars(), "1"), **platform.rollout_env_vars()}
+    options = {"name": name, "runtime_env": {"env_vars": variables}, "max_concurrency": _CALLS}
+    _kept.append(ray.remote(VllmServer).options(**options, get_if_exists=True).remote())
+
+
+class _ServerClass:
+    """In the place of Ray's class of servers: takes the process that was started early, or starts it."""
+
+    def options(self, **options: Any) -> _Server:
+        return _Server(options)
+
+
+class _Server:
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+
+    def remote(self, **keywords: Any) -> Any:
+        server = ray.remote(VllmServer).options(**self._options, get_if_exists=True).remote()
+        server.become.remote(**keywords)
+        return server
