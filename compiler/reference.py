@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from compiler.schema import spec_schema
-from compiler.spec.base import PATTERNS, TEXT
+from runtime.config.base import PATTERNS, TEXT
 
 _HEAD = """# Spec reference
 

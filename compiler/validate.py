@@ -17,9 +17,9 @@ from pydantic import BaseModel, ValidationError
 
 from compiler.errors import Path, Problem, SpecError
 from compiler.redact import HIDDEN, KEY, SECRET
-from compiler.spec.base import PATTERNS
 from compiler.spec.experiment import ExperimentSpec
-from compiler.spec.scaffold import SIMILAR
+from runtime.config.base import PATTERNS
+from runtime.config.scaffold import SIMILAR
 
 MAX_PROBLEMS = 500
 """Whoever has more has one cause for most of them."""

@@ -12,9 +12,9 @@ from typing import Any
 from compiler.errors import Problem
 from compiler.plan import Plan
 from compiler.spec.cluster import Resources
-from compiler.spec.environment import Docker as Engine
-from compiler.spec.environment import Ecs, Harbor
-from compiler.spec.environment import Kubernetes as Pods
+from runtime.config.environment import Docker as Engine
+from runtime.config.environment import Ecs, Harbor
+from runtime.config.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, pods_address_warning, proxy_host_problem, shm_problems

@@ -16,9 +16,9 @@ from compiler.errors import Problem, refuse
 from compiler.facts import Facts
 from compiler.plan import Plan
 from compiler.spec.cluster import Cluster, KueueQueue, Storage
-from compiler.spec.environment import Bubblewrap, KubernetesCluster
-from compiler.spec.environment import Docker as Engine
-from compiler.spec.environment import Kubernetes as Pods
+from runtime.config.environment import Bubblewrap, KubernetesCluster
+from runtime.config.environment import Docker as Engine
+from runtime.config.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, image_warnings, proxy_host_problem, shm_problems
@@ -168,7 +168,7 @@ class Kubernetes:
             "secrets": spec.secrets,
             "environment": spec.environment,
             "box_mib": max(
-                spec.environment.memory_mib + getattr(spec.scaffold, "own_memory_mib", 0),
+                spec.environment.memory_mib + spec.scaffold.needs.memory_mib,
                 spec.environment.verifier.memory_mib or 0,
             ),
             "box_cpus": max(1, math.ceil(spec.environment.kubernetes.cpus))

@@ -9,8 +9,8 @@ from compiler.check.environment import image_problems
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
 from compiler.spec.cluster import Resources
-from compiler.spec.environment import Ecs, Kubernetes
 from compiler.spec.mode import SeparateAsync
+from runtime.config.environment import Ecs, Kubernetes
 
 
 def shm_problems(places: Mapping[tuple[str, ...], Resources]) -> list[Problem]:

@@ -8,8 +8,10 @@ from compiler.check.rule import Rule, divisors
 from compiler.errors import Problem
 from compiler.models import facts_of
 from compiler.plan import Plan
-from compiler.spec.policy import NewPolicy, PretrainedPolicy
-from compiler.spec.rollout import TorchRollout, VllmRollout
+from compiler.spec.policy import PretrainedPolicy
+from compiler.spec.rollout import VllmRollout
+from runtime.config.policy import NewPolicy
+from runtime.config.rollout import TorchRollout
 
 
 def architecture(plan: Plan) -> Iterator[Problem]:

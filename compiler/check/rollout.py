@@ -9,9 +9,11 @@ from compiler.errors import Problem
 from compiler.models import facts_of
 from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
-from compiler.spec.policy import NewPolicy, PretrainedPolicy
-from compiler.spec.rollout import TorchRollout, VllmRollout
+from compiler.spec.policy import PretrainedPolicy
+from compiler.spec.rollout import VllmRollout
 from compiler.vllm_flags import UNPAIRED, VERSION, flag_problems
+from runtime.config.policy import NewPolicy
+from runtime.config.rollout import TorchRollout
 
 
 def lengths(plan: Plan) -> Iterator[Problem]:

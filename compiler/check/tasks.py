@@ -9,8 +9,8 @@ from typing import get_args
 from compiler.check.rule import Rule
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
-from compiler.spec.policy import NewPolicy
-from compiler.spec.tasks import (
+from runtime.config.policy import NewPolicy
+from runtime.config.tasks import (
     BugFamily,
     GenerateSource,
     HarborSource,

@@ -58,7 +58,7 @@ class TrialRunner:
     """Runs trials on one set of services. Safe for many concurrent calls on one event loop.
 
     ``trials`` is the folder that trial folders are written below; ``keep`` says which steps are kept whole
-    (``Dump.trials_every``).
+    (``Dumps.trials_every``).
     """
 
     def __init__(self, services: Services, config: RuntimeConfig, *, trials: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.config import PretrainedPolicy, RuntimeConfig
+from runtime.config import PretrainedPolicy, RuntimeConfig, TorchRollout
 from runtime.errors import UserError
 from runtime.launch.machine import Check
 
@@ -38,7 +38,11 @@ def check_model(folder: Path, *, tool_parser: str | None) -> Check:
 def check_weights(config: RuntimeConfig) -> None:
     """Raise ``UserError`` when LiveRL's own engine would find no model at the policy's path: it downloads nothing."""
     policy, rollout = config.policy, config.rollout
-    if not isinstance(policy, PretrainedPolicy) or rollout.engine != "torch" or rollout.import_path is not None:
+    if (
+        not isinstance(policy, PretrainedPolicy)
+        or not isinstance(rollout, TorchRollout)
+        or rollout.import_path is not None
+    ):
         return
     if not (Path(policy.path).expanduser() / "config.json").is_file():
         raise UserError(

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from runtime.config import HarborTasks
+from runtime.config import HarborSource
 from runtime.errors import MachineError, UserError
 
 MAX_REGISTRY_BYTES = 256 << 20
@@ -58,7 +58,7 @@ class _Listed(_Entry):
     version: str
 
 
-def read_registry(source: HarborTasks) -> bytes:
+def read_registry(source: HarborSource) -> bytes:
     """The registry's text. Raises ``UserError`` for a missing file, ``MachineError`` for an address that does not
     answer."""
     if "://" not in source.registry:
@@ -84,7 +84,7 @@ def read_registry(source: HarborTasks) -> bytes:
     return text
 
 
-def find_dataset(text: bytes, source: HarborTasks) -> Dataset:
+def find_dataset(text: bytes, source: HarborSource) -> Dataset:
     """The named dataset of a registry, with the chosen tasks only. Raises ``UserError`` saying what there is."""
     try:
         rows = TypeAdapter(list[dict[str, object]]).validate_json(text)
@@ -122,7 +122,7 @@ def find_dataset(text: bytes, source: HarborTasks) -> Dataset:
     return found[0].model_copy(update={"tasks": tasks})
 
 
-def _chosen(name: str, source: HarborTasks) -> bool:
+def _chosen(name: str, source: HarborSource) -> bool:
     def matches(patterns: Sequence[str]) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 

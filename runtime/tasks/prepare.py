@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runtime.config import (
-    CommitTasks,
-    DirectoryTasks,
+    Bubblewrap,
+    DirectorySource,
     Environment,
-    GeneratedTasks,
-    HarborTasks,
-    IndexTasks,
-    SynthTasks,
+    GenerateSource,
+    HarborSource,
+    HistorySource,
+    IndexSource,
+    SynthSource,
     TaskSet,
 )
 from runtime.errors import RunError, TrialError
@@ -39,7 +40,7 @@ from runtime.task import Task
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
 
 _T = TypeVar("_T")
-_ENVIRONMENT = Environment()
+_ENVIRONMENT: Environment = Bubblewrap()
 _PACKAGE = Path(__file__).parent
 
 
@@ -64,21 +65,21 @@ def prepare(
     """
     source = task_set.source
     say = on_progress or (lambda text: None)
-    if isinstance(source, DirectoryTasks):
+    if isinstance(source, DirectorySource):
         tasks = load_tasks(find_task_directories([Path(path) for path in source.paths]), on_problem=on_problem)
         return _screened(tasks, cache=cache, on_problem=on_problem, environment=environment)
-    if isinstance(source, IndexTasks):
+    if isinstance(source, IndexSource):
         from runtime.tasks.index import Band, indexed_tasks
 
         band = Band(source.pass_rate.least, source.pass_rate.most) if source.pass_rate is not None else None
         tasks = load_tasks(indexed_tasks(Path(source.path), band=band), on_problem=on_problem)
         return _screened(tasks, cache=cache, on_problem=on_problem, environment=environment)
-    if isinstance(source, HarborTasks):
+    if isinstance(source, HarborSource):
         tasks = load_tasks(_dataset(source, cache=cache, say=say), on_problem=on_problem)
         return _screened(tasks, cache=cache, on_problem=on_problem, environment=environment)
-    if isinstance(source, CommitTasks):
+    if isinstance(source, HistorySource):
         folder = _commits(source, name=task_set.name, cache=cache, environment=environment, say=say)
-    elif isinstance(source, SynthTasks):
+    elif isinstance(source, SynthSource):
         program = part("generators", source.type)
         description = _description(task_set, version=source_digest(Path(program.__file__).parent))
 
@@ -144,7 +145,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _generate(
-    source: GeneratedTasks,
+    source: GenerateSource,
     out: Path,
     *,
     name: str,
@@ -174,7 +175,7 @@ def _generate(
 
 
 def _commits(
-    source: CommitTasks, *, name: str, cache: Path, environment: Environment, say: Callable[[str], None]
+    source: HistorySource, *, name: str, cache: Path, environment: Environment, say: Callable[[str], None]
 ) -> Path:
     """The folder of the tasks of a history, kept under the commits that its revisions stand for today."""
     from runtime.tasks.generate.commits import resolve
@@ -212,7 +213,7 @@ def _commits(
     return kept(cache, "history", description, lambda out: in_own_loop(work(out)))
 
 
-def _dataset(source: HarborTasks, *, cache: Path, say: Callable[[str], None]) -> list[Path]:
+def _dataset(source: HarborSource, *, cache: Path, say: Callable[[str], None]) -> list[Path]:
     """The task directories of a Harbor dataset. A registry elsewhere is read once: its word is kept with the tasks, so
     that a run can be resumed without it."""
     from runtime.tasks.harbor_dataset import Dataset, fetch_tasks, find_dataset, local_folders, read_registry

@@ -10,10 +10,10 @@ import pytest
 from compiler import SpecError, check_spec, compile_spec
 from compiler.errors import Problem, dotted
 from compiler.plan import make_plan
-from compiler.spec.base import PATTERNS
 from compiler.spec.experiment import ExperimentSpec
-from compiler.spec.tasks import BugFamily
 from compiler.validate import validate
+from runtime.config.base import PATTERNS
+from runtime.config.tasks import BugFamily
 from tests.compiler.golden_cases import LAB, spec_path
 
 NOTHING_LEFT = dict.fromkeys(get_args(BugFamily), 0)

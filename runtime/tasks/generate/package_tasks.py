@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from runtime.config import GeneratedTasks
+from runtime.config import GenerateSource
 from runtime.errors import TrialError
 from runtime.grading.base import Verifier
 from runtime.sandboxes.base import SandboxProvider
@@ -41,7 +41,7 @@ _LISTED_CHARACTERS = 600
 
 
 async def generate(
-    source: GeneratedTasks,
+    source: GenerateSource,
     *,
     out: Path,
     name: str,

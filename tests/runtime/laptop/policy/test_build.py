@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from runtime.config import NewPolicy, PolicyArchitecture, ShellScaffold, SynthTasks, WarmStart
+from runtime.config import Architecture, NewPolicy, ShellScaffold, SynthSource, WarmStart
 from runtime.errors import RunError, UserError
 from runtime.laptop.policy.build import processes_for
 
 POLICY = NewPolicy(
-    architecture=PolicyArchitecture(
+    architecture=Architecture(
         vocabulary_size=512,
         hidden_size=32,
         intermediate_size=64,
@@ -22,7 +22,7 @@ POLICY = NewPolicy(
         max_position=512,
     ),
     warm_start=WarmStart(
-        demonstrations=SynthTasks(count=60, seed=1, split="demonstrations"),
+        demonstrations=SynthSource(count=60, seed=1, split="demonstrations"),
         steps=30,
         batch_size=8,
         learning_rate=3e-3,

@@ -1,16 +1,34 @@
-"""The coding agent that runs in the sandbox."""
+"""The coding agent that runs in the sandbox: what a spec says of it, and what its program needs there."""
 
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import TOOL, VERSION, Count, Image, ImportPath, Model
+from runtime.config.base import TOOL, VERSION, Count, Image, ImportPath, Model
 
 
-class ShellScaffold(Model):
+@dataclass(frozen=True)
+class Needs:
+    """What the agent's own program takes in the sandbox on top of the task's work: MiB of memory, and processes.
+
+    ``address_space``: it reserves far more addresses than memory (JavaScript engines do), so a limit on addresses must
+    not stand in for one on memory.
+    """
+
+    memory_mib: int = 0
+    pids: int = 0
+    address_space: bool = False
+
+
+class _Agent(Model):
+    needs: ClassVar[Needs] = Needs()
+
+
+class ShellScaffold(_Agent):
     """The built-in agent: reads, edits, runs tests, submits."""
 
-    type: Literal["shell"]
+    type: Literal["shell"] = "shell"
     tools: Literal["free", "repair"]
     """``free``: free text edits; ``repair``: structured repairs whose arguments are a line label."""
     max_turns: Annotated[int, Field(ge=1, le=1000)]
@@ -19,21 +37,18 @@ class ShellScaffold(Model):
     """Edits per trial."""
 
 
-class ImportedScaffold(Model):
+class ImportedScaffold(_Agent):
     """A scaffold of your own."""
 
-    type: Literal["import"]
+    type: Literal["import"] = "import"
     import_path: ImportPath
     """``package.module:Class``, implementing ``runtime.scaffolds.base.Scaffold``."""
     kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Arguments of its constructor."""
 
 
-class _Installed(Model):
+class InstalledScaffold(_Agent):
     """A published coding agent, installed once per machine and shown read-only in every sandbox."""
-
-    own_memory_mib: ClassVar[int] = 0
-    """What the agent itself needs in the box, beyond the task's memory (its class's ``needs``)."""
 
     version: Annotated[str, Field(pattern=VERSION)]
     """Exactly this release; nothing is updated later."""
@@ -44,12 +59,12 @@ class _Installed(Model):
     trainer uploads the agent, hundreds of megabytes, into every pod."""
 
 
-class ClaudeCodeScaffold(_Installed):
+class ClaudeCodeScaffold(InstalledScaffold):
     """npm ``@anthropic-ai/claude-code``; speaks the Anthropic API."""
 
-    own_memory_mib: ClassVar[int] = 1024
+    needs: ClassVar[Needs] = Needs(memory_mib=1024, pids=64, address_space=True)
 
-    type: Literal["claude-code"]
+    type: Literal["claude-code"] = "claude-code"
     tools: tuple[Annotated[str, Field(pattern=TOOL)], ...] | None = None
     """Built-in tools it may use, for example ``['Bash', 'Read', 'Edit']``; null: all but those that need a network."""
     compact_tokens: Annotated[int, Field(ge=10_000, le=1 << 24)] | None = None
@@ -65,7 +80,7 @@ SIMILAR = {
 """Names of programs that are no scaffold of their own, and what to take in their place."""
 
 
-class _Library(_Installed):
+class LibraryScaffold(InstalledScaffold):
     """An agent that is a Python library, driven in the sandbox by a program of LiveRL's."""
 
     max_replies_without_tool: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -74,35 +89,35 @@ class _Library(_Installed):
     """Context size at which it summarises the conversation and goes on; null: never."""
 
 
-class OpenHandsSdkScaffold(_Library):
+class OpenHandsSdkScaffold(LibraryScaffold):
     """PyPI ``openhands-sdk`` and ``openhands-tools``, with their own prompt and tools; speaks the OpenAI API."""
 
-    own_memory_mib: ClassVar[int] = 1024
+    needs: ClassVar[Needs] = Needs(memory_mib=1024, pids=64)
 
-    type: Literal["openhands-sdk"]
+    type: Literal["openhands-sdk"] = "openhands-sdk"
     tools: Annotated[
         tuple[Literal["terminal", "file_editor", "task_tracker", "glob", "grep"], ...], Field(min_length=1)
     ] = ("terminal", "file_editor", "task_tracker")
     """Tools it has besides ``finish`` and ``think``."""
 
 
-class Terminus2Scaffold(_Library):
+class Terminus2Scaffold(LibraryScaffold):
     """Terminus 2 of PyPI ``harbor`` (``version`` is Harbor's), which types into a terminal; speaks the OpenAI API, with
     its commands in the text of its replies: a reply that types nothing is one without a tool call."""
 
-    own_memory_mib: ClassVar[int] = 768
+    needs: ClassVar[Needs] = Needs(memory_mib=768, pids=64)
 
-    type: Literal["terminus-2"]
+    type: Literal["terminus-2"] = "terminus-2"
     parser: Literal["json", "xml"] = "json"
     """The form in which it is asked to reply."""
 
 
-class OpenCodeScaffold(_Installed):
+class OpenCodeScaffold(InstalledScaffold):
     """npm ``opencode-ai``; speaks OpenAI chat completions."""
 
-    own_memory_mib: ClassVar[int] = 1024
+    needs: ClassVar[Needs] = Needs(memory_mib=1024, pids=64, address_space=True)
 
-    type: Literal["opencode"]
+    type: Literal["opencode"] = "opencode"
     tools: tuple[Annotated[str, Field(pattern=TOOL)], ...] | None = None
     """Built-in tools it may use, for example ``['bash', 'read', 'edit']``; null: all but those that need a network."""
     compact_tokens: Annotated[int, Field(ge=10_000, le=1 << 24)] | None = None
@@ -110,25 +125,17 @@ class OpenCodeScaffold(_Installed):
     length."""
 
 
-class MiniSweAgentScaffold(_Installed):
+class MiniSweAgentScaffold(InstalledScaffold):
     """PyPI ``mini-swe-agent``; speaks OpenAI chat completions, and has one tool, bash."""
 
-    own_memory_mib: ClassVar[int] = 512
+    needs: ClassVar[Needs] = Needs(memory_mib=512, pids=32, address_space=True)
 
-    type: Literal["mini-swe-agent"]
+    type: Literal["mini-swe-agent"] = "mini-swe-agent"
     max_replies_without_tool: Annotated[int, Field(ge=1, le=1000)]
     """Replies in a row without a valid call of the tool, after which it ends."""
     command_timeout_sec: Annotated[int, Field(ge=1, le=86_400)]
     """Seconds that one command may take."""
 
 
-Scaffold = Annotated[
-    ShellScaffold
-    | ImportedScaffold
-    | ClaudeCodeScaffold
-    | OpenCodeScaffold
-    | MiniSweAgentScaffold
-    | OpenHandsSdkScaffold
-    | Terminus2Scaffold,
-    Field(discriminator="type"),
-]
+AgentScaffold = ClaudeCodeScaffold | OpenCodeScaffold | MiniSweAgentScaffold | OpenHandsSdkScaffold | Terminus2Scaffold
+Scaffold = Annotated[ShellScaffold | ImportedScaffold | AgentScaffold, Field(discriminator="type")]

@@ -4,8 +4,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import ADDRESS, PATTERNS, PORT, Host, Image, ImportPath, Model, Name, Positive, Text
-from compiler.spec.cluster import LabelKey, LabelValue
+from runtime.config.base import (
+    ADDRESS,
+    PATTERNS,
+    PORT,
+    Host,
+    Image,
+    ImportPath,
+    LabelKey,
+    LabelValue,
+    Model,
+    Name,
+    Positive,
+    Text,
+)
 
 ENGINE = rf"^unix:///[^\x00-\x1f\x7f]+$|^tcp://[A-Za-z0-9.-]+:{PORT}$"
 PATTERNS[ENGINE] = "not of the form unix:///PATH or tcp://HOST:PORT"
@@ -50,7 +62,9 @@ class VerifierSandbox(Model):
     """null: ``pids`` of the environment."""
 
 
-class _Sandbox(Model):
+class Sandboxes(Model):
+    """What every backend has."""
+
     network: Network = Network.model_construct()
     required_defences: tuple[Defence, ...] = ()
     """Refuse to start where one of these cannot be had; every trial records which were in force."""
@@ -71,18 +85,18 @@ class _Sandbox(Model):
     """Equal work on a task is graded once: trials that leave the same files share a verdict."""
 
 
-class Bubblewrap(_Sandbox):
+class Bubblewrap(Sandboxes):
     """overlayfs and namespaces on the local machine."""
 
-    type: Literal["bubblewrap"]
+    type: Literal["bubblewrap"] = "bubblewrap"
     require_isolation: bool = False
     """Refuse to run, instead of warning, where the machine cannot isolate."""
 
 
-class Docker(_Sandbox):
+class Docker(Sandboxes):
     """Containers of an engine, here or elsewhere, without network but the way to the model."""
 
-    type: Literal["docker"]
+    type: Literal["docker"] = "docker"
     base_image: Image
     """Image with Python 3.11 or later as ``/usr/bin/python3``; repository and tools are added per content."""
     docker_host: Annotated[str, Field(pattern=ENGINE)] | None = None
@@ -96,14 +110,14 @@ class Docker(_Sandbox):
     """Containers made ahead for each image that trials ask for."""
 
 
-class PlainProcess(_Sandbox):
+class PlainProcess(Sandboxes):
     """No isolation at all: for machines that allow none."""
 
-    type: Literal["process"]
+    type: Literal["process"] = "process"
 
 
 class KubernetesCluster(Model):
-    """Where pods run and as what; every field as in ``runtime.config.KubernetesSettings``."""
+    """Where pods run and as what."""
 
     image: Image
     """Container image of every box, with a tag or digest; with ``sh``, ``tar`` and ``python3``."""
@@ -139,15 +153,15 @@ class KubernetesCluster(Model):
     """Refuse to start boxes unless every probe was blocked."""
 
 
-class Kubernetes(_Sandbox):
+class Kubernetes(Sandboxes):
     """One pod per sandbox."""
 
-    type: Literal["kubernetes"]
+    type: Literal["kubernetes"] = "kubernetes"
     kubernetes: KubernetesCluster
 
 
 class EcsCluster(Model):
-    """Where ECS tasks run and as what; every field as in ``runtime.config.EcsSettings``."""
+    """Where ECS tasks run and as what."""
 
     cluster: Text
     image: Image
@@ -170,15 +184,15 @@ class EcsCluster(Model):
     """A task ends itself after this long, whoever still wants it."""
 
 
-class Ecs(_Sandbox):
+class Ecs(Sandboxes):
     """One ECS task per sandbox."""
 
-    type: Literal["ecs"]
+    type: Literal["ecs"] = "ecs"
     ecs: EcsCluster
 
 
 class HarborEnvironment(Model):
-    """Which of Harbor's environments; every field as in ``runtime.config.HarborSettings``."""
+    """Which of Harbor's environments."""
 
     environment: Text | None = None
     """For example ``docker``, ``daytona``, ``gke``; or else ``import_path``."""
@@ -189,15 +203,15 @@ class HarborEnvironment(Model):
     """Host under which the environment reaches the model proxy."""
 
 
-class Harbor(_Sandbox):
+class Harbor(Sandboxes):
     """One of Harbor's environments per sandbox; the trainer then runs on Python 3.12."""
 
-    type: Literal["harbor"]
+    type: Literal["harbor"] = "harbor"
     harbor: HarborEnvironment
 
 
 class ImportedProvider(Model):
-    """A class of your own; every field as in ``runtime.config.ImportedSettings``."""
+    """A class of your own."""
 
     import_path: ImportPath
     """``package.module:Class``, implementing ``runtime.sandboxes.base.SandboxProvider``; its sandboxes also run the
@@ -206,10 +220,10 @@ class ImportedProvider(Model):
     """Arguments of its constructor, beside ``state``, a folder for what it leaves on the trainer's machine."""
 
 
-class Imported(_Sandbox):
+class Imported(Sandboxes):
     """Sandboxes of your own."""
 
-    type: Literal["import"]
+    type: Literal["import"] = "import"
     imported: ImportedProvider
 
 

@@ -1,4 +1,5 @@
-"""What all spec models share: strict, closed, immutable; and the constrained types with their units and ranges."""
+"""What the models of the spec and of ``runtime.json`` share: strict, closed, immutable; and the constrained types with
+their units and ranges."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +11,8 @@ class Absent(Exception):
 
 
 class Model(BaseModel):
-    """A part of the spec. Unknown fields are refused, types are not converted, values never change.
+    """A part of the spec or of ``runtime.json``. Unknown fields are refused, types are not converted, values never
+    change.
 
     A default that is a model is written ``Part.model_construct()``: a plain call would build a validator of its own for
     it when the module is imported, although the whole experiment's validates it too.
@@ -53,6 +55,8 @@ TOOL = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 SHA256 = r"^[0-9a-f]{64}$"
 DISTRIBUTION = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 DISTRIBUTION_VERSION = r"^[A-Za-z0-9.+!_-]+$"
+QUALIFIED = r"^([a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 PATTERNS = {
     FLAG: "not a flag's name: lower-case words joined by -, without leading dashes",
     LABEL: 'only lower-case letters, digits and "-", beginning and ending with a letter or digit',
@@ -71,6 +75,8 @@ PATTERNS = {
     SHA256: "not a sha256 digest of 64 hexadecimal digits",
     DISTRIBUTION: "not the name of a package",
     DISTRIBUTION_VERSION: "not a version of a package",
+    QUALIFIED: "not the name of a label or resource: [DOMAIN/]NAME, at most 63 characters after the /",
+    LABEL_VALUE: "not the value of a label: at most 63 letters, digits, '-', '_' and '.'",
 }
 """What a value that does not match is told."""
 Name = Annotated[str, Field(pattern=LABEL, max_length=63)]
@@ -93,3 +99,6 @@ NonNegative = Annotated[float, Field(ge=0.0, le=1e12)]
 LearningRate = Annotated[float, Field(gt=0.0, le=10.0)]
 ImportPath = Annotated[str, Field(pattern=IMPORT_PATH)]
 """``package.module:Class``"""
+LabelKey = Annotated[str, Field(pattern=QUALIFIED, max_length=317)]
+"""A Kubernetes label or resource name: ``[domain/]name``, the name at most 63 characters."""
+LabelValue = Annotated[str, Field(pattern=LABEL_VALUE, max_length=63)]
