@@ -61,6 +61,40 @@ def test_rooms_import_downwards_only(path: Path) -> None:
     )
 
 
+RUNTIME = (
+    # The rooms of the runtime in their order: each may import those before it. First the ground floor.
+    *("errors", "config", "files", "processes", "imported", "parts", "task", "run_paths"),
+    *("telemetry", "sandboxes", "grading", "rollouter", "proxy", "scaffolds", "tasks", "agent_loop", "trainer"),
+    "launch",
+    # The wing: it may use every room, and no room imports it (runtime/parts.py names what is in it).
+    "laptop",
+)
+"""``docs/architecture.md`` says what each is for."""
+
+
+def _ground() -> list[Path]:
+    return sorted(path for path in (ROOT / "runtime").glob("*.py") if path.stem != "__init__")
+
+
+def test_every_room_of_the_runtime_has_its_place_in_the_order() -> None:
+    files = [path.relative_to(ROOT / "runtime") for path in (ROOT / "runtime").rglob("*.py")]
+    here = {path.parts[0].removesuffix(".py") for path in files}
+    assert here - {"__init__"} == set(RUNTIME)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "runtime").glob("[a-z]*/**/*.py")) + _ground(), ids=_name)
+def test_rooms_of_the_runtime_import_earlier_ones_only(path: Path) -> None:
+    room = _room(_name(path))
+    later = RUNTIME[RUNTIME.index(room) + 1 :]
+    wrong = [name for name in _imports(path) if name.startswith("runtime.") and _room(name) in later]
+    assert not wrong, f"{_name(path)} imports {', '.join(wrong)}; {room} comes before {', '.join(map(_room, wrong))}"
+
+
+def _room(module: str) -> str:
+    """``runtime.proxy.codec`` -> ``proxy``."""
+    return module.split(".")[1]
+
+
 def test_the_compiler_names_targets_in_one_place() -> None:
     """By a name that is imported when it is asked for, so that a new target is one entry."""
     naming = [path.stem for path in (ROOT / "compiler").rglob("*.py") if re.search(r"targets\.\w+:", path.read_text())]

@@ -21,7 +21,7 @@ from runtime.launch.model import check_policy, check_weights
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.progress import Progress
-from runtime.telemetry.summary import Facts, print_summary
+from runtime.telemetry.summary import RunReport, print_summary
 
 FULL_DISK_BYTES = 64 << 20
 
@@ -89,7 +89,7 @@ def cache_of(runs_dir: Path) -> Path:
 def summarise(directory: RunDirectory, *, console: Console) -> None:
     """Print the closing table of a run that has come to an end."""
     record = directory.read()
-    facts = Facts(
+    facts = RunReport(
         path=directory.path,
         spec=record.spec,
         counts=record.tasks,

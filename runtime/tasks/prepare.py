@@ -32,8 +32,9 @@ from runtime.config import (
     TaskSet,
 )
 from runtime.errors import RunError, TrialError
+from runtime.grading.base import Verifier
 from runtime.parts import part
-from runtime.sandboxes.base import SandboxProvider, Verifier
+from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
 
@@ -254,12 +255,13 @@ def _screened(tasks: list[Task], *, cache: Path, on_problem: OnProblem, environm
 @asynccontextmanager
 async def graders(environment: Environment, *, state: Path) -> AsyncIterator[tuple[SandboxProvider, Verifier]]:
     """A provider and a verifier, closed in the end. A proof, or a later verdict, is never an earlier one again."""
-    from runtime.sandboxes import make_provider, make_verifier
+    from runtime.grading.make import make_verifier
+    from runtime.sandboxes import make_provider
 
     environment = environment.model_copy(update={"reuse_verdicts": False})
     provider = make_provider(environment, state=state)
     try:
-        verifier = make_verifier(environment, provider, state=state)
+        verifier = make_verifier(environment, provider)
         try:
             yield provider, verifier
         finally:

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from runtime.errors import TrialError
-from runtime.grading.artifacts import ArtifactsRefused
-from runtime.sandboxes.base import Mount, Sandbox, SandboxProvider, SandboxRequest, Verifier
+from runtime.grading.base import Verifier
+from runtime.sandboxes.base import ArtifactsRefused, Mount, Sandbox, SandboxProvider, SandboxRequest
 from runtime.task import Task
 
 _SCRIPTS = "/opt/liverl-scripts"
