@@ -146,6 +146,7 @@ def test_a_value_that_is_no_spec_at_all(value: Any) -> None:
         ({"tasks.validation.0.source.split": "demonstrations"}, "tasks.validation[0].source.split", "fatal"),
         ({"policy.warm_start.demonstrations.split": "train"}, "policy.warm_start.demonstrations.split", "fatal"),
         ({"tasks.train.0.source.families": NOTHING_LEFT}, "tasks.train[0].source.families", "fatal"),
+        ({"policy.warm_start.informed_families": ["operatr"]}, "policy.warm_start.informed_families", "fatal"),
         ({"tasks.train.0.temperature": 1}, "tasks.train[0].temperature", "fatal"),
         ({"tasks.train.0.source.count": 15}, "schedule.train_batch_size", "fatal"),
         ({"tasks.validation": [], "schedule.validate_every": 0}, "tasks.baselines", "fatal"),
