@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from compiler.errors import Path
 from compiler.spec.experiment import ExperimentSpec
-from compiler.validate import models_of
+from compiler.validate import SCHEMA_KEY, models_of
 
 
 def spec_schema() -> dict[str, Any]:
@@ -27,6 +27,10 @@ def spec_schema() -> dict[str, Any]:
             continue
         for field, description in field_docs(model).items():
             definition["properties"][field]["description"] = description
+    schema["properties"][SCHEMA_KEY] = {
+        "description": "Where editors find this schema; ignored.",
+        "type": "string",
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "LiveRL experiment", **schema}
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from compiler import readers
 from compiler.errors import Problem, refuse
 from compiler.facts import Facts
 from compiler.plan import Plan
@@ -45,6 +46,8 @@ class Kubernetes:
                 f"{len(spec.name)} characters; KubeRay adds suffixes of its own",
                 f"at most {_RAYJOB_NAME}",
             )
+        if why := readers.dns_1035(spec.name):
+            yield Problem(("name",), f'"{spec.name}" {why}', "a letter first")
         yield from joining.dashboard_problems(plan)
         if isinstance(spec.environment, Bubblewrap):
             yield Problem(

@@ -73,7 +73,7 @@ def pods_address_warning(plan: Plan) -> list[Problem]:
     return [
         Problem(
             ("environment", "kubernetes", "proxy_host"),
-            "not set, so `liverl run` refuses it where neither POD_IP nor LIVERL_PROXY_HOST is set there",
+            "not set, so `liverl run` refuses it on a machine where neither POD_IP nor LIVERL_PROXY_HOST is set",
             fix="set it to the address of the machine that will run the trainer",
             severity="warn",
         )

@@ -56,6 +56,16 @@ def test_processes_divide_the_batch() -> None:
 
 
 @pytest.mark.torch
+def test_a_vocabulary_without_room_for_the_tools_is_named(tmp_path: Path) -> None:
+    from runtime.laptop.policy.build import build_policy
+
+    small = POLICY.model_copy(update={"architecture": POLICY.architecture.model_copy(update={"vocabulary_size": 270})})
+    shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
+    with pytest.raises(UserError, match=r"policy\.architecture\.vocabulary_size: .* 270 is too small"):
+        build_policy(small, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None)
+
+
+@pytest.mark.torch
 def test_a_training_process_that_dies_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from runtime.laptop.policy import build
 
