@@ -116,11 +116,8 @@ def test_every_file_of_a_sweeps_points_is_pinned() -> None:
 
 NUMBERS = {
     "trainer.optimizer.learning_rate": 0.000123,
-    "trainer.optimizer.weight_decay": 0.123,
     "algorithm.group_size": 16,
-    "rollout.temperature": 0.9,
     "schedule.steps": 123,
-    "schedule.save_every": 3,
     "cluster.storage.size_gib": 123,
 }
 
