@@ -36,10 +36,14 @@ def refresh(folder: Path, names: Iterable[str]) -> list[str]:
         bundles = {target: case_files(name, target) for target in targets_of(name)}
         new |= layout(name, bundles)
         new_digests |= digests(name, bundles)
+        told: dict[str, str] = {}
         for target, files in bundles.items():
             moved = _moved(old_digests, new_digests, f"{name}/{target}/")
             if moved and "resolved.json" in files and f"{name}/resolved.json" in old:
-                said.append(_by_meaning(old, {**restored(new, name, target), MAP: files[MAP]}, name, target))
+                text = _by_meaning(old, {**restored(new, name, target), MAP: files[MAP]}, name, target)
+                body = text.partition("\n")[2]
+                same = told.setdefault(body, target)
+                said.append(text if not body or same == target else f"{name} {target}: as on {same}")
             said.append(f"{name} {target}: {len(files)} files; changed: {', '.join(moved) or 'nothing'}")
     _write(folder, old, {**new, DIGESTS: digests_text(new_digests)})
     return [line for line in said if line]

@@ -198,7 +198,9 @@ def test_refreshing_says_by_meaning_what_changed_and_why(tmp_path: Path) -> None
     lay_out(tmp_path, "dense-8gpu", "schedule.steps=123")
     said = "\n".join(refresh(tmp_path, ["dense-8gpu"]))
     steps = json.loads(pinned()["dense-8gpu/resolved.json"])["schedule"]["steps"]
-    assert said.count(f"schedule.steps: 123 -> {steps}") == len(targets_of("dense-8gpu"))
+    assert "golden dense-8gpu on local -> specs/dense-8gpu.jsonnet" in said
+    assert f"  schedule.steps: 123 -> {steps}" in said and "dense-8gpu ray: as on local" in said
+    assert "  metadata.name: " in said.partition("golden dense-8gpu on k8s")[2]
     assert f"trainer.total_training_steps: 123 -> {steps}  (schedule.steps)" in said
     assert re.search(r"dense-8gpu k8s: \d+ files; changed: .map.json, SUMMARY.md, configmaps.yaml, ", said)
     changed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
