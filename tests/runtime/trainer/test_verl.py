@@ -61,8 +61,8 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_run(folder: Path, policy: Path, example: str) -> Path:
-    """A run directory as the launcher would have prepared it, from the example's compiled bundle."""
-    source = ROOT / "golden" / example / "local"
+    """A run directory as the launcher would have prepared it, from the example's compiled bundle for this machine."""
+    source = ROOT / "golden" / example
     (folder / "bundle").mkdir(parents=True)
     (folder / "bundle" / "verl.yaml").write_bytes((source / "verl.yaml").read_bytes())
     raw = load_runtime_config(source / "runtime.json").model_dump(mode="json")
