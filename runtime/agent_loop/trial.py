@@ -18,7 +18,7 @@ from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
 from runtime.agent_loop.work import Work, WorkStore, changed
-from runtime.config import RuntimeConfig
+from runtime.config import InstalledScaffold, RuntimeConfig
 from runtime.errors import HANDLING, Termination, TrialError
 from runtime.grading.base import Verdict
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
@@ -223,11 +223,13 @@ class TrialRunner:
 
     def _request(self, task: Task, key: TrialKey) -> SandboxRequest:
         environment, needs = self._config.environment, needs_of(self._services.scaffold)
+        agent = self._config.scaffold
+        brought_by = agent.runtime_image if isinstance(agent, InstalledScaffold) else None
         return SandboxRequest(
             name=key.trial_id,
             lower=task.repository,
             workdir=task.config.environment.workdir,
-            mounts=mounts_of(self._services.scaffold, image=getattr(self._config.scaffold, "runtime_image", None)),
+            mounts=mounts_of(self._services.scaffold, image=brought_by),
             image=task.liverl.image,
             forward=(self._services.proxy.host, self._services.proxy.port),
             memory_mib=min(environment.memory_mib, task.config.environment.memory_mb) + needs.memory_mib,

@@ -20,7 +20,7 @@ from runtime.config.environment import (
     KubernetesCluster,
     Network,
     PlainProcess,
-    Sandboxes,
+    SandboxSettings,
     VerifierSandbox,
 )
 from runtime.config.limits import LACKING, LIMITS, Limit, refusals
@@ -99,7 +99,7 @@ __all__ = [
     "Rollout",
     "RuntimeConfig",
     "Sampling",
-    "Sandboxes",
+    "SandboxSettings",
     "Scaffold",
     "SecretName",
     "ServedRollout",

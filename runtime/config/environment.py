@@ -62,7 +62,7 @@ class VerifierSandbox(Model):
     """null: ``pids`` of the environment."""
 
 
-class Sandboxes(Model):
+class SandboxSettings(Model):
     """What every backend has."""
 
     network: Network = Network.model_construct()
@@ -85,7 +85,7 @@ class Sandboxes(Model):
     """Equal work on a task is graded once: trials that leave the same files share a verdict."""
 
 
-class Bubblewrap(Sandboxes):
+class Bubblewrap(SandboxSettings):
     """overlayfs and namespaces on the local machine."""
 
     type: Literal["bubblewrap"] = "bubblewrap"
@@ -93,7 +93,7 @@ class Bubblewrap(Sandboxes):
     """Refuse to run, instead of warning, where the machine cannot isolate."""
 
 
-class Docker(Sandboxes):
+class Docker(SandboxSettings):
     """Containers of an engine, here or elsewhere, without network but the way to the model."""
 
     type: Literal["docker"] = "docker"
@@ -110,7 +110,7 @@ class Docker(Sandboxes):
     """Containers made ahead for each image that trials ask for."""
 
 
-class PlainProcess(Sandboxes):
+class PlainProcess(SandboxSettings):
     """No isolation at all: for machines that allow none."""
 
     type: Literal["process"] = "process"
@@ -153,7 +153,7 @@ class KubernetesCluster(Model):
     """Refuse to start boxes unless every probe was blocked."""
 
 
-class Kubernetes(Sandboxes):
+class Kubernetes(SandboxSettings):
     """One pod per sandbox."""
 
     type: Literal["kubernetes"] = "kubernetes"
@@ -184,7 +184,7 @@ class EcsCluster(Model):
     """A task ends itself after this long, whoever still wants it."""
 
 
-class Ecs(Sandboxes):
+class Ecs(SandboxSettings):
     """One ECS task per sandbox."""
 
     type: Literal["ecs"] = "ecs"
@@ -203,7 +203,7 @@ class HarborEnvironment(Model):
     """Host under which the environment reaches the model proxy."""
 
 
-class Harbor(Sandboxes):
+class Harbor(SandboxSettings):
     """One of Harbor's environments per sandbox; the trainer then runs on Python 3.12."""
 
     type: Literal["harbor"] = "harbor"
@@ -220,7 +220,7 @@ class ImportedProvider(Model):
     """Arguments of its constructor, beside ``state``, a folder for what it leaves on the trainer's machine."""
 
 
-class Imported(Sandboxes):
+class Imported(SandboxSettings):
     """Sandboxes of your own."""
 
     type: Literal["import"] = "import"
