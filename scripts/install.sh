@@ -65,10 +65,10 @@ if [ ! -x "$venv/bin/python" ] || ! right_version "$venv/bin/python"; then
     "$python" -m venv "$venv"
 fi
 
-pinned=$(sed -nE 's/^(uv==[^ ]+).*/\1/p' "$lock")
-if ! installed "$pinned"; then
-    say "$pinned"
-    pip install --no-deps --constraint "$lock" "$pinned" || say "no uv for this machine; pip takes its place, slowly"
+pinned=$(sed -n '/^uv==/,/^ *#/p' "$lock")
+if ! installed "${pinned%% *}"; then
+    say "${pinned%% *}"
+    pip install --no-deps --require-hashes --requirement /dev/stdin <<<"$pinned" || say "no uv for this machine; pip takes its place, slowly"
 fi
 [ "$only" != uv ] || exit 0
 "$venv/bin/python" -m scripts.lock --check || fail "$lock was not made from today's pyproject.toml and targets/pins.py" "make lock KEEP=1"
@@ -77,7 +77,7 @@ say "$(grep -c '^[^ #]*==' "$lock") packages of $lock"
 # pip can install the lock too; it resolves nothing then, and may know ways to packages that uv does not.
 uv --require-hashes --requirements "$lock" || {
     say "uv could not; once more with pip"
-    pip install --no-deps --require-hashes --requirement "$lock"
+    pip install --no-compile --no-deps --require-hashes --requirement "$lock"
 }
 # The CPU build of torch is a tenth of the default one. Its wheels' index is asked only if it can be reached, because a
 # local index or find-links may have the build too, and pip would wait for an index that does not answer.
