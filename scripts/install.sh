@@ -8,8 +8,9 @@ venv=${1:?the folder of the virtual environment}
 only=${2:-}
 lock=requirements.lock
 cpu_wheels=https://download.pytorch.org/whl/cpu
-# Compiled are all files that a run or a test may import, not these.
-seldom='/tests/|/mypyc?/|/pip/|/pygments/lexers/|/transformers/models/(?!auto|qwen)|/kubernetes/(aio|e2e_test)/|/ray/(rllib|serve|llm)/'
+# What no start of a run imports is compiled when it is first used.
+seldom='/(tests|mypyc?|pip|setuptools|kubernetes|anthropic|openai|wandb|pygments/lexers|sympy/(physics|stats))/'
+seldom+='|/ray/(rllib|serve|llm|data|tune|train)/|/torch/testing/|/transformers/models/(?!auto|qwen)'
 
 say() { printf 'install: %s\n' "$*"; }
 fail() { printf 'install: %s\nfix: %s\n' "$1" "$2" >&2; exit 3; }

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -123,7 +122,7 @@ def main() -> None:
     text = compiled(ROOT, keep=arguments.keep)
     whole = ROOT / f"{LOCK}.new"
     whole.write_text(text)
-    os.replace(whole, ROOT / LOCK)
+    whole.replace(ROOT / LOCK)
 
 
 if __name__ == "__main__":
