@@ -29,7 +29,7 @@ from targets.pins import CPU, requirements
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = "requirements.lock"
 EXTRAS = ("train", "dev")
-"""What ``make install`` installs. dev has the clients of the extras for sandboxes elsewhere; harbor wants Python 3.12."""
+"""What ``make install`` installs. dev has the clients for sandboxes elsewhere, but for harbor: it wants Python 3.12."""
 OLDEST_PYTHON = "3.11"
 TORCH_NEEDS = (
     "filelock",
