@@ -9,8 +9,9 @@ only=${2:-}
 lock=requirements.lock
 cpu_wheels=https://download.pytorch.org/whl/cpu
 # What no start of a run imports is compiled when it is first used.
-seldom='/(tests|mypyc?|pip|setuptools|kubernetes|anthropic|openai|wandb|pygments/lexers|sympy/(physics|stats))/'
-seldom+='|/ray/(rllib|serve|llm|data|tune|train)/|/torch/testing/|/transformers/models/(?!auto|qwen)'
+seldom='/(tests|mypyc?|pip|setuptools|kubernetes|anthropic|openai|wandb|networkx|tensorboard|google|opentelemetry|PIL)/'
+seldom+='|/ray/(rllib|serve|llm|data|tune|train)/|/torch/(testing|_inductor)/|/transformers/models/(?!auto|qwen)'
+seldom+='|/pygments/lexers/|/sympy/(physics|stats)/|/numpy/(f2py|distutils)/'
 
 say() { printf 'install: %s\n' "$*"; }
 fail() { printf 'install: %s\nfix: %s\n' "$1" "$2" >&2; exit 3; }
