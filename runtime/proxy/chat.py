@@ -52,12 +52,15 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """A reply as text and tool calls. ``status``: ``ill_formed``: something looked like a tool call and was none."""
+    """A reply as text and tool calls. ``status``: ``ill_formed``: it breaks the model's format, most often by something
+    that was meant for a tool call and is none; ``unread`` are the texts of such, which ``content`` holds as well.
+    """
 
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
     status: Literal["ok", "ill_formed"] = "ok"
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

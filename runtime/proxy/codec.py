@@ -77,6 +77,8 @@ class ChatCodec:
         self._closers = [*stops, close] if close not in stops else stops
         self.system_anywhere = self._keeps_system_text()
         """Whether the template accepts system messages after the first message."""
+        self.opens_thinking = self._render(self.prelude, None).rstrip().endswith("<think>")
+        """Whether the generation prompt begins the reasoning, so that a reply holds no beginning of its own."""
 
     # -- messages to ids
 
@@ -148,7 +150,7 @@ class ChatCodec:
     def read(self, text: str, tools: Sequence[dict[str, Any]] | None, *, complete: bool = True) -> ParsedReply:
         """A reply's text, without its stop token, in this model's format."""
         schemas = None if tools is None else {tool["function"]["name"]: _parameters(tool) for tool in tools}
-        return self._style.parser(text, schemas, complete=complete)
+        return self._style.parser(text, schemas, complete=complete, thinking=self.opens_thinking)
 
     # -- the template
 

@@ -21,5 +21,5 @@ FORMATS: dict[str, Format] = {
         inner=frozenset({"<|end|>"}),
         prepare=harmony_message,
     ),
-    "compact": Format(parse_compact),
+    "compact": Format(parse_compact, shown_tools=False),
 }

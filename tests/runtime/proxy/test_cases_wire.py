@@ -195,7 +195,8 @@ def test_case_29_a_malformed_call_is_text_and_still_trained(running: Run) -> Non
     async def main() -> None:
         async with running(['<tool_call>{"name": </tool_call>']) as it:
             said = await openai(it, chat([USER]))
-            assert said["content"] == '<tool_call>{"name": </tool_call>' and "tool_calls" not in said
+            assert said["content"] == '<tool_call>{"name": </tool_call>'
+            assert [call["function"]["name"] for call in said["tool_calls"]] == ["unreadable_tool_call"]
             trajectory = await it.server.close_session("task.1.0")
             assert trajectory.turns[0].parse_status == "ill_formed"
             assert trajectory.accounting.trained == trajectory.accounting.sampled
