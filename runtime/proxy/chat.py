@@ -36,6 +36,8 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     stream: bool = False
     include_usage: bool = False
+    found_tools: tuple[dict[str, Any], ...] = ()
+    """Tools that the messages tell of beside ``tools``: they may be called, but no prompt begins with them."""
 
     def same_as(self, other: ChatRequest) -> bool:
         """Whether both ask for the same reply: what a repeated request of an SDK must agree in."""

@@ -219,7 +219,7 @@ class Session:
         elif request.tools:
             # It goes on after a refusal: it compacted its history, or the overlong one was a sub-agent.
             self.overlong = False
-        allowed = request.tools if request.parse_tools and request.tools else None
+        allowed = (*request.tools, *request.found_tools) if request.parse_tools and request.tools else None
         parsed = self._codec.parse(sampled.ids, allowed, complete=complete, stop=request.stop)
         if parsed.unread:
             self._unread += len(parsed.unread)

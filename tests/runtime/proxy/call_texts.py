@@ -37,7 +37,24 @@ MARKERS = (
     *("<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|start|>", "to=functions.editor", "<|python_tag|>"),
     *('{"name": "editor", "parameters": {}}', ";", "<|im_end|>"),
 )
-PLAIN = ("", " ", "\n", "\t", '"', "'", "\\", "\\n", "{", "}", "[1]", '{"name": "x"}', "42", "1.5", "true", "None")
+PLAIN: tuple[str, ...] = (
+    "",
+    " ",
+    "\n",
+    "\t",
+    '"',
+    "'",
+    "\\",
+    "\\n",
+    "{",
+    "}",
+    "[1]",
+    '{"name": "x"}',
+    "42",
+    "1.5",
+    "true",
+    "None",
+)
 PLAIN += ("größer", "日本", "😀", "a = b", "null ", "- x\n- y")
 
 

@@ -141,7 +141,7 @@ class Generator:
 
     def reply(self) -> Reply:
         while True:
-            wanted = [["editor", self.arguments()] for _ in range(self.random.choice([1, 1, 2]))]
+            wanted: list[list[Any]] = [["editor", self.arguments()] for _ in range(self.random.choice([1, 1, 2]))]
             if self.parser in ("llama3_json", "openai"):
                 wanted = wanted[:1]
             reply = Reply("\n".join(WRITERS[self.parser](name, given) for name, given in wanted), wanted)
