@@ -241,6 +241,11 @@ AgentScaffold = ClaudeCodeScaffold | OpenCodeScaffold | MiniSweAgentScaffold | O
 Scaffold = Annotated[ShellScaffold | ImportedScaffold | AgentScaffold, Field(discriminator="type")]
 
 
+def needs_tool_calls(scaffold: ShellScaffold | ImportedScaffold | AgentScaffold) -> bool:
+    """Whether the agent acts by tool calls of the wire API alone; of one that is not ours nobody knows."""
+    return not isinstance(scaffold, Terminus2Scaffold | ImportedScaffold)
+
+
 class KubernetesSettings(Contract):
     """What the kubernetes backend must know of a cluster.
 

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.config import ImportedScaffold, RuntimeConfig, ShellScaffold
+from runtime.config import ImportedScaffold, RuntimeConfig, ShellScaffold, needs_tool_calls
 from runtime.config import Scaffold as ScaffoldSettings
 from runtime.environment import make_provider, make_verifier
 from runtime.environment.base import SandboxProvider, Verifier
@@ -58,7 +58,7 @@ async def open_services(
     ``state`` is a folder below the run directory for sandboxes and test servers, ``journal`` the proxy's log of turns;
     the engine stays the caller's.
     """
-    codec = load_codec(model_folder, config.rollout.tool_parser)
+    codec = load_codec(model_folder, config.rollout.tool_parser, needs_tools=needs_tool_calls(config.scaffold))
     scaffold = make_scaffold(config.scaffold)
     async with AsyncExitStack() as stack:
         state.mkdir(parents=True, exist_ok=True)
