@@ -268,6 +268,7 @@ class TrialRunner:
             prompt_tokens=trajectory.prompt_tokens if trajectory is not None else 0,
             aborted=trajectory.aborted if trajectory is not None else 0,
             mismatches=trajectory.mismatches if trajectory is not None else 0,
+            unread_calls=trajectory.unread if trajectory is not None else 0,
             accounting=trajectory.accounting if trajectory is not None else Accounting(),
             tool_gaps=_tool_gaps(trajectory),
             error=None if error is None else str(error),

@@ -23,6 +23,8 @@ class Needs:
 
 class _Agent(Model):
     needs: ClassVar[Needs] = Needs()
+    needs_tool_calls: ClassVar[bool] = True
+    """It acts by tool calls of the wire API alone, so the policy's chat template must show tools and write calls."""
 
 
 class ShellScaffold(_Agent):
@@ -39,6 +41,9 @@ class ShellScaffold(_Agent):
 
 class ImportedScaffold(_Agent):
     """A scaffold of your own."""
+
+    needs_tool_calls: ClassVar[bool] = False
+    """Nobody knows."""
 
     type: Literal["import"] = "import"
     import_path: ImportPath
@@ -106,6 +111,7 @@ class Terminus2Scaffold(LibraryScaffold):
     its commands in the text of its replies: a reply that types nothing is one without a tool call."""
 
     needs: ClassVar[Needs] = Needs(memory_mib=768, pids=64)
+    needs_tool_calls: ClassVar[bool] = False
 
     type: Literal["terminus-2"] = "terminus-2"
     parser: Literal["json", "xml"] = "json"
