@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from functools import cache
 from typing import Any
@@ -27,10 +28,7 @@ def spec_schema() -> dict[str, Any]:
             continue
         for field, description in field_docs(model).items():
             definition["properties"][field]["description"] = description
-    schema["properties"][SCHEMA_KEY] = {
-        "description": "Where editors find this schema; ignored.",
-        "type": "string",
-    }
+    schema["patternProperties"] = {f"^{re.escape(SCHEMA_KEY)}$": {"type": "string"}}  # accepted, and no field
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "LiveRL experiment", **schema}
 
 
