@@ -66,6 +66,8 @@ RUNTIME = (
     *("errors", "config", "files", "processes", "imported", "parts", "task", "run_paths"),
     *("telemetry", "sandboxes", "grading", "rollouter", "proxy", "scaffolds", "tasks", "agent_loop", "trainer"),
     "launch",
+    # Former names, for parts that others have written; no room imports them.
+    "environment",
     # The wing: it may use every room, and no room imports it (runtime/parts.py names what is in it).
     "laptop",
 )
