@@ -14,6 +14,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 AGENT = "/opt/agent"
 """Where published agents are in a sandbox."""
+TASK_FILES = "/opt/task"
+"""Where scripts of a task are shown, read-only; they are copied to where they are run."""
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from runtime.environment import bwrap, images
 from runtime.environment.base import Capabilities, SandboxRequest
 from runtime.environment.box import BoxSandbox, Paths, check_lower
 from runtime.environment.channel import greet
+from runtime.environment.guest import isolate
 from runtime.environment.state import OwnerState
 from runtime.environment.zygote import START_SEC, kill, launch
 from runtime.errors import Termination, TrialError
 
 _HERE = Path(__file__).parent
 STOP_SEC = 3.0
-PRIVATE = ("/tmp", "/root", "/logs")
+PRIVATE = ("/tmp", "/root", "/logs", "/tests", "/solution")
 
 
 class PrivatePaths(Paths):
@@ -138,6 +139,8 @@ def _furnish(folder: Path, request: SandboxRequest, image: Path | None) -> dict[
     mapping = {name: folder / name.lstrip("/") for name in (*PRIVATE, bwrap.LIVERL, request.workdir)}
     for path in mapping.values():
         path.mkdir(parents=True)
+    for name in isolate.LOGS:
+        (folder / name.lstrip("/")).mkdir()
     for name in ("guest", "testkit"):
         (mapping[bwrap.LIVERL] / name).symlink_to(_HERE / name)
     for mount in request.mounts:

@@ -18,17 +18,18 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runtime.config import Environment
-from runtime.environment.artifacts import Selection, select, test_sources, tests_own_modules
-from runtime.environment.base import Mount, SandboxProvider, SandboxRequest, Verdict
+from runtime.environment.artifacts import ArtifactsRefused, Selection, select, test_sources, tests_own_modules
+from runtime.environment.base import TASK_FILES, Mount, SandboxProvider, SandboxRequest, Verdict
 from runtime.environment.canary import Canary, spoil, spoil_all
 from runtime.environment.defences import missing, provider_defences
 from runtime.environment.grading import GradingSandbox
+from runtime.environment.task_scripts import attempt, last_words, mounts_of, run_script
 from runtime.errors import Termination, TrialError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ MAX_NOISE_BYTES = 1 << 15
 _CANARIES_PER_TASK = 8
 _MAX_CANARIES = 4096
 _NAMES = itertools.count()
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class SandboxVerifier:
         self._canaries: dict[tuple[Path, int], Canary] = {}
         self._calibrating: dict[Path, asyncio.Lock] = {}
         self._apart: dict[Path, tuple[str, ...]] = {}
+        self._own_work: dict[Path, asyncio.Task[dict[str, bytes]]] = {}
+        self._own_scores: dict[Path, asyncio.Task[float | None]] = {}
 
     async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
         start = time.monotonic()
@@ -112,12 +116,39 @@ class SandboxVerifier:
 
     async def _control(self, plan: _Plan) -> bool:
         """Whether a verdict can be had now for other work on the task: for its own solution, or else for none."""
-        files = solution_files(plan.task)
         try:
-            await self._judge(plan, select(plan.task, files))
+            await self._judge(plan, select(plan.task, await self._solution(plan.task)))
         except TrialError:
             return False
         return True
+
+    async def _solution(self, task: Task) -> dict[str, bytes]:
+        """The work of the task's own solution, by path inside; made once per task, empty where there is none. Raises
+        ``TrialError`` where its box fails."""
+
+        async def make() -> dict[str, bytes]:
+            files = solution_files(task)
+            if files or task.solve_script is None:
+                return files
+            name, memory_mib = f"solution-{task.id}-{next(_NAMES)}", self._config.memory_mib
+            made = await attempt(task, task.solve_script, provider=self._provider, name=name, memory_mib=memory_mib)
+            return dict(made.artifacts)
+
+        return await _once(self._own_work, task.path, make)
+
+    async def _best(self, task: Task, timeout_sec: float) -> float | None:
+        """What the task's script gives its own solution, found out once; None where that cannot be had."""
+
+        async def make() -> float | None:
+            if task.solve_script is None:
+                return None
+            try:
+                score, _ = await self._script(task, select(task, await self._solution(task)), {}, timeout_sec)
+            except (TrialError, TimeoutError):
+                return None
+            return score
+
+        return await _once(self._own_scores, task.path, make)
 
     async def _trusted(self, task: Task, timeout_sec: float) -> tuple[str, ...]:
         """The tests' own modules, if the code under test can live in another process; else (). Found out once per task
@@ -143,15 +174,21 @@ class SandboxVerifier:
             return self._apart[task.path]
 
     async def close(self) -> None:
-        """Nothing of its own is open: every verdict's sandbox is gone when ``grade`` returns."""
+        """Every verdict's sandbox is gone when ``grade`` returns; what is found out once per task may still be on its
+        way."""
+        running = [one for one in (*self._own_work.values(), *self._own_scores.values()) if not one.done()]
+        for one in running:
+            one.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     def _request(self, task: Task, *, second_user: bool = False) -> SandboxRequest:
-        repository = task.repository if task.repository.is_dir() else task.path / "environment"
+        tests = () if task.expected_ids else (Mount(task.tests, f"{TASK_FILES}/tests"),)
         return SandboxRequest(
             name=f"verify-{task.id}-{next(_NAMES)}",
-            lower=repository,
+            lower=task.repository,
             workdir=task.config.environment.workdir,
-            mounts=() if task.expected_ids else (Mount(task.tests, "/tests"),),
+            mounts=(*mounts_of(task), *tests),
+            env=task.config.environment.env,
             memory_mib=self._config.verifier.memory_mib or self._config.memory_mib,
             pids=self._config.verifier.pids or self._config.pids,
             image=task.liverl.image,
@@ -184,21 +221,12 @@ class SandboxVerifier:
             return self._canaries[key]
 
     async def _heeds(self, task: Task, canary: Canary, timeout_sec: float) -> bool:
-        solution = task.path / "solution"
-        if not (solution / "solve.sh").is_file():
+        honest = await self._best(task, timeout_sec)
+        if honest is None:
             return False
-        request = replace(self._request(task), mounts=(Mount(solution, "/solution"),))
-        sandbox = await self._provider.start(request)
         try:
-            await sandbox.exec(["bash", "/solution/solve.sh"], timeout_sec=task.config.agent.timeout_sec)
-            selection = select(task, await sandbox.download([request.workdir]))
-        except TimeoutError:
-            return False
-        finally:
-            await sandbox.stop()
-        try:
-            honest, _ = await self._script(task, selection, {}, timeout_sec)
-        except (TrialError, TimeoutError):
+            selection = select(task, await self._solution(task))
+        except TrialError:
             return False
         try:
             spoiled, _ = await self._script(task, selection, canary.files, timeout_sec)
@@ -288,9 +316,9 @@ class SandboxVerifier:
         if self._provider.capabilities.isolation == "none":
             why = f"{task.id}: tests/test.sh names /tests and /logs, which exist in isolated sandboxes only"
             raise TrialError(Termination.VERIFIER_CRASHED, why)
-        reward, raw = await self._script(task, selection, {}, timeout_sec)
+        score, raw = await self._script(task, selection, {}, timeout_sec)
         tampered = False
-        if reward > 0 and canary.files:
+        if score > 0 and canary.files:
             try:
                 forged, raw["canary"] = await self._script(task, selection, canary.files, timeout_sec)
             except TrialError as error:
@@ -298,7 +326,8 @@ class SandboxVerifier:
                     raise
                 forged, raw["canary"] = 0.0, str(error)  # a script that writes no reward when tests fail
             # A score for parts of the tests may be above 0 for honest work: the part that could not be spoiled.
-            tampered = forged >= reward
+            tampered = forged >= score
+        reward = 0.0 if score <= 0 else as_reward(task.id, score, best=await self._best(task, timeout_sec))
         return Verdict(
             reward=0.0 if tampered else reward,
             status="tampered" if tampered else "solved" if reward == 1.0 else "unsolved",
@@ -319,17 +348,33 @@ class SandboxVerifier:
                 shutil.copytree(task.tests, copy, symlinks=True)
                 for name, content in spoiled.items():
                     (copy / name).write_bytes(content)
-                request = replace(request, mounts=(Mount(copy, "/tests"),))
+                request = replace(request, mounts=(*mounts_of(task), Mount(copy, f"{TASK_FILES}/tests")))
             sandbox = await self._provider.start(request)
             try:
                 await sandbox.upload({**selection.files, "/logs/verifier/.keep": b""})
-                result = await sandbox.exec(["bash", "/tests/test.sh"], timeout_sec=timeout_sec)
-                written = await sandbox.download(["/logs/verifier"], max_bytes=1 << 20)
+                env = task.config.verifier.env
+                result = await run_script(sandbox, "/tests/test.sh", env=env, timeout_sec=timeout_sec)
+                written = await sandbox.download(list(REWARD_FILES), max_bytes=1 << 20)
+            except ArtifactsRefused as refused:
+                raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: its reward file: {refused}") from refused
             finally:
                 await sandbox.stop()
         raw: dict[str, Any] = {name: content.decode(errors="replace") for name, content in written.items()}
         raw |= {"stdout": result.stdout.decode(errors="replace"), "stderr": result.stderr.decode(errors="replace")}
-        return read_reward(task.id, written), raw
+        try:
+            return read_score(task.id, written), raw
+        except TrialError as error:
+            said = last_words(raw["stdout"], raw["stderr"])
+            why = f"{error}; test.sh said last: {said}" if said else str(error)
+            raise TrialError(error.termination, why) from error
+
+
+async def _once(kept: dict[Path, asyncio.Task[_T]], key: Path, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """What ``make`` gives, made by a task of its own: a verdict that is given up does not end it, and the next finds
+    it done. A failure is not kept."""
+    if key not in kept or (kept[key].done() and (kept[key].cancelled() or kept[key].exception() is not None)):
+        kept[key] = asyncio.ensure_future(make())
+    return await asyncio.shield(kept[key])
 
 
 def solution_files(task: Task) -> dict[str, bytes]:
@@ -384,20 +429,42 @@ def read_outcomes(report: Mapping[str, Any], ids: tuple[str, ...]) -> dict[str, 
     return outcomes
 
 
-def read_reward(task_id: str, written: Mapping[str, bytes]) -> float:
-    """Harbor's reward files: ``reward.json`` before ``reward.txt``; finite and within [0, 1]. Raises ``TrialError``."""
+REWARD_FILES: Final = ("/logs/verifier/reward.json", "/logs/verifier/reward.txt")
+"""The first that is there counts."""
+
+
+def read_score(task_id: str, written: Mapping[str, bytes]) -> float:
+    """What Harbor reads of the reward files (0.25.0, ``harbor/verifier/verifier.py``): ``reward.json``, a table of
+    finite numbers (``true`` is 1), of which ``reward`` counts or else the first; or ``reward.txt``, one finite number.
+    Raises ``TrialError`` for what Harbor does not read either."""
+    table, text = (written.get(name) for name in REWARD_FILES)
     try:
-        if "/logs/verifier/reward.json" in written:
-            table = json.loads(written["/logs/verifier/reward.json"])
-            value = table["reward"] if "reward" in table else next(iter(table.values()))
-        else:
-            value = float(written["/logs/verifier/reward.txt"])
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{value!r} is no number")
-        if not math.isfinite(value) or not 0 <= value <= 1:
-            raise ValueError(f"{value!r} is not within [0, 1]")
-    except KeyError as error:
-        raise TrialError(Termination.VERIFIER_CRASHED, f"{task_id}: tests/test.sh wrote no reward") from error
-    except (ValueError, TypeError, StopIteration, AttributeError, RecursionError) as error:
+        if table is not None:
+            values = json.loads(table.decode())
+            if not isinstance(values, dict) or not values:
+                raise ValueError(f"{str(values)[:80]} is no table with a reward")
+            numbers = {name: _number(value) for name, value in values.items()}
+            return numbers["reward"] if "reward" in numbers else next(iter(numbers.values()))
+        if text is not None:
+            return _number(float(text.decode()))
+    except (ValueError, OverflowError, RecursionError) as error:
         raise TrialError(Termination.VERIFIER_CRASHED, f"{task_id}: bad reward file: {error}") from error
+    raise TrialError(Termination.VERIFIER_CRASHED, f"{task_id}: tests/test.sh wrote no reward")
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise ValueError(f"{str(value)[:80]!r} is no number")
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is not finite")
     return float(value)
+
+
+def as_reward(task_id: str, score: float, *, best: float | None) -> float:
+    """A score of a task's own script as a reward within [0, 1]. Scripts count as they like: where the task's own
+    solution scores above 1 (per cent, points), its score is the whole. Raises ``TrialError`` for a score above 1 when
+    nothing says what the whole is: no grade."""
+    if score > 1 and best is None:
+        why = f"{task_id}: scored {score:g}, and no solution's score says what of"
+        raise TrialError(Termination.VERIFIER_CRASHED, why)
+    return min(max(score / max(1.0, best if best is not None else 1.0), 0.0), 1.0)

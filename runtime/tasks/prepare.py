@@ -245,7 +245,12 @@ def _screened(tasks: list[Task], *, cache: Path, on_problem: OnProblem, environm
     async def work() -> list[Task]:
         async with graders(environment, state=cache / "sandboxes") as (provider, verifier):
             return await screen(
-                tasks, provider=provider, verifier=verifier, concurrency=os.cpu_count() or 1, on_problem=on_problem
+                tasks,
+                provider=provider,
+                verifier=verifier,
+                concurrency=os.cpu_count() or 1,
+                memory_mib=environment.memory_mib,
+                on_problem=on_problem,
             )
 
     return in_own_loop(work())

@@ -24,6 +24,7 @@ from runtime.environment.docker import context
 from runtime.environment.docker.connection import Connection, import_sdk
 from runtime.environment.docker.engine import Engine
 from runtime.environment.docker.links import AttachLink, Link, SocketLink
+from runtime.environment.guest import isolate
 from runtime.environment.state import OwnerState
 from runtime.errors import Termination, TrialError
 
@@ -132,7 +133,7 @@ class DockerProvider:
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
                 read_only=True,
-                tmpfs=dict.fromkeys((request.workdir, "/tmp", "/root", "/logs", "/run", "/var/tmp"), size),
+                tmpfs=dict.fromkeys((request.workdir, "/tmp", "/var/tmp", *isolate.MEMORY_FOLDERS), size),
                 mem_limit=f"{request.memory_mib}m",
                 memswap_limit=f"{request.memory_mib}m",
                 pids_limit=request.pids,

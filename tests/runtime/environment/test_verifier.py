@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.config import Environment, VerifierSandbox
 from runtime.environment import make_verifier
@@ -15,7 +17,7 @@ from runtime.environment.base import SandboxProvider, SandboxRequest, Verdict
 from runtime.environment.box import BoxSandbox
 from runtime.environment.bubblewrap import BubblewrapProvider
 from runtime.environment.outcomes import outcomes_of, report_of
-from runtime.environment.verifier import read_outcomes, read_reward
+from runtime.environment.verifier import as_reward, read_outcomes, read_score
 from runtime.errors import Termination, TrialError
 from runtime.tasks.task import Task, load_task
 
@@ -238,21 +240,48 @@ def test_required_defences(run: Run, isolated: BubblewrapProvider, task: Task, t
         ({}, None),
         ({"reward.txt": b"nan"}, None),
         ({"reward.txt": b"1e309"}, None),
-        ({"reward.txt": b"2"}, None),
+        ({"reward.txt": b"2"}, 2.0),
+        ({"reward.txt": b"-1.5"}, -1.5),
+        ({"reward.txt": b""}, None),
+        ({"reward.txt": b"\xff"}, None),
         ({"reward.json": b"{}"}, None),
-        ({"reward.json": b'{"reward": true}'}, None),
+        ({"reward.json": b"", "reward.txt": b"1"}, None),
+        ({"reward.json": b'{"reward": true}'}, 1.0),
+        ({"reward.json": b'{"reward": 100}'}, 100.0),
+        ({"reward.json": b'{"speed": 3, "reward": 0.5}'}, 0.5),
+        ({"reward.json": b'{"reward": 0.5, "speed": "fast"}'}, None),
+        ({"reward.json": b'{"reward": 0.5, "speed": NaN}'}, None),
+        ({"reward.json": b'{"reward": ' + b"9" * 400 + b"}"}, None),
+        ({"reward.json": b'{"reward": null}'}, None),
         ({"reward.json": b"[1]"}, None),
+        ({"reward.json": b"1"}, None),
         ({"reward.json": b"not json"}, None),
     ],
 )
 def test_reward_files(files: dict[str, bytes], reward: float | None) -> None:
     written = {f"/logs/verifier/{name}": content for name, content in files.items()}
     if reward is not None:
-        assert read_reward("t", written) == reward
+        assert read_score("t", written) == reward
         return
     with pytest.raises(TrialError) as caught:
-        read_reward("t", written)
+        read_score("t", written)
     assert caught.value.termination is Termination.VERIFIER_CRASHED
+
+
+@given(score=st.floats(-1e6, 1e6), best=st.none() | st.floats(-1e6, 1e6))
+def test_a_score_is_a_part_of_the_best(score: float, best: float | None) -> None:
+    """Always within [0, 1]; the best is the whole; and better work never gets less."""
+    if best is None and score > 1:
+        with pytest.raises(TrialError):
+            as_reward("t", score, best=best)
+        return
+    reward = as_reward("t", score, best=best)
+    assert 0 <= reward <= 1
+    if best is not None:
+        assert as_reward("t", max(best, 1.0), best=best) == 1
+        assert as_reward("t", score + 1, best=best) >= reward
+    if 0 <= score <= 1 and (best is None or best <= 1):
+        assert reward == score
 
 
 def test_a_report_is_data() -> None:

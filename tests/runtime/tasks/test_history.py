@@ -109,7 +109,7 @@ def make(repository: Path, out: Path, *, limit: int = 10) -> HistoryTasks:
                 on_progress=lambda text: None,
             )
             tasks = [load_task(path) for path in made.tasks]
-            report = await verify(tasks, provider=provider, verifier=verifier, concurrency=2)
+            report = await verify(tasks, provider=provider, verifier=verifier, concurrency=2, memory_mib=1024)
             assert report.ok, report.to_json()
             return made
 

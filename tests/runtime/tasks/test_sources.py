@@ -99,7 +99,7 @@ def test_tasks_of_a_real_package_are_proven(tmp_path: Path, pin: PackagePin) -> 
                 )
                 assert injection.bugs and {len(bug.mutants) for bug in injection.bugs} == {bugs}
             tasks = [load_task(path) for name in ("single", "double") for path in (tmp_path / name).iterdir()]
-            return await verify(tasks, provider=provider, verifier=verifier, concurrency=2)
+            return await verify(tasks, provider=provider, verifier=verifier, concurrency=2, memory_mib=1024)
 
     report = asyncio.run(work())
     assert report.ok, report.to_json()
