@@ -90,11 +90,11 @@ def run_in_process(trials: int) -> list[Step]:
 
     from runtime.agent_loop.evaluate import EvaluationSet, evaluate
     from runtime.config import Environment, PretrainedPolicy, Proxy, Rollout, RuntimeConfig, ShellScaffold
-    from runtime.policy.tokenizer import train_tokenizer
-    from runtime.proxy.parsers.compact import CHAT_TEMPLATE
-    from runtime.rollouter.torch_engine import TorchEngine
-    from runtime.tasks.synth import generate
-    from runtime.tasks.task import load_task
+    from runtime.laptop.compact import CHAT_TEMPLATE
+    from runtime.laptop.engine.torch_engine import TorchEngine
+    from runtime.laptop.policy.tokenizer import train_tokenizer
+    from runtime.laptop.synth import generate
+    from runtime.task import load_task
 
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:

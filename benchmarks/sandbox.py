@@ -27,10 +27,10 @@ from typing import Any
 import pytest
 
 from runtime.config import Environment
-from runtime.environment import make_provider, make_verifier
-from runtime.environment.base import SandboxProvider, SandboxRequest, Verifier
-from runtime.environment.pool import PooledProvider
-from runtime.tasks.task import Task, load_task
+from runtime.sandboxes import make_provider, make_verifier
+from runtime.sandboxes.base import SandboxProvider, SandboxRequest, Verifier
+from runtime.sandboxes.pool import PooledProvider
+from runtime.task import Task, load_task
 
 TASK_TOML = """
 schema_version = "1.4"

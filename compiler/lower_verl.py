@@ -262,7 +262,7 @@ def _rollout(plan: Plan, facts: Facts) -> None:
     facts.decide(f"{ROLLOUT}.agent.num_workers", 1, "the manager below replaces verl's workers")
     facts.decide(
         f"{ROLLOUT}.agent.agent_loop_manager_class",
-        "runtime.agent_loop.verl_manager.LiverlAgentLoopManager",
+        "runtime.trainer.agent_loop_manager.LiverlAgentLoopManager",
         "where LiveRL enters the trainer",
     )
     if torch_engine:

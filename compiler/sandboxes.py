@@ -23,7 +23,7 @@ _DAY_SEC = 86_400
 
 
 def environments(plan: Plan) -> Iterator[Problem]:
-    """What a backend of sandboxes cannot do (``runtime.environment.base.Capabilities``), before it is tried."""
+    """What a backend of sandboxes cannot do (``runtime.sandboxes.base.Capabilities``), before it is tried."""
     environment = plan.spec.environment
     if isinstance(environment, Harbor):
         yield from _harbor(environment)

@@ -333,7 +333,7 @@ def synth(
 ) -> None:
     """Write generated repositories, each broken once, whose repair can be read from code and test output."""
     from runtime.errors import UserError
-    from runtime.tasks.synth import generate as synthesise
+    from runtime.laptop.synth import generate as synthesise
 
     if split not in _SPLITS:
         raise UserError(f"--split {split!r}: not a split; use {', '.join(_SPLITS)}")

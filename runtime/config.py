@@ -353,7 +353,7 @@ class Environment(Contract):
     require_isolation: bool = False
     """Refuse to run, instead of warning, where the machine cannot isolate."""
     required_defences: tuple[str, ...] = ()
-    """Names of ``runtime/environment/defences.py`` without which the run refuses to start."""
+    """Names of ``runtime/sandboxes/defences.py`` without which the run refuses to start."""
     base_image: str | None = None
     """docker: the image that sandboxes are built on; has Python 3.11 or later as ``/usr/bin/python3``."""
     docker_host: str | None = None
@@ -395,7 +395,7 @@ class Rollout(Contract):
     concurrency: int
     """Trials in flight at once."""
     routing: Literal["least_in_flight", "rendezvous"] = "least_in_flight"
-    """How a new session finds its replica (``runtime/balancer.py``)."""
+    """How a new session finds its replica (``runtime/rollouter/balancer.py``)."""
     attempts: int = 2
     """How often one trial may be started when the infrastructure fails it."""
     import_path: str | None = None

@@ -200,8 +200,8 @@ class ImportedProvider(Model):
     """A class of your own; every field as in ``runtime.config.ImportedSettings``."""
 
     import_path: ImportPath
-    """``package.module:Class``, implementing ``runtime.environment.base.SandboxProvider``; its sandboxes also run the
-    tests (``runtime.environment.grading``). ``runtime.environment.remote.RemoteSandbox`` does both from one call."""
+    """``package.module:Class``, implementing ``runtime.sandboxes.base.SandboxProvider``; its sandboxes also run the
+    tests (``runtime.sandboxes.grading``). ``runtime.sandboxes.remote.RemoteSandbox`` does both from one call."""
     kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Arguments of its constructor, beside ``state``, a folder for what it leaves on the trainer's machine."""
 

@@ -22,7 +22,7 @@ from compiler.spec.base import (
 
 Split = Literal["train", "held_out", "demonstrations"]
 BugFamily = Literal["operator", "bound", "direction", "condition", "constant", "name"]
-"""What breaks a generated repository (``runtime/tasks/synth/bugs.py``)."""
+"""What breaks a generated repository (``runtime/laptop/synth/bugs.py``)."""
 Requirement = Annotated[str, Field(pattern=REQUIREMENT, max_length=200)]
 """``NAME==VERSION``"""
 Revision = Annotated[str, Field(pattern=REVISION, max_length=200)]

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from runtime.config import ImportedScaffold, RuntimeConfig, ShellScaffold
 from runtime.config import Scaffold as ScaffoldSettings
-from runtime.environment import make_provider, make_verifier
-from runtime.environment.base import SandboxProvider, Verifier
 from runtime.imported import make
 from runtime.proxy.codec import load_codec
 from runtime.proxy.server import ProxyServer
 from runtime.rollouter.engine import Engine
+from runtime.sandboxes import make_provider, make_verifier
+from runtime.sandboxes.base import SandboxProvider, Verifier
 from runtime.scaffolds.base import Scaffold
 
 

@@ -19,13 +19,13 @@ from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
 from runtime.agent_loop.work import Work, WorkStore, changed
 from runtime.config import RuntimeConfig
-from runtime.environment.artifacts import ArtifactsRefused
-from runtime.environment.base import Sandbox, SandboxRequest, Verdict
-from runtime.environment.task_scripts import mounts_of as task_mounts
 from runtime.errors import POLICIES, Termination, TrialError
+from runtime.grading.artifacts import ArtifactsRefused
+from runtime.grading.task_scripts import mounts_of as task_mounts
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
+from runtime.sandboxes.base import Sandbox, SandboxRequest, Verdict
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, mounts_of, needs_of
-from runtime.tasks.task import Task
+from runtime.task import Task
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
+from runtime.files import write_folder
 from runtime.launch import lifecycle, machine, phases, rundir
-from runtime.launch.files import write_folder
 from runtime.launch.model import check_policy
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.metrics import read_rows
@@ -112,8 +112,8 @@ def _preflight(folder: Path, config: RuntimeConfig) -> None:
 
 
 def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, *, cache: Path, resume: bool) -> None:
-    from runtime.launch.fit import leave_out_long
-    from runtime.trainer.losses import train_through
+    from runtime.launch.prompt_length import leave_out_long
+    from runtime.trainer.lost_machines import train_through
     from runtime.trainer.process import train
 
     for problem in machine.warnings(config.environment):

@@ -256,7 +256,7 @@ def check_bubblewrap() -> Check:
 
 def check_isolation() -> Check:
     """Whether bubblewrap can really make a sandbox here; without, trials run as plain processes."""
-    from runtime.environment.bwrap import why_impossible
+    from runtime.sandboxes.bwrap import why_impossible
 
     problem = why_impossible()
     return Check(

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, load_runtime_config
 from runtime.errors import UserError
+from runtime.files import write_folder, write_whole
 from runtime.launch import lifecycle, machine, phases, rundir
-from runtime.launch.files import write_folder, write_whole
 from runtime.launch.model import check_policy
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.intervals import wilson
@@ -130,7 +130,7 @@ async def _trials(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     from runtime.agent_loop.evaluate import evaluate
-    from runtime.rollouter.own import make_engine
+    from runtime.rollouter.make import make_engine
 
     total = sum(len(one.tasks) * one.n for one in sets)
     finished, solved = 0, 0.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from runtime.environment.base import AGENT, Mount, Sandbox
 from runtime.errors import Termination, TrialError
+from runtime.sandboxes.base import AGENT, Mount, Sandbox
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Scaffold(Protocol):
         """What the sandbox must show read-only for this agent."""
 
     async def run(self, task: Any, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
-        """Run the agent on ``task`` (a ``runtime.tasks.task.Task``) to its end. Raises ``TrialError`` at the agent
+        """Run the agent on ``task`` (a ``runtime.task.Task``) to its end. Raises ``TrialError`` at the agent
         boundary."""
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.config import ClaudeCodeScaffold as Settings
-from runtime.environment.base import Mount, Sandbox
 from runtime.errors import Termination
+from runtime.sandboxes.base import Mount, Sandbox
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
 from runtime.scaffolds.command import LOGS, Ended, closing_line, run_agent
-from runtime.tasks.task import Task
+from runtime.task import Task
 
 PROGRAM = "/opt/agent/claude"
 NETWORK_TOOLS = ("WebFetch", "WebSearch")

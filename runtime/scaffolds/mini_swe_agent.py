@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from runtime.config import MiniSweAgentScaffold as Settings
-from runtime.environment.base import Mount, Sandbox
 from runtime.errors import Termination
+from runtime.sandboxes.base import Mount, Sandbox
 from runtime.scaffolds import drivers
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
 from runtime.scaffolds.command import LOGS, Ended, closing_line, run_agent
-from runtime.tasks.task import Task
+from runtime.task import Task
 
 DRIVER = "/opt/agent/driver.py"
 SITE = "/opt/agent/site"

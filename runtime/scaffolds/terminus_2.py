@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.config import Terminus2Scaffold as Settings
-from runtime.environment.base import Mount, Sandbox
-from runtime.environment.bwrap import PATH
+from runtime.sandboxes.base import Mount, Sandbox
+from runtime.sandboxes.bwrap import PATH
 from runtime.scaffolds import tmux
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
 from runtime.scaffolds.driver import ROOT, Driver, Limits, constraints
 from runtime.scaffolds.install import Package
-from runtime.tasks.task import Task
+from runtime.task import Task
 
 
 class Terminus2:

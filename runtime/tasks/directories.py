@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from runtime.errors import TrialError, UserError
-from runtime.tasks.task import Task, load_task
+from runtime.task import Task, load_task
 
 OnProblem = Callable[[str], None]
 """Told, for each task that is left out, where it is and what is wrong with it."""

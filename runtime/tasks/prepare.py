@@ -31,10 +31,11 @@ from runtime.config import (
     SynthTasks,
     TaskSet,
 )
-from runtime.environment.base import SandboxProvider, Verifier
 from runtime.errors import RunError, TrialError
+from runtime.parts import part
+from runtime.sandboxes.base import SandboxProvider, Verifier
+from runtime.task import Task
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
-from runtime.tasks.task import Task
 
 _T = TypeVar("_T")
 _ENVIRONMENT = Environment()
@@ -77,8 +78,13 @@ def prepare(
     if isinstance(source, CommitTasks):
         folder = _commits(source, name=task_set.name, cache=cache, environment=environment, say=say)
     elif isinstance(source, SynthTasks):
-        description = _description(task_set, version=source_digest(_PACKAGE / "synth"))
-        folder = kept(cache, "synth", description, lambda out: _synthesise(source, out), flush=False)
+        program = part("generators", source.type)
+        description = _description(task_set, version=source_digest(Path(program.__file__).parent))
+
+        def synthesise(out: Path) -> None:
+            program.generate(source.count, seed=source.seed, split=source.split, out=out, families=source.families)
+
+        folder = kept(cache, "synth", description, synthesise, flush=False)
     else:
         from runtime.tasks.generate.package_tasks import GENERATOR_VERSION
 
@@ -134,12 +140,6 @@ def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _synthesise(source: SynthTasks, out: Path) -> None:
-    from runtime.tasks.synth import generate
-
-    generate(source.count, seed=source.seed, split=source.split, out=out, families=source.families)
 
 
 def _generate(
@@ -259,7 +259,7 @@ def _screened(tasks: list[Task], *, cache: Path, on_problem: OnProblem, environm
 @asynccontextmanager
 async def graders(environment: Environment, *, state: Path) -> AsyncIterator[tuple[SandboxProvider, Verifier]]:
     """A provider and a verifier, closed in the end. A proof, or a later verdict, is never an earlier one again."""
-    from runtime.environment import make_provider, make_verifier
+    from runtime.sandboxes import make_provider, make_verifier
 
     environment = environment.model_copy(update={"reuse_verdicts": False})
     provider = make_provider(environment, state=state)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runtime.environment.base import SandboxProvider, Verdict, Verifier
-from runtime.environment.task_scripts import attempt, last_words
 from runtime.errors import TrialError
-from runtime.tasks.task import Task
+from runtime.grading.task_scripts import attempt, last_words
+from runtime.sandboxes.base import SandboxProvider, Verdict, Verifier
+from runtime.task import Task
 
 _SHOWN_TESTS = 3
 

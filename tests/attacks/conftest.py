@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from runtime.config import Environment
-from runtime.environment import bwrap, images, make_verifier
-from runtime.environment.artifacts import ArtifactsRefused
-from runtime.environment.base import Sandbox, SandboxProvider, SandboxRequest, Verdict
-from runtime.environment.bubblewrap import BubblewrapProvider
 from runtime.errors import MachineError, TrialError
-from runtime.tasks.task import Task, load_task
+from runtime.grading.artifacts import ArtifactsRefused
+from runtime.sandboxes import bwrap, images, make_verifier
+from runtime.sandboxes.base import Sandbox, SandboxProvider, SandboxRequest, Verdict
+from runtime.sandboxes.bubblewrap import BubblewrapProvider
+from runtime.task import Task, load_task
 
 from .catalogue import BROKEN, FIXED, TESTS
 

@@ -231,7 +231,7 @@ def test_the_plug_in_registers_the_names_that_the_compiler_writes(monkeypatch: p
     from verl.checkpoint_engine import CheckpointEngineRegistry
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
-    import runtime.trainer.verl_cpu as plug_in
+    import runtime.laptop.verl_cpu as plug_in
 
     assert plug_in.replica.ROLLOUT_NAME == TORCH_ROLLOUT
     assert RolloutReplicaRegistry.get(TORCH_ROLLOUT)

@@ -117,8 +117,8 @@ def test_resume_auto_finds_the_run_of_this_bundle(tmp_path: Path) -> None:
     """Another host's unfinished run is taken over; one of another bundle, or a finished one, is not."""
     from compiler import compile_in_memory
     from liverl.again import unfinished
+    from runtime.files import write_folder
     from runtime.launch import rundir
-    from runtime.launch.files import write_folder
 
     files = compile_in_memory(SPEC).files
     other = compile_in_memory(SPEC, sets=["seed=1"]).files

@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.environment.base import SandboxProvider, Verifier
-from runtime.environment.outcomes import outcomes_of, report_of
 from runtime.errors import TrialError, UserError
+from runtime.grading.outcomes import outcomes_of, report_of
+from runtime.sandboxes.base import SandboxProvider, Verifier
+from runtime.task import LiverlTable, load_task
 from runtime.tasks.generate.commits import Commit, commits, tree
 from runtime.tasks.generate.inject import OnProgress
 from runtime.tasks.generate.package_tasks import listed, proven, top_folders
 from runtime.tasks.generate.sources import Package, repository_name
-from runtime.tasks.task import LiverlTable, load_task
 from runtime.tasks.write import write_task
 
 HISTORY_VERSION = 1

@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from runtime.config import GeneratedTasks
-from runtime.environment.base import SandboxProvider, Verifier
 from runtime.errors import TrialError
+from runtime.sandboxes.base import SandboxProvider, Verifier
+from runtime.task import LiverlTable, Task, load_task
 from runtime.tasks.generate.combine import broken_files, combine
 from runtime.tasks.generate.inject import Bug, Injection, OnProgress, inject
 from runtime.tasks.generate.prober import Prober
 from runtime.tasks.generate.sources import Package, fetch
 from runtime.tasks.generate.split import Split
-from runtime.tasks.task import LiverlTable, Task, load_task
 from runtime.tasks.write import write_task
 
 IMAGE_REQUIREMENTS = ("freezegun==1.5.5", "hypothesis==6.170.15", "pytest==9.2.0", "text-unidecode==1.3")

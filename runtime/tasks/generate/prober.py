@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runtime.environment.base import Mount, Sandbox, SandboxProvider, SandboxRequest
 from runtime.errors import Termination, TrialError
+from runtime.sandboxes.base import Mount, Sandbox, SandboxProvider, SandboxRequest
 
 PROBE = Path(__file__).with_name("probe.py")
 _START_ATTEMPTS = 3

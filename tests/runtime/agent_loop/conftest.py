@@ -22,7 +22,7 @@ from runtime.config import (
     TaskSet,
 )
 from runtime.proxy.codec import load_codec
-from runtime.tasks.task import LiverlTable, Task, load_task
+from runtime.task import LiverlTable, Task, load_task
 from runtime.tasks.write import write_task
 from tests.runtime.proxy.scripted_engine import ScriptedEngine
 from tests.runtime.proxy.tiny_model import write_model

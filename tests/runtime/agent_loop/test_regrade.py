@@ -16,7 +16,7 @@ from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.work import Work, WorkStore, changed
 from runtime.config import Dump, RuntimeConfig
 from runtime.errors import UserError
-from runtime.tasks.task import Task
+from runtime.task import Task
 from tests.runtime.agent_loop.conftest import REPAIRED, TEST, Opened, make_config, make_key
 
 STRICTER = TEST + b"    assert add(2, 2) == 5\n"

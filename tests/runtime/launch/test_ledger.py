@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import UserError
+from runtime.files import write_folder, write_whole
 from runtime.launch import ledger, rundir
-from runtime.launch.files import write_folder, write_whole
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.metrics import append_row
 

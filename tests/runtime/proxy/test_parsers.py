@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.proxy.parsers import FORMATS
+from runtime.proxy.parsers import NAMES, format_named
 
 TOOLS = {
     "read": {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]},
@@ -20,7 +20,7 @@ TOOLS = {
 
 
 def calls(parser: str, text: str, *, complete: bool = True) -> tuple[str, list[tuple[str, object]], str]:
-    parsed = FORMATS[parser].parser(text, TOOLS, complete=complete)
+    parsed = format_named(parser).parser(text, TOOLS, complete=complete)
     return parsed.content, [(call.name, json.loads(call.arguments)) for call in parsed.tool_calls], parsed.status
 
 
@@ -68,7 +68,7 @@ def test_hermes_keeps_malformed_calls_as_text(text: str) -> None:
 
 
 def test_hermes_splits_reasoning_off() -> None:
-    parsed = FORMATS["hermes"].parser("<think>\nhm\n</think>\n\nDone.", TOOLS, complete=True)
+    parsed = format_named("hermes").parser("<think>\nhm\n</think>\n\nDone.", TOOLS, complete=True)
     assert (parsed.reasoning, parsed.content) == ("hm", "Done.")
 
 
@@ -78,12 +78,12 @@ PIECES += ["{", "}", '"name":', '"read"', ";", "read ", "é", "\n", "functions.r
 
 
 @given(
-    parser=st.sampled_from(sorted(FORMATS)),
+    parser=st.sampled_from(sorted(NAMES)),
     text=st.lists(st.sampled_from(PIECES)),
     complete=st.booleans(),
 )
 def test_no_text_makes_a_parser_fail_or_lose_text_without_a_call(parser: str, text: list[str], complete: bool) -> None:
-    parsed = FORMATS[parser].parser("".join(text), TOOLS, complete=complete)
+    parsed = format_named(parser).parser("".join(text), TOOLS, complete=complete)
     if not parsed.tool_calls and "<|message|>" not in text:
         # Only the newlines around reasoning, which are glue of the format, are left out.
         told = f"<think>{parsed.reasoning}</think>{parsed.content}" if parsed.reasoning else parsed.content

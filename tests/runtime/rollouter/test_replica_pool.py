@@ -16,7 +16,7 @@ SHORT = SamplingParams(max_tokens=3, seed=1)
 
 
 def run(folder, scenario: Callable, *, count: int = 3, kind=None):
-    from runtime.rollouter.torch_engine import TorchEngine
+    from runtime.laptop.engine.torch_engine import TorchEngine
 
     async def whole():
         engines = {f"r{n}": (kind or TorchEngine)(folder, slots=4, max_len=128) for n in range(count)}
@@ -131,7 +131,7 @@ def test_rollouts_do_not_go_on_when_no_replica_has_what_was_sent(model_folder) -
 
 
 def test_a_replica_that_comes_back_with_old_weights_is_kept_out(model_folder) -> None:
-    from runtime.rollouter.torch_engine import TorchEngine
+    from runtime.laptop.engine.torch_engine import TorchEngine
 
     _, folder = model_folder(seed=1)
     new, _ = model_folder(seed=2)
@@ -163,7 +163,7 @@ def test_a_replica_that_comes_back_with_old_weights_is_kept_out(model_folder) ->
 
 
 def test_no_call_starts_while_weights_change(model_folder) -> None:
-    from runtime.rollouter.torch_engine import TorchEngine
+    from runtime.laptop.engine.torch_engine import TorchEngine
 
     _, folder = model_folder(seed=1)
     new, _ = model_folder(seed=2)

@@ -24,12 +24,12 @@ from runtime.config import (
     TaskSet,
 )
 from runtime.errors import Termination
-from runtime.policy.memory import MemoryWorkspace
+from runtime.laptop.policy.memory import MemoryWorkspace
+from runtime.laptop.synth import write
+from runtime.laptop.synth.repository import build
+from runtime.laptop.tools.survey import survey
 from runtime.proxy.codec import load_codec
-from runtime.scaffolds.shell.survey import survey
-from runtime.tasks.synth import write
-from runtime.tasks.synth.repository import build
-from runtime.tasks.task import Task, load_task
+from runtime.task import Task, load_task
 from tests.runtime.proxy.scripted_engine import ScriptedEngine
 from tests.runtime.proxy.tiny_model import write_model
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from runtime.config import Environment
-from runtime.environment import bwrap, make_provider, make_verifier
-from runtime.tasks.task import load_task
+from runtime.sandboxes import bwrap, make_provider, make_verifier
+from runtime.task import load_task
 from runtime.tasks.verify import VerifyReport, verify
 
 pytestmark = [

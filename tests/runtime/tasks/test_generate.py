@@ -13,15 +13,15 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from runtime.environment.base import SandboxProvider
 from runtime.errors import Termination, TrialError, UserError
+from runtime.sandboxes.base import SandboxProvider
+from runtime.task import load_task
 from runtime.tasks.generate.combine import broken_files
 from runtime.tasks.generate.inject import Injection
 from runtime.tasks.generate.package_tasks import generate_package, listed
 from runtime.tasks.generate.prober import Prober, Run
 from runtime.tasks.generate.sources import open_repository
 from runtime.tasks.generate.split import SHARES, Split, split_of
-from runtime.tasks.task import load_task
 from tests.runtime.tasks.conftest import PlainProvider
 
 

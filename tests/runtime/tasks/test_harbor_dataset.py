@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from runtime.config import HarborTasks, TaskSet
-from runtime.environment import bwrap
 from runtime.errors import MachineError, UserError
+from runtime.sandboxes import bwrap
+from runtime.task import Task
 from runtime.tasks.harbor_dataset import Dataset, fetch_tasks, find_dataset, read_registry
 from runtime.tasks.prepare import prepare
-from runtime.tasks.task import Task
 from tests.certificates import Authority
 from tests.toolbox import HARBOR, python312, python_tools
 

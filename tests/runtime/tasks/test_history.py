@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from liverl import cli_tasks
 from runtime.config import CommitTasks, Environment, TaskSet
-from runtime.environment import bwrap
 from runtime.errors import RunError, UserError
+from runtime.sandboxes import bwrap
+from runtime.task import load_task
 from runtime.tasks.generate.commits import commits
 from runtime.tasks.generate.history_tasks import HistoryTasks, generate_history
 from runtime.tasks.prepare import graders, prepare
-from runtime.tasks.task import load_task
 from runtime.tasks.verify import verify
 
 IMAGE = f"pytest=={pytest.__version__}"

@@ -9,9 +9,9 @@ import pytest
 
 from runtime.config import IndexTasks, PassRate, TaskSet
 from runtime.errors import UserError
+from runtime.task import load_task
 from runtime.tasks.index import parse_band, pass_rates, read_index, write_index
 from runtime.tasks.prepare import prepare
-from runtime.tasks.task import load_task
 from tests.runtime.tasks.test_write import write_shop
 
 

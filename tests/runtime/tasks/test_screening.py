@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from runtime.config import DirectoryTasks, Environment, TaskSet
-from runtime.environment import bwrap
-from runtime.environment.base import Verdict
-from runtime.environment.task_scripts import attempt
 from runtime.errors import TrialError
+from runtime.grading.task_scripts import attempt
+from runtime.sandboxes import bwrap
+from runtime.sandboxes.base import Verdict
+from runtime.task import load_task
 from runtime.tasks.prepare import graders, prepare
-from runtime.tasks.task import load_task
 from tests.runtime.tasks.foreign import REWARD, TOML, write
 
 pytestmark = [

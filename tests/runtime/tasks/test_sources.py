@@ -9,10 +9,10 @@ import pytest
 
 from runtime.config import Environment, GeneratedTasks, PackagePin, TaskSet
 from runtime.errors import UserError
+from runtime.task import load_task
 from runtime.tasks.generate.package_tasks import generate_package
 from runtime.tasks.generate.sources import fetch
 from runtime.tasks.prepare import graders, prepare
-from runtime.tasks.task import load_task
 from runtime.tasks.verify import VerifyReport, verify
 
 pytestmark = pytest.mark.network

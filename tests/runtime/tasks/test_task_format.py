@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import TrialError
+from runtime.task import Task, load_task
 from runtime.tasks import harbor_keys
 from runtime.tasks.dockerfile import read_recipe
-from runtime.tasks.task import Task, load_task
 from runtime.tasks.work_directory import work_directory
 from tests.runtime.tasks.foreign import TOML, write
 from tests.toolbox import HARBOR, python312, python_tools

@@ -11,10 +11,10 @@ from typer.testing import CliRunner, Result
 
 from liverl import cli_tasks
 from runtime.config import DirectoryTasks, Environment, TaskSet
-from runtime.environment import make_provider, make_verifier
 from runtime.errors import RunError, UserError
+from runtime.sandboxes import make_provider, make_verifier
+from runtime.task import Task, load_task
 from runtime.tasks.prepare import prepare
-from runtime.tasks.task import Task, load_task
 from runtime.tasks.verify import VerifyReport, verify
 from tests.runtime.tasks.test_write import FIXED, write_shop
 
