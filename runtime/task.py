@@ -3,7 +3,7 @@
 
 LiveRL's own facts live under ``[metadata.liverl]`` of ``task.toml``, where other readers of the format ignore them.
 What a task asks for and cannot have is refused here, by name and all at once. Format reference: Harbor 0.25.0,
-``harbor/models/task/config.py`` (schema_version 1.4); ``harbor_keys.py`` has every key.
+``harbor/models/task/config.py`` (schema_version 1.4); ``task_format/keys.py`` has every key.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from runtime.errors import Termination, TrialError
-from runtime.tasks import harbor_keys
-from runtime.tasks.work_directory import WorkDirectory, work_directory
+from runtime.task_format import keys
+from runtime.task_format.work_directory import WorkDirectory, work_directory
 
 PUBLISHED = "/logs/artifacts"
 """Where an agent may put what it hands in besides the work directory."""
@@ -54,7 +54,7 @@ class _EnvTable(_Table):
     @classmethod
     def _plain(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("env"), dict):
-            data = {**data, "env": {name: harbor_keys.plain_value(str(text)) for name, text in data["env"].items()}}
+            data = {**data, "env": {name: keys.plain_value(str(text)) for name, text in data["env"].items()}}
         return data
 
 
@@ -77,7 +77,7 @@ class EnvironmentTable(_EnvTable):
     @classmethod
     def _older_spelling(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("memory"), str):
-            size = harbor_keys.size_mb(data["memory"])
+            size = keys.size_mb(data["memory"])
             if data.get("memory_mb", size) != size:
                 raise ValueError(f"memory = {data['memory']!r} and memory_mb = {data['memory_mb']} differ; keep one")
             data = {**data, "memory_mb": size}
@@ -200,7 +200,7 @@ def load_task(path: Path) -> Task:
         raise TrialError(Termination.TASK_INVALID, "; ".join(problems))
     try:
         raw = tomllib.loads(toml.read_text(encoding="utf-8"))
-        problems = [f"{toml}: {problem}" for problem in harbor_keys.problems_of(raw)]
+        problems = [f"{toml}: {problem}" for problem in keys.problems_of(raw)]
         if "steps" in raw:
             raise TrialError(Termination.TASK_INVALID, "; ".join(problems))
         instruction = (path / "instruction.md").read_text(encoding="utf-8")
@@ -235,7 +235,7 @@ def load_task(path: Path) -> Task:
         config=config.model_copy(update={"environment": environment}),
         liverl=table,
         work=work,
-        promises=harbor_keys.promises_of(raw),
+        promises=keys.promises_of(raw),
     )
     problems = [f"{path}/{problem}" for problem in work.problems]
     problems += [f"{toml}: {problem}" for problem in _artifact_problems(task)]

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.tasks.dockerfile import Recipe, read_recipe
+from runtime.task_format.dockerfile import Recipe, read_recipe
 
 DEFAULT = "/app"
 _VERSION = 1

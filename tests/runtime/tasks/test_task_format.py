@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from runtime.errors import TrialError
 from runtime.task import Task, load_task
-from runtime.tasks import harbor_keys
-from runtime.tasks.dockerfile import read_recipe
-from runtime.tasks.work_directory import work_directory
+from runtime.task_format import keys
+from runtime.task_format.dockerfile import read_recipe
+from runtime.task_format.work_directory import work_directory
 from tests.runtime.tasks.foreign import TOML, write
 from tests.toolbox import HARBOR, python312, python_tools
 
@@ -33,11 +33,11 @@ def refused(folder: Path) -> str:
 
 def test_every_published_key_has_a_rule() -> None:
     below_refused = tuple(
-        f"{name}{mark}." for name, key in harbor_keys.KEYS.items() if key.how == "refused" for mark in ("", "[]")
+        f"{name}{mark}." for name, key in keys.KEYS.items() if key.how == "refused" for mark in ("", "[]")
     )
-    wanted = {key for key in PUBLISHED if not key.startswith(below_refused)} - set(harbor_keys.TABLES)
+    wanted = {key for key in PUBLISHED if not key.startswith(below_refused)} - set(keys.TABLES)
     older = {"version", "environment.memory", "environment.storage"}
-    assert set(harbor_keys.KEYS) - older == wanted
+    assert set(keys.KEYS) - older == wanted
 
 
 @pytest.mark.consumers
