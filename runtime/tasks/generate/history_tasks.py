@@ -22,7 +22,7 @@ from runtime.task import LiverlTable, load_task
 from runtime.tasks.generate.commits import Commit, commits, tree
 from runtime.tasks.generate.inject import OnProgress
 from runtime.tasks.generate.package_tasks import listed, proven, top_folders
-from runtime.tasks.generate.sources import Package, repository_name
+from runtime.tasks.generate.sources import Package, repository_name, why_left_out
 from runtime.tasks.write import write_task
 
 HISTORY_VERSION = 1
@@ -204,6 +204,8 @@ def _split(commit: Commit, before: Package, after: Package) -> tuple[dict[str, b
     code = {path: content for path, content in before.files.items() if path not in before.test_files}
     tests = {path: after.files[path] for path in after.test_files}
     repair = {path: after.files[path] for path in commit.changed if path in after.files and path not in tests}
+    if any(path.endswith(".py") and why_left_out(path, size=0) is not None for path in commit.changed):
+        raise _Unfit("it changes a file whose name tasks cannot have")
     gone = [path for path in commit.code_files if path not in after.files]
     if gone:
         raise _Unfit("it removes code, which a repair that only adds and replaces files cannot do")

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +86,13 @@ class Prober:
         self._python_path = tuple(python_path)
         self._workers = workers
         self._boxes: list[Sandbox] = []
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """What outcomes depend on besides the package's files: packages, Python, kind of box, and the probe itself."""
+        how = str(getattr(self._provider, "how", self._provider.capabilities.isolation))
+        probe = hashlib.sha256(PROBE.read_bytes()).hexdigest()
+        return (self._request.image or "", *self._python_path, sys.version, how, probe)
 
     async def __aenter__(self) -> Self:
         try:

@@ -1,11 +1,13 @@
 """What a pristine package's own tests do: which pass in every run, how long they take, and which functions each one
 calls.
 
-Knows no mutants. The result is kept on disk, because it is the same for every split and seed.
+Knows no mutants. The result is kept on disk, because it is the same for every split and seed, under all that it
+depends on: the package's files, and where and by what its tests are run (``Prober.depends_on``).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,7 +50,8 @@ async def survey(package: Package, prober: Prober, *, cache: Path) -> Survey:
 
     So are tests with drawn inputs (hypothesis): they cannot tell twice the same about a bug.
     """
-    kept = cache / "surveys" / f"{package.digest[:32]}-{_VERSION}.json"
+    depends_on = "\0".join([str(_VERSION), package.digest, *prober.depends_on])
+    kept = cache / "surveys" / f"{hashlib.sha256(depends_on.encode()).hexdigest()[:32]}.json"
     if kept.is_file():
         return Survey(**json.loads(kept.read_text()))
     first = (await prober.run([Run(share=True, cpu_sec=600.0, wall_sec=900.0)], hash_seed=1))[0]
