@@ -73,7 +73,7 @@ def prepare(
         tasks = load_tasks(indexed_tasks(Path(source.path), band=band), on_problem=on_problem)
         return _screened(tasks, cache=cache, on_problem=on_problem, environment=environment)
     if isinstance(source, HarborTasks):
-        tasks = load_tasks(_dataset(source, cache=cache, say=say), on_problem=on_problem)
+        tasks = load_tasks(_dataset(source, cache=cache, say=say, on_problem=on_problem), on_problem=on_problem)
         return _screened(tasks, cache=cache, on_problem=on_problem, environment=environment)
     if isinstance(source, CommitTasks):
         folder = _commits(source, name=task_set.name, cache=cache, environment=environment, say=say)
@@ -211,9 +211,9 @@ def _commits(
     return kept(cache, "history", description, lambda out: in_own_loop(work(out)))
 
 
-def _dataset(source: HarborTasks, *, cache: Path, say: Callable[[str], None]) -> list[Path]:
+def _dataset(source: HarborTasks, *, cache: Path, say: Callable[[str], None], on_problem: OnProblem) -> list[Path]:
     """The task directories of a Harbor dataset. A registry elsewhere is read once: its word is kept with the tasks, so
-    that a run can be resumed without it."""
+    that a run can be resumed without it, and so are the names of what was left out."""
     from runtime.tasks.harbor_dataset import Dataset, fetch_tasks, find_dataset, local_folders, read_registry
 
     def look_up() -> str:
@@ -229,9 +229,19 @@ def _dataset(source: HarborTasks, *, cache: Path, say: Callable[[str], None]) ->
         text = look_up()
     dataset = Dataset.model_validate_json(text)
     fetched: list[Path] = []
+    left_out = list(dataset.left_out)
     if any(task.git_url is not None for task in dataset.tasks):
-        folder = kept(cache, "harbor", text, lambda out: fetch_tasks(dataset, out, on_progress=say))
+        name = "left-out.json"
+        folder = kept(
+            cache,
+            "harbor",
+            text,
+            lambda out: _write(out / name, json.dumps(fetch_tasks(dataset, out, on_progress=say))),
+        )
+        left_out += json.loads((folder / name).read_text(encoding="utf-8"))
         fetched = sorted(path for path in folder.iterdir() if path.is_dir())
+    for problem in left_out:
+        on_problem(problem)
     return [*fetched, *local_folders(dataset)]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runtime.errors import TrialError
+from runtime.errors import MachineError, TrialError, UserError
 from runtime.grading.task_scripts import attempt, last_words
 from runtime.sandboxes.base import SandboxProvider, Verdict, Verifier
 from runtime.task import Task
@@ -170,6 +170,8 @@ async def _grade(
             verdict = await verifier.grade(task, made.artifacts)
         except TrialError as error:
             problem = f"{error.termination.value}: {error}"
+        except (UserError, MachineError) as error:  # of this task's packages, for example: others go on
+            problem = str(error)
     reward = verdict.reward if verdict is not None else None
     return _Grade(reward, problem, _said(verdict), round(time.monotonic() - began, 3))
 

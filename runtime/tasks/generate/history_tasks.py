@@ -78,7 +78,7 @@ async def generate_history(
     async def one(commit: Commit) -> Path | None:
         try:
             made = await makes.task(commit)
-        except _Unfit as why:
+        except (_Unfit, TrialError, UserError, OSError, ValueError) as why:  # of one commit: others go on
             left_out[str(why)] += 1
             on_progress(f"{commit.sha[:12]} left out: {why}")
             return None
