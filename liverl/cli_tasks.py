@@ -69,7 +69,7 @@ def verify(
     from runtime.errors import RunError, UserError
     from runtime.tasks import verify as room
     from runtime.tasks.directories import find_task_directories, load_tasks
-    from runtime.tasks.prepare import graders
+    from runtime.tasks.graders import graders
 
     environment = _environment(sandbox)
     invalid: list[str] = []
@@ -141,7 +141,7 @@ def regrade(
     from runtime.config import load_runtime_config
     from runtime.launch import ledger
     from runtime.tasks.directories import find_task_directories, load_tasks
-    from runtime.tasks.prepare import graders
+    from runtime.tasks.graders import graders
 
     folder = Path(run) if (Path(run) / "trials").is_dir() else ledger.find(run, runs_dir=runs_dir).path
     contract = folder / "bundle" / "runtime.json"
@@ -222,7 +222,7 @@ def generate(
 
     from runtime.errors import RunError, UserError
     from runtime.tasks.generate.package_tasks import generate_package, image_with
-    from runtime.tasks.prepare import graders
+    from runtime.tasks.graders import graders
 
     environment = _environment(sandbox)
     if split not in (*_SPLITS, "all"):
@@ -284,11 +284,11 @@ def _generate_history(
     import tempfile
 
     from runtime.errors import RunError
-    from runtime.tasks.generate.history_tasks import HistoryTasks, generate_history
+    from runtime.tasks.generate.history_tasks import GeneratedHistory, generate_history
     from runtime.tasks.generate.package_tasks import image_with
-    from runtime.tasks.prepare import graders
+    from runtime.tasks.graders import graders
 
-    async def work() -> HistoryTasks:
+    async def work() -> GeneratedHistory:
         with tempfile.TemporaryDirectory(prefix="liverl-generate-") as state:
             async with graders(environment, state=Path(state)) as (provider, verifier):
                 return await generate_history(

@@ -51,7 +51,7 @@ class GeneratedTasks(Contract):
     """Which split a function name falls into; must be the same for all task sets of an experiment."""
 
 
-class CommitTasks(Contract):
+class HistoryTasks(Contract):
     """A repository's own commits that change code and tests; ``repository`` as ``paths`` of ``DirectoryTasks``."""
 
     type: Literal["history"] = "history"
@@ -102,7 +102,7 @@ class IndexTasks(Contract):
 
 
 TaskSource = Annotated[
-    SynthTasks | GeneratedTasks | CommitTasks | HarborTasks | DirectoryTasks | IndexTasks, Field(discriminator="type")
+    SynthTasks | GeneratedTasks | HistoryTasks | HarborTasks | DirectoryTasks | IndexTasks, Field(discriminator="type")
 ]
 
 

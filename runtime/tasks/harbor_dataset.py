@@ -3,12 +3,13 @@
 A registry is a JSON list of datasets, each a name, a version and tasks with git address, commit and path below the
 repository, or a path alone for a folder of this machine (Harbor 0.24.0, ``harbor/models/registry.py`` and
 ``harbor/tasks/client.py``). A registry of this machine may name folders and repositories of this machine; one from
-elsewhere may not. What cannot be taken is named and left out. Does not know where tasks are kept or how they run.
+elsewhere may not. What cannot be taken is named and left out. Does not know how tasks run.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from runtime.config import HarborTasks
 from runtime.errors import MachineError, UserError
+from runtime.tasks.directories import OnProblem
+from runtime.tasks.kept import kept
 
 MAX_REGISTRY_BYTES = 256 << 20
 _REGISTRY_SEC = 120.0
@@ -261,3 +264,42 @@ def _take(work: Path, path: PurePosixPath, target: Path) -> None:
                     if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
                         raise _Unusable(f"{entry.relative_to(source)}: lies in Git LFS, which is not fetched")
     shutil.copytree(source, target, symlinks=True)
+
+
+def task_directories(
+    source: HarborTasks, *, cache: Path, say: Callable[[str], None], on_problem: OnProblem
+) -> list[Path]:
+    """The task directories of a Harbor dataset. A registry elsewhere is read once: its word is kept with the tasks, so
+    that a run can be resumed without it, and so are the names of what was left out."""
+
+    def look_up() -> str:
+        say(f"looking up {source.dataset} {source.version}")
+        return find_dataset(read_registry(source), source).model_dump_json()
+
+    if "://" in source.registry:
+        description = json.dumps({"source": source.model_dump(mode="json"), "version": "1"}, sort_keys=True)
+        name = "dataset.json"
+        answers = kept(cache, "registry", description, lambda out: _write(out / name, look_up()))
+        text = (answers / name).read_text(encoding="utf-8")
+    else:
+        text = look_up()
+    dataset = Dataset.model_validate_json(text)
+    fetched: list[Path] = []
+    left_out = list(dataset.left_out)
+    if any(task.git_url is not None for task in dataset.tasks):
+        name = "left-out.json"
+        folder = kept(
+            cache,
+            "harbor",
+            text,
+            lambda out: _write(out / name, json.dumps(fetch_tasks(dataset, out, on_progress=say))),
+        )
+        left_out += json.loads((folder / name).read_text(encoding="utf-8"))
+        fetched = sorted(path for path in folder.iterdir() if path.is_dir())
+    for problem in left_out:
+        on_problem(problem)
+    return [*fetched, *local_folders(dataset)]
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ from compiler.errors import dotted
 from compiler.plan import make_plan
 from compiler.spec.tasks import GenerateSource, HarborSource, HistorySource
 from compiler.validate import validate
-from runtime.config import CommitTasks, GeneratedTasks, HarborTasks, RuntimeConfig
+from runtime.config import GeneratedTasks, HarborTasks, HistoryTasks, RuntimeConfig
 from tests.compiler.golden_cases import LAB
 
 PACKAGE = {"name": "inflection", "version": "0.5.1", "sha256": "0" * 64}
@@ -45,7 +45,7 @@ def sets_of(train: dict[str, Any], *validation: dict[str, Any]) -> dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("source", "kind"), [(GENERATE, GeneratedTasks), (HISTORY, CommitTasks), (HARBOR, HarborTasks)]
+    ("source", "kind"), [(GENERATE, GeneratedTasks), (HISTORY, HistoryTasks), (HARBOR, HarborTasks)]
 )
 def test_the_runtime_reads_what_the_compiler_writes(source: dict[str, Any], kind: Any) -> None:
     files = compile_in_memory(LAB, target="docker", sets=[f"tasks={json.dumps(sets_of(source))}"]).files
@@ -57,7 +57,7 @@ def test_the_runtime_reads_what_the_compiler_writes(source: dict[str, Any], kind
 
 
 @pytest.mark.parametrize(
-    ("spec", "contract"), [(GenerateSource, GeneratedTasks), (HistorySource, CommitTasks), (HarborSource, HarborTasks)]
+    ("spec", "contract"), [(GenerateSource, GeneratedTasks), (HistorySource, HistoryTasks), (HarborSource, HarborTasks)]
 )
 def test_spec_and_contract_have_the_same_fields(spec: Any, contract: Any) -> None:
     assert set(spec.model_fields) == set(contract.model_fields) - {"split_seed"}

@@ -25,15 +25,12 @@ from runtime.tasks.generate.package_tasks import listed, proven, top_folders
 from runtime.tasks.generate.sources import Package, repository_name, why_left_out
 from runtime.tasks.write import write_task
 
-HISTORY_VERSION = 1
-"""Part of the cache key: raise it when the same commits would give other tasks."""
-
 SUITE_SEC = 300.0
 MAX_MESSAGE = 4000
 
 
 @dataclass(frozen=True)
-class HistoryTasks:
+class GeneratedHistory:
     """What came of a history: the tasks' folders, and how many commits were looked at and left out, by reason."""
 
     tasks: tuple[Path, ...]
@@ -59,7 +56,7 @@ async def generate_history(
     on_progress: OnProgress,
     revision: str = "HEAD",
     after: str | None = None,
-) -> HistoryTasks:
+) -> GeneratedHistory:
     """Write at most ``limit`` tasks from the newest ``max_commits`` commits of ``repository`` below ``out``.
 
     name: under which the tasks are scored. revision, after: as of ``commits``. Raises ``UserError`` for a folder that
@@ -91,7 +88,7 @@ async def generate_history(
         batch = found[tried : tried + max(1, min(workers, limit - len(tasks)))]
         tried += len(batch)
         tasks += [made for made in await asyncio.gather(*map(one, batch)) if made is not None]
-    return HistoryTasks(tuple(tasks), tried, left_out)
+    return GeneratedHistory(tuple(tasks), tried, left_out)
 
 
 class _Maker:

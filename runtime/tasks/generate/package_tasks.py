@@ -28,9 +28,6 @@ IMAGE_REQUIREMENTS = ("freezegun==1.5.5", "hypothesis==6.170.15", "pytest==9.2.0
 IMAGE = " ".join(IMAGE_REQUIREMENTS)
 """The prepared image of generated tasks."""
 
-GENERATOR_VERSION = 2
-"""Part of the cache key: raise it when the same description would give other tasks."""
-
 SPARE = 2
 """Bugs that are found for each that a task of several needs: not all fit together (one function, unstable outcomes)."""
 

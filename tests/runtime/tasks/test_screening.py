@@ -14,7 +14,8 @@ from runtime.grading.task_scripts import attempt
 from runtime.sandboxes import bwrap
 from runtime.sandboxes.base import Verdict
 from runtime.task import load_task
-from runtime.tasks.prepare import graders, prepare
+from runtime.tasks.graders import graders
+from runtime.tasks.prepare import prepare
 from tests.runtime.tasks.foreign import REWARD, TOML, write
 
 pytestmark = [

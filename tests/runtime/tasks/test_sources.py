@@ -12,7 +12,8 @@ from runtime.errors import UserError
 from runtime.task import load_task
 from runtime.tasks.generate.package_tasks import generate_package
 from runtime.tasks.generate.sources import fetch
-from runtime.tasks.prepare import graders, prepare
+from runtime.tasks.graders import graders
+from runtime.tasks.prepare import prepare
 from runtime.tasks.verify import VerifyReport, verify
 
 pytestmark = pytest.mark.network
