@@ -27,8 +27,10 @@ from typing import Any
 import pytest
 
 from runtime.config import Environment
-from runtime.sandboxes import make_provider, make_verifier
-from runtime.sandboxes.base import SandboxProvider, SandboxRequest, Verifier
+from runtime.grading.base import Verifier
+from runtime.grading.make import make_verifier
+from runtime.sandboxes import make_provider
+from runtime.sandboxes.base import SandboxProvider, SandboxRequest
 from runtime.sandboxes.pool import PooledProvider
 from runtime.task import Task, load_task
 
@@ -171,7 +173,7 @@ async def on(
 ) -> Any:
     """``measure`` with a provider of these settings and a function that plays one trial, after a first one."""
     provider = make_provider(settings, state=root / "state")
-    verifier = make_verifier(settings, provider, state=root / "state")
+    verifier = make_verifier(settings, provider)
     try:
         await trial(provider, verifier, task, {})
         return await measure(provider, lambda times: trial(provider, verifier, task, times))

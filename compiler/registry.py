@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING
 
 from compiler.errors import refuse
-
-if TYPE_CHECKING:
-    from targets.base import Target
+from compiler.target import Target
 
 BUILT_IN = {
     "docker": "targets.docker:TARGET",

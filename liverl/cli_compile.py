@@ -90,6 +90,8 @@ def plan(
     if json:
         import json as json_module
 
+        for problem in found.warnings:
+            typer.echo(problem, err=True)
         typer.echo(json_module.dumps(found.numbers))
     else:
         typer.echo(plain(found.page))

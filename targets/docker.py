@@ -17,7 +17,7 @@ from compiler.spec.environment import Ecs, Harbor
 from compiler.spec.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
-from targets.machines import gpu_problem, proxy_host_problem, shm_problems
+from targets.machines import gpu_problem, pods_address_warning, proxy_host_problem, shm_problems
 
 PROXY_PORT = 8790
 
@@ -33,6 +33,7 @@ class Docker:
         spec = plan.spec
         machine, place = _machine(plan)
         yield from proxy_host_problem(plan)
+        yield from pods_address_warning(plan)
         yield from shm_problems({place: machine})
         yield from gpu_problem(
             plan,

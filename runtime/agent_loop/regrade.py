@@ -20,7 +20,7 @@ import orjson
 
 from runtime.agent_loop.work import MANIFEST, Work, WorkStore, task_of
 from runtime.errors import TrialError, UserError
-from runtime.sandboxes.base import Verifier
+from runtime.grading.base import Verifier
 from runtime.task import Task
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 from runtime.config import ImportedScaffold, RuntimeConfig, ShellScaffold
 from runtime.config import Scaffold as ScaffoldSettings
+from runtime.grading.base import Verifier
+from runtime.grading.make import make_verifier
 from runtime.imported import make
 from runtime.proxy.codec import load_codec
 from runtime.proxy.server import ProxyServer
 from runtime.rollouter.engine import Engine
-from runtime.sandboxes import make_provider, make_verifier
-from runtime.sandboxes.base import SandboxProvider, Verifier
+from runtime.sandboxes import make_provider
+from runtime.sandboxes.base import SandboxProvider
 from runtime.scaffolds.base import Scaffold
 
 
@@ -64,7 +66,7 @@ async def open_services(
         state.mkdir(parents=True, exist_ok=True)
         provider = make_provider(config.environment, state=state)
         stack.push_async_callback(provider.close)
-        verifier = make_verifier(config.environment, provider, state=state)
+        verifier = make_verifier(config.environment, provider)
         stack.push_async_callback(verifier.close)
         if journal is not None:
             journal.parent.mkdir(parents=True, exist_ok=True)

@@ -19,11 +19,11 @@ from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
 from runtime.agent_loop.work import Work, WorkStore, changed
 from runtime.config import RuntimeConfig
-from runtime.errors import POLICIES, Termination, TrialError
-from runtime.grading.artifacts import ArtifactsRefused
+from runtime.errors import HANDLING, Termination, TrialError
+from runtime.grading.base import Verdict
 from runtime.grading.task_scripts import mounts_of as task_mounts
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
-from runtime.sandboxes.base import Sandbox, SandboxRequest, Verdict
+from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxRequest
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, mounts_of, needs_of
 from runtime.task import Task
 
@@ -77,7 +77,7 @@ class TrialRunner:
         attempts = max(1, self._config.rollout.attempts)
         for attempt in range(key.attempt, key.attempt + attempts):
             result = await self._attempt(task, replace(key, attempt=attempt), temperature=temperature, queued=queued)
-            if result.reward is not None or not POLICIES[result.termination].retry:
+            if result.reward is not None or not HANDLING[result.termination].retry:
                 break
         return result
 
@@ -180,7 +180,7 @@ class TrialRunner:
             return Termination.OVERLONG
         if failure is not None and self._own_doing(failure, trajectory):
             return Termination.AGENT_DIED
-        if failure is not None and not failure.policy.grade:
+        if failure is not None and not failure.handling.grade:
             raise failure
         return termination
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from runtime.errors import Termination, TrialError
-
 if TYPE_CHECKING:
     from runtime.task import Task
 
@@ -41,18 +39,6 @@ class Selection:
     files: Mapping[str, bytes] = field(default_factory=dict)
     problem: str | None = None
     """Why nothing can be taken over; the trial is then unsolved."""
-
-
-class ArtifactsRefused(TrialError):
-    """The agent left more than may be taken over (bytes, files, depth). Its own doing: graded as if it had left
-    nothing, never retried, so that a flood is no way out of a bad grade.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(Termination.COMPLETED, message)
-
-    def __reduce__(self) -> tuple[type[ArtifactsRefused], tuple[str]]:  # type: ignore[override]
-        return (ArtifactsRefused, (str(self),))
 
 
 def select(task: Task, artifacts: Mapping[str, bytes]) -> Selection:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runtime.grading.artifacts import Selection, select
-from runtime.sandboxes.base import Verdict, Verifier
+from runtime.grading.base import Verdict, Verifier
 
 if TYPE_CHECKING:
     from runtime.task import Task

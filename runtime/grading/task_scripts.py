@@ -10,13 +10,17 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from runtime.grading.artifacts import ArtifactsRefused
-from runtime.sandboxes.base import TASK_FILES, ExecResult, Mount, Sandbox, SandboxProvider, SandboxRequest
-
-if TYPE_CHECKING:
-    from runtime.task import Task
+from runtime.sandboxes.base import (
+    TASK_FILES,
+    ArtifactsRefused,
+    ExecResult,
+    Mount,
+    Sandbox,
+    SandboxProvider,
+    SandboxRequest,
+)
+from runtime.task import Task
 
 # The shell that is told a file's name, and not the file, runs a script without #! itself; the kernel runs the others.
 _RUN = 'mkdir -p "$1" && cp -RP "$2/." "$1/" && chmod -R u+w "$1" && chmod +x "$1/$3" && exec bash -c \'"$0"\' "$1/$3"'

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from runtime.config import AgentScaffold, Environment, RuntimeConfig, Scaffold, Secret, Terminus2Scaffold
+from runtime.config import AgentScaffold, Environment, RuntimeConfig, Scaffold, Secret, Terminus2Scaffold, refusals
 from runtime.errors import MachineError
 from runtime.imported import imported
 
@@ -107,12 +107,13 @@ def check_secrets(secrets: Iterable[Secret]) -> None:
         )
 
 
-def check_engine(engine: str) -> None:
-    """Raise ``MachineError`` for a run that wants GPUs: the runtime of this version drives its own CPU engine alone."""
-    if engine != "torch":
+def check_limits(config: RuntimeConfig) -> None:
+    """Raise ``MachineError`` for everything that this version of the runtime refuses on any machine."""
+    found = refusals(config)
+    if found:
         raise MachineError(
-            f"rollout.type {engine!r}: this version of the runtime rolls out and trains on CPUs alone",
-            fix="choose rollout.type 'torch' and trainer.device 'cpu'; `liverl compile` writes the files of GPU runs",
+            "\n".join(f"{limit.field}: {what}" for limit, what in found),
+            fix="; ".join(limit.fix for limit, _ in found),
         )
 
 

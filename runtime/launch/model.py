@@ -35,6 +35,18 @@ def check_model(folder: Path, *, tool_parser: str | None) -> Check:
     return Check(name, "; ".join(notes), True, needed_for)
 
 
+def check_weights(config: RuntimeConfig) -> None:
+    """Raise ``UserError`` when LiveRL's own engine would find no model at the policy's path: it downloads nothing."""
+    policy, rollout = config.policy, config.rollout
+    if not isinstance(policy, PretrainedPolicy) or rollout.engine != "torch" or rollout.import_path is not None:
+        return
+    if not (Path(policy.path).expanduser() / "config.json").is_file():
+        raise UserError(
+            f"policy.path: {policy.path!r}: no config.json there; name a Hugging Face model folder of this machine"
+            " (weights are not downloaded for you)"
+        )
+
+
 def check_policy(config: RuntimeConfig) -> None:
     """Raise ``UserError`` when the policy is a folder of this machine whose tokens the proxy could not keep.
 
@@ -42,8 +54,8 @@ def check_policy(config: RuntimeConfig) -> None:
     """
     from runtime.proxy.codec import load_codec
 
-    if isinstance(config.policy, PretrainedPolicy) and Path(config.policy.path).is_dir():
+    if isinstance(config.policy, PretrainedPolicy) and Path(config.policy.path).expanduser().is_dir():
         try:
-            load_codec(Path(config.policy.path), config.rollout.tool_parser)
+            load_codec(Path(config.policy.path).expanduser(), config.rollout.tool_parser)
         except UserError as error:
             raise UserError(*(f"policy.path: {problem}" for problem in error.problems)) from None

@@ -23,7 +23,7 @@ def leave_out_long(
 
     Raises ``UserError`` when that leaves a task set empty, with the length that would do.
     """
-    folder = directory.policy if isinstance(config.policy, NewPolicy) else Path(config.policy.path)
+    folder = directory.policy if isinstance(config.policy, NewPolicy) else Path(config.policy.path).expanduser()
     scaffold = config.scaffold
     if not isinstance(scaffold, ShellScaffold) or not (folder / "tokenizer.json").exists():
         return tasks

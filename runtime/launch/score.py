@@ -19,7 +19,7 @@ from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, load_runtim
 from runtime.errors import UserError
 from runtime.files import write_folder, write_whole
 from runtime.launch import lifecycle, machine, phases, rundir
-from runtime.launch.model import check_policy
+from runtime.launch.model import check_policy, check_weights
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.intervals import wilson
 from runtime.telemetry.progress import Progress
@@ -47,6 +47,8 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
     if request.checkpoint is not None:
         request = replace(request, checkpoint=str(find_model(Path(request.checkpoint))))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
+    if request.checkpoint is None:
+        check_weights(config)
     check_policy(config)
     machine.check_imports(config)
     machine.check_way_to_the_model(config.environment)
@@ -115,7 +117,7 @@ def _inputs(
     if request.checkpoint is not None:
         return sets, find_model(Path(request.checkpoint))
     if isinstance(config.policy, PretrainedPolicy):
-        return sets, find_model(Path(config.policy.path))
+        return sets, find_model(Path(config.policy.path).expanduser())
     phases.make_policy(directory, config, progress, tasks)
     return sets, directory.policy
 

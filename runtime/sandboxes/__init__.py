@@ -1,6 +1,6 @@
-"""Sandboxes for agents and verdicts: makes the provider and the verifier that a run's settings ask for.
+"""Sandboxes: makes the provider that a run's settings ask for.
 
-Callers elsewhere need only these two functions and the protocols of ``base.py``.
+Callers elsewhere need only this and the protocols of ``base.py``; what a box is used for is their business.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runtime.sandboxes.defences import check_network, check_provider
 
 if TYPE_CHECKING:
     from runtime.config import Environment
-    from runtime.sandboxes.base import SandboxProvider, Verifier
+    from runtime.sandboxes.base import SandboxProvider
     from runtime.sandboxes.fair_queue import FairQueue
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def make_provider(config: Environment, *, state: Path, queue: FairQueue | None =
     if not config.warm_sandboxes and all(bound is None for bound in bounds):
         return provider
     from runtime.sandboxes.fair_queue import FairQueue
-    from runtime.sandboxes.machine_semaphore import SharedPlaces
+    from runtime.sandboxes.machine_semaphore import MachineSemaphore
     from runtime.sandboxes.pool import PooledProvider
 
     count = config.machine_sandboxes
@@ -49,7 +49,7 @@ def make_provider(config: Environment, *, state: Path, queue: FairQueue | None =
         max_idle=IDLE_KINDS * config.warm_sandboxes,
         queue=queue or FairQueue(config.max_sandboxes),
         run=run_label(),
-        shared=SharedPlaces(folder, count) if count is not None else None,
+        shared=MachineSemaphore(folder, count) if count is not None else None,
     )
 
 
@@ -99,10 +99,13 @@ def _remote(config: Environment, state: Path) -> SandboxProvider | None:
 
         return EcsProvider(config.ecs, run=run_label())
     if config.imported is not None:
-        from runtime.imported import make
+        from runtime.imported import make, refused
 
         settings, field = config.imported, "environment.imported.import_path"
         made: SandboxProvider = make(settings.import_path, field=field, kwargs=settings.kwargs, state=state)
+        if lacking := [name for name in ("capabilities", "counts", "start", "close") if not hasattr(made, name)]:
+            why = f"has no {', '.join(lacking)} (runtime.sandboxes.base.SandboxProvider)"
+            raise refused(settings.import_path, TypeError(why), field=field)
         return made
     if config.harbor is not None:
         from runtime.sandboxes.harbor.provider import HarborProvider
@@ -129,12 +132,3 @@ def _docker(config: Environment, state: Path) -> SandboxProvider:
     check_provider(config.required_defences, DockerProvider.capabilities)
     engine = connection(config.docker_host, certificates=config.docker_certificates, plaintext=config.docker_plaintext)
     return DockerProvider(engine, state=state, base=config.base_image)
-
-
-def make_verifier(config: Environment, provider: SandboxProvider, *, state: Path) -> Verifier:
-    """A verifier that grades in fresh sandboxes of ``provider`` (which it does not close)."""
-    from runtime.grading.reuse import ReusingVerifier
-    from runtime.grading.verifier import SandboxVerifier
-
-    verifier = SandboxVerifier(config, provider)
-    return ReusingVerifier(verifier) if config.reuse_verdicts else verifier

@@ -1,8 +1,7 @@
-"""Where the rest of the runtime meets sandboxes and verifiers: protocols and plain data, no implementation.
+"""Where the rest of the runtime meets sandboxes: protocols and plain data, no implementation.
 
 A ``Sandbox`` is one fresh box for one trial (or one verdict). A ``SandboxProvider`` makes them for one backend and
-says, as data, what it can do. A ``Verifier`` turns the declared artifacts of a finished trial into a verdict, in
-another fresh sandbox.
+says, as data, what it can do. What a box is used for is not known here.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
+
+from runtime.errors import Termination, TrialError
 
 AGENT = "/opt/agent"
 """Where published agents are in a sandbox."""
@@ -41,6 +42,12 @@ class Capabilities:
     no_capabilities, no_new_privileges, seccomp, process_limit."""
     second_user: bool = False
     """Boxes can run code under test as another user than its tests (``SandboxRequest.second_user``)."""
+    made_by: str = ""
+    """How boxes are made, for records, where ``isolation`` alone does not say it: ``bubblewrap+zygote``."""
+
+    @property
+    def how(self) -> str:
+        return self.made_by or self.isolation
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,10 @@ class Sandbox(Protocol):
     def proxy_url(self) -> str | None:
         """Base URL (no trailing slash) at which the forwarded host port answers inside; None without forwarding."""
 
+    @property
+    def alive(self) -> bool:
+        """False once the box is known to be gone; a backend that cannot tell says True."""
+
     async def exec(
         self,
         argv: Sequence[str],
@@ -106,6 +117,10 @@ class Sandbox(Protocol):
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
         """Regular files below the given files or folders, path inside -> content; links and specials are left out."""
 
+    async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
+        """Run the test kit (``runtime/grading/testkit``) inside; ``arguments`` are those of its ``run``, without
+        timeout. The report is data from a box in which the code under test ran."""
+
     async def stop(self) -> None:
         """Kill everything inside and remove every trace on the host."""
 
@@ -119,37 +134,21 @@ class SandboxProvider(Protocol):
     async def start(self, request: SandboxRequest) -> Sandbox:
         """A running sandbox; raises ``TrialError(ENV_SETUP_FAILED)``, leaving nothing behind."""
 
+    @property
+    def counts(self) -> Mapping[str, float]:
+        """Numbers for the metrics, since the start; nothing is fine."""
+
     async def close(self) -> None:
         """Stop every sandbox that is still running and remove the provider's own state. Idempotent."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the host computed from the verifier's report.
-
-    ``reward`` is finite and within [0, 1]. ``outcomes`` maps each expected test id to passed, failed, error, skipped or
-    missing. ``defences`` names what was in force; ``raw`` is the verifier's raw output, kept for the trial record.
-    ``tampered``: the work passed tests that no honest work passes; its reward is 0. What cannot be graded is no
-    verdict but a ``TrialError``.
+class ArtifactsRefused(TrialError):
+    """The agent left more than may be taken over (bytes, files, depth). Its own doing: graded as if it had left
+    nothing, never retried, so that a flood is no way out of a bad grade.
     """
 
-    reward: float
-    status: Literal["solved", "unsolved", "tampered"]
-    outcomes: Mapping[str, str]
-    defences: tuple[str, ...]
-    seconds: float
-    raw: bytes = b""
-    reused: bool = False
-    """Equal work on the task had been graded before (``reuse.py``)."""
+    def __init__(self, message: str) -> None:
+        super().__init__(Termination.COMPLETED, message)
 
-
-class Verifier(Protocol):
-    """Grades the artifacts of one trial.
-
-    Raises ``TrialError`` (verifier boundary) when it cannot decide: that is no grade, never a 0.
-    """
-
-    async def grade(self, task: Any, artifacts: Mapping[str, bytes]) -> Verdict:
-        """``task`` is a ``runtime.task.Task``; artifacts are path inside the agent's box -> content."""
-
-    async def close(self) -> None: ...
+    def __reduce__(self) -> tuple[type[ArtifactsRefused], tuple[str]]:  # type: ignore[override]
+        return (ArtifactsRefused, (str(self),))

@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from runtime.errors import Termination, TrialError
-from runtime.grading.artifacts import ArtifactsRefused
-from runtime.sandboxes.base import ExecResult, SandboxRequest
+from runtime.sandboxes.base import ArtifactsRefused, ExecResult, SandboxRequest
 from runtime.sandboxes.channel import Answer, BoxLost, Channel
 
 GRACE_SEC = 15.0

@@ -58,15 +58,15 @@ class BubblewrapProvider:
                 *(("seccomp",) if seccomp.supported() else ()),
                 *(("process_limit",) if self._groups.pids or os.getuid() != 0 else ()),
             ),
+            made_by="bubblewrap" if self._nested is False else "bubblewrap+zygote",
             second_user=self._nested is not False
             and userns.spare_user() is not None
             and all(zygote.two_users for zygote in self._zygotes.values()),
         )
 
     @property
-    def how(self) -> str:
-        """For records: how boxes are made."""
-        return "bubblewrap" if self._nested is False else "bubblewrap+zygote"
+    def counts(self) -> Mapping[str, float]:
+        return {}
 
     async def start(self, request: SandboxRequest) -> BoxSandbox:
         check_lower(request)

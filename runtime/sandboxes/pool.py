@@ -18,8 +18,7 @@ from typing import Any
 from runtime.errors import TrialError
 from runtime.sandboxes.base import Capabilities, ExecResult, Sandbox, SandboxProvider, SandboxRequest
 from runtime.sandboxes.fair_queue import FairQueue
-from runtime.sandboxes.grading import GradingSandbox
-from runtime.sandboxes.machine_semaphore import SharedPlaces
+from runtime.sandboxes.machine_semaphore import MachineSemaphore
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +64,10 @@ class PooledProvider:
         max_idle: int,
         queue: FairQueue,
         run: str,
-        shared: SharedPlaces | None = None,
+        shared: MachineSemaphore | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.counts = PoolCounts()
+        self.pool = PoolCounts()
         self._inner = inner
         self._warm = warm
         self._max_idle = max_idle
@@ -88,13 +87,9 @@ class PooledProvider:
         return self._inner.capabilities
 
     @property
-    def how(self) -> str:
-        return str(getattr(self._inner, "how", self._inner.capabilities.isolation))
-
-    def metrics(self) -> dict[str, float]:
-        """``sandbox/...`` numbers of this provider and of the one below, since their start."""
-        below = getattr(self._inner, "counts", {})
-        return {f"sandbox/{name}": float(value) for name, value in {**asdict(self.counts), **below}.items()}
+    def counts(self) -> Mapping[str, float]:
+        """Of this provider (``PoolCounts``) and of the one below."""
+        return {**asdict(self.pool), **self._inner.counts}
 
     async def start(self, request: SandboxRequest) -> Sandbox:
         began = self._clock()
@@ -102,24 +97,24 @@ class PooledProvider:
         placed = False
         try:
             if self._shared is not None:
-                await self._shared.take()
+                await self._shared.acquire()
                 placed = True
-            self.counts.waited_max_sec = max(self.counts.waited_max_sec, self._clock() - began)
+            self.pool.waited_max_sec = max(self.pool.waited_max_sec, self._clock() - began)
             kind = _kind(request)
             sandbox = self._take(kind)
             self._refill(kind, request)
             if sandbox is None:
-                self.counts.misses += 1
+                self.pool.misses += 1
                 sandbox = await self._inner.start(request)
             else:
-                self.counts.hits += 1
+                self.pool.hits += 1
             lent = PooledSandbox(sandbox, self._give_back)
             self._lent.add(lent)
-            self.counts.peak = max(self.counts.peak, len(self._lent))
+            self.pool.peak = max(self.pool.peak, len(self._lent))
             return lent
         except BaseException:
             if self._shared is not None and placed:
-                self._shared.give_back()
+                self._shared.release()
             self._queue.release(self._run)
             raise
 
@@ -130,7 +125,7 @@ class PooledProvider:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         left = [idle for waiting in self._idle.values() for idle in waiting]
         self._idle.clear()
-        self.counts.discarded += len(left)
+        self.pool.discarded += len(left)
         await asyncio.gather(*(idle.sandbox.stop() for idle in left), *(lent.stop() for lent in list(self._lent)))
         if self._shared is not None:
             self._shared.close()
@@ -139,14 +134,14 @@ class PooledProvider:
     def _give_back(self, lent: PooledSandbox) -> None:
         self._lent.discard(lent)
         if self._shared is not None:
-            self._shared.give_back()
+            self._shared.release()
         self._queue.release(self._run)
 
     def _take(self, kind: Any) -> Sandbox | None:
         waiting = self._idle.get(kind)
         while waiting:
             idle = waiting.popleft()
-            if getattr(idle.sandbox, "alive", True) and self._clock() - idle.since < MAX_AGE_SEC:
+            if idle.sandbox.alive and self._clock() - idle.since < MAX_AGE_SEC:
                 return idle.sandbox
             self._discard(idle)
         return None
@@ -170,18 +165,18 @@ class PooledProvider:
     async def _make(self, kind: Any, request: SandboxRequest, instead: _Idle | None) -> None:
         try:
             if instead is not None:
-                self.counts.discarded += 1
+                self.pool.discarded += 1
                 await instead.sandbox.stop()
             sandbox = await self._inner.start(request)
         except TrialError as error:
-            self.counts.failed += 1  # the next trial tries for itself and says why it cannot
+            self.pool.failed += 1  # the next trial tries for itself and says why it cannot
             log.info("no sandbox ahead: %s", error)
             return
         finally:
             self._making[kind] -= 1
             if not self._making[kind]:
                 del self._making[kind]
-        self.counts.ahead += 1
+        self.pool.ahead += 1
         idle = _Idle(sandbox, self._clock())
         if self._closed or kind not in self._idle:
             self._discard(idle)
@@ -203,14 +198,14 @@ class PooledProvider:
         return None
 
     def _discard(self, idle: _Idle) -> None:
-        self.counts.discarded += 1
+        self.pool.discarded += 1
         task = asyncio.get_running_loop().create_task(idle.sandbox.stop())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
 class PooledSandbox:
-    """Implements ``GradingSandbox``: one of the provider below; its end gives the place back."""
+    """Implements ``Sandbox``: one of the provider below; its end gives the place back."""
 
     def __init__(self, sandbox: Sandbox, on_stop: Callable[[PooledSandbox], None]) -> None:
         self._sandbox = sandbox
@@ -220,6 +215,10 @@ class PooledSandbox:
     @property
     def proxy_url(self) -> str | None:
         return self._sandbox.proxy_url
+
+    @property
+    def alive(self) -> bool:
+        return self._sandbox.alive
 
     async def exec(
         self,
@@ -242,7 +241,6 @@ class PooledSandbox:
         return await self._sandbox.download(paths, max_bytes=max_bytes)
 
     async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
-        assert isinstance(self._sandbox, GradingSandbox)
         return await self._sandbox.run_tests(runner, timeout_sec=timeout_sec, **arguments)
 
     async def stop(self) -> None:

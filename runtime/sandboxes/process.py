@@ -14,6 +14,7 @@ import secrets
 import shutil
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from runtime.errors import Termination, TrialError
@@ -59,12 +60,17 @@ class ProcessProvider:
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            isolation="none", network_off=False, fresh_filesystem=False, memory_limit=False, cpu_limit=False
+            isolation="none",
+            network_off=False,
+            fresh_filesystem=False,
+            memory_limit=False,
+            cpu_limit=False,
+            made_by="process",
         )
 
     @property
-    def how(self) -> str:
-        return "process"
+    def counts(self) -> Mapping[str, float]:
+        return {}
 
     async def start(self, request: SandboxRequest) -> BoxSandbox:
         check_lower(request)

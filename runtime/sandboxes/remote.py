@@ -35,7 +35,7 @@ class LinkCut(Exception):
 
 
 class RemoteSandbox(ABC):
-    """Implements ``Sandbox`` and ``run_tests``. A backend gives ``_call`` and ``_end``.
+    """Implements ``Sandbox``. A backend gives ``_call`` and ``_end``.
 
     An exit code above 128 is reported as a signal's, as shells do: no remote interface tells the two apart.
     """
@@ -54,6 +54,10 @@ class RemoteSandbox(ABC):
     @property
     def proxy_url(self) -> str | None:
         return self._proxy_url
+
+    @property
+    def alive(self) -> bool:
+        return True
 
     @abstractmethod
     async def _call(self, command: Sequence[str], stdin: bytes, *, timeout_sec: float) -> ExecResult:

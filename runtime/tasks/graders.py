@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runtime.config import Environment
-from runtime.sandboxes.base import SandboxProvider, Verifier
+from runtime.grading.base import Verifier
+from runtime.sandboxes.base import SandboxProvider
 
 _T = TypeVar("_T")
 
@@ -22,12 +23,13 @@ _T = TypeVar("_T")
 @asynccontextmanager
 async def graders(environment: Environment, *, state: Path) -> AsyncIterator[tuple[SandboxProvider, Verifier]]:
     """A provider and a verifier, closed in the end. A proof, or a later verdict, is never an earlier one again."""
-    from runtime.sandboxes import make_provider, make_verifier
+    from runtime.grading.make import make_verifier
+    from runtime.sandboxes import make_provider
 
     environment = environment.model_copy(update={"reuse_verdicts": False})
     provider = make_provider(environment, state=state)
     try:
-        verifier = make_verifier(environment, provider, state=state)
+        verifier = make_verifier(environment, provider)
         try:
             yield provider, verifier
         finally:

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runtime.errors import MachineError, TrialError, UserError
+from runtime.grading.base import Verdict, Verifier
 from runtime.grading.task_scripts import attempt, last_words
-from runtime.sandboxes.base import SandboxProvider, Verdict, Verifier
+from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task
 
 _SHOWN_TESTS = 3

@@ -31,7 +31,6 @@ from runtime.agent_loop.types import TrialResult
 from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.rollouter.engine import Engine
 from runtime.run_paths import RunPaths
-from runtime.sandboxes.pool import PooledProvider
 from runtime.task import Task, load_task
 from runtime.trainer.estimators import BASELINES, REMAX
 from runtime.trainer.platform import find_platform
@@ -191,8 +190,7 @@ class LiverlAgentLoopManager:
     def _write_row(self, step: int, validate: bool, record: _Step) -> None:
         size = self._val_size if validate else self._train_size
         row = step_metrics(record.groups, group_size=size, seconds=time.monotonic() - record.began)
-        if isinstance(self._provider, PooledProvider):
-            row.update(self._provider.metrics())
+        row.update({f"sandbox/{name}": float(value) for name, value in self._provider.counts.items()})
         if record.baselines:
             known = [reward for reward in record.baselines if reward is not None]
             row["remax/baselines_missing"] = len(record.baselines) - len(known)

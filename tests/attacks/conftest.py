@@ -10,9 +10,10 @@ import pytest
 
 from runtime.config import Environment
 from runtime.errors import MachineError, TrialError
-from runtime.grading.artifacts import ArtifactsRefused
-from runtime.sandboxes import bwrap, images, make_verifier
-from runtime.sandboxes.base import Sandbox, SandboxProvider, SandboxRequest, Verdict
+from runtime.grading.base import Verdict
+from runtime.grading.make import make_verifier
+from runtime.sandboxes import bwrap, images
+from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxProvider, SandboxRequest
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
 from runtime.task import Task, load_task
 
@@ -95,7 +96,7 @@ def grade(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, reque
     """Run a program as the agent and grade what it leaves, as a trial does."""
     task = make_task(tmp_path / "fix-add", getattr(request, "param", "pytest"))
     config = Environment(memory_mib=512, verifier_timeout_sec=60.0)
-    verifier = make_verifier(config, provider, state=tmp_path)
+    verifier = make_verifier(config, provider)
 
     async def download(sandbox: Sandbox) -> dict[str, bytes]:
         try:

@@ -144,9 +144,9 @@ def test_the_trajectory_filter_reaches_the_runtime(quickstart: Any) -> None:
     from compiler.lower_runtime import contract, lower_runtime
     from compiler.spec.algorithm import GradedEnd, TrajectoryFilter
     from runtime.config import TrajectoryFilter as Contract
-    from runtime.errors import DROPPED_ENDS, POLICIES
+    from runtime.errors import DROPPED_ENDS, HANDLING
 
-    assert set(get_args(GradedEnd)) == {end.value for end, policy in POLICIES.items() if policy.grade}
+    assert set(get_args(GradedEnd)) == {end.value for end, handling in HANDLING.items() if handling.grade}
     assert TrajectoryFilter().drop == Contract().drop == DROPPED_ENDS
     quickstart["algorithm"]["trajectory_filter"] = {"drop": ["overlong", "timeout"]}
     found = contract(lower_runtime(make_plan(validate(quickstart)), target="local"))

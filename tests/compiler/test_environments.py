@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from compiler import check_spec, compile_in_memory
+from compiler.check.environment import environments
 from compiler.errors import dotted
 from compiler.plan import make_plan
-from compiler.sandboxes import environments
 from compiler.spec.environment import EcsCluster, HarborEnvironment, ImportedProvider, KubernetesCluster
 from compiler.validate import validate
 from runtime.config import EcsSettings, HarborSettings, ImportedSettings, KubernetesSettings, RuntimeConfig
@@ -62,6 +62,17 @@ def test_rules_for_ecs(quickstart: Any) -> None:
         paths = [dotted(problem.path) for problem in found if problem.severity == "fatal"]
         assert ("environment.ecs.proxy_host" in paths) == refused, target
     assert problems(quickstart, "ecs", **{**ECS, "ttl_sec": 20}) == {"environment.ecs.ttl_sec": "fatal"}
+
+
+@pytest.mark.parametrize(("target", "warned"), [("local", True), ("docker", True), ("ray", True), ("k8s", False)])
+def test_where_only_the_machine_knows_the_pods_way_to_the_model_it_is_said(target: str, warned: bool) -> None:
+    def paths(**settings: str) -> dict[str, str]:
+        pods = json.dumps({"type": "kubernetes", "kubernetes": {"image": IMAGE, **settings}})
+        found = check_spec(LAB, target=target, sets=[f"environment={pods}"])
+        return {dotted(one.path): one.severity for one in found}
+
+    assert paths().get("environment.kubernetes.proxy_host") == ("warn" if warned else None)
+    assert "environment.kubernetes.proxy_host" not in paths(proxy_host="10.0.0.1")
 
 
 def test_rules_for_harbor(quickstart: Any) -> None:

@@ -149,6 +149,9 @@ def test_a_value_that_is_no_spec_at_all(value: Any) -> None:
         ({"tasks.train.0.source.count": 15}, "schedule.train_batch_size", "fatal"),
         ({"tasks.validation": [], "schedule.validate_every": 0}, "tasks.baselines", "fatal"),
         ({"tasks.validation": [], "tasks.baselines": False}, "schedule.validate_every", "warn"),
+        ({"policy": {"type": "pretrained", "path": "Qwen/Qwen3-8B"}}, "policy.path", "warn"),
+        ({"policy": {"type": "pretrained", "path": "models/mine"}}, "policy.path", "warn"),
+        ({"policy": {"type": "pretrained", "path": "Qwen/Qwen3-30B-A3B"}}, "policy.path", "fatal"),
     ],
 )  # fmt: skip
 def test_impossible_combinations(quickstart: Any, changes: dict[str, Any], path: str, severity: str) -> None:
@@ -158,6 +161,17 @@ def test_impossible_combinations(quickstart: Any, changes: dict[str, Any], path:
         put(quickstart, where, new)
     found = [(dotted(problem.path), problem.severity) for problem in check(make_plan(validate(quickstart)))]
     assert (path, severity) in found
+
+
+@pytest.mark.parametrize("path", ["/models/mine", "./mine", "../mine", "~/mine"])
+def test_a_folder_or_an_engine_of_ones_own_is_no_name_of_a_model(quickstart: Any, path: str) -> None:
+    from compiler.check import check
+
+    put(quickstart, "policy", {"type": "pretrained", "path": path})
+    assert not [one for one in check(make_plan(validate(quickstart))) if one.path[0] == "policy"]
+    put(quickstart, "policy.path", "Qwen/Qwen3-8B")
+    put(quickstart, "rollout.import_path", "package.module:Engine")
+    assert not [one for one in check(make_plan(validate(quickstart))) if one.path[0] == "policy"]
 
 
 def test_the_example_specs_raise_no_warning() -> None:

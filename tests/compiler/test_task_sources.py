@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compiler import check_spec, compile_in_memory
-from compiler.check import tasks
+from compiler.check import check
 from compiler.errors import dotted
 from compiler.plan import make_plan
 from compiler.spec.tasks import GenerateSource, HarborSource, HistorySource
@@ -77,7 +77,7 @@ def test_commits_that_measure_come_after_those_that_train(
     quickstart: Any, train: dict[str, Any], validation: dict[str, Any], refused: str | None
 ) -> None:
     quickstart["tasks"] = sets_of(train, validation)
-    found = [one for one in tasks(make_plan(validate(quickstart))) if dotted(one.path).endswith(".after")]
+    found = [one for one in check(make_plan(validate(quickstart))) if dotted(one.path).endswith(".after")]
     assert len(found) == (refused is not None)
     if refused is not None:
         assert refused in found[0].what and found[0].allowed == '"v2"' and found[0].severity == "fatal"
@@ -86,7 +86,7 @@ def test_commits_that_measure_come_after_those_that_train(
 
 def test_a_registry_that_anybody_on_the_way_could_write(quickstart: Any) -> None:
     quickstart["tasks"] = sets_of({**HARBOR, "registry": "http://example.com/registry.json"})
-    (found,) = [one for one in tasks(make_plan(validate(quickstart))) if dotted(one.path).endswith("registry")]
+    (found,) = [one for one in check(make_plan(validate(quickstart))) if dotted(one.path).endswith("registry")]
     assert "https://" in found.allowed and found.severity == "fatal"
 
 

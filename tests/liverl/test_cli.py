@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from runtime.launch import rundir
-from runtime.telemetry.metrics import append_row
 from tests.runtime.proxy.families import FAMILIES, write_family
+from tests.runtime.rows import append_row
 
 ROOT = Path(__file__).parents[2]
 STABLE = {"compile", "check", "plan", "explain", "diff", "schema", "run", "runs", "status", "logs", "stop"}

@@ -60,11 +60,7 @@ class DockerProvider:
             self._remove_owned(owner)
 
     @property
-    def how(self) -> str:
-        return "docker"
-
-    @property
-    def counts(self) -> Mapping[str, int]:
+    def counts(self) -> Mapping[str, float]:
         """Of images: built, found in the engine, asked for again."""
         return self._engine.counts
 

@@ -110,12 +110,17 @@ class EcsProvider:
     def capabilities(self) -> Capabilities:
         """The network is what the security groups allow, which nothing here proves."""
         return Capabilities(
-            isolation="ecs", network_off=False, fresh_filesystem=True, memory_limit=True, cpu_limit=True
+            isolation="ecs",
+            network_off=False,
+            fresh_filesystem=True,
+            memory_limit=True,
+            cpu_limit=True,
+            made_by=f"ecs+{self._settings.launch_type.lower()}",
         )
 
     @property
-    def how(self) -> str:
-        return f"ecs+{self._settings.launch_type.lower()}"
+    def counts(self) -> Mapping[str, float]:
+        return {}
 
     async def start(self, request: SandboxRequest) -> EcsSandbox:
         check_lower(request)

@@ -16,7 +16,7 @@ import secrets
 import shlex
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,17 @@ class HarborProvider:
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            isolation="harbor", network_off=False, fresh_filesystem=True, memory_limit=False, cpu_limit=False
+            isolation="harbor",
+            network_off=False,
+            fresh_filesystem=True,
+            memory_limit=False,
+            cpu_limit=False,
+            made_by=f"harbor+{self._settings.environment or self._settings.import_path}",
         )
 
     @property
-    def how(self) -> str:
-        return f"harbor+{self._settings.environment or self._settings.import_path}"
+    def counts(self) -> Mapping[str, float]:
+        return {}
 
     async def start(self, request: SandboxRequest) -> HarborSandbox:
         check_lower(request)

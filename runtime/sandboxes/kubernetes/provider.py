@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,12 +145,17 @@ class KubernetesProvider:
         """``network_off`` only once every probe from inside a box was blocked: a policy object proves nothing."""
         probed = bool(self._settings.egress_probes) and self._open == ()
         return Capabilities(
-            isolation="kubernetes", network_off=probed, fresh_filesystem=True, memory_limit=True, cpu_limit=True
+            isolation="kubernetes",
+            network_off=probed,
+            fresh_filesystem=True,
+            memory_limit=True,
+            cpu_limit=True,
+            made_by="kubernetes" + (f"+{self._settings.runtime_class}" if self._settings.runtime_class else ""),
         )
 
     @property
-    def how(self) -> str:
-        return "kubernetes" + (f"+{self._settings.runtime_class}" if self._settings.runtime_class else "")
+    def counts(self) -> Mapping[str, float]:
+        return {}
 
     async def connected(self) -> tuple[Api, PodWatch]:
         async with self._lock:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.errors import TrialError, UserError
+from runtime.grading.base import Verifier
 from runtime.grading.outcomes import outcomes_of, report_of
-from runtime.sandboxes.base import SandboxProvider, Verifier
+from runtime.sandboxes.base import SandboxProvider
 from runtime.task import LiverlTable, load_task
 from runtime.tasks.generate.commits import Commit, commits, tree
 from runtime.tasks.generate.inject import OnProgress

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from runtime.config import GeneratedTasks
 from runtime.errors import TrialError
-from runtime.sandboxes.base import SandboxProvider, Verifier
+from runtime.grading.base import Verifier
+from runtime.sandboxes.base import SandboxProvider
 from runtime.task import LiverlTable, Task, load_task
 from runtime.tasks.generate.combine import broken_files, combine
 from runtime.tasks.generate.inject import Bug, Injection, OnProgress, Search

@@ -90,7 +90,7 @@ class Prober:
     @property
     def depends_on(self) -> tuple[str, ...]:
         """What outcomes depend on besides the package's files: packages, Python, kind of box, and the probe itself."""
-        how = str(getattr(self._provider, "how", self._provider.capabilities.isolation))
+        how = self._provider.capabilities.how
         probe = hashlib.sha256(PROBE.read_bytes()).hexdigest()
         return (self._request.image or "", *self._python_path, sys.version, how, probe)
 

@@ -14,7 +14,7 @@ from runtime.agent_loop.trial import TrialRunner, trial_seed
 from runtime.agent_loop.types import TrialResult
 from runtime.config import ImportedScaffold, RuntimeConfig
 from runtime.errors import Termination, TrialError
-from runtime.sandboxes.base import Verdict
+from runtime.grading.base import Verdict
 from runtime.task import Task
 from tests.runtime.agent_loop.conftest import TEST_ID, Opened, make_config, make_key
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.config import Environment
+from runtime.grading.base import Verdict
+from runtime.grading.make import make_verifier
 from runtime.grading.testkit import plain
-from runtime.sandboxes import make_verifier
-from runtime.sandboxes.base import Verdict
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
 from runtime.sandboxes.userns import spare_user
 from runtime.task import Task
@@ -158,7 +157,7 @@ def prepared(task: Task, tests: str) -> Task:
 
 
 def grade(run: Run, provider: BubblewrapProvider, task: Task, files: dict[str, str]) -> Verdict:
-    verifier = make_verifier(Environment(), provider, state=Path("unused"))
+    verifier = make_verifier(Environment(), provider)
     verdict = run(verifier.grade(task, {f"/app/{name}": text.encode() for name, text in files.items()}))
     assert isinstance(verdict, Verdict)
     return verdict
@@ -199,6 +198,6 @@ def test_what_needs_one_process_keeps_the_canary(run: Run, isolated: BubblewrapP
 @marked
 def test_both_when_both_are_required(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
     task = prepared(task, POSSIBLE)
-    verifier = make_verifier(Environment(required_defences=("canary", "solution_user")), isolated, state=Path("unused"))
+    verifier = make_verifier(Environment(required_defences=("canary", "solution_user")), isolated)
     verdict = run(verifier.grade(task, {"/app/shop/calc.py": CALC.format("+").encode()}))
     assert verdict.reward == 1.0 and {"canary", "solution_user"} <= set(verdict.defences)

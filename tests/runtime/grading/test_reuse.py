@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
 from runtime.config import Environment
 from runtime.errors import Termination, TrialError
 from runtime.grading.artifacts import Selection
+from runtime.grading.base import Verdict
+from runtime.grading.make import make_verifier
 from runtime.grading.reuse import MAX_VERDICTS, ReusingVerifier, digest
-from runtime.sandboxes import make_verifier
-from runtime.sandboxes.base import SandboxProvider, Verdict
+from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task
 
 from .conftest import CALC, Run
@@ -127,7 +127,7 @@ def test_a_digest_is_of_names_and_contents(left: dict[str, bytes], right: dict[s
 
 @pytest.mark.sandbox
 def test_a_real_verifier_says_the_same_again(run: Run, isolated: SandboxProvider, task: Task) -> None:
-    verifier = make_verifier(Environment(reuse_verdicts=True), isolated, state=Path("unused"))
+    verifier = make_verifier(Environment(reuse_verdicts=True), isolated)
     first, again = run(verifier.grade(task, RIGHT)), run(verifier.grade(task, RIGHT))
     assert (first.reward, first.reused, again.reused) == (1.0, False, True)
     assert (again.outcomes, again.defences, again.raw) == (first.outcomes, first.defences, first.raw)

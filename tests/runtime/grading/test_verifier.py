@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from runtime.config import Environment, VerifierSandbox
 from runtime.errors import Termination, TrialError
+from runtime.grading.base import Verdict
+from runtime.grading.id_verifier import read_outcomes
+from runtime.grading.make import make_verifier
 from runtime.grading.outcomes import outcomes_of, report_of
-from runtime.grading.verifier import as_reward, read_outcomes, read_score
-from runtime.sandboxes import make_verifier
-from runtime.sandboxes.base import SandboxProvider, SandboxRequest, Verdict
+from runtime.grading.script_verifier import as_reward, read_score
+from runtime.sandboxes.base import SandboxProvider, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
 from runtime.task import Task, load_task
@@ -31,7 +33,7 @@ FIXED = {"/app/calc.py": CALC.format("+").encode()}
 def grade(
     run: Run, provider: SandboxProvider, task: Task, artifacts: Mapping[str, bytes], **settings: float
 ) -> Verdict:
-    verifier = make_verifier(Environment(**settings), provider, state=Path("unused"))
+    verifier = make_verifier(Environment(**settings), provider)
     verdict = run(verifier.grade(task, artifacts))
     assert isinstance(verdict, Verdict)
     return verdict
@@ -80,7 +82,7 @@ def test_cheats_are_never_paid(run: Run, isolated: BubblewrapProvider, task: Tas
     try:
         verdict = grade(run, isolated, task, CHEATS[name], verifier_timeout_sec=5)
     except TrialError as error:
-        assert not error.policy.grade
+        assert not error.handling.grade
     else:
         assert (verdict.reward, verdict.status) == (0.0, "unsolved")
 
@@ -142,7 +144,7 @@ done' > /dev/null 2>&1 &)
         agent = await isolated.start(SandboxRequest(name="agent", lower=task.repository))
         await agent.exec(["sh", "-c", script], timeout_sec=10)
         await asyncio.sleep(0.1)
-        verifier = make_verifier(Environment(), isolated, state=Path("unused"))
+        verifier = make_verifier(Environment(), isolated)
         verdict = await verifier.grade(task, {})
         await agent.stop()
         return verdict
@@ -214,12 +216,12 @@ def test_a_crash_of_the_runner_is_no_grade(
     monkeypatch.setattr(BoxSandbox, "run_tests", misdirected)
     with pytest.raises(TrialError, match="test runner failed") as caught:
         grade(run, isolated, task, FIXED)
-    assert caught.value.termination is Termination.VERIFIER_CRASHED and not caught.value.policy.grade
+    assert caught.value.termination is Termination.VERIFIER_CRASHED and not caught.value.handling.grade
 
 
 def test_required_defences(run: Run, isolated: BubblewrapProvider, task: Task, tmp_path: Path) -> None:
     def graded(*required: str) -> Verdict:
-        verifier = make_verifier(Environment(required_defences=required), isolated, state=tmp_path)
+        verifier = make_verifier(Environment(required_defences=required), isolated)
         verdict = run(verifier.grade(task, FIXED))
         assert isinstance(verdict, Verdict)
         return verdict
@@ -314,7 +316,7 @@ def test_outcomes_of_replaced_files(run: Run, provider: SandboxProvider, reposit
 
 def test_a_verdict_costs_little_more_than_its_two_sandboxes(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
     """About 20 ms on an idle machine; the cold start of an interpreter in each would show here even on a busy one."""
-    verifier = make_verifier(Environment(), isolated, state=Path("unused"))
+    verifier = make_verifier(Environment(), isolated)
 
     async def bare() -> None:
         await (await isolated.start(SandboxRequest(name="bare", lower=task.repository))).stop()
@@ -341,7 +343,7 @@ def test_the_second_sandbox_has_limits_of_its_own(run: Run, isolated: Bubblewrap
 
     def reward(memory_mib: int, verifier: int | None) -> float | None:
         settings = Environment(memory_mib=memory_mib, verifier=VerifierSandbox(memory_mib=verifier))
-        verdict = run(make_verifier(settings, isolated, state=Path("unused")).grade(task, hungry))
+        verdict = run(make_verifier(settings, isolated).grade(task, hungry))
         assert isinstance(verdict, Verdict)
         return verdict.reward
 

@@ -13,7 +13,7 @@ from runtime.errors import UserError
 from runtime.files import write_folder, write_whole
 from runtime.launch import ledger, rundir
 from runtime.launch.rundir import RunDirectory
-from runtime.telemetry.metrics import append_row
+from tests.runtime.rows import append_row
 
 
 def _create(runs_dir: str) -> str:

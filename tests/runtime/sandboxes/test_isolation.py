@@ -276,7 +276,7 @@ async def main():
     provider = BubblewrapProvider(state=root / "state")
     box = await provider.start(SandboxRequest(name="x", lower=root / "repo"))
     print((await box.exec(["sh", "-c", "id -u; echo x > new; ls"], timeout_sec=10)).stdout)
-    print((await box.run_tests("mini", timeout_sec=5))["complete"], provider.how)
+    print((await box.run_tests("mini", timeout_sec=5))["complete"], provider.capabilities.how)
     await provider.close()
 asyncio.run(main())
 """

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from runtime.config import Environment
-from runtime.sandboxes import make_provider, make_verifier
+from runtime.grading.make import make_verifier
+from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import SandboxRequest
 from runtime.sandboxes.cgroups import ROOT
 from runtime.sandboxes.state import OWNER_VARIABLE
@@ -37,7 +38,7 @@ def test_two_hundred_trials_at_once(run: Run, task: Task, tmp_path: Path, settin
 
     async def main() -> list[tuple[str, float]]:
         provider = make_provider(environment, state=state)
-        verifier = make_verifier(environment, provider, state=state)
+        verifier = make_verifier(environment, provider)
         together = 0
         most = 0
 

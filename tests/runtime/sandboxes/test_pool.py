@@ -159,7 +159,7 @@ def test_thousands_of_sandboxes_of_three_runs() -> None:
 
             await asyncio.gather(*(trial(number) for number in range(trials)))
             finished[name] = loop.now
-            counts = made.counts
+            counts = made.pool
             assert counts.hits + counts.misses >= trials and counts.peak <= places
             hits[name] = counts.hits / (counts.hits + counts.misses)
             assert counts.ahead == counts.hits + counts.discarded + sum(map(len, made._idle.values()))
@@ -229,24 +229,24 @@ def test_boxes_made_ahead_serve_one_trial_each_and_are_not_kept_for_ever() -> No
         await asyncio.sleep(5)
         began = loop.now
         second = await made.start(request(name="other name"))
-        assert loop.now == began and (made.counts.hits, made.counts.misses) == (1, 1)
+        assert loop.now == began and (made.pool.hits, made.pool.misses) == (1, 1)
         await first.stop()
         await asyncio.sleep(5)
         next(iter(made._idle.values()))[0].sandbox.alive = False  # type: ignore[attr-defined]
         third = await made.start(request())
-        assert made.counts.hits == 2 and made.counts.discarded == 1
+        assert made.pool.hits == 2 and made.pool.discarded == 1
         await asyncio.sleep(MAX_AGE_SEC + 5)
         fourth = await made.start(request())
-        assert made.counts.hits == 2, "too old"
+        assert made.pool.hits == 2, "too old"
         await asyncio.sleep(5)
         for kind in (1, 2, 3):  # what nobody asks for makes room
             await (await made.start(request(kind))).stop()
             await asyncio.sleep(5)
         assert sum(map(len, made._idle.values())) <= 3
         different = SandboxRequest(name="trial", lower=Path("/tasks/3"), memory_mib=77)
-        before = made.counts.misses
+        before = made.pool.misses
         await made.start(different)
-        assert made.counts.misses == before + 1
+        assert made.pool.misses == before + 1
         for box in (second, third, fourth):
             await box.stop()
             await box.stop()
@@ -266,7 +266,7 @@ def test_what_cannot_be_made_ahead_is_told_to_the_trial_that_wants_it() -> None:
                 await made.start(request())
             assert caught.value.termination is Termination.ENV_SETUP_FAILED
             await asyncio.sleep(5)
-        assert queue.held("run") == 0 and made.counts.failed == 6
+        assert queue.held("run") == 0 and made.pool.failed == 6
         starting = asyncio.ensure_future(made.start(request()))
         await asyncio.sleep(0.1)
         starting.cancel()
@@ -286,14 +286,18 @@ def test_the_settings_make_a_pool(tmp_path: Path) -> None:
         await plain.close()
         (tmp_path / "lower").mkdir()
         made = make_provider(Environment(type="process", warm_sandboxes=1, max_sandboxes=1), state=tmp_path)
-        assert isinstance(made, PooledProvider) and made.capabilities.isolation == "none" and made.how == "process"
+        assert (
+            isinstance(made, PooledProvider)
+            and made.capabilities.isolation == "none"
+            and made.capabilities.how == "process"
+        )
         box = await made.start(SandboxRequest(name="a", lower=tmp_path / "lower"))
         waiting = asyncio.ensure_future(made.start(SandboxRequest(name="b", lower=tmp_path / "lower")))
         assert (await box.exec(["echo", "a"], timeout_sec=20)).stdout == b"a\n"
         assert not waiting.done()
         await box.stop()
         assert (await (await waiting).exec(["echo", "b"], timeout_sec=20)).stdout == b"b\n"
-        assert made.metrics()["sandbox/hits"] + made.metrics()["sandbox/misses"] == 2
+        assert made.counts["hits"] + made.counts["misses"] == 2
         await made.close()
 
     asyncio.run(body())
@@ -302,16 +306,16 @@ def test_the_settings_make_a_pool(tmp_path: Path) -> None:
 RUN = """
 import asyncio, sys, time
 from pathlib import Path
-from runtime.sandboxes.machine_semaphore import SharedPlaces
+from runtime.sandboxes.machine_semaphore import MachineSemaphore
 async def main(folder, trials):
-    places, taken = SharedPlaces(Path(folder), 6), []
+    places, taken = MachineSemaphore(Path(folder), 6), []
     async def trial(number):
-        await places.take()
+        await places.acquire()
         taken.append(number)
         print(time.time(), "+", flush=True)
         await asyncio.sleep(0.15)
         print(time.time(), "-", flush=True)
-        places.give_back()
+        places.release()
     await asyncio.gather(*(trial(number) for number in range(int(trials))))
     assert taken == sorted(taken)
     places.close()

@@ -5,16 +5,24 @@ import io
 import logging
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import uvloop
 
-from runtime.config import Environment, ImportedSettings
+from compiler.spec.environment import Defence
+from runtime.config import LACKING, EcsSettings, Environment, HarborSettings, ImportedSettings, KubernetesSettings
 from runtime.errors import MachineError, UserError
 from runtime.sandboxes import bwrap, images, make_provider
-from runtime.sandboxes.base import SandboxRequest
+from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
+from runtime.sandboxes.defences import OF_THE_TASK, OF_THE_VERIFIER, provider_defences
+from runtime.sandboxes.docker.provider import DockerProvider
+from runtime.sandboxes.ecs import EcsProvider
+from runtime.sandboxes.harbor.provider import HarborProvider
+from runtime.sandboxes.kubernetes import KubernetesProvider
 from runtime.sandboxes.process import PrivatePaths, ProcessProvider
 
 from .conftest import needs_bubblewrap
@@ -169,3 +177,24 @@ def test_everything_runs_on_uvloop_too(tmp_path: Path, repository: Path) -> None
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(main()) == b"hello\n"
+
+
+ECS = EcsSettings(cluster="c", image="i:1", region="r", subnets=("s",), security_groups=("g",))
+DECLARED: dict[str, Callable[[Path], Capabilities]] = {
+    "bubblewrap": lambda state: BubblewrapProvider(state=state).capabilities,
+    "docker": lambda state: DockerProvider.capabilities,
+    "process": lambda state: ProcessProvider(state=state).capabilities,
+    "kubernetes": lambda state: KubernetesProvider(KubernetesSettings(image="i:1"), run="run").capabilities,
+    "ecs": lambda state: EcsProvider(ECS, run="run").capabilities,
+    "harbor": lambda state: HarborProvider(HarborSettings(environment="docker")).capabilities,
+}
+
+
+@pytest.mark.parametrize("kind", DECLARED)
+def test_the_contract_knows_what_each_kind_of_sandboxes_lacks(kind: str, tmp_path: Path) -> None:
+    """``LACKING`` is read before there is a provider. On some machines bubblewrap declares less than on others."""
+    capabilities = DECLARED[kind](tmp_path)
+    declared = {*provider_defences(capabilities), *(("solution_user",) if capabilities.second_user else ())}
+    known = {*get_args(Defence)} - OF_THE_VERIFIER - (OF_THE_TASK - {"solution_user"})
+    assert declared <= known
+    assert known - declared == LACKING[kind] if kind in LACKING else kind == "bubblewrap"

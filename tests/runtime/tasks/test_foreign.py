@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from runtime.config import Environment
-from runtime.sandboxes import bwrap, make_provider, make_verifier
+from runtime.grading.make import make_verifier
+from runtime.sandboxes import bwrap, make_provider
 from runtime.task import load_task
 from runtime.tasks.verify import VerifyReport, verify
 
@@ -61,7 +62,7 @@ def test_a_task_from_elsewhere_is_proven(tmp_path: Path, files: dict[str, str]) 
     async def main() -> VerifyReport:
         provider = make_provider(settings, state=tmp_path / "state")
         try:
-            verifier = make_verifier(settings, provider, state=tmp_path)
+            verifier = make_verifier(settings, provider)
             return await verify([task], provider=provider, verifier=verifier, concurrency=1, memory_mib=1024)
         finally:
             await provider.close()

@@ -15,7 +15,8 @@ from unittest.mock import AsyncMock
 import pytest
 
 from runtime.errors import Termination, TrialError, UserError
-from runtime.sandboxes.base import SandboxProvider, Verdict, Verifier
+from runtime.grading.base import Verdict, Verifier
+from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task, load_task
 from runtime.tasks.generate import package_tasks
 from runtime.tasks.generate.combine import broken_files

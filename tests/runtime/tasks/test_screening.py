@@ -10,9 +10,9 @@ import pytest
 
 from runtime.config import DirectoryTasks, Environment, TaskSet
 from runtime.errors import TrialError
+from runtime.grading.base import Verdict
 from runtime.grading.task_scripts import attempt
 from runtime.sandboxes import bwrap
-from runtime.sandboxes.base import Verdict
 from runtime.task import load_task
 from runtime.tasks.graders import graders
 from runtime.tasks.prepare import prepare

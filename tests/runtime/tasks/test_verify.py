@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 from liverl import cli_tasks
 from runtime.config import DirectoryTasks, Environment, TaskSet
 from runtime.errors import RunError, UserError
-from runtime.sandboxes import make_provider, make_verifier
+from runtime.grading.make import make_verifier
+from runtime.sandboxes import make_provider
 from runtime.task import Task, load_task
 from runtime.tasks.prepare import prepare
 from runtime.tasks.verify import VerifyReport, verify
@@ -34,7 +35,7 @@ def run_verify(tasks: list[Task], state: Path, kind: str = "bubblewrap") -> Veri
         environment = Environment(type=kind)  # type: ignore[arg-type]
         provider = make_provider(environment, state=state)
         try:
-            verifier = make_verifier(environment, provider, state=state)
+            verifier = make_verifier(environment, provider)
             try:
                 return await verify(tasks, provider=provider, verifier=verifier, concurrency=2, memory_mib=1024)
             finally:

@@ -10,8 +10,10 @@ import pytest
 
 from runtime.config import Environment
 from runtime.errors import MachineError, Termination, TrialError
-from runtime.sandboxes import make_provider, make_verifier
-from runtime.sandboxes.base import Mount, SandboxRequest, Verdict
+from runtime.grading.base import Verdict
+from runtime.grading.make import make_verifier
+from runtime.sandboxes import make_provider
+from runtime.sandboxes.base import Mount, SandboxRequest
 from runtime.sandboxes.docker.provider import DockerProvider
 from runtime.task import Task, load_task
 from tests.attacks.catalogue import ATTACKS, FIXED, HONEST, module
@@ -87,7 +89,7 @@ def test_what_is_inside(
 
 
 def test_verdicts(loop: asyncio.Runner, containers: DockerProvider, task: Task, tmp_path: Path) -> None:
-    verifier = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers, state=tmp_path)
+    verifier = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers)
 
     async def grade(script: str) -> Verdict:
         artifacts = await attack(containers, task, script, lambda sandbox: sandbox.download(["/app"]))
@@ -107,7 +109,7 @@ def test_verdicts(loop: asyncio.Runner, containers: DockerProvider, task: Task, 
 def test_attacks_are_not_paid(
     loop: asyncio.Runner, containers: DockerProvider, task: Task, tmp_path: Path, name: str
 ) -> None:
-    verifier = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers, state=tmp_path)
+    verifier = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers)
 
     async def main() -> Verdict:
         artifacts = await attack(containers, task, ATTACKS[name], lambda sandbox: sandbox.download(["/app"]))
@@ -180,7 +182,7 @@ def test_a_killed_container_is_a_lost_sandbox(
         await asyncio.to_thread(engine.docker, "kill", engine.docker("ps", "-q"))
         with pytest.raises(TrialError) as caught:
             await running
-        assert caught.value.termination is Termination.SANDBOX_LOST and caught.value.policy.retry
+        assert caught.value.termination is Termination.SANDBOX_LOST and caught.value.handling.retry
         await sandbox.stop()
 
     loop.run(main())

@@ -10,7 +10,8 @@ import pytest
 
 from runtime.config import Environment
 from runtime.errors import MachineError, Termination, TrialError
-from runtime.sandboxes import make_provider, make_verifier
+from runtime.grading.make import make_verifier
+from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import SandboxRequest
 from runtime.sandboxes.docker.connection import connection
 from runtime.sandboxes.docker.provider import DockerProvider
@@ -88,7 +89,7 @@ def test_an_engine_that_keeps_failing_is_a_failed_setup(
             faulty.seen.clear()
             error = await failure(made.start(SandboxRequest(name="box", lower=lower)))
             assert error.termination is Termination.ENV_SETUP_FAILED and words in str(error)
-            assert error.policy.retry and not error.policy.grade
+            assert error.handling.retry and not error.handling.grade
             assert sum(what.split()[1].split("[")[0] in seen and what[-5:] in seen for seen in faulty.seen) <= most
         faulty.faults.clear()
         await (await made.start(SandboxRequest(name="box", lower=lower))).stop()
@@ -130,7 +131,7 @@ def test_the_engine_restarts_in_mid_trial(
         assert not again.done(), "an engine that restarts is waited for"
         await asyncio.to_thread(engine.start)
         error = await failure(running)
-        assert error.termination is Termination.SANDBOX_LOST and error.policy.retry and not error.policy.grade
+        assert error.termination is Termination.SANDBOX_LOST and error.handling.retry and not error.handling.grade
         await box.stop()
         other = await again
         assert (await other.exec(["echo", "1"], timeout_sec=30)).stdout == b"1\n"
@@ -247,11 +248,11 @@ def test_a_verifier_that_hangs_and_one_that_is_killed(
     slow = {"/app/calc.py": b"import time\ntime.sleep(2.5)" + right}
 
     async def main() -> None:
-        verifier = make_verifier(Environment(verifier_timeout_sec=3, memory_mib=256), containers, state=tmp_path)
+        verifier = make_verifier(Environment(verifier_timeout_sec=3, memory_mib=256), containers)
         verdict = await verifier.grade(task, hang)
         assert (verdict.status, verdict.reward) == ("unsolved", 0.0) and b"verifier_timeout" in verdict.raw
         await asyncio.gather(*containers._removing)
-        patient = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers, state=tmp_path)
+        patient = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers)
         grading = asyncio.ensure_future(patient.grade(task, slow))
         while not (found := await asyncio.to_thread(engine.docker, "ps", "-q")):
             await asyncio.sleep(0.05)
@@ -288,8 +289,8 @@ def test_the_pool_on_containers(loop: asyncio.Runner, engine: Engine, lower: Pat
                 await asyncio.to_thread(engine.docker, "kill", *found)
                 await asyncio.sleep(0.5)
         assert len(set(seen)) == 5
-        numbers = made.metrics()  # type: ignore[attr-defined]
-        assert numbers["sandbox/hits"] == 3 and numbers["sandbox/misses"] == 2 and numbers["sandbox/images_reused"] > 3
+        numbers = made.counts
+        assert numbers["hits"] == 3 and numbers["misses"] == 2 and numbers["images_reused"] > 3
         await made.close()
         assert engine.docker("ps", "-aq") == ""
 

@@ -165,7 +165,7 @@ def test_a_box_ends_with_its_connection(engine: Engine, loop: asyncio.Runner, tm
             transport.abort()
         with pytest.raises(TrialError) as caught:
             await running
-        assert caught.value.termination is Termination.SANDBOX_LOST and caught.value.policy.retry
+        assert caught.value.termination is Termination.SANDBOX_LOST and caught.value.handling.retry
         for _ in range(100):
             if not await asyncio.to_thread(engine.docker, "ps", "-q"):
                 break

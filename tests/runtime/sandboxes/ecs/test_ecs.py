@@ -18,7 +18,8 @@ import pytest
 
 from runtime.config import EcsSettings, Environment
 from runtime.errors import Termination, TrialError
-from runtime.sandboxes import bwrap, make_provider, make_verifier
+from runtime.grading.make import make_verifier
+from runtime.sandboxes import bwrap, make_provider
 from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.ecs import EcsProvider
 from runtime.sandboxes.ecs.definition import definition, size
@@ -172,7 +173,7 @@ class TestTasks:
     def test_a_verdict(self, moto: Moto, task: Task) -> None:
         async def body(provider: EcsProvider) -> None:
             settings = Environment(verifier_timeout_sec=60, agent_timeout_sec=60)
-            verifier = make_verifier(settings, provider, state=Path("unused"))
+            verifier = make_verifier(settings, provider)
             for sign, reward in (("+", 1.0), ("-", 0.0)):
                 verdict = await verifier.grade(task, {"/app/calc.py": CALC.format(sign).encode()})
                 assert verdict.reward == reward
@@ -254,6 +255,11 @@ def test_a_definition_is_named_by_what_it_holds() -> None:
 def test_capabilities_and_the_front_door(tmp_path: Path) -> None:
     provider = make_provider(Environment(type="ecs", ecs=SETTINGS), state=tmp_path)
     assert provider.capabilities == Capabilities(
-        isolation="ecs", network_off=False, fresh_filesystem=True, memory_limit=True, cpu_limit=True
+        isolation="ecs",
+        network_off=False,
+        fresh_filesystem=True,
+        memory_limit=True,
+        cpu_limit=True,
+        made_by="ecs+fargate",
     )
     asyncio.run(provider.close())

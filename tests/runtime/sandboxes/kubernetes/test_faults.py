@@ -31,7 +31,7 @@ def test_out_of_memory_is_not_a_failed_command(stage: Stage, box_request: Sandbo
         killed = await box.exec(["sh", "-c", "kill -9 $$"], timeout_sec=30)
         assert killed.exit_code == -9
         error = await failure(box.exec(EAT, timeout_sec=60))
-        assert error.termination is Termination.OUT_OF_MEMORY and error.policy.retry and not error.policy.grade
+        assert error.termination is Termination.OUT_OF_MEMORY and error.handling.retry and not error.handling.grade
 
     stage.play(body)
 
@@ -127,7 +127,7 @@ def test_a_command_whose_end_is_lost_is_never_run_again(stage: Stage, box_reques
         box = await stage.provider.start(box_request)
         stage.cluster.exec_cuts = 1
         error = await failure(box.exec(["sh", "-c", "echo x >> /app/count"], timeout_sec=30))
-        assert error.termination is Termination.SANDBOX_LOST and error.policy.retry
+        assert error.termination is Termination.SANDBOX_LOST and error.handling.retry
         assert (await box.download(["/app/count"])) == {"/app/count": b"x\n"}
 
     stage.play(body)

@@ -1,11 +1,11 @@
-"""Rules about sandboxes: what their backend cannot do, the time and the images they get. Same form as
-``compiler.check``."""
+"""Sandboxes: what their backend cannot do, the time and the images they get."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from compiler.check.rule import Rule
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
 from compiler.spec.environment import (
@@ -18,7 +18,6 @@ from compiler.spec.environment import (
     KubernetesCluster,
 )
 
-Rule = Callable[[Plan], Iterator[Problem]]
 _DAY_SEC = 86_400
 
 

@@ -1,11 +1,11 @@
-"""Rules about secrets: each is named once, for something that is there, and no value of a spec looks like one.
-Same form as ``compiler.check``."""
+"""Secrets: each is named once, for something that is there, and no value of a spec looks like one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
+from compiler.check.rule import Rule
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
 from compiler.redact import KEY, SECRET
@@ -97,4 +97,4 @@ def _unused(spec: ExperimentSpec, use: str) -> str:
     return ""
 
 
-RULES = (inlined, named)
+RULES: tuple[Rule, ...] = (inlined, named)
