@@ -123,6 +123,8 @@ class LiverlTable(BaseModel):
     not recorded."""
     image: str | None = None
     """Name of the prepared runtime image (folder of installed packages) that the tests need."""
+    test_timeout_sec: float = Field(default=5.0, gt=0)
+    """Seconds of the processor that one test may take; on the clock four times as many."""
     family: str = ""
     """Kind of bug, for reports."""
     split_key: str = ""

@@ -21,9 +21,10 @@ from runtime.grading.outcomes import outcomes_of, report_of
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import LiverlTable, load_task
 from runtime.tasks.generate.commits import Commit, commits, tree
-from runtime.tasks.generate.inject import OnProgress
+from runtime.tasks.generate.pace import patience
 from runtime.tasks.generate.package_tasks import listed, proven, top_folders
 from runtime.tasks.generate.sources import Package, repository_name, why_left_out
+from runtime.tasks.generate.survey import OnProgress
 from runtime.tasks.write import write_task
 
 SUITE_SEC = 300.0
@@ -138,7 +139,7 @@ class _Maker:
                 runner="pytest",
                 image=self._image,
                 python_path=after.python_path,
-                timeout_sec=SUITE_SEC,
+                timeout_sec=patience() * SUITE_SEC,
             )
             if report.get("runner_error") is not None:
                 raise _Unfit("its tests cannot be run")

@@ -12,7 +12,7 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from runtime.tasks.generate.functions import Function, functions_of
@@ -20,7 +20,7 @@ from runtime.tasks.generate.mutate import Mutant, mutants_of
 from runtime.tasks.generate.prober import Prober, Report, Run
 from runtime.tasks.generate.sources import Package
 from runtime.tasks.generate.split import Split, split_of
-from runtime.tasks.generate.survey import Survey
+from runtime.tasks.generate.survey import OnProgress, Survey
 
 MAX_TESTS = 30
 PER_FUNCTION = 4
@@ -66,9 +66,6 @@ class Injection:
     unstable: int
     unproven: int
     """Tasks that the verifier did not grade as expected; their bugs are not in ``bugs``."""
-
-
-OnProgress = Callable[[str], None]
 
 
 class Search:

@@ -16,11 +16,11 @@ from runtime.grading.base import Verifier
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import LiverlTable, Task, load_task
 from runtime.tasks.generate.combine import broken_files, combine
-from runtime.tasks.generate.inject import Bug, Injection, OnProgress, Search
+from runtime.tasks.generate.inject import Bug, Injection, Search
 from runtime.tasks.generate.prober import Prober
 from runtime.tasks.generate.sources import Package, fetch
 from runtime.tasks.generate.split import Split
-from runtime.tasks.generate.survey import survey
+from runtime.tasks.generate.survey import OnProgress, survey
 from runtime.tasks.write import write_task
 
 IMAGE_REQUIREMENTS = ("freezegun==1.5.5", "hypothesis==6.170.15", "pytest==9.2.0", "text-unidecode==1.3")
@@ -135,7 +135,7 @@ async def generate_package(
             workers=workers,
         )
         async with prober:
-            found = await survey(package, prober, cache=cache)
+            found = await survey(package, prober, cache=cache, on_progress=on_progress)
             on_progress(f"{package.name}: {len(found.calls)} of {found.tests} tests usable")
             search = Search(
                 package,

@@ -18,6 +18,7 @@ from typing import Self
 
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes.base import Mount, Sandbox, SandboxProvider, SandboxRequest
+from runtime.tasks.generate.pace import patience
 
 PROBE = Path(__file__).with_name("probe.py")
 _START_ATTEMPTS = 3
@@ -26,7 +27,8 @@ _PROBE_INSIDE = "/opt/liverl/probe.py"
 
 @dataclass(frozen=True)
 class Run:
-    """One run of some tests. ``tests`` empty: all. ``files``: changed files by path. Limits in seconds."""
+    """One run of some tests, by id or by file. ``tests`` empty: all. ``files``: changed files by path. Limits in
+    seconds, ``wall_sec`` on a machine that does nothing else."""
 
     tests: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
@@ -38,7 +40,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one test ended: ``passed``, ``failed`` or ``skipped``; ``random``: its inputs are drawn anew in every run."""
+    """How one test ended: ``passed``, ``failed`` or ``skipped``; ``seconds`` on the clock, without those in which it
+    waited for a processor; ``random``: its inputs are drawn anew in every run."""
 
     result: str
     seconds: float
@@ -146,7 +149,7 @@ class Prober:
                     "files": dict(run.files),
                     "calls": run.calls,
                     "cpu_sec": run.cpu_sec,
-                    "wall_sec": run.wall_sec,
+                    "wall_sec": patience() * run.wall_sec,
                     "share": run.share,
                 }
             )
@@ -156,7 +159,7 @@ class Prober:
             "PYTHONHASHSEED": str(hash_seed),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
-        limit = 60.0 + sum(run.wall_sec for run in runs)
+        limit = patience() * (60.0 + sum(run.wall_sec for run in runs))
         try:
             result = await box.exec(
                 ["python3", "-s", _PROBE_INSIDE, *self._python_path],

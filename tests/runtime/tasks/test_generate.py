@@ -22,7 +22,7 @@ from runtime.tasks.generate import package_tasks
 from runtime.tasks.generate.combine import broken_files
 from runtime.tasks.generate.inject import Injection
 from runtime.tasks.generate.package_tasks import generate_package, listed
-from runtime.tasks.generate.prober import Outcome, Prober, Report, Run
+from runtime.tasks.generate.prober import PROBE, Outcome, Prober, Report, Run
 from runtime.tasks.generate.sources import open_repository
 from runtime.tasks.generate.split import SHARES, Split, split_of
 from runtime.tasks.generate.survey import survey
@@ -299,7 +299,7 @@ class Remembering:
 def test_a_survey_is_kept_under_all_that_it_depends_on(shop: Path, tmp_path: Path) -> None:
     def surveys(*depends_on: str, root: Path = shop) -> bool:
         prober = Remembering(*depends_on)
-        asyncio.run(survey(open_repository(root), cast("Prober", prober), cache=tmp_path / "cache"))
+        asyncio.run(survey(open_repository(root), cast("Prober", prober), cache=tmp_path / "cache", on_progress=print))
         return prober.runs > 0
 
     assert surveys("pytest==9.2.0", "bubblewrap") and not surveys("pytest==9.2.0", "bubblewrap")
@@ -316,3 +316,28 @@ def test_what_outcomes_depend_on(tmp_path: Path, plain_provider: PlainProvider) 
     assert of() == of(name="y", workers=7)
     assert len({of(), of(image="pytest==9.2.0 roman==5.1"), of(python_path=("src",))}) == 3
     assert sys.version in of() and "none" in of()
+
+
+def test_a_test_that_ends_the_process_takes_no_others_with_it(
+    shop: Path, tmp_path: Path, plain_provider: PlainProvider
+) -> None:
+    (shop / "tests" / "test_abort.py").write_text("import os\n\n\ndef test_abort():\n    os.abort()\n")
+    said: list[str] = []
+    injection = generate(shop, tmp_path / "out", plain_provider, limit=1, said=said)
+    assert injection.survey.tests == 10 and len(injection.bugs) == 1
+    assert any("tests/test_abort.py left out" in text and "crashed" in text for text in said)
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not count waiting")
+def test_waiting_for_a_processor_is_no_time_of_a_test() -> None:
+    """Two programs on one processor: each has half of it, and its own clock shows half of the time."""
+    program = (
+        "import os, runpy, time\nos.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        f"own = runpy.run_path({str(PROBE)!r}, run_name='probe')['own_clock']\n"
+        "if os.fork() == 0:\n    end = time.time() + 1.5\n    while time.time() < end: pass\n    os._exit(0)\n"
+        "start, clock = own(), time.perf_counter()\nwhile time.process_time() < 0.5: pass\n"
+        "print(own() - start, time.perf_counter() - clock)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    own, clock = map(float, done.stdout.split())
+    assert own < 0.75 * clock, (own, clock)
