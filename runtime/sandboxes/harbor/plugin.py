@@ -4,7 +4,8 @@
 
 A Dockerfile is not built: the box shows the machine's programs and Python, and the work directory is
 ``environment/repo`` (as LiveRL's generators write it) or else what the Dockerfile copies (``task_format/``); one that
-asks for more is refused. The network is always off. ``/tests`` and ``/solution`` are read-only inside, and the only user is the box's root.
+asks for more is refused. The network is always off. ``/tests`` and ``/solution`` are read-only inside, and the only
+user is the box's root.
 """
 
 from __future__ import annotations
