@@ -22,12 +22,13 @@ from runtime.sandboxes import bwrap, images
 from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox, Paths, check_lower
 from runtime.sandboxes.channel import greet
+from runtime.sandboxes.guest import isolate
 from runtime.sandboxes.programs import PROGRAMS
 from runtime.sandboxes.state import OwnerState
 from runtime.sandboxes.zygote import START_SEC, kill, launch
 
 STOP_SEC = 3.0
-PRIVATE = ("/tmp", "/root", "/logs")
+PRIVATE = ("/tmp", "/root", "/logs", "/tests", "/solution")
 
 
 class PrivatePaths(Paths):
@@ -144,6 +145,8 @@ def _furnish(folder: Path, request: SandboxRequest, image: Path | None) -> dict[
     mapping = {name: folder / name.lstrip("/") for name in (*PRIVATE, bwrap.LIVERL, request.workdir)}
     for path in mapping.values():
         path.mkdir(parents=True)
+    for name in isolate.LOGS:
+        (folder / name.lstrip("/")).mkdir()
     for name, program in PROGRAMS.items():
         (mapping[bwrap.LIVERL] / name).symlink_to(program)
     for mount in request.mounts:

@@ -77,6 +77,7 @@ def pack_tree(source: Path, target: str) -> bytes:
         if "__pycache__" in member.name.split("/"):
             return None
         member.uid = member.gid = 0
+        member.mode |= 0o200  # a root without capabilities needs leave to write
         member.uname = member.gname = ""
         return member
 

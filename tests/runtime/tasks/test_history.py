@@ -16,8 +16,9 @@ from runtime.errors import RunError, UserError
 from runtime.sandboxes import bwrap
 from runtime.task import load_task
 from runtime.tasks.generate.commits import commits
-from runtime.tasks.generate.history_tasks import HistoryTasks, generate_history
-from runtime.tasks.prepare import graders, prepare
+from runtime.tasks.generate.history_tasks import GeneratedHistory, generate_history
+from runtime.tasks.graders import graders
+from runtime.tasks.prepare import prepare
 from runtime.tasks.verify import verify
 
 IMAGE = f"pytest=={pytest.__version__}"
@@ -93,8 +94,8 @@ def repository(tmp_path: Path) -> Path:
     return root
 
 
-def make(repository: Path, out: Path, *, limit: int = 10) -> HistoryTasks:
-    async def work() -> HistoryTasks:
+def make(repository: Path, out: Path, *, limit: int = 10) -> GeneratedHistory:
+    async def work() -> GeneratedHistory:
         async with graders(Bubblewrap(), state=out.parent / "state") as (provider, verifier):
             made = await generate_history(
                 repository,
@@ -109,7 +110,7 @@ def make(repository: Path, out: Path, *, limit: int = 10) -> HistoryTasks:
                 on_progress=lambda text: None,
             )
             tasks = [load_task(path) for path in made.tasks]
-            report = await verify(tasks, provider=provider, verifier=verifier, concurrency=2)
+            report = await verify(tasks, provider=provider, verifier=verifier, concurrency=2, memory_mib=1024)
             assert report.ok, report.to_json()
             return made
 
