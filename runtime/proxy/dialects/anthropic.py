@@ -154,7 +154,7 @@ def _user(content: Any) -> tuple[Message, ...]:
                     Message("tool", _texts(block.get("content"), "messages[].content[].content"), (), identity)
                 )
             case _:
-                texts.append(shown_text(block))
+                texts.append(shown_text(block, "messages[].content[]"))
     if texts or not found:
         found.append(Message("user", "\n".join(texts)))
     return tuple(found)
@@ -181,9 +181,11 @@ def _assistant(content: Any) -> Message:
                 identity = text_field(block.get("id"), "messages[].content[].id")
                 calls.append(ToolCall(identity, name, orjson.dumps(block.get("input")).decode()))
             case "redacted_thinking":
-                pass  # another model's
+                raise invalid(
+                    "'redacted_thinking' is not supported: it is another model's", "messages[].content[].type"
+                )
             case _:
-                texts.append(shown_text(block))
+                texts.append(shown_text(block, "messages[].content[]"))
     return Message("assistant", "\n".join(texts), tuple(calls), None, "\n".join(thoughts), origin)
 
 
@@ -213,7 +215,7 @@ def _text_list(content: Any, where: str) -> list[str]:
     texts: list[str] = []
     for block in content:
         is_text = object_field(block, f"{where}[]").get("type") == "text"
-        texts.append(text_field(block.get("text"), f"{where}[].text") if is_text else shown_text(block))
+        texts.append(text_field(block.get("text"), f"{where}[].text") if is_text else shown_text(block, f"{where}[]"))
     return texts
 
 
