@@ -220,8 +220,8 @@ def _text_list(content: Any, where: str) -> list[str]:
 
 
 def _read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
-    """Anthropic's tools in the OpenAI function form that chat templates expect. Tools without a schema run at the
-    provider and are left out, so the policy can never call them.
+    """Anthropic's tools in the OpenAI function form that chat templates expect. Tools of a type of their own, without
+    a schema, run at the provider and are left out, so the policy can never call them.
     """
     if not isinstance(tools, list):
         raise invalid("must be a list", "tools")
@@ -229,12 +229,12 @@ def _read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
         value = object_field(tool, where)
-        if "input_schema" not in value:
+        if "input_schema" not in value and value.get("type") not in (None, "custom"):
             continue
         function = {
             "name": text_field(value.get("name"), f"{where}.name"),
             "description": value.get("description", ""),
-            "parameters": object_field(value["input_schema"], f"{where}.input_schema"),
+            "parameters": object_field(value.get("input_schema"), f"{where}.input_schema"),
         }
         found.append({"type": "function", "function": function})
     return tuple(found)
