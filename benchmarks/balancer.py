@@ -3,7 +3,7 @@
     python benchmarks/balancer.py [--json]
 
 16 of the replicas are lost on the way and come back, and weights are synced once. See
-``tests/runtime/balancer_simulation.py``, which the tests use too.
+``tests/runtime/rollouter/balancer_simulation.py``, which the tests use too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.runtime.balancer_simulation import simulate
+from tests.runtime.rollouter.balancer_simulation import simulate
 
 
 def figures(routing: str) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from rich.table import Table
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from runtime.laptop.engine.torch_engine import TorchEngine
 from runtime.rollouter.engine import SamplingParams
-from runtime.rollouter.torch_engine import TorchEngine
 
 PROMPT_TOKENS = 256
 NEW_TOKENS = 64

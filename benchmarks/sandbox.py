@@ -26,11 +26,13 @@ from typing import Any
 
 import pytest
 
-from runtime.config import Environment
-from runtime.environment import make_provider, make_verifier
-from runtime.environment.base import SandboxProvider, SandboxRequest, Verifier
-from runtime.environment.pool import PooledProvider
-from runtime.tasks.task import Task, load_task
+from runtime.config import Bubblewrap, Docker, Environment
+from runtime.grading.base import Verifier
+from runtime.grading.make import make_verifier
+from runtime.sandboxes import make_provider
+from runtime.sandboxes.base import SandboxProvider, SandboxRequest
+from runtime.sandboxes.pool import PooledProvider
+from runtime.task import Task, load_task
 
 TASK_TOML = """
 schema_version = "1.4"
@@ -117,7 +119,7 @@ def bubblewrap(root: Path, task: Task, count: int) -> dict[str, object]:
             "busy_cpu_ms_per_trial_32": round(busy / total * 1000, 1),
         }
 
-    return asyncio.run(on(Environment(), root, task, measure))  # type: ignore[no-any-return]
+    return asyncio.run(on(Bubblewrap(), root, task, measure))  # type: ignore[no-any-return]
 
 
 def docker(root: Path, task: Task, overhead_ms: float) -> dict[str, object]:
@@ -144,7 +146,7 @@ def docker(root: Path, task: Task, overhead_ms: float) -> dict[str, object]:
         with Engine.temporary() as engine:
             ours = asyncio.run(
                 on(
-                    Environment(type="docker", docker_host=engine.url, base_image=BASE, warm_sandboxes=2),
+                    Docker(docker_host=engine.url, base_image=BASE, warm_sandboxes=2),
                     root,
                     task,
                     measure,
@@ -171,7 +173,7 @@ async def on(
 ) -> Any:
     """``measure`` with a provider of these settings and a function that plays one trial, after a first one."""
     provider = make_provider(settings, state=root / "state")
-    verifier = make_verifier(settings, provider, state=root / "state")
+    verifier = make_verifier(settings, provider)
     try:
         await trial(provider, verifier, task, {})
         return await measure(provider, lambda times: trial(provider, verifier, task, times))

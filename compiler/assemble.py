@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from compiler import bundle as bundles
 from compiler import check, emit, sourcemap
+from compiler.compiled import VERSION, Bundle
 from compiler.errors import Problem, SpecError
 from compiler.load import Evaluated
 from compiler.lower_runtime import contract, lower_runtime
 from compiler.lower_verl import lower_verl, verl_tree
 from compiler.lower_vllm import lower_vllm
-from compiler.pipeline import VERSION, Bundle, located
+from compiler.partial import heard, sound_parts
 from compiler.plan import Plan, make_plan
+from compiler.positions import located
 from compiler.spec.experiment import ExperimentSpec
 from compiler.summary import origins, summary
+from compiler.target import Lowered, Target
 from compiler.validate import validate
-from targets.base import Lowered
-
-if TYPE_CHECKING:
-    from targets.base import Target
-
-__all__ = ["assemble", "checked_plan", "located", "lower", "planned_bundle", "resolve"]
 
 _HEADER = "Compiled by LiveRL {version} from {entry}. Change the spec, not this file."
 
@@ -37,12 +32,10 @@ def resolve(evaluated: Evaluated) -> ExperimentSpec:
 def checked_plan(evaluated: Evaluated, target: Target | None = None) -> tuple[Plan, list[Problem]]:
     """The plan and its warnings. Raises ``SpecError`` with every problem, those of single fields and those across
     sound ones. Without a target: what holds for all."""
-    hold = [*check.rules(), *([target.check] if target is not None else [])]
+    hold = [*check.RULES, *([target.check] if target is not None else [])]
     try:
         plan = make_plan(validate(evaluated.value))
     except SpecError as error:
-        from compiler.partial import heard, sound_parts
-
         sound = sound_parts(evaluated.value, error.problems)
         across = [] if sound is None else list(heard(hold, make_plan(sound)))
         raise SpecError(located([*error.problems, *across], evaluated.positions)) from None

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compiler import compile_spec as compile_spec
-    from runtime.environment.base import Sandbox as Sandbox
+    from runtime.sandboxes.base import Sandbox as Sandbox
     from runtime.scaffolds.base import Scaffold as Scaffold
 
 _HOMES = {
-    "Sandbox": "runtime.environment.base",
+    "Sandbox": "runtime.sandboxes.base",
     "Scaffold": "runtime.scaffolds.base",
     "compile_spec": "compiler",
 }

@@ -16,7 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.config import load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
+from runtime.launch.machine import check_limits
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ LAUNCHERS: Mapping[str, Launcher] = {
 def launch(target: str, folder: Path) -> None:
     """Run the target's client on the bundle in ``folder`` and wait for it.
 
-    Raises ``MachineError`` when the client or a secret is missing, ``RunError`` when the client fails, ``UserError``
-    when the bundle was compiled for another target."""
+    Raises ``MachineError`` when the runtime would refuse the bundle, or the client or a secret is missing, ``RunError``
+    when the client fails, ``UserError`` when the bundle was compiled for another target."""
     launcher = LAUNCHERS[target]
     compiled_for = json.loads((folder / "liverl.lock").read_text(encoding="utf-8")).get("target")
     if compiled_for != target:
@@ -77,6 +79,7 @@ def launch(target: str, folder: Path) -> None:
             f"{folder}: compiled for {compiled_for}, not for {target};"
             f" `liverl compile SPEC --target {target}` makes one"
         )
+    check_limits(load_runtime_config(folder / "runtime.json"))  # the same runtime waits there, and machines cost money
     resolved = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))
     if shutil.which(launcher.program) is None:
         raise MachineError(f"--target {target}: the program {launcher.program} is missing", fix=launcher.install)

@@ -3,7 +3,7 @@
     python scripts/simulate.py RUN [--steps N] [--learning-rate F] [--prompts N] [--mini-batch N] [--draws N]
 
 Takes the warm-started policy of a finished or interrupted quickstart run and repeats its GRPO with the answers of
-surveys (``runtime/scaffolds/shell/survey.py``) in the place of sandboxes, and with transformers in the place of engine
+surveys (``runtime/laptop/tools/survey.py``) in the place of sandboxes, and with transformers in the place of engine
 and trainer. Simplified: a decision is one of the tools' names and nothing else, and all tokens of a step are computed
 anew each turn. Prints one line of JSON per draw (another order of tasks, other samples).
 """
@@ -25,12 +25,12 @@ import yaml
 from tokenizers import Tokenizer
 from transformers import Qwen2ForCausalLM
 
-from runtime.config import ShellScaffold, SynthTasks, TaskSet, load_runtime_config
-from runtime.policy.demonstrations import Ground, call, observe
-from runtime.policy.encoding import Encoder
-from runtime.policy.grounds import survey_generated
-from runtime.scaffolds.shell.debugger import NOTHING, SOLVED, UNDONE
-from runtime.scaffolds.shell.repairs import REPAIRS
+from runtime.config import ShellScaffold, SynthSource, TaskSet, load_runtime_config
+from runtime.laptop.policy.demonstrations import Ground, call, observe
+from runtime.laptop.policy.encoding import Encoder
+from runtime.laptop.policy.grounds import survey_generated
+from runtime.laptop.tools.debugger import NOTHING, SOLVED, UNDONE
+from runtime.laptop.tools.repairs import REPAIRS
 
 TOOLS = ("run", "next", "submit", *REPAIRS)
 AT_ONCE = 64
@@ -174,7 +174,7 @@ class Simulation:
 
 
 def surveyed(task_set: TaskSet) -> list[Ground]:
-    if not isinstance(task_set.source, SynthTasks):
+    if not isinstance(task_set.source, SynthSource):
         raise SystemExit(f"{task_set.name}: only generated repositories (liverl.tasks.synth) can be simulated")
     return [ground for ground in survey_generated(task_set.source) if ground.survey["stops"]]
 

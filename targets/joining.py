@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compiler.bundle import LOCK, lock_text
+from compiler.compiled import VERSION
 from compiler.errors import Problem
 from compiler.facts import Facts
-from compiler.pipeline import VERSION
 from compiler.plan import Plan
 from compiler.spec.experiment import Dashboard
 

@@ -13,7 +13,7 @@ from compiler.errors import Problem
 from compiler.plan import Plan
 from targets import joining, pins
 from targets.base import Artifact, Lowered
-from targets.machines import proxy_host_problem
+from targets.machines import pods_address_warning, proxy_host_problem
 
 PROXY_PORT = 8790
 
@@ -27,6 +27,7 @@ class RayJobs:
     def check(self, plan: Plan) -> Iterator[Problem]:
         """The size of the cluster is its owner's matter; only what can never work is refused."""
         yield from proxy_host_problem(plan)
+        yield from pods_address_warning(plan)
         yield from joining.dashboard_problems(plan)
         port = plan.spec.proxy.port
         if port in joining.RESERVED_PORTS:

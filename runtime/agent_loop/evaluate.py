@@ -19,7 +19,7 @@ from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialResult
 from runtime.config import RuntimeConfig
 from runtime.rollouter.engine import Engine
-from runtime.tasks.task import Task
+from runtime.task import Task
 
 EVALUATION_STEP = 0
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey, TrialResult
-from runtime.tasks.task import Task
+from runtime.task import Task
 
 _UNBOUNDED = 0.0
 

@@ -19,9 +19,9 @@ from typing import Any
 import orjson
 
 from runtime.agent_loop.work import MANIFEST, Work, WorkStore, task_of
-from runtime.environment.base import Verifier
 from runtime.errors import TrialError, UserError
-from runtime.tasks.task import Task
+from runtime.grading.base import Verifier
+from runtime.task import Task
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.config import ImportedScaffold, RuntimeConfig, ShellScaffold, needs_tool_calls
+from runtime.config import ImportedScaffold, RuntimeConfig, ShellScaffold
 from runtime.config import Scaffold as ScaffoldSettings
-from runtime.environment import make_provider, make_verifier
-from runtime.environment.base import SandboxProvider, Verifier
+from runtime.grading.base import Verifier
+from runtime.grading.make import make_verifier
 from runtime.imported import make
 from runtime.proxy.codec import load_codec
 from runtime.proxy.server import ProxyServer
 from runtime.rollouter.engine import Engine
+from runtime.sandboxes import make_provider
+from runtime.sandboxes.base import SandboxProvider
 from runtime.scaffolds.base import Scaffold
 
 
@@ -58,13 +60,13 @@ async def open_services(
     ``state`` is a folder below the run directory for sandboxes and test servers, ``journal`` the proxy's log of turns;
     the engine stays the caller's.
     """
-    codec = load_codec(model_folder, config.rollout.tool_parser, needs_tools=needs_tool_calls(config.scaffold))
+    codec = load_codec(model_folder, config.rollout.tool_parser, needs_tools=config.scaffold.needs_tool_calls)
     scaffold = make_scaffold(config.scaffold)
     async with AsyncExitStack() as stack:
         state.mkdir(parents=True, exist_ok=True)
         provider = make_provider(config.environment, state=state)
         stack.push_async_callback(provider.close)
-        verifier = make_verifier(config.environment, provider, state=state)
+        verifier = make_verifier(config.environment, provider)
         stack.push_async_callback(verifier.close)
         if journal is not None:
             journal.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from runtime.tasks.task import Task, load_task
+from runtime.task import Task, load_task
 
 MANIFEST = "work.json"
 

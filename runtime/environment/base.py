@@ -1,153 +1,27 @@
-"""Where the rest of the runtime meets sandboxes and verifiers: protocols and plain data, no implementation.
+"""The protocols of sandboxes and verifiers under their former name; new code imports ``runtime.sandboxes.base`` and
+``runtime.grading.base``."""
 
-A ``Sandbox`` is one fresh box for one trial (or one verdict). A ``SandboxProvider`` makes them for one backend and
-says, as data, what it can do. A ``Verifier`` turns the declared artifacts of a finished trial into a verdict, in
-another fresh sandbox.
-"""
+from runtime.grading.base import Verdict, Verifier
+from runtime.sandboxes.base import (
+    AGENT,
+    ArtifactsRefused,
+    Capabilities,
+    ExecResult,
+    Mount,
+    Sandbox,
+    SandboxProvider,
+    SandboxRequest,
+)
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
-
-AGENT = "/opt/agent"
-"""Where published agents are in a sandbox."""
-
-
-@dataclass(frozen=True)
-class ExecResult:
-    """Outcome of one command: exit code (negative = killed by that signal), at most ``max_output`` bytes per stream."""
-
-    exit_code: int
-    stdout: bytes
-    stderr: bytes
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a backend really enforces. ``isolation`` goes into every trial record."""
-
-    isolation: Literal["bubblewrap", "docker", "kubernetes", "ecs", "harbor", "imported", "none"]
-    network_off: bool
-    fresh_filesystem: bool
-    memory_limit: bool
-    cpu_limit: bool
-    defences: tuple[str, ...] = ()
-    """What else holds against untrusted code, for records and for ``required_defences``: user_namespace,
-    no_capabilities, no_new_privileges, seccomp, process_limit."""
-    second_user: bool = False
-    """Boxes can run code under test as another user than its tests (``SandboxRequest.second_user``)."""
-
-
-@dataclass(frozen=True)
-class Mount:
-    """A host file or folder shown read-only inside the sandbox."""
-
-    source: Path
-    target: str
-    image: str | None = None
-    """Container image that holds the same at ``target``: a backend that runs images may take it from there."""
-
-
-@dataclass(frozen=True)
-class SandboxRequest:
-    """What one trial needs: the pristine work directory (shared, never written) and what else is visible inside.
-
-    ``forward`` is the host's (host, port) that is reachable inside as ``127.0.0.1:forward_port``; nothing else of the
-    network is.
-    """
-
-    name: str
-    lower: Path
-    workdir: str = "/app"
-    mounts: tuple[Mount, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    forward: tuple[str, int] | None = None
-    forward_port: int = 8080
-    memory_mib: int = 1024
-    pids: int = 128
-    image: str | None = None
-    """Pinned packages that Python finds inside (``images.py``), for example ``pytest==8.4.2``."""
-    compile_once: bool = True
-    """Compile the Python files of ``lower`` and of mounts below ``/opt/liverl`` once for all sandboxes, if possible."""
-    second_user: bool = False
-    """Prepare the box for test runs whose code under test is another user (``Capabilities.second_user``)."""
-    limit_address_space: bool = True
-    """Without control groups, limit the address space of each process to ``memory_mib`` in their place."""
-
-
-@runtime_checkable
-class Sandbox(Protocol):
-    """One running box. Every method may raise ``TrialError`` (sandbox boundary); ``stop`` never raises, even twice."""
-
-    @property
-    def proxy_url(self) -> str | None:
-        """Base URL (no trailing slash) at which the forwarded host port answers inside; None without forwarding."""
-
-    async def exec(
-        self,
-        argv: Sequence[str],
-        *,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: bytes = b"",
-        timeout_sec: float,
-        max_output: int = 1 << 20,
-    ) -> ExecResult:
-        """Run a command to its end. Raises ``TimeoutError`` after killing its whole process group."""
-
-    async def upload(self, files: Mapping[str, bytes], *, mode: int = 0o644) -> None:
-        """Write files (absolute path inside -> content), making folders; goes through a process inside the box."""
-
-    async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
-        """Regular files below the given files or folders, path inside -> content; links and specials are left out."""
-
-    async def stop(self) -> None:
-        """Kill everything inside and remove every trace on the host."""
-
-
-class SandboxProvider(Protocol):
-    """Makes sandboxes of one backend."""
-
-    @property
-    def capabilities(self) -> Capabilities: ...
-
-    async def start(self, request: SandboxRequest) -> Sandbox:
-        """A running sandbox; raises ``TrialError(ENV_SETUP_FAILED)``, leaving nothing behind."""
-
-    async def close(self) -> None:
-        """Stop every sandbox that is still running and remove the provider's own state. Idempotent."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the host computed from the verifier's report.
-
-    ``reward`` is finite and within [0, 1]. ``outcomes`` maps each expected test id to passed, failed, error, skipped or
-    missing. ``defences`` names what was in force; ``raw`` is the verifier's raw output, kept for the trial record.
-    ``tampered``: the work passed tests that no honest work passes; its reward is 0. What cannot be graded is no
-    verdict but a ``TrialError``.
-    """
-
-    reward: float
-    status: Literal["solved", "unsolved", "tampered"]
-    outcomes: Mapping[str, str]
-    defences: tuple[str, ...]
-    seconds: float
-    raw: bytes = b""
-    reused: bool = False
-    """Equal work on the task had been graded before (``reuse.py``)."""
-
-
-class Verifier(Protocol):
-    """Grades the artifacts of one trial.
-
-    Raises ``TrialError`` (verifier boundary) when it cannot decide: that is no grade, never a 0.
-    """
-
-    async def grade(self, task: Any, artifacts: Mapping[str, bytes]) -> Verdict:
-        """``task`` is a ``runtime.tasks.task.Task``; artifacts are path inside the agent's box -> content."""
-
-    async def close(self) -> None: ...
+__all__ = [
+    "AGENT",
+    "ArtifactsRefused",
+    "Capabilities",
+    "ExecResult",
+    "Mount",
+    "Sandbox",
+    "SandboxProvider",
+    "SandboxRequest",
+    "Verdict",
+    "Verifier",
+]

@@ -21,8 +21,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self, TypeVar
 
+from runtime import processes
 from runtime.errors import MachineError, RunError, UserError
-from runtime.launch import TRACEBACK_NOTE, processes
+from runtime.launch import TRACEBACK_NOTE
 from runtime.launch.rundir import RunDirectory, owned
 
 Result = TypeVar("Result")
@@ -86,7 +87,7 @@ def sweep(directory: RunDirectory, *, grace_sec: float = 0.0) -> int:
     """End every process of the run and remove all that it keeps outside its directory (control groups, Ray's sockets)
     and its scratch inside. Returns the number of processes ended. Harmless when there is nothing.
     """
-    from runtime.environment.state import reap as reap_sandboxes
+    from runtime.sandboxes.state import reap as reap_sandboxes
     from runtime.trainer.process import clear
 
     ended = processes.reap(directory.path, grace_sec=grace_sec)

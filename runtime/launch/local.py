@@ -15,13 +15,13 @@ from rich.console import Console
 
 from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
+from runtime.files import write_folder
 from runtime.launch import lifecycle, machine, phases, rundir
-from runtime.launch.files import write_folder
-from runtime.launch.model import check_policy
+from runtime.launch.model import check_policy, check_weights
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.progress import Progress
-from runtime.telemetry.summary import Facts, print_summary
+from runtime.telemetry.summary import RunReport, print_summary
 
 FULL_DISK_BYTES = 64 << 20
 
@@ -89,7 +89,7 @@ def cache_of(runs_dir: Path) -> Path:
 def summarise(directory: RunDirectory, *, console: Console) -> None:
     """Print the closing table of a run that has come to an end."""
     record = directory.read()
-    facts = Facts(
+    facts = RunReport(
         path=directory.path,
         spec=record.spec,
         counts=record.tasks,
@@ -102,7 +102,8 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
 
 
 def _preflight(folder: Path, config: RuntimeConfig) -> None:
-    machine.check_engine(config.rollout.engine)
+    machine.check_limits(config)
+    check_weights(config)
     check_policy(config)
     machine.check_secrets(config.secrets)
     machine.check_loggers(config.loggers)
@@ -112,8 +113,8 @@ def _preflight(folder: Path, config: RuntimeConfig) -> None:
 
 
 def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, *, cache: Path, resume: bool) -> None:
-    from runtime.launch.fit import leave_out_long
-    from runtime.trainer.losses import train_through
+    from runtime.launch.prompt_length import leave_out_long
+    from runtime.trainer.lost_machines import train_through
     from runtime.trainer.process import train
 
     for problem in machine.warnings(config.environment):

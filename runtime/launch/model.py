@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.config import PretrainedPolicy, RuntimeConfig, Scaffold, needs_tool_calls
+from runtime.config import PretrainedPolicy, RuntimeConfig, Scaffold, TorchRollout
 from runtime.errors import UserError
 from runtime.launch.machine import Check
 
@@ -27,7 +27,7 @@ def check_model(folder: Path, *, tool_parser: str | None, scaffold: Scaffold | N
         fitting = fitting_formats(ModelFolder.read(folder))
         if tool_parser is not None and fitting and tool_parser not in fitting:
             fix = f"set rollout.tool_parser to {' or '.join(fitting)}"
-        needs_tools = scaffold is not None and needs_tool_calls(scaffold)
+        needs_tools = scaffold is not None and scaffold.needs_tool_calls
         codec = load_codec(folder, tool_parser or next(iter(fitting), "hermes"), needs_tools=needs_tools)
         verdict = examine(codec)
     except UserError as error:
@@ -42,6 +42,22 @@ def check_model(folder: Path, *, tool_parser: str | None, scaffold: Scaffold | N
     return Check(name, "; ".join(notes), True, needed_for)
 
 
+def check_weights(config: RuntimeConfig) -> None:
+    """Raise ``UserError`` when LiveRL's own engine would find no model at the policy's path: it downloads nothing."""
+    policy, rollout = config.policy, config.rollout
+    if (
+        not isinstance(policy, PretrainedPolicy)
+        or not isinstance(rollout, TorchRollout)
+        or rollout.import_path is not None
+    ):
+        return
+    if not (Path(policy.path).expanduser() / "config.json").is_file():
+        raise UserError(
+            f"policy.path: {policy.path!r}: no config.json there; name a Hugging Face model folder of this machine"
+            " (weights are not downloaded for you)"
+        )
+
+
 def check_policy(config: RuntimeConfig) -> None:
     """Raise ``UserError`` when the policy is a folder of this machine whose tokens the proxy could not keep, or with
     which the scaffold could not work.
@@ -50,12 +66,12 @@ def check_policy(config: RuntimeConfig) -> None:
     """
     from runtime.proxy.codec import load_codec
 
-    if isinstance(config.policy, PretrainedPolicy) and Path(config.policy.path).is_dir():
+    if isinstance(config.policy, PretrainedPolicy) and Path(config.policy.path).expanduser().is_dir():
         try:
             load_codec(
-                Path(config.policy.path),
+                Path(config.policy.path).expanduser(),
                 config.rollout.tool_parser,
-                needs_tools=needs_tool_calls(config.scaffold),
+                needs_tools=config.scaffold.needs_tool_calls,
             )
         except UserError as error:
             raise UserError(*(f"policy.path: {problem}" for problem in error.problems)) from None

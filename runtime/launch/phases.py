@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthTasks, TaskSet
+from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthSource, TaskSet
 from runtime.errors import RunError, UserError
-from runtime.launch.files import write_whole
+from runtime.files import write_whole
 from runtime.launch.rundir import RunDirectory
-from runtime.tasks.task import Task
+from runtime.parts import names, part
+from runtime.task import Task
 from runtime.telemetry.progress import Progress
 
 
@@ -54,7 +56,7 @@ def prepare_tasks(
         progress.update(task_set.name)
         # Generated repositories are cheap and belong to the run; what was fetched and verified is worth keeping between
         # runs.
-        home = directory.tasks if isinstance(task_set.source, SynthTasks) else cache
+        home = directory.tasks if isinstance(task_set.source, SynthSource) else cache
         tasks = prepare(task_set, cache=home, on_problem=problem, on_progress=say, environment=config.environment)
         if not tasks:
             reasons = "; ".join(left_out[-3:]) or "its source is empty"
@@ -67,7 +69,9 @@ def prepare_tasks(
         teaching: list[Task] = []
         if demonstrations and isinstance(config.policy, NewPolicy) and not done(directory, "policy"):
             source = config.policy.warm_start.demonstrations
-            if not isinstance(source, SynthTasks):  # generated repositories are surveyed in memory, without directories
+            if not isinstance(
+                source, SynthSource
+            ):  # generated repositories are surveyed in memory, without directories
                 teaching = one(TaskSet(name="demonstrations", source=source))
         counts = {name: len(tasks) for name, tasks in (train | validation).items()}
         directory.update(tasks=counts, left_out=tuple(left_out))
@@ -85,12 +89,10 @@ def make_policy(directory: RunDirectory, config: RuntimeConfig, progress: Progre
         raise UserError(
             "policy.type: a new policy is taught with the tools of the shell scaffold; choose that, or a pretrained one"
         )
-    from runtime.policy.build import build_policy
-
     partial = directory.path / ".policy.partial"
     with timed(directory, "policy", progress):
         shutil.rmtree(partial, ignore_errors=True)
-        build_policy(
+        part("policies", config.policy.type)(
             config.policy,
             tasks.demonstrations,
             partial,
@@ -107,12 +109,13 @@ def score_baselines(directory: RunDirectory, config: RuntimeConfig, progress: Pr
     if not config.baselines or done(directory, "baselines"):
         return
     from runtime.agent_loop.services import make_scaffold
-    from runtime.policy.baselines import score
 
     unique = {task.id: task for group in tasks.validation.values() for task in group}
     with timed(directory, "baselines", progress):
-        scaffold = make_scaffold(config.scaffold)
-        table = score(list(unique.values()), scaffold, environment=config.environment, on_progress=progress.update)
+        table: Mapping[str, Any] = {"tasks": len(unique), "max_edits": 0, "rows": []}
+        if isinstance(config.scaffold, ShellScaffold) and config.scaffold.tools in names("baselines"):
+            score, scaffold = part("baselines", config.scaffold.tools), make_scaffold(config.scaffold)
+            table = score(list(unique.values()), scaffold, environment=config.environment, on_progress=progress.update)
         write_whole(directory.baselines, orjson.dumps(table, option=orjson.OPT_INDENT_2) + b"\n")
 
 

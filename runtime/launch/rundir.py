@@ -1,4 +1,4 @@
-"""One run's folder, ``runs/<experiment>/<run-id>/``: its paths and ``run.json``. Does not know what a run does.
+"""One run's folder and its record, ``run.json``. Does not know what a run does.
 
 ``run.json`` is the single word on a run's state and is only ever replaced whole. A run that says ``running`` is
 believed only while the process it names (host, pid and the pid's start time) is alive; see ``ledger``."""
@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import orjson
 
+from runtime import processes
 from runtime.errors import UserError
-from runtime.launch import processes
-from runtime.launch.files import write_whole
+from runtime.files import write_whole
+from runtime.run_paths import RunPaths
 
 State = Literal["pending", "running", "succeeded", "failed", "stopped"]
 FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "stopped"})
@@ -60,55 +61,8 @@ class RunRecord:
         return self.host != socket.gethostname() or processes.is_same_process(self.pid, self.pid_start)
 
 
-@dataclass(frozen=True)
-class RunDirectory:
-    """Where everything of one run lies. ``path`` is absolute."""
-
-    path: Path
-
-    @property
-    def record_file(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def bundle(self) -> Path:
-        return self.path / "bundle"
-
-    @property
-    def policy(self) -> Path:
-        return self.path / "policy"
-
-    @property
-    def tasks(self) -> Path:
-        return self.path / "tasks"
-
-    @property
-    def data(self) -> Path:
-        return self.path / "data"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def status(self) -> Path:
-        return self.path / "status.json"
-
-    @property
-    def baselines(self) -> Path:
-        return self.path / "baselines.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def trials(self) -> Path:
-        return self.path / "trials"
-
-    @property
-    def logs(self) -> Path:
-        return self.path / "logs"
+class RunDirectory(RunPaths):
+    """A run's folder with its record."""
 
     def read(self) -> RunRecord:
         """The record. Raises ``UserError`` when the folder is no run directory."""

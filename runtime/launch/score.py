@@ -15,11 +15,11 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, load_runtime_config
+from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, TorchRollout, load_runtime_config
 from runtime.errors import UserError
+from runtime.files import write_folder, write_whole
 from runtime.launch import lifecycle, machine, phases, rundir
-from runtime.launch.files import write_folder, write_whole
-from runtime.launch.model import check_policy
+from runtime.launch.model import check_policy, check_weights
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.intervals import wilson
 from runtime.telemetry.progress import Progress
@@ -47,6 +47,8 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
     if request.checkpoint is not None:
         request = replace(request, checkpoint=str(find_model(Path(request.checkpoint))))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
+    if request.checkpoint is None:
+        check_weights(config)
     check_policy(config)
     machine.check_imports(config)
     machine.check_way_to_the_model(config.environment)
@@ -115,7 +117,7 @@ def _inputs(
     if request.checkpoint is not None:
         return sets, find_model(Path(request.checkpoint))
     if isinstance(config.policy, PretrainedPolicy):
-        return sets, find_model(Path(config.policy.path))
+        return sets, find_model(Path(config.policy.path).expanduser())
     phases.make_policy(directory, config, progress, tasks)
     return sets, directory.policy
 
@@ -130,7 +132,7 @@ async def _trials(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     from runtime.agent_loop.evaluate import evaluate
-    from runtime.rollouter.own import make_engine
+    from runtime.rollouter.make import make_engine
 
     total = sum(len(one.tasks) * one.n for one in sets)
     finished, solved = 0, 0.0
@@ -144,13 +146,14 @@ async def _trials(
             progress.problem(f"{record['trial_id']}: {record['error']}")
 
     rollout = config.rollout
+    own = rollout if isinstance(rollout, TorchRollout) else None
     engine = make_engine(
         folder,
         slots=rollout.slots,
         max_len=rollout.prompt_length + rollout.response_length,
         seed=config.seed,
-        import_path=rollout.import_path,
-        kwargs=rollout.kwargs,
+        import_path=own.import_path if own is not None else None,
+        kwargs=own.kwargs if own is not None else None,
     )
     try:
         return await evaluate(

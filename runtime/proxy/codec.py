@@ -24,7 +24,7 @@ from runtime.proxy.append_only import PROBE_TOOL, examine
 from runtime.proxy.chat import ParsedReply
 from runtime.proxy.messages import Message, ToolCall
 from runtime.proxy.model_folder import ModelFolder
-from runtime.proxy.parsers import FORMATS
+from runtime.proxy.parsers import NAMES, format_named
 from runtime.proxy.parsers.base import Format
 from runtime.proxy.refusal import Kind, Refusal
 from runtime.proxy.template import ChatTemplate, template_messages
@@ -264,9 +264,9 @@ def open_codec(folder: ModelFolder, tool_parser: str) -> ChatCodec:
 
     Raises ``UserError`` naming the folder when ``tool_parser`` is unknown or the template holds no conversation.
     """
-    style = FORMATS.get(tool_parser)
-    if style is None:
-        raise UserError(f"tool_parser: {tool_parser!r} is unknown; use one of {', '.join(sorted(FORMATS))}")
+    if tool_parser not in NAMES:
+        raise UserError(f"tool_parser: {tool_parser!r} is unknown; use one of {', '.join(sorted(NAMES))}")
+    style = format_named(tool_parser)
     try:
         template = ChatTemplate(folder.template, names=folder.names)
         return ChatCodec(folder.tokens, template, style, stop_tokens=folder.stop_tokens)
@@ -312,7 +312,7 @@ def load_codec(model_folder: Path, tool_parser: str, *, needs_tools: bool = Fals
 def fitting_formats(folder: ModelFolder) -> list[str]:
     """Names of the formats that read what the model's chat template writes; empty when it writes no tool calls."""
     found = []
-    for name in FORMATS:
+    for name in NAMES:
         try:
             codec = open_codec(folder, name)
         except UserError:

@@ -13,8 +13,8 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from runtime.balancer import LoadBalancer
 from runtime.errors import Termination, TrialError
+from runtime.rollouter.balancer import LoadBalancer
 from runtime.rollouter.engine import Engine, Generation, SamplingParams, WeightIdentity
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from runtime.environment.base import AGENT, Mount, Sandbox
+from runtime.config import Needs as Needs
 from runtime.errors import Termination, TrialError
+from runtime.sandboxes.base import AGENT, Mount, Sandbox
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,6 @@ class AgentOutcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What the agent's own program takes in the sandbox on top of the task's work: MiB of memory, and processes.
-
-    ``address_space``: it reserves far more addresses than memory (JavaScript engines do), so a limit on addresses must
-    not stand in for one on memory.
-    """
-
-    memory_mib: int = 0
-    pids: int = 0
-    address_space: bool = False
-
-
 class AgentFailure(TrialError):
     """A ``TrialError`` of an agent that left logs."""
 
@@ -62,7 +50,7 @@ class Scaffold(Protocol):
         """What the sandbox must show read-only for this agent."""
 
     async def run(self, task: Any, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
-        """Run the agent on ``task`` (a ``runtime.tasks.task.Task``) to its end. Raises ``TrialError`` at the agent
+        """Run the agent on ``task`` (a ``runtime.task.Task``) to its end. Raises ``TrialError`` at the agent
         boundary."""
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.config import ClaudeCodeScaffold as Settings
-from runtime.environment.base import Mount, Sandbox
 from runtime.errors import Termination
-from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
+from runtime.sandboxes.base import Mount, Sandbox
+from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.command import LOGS, Ended, closing_line, run_agent
-from runtime.tasks.task import Task
+from runtime.task import Task
 
 PROGRAM = "/opt/agent/claude"
 NETWORK_TOOLS = ("WebFetch", "WebSearch")
@@ -41,7 +41,7 @@ _ENVIRONMENT = {
 class ClaudeCode:
     """Implements ``runtime.scaffolds.base.Scaffold``. ``folder``: where npm installed the package."""
 
-    needs = Needs(memory_mib=1024, pids=64, address_space=True)
+    needs = Settings.needs
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings

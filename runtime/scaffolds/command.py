@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from runtime.environment.base import Sandbox
 from runtime.errors import Termination, TrialError
+from runtime.sandboxes.base import Sandbox
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint
 
 LOGS = "/logs/agent"

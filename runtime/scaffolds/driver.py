@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.environment.base import Mount, Sandbox
 from runtime.errors import MachineError, Termination
+from runtime.sandboxes.base import Mount, Sandbox
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.command import Ended, run_logged
 from runtime.scaffolds.install import Package, find_python, how_to_get
-from runtime.tasks.task import Task
+from runtime.task import Task
 
 ROOT = "/opt/agent"
 CONSTRAINTS = Path(__file__).parent / "constraints"

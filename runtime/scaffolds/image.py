@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import TypeAdapter
 
 from runtime.config import AgentScaffold
-from runtime.environment.base import AGENT
+from runtime.sandboxes.base import AGENT
 from runtime.scaffolds.agents import make_agent
 from runtime.scaffolds.base import Scaffold
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtime.config import Terminus2Scaffold as Settings
-from runtime.environment.base import Mount, Sandbox
-from runtime.environment.bwrap import PATH
+from runtime.sandboxes.base import Mount, Sandbox
+from runtime.sandboxes.bwrap import PATH
 from runtime.scaffolds import tmux
-from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
+from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.driver import ROOT, Driver, Limits, constraints
 from runtime.scaffolds.install import Package
-from runtime.tasks.task import Task
+from runtime.task import Task
 
 
 class Terminus2:
     """Implements ``runtime.scaffolds.base.Scaffold``."""
 
-    needs = Needs(memory_mib=768, pids=64)
+    needs = Settings.needs
 
     def __init__(self, settings: Settings, package: Package, folder: Path) -> None:
         self._driver = Driver("terminus_2", package, folder)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runtime.errors import UserError
-from runtime.tasks.task import Task
+from runtime.task import Task
 
 SCHEMA = pa.schema(
     [

@@ -154,7 +154,7 @@ def failure_counts(rows: list[Row]) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunReport:
     """What the summary needs to know of a run beside its files."""
 
     path: Path
@@ -166,7 +166,7 @@ class Facts:
     metrics: Path
 
 
-def print_summary(facts: Facts, config: RuntimeConfig, *, console: Console) -> None:
+def print_summary(facts: RunReport, config: RuntimeConfig, *, console: Console) -> None:
     """Print the closing table, the plot, times, failures, places and next commands."""
     rows = read_rows(facts.metrics)
     comparison = compare(rows, config, counts=facts.counts, baselines=facts.baselines)
@@ -219,7 +219,7 @@ def _print_plot(rows: list[Row], console: Console) -> None:
             console.print(line, highlight=False, markup=False)
 
 
-def _print_times(rows: list[Row], facts: Facts, console: Console) -> None:
+def _print_times(rows: list[Row], facts: RunReport, console: Console) -> None:
     parts = time_by_part(rows, facts.phases)
     if parts:
         console.print("\nTime by part (seconds)", highlight=False)
@@ -232,7 +232,7 @@ def _print_times(rows: list[Row], facts: Facts, console: Console) -> None:
         console.print("  " + " · ".join(f"{name} {seconds:.1f}" for name, seconds in inside), highlight=False)
 
 
-def _print_failures(rows: list[Row], facts: Facts, console: Console) -> None:
+def _print_failures(rows: list[Row], facts: RunReport, console: Console) -> None:
     counts = failure_counts(rows)
     if counts:
         console.print(
@@ -247,7 +247,7 @@ def _print_failures(rows: list[Row], facts: Facts, console: Console) -> None:
         )
 
 
-def _print_places(facts: Facts, console: Console) -> None:
+def _print_places(facts: RunReport, console: Console) -> None:
     spec = facts.spec or "specs/quickstart.jsonnet"
     checkpoints = sorted(
         (facts.path / "checkpoints").glob("global_step_*"), key=lambda path: int(path.name.rpartition("_")[2])

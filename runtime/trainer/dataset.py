@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from runtime.config import RuntimeConfig
 from runtime.errors import UserError
-from runtime.tasks.task import Task
-from runtime.trainer import layout
+from runtime.run_paths import RunPaths
+from runtime.task import Task
 
 
 def write_dataset(
@@ -32,7 +32,7 @@ def write_dataset(
     task: verl reads it, and with such a spec never scores it. Raises ``UserError`` when there is no training task, or
     none of the validation sets has one.
     """
-    folder = layout.data(run)
+    folder = RunPaths(run).data
     folder.mkdir(parents=True, exist_ok=True)
     temperatures = {one.name: one.temperature for one in config.validation}
     trained = [_row(name, task, None) for name, tasks in train.items() for task in tasks]

@@ -8,14 +8,12 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from runtime.trainer import layout
+from runtime import run_paths
+from runtime.run_paths import RunPaths
+from runtime.trainer.platform import Platform
 
-_DROPPED = (
-    *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"),
-    "CUDA_VISIBLE_DEVICES",
-)
-"""Not inherited: import paths that could shadow our packages, a Ray cluster of someone else, and a list of GPUs, which
-Ray compares with the "GPU" that the trainer's place on the CPU is called."""
+_NOT_INHERITED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+"""Import paths that could shadow our packages, and a Ray cluster of someone else."""
 
 
 def ray_dir(run: Path) -> Path:
@@ -25,40 +23,37 @@ def ray_dir(run: Path) -> Path:
 
 
 def trainer_environment(
-    run: Path, *, attempt: int, loggers: Collection[str] = (), inherited: Mapping[str, str] | None = None
+    paths: RunPaths,
+    *,
+    platform: Platform,
+    attempt: int,
+    loggers: Collection[str] = (),
+    inherited: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Variables of the trainer and, through Ray, of every process it starts. ``loggers``: verl's backends of this run;
     those that report elsewhere are switched off unless they are named."""
-    environment = {key: value for key, value in (inherited or os.environ).items() if key not in _DROPPED}
-    scratch = layout.state(run)
+    dropped = {*_NOT_INHERITED, *platform.not_inherited}
+    environment = {key: value for key, value in (inherited or os.environ).items() if key not in dropped}
     environment.update(
         {
-            layout.RUN_DIR: str(run.absolute()),
-            layout.RAY_DIR: str(ray_dir(run)),
-            layout.ATTEMPT: str(attempt),
+            run_paths.RUN_DIR: str(paths.path),
+            run_paths.RAY_DIR: str(ray_dir(paths.path)),
+            run_paths.ATTEMPT: str(attempt),
             "PYTHONSAFEPATH": "1",
             "PYTHONUNBUFFERED": "1",
-            # The CPU platform and the replica; VERL_ENGINE_DEVICE: verl registers its FSDP engines under cuda alone.
-            "VERL_USE_EXTERNAL_MODULES": "runtime.trainer.verl_cpu",
-            "VERL_USE_EXTERNAL_PLUGINS": "none",
-            "VERL_PLATFORM": "cpu",
-            "VERL_ENGINE_DEVICE": "cuda",
             # INFO crashes verl 0.9.1 in separate_async mode (a logger call given flush=True).
             "VERL_LOGGING_LEVEL": "WARN",
-            "VERL_FILE_LOGGER_PATH": str(layout.rows_file("verl", run=run.absolute(), attempt=attempt)),
+            "VERL_FILE_LOGGER_PATH": str(paths.rows_file("verl", attempt=attempt)),
             # Nothing may be fetched or reported, and nothing written outside the run directory and Ray's own folder.
             "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HOME": str((scratch / "hf").absolute()),
+            "HF_HOME": str(paths.state / "hf"),
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_TMPDIR": str(ray_dir(run)),
+            "RAY_TMPDIR": str(ray_dir(paths.path)),
             # verl's checkpoint locks and torch's caches; short as well, for sockets of multiprocessing.
-            "TMPDIR": str(ray_dir(run) / "tmp"),
-            **_trackers(run.absolute(), loggers),
-            "MPLCONFIGDIR": str((scratch / "mpl").absolute()),
-            # One thread per process, and no spinning while waiting: all of them share few cores.
-            "OMP_NUM_THREADS": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",
+            "TMPDIR": str(ray_dir(paths.path) / "tmp"),
+            **_trackers(paths, loggers),
+            "MPLCONFIGDIR": str(paths.state / "mpl"),
             "TOKENIZERS_PARALLELISM": "false",
             # Ray starts its workers at nice 15, behind everything else on the machine; they are the run itself.
             "RAY_worker_niceness": "0",
@@ -68,16 +63,16 @@ def trainer_environment(
             "RAY_memory_monitor_refresh_ms": "0",
             "RAY_worker_register_timeout_seconds": "300",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "RAY_DISABLE_IMPORT_WARNING": "1",
+            **platform.environment(paths),
         }
     )
     return environment
 
 
-def _trackers(run: Path, loggers: Collection[str]) -> dict[str, str]:
+def _trackers(paths: RunPaths, loggers: Collection[str]) -> dict[str, str]:
     """Where experiment trackers write on this machine: below the run directory, whatever their own habit."""
-    logs = layout.log_file(run).parent
+    logs = paths.logs
     places = {
         "TENSORBOARD_DIR": str(logs / "tensorboard"),
         "WANDB_DIR": str(logs),
@@ -91,17 +86,18 @@ def _trackers(run: Path, loggers: Collection[str]) -> dict[str, str]:
     return places
 
 
-def trainer_command(run: Path, overrides: Sequence[str] = ()) -> list[str]:
+def trainer_command(paths: RunPaths, overrides: Sequence[str] = ()) -> list[str]:
     """verl's own entry point on the bundle's ``verl.yaml``. Hydra's output folders are switched off."""
     return [
         sys.executable,
         "-m",
         "verl.trainer.main_ppo",
         "--config-dir",
-        str(layout.bundle(run).absolute()),
+        str(paths.bundle),
         "--config-name",
         "verl",
-        f"hydra.run.dir={layout.state(run).absolute()}/hydra",
+        # By its variable: a folder's name would have to be quoted for Hydra's grammar and for OmegaConf's.
+        f"hydra.run.dir=${{oc.env:{run_paths.RUN_DIR}}}/{paths.state.relative_to(paths.path)}/hydra",
         "hydra.output_subdir=null",
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",

@@ -14,21 +14,21 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
-import yaml
 
 from runtime.config import load_runtime_config
-from runtime.environment.state import reap as reap_sandboxes
 from runtime.errors import MachineError, RunError, UserError
-from runtime.launch.processes import is_same_process, reap, this_process
-from runtime.trainer import layout, stable
+from runtime.processes import is_same_process, reap, this_process
+from runtime.run_paths import RunPaths
+from runtime.sandboxes.state import reap as reap_sandboxes
+from runtime.trainer import stable
 from runtime.trainer.diagnosis import diagnose, read_tail
 from runtime.trainer.environment import ray_dir, trainer_command, trainer_environment
-from runtime.trainer.losses import MachineLost, lost_machine
+from runtime.trainer.lost_machines import MachineLost, lost_machine
+from runtime.trainer.platform import device_of, find_platform, trainer_table
 from runtime.trainer.router import write_router_config
 from runtime.trainer.rows import merge_rows, write_metrics
 
@@ -40,19 +40,10 @@ _PR_SET_PDEATHSIG = 1
 _OWNER = "liverl-owner.json"
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something a display may want to show: ``kind`` is started, row, resumed or ended."""
-
-    kind: str
-    text: str
-
-
 def train(
     run_dir: Path,
     *,
     resume: bool = False,
-    on_event: Callable[[Event], None] | None = None,
     overrides: Sequence[str] = (),
 ) -> None:
     """Run the trainer of ``run_dir`` (``bundle/``, ``policy/`` and ``data/`` must be there) to its end.
@@ -62,39 +53,36 @@ def train(
     ``RunError`` when the trainer fails (``MachineLost`` when a machine of its cluster did), ``UserError`` when the
     directory is not ready.
     """
-    run = run_dir.absolute()
-    notify = on_event or (lambda event: None)
-    if not (layout.bundle(run) / "verl.yaml").is_file():
-        raise UserError(f"{layout.bundle(run) / 'verl.yaml'}: missing; `liverl compile` writes it")
-    clear(run)
+    paths = RunPaths(run_dir.absolute())
+    if not paths.verl_yaml.is_file():
+        raise UserError(f"{paths.verl_yaml}: missing; `liverl compile` writes it")
+    clear(paths.path)
     clear_orphans()
     arguments = list(overrides)
-    attempt = _next_attempt(run)
-    log = layout.log_file(run)
-    before = log.stat().st_size if log.exists() else 0
+    attempt = _next_attempt(paths)
+    before = paths.trainer_log.stat().st_size if paths.trainer_log.exists() else 0
     if resume:
-        step = _prepare_resume(run, arguments)
-        notify(Event("resumed", f"from step {step}" if step else "from the start: there is no whole checkpoint"))
-    _prepare(run)
+        _prepare_resume(paths, arguments)
+    _prepare(paths)
     try:
-        code = _follow(run, arguments, attempt=attempt, notify=notify)
+        code = _follow(paths, arguments, attempt=attempt)
     finally:
         # Rows first: a second Ctrl-C may cut clearing up short, and what is left is found at the next start.
-        write_metrics(layout.rows_folder(run), layout.metrics_jsonl(run))
-        clear(run)
+        write_metrics(paths.rows, paths.metrics)
+        clear(paths.path)
     if code != 0:
-        text = read_tail(log, since=before)
+        text = read_tail(paths.trainer_log, since=before)
         failure = MachineLost if lost_machine(text) else RunError
-        raise failure(f"{diagnose(text, exit_code=code)} (log: {log})")
+        raise failure(f"{diagnose(text, exit_code=code)} (log: {paths.trainer_log})")
 
 
 def clear(run: Path) -> None:
     """End every process of the run and remove its scratch and Ray's folder. Harmless when there is nothing."""
     reap(run)
     # Before the scratch goes: it names the control groups that sandboxes of killed owners left.
-    reap_sandboxes(layout.state(run))
+    reap_sandboxes(RunPaths(run).state)
     shutil.rmtree(ray_dir(run), ignore_errors=True)
-    shutil.rmtree(layout.state(run), ignore_errors=True)
+    shutil.rmtree(RunPaths(run).state, ignore_errors=True)
 
 
 def clear_orphans() -> None:
@@ -110,64 +98,62 @@ def clear_orphans() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepare(run: Path) -> None:
-    for folder in (layout.rows_folder(run), layout.checkpoints(run), layout.trials(run), layout.state(run)):
+def _prepare(paths: RunPaths) -> None:
+    for folder in (paths.rows, paths.checkpoints, paths.trials, paths.state):
         folder.mkdir(parents=True, exist_ok=True)
-    contract = layout.runtime_json(run)
+    contract = paths.runtime_json
     # A bundle of verl's alone has no contract: the balancer's own default it is, then.
     routing = load_runtime_config(contract).rollout.routing if contract.is_file() else "least_in_flight"
-    write_router_config(layout.router_yaml(run), routing=routing)
-    layout.status_json(run).unlink(missing_ok=True)
-    folder = ray_dir(run)
+    write_router_config(paths.router_yaml, routing=routing)
+    paths.status.unlink(missing_ok=True)
+    folder = ray_dir(paths.path)
     (folder / "tmp").mkdir(mode=0o700, parents=True)
     folder.chmod(0o700)
     pid, start = this_process()
-    (folder / _OWNER).write_bytes(orjson.dumps({"run": str(run), "pid": pid, "start": start}))
-    _reserve(run).write_bytes(bytes(_RESERVE_BYTES))
+    (folder / _OWNER).write_bytes(orjson.dumps({"run": str(paths.path), "pid": pid, "start": start}))
+    _reserve(paths).write_bytes(bytes(_RESERVE_BYTES))
 
 
-def _reserve(run: Path) -> Path:
-    return layout.state(run) / "reserve"
+def _reserve(paths: RunPaths) -> Path:
+    return paths.state / "reserve"
 
 
-def _check_disk(run: Path) -> None:
+def _check_disk(paths: RunPaths) -> None:
     """Raise ``MachineError`` while there is room left to say so: on a full disk every process of the run fails in some
     other place, and none of them can write down why.
     """
-    for folder in (run, ray_dir(run)):
+    for folder in (paths.path, ray_dir(paths.path)):
         if shutil.disk_usage(folder).free < _MIN_FREE_BYTES:
-            _reserve(run).unlink(missing_ok=True)
+            _reserve(paths).unlink(missing_ok=True)
             raise MachineError(
                 f"the disk below {folder} is full: the run was stopped; its checkpoints and rows are kept",
-                fix=f"free some space, then go on with `liverl run --resume {run.name}`",
+                fix=f"free some space, then go on with `liverl run --resume {paths.path.name}`",
             )
 
 
-def _prepare_resume(run: Path, arguments: list[str]) -> int | None:
-    reported = merge_rows(layout.rows_folder(run))
-    step = stable.choose(layout.checkpoints(run), reported=reported)
-    stable.prepare_resume(layout.checkpoints(run), step)
+def _prepare_resume(paths: RunPaths, arguments: list[str]) -> None:
+    reported = merge_rows(paths.rows)
+    step = stable.choose(paths.checkpoints, reported=reported)
+    stable.prepare_resume(paths.checkpoints, step)
     if (step or 0) in reported:
         # That step has been scored already: validation before training would only repeat it.
         arguments.append("trainer.val_before_train=False")
-    return step
 
 
-def _loggers(run: Path) -> list[str]:
-    """The trackers that ``verl.yaml`` names."""
-    trainer = yaml.safe_load((layout.bundle(run) / "verl.yaml").read_text(encoding="utf-8")).get("trainer") or {}
-    return list(trainer.get("logger") or ())
-
-
-def _next_attempt(run: Path) -> int:
+def _next_attempt(paths: RunPaths) -> int:
     """One more than the newest start that left rows; the trainer's file logger truncates the file that it opens."""
-    numbers = [int(path.stem.rpartition("-")[2]) for path in layout.rows_folder(run).glob("*-[0-9]*.jsonl")]
+    numbers = [int(path.stem.rpartition("-")[2]) for path in paths.rows.glob("*-[0-9]*.jsonl")]
     return max(numbers, default=-1) + 1
 
 
-def _follow(run: Path, arguments: Sequence[str], *, attempt: int, notify: Callable[[Event], None]) -> int:
-    log = layout.log_file(run)
-    log.parent.mkdir(parents=True, exist_ok=True)
+def _environment(paths: RunPaths, *, attempt: int) -> dict[str, str]:
+    platform = find_platform(device_of(paths))
+    loggers = list(trainer_table(paths).get("logger") or ())
+    return trainer_environment(paths, platform=platform, attempt=attempt, loggers=loggers)
+
+
+def _follow(paths: RunPaths, arguments: Sequence[str], *, attempt: int) -> int:
+    paths.logs.mkdir(parents=True, exist_ok=True)
     launcher = os.getpid()
 
     def die_with_launcher() -> None:
@@ -175,29 +161,27 @@ def _follow(run: Path, arguments: Sequence[str], *, attempt: int, notify: Callab
         if os.getppid() != launcher:  # it died between fork and prctl
             os._exit(1)
 
-    with log.open("ab") as output:
+    with paths.trainer_log.open("ab") as output:
         child = subprocess.Popen(
-            trainer_command(run, arguments),
-            cwd=run,
-            env=trainer_environment(run, attempt=attempt, loggers=_loggers(run)),
+            trainer_command(paths, arguments),
+            cwd=paths.path,
+            env=_environment(paths, attempt=attempt),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=die_with_launcher,
         )
-    notify(Event("started", f"trainer pid {child.pid}, log {log}"))
-    source = layout.rows_file("verl", run=run, attempt=attempt)
+    source = paths.rows_file("verl", attempt=attempt)
     seen = -1
     try:
         while (code := child.poll()) is None:
             size = source.stat().st_size if source.exists() else 0
             if size != seen and size:
                 seen = size
-                notify(Event("row", f"{write_metrics(layout.rows_folder(run), layout.metrics_jsonl(run))} steps"))
-            _check_disk(run)
+                write_metrics(paths.rows, paths.metrics)
+            _check_disk(paths)
             time.sleep(_POLL_SEC)
-        notify(Event("ended", f"exit code {code}"))
         return code
     finally:
         # Reached with a living child only through an exception (Ctrl-C): what it holds is rebuilt from its checkpoints.

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from runtime.balancer import LoadBalancer
+from runtime.rollouter.balancer import LoadBalancer
 
 ADDRESS_SCHEME = "liverl://"
 _CLASS = "runtime.trainer.router.Router"

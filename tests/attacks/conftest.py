@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment
-from runtime.environment import bwrap, images, make_verifier
-from runtime.environment.artifacts import ArtifactsRefused
-from runtime.environment.base import Sandbox, SandboxProvider, SandboxRequest, Verdict
-from runtime.environment.bubblewrap import BubblewrapProvider
+from runtime.config import Bubblewrap
 from runtime.errors import MachineError, TrialError
-from runtime.tasks.task import Task, load_task
+from runtime.grading.base import Verdict
+from runtime.grading.make import make_verifier
+from runtime.sandboxes import bwrap, images
+from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxProvider, SandboxRequest
+from runtime.sandboxes.bubblewrap import BubblewrapProvider
+from runtime.task import Task, load_task
 
 from .catalogue import BROKEN, FIXED, TESTS
 
@@ -94,8 +95,8 @@ async def attack(provider: SandboxProvider, task: Task, script: str, then: Calla
 def grade(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, request: pytest.FixtureRequest) -> Grade:
     """Run a program as the agent and grade what it leaves, as a trial does."""
     task = make_task(tmp_path / "fix-add", getattr(request, "param", "pytest"))
-    config = Environment(memory_mib=512, verifier_timeout_sec=60.0)
-    verifier = make_verifier(config, provider, state=tmp_path)
+    config = Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0)
+    verifier = make_verifier(config, provider)
 
     async def download(sandbox: Sandbox) -> dict[str, bytes]:
         try:

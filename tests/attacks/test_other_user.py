@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.environment.userns import spare_user
+from runtime.sandboxes.userns import spare_user
 
 from .catalogue import ATTACKS, FIXED, HONEST, module
 from .conftest import Grade

@@ -11,9 +11,9 @@ import pytest
 from runtime.agent_loop.services import open_services
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey, TrialResult
-from runtime.environment import bwrap
 from runtime.errors import Termination
 from runtime.proxy.codec import load_codec
+from runtime.sandboxes import bwrap
 from tests.runtime.agent_loop.conftest import make_task
 from tests.runtime.proxy.scripted_engine import ScriptedEngine
 from tests.runtime.proxy.tiny_model import write_model

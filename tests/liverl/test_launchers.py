@@ -77,7 +77,7 @@ def test_the_client_gets_the_bundle(tmp_path: Path, target: str, program: str, a
 def test_a_compiled_bundle_is_launched_where_it_lies(tmp_path: Path) -> None:
     client(tmp_path / "bin", "kubectl")
     assert liverl(tmp_path, "compile", SPEC, "--target", "k8s", "-o", "there").returncode == 0
-    assert liverl(tmp_path, "run", "there", "--target", "k8s").returncode == 0
+    assert liverl(tmp_path, "run", "there", "--target", "kubernetes").returncode == 0
     assert (tmp_path / "bin" / "kubectl.called").read_text().split("\0")[0] == str(tmp_path / "there")
     other = liverl(tmp_path, "run", "there", "--target", "ray")
     assert other.returncode == 2 and "compiled for k8s, not for ray" in other.stderr
@@ -117,8 +117,8 @@ def test_resume_auto_finds_the_run_of_this_bundle(tmp_path: Path) -> None:
     """Another host's unfinished run is taken over; one of another bundle, or a finished one, is not."""
     from compiler import compile_in_memory
     from liverl.again import unfinished
+    from runtime.files import write_folder
     from runtime.launch import rundir
-    from runtime.launch.files import write_folder
 
     files = compile_in_memory(SPEC).files
     other = compile_in_memory(SPEC, sets=["seed=1"]).files

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.launch import processes
+from runtime import processes
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.scores import SCORE, before_and_after

@@ -20,8 +20,8 @@ from compiler import check_spec, compile_in_memory
 from compiler.errors import dotted
 from liverl.compiled import bundle_files
 from runtime.config import AgentScaffold, OpenHandsSdkScaffold, RuntimeConfig
-from runtime.environment.base import Mount, SandboxRequest
-from runtime.environment.kubernetes.pods import manifest as sandbox_pod
+from runtime.sandboxes.base import Mount, SandboxRequest
+from runtime.sandboxes.kubernetes.pods import manifest as sandbox_pod
 from runtime.scaffolds.base import mounts_of
 from runtime.scaffolds.image import fill
 from tests.compiler.golden_cases import LAB, spec_path

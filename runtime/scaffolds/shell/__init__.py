@@ -1,23 +1,44 @@
 """The built-in ``shell`` scaffold: starts the agent program of this folder inside the sandbox and reads how it ended.
 
-Two tool sets: ``repair`` (structured, for small policies) and ``free`` (read, edit, write, run, for real models). The
-scaffold knows the program's settings and its last line; it does not know tokens, rewards or sandbox backends.
+Its tools are a tool set of ``runtime/parts.py``: ``free`` (read, edit, write, run, for real models) or ``repair``
+(structured, for small policies). The scaffold knows the program's settings and its last line; it does not know tokens,
+rewards or sandbox backends.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
 from runtime.config import ShellScaffold as ShellSettings
-from runtime.environment.base import Mount, Sandbox
 from runtime.errors import Termination, TrialError
+from runtime.parts import part
+from runtime.sandboxes.base import Mount, Sandbox
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.shell.agent import EX_UNAVAILABLE
-from runtime.tasks.task import Task
+from runtime.task import Task
 
-MOUNT = "/opt/liverl/shell"
+_HERE = Path(__file__).parent
+LIVERL = PurePosixPath("/opt/liverl")
+SHELL = "shell"
+
+
+class ToolSet(Protocol):
+    """A module of programs for inside the sandbox, imported on the host for its schemas."""
+
+    SCHEMAS: list[dict[str, Any]]
+    """Tools as the model is told of them, in OpenAI's form."""
+    open_tools: Any
+    """(root, settings) -> ``runtime.scaffolds.shell.agent.Tools``."""
+    __file__: str
+    __name__: str
+
+
+def tool_set(name: str) -> ToolSet:
+    """The tool set that ``scaffold.tools`` names."""
+    found: ToolSet = part("tool_sets", name)
+    return found
 
 
 class ShellScaffold:
@@ -25,15 +46,19 @@ class ShellScaffold:
 
     def __init__(self, settings: ShellSettings) -> None:
         self.settings = settings
+        module = tool_set(settings.tools)
+        self._tools = Path(module.__file__)
+        self._folder = SHELL if self._tools.parent == _HERE else settings.tools
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
-        return (Mount(Path(__file__).parent, MOUNT),)
+        folders = {SHELL: _HERE, self._folder: self._tools.parent}
+        return tuple(Mount(path, str(LIVERL / name)) for name, path in folders.items())
 
     async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
         """Raises ``TimeoutError`` after ``timeout_sec``, ``TrialError`` when the agent crashed or had no model."""
         result = await sandbox.exec(
-            ["python3", *(("-s", "-P") if task.liverl.image else ("-I", "-S")), "-B", f"{MOUNT}/agent.py"],
+            ["python3", *(("-s", "-P") if task.liverl.image else ("-I", "-S")), "-B", str(LIVERL / SHELL / "agent.py")],
             env={"LIVERL_AGENT": json.dumps(self.settings_for(task, endpoint))},
             timeout_sec=timeout_sec,
         )
@@ -59,7 +84,7 @@ class ShellScaffold:
             "secret": endpoint.secret,
             "model": endpoint.model,
             "instruction": task.instruction.strip(),
-            "tools": self.settings.tools,
+            "toolset": [self._folder, self._tools.stem],
             "max_turns": self.settings.max_turns,
             "max_edits": self.settings.max_edits,
             "runner": liverl.runner,

@@ -5,6 +5,7 @@ For models that can write code. Standard library only: runs inside sandboxes. Kn
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -39,15 +40,34 @@ SCHEMAS = [
 ]
 
 
+EDITING = ("edit_file", "write_file")
+NAMES = tuple(tool["function"]["name"] for tool in SCHEMAS)
+
+
 class FreeTools:
-    """Free-form tools on one work directory. Every call returns the text that the agent reads; errors are text too."""
+    """Free-form tools on one work directory; see ``runtime.scaffolds.shell.agent.Tools``. Errors are text too."""
 
-    def __init__(self, root: str) -> None:
+    exhausted = False
+    """No budget but that of turns."""
+
+    def __init__(self, root: str, settings: dict[str, Any]) -> None:
+        del settings
         self._root = root
+        self.edits = 0
 
-    def call(self, name: str, arguments: dict[str, Any]) -> str:
+    def call(self, name: str, arguments: str) -> str:
+        if name in EDITING:
+            self.edits += 1
+        if name not in NAMES:
+            return f"error: no tool {name}"
         try:
-            text = getattr(self, f"_{name}")(**arguments)
+            parsed = json.loads(arguments or "{}")
+        except ValueError as error:
+            return f"error: the arguments are not JSON: {error}"
+        if not isinstance(parsed, dict):
+            return "error: the arguments are no object"
+        try:
+            text = getattr(self, f"_{name}")(**parsed)
         except TypeError as error:
             text = f"error: wrong arguments: {error}"
         except (OSError, UnicodeDecodeError) as error:
@@ -104,3 +124,6 @@ def _shorten(text: str) -> str:
         if len(text) <= MAX_TEXT
         else f"{text[:half]}\n... {len(text) - MAX_TEXT} characters left out ...\n{text[-half:]}"
     )
+
+
+open_tools = FreeTools

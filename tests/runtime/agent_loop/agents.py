@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.environment.base import Mount, Sandbox
 from runtime.errors import Termination, TrialError
+from runtime.sandboxes.base import Mount, Sandbox
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 
 PROGRAM = r"""

@@ -9,7 +9,7 @@ from typing import Any
 
 from runtime.agent_loop.evaluate import EvaluationSet, evaluate, scores
 from runtime.proxy.codec import load_codec
-from runtime.tasks.task import Task
+from runtime.task import Task
 from tests.runtime.agent_loop.conftest import make_config, make_task
 from tests.runtime.proxy.scripted_engine import ScriptedEngine
 

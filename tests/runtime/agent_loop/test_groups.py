@@ -12,7 +12,7 @@ from runtime.agent_loop.groups import GroupRequest, GroupRunner, run_groups
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
 from runtime.errors import Termination
-from runtime.tasks.task import Task
+from runtime.task import Task
 from tests.runtime.agent_loop.conftest import make_task
 
 

@@ -13,9 +13,9 @@ import pytest
 from runtime.agent_loop.trial import TrialRunner, trial_seed
 from runtime.agent_loop.types import TrialResult
 from runtime.config import ImportedScaffold, RuntimeConfig
-from runtime.environment.base import Verdict
 from runtime.errors import Termination, TrialError
-from runtime.tasks.task import Task
+from runtime.grading.base import Verdict
+from runtime.task import Task
 from tests.runtime.agent_loop.conftest import TEST_ID, Opened, make_config, make_key
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import UserError
+from runtime.files import write_folder, write_whole
 from runtime.launch import ledger, rundir
-from runtime.launch.files import write_folder, write_whole
 from runtime.launch.rundir import RunDirectory
-from runtime.telemetry.metrics import append_row
+from tests.runtime.rows import append_row
 
 
 def _create(runs_dir: str) -> str:

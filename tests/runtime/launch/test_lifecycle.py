@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime import processes
 from runtime.errors import RunError
-from runtime.launch import lifecycle, processes, rundir
+from runtime.launch import lifecycle, rundir
 from runtime.launch.rundir import RunDirectory
 
 ROOT = Path(__file__).parents[3]

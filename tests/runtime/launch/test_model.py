@@ -15,7 +15,7 @@ from runtime.config import (
     Terminus2Scaffold,
 )
 from runtime.errors import UserError
-from runtime.launch.model import check_model, check_policy
+from runtime.launch.model import check_model, check_policy, check_weights
 from tests.runtime.proxy.families import FAMILIES, write_family
 
 
@@ -46,6 +46,29 @@ def test_a_run_with_such_a_policy_is_refused(tmp_path: Path, quickstart_config: 
     assert len(raised.value.problems) == 1
     check_policy(config("Qwen/Qwen3-8B", "hermes"))  # judged when it has been fetched
     check_policy(quickstart_config)
+
+
+@pytest.mark.parametrize("path", ["Qwen/Qwen3-8B", "./nowhere", "~/nowhere", "/nowhere"])
+def test_no_run_starts_for_weights_that_are_not_here(
+    path: str, tmp_path: Path, quickstart_config: RuntimeConfig
+) -> None:
+    def config(path: str, **rollout: str) -> RuntimeConfig:
+        changed = quickstart_config.rollout.model_copy(update=rollout)
+        return quickstart_config.model_copy(update={"policy": PretrainedPolicy(path=path), "rollout": changed})
+
+    with pytest.raises(UserError, match=r"policy\.path: .*: no config\.json there"):
+        check_weights(config(path))
+    check_weights(config(path, import_path="package.module:Engine"))  # may fetch what it likes
+    check_weights(quickstart_config)
+
+
+def test_weights_below_the_home_folder_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quickstart_config: RuntimeConfig
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    check_weights(quickstart_config.model_copy(update={"policy": PretrainedPolicy(path="~/model")}))
 
 
 CODER = FAMILIES["qwen3-coder"]

@@ -12,7 +12,7 @@ from runtime.errors import UserError
 from runtime.proxy.append_only import examine
 from runtime.proxy.codec import ChatCodec, load_codec
 from runtime.proxy.messages import Message, ToolCall
-from runtime.proxy.parsers import FORMATS
+from runtime.proxy.parsers import NAMES
 from tests.runtime.proxy.driver import GO, TOOL, chat, known, openai, suffix
 from tests.runtime.proxy.families import FAMILIES, Family, write_family
 from tests.runtime.proxy.family_talk import READ, converse, talk
@@ -134,9 +134,9 @@ def test_what_is_not_append_only_is_named(tmp_path: Path, family: str, template:
 def test_formats_are_those_of_the_spec() -> None:
     from typing import get_args
 
-    from compiler.spec.base import ToolCalls
+    from runtime.config.base import ToolCalls
 
-    assert sorted(get_args(ToolCalls)) == sorted(FORMATS)
+    assert sorted(get_args(ToolCalls)) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

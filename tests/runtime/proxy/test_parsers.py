@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.proxy.parsers import FORMATS
+from runtime.proxy.parsers import NAMES, format_named
 from tests.runtime.proxy.call_texts import EDITOR, MARKERS, WITHOUT_ESCAPES, WRITERS, arguments, texts
 
 TOOLS = {
@@ -21,7 +21,7 @@ TOOLS = {
 
 
 def calls(parser: str, text: str, *, complete: bool = True) -> tuple[str, list[tuple[str, object]], str]:
-    parsed = FORMATS[parser].parser(text, TOOLS, complete=complete)
+    parsed = format_named(parser).parser(text, TOOLS, complete=complete)
     return parsed.content, [(call.name, json.loads(call.arguments)) for call in parsed.tool_calls], parsed.status
 
 
@@ -69,7 +69,7 @@ def test_hermes_keeps_malformed_calls_as_text(text: str) -> None:
 
 
 def test_hermes_splits_reasoning_off() -> None:
-    parsed = FORMATS["hermes"].parser("<think>\nhm\n</think>\n\nDone.", TOOLS, complete=True)
+    parsed = format_named("hermes").parser("<think>\nhm\n</think>\n\nDone.", TOOLS, complete=True)
     assert (parsed.reasoning, parsed.content) == ("hm", "Done.")
 
 
@@ -79,7 +79,7 @@ def test_what_a_model_means_is_what_the_agent_gets(family: str, data: st.DataObj
     """Any text in any argument; where a format has no escapes, all but its own markers, which the next test is about"""
     given_arguments = data.draw(arguments(texts(markers=family not in WITHOUT_ESCAPES)))
     said = data.draw(st.sampled_from(["", "I look.\n"])) if family != "openai" else ""
-    parsed = FORMATS[family].parser(
+    parsed = format_named(family).parser(
         said + WRITERS[family]("editor", given_arguments), {"editor": EDITOR}, complete=True
     )
     assert [(call.name, json.loads(call.arguments)) for call in parsed.tool_calls] == [("editor", given_arguments)]
@@ -115,19 +115,19 @@ def test_reasoning_is_what_its_markers_enclose(family: str, thinking: bool, reas
     text = WRITERS[family]("editor", wanted)
     if reasoning:
         text = f"{'' if thinking else '<think>'}{reasoning}</think>\n\n{text}"
-    parsed = FORMATS[family].parser(text, {"editor": EDITOR}, complete=True, thinking=thinking)
+    parsed = format_named(family).parser(text, {"editor": EDITOR}, complete=True, thinking=thinking)
     assert [json.loads(call.arguments) for call in parsed.tool_calls] == [wanted]
     assert (parsed.content, parsed.reasoning, parsed.status) == ("", reasoning.strip("\n"), "ok")
-    answer = FORMATS[family].parser("Search for `</think>` in it.", {"editor": EDITOR}, complete=True)
+    answer = format_named(family).parser("Search for `</think>` in it.", {"editor": EDITOR}, complete=True)
     assert (answer.content, answer.reasoning) == ("Search for `</think>` in it.", "")
 
 
 @pytest.mark.parametrize("family", ["hermes", "qwen3_coder", "glm45"])
 def test_reasoning_without_an_end_is_no_answer(family: str) -> None:
-    parsed = FORMATS[family].parser("So I must", {"editor": EDITOR}, complete=True, thinking=True)
+    parsed = format_named(family).parser("So I must", {"editor": EDITOR}, complete=True, thinking=True)
     assert (parsed.content, parsed.reasoning, parsed.tool_calls) == ("", "So I must", ())
     spoken = "I call <tool_call> now, then </think> Well."
-    parsed = FORMATS[family].parser(spoken, {"editor": EDITOR}, complete=True, thinking=True)
+    parsed = format_named(family).parser(spoken, {"editor": EDITOR}, complete=True, thinking=True)
     assert (parsed.content, parsed.reasoning, parsed.status) == (" Well.", "I call <tool_call> now, then ", "ok")
 
 
@@ -136,7 +136,7 @@ def test_reasoning_without_an_end_is_no_answer(family: str) -> None:
     "text", ["Use the `<tool_call>` tag.", "Write <function=NAME> and </function>.", "{x} is a set"]
 )
 def test_a_marker_that_is_spoken_of_is_no_call(family: str, text: str) -> None:
-    parsed = FORMATS[family].parser(text, {"editor": EDITOR}, complete=True)
+    parsed = format_named(family).parser(text, {"editor": EDITOR}, complete=True)
     assert (parsed.content, parsed.status, parsed.unread) == (text, "ok", ())
 
 
@@ -173,7 +173,7 @@ def test_a_marker_that_is_spoken_of_is_no_call(family: str, text: str) -> None:
 def test_the_schema_says_what_an_argument_is(family: str, schema: object, text: str, value: object) -> None:
     itself = {"anyOf": [{"$ref": "#/$defs/Itself"}, {"type": "string"}]}
     tool = {"$defs": {**EDITOR["$defs"], "Itself": itself}, "properties": {"it": schema}}
-    parsed = FORMATS[family].parser(WRITERS[family]("editor", {"it": text}), {"editor": tool}, complete=True)
+    parsed = format_named(family).parser(WRITERS[family]("editor", {"it": text}), {"editor": tool}, complete=True)
     assert json.loads(parsed.tool_calls[0].arguments) == {"it": value}
 
 
@@ -222,11 +222,11 @@ def test_harmony_messages_to_the_parties_are_no_calls() -> None:
     ],
 )
 def test_what_was_meant_for_a_call_is_said_to_be_one(family: str, text: str) -> None:
-    parsed = FORMATS[family].parser(text, TOOLS, complete=True)
+    parsed = format_named(family).parser(text, TOOLS, complete=True)
     assert (parsed.tool_calls, parsed.status, len(parsed.unread)) == ((), "ill_formed", 1)
     good = WRITERS[family]("read", {"path": "b"})
     if family not in ("llama3_json", "openai"):
-        parsed = FORMATS[family].parser(f"{good}\n{text}", TOOLS, complete=True)
+        parsed = format_named(family).parser(f"{good}\n{text}", TOOLS, complete=True)
         assert (len(parsed.tool_calls), len(parsed.unread)) == (1, 1)
 
 
@@ -247,7 +247,7 @@ def test_half_a_surrogate_pair_in_arguments_becomes_a_character(family: str) -> 
 def test_markers_without_end_are_read_in_time(family: str) -> None:
     unit = WRITERS[family]("read", {"path": "a"})[len("<tool_call>") :]
     text = WRITERS[family]("read", {"path": unit * 2000}) + "</parameter></arg_value>"
-    FORMATS[family].parser(text, TOOLS, complete=True)
+    format_named(family).parser(text, TOOLS, complete=True)
 
 
 PIECES = ["<call>", "<tool_call>", "</tool_call>", "<function=read>", "</function>", "<parameter=path>"]
@@ -256,12 +256,12 @@ PIECES += ["{", "}", '"name":', '"read"', ";", "read ", "é", "\n", "functions.r
 
 
 @given(
-    parser=st.sampled_from(sorted(FORMATS)),
+    parser=st.sampled_from(sorted(NAMES)),
     text=st.lists(st.sampled_from(PIECES)),
     complete=st.booleans(),
 )
 def test_no_text_makes_a_parser_fail_or_lose_text_without_a_call(parser: str, text: list[str], complete: bool) -> None:
-    parsed = FORMATS[parser].parser("".join(text), TOOLS, complete=complete)
+    parsed = format_named(parser).parser("".join(text), TOOLS, complete=complete)
     if not parsed.tool_calls and "<|message|>" not in text:
         # Only the newlines around reasoning, which are glue of the format, are left out.
         told = f"<think>{parsed.reasoning}</think>{parsed.content}" if parsed.reasoning else parsed.content

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from runtime.proxy.parsers.compact import CHAT_TEMPLATE
+from runtime.laptop.compact import CHAT_TEMPLATE
 
 CHATML_TEMPLATE = """\
 {%- if tools %}

@@ -63,8 +63,8 @@ def test_names_shapes_and_swaps_show() -> None:
 
 
 def test_packed_weights_answer_for_the_state_they_were_made_of(model_folder) -> None:
+    from runtime.laptop.engine.weights import Weights, state_fingerprint
     from runtime.rollouter.fingerprint import fingerprint
-    from runtime.rollouter.weights import Weights, state_fingerprint
 
     for family in ("qwen2", "qwen3"):
         for tied in (True, False):

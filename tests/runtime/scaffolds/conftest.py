@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime.tasks.task import Task
+from runtime.task import Task
 from tests.runtime.agent_loop.conftest import make_task
 from tests.runtime.proxy.tiny_model import write_model
 from tests.runtime.scaffolds.real_agents import Play, play

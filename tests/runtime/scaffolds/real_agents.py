@@ -24,7 +24,7 @@ from runtime.proxy.codec import load_codec
 from runtime.proxy.types import Trajectory
 from runtime.scaffolds.agents import package
 from runtime.scaffolds.install import install
-from runtime.tasks.task import Task
+from runtime.task import Task
 from tests.runtime.agent_loop.conftest import make_config, make_key
 from tests.runtime.proxy.scripted_engine import Call, ScriptedEngine
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.environment.base import Capabilities, ExecResult, SandboxRequest
+from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
 
 SHOP = {
     "shop/__init__.py": "from shop.price import discount, total\n",

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import Termination, TrialError, UserError
+from runtime.task import load_task
 from runtime.tasks.directories import find_task_directories, load_tasks
-from runtime.tasks.task import load_task
 from tests.runtime.tasks.test_write import write_shop
 
 

@@ -16,10 +16,13 @@ from pathlib import Path
 import orjson
 import pytest
 
+from runtime import run_paths
 from runtime.errors import MachineError, RunError, UserError
-from runtime.launch.processes import marked
-from runtime.trainer import environment, layout, process
-from runtime.trainer.process import Event, train
+from runtime.laptop.cpu_platform import CPU
+from runtime.processes import marked
+from runtime.run_paths import RunPaths
+from runtime.trainer import environment, process
+from runtime.trainer.process import train
 
 # Starts a grandchild in a session of its own, as Ray does, reports two steps and waits or ends.
 PROGRAM = """
@@ -53,17 +56,15 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
 
 
 def traces(run: Path) -> list[object]:
-    found: list[object] = [path for path in (environment.ray_dir(run), layout.state(run)) if path.exists()]
+    found: list[object] = [path for path in (environment.ray_dir(run), RunPaths(run).state) if path.exists()]
     return found + marked(run)
 
 
 def test_a_run_that_succeeds_leaves_rows_and_nothing_else(run: Path) -> None:
-    events: list[Event] = []
-    train(run, on_event=events.append)
-    rows = [orjson.loads(line) for line in layout.metrics_jsonl(run).read_bytes().splitlines()]
+    train(run)
+    rows = [orjson.loads(line) for line in RunPaths(run).metrics.read_bytes().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
-    assert [events[0].kind, events[-1].kind] == ["started", "ended"]
-    log = layout.log_file(run).read_text()
+    log = RunPaths(run).trainer_log.read_text()
     assert f"cwd {run} safe True" in log
     assert traces(run) == []
 
@@ -85,7 +86,7 @@ def test_ctrl_c_ends_everything(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     stand_in(monkeypatch, "wait")
 
     def interrupt() -> None:
-        while not layout.metrics_jsonl(run).exists():
+        while not RunPaths(run).metrics.exists():
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -112,7 +113,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_the_fix_and_room_to_write_it_dow
     moved = Path(shutil.copytree(run, small_disk / "run"))
 
     def fill() -> None:
-        while not layout.metrics_jsonl(moved).exists():
+        while not RunPaths(moved).metrics.exists():
             time.sleep(0.02)
         with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as filler:
             while True:
@@ -137,7 +138,7 @@ process.trainer_command = lambda run, overrides=(): [sys.executable, "-c", {"MOD
 process.train(Path({str(run)!r}))
 """
     child = subprocess.Popen([sys.executable, "-c", launcher])
-    while not layout.metrics_jsonl(run).exists():
+    while not RunPaths(run).metrics.exists():
         time.sleep(0.02)
     child.kill()
     child.wait()
@@ -155,23 +156,27 @@ def test_each_start_has_rows_of_its_own_and_a_resume_skips_what_was_scored(
 ) -> None:
     train(run)
     train(run, resume=True, overrides=["trainer.test_freq=5"])
-    assert sorted(path.name for path in layout.rows_folder(run).iterdir()) == ["verl-000.jsonl", "verl-001.jsonl"]
-    assert "arguments trainer.test_freq=5" in layout.log_file(run).read_text()
+    assert sorted(path.name for path in RunPaths(run).rows.iterdir()) == ["verl-000.jsonl", "verl-001.jsonl"]
+    assert "arguments trainer.test_freq=5" in RunPaths(run).trainer_log.read_text()
     # There is no checkpoint: the run starts over, and step 0 was never scored.
-    assert "val_before_train" not in layout.log_file(run).read_text()
+    assert "val_before_train" not in RunPaths(run).trainer_log.read_text()
 
 
 def test_the_environment_carries_the_mark_and_no_import_paths(tmp_path: Path) -> None:
     inherited = {"PYTHONPATH": "/evil", "RAY_ADDRESS": "elsewhere", "PATH": "/bin"}
-    found = environment.trainer_environment(tmp_path, attempt=3, inherited=inherited)
+    found = environment.trainer_environment(RunPaths(tmp_path), platform=CPU, attempt=3, inherited=inherited)
     assert "PYTHONPATH" not in found and "RAY_ADDRESS" not in found and found["PATH"] == "/bin"
-    assert found[layout.RUN_DIR] == str(tmp_path) and found["PYTHONSAFEPATH"] == "1"
+    assert found[run_paths.RUN_DIR] == str(tmp_path) and found["PYTHONSAFEPATH"] == "1"
     assert found["VERL_FILE_LOGGER_PATH"].endswith("logs/rows/verl-003.jsonl")
-    assert len(found[layout.RAY_DIR]) < 20
+    assert len(found[run_paths.RAY_DIR]) < 20
 
 
 def test_trackers_report_only_when_they_are_named(tmp_path: Path) -> None:
-    found = environment.trainer_environment(tmp_path, attempt=0, loggers=["console", "wandb"], inherited={})
+    found = environment.trainer_environment(
+        RunPaths(tmp_path), platform=CPU, attempt=0, loggers=["console", "wandb"], inherited={}
+    )
     assert "WANDB_MODE" not in found and found["WANDB_DIR"].startswith(str(tmp_path))
-    silent = environment.trainer_environment(tmp_path, attempt=0, loggers=["console", "file"], inherited={})
+    silent = environment.trainer_environment(
+        RunPaths(tmp_path), platform=CPU, attempt=0, loggers=["console", "file"], inherited={}
+    )
     assert silent["WANDB_MODE"] == "disabled" and silent["TENSORBOARD_DIR"].startswith(str(tmp_path))

@@ -14,9 +14,11 @@ import orjson
 import pytest
 
 from runtime.config import RuntimeConfig, load_runtime_config
-from runtime.launch.processes import marked
-from runtime.trainer import environment, layout, process, stable
+from runtime.processes import marked
+from runtime.run_paths import RunPaths
+from runtime.trainer import environment, process, stable
 from runtime.trainer.dataset import write_dataset
+from runtime.trainer.rows import read_rows
 from tests.runtime.agent_loop.conftest import make_task
 from tests.runtime.proxy.tiny_model import write_model
 
@@ -59,14 +61,14 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_run(folder: Path, policy: Path, example: str) -> Path:
-    """A run directory as the launcher would have prepared it, from the example's compiled bundle."""
-    source = ROOT / "golden" / example / "local"
+    """A run directory as the launcher would have prepared it, from the example's compiled bundle for this machine."""
+    source = ROOT / "golden" / example
     (folder / "bundle").mkdir(parents=True)
     (folder / "bundle" / "verl.yaml").write_bytes((source / "verl.yaml").read_bytes())
     raw = load_runtime_config(source / "runtime.json").model_dump(mode="json")
     raw["scaffold"] = {"type": "import", "import_path": "tests.runtime.agent_loop.agents:ParityAgent"}
-    raw["rollout"] |= {"group_size": GROUP, "slots": 8, "concurrency": 8, "max_tokens_per_turn": 16}
-    config = RuntimeConfig.model_validate(raw)
+    raw["rollout"] |= {"slots": 8, "concurrency": 8, "max_tokens_per_turn": 16}
+    config = RuntimeConfig.model_validate_json(orjson.dumps(raw))
     (folder / "bundle" / "runtime.json").write_text(config.model_dump_json())
     (folder / "policy").symlink_to(policy)
     tasks = [make_task(folder / "tasks", f"task-{index}") for index in range(4)]
@@ -87,7 +89,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(run: Path) -> dict[int, dict[str, Any]]:
-    lines = layout.metrics_jsonl(run).read_bytes().splitlines()
+    lines = RunPaths(run).metrics.read_bytes().splitlines()
     found = [(row["step"], row["data"]) for row in map(orjson.loads, lines)]
     assert len({step for step, _ in found}) == len(found), "a step was reported twice"
     return dict(found)
@@ -111,7 +113,7 @@ def check_steps(run: Path, *, last: int) -> dict[int, dict[str, Any]]:
 
 
 def traces(run: Path) -> list[object]:
-    left: list[object] = [path for path in (environment.ray_dir(run), layout.state(run)) if path.exists()]
+    left: list[object] = [path for path in (environment.ray_dir(run), RunPaths(run).state) if path.exists()]
     mounts = Path("/proc/mounts").read_text().count(str(run))
     return left + marked(run) + ([f"{mounts} mounts"] if mounts else [])
 
@@ -129,8 +131,8 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
 """
     child = subprocess.Popen([sys.executable, "-c", launcher])
     try:
-        while not layout.metrics_jsonl(run).exists() or max(rows(run), default=0) < 2:
-            assert child.poll() is None, layout.log_file(run).read_text()[-3000:]
+        while not RunPaths(run).metrics.exists() or max(rows(run), default=0) < 2:
+            assert child.poll() is None, RunPaths(run).trainer_log.read_text()[-3000:]
             time.sleep(0.05)
     finally:
         os.kill(child.pid, signal.SIGKILL)
@@ -138,11 +140,11 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
     before = rows(run)
     killed_at = max(before)
 
-    events: list[process.Event] = []
     last = killed_at + 2
-    process.train(run, resume=True, on_event=events.append, overrides=[*SMALL, f"trainer.total_training_steps={last}"])
+    process.train(run, resume=True, overrides=[*SMALL, f"trainer.total_training_steps={last}"])
     found = check_steps(run, last=last)
-    resumed = int(events[0].text.removeprefix("from step "))
+    again = read_rows(RunPaths(run).rows_file("verl", attempt=1))
+    resumed = min(step for step, data in again if "training/global_step" in data) - 1
     assert killed_at - 1 <= resumed <= killed_at + 1, "more than the step in flight was lost"
     assert {step: found[step] for step in before if step <= resumed - 1} == {
         step: before[step] for step in before if step <= resumed - 1
@@ -152,18 +154,18 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
     fingerprints = [found[step]["weights/fingerprint"] for step in found]
     assert len(set(fingerprints)) > 1, "no update changed the weights"
 
-    checkpoints = layout.checkpoints(run)
+    checkpoints = RunPaths(run).checkpoints
     assert stable.stable_steps(checkpoints)[-1] == last
     from transformers import AutoModelForCausalLM
 
-    from runtime.rollouter.weights import Architecture, state_fingerprint
+    from runtime.laptop.engine.weights import Architecture, state_fingerprint
 
     saved = stable.step_folder(checkpoints, last) / "actor" / "huggingface"
     model = AutoModelForCausalLM.from_pretrained(saved)
     architecture = Architecture.from_config(orjson.loads((saved / "config.json").read_bytes()))
     assert state_fingerprint(architecture, model.state_dict()) == fingerprints[-1]
 
-    trials = list((layout.trials(run) / str(last)).iterdir())
+    trials = list((RunPaths(run).trials / str(last)).iterdir())
     assert len(trials) == PROMPTS * GROUP
     record = orjson.loads((trials[0] / "trial.json").read_bytes())
     assert record["isolation"] == "bubblewrap" and record["weight_versions"] == {"min": last - 1, "max": last - 1}
@@ -181,7 +183,7 @@ def test_remax_rolls_out_a_greedy_baseline_for_every_prompt(tmp_path: Path, poli
         scores, baseline = found[step]["critic/score/mean"], found[step]["remax/baseline_mean"]
         assert found[step]["critic/advantages/max"] <= 1
         assert abs(scores - baseline) <= 1
-        greedy = [path for path in (layout.trials(run) / str(step)).iterdir() if "-greedy." in path.name]
+        greedy = [path for path in (RunPaths(run).trials / str(step)).iterdir() if "-greedy." in path.name]
         assert len(greedy) == PROMPTS
         for trial in greedy:
             assert orjson.loads((trial / "trial.json").read_bytes())["sampling"]["temperature"] == 0.0

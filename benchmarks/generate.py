@@ -1,0 +1,91 @@
+"""How many tasks packages give that nobody chose for it, how long one takes, and why there are not more.
+
+    python benchmarks/generate.py PINS.txt [-n TASKS] [--json]
+
+PINS.txt: one source distribution a line, ``NAME==VERSION SHA256``. Each package is asked for as many tasks; the table
+says the share that it gave, seconds per task, and in words what stopped the search and what was left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from runtime.config import Bubblewrap, PackagePin
+from runtime.errors import MachineError, TrialError, UserError
+from runtime.tasks.generate.package_tasks import generate_package, image_with
+from runtime.tasks.generate.sources import fetch
+from runtime.tasks.graders import graders
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("pins", type=Path)
+    parser.add_argument("-n", dest="count", type=int, default=100)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    lines = [line.split() for line in options.pins.read_text().splitlines() if line.strip()]
+    pins = [PackagePin(name=name.split("==")[0], version=name.split("==")[1], sha256=digest) for name, digest in lines]
+    rows = [measure(pin, options.count) for pin in pins]
+    if options.json:
+        print(json.dumps(rows))
+
+
+_COUNTS = ("tasks", "tests", "usable", "functions", "mutants", "tried", "unproven")
+
+
+def measure(pin: PackagePin, count: int) -> dict[str, object]:
+    said: list[str] = []
+    began = time.monotonic()
+    row: dict[str, object] = {"package": f"{pin.name} {pin.version}", "asked": count, **dict.fromkeys(_COUNTS, 0)}
+    with tempfile.TemporaryDirectory(prefix="liverl-generate-") as folder:
+        try:
+            row |= asyncio.run(_generate(pin, count, Path(folder), said))
+        except (UserError, MachineError, TrialError) as error:
+            row["why"] = str(error)
+    row["seconds"] = round(time.monotonic() - began, 1)
+    why = [text.partition(": ")[2] for text in said if " tasks: " in text] or [str(row.get("why", ""))]
+    lost = Counter(text.rpartition(": ")[2] for text in said if "left out: " in text)
+    row["why"] = "; ".join([*filter(None, why), *(f"{number} left out: {reason}" for reason, number in lost.items())])
+    print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
+    return row
+
+
+async def _generate(pin: PackagePin, count: int, folder: Path, said: list[str]) -> dict[str, object]:
+    async with graders(Bubblewrap(verifier_timeout_sec=600), state=folder / "state") as (provider, verifier):
+        injection = await generate_package(
+            fetch(pin, cache=folder),
+            out=folder / "tasks",
+            name="measured",
+            split=None,
+            limit=count,
+            per_kind_fraction=0.25,
+            seed=0,
+            split_seed=0,
+            provider=provider,
+            verifier=verifier,
+            image=image_with(()),
+            cache=folder,
+            workers=os.cpu_count() or 1,
+            on_progress=said.append,
+        )
+    found = injection.survey
+    return {
+        "tasks": len(injection.bugs),
+        "tests": found.tests,
+        "usable": len(found.calls),
+        "functions": injection.functions,
+        "mutants": injection.mutants,
+        "tried": injection.tried,
+        "unproven": injection.unproven,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,0 @@
-"""Sandboxes as ECS tasks (Fargate or EC2 capacity) through boto3, imported lazily."""
-
-from __future__ import annotations
-
-from runtime.environment.ecs.provider import EcsProvider
-
-__all__ = ["EcsProvider"]

@@ -1,7 +1,0 @@
-"""Sandboxes as pods, one per trial, through the official client's asyncio half (kubernetes >= 37, imported lazily)."""
-
-from __future__ import annotations
-
-from runtime.environment.kubernetes.provider import KubernetesProvider
-
-__all__ = ["KubernetesProvider"]

@@ -1,0 +1,44 @@
+"""Where the rest of the runtime meets verdicts: protocol and plain data, no implementation.
+
+A ``Verifier`` turns the declared artifacts of a finished trial into a verdict, in another fresh sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from runtime.task import Task
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the host computed from the verifier's report.
+
+    ``reward`` is finite and within [0, 1]. ``outcomes`` maps each expected test id to passed, failed, error, skipped or
+    missing. ``defences`` names what was in force; ``raw`` is the verifier's raw output, kept for the trial record.
+    ``tampered``: the work passed tests that no honest work passes; its reward is 0. What cannot be graded is no
+    verdict but a ``TrialError``.
+    """
+
+    reward: float
+    status: Literal["solved", "unsolved", "tampered"]
+    outcomes: Mapping[str, str]
+    defences: tuple[str, ...]
+    seconds: float
+    raw: bytes = b""
+    reused: bool = False
+    """Equal work on the task had been graded before (``reuse.py``)."""
+
+
+class Verifier(Protocol):
+    """Grades the artifacts of one trial.
+
+    Raises ``TrialError`` (verifier boundary) when it cannot decide: that is no grade, never a 0.
+    """
+
+    async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
+        """``artifacts``: path inside the agent's box -> content."""
+
+    async def close(self) -> None: ...

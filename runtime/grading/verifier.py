@@ -1,0 +1,159 @@
+"""Grades the artifacts of a trial in fresh sandboxes; the verdict is computed here, on the host.
+
+The agent's own sandbox plays no part: the pristine repository, the declared artifacts and the task's own tests are put
+together anew and the tests run. How they are run and read is a subclass's: exact expected test ids
+(``id_verifier.py``), or a script that writes a reward (``script_verifier.py``). ``Verdict.defences`` says what was in
+force.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.config import Environment
+from runtime.errors import Termination, TrialError
+from runtime.grading.artifacts import Selection, select
+from runtime.grading.base import Verdict
+from runtime.grading.canary import Canary
+from runtime.grading.once import Once
+from runtime.grading.task_scripts import attempt, mounts_of
+from runtime.sandboxes.base import Mount, SandboxProvider, SandboxRequest
+from runtime.sandboxes.defences import missing, provider_defences
+from runtime.task import Task
+
+_NAMES = itertools.count()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one verdict is come to, whatever the work. ``trusted``: modules that the tests' process may import where the
+    code under test lives in another one, else empty; ``start``: on the monotonic clock."""
+
+    task: Task
+    canary: Canary
+    trusted: tuple[str, ...]
+    defences: tuple[str, ...]
+    timeout_sec: float
+    start: float
+
+
+class SandboxVerifier(ABC):
+    """Implements ``Verifier`` with sandboxes of one provider, which it does not close."""
+
+    OWN_DEFENCES: tuple[str, ...] = ()
+    """What this way of grading always has, beside the sandbox's."""
+
+    def __init__(self, config: Environment, provider: SandboxProvider) -> None:
+        self._config = config
+        self._provider = provider
+        self._solutions: Once[Path, Mapping[str, bytes]] = Once()
+
+    @abstractmethod
+    async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, tuple[str, ...]]:
+        """The look-alike tests and the trusted modules of a verdict on ``task``."""
+
+    @abstractmethod
+    async def _run(self, plan: Plan, selection: Selection) -> Verdict:
+        """Raises ``TrialError`` and ``TimeoutError``."""
+
+    async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
+        start = time.monotonic()
+        timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
+        canary, trusted = await self._prepare(task, timeout_sec)
+        defences = self._defences(canary, apart=bool(trusted))
+        lacking = missing(self._config.required_defences, defences)
+        if lacking:
+            raise TrialError(Termination.TASK_INVALID, f"{task.id}: required defences not to be had: {lacking}")
+        selection = select(task, artifacts)
+        if selection.problem is not None:
+            outcomes = dict.fromkeys(task.expected_ids, "missing")
+            raw = json.dumps({"problem": selection.problem}).encode()
+            return Verdict(0.0, "unsolved", outcomes, defences, time.monotonic() - start, raw)
+        plan = Plan(task, canary, trusted, defences, timeout_sec, start)
+        try:
+            return await self._judge(plan, selection)
+        except TrialError:
+            # Whoever could bring this about by the work that is judged could trade a bad grade for another attempt.
+            if not selection.files or not await self._control(plan):
+                raise
+        try:
+            return await self._judge(plan, selection)  # once may have been the machine's fault; twice is the work's
+        except TrialError as error:
+            problem = f"{error.termination.value}: {error}; with other work the verifier came to its end"
+            outcomes = dict.fromkeys(task.expected_ids, "missing")
+            raw = json.dumps({"problem": problem}).encode()
+            return Verdict(0.0, "unsolved", outcomes, defences, time.monotonic() - start, raw)
+
+    async def _judge(self, plan: Plan, selection: Selection) -> Verdict:
+        task = plan.task
+        try:
+            return await self._run(plan, selection)
+        except TimeoutError as error:
+            raise TrialError(Termination.VERIFIER_TIMEOUT, f"{task.id}: {error}") from error
+        except TrialError as error:
+            if error.termination is Termination.SANDBOX_LOST:
+                raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: {error}") from error
+            raise
+
+    async def _control(self, plan: Plan) -> bool:
+        """Whether a verdict can be had now for other work on the task: for its own solution, or else for none."""
+        try:
+            await self._judge(plan, select(plan.task, await self._solution(plan.task)))
+        except TrialError:
+            return False
+        return True
+
+    async def _solution(self, task: Task) -> Mapping[str, bytes]:
+        """The work of the task's own solution, by path inside; made once per task, empty where there is none. Raises
+        ``TrialError`` where its box fails."""
+
+        async def make() -> Mapping[str, bytes]:
+            files = solution_files(task)
+            if files or task.solve_script is None:
+                return files
+            name, memory_mib = f"solution-{task.id}-{next(_NAMES)}", self._config.memory_mib
+            made = await attempt(task, task.solve_script, provider=self._provider, name=name, memory_mib=memory_mib)
+            return made.artifacts
+
+        return await self._solutions.get(task.path, make)
+
+    async def close(self) -> None:
+        """Every verdict's sandbox is gone when ``grade`` returns; what is found out once per task may still be on its
+        way."""
+        await self._solutions.close()
+
+    def _request(self, task: Task, *, mounts: tuple[Mount, ...] = (), second_user: bool = False) -> SandboxRequest:
+        return SandboxRequest(
+            name=f"verify-{task.id}-{next(_NAMES)}",
+            lower=task.repository,
+            workdir=task.config.environment.workdir,
+            mounts=(*mounts_of(task), *mounts),
+            env=task.config.environment.env,
+            memory_mib=self._config.verifier.memory_mib or self._config.memory_mib,
+            pids=self._config.verifier.pids or self._config.pids,
+            image=task.liverl.image,
+            second_user=second_user,
+        )
+
+    def _defences(self, canary: Canary, *, apart: bool) -> tuple[str, ...]:
+        names = [*provider_defences(self._provider.capabilities), "agent_killed", "declared_artifacts"]
+        names += self.OWN_DEFENCES
+        if apart:
+            names.append("solution_user")
+        if canary.files:
+            names.append("canary")
+        return (*names, self._provider.capabilities.how)
+
+
+def solution_files(task: Task) -> dict[str, bytes]:
+    """What the task's own repair replaces, by path inside; empty where it is a script only or not there."""
+    root = task.path / "solution" / "files"
+    workdir = task.config.environment.workdir
+    files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else []
+    return {f"{workdir}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in files}

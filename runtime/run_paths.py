@@ -1,0 +1,114 @@
+"""The one table of a run directory's paths, ``runs/<experiment>/<run-id>/``, and the variables that name it to
+processes.
+
+Only names of files and variables: knows nothing of their content.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+RUN_DIR = "LIVERL_RUN_DIR"
+"""The run directory, in the environment of every process of a run."""
+RAY_DIR = "LIVERL_RAY_DIR"
+"""Ray's folder of this run: outside of it, because sockets need short paths."""
+ATTEMPT = "LIVERL_ATTEMPT"
+"""Number of this start of the trainer within the run (0, 1, ...): each start writes metric rows to files of its own."""
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where everything of one run lies. ``path`` is absolute."""
+
+    path: Path
+
+    @classmethod
+    def of_process(cls) -> RunPaths:
+        """Those of the run that this process belongs to. Raises ``KeyError`` outside a run."""
+        return cls(Path(os.environ[RUN_DIR]))
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def bundle(self) -> Path:
+        return self.path / "bundle"
+
+    @property
+    def verl_yaml(self) -> Path:
+        return self.bundle / "verl.yaml"
+
+    @property
+    def runtime_json(self) -> Path:
+        return self.bundle / "runtime.json"
+
+    @property
+    def policy(self) -> Path:
+        return self.path / "policy"
+
+    @property
+    def tasks(self) -> Path:
+        return self.path / "tasks"
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def baselines(self) -> Path:
+        return self.path / "baselines.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def trainer_log(self) -> Path:
+        return self.logs / "trainer.log"
+
+    @property
+    def rows(self) -> Path:
+        """Folder of metric rows, a file for each writer and start; ``metrics.jsonl`` is made of them."""
+        return self.logs / "rows"
+
+    @property
+    def state(self) -> Path:
+        """Scratch of the running trainer: sandboxes, router file, reserve. Worthless after it."""
+        return self.path / "state"
+
+    @property
+    def router_yaml(self) -> Path:
+        return self.state / "router.yaml"
+
+    def rows_file(self, source: str, *, attempt: int | None = None) -> Path:
+        """Metric rows of one writer (``verl``, ``loop``, ``weights``) of one start of the trainer; None: of the start
+        that this process belongs to."""
+        return self.rows / f"{source}-{_attempt() if attempt is None else attempt:03d}.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        """The proxy's log of turns of the start that this process belongs to."""
+        return self.path / "journal" / f"proxy-{_attempt():03d}.jsonl"
+
+
+def _attempt() -> int:
+    return int(os.environ.get(ATTEMPT, "0"))

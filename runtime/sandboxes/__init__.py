@@ -1,0 +1,130 @@
+"""Sandboxes: makes the provider that a run's settings ask for.
+
+Callers elsewhere need only this and the protocols of ``base.py``; what a box is used for is their business.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.config import Bubblewrap, Docker, Ecs, Environment, Harbor, Imported, Kubernetes, PlainProcess
+from runtime.errors import MachineError
+from runtime.sandboxes import images
+from runtime.sandboxes.defences import check_network, check_provider
+
+if TYPE_CHECKING:
+    from runtime.sandboxes.base import SandboxProvider
+    from runtime.sandboxes.fair_queue import FairQueue
+
+log = logging.getLogger(__name__)
+
+IDLE_KINDS = 4
+"""Boxes are kept ready for this many kinds of request: the agents' and the verifier's of two tasks."""
+
+
+def make_provider(config: Environment, *, state: Path, queue: FairQueue | None = None) -> SandboxProvider:
+    """The provider of ``config.type``, or plain processes with a loud warning where the machine cannot isolate.
+
+    state: folder for what sandboxes leave on the host; what dead owners left there is removed now. queue: shared with
+    other runs of this process, in place of ``max_sandboxes`` for this one alone. Raises ``MachineError`` when isolation
+    or a required defence is not to be had, or the folder cannot be made.
+    """
+    provider = _make(config, state)
+    bounds = (config.max_sandboxes, config.machine_sandboxes, queue)
+    if not config.warm_sandboxes and all(bound is None for bound in bounds):
+        return provider
+    from runtime.sandboxes.fair_queue import FairQueue
+    from runtime.sandboxes.machine_semaphore import MachineSemaphore
+    from runtime.sandboxes.pool import PooledProvider
+
+    count = config.machine_sandboxes
+    folder = images.default_cache().parent / "places"
+    return PooledProvider(
+        provider,
+        warm=config.warm_sandboxes,
+        max_idle=IDLE_KINDS * config.warm_sandboxes,
+        queue=queue or FairQueue(config.max_sandboxes),
+        run=run_label(),
+        shared=MachineSemaphore(folder, count) if count is not None else None,
+    )
+
+
+def _make(config: Environment, state: Path) -> SandboxProvider:
+    if isinstance(config, Bubblewrap | PlainProcess):
+        return _local(config, state)
+    if isinstance(config, Docker):
+        return _docker(config, state)
+    remote = _remote(config, state)
+    check_provider(config.required_defences, remote.capabilities)
+    check_network(config.network, remote.capabilities)
+    return remote
+
+
+def _local(config: Bubblewrap | PlainProcess, state: Path) -> SandboxProvider:
+    from runtime.sandboxes import bwrap
+    from runtime.sandboxes.bubblewrap import BubblewrapProvider
+    from runtime.sandboxes.process import ProcessProvider
+
+    why = "environment.type is 'process'" if isinstance(config, PlainProcess) else bwrap.why_impossible()
+    if why is not None and isinstance(config, Bubblewrap) and config.require_isolation:
+        raise MachineError(f"sandboxes are not isolated: {why}", fix=bwrap.INSTALL)
+    provider: SandboxProvider
+    try:
+        if why is None:
+            provider = BubblewrapProvider(state=state)
+            check_provider(config.required_defences, provider.capabilities)
+            return provider
+        log.warning(
+            "NO ISOLATION: agents and tests run as plain processes with your rights and your network (%s); cure: %s",
+            why,
+            bwrap.INSTALL,
+        )
+        provider = ProcessProvider(state=state)
+        check_provider(config.required_defences, provider.capabilities)
+        check_network(config.network, provider.capabilities)
+        return provider
+    except OSError as error:
+        fix = f"free space below {state}, or make it writable"
+        raise MachineError(f"{state}: {error.strerror}", fix=fix) from error
+
+
+def _remote(config: Kubernetes | Ecs | Harbor | Imported, state: Path) -> SandboxProvider:
+    if isinstance(config, Kubernetes):
+        from runtime.sandboxes.kubernetes import KubernetesProvider
+
+        return KubernetesProvider(config.kubernetes, run=run_label())
+    if isinstance(config, Ecs):
+        from runtime.sandboxes.ecs import EcsProvider
+
+        return EcsProvider(config.ecs, run=run_label())
+    if isinstance(config, Harbor):
+        from runtime.sandboxes.harbor.provider import HarborProvider
+
+        return HarborProvider(config.harbor)
+    from runtime.imported import make, refused
+
+    settings, field = config.imported, "environment.imported.import_path"
+    made: SandboxProvider = make(settings.import_path, field=field, kwargs=settings.kwargs, state=state)
+    if lacking := [name for name in ("capabilities", "counts", "start", "close") if not hasattr(made, name)]:
+        why = f"has no {', '.join(lacking)} (runtime.sandboxes.base.SandboxProvider)"
+        raise refused(settings.import_path, TypeError(why), field=field)
+    return made
+
+
+def run_label() -> str:
+    """Names what belongs to this run on other people's machines; without a run, to this process."""
+    folder = os.environ.get("LIVERL_RUN_DIR")
+    return Path(folder).name if folder else f"process-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _docker(config: Docker, state: Path) -> SandboxProvider:
+    from runtime.sandboxes.docker.connection import connection
+    from runtime.sandboxes.docker.provider import DockerProvider
+
+    check_provider(config.required_defences, DockerProvider.capabilities)
+    engine = connection(config.docker_host, certificates=config.docker_certificates, plaintext=config.docker_plaintext)
+    return DockerProvider(engine, state=state, base=config.base_image)

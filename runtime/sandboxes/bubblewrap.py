@@ -1,0 +1,231 @@
+"""Sandboxes by bubblewrap: fresh namespaces and a fresh overlay per box, and no network but a forwarder.
+
+A box's files live in memory inside its own mount namespace, so the death of its first process removes every trace.
+Where the machine cannot nest namespaces, each box gets a bubblewrap of its own instead (slower, files copied).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import Termination, TrialError
+from runtime.sandboxes import bwrap, images, userns
+from runtime.sandboxes.base import Capabilities, SandboxRequest
+from runtime.sandboxes.box import BoxSandbox, check_lower
+from runtime.sandboxes.cgroups import Group, GroupPool
+from runtime.sandboxes.channel import Channel, greet
+from runtime.sandboxes.forwarder import Forwarder
+from runtime.sandboxes.guest import isolate, seccomp
+from runtime.sandboxes.state import OwnerState
+from runtime.sandboxes.zygote import START_SEC, Zygote, kill, launch, start_zygote, tail
+
+log = logging.getLogger(__name__)
+
+
+class BubblewrapProvider:
+    """Implements ``SandboxProvider``. nested: make boxes with a fork server (None: find out)."""
+
+    def __init__(self, *, state: Path, nested: bool | None = None) -> None:
+        self._state = OwnerState(state)
+        self._groups = GroupPool(self._state)
+        self._nested = nested
+        self._zygotes: dict[str | None, Zygote] = {}
+        self._lock = asyncio.Lock()
+        self._running: set[BoxSandbox] = set()
+        self._copied: dict[Path, bool] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            isolation="bubblewrap",
+            network_off=True,
+            fresh_filesystem=True,
+            memory_limit=self._groups.memory,
+            cpu_limit=False,
+            defences=(
+                "user_namespace",
+                "no_capabilities",
+                "no_new_privileges",
+                *(("seccomp",) if seccomp.supported() else ()),
+                *(("process_limit",) if self._groups.pids or os.getuid() != 0 else ()),
+            ),
+            made_by="bubblewrap" if self._nested is False else "bubblewrap+zygote",
+            second_user=self._nested is not False
+            and userns.spare_user() is not None
+            and all(zygote.two_users for zygote in self._zygotes.values()),
+        )
+
+    @property
+    def counts(self) -> Mapping[str, float]:
+        return {}
+
+    async def start(self, request: SandboxRequest) -> BoxSandbox:
+        check_lower(request)
+        if request.lower not in self._copied:
+            self._copied[request.lower] = await asyncio.to_thread(_must_be_copied, request.lower)
+        image = await asyncio.to_thread(images.prepare, request.image) if request.image else None
+        if self._nested is None:
+            await self._find_out(request)
+        if self._nested:
+            zygote = await self._zygote(request.image, image)
+            channel, _, descriptors = await zygote.box(self._order(request))
+            cleanup = None
+        else:
+            channel, descriptors, cleanup = await self._solo(request, image)
+        return await self._sandbox(request, channel, descriptors, cleanup)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(sandbox.stop() for sandbox in list(self._running)))
+        for zygote in self._zygotes.values():
+            zygote.close()
+        self._zygotes.clear()
+        self._groups.close()
+        self._state.close()
+
+    async def _find_out(self, request: SandboxRequest) -> None:
+        try:
+            zygote = await self._zygote(None, None)
+            order = self._order(request) | {"mounts": [], "listen": None, "second_user": False}
+            channel, _, _ = await zygote.box(order)
+            await channel.kill()
+        except TrialError as error:
+            log.warning("no nested namespaces on this machine (%s): every sandbox starts its own bubblewrap", error)
+            self._nested = False
+        else:
+            self._nested = True
+
+    async def _zygote(self, name: str | None, image: Path | None) -> Zygote:
+        async with self._lock:
+            zygote = self._zygotes.get(name)
+            if zygote is None or not zygote.alive:
+                if zygote is not None:
+                    zygote.close()
+                preload = ["testkit.mini"] if image is None else ["testkit.pytest_runner"]
+                zygote = await start_zygote(owner=self._state.owner, image=image, preload=preload)
+                self._zygotes[name] = zygote
+            return zygote
+
+    def _order(self, request: SandboxRequest) -> dict[str, Any]:
+        return {
+            "lower": str(request.lower.resolve()),
+            "workdir": request.workdir,
+            "mounts": [[str(mount.source.resolve()), mount.target] for mount in request.mounts],
+            "size_mib": max(16, request.memory_mib // 2),
+            "limits": self._limits(request),
+            "listen": request.forward_port if request.forward else None,
+            "warm": request.compile_once,
+            "copy": self._copied[request.lower],
+            "second_user": request.second_user,
+        }
+
+    def _limits(self, request: SandboxRequest) -> dict[str, int]:
+        limits = {"CORE": 0}
+        if not self._groups.memory and request.limit_address_space:
+            limits["AS"] = request.memory_mib << 20
+        if not self._groups.pids:
+            limits["NPROC"] = request.pids  # counted per user namespace, that is per box; the host's root is exempt
+        return limits
+
+    async def _solo(self, request: SandboxRequest, image: Path | None) -> tuple[Channel, list[int], Any]:
+        order = self._order(request)
+        shown = [word for name in ("/tmp", *isolate.MEMORY_FOLDERS) for word in ("--tmpfs", name)]
+        shown += ["--ro-bind", order["lower"], "/.lower", "--tmpfs", request.workdir]
+        for source, target in order["mounts"]:
+            shown += ["--ro-bind", source, target]
+        if image is not None:
+            shown += ["--ro-bind", str(image), bwrap.IMAGE]
+        box = {
+            "lower": "/.lower",
+            "workdir": request.workdir,
+            "python_path": [bwrap.IMAGE] if image is not None else [],
+            "listen": order["listen"],
+            "limits": order["limits"],
+            "isolated": True,
+        }
+        arguments = bwrap.command(shown, bwrap.program("solo", json.dumps(box)))
+        ours, theirs = socket.socketpair()
+        with theirs, tempfile.TemporaryFile() as errors:
+            process = launch(arguments, theirs, owner=self._state.owner, errors=errors)
+            theirs.close()
+            try:
+                channel, _, descriptors = await greet(ours, timeout_sec=START_SEC)
+            except TrialError as error:
+                kill(process)
+                raise TrialError(error.termination, f"{error}: {tail(errors)}") from error
+            except BaseException:
+                kill(process)
+                raise
+        return channel, descriptors, lambda: kill(process)
+
+    async def _sandbox(
+        self, request: SandboxRequest, channel: Channel, descriptors: list[int], cleanup: Any
+    ) -> BoxSandbox:
+        forwarder: Forwarder | None = None
+        group: Group | None = None
+
+        async def on_stop() -> None:
+            if forwarder is not None:
+                forwarder.close()
+            await channel.kill()
+            if cleanup is not None:
+                cleanup()
+            if group is not None:
+                self._groups.give_back(group)
+            self._running.discard(sandbox)
+
+        try:
+            group = self._groups.take()
+            if group is not None:
+                group.admit(channel.pid, memory_mib=request.memory_mib, pids=request.pids)
+            if descriptors and request.forward is not None:
+                forwarder = Forwarder(socket.socket(fileno=descriptors[0]), request.forward)
+                await forwarder.start()
+            sandbox = BoxSandbox(
+                channel,
+                name=request.name,
+                workdir=request.workdir,
+                env=self._environment(request),
+                proxy_url=f"http://127.0.0.1:{request.forward_port}" if forwarder is not None else None,
+                on_stop=on_stop,
+                oom_kills=group.oom_kills if group is not None else lambda: 0,
+            )
+        except BaseException as error:
+            if forwarder is not None:
+                forwarder.close()
+            await channel.kill()
+            with contextlib.suppress(OSError):
+                if cleanup is not None:
+                    cleanup()
+            if isinstance(error, OSError):
+                raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {error}") from error
+            raise
+        self._running.add(sandbox)
+        return sandbox
+
+    def _environment(self, request: SandboxRequest) -> Mapping[str, str]:
+        extra = dict(request.env)
+        if request.image:
+            extra.setdefault("PYTHONPATH", bwrap.IMAGE)
+        return bwrap.environment(request.workdir, extra)
+
+
+def _must_be_copied(folder: Path) -> bool:
+    """Whether anything below belongs to another user, or is read-only. Only what is ours, and may be written, can be
+    written in a box through an overlay: its root has no capability to overrule that. Git leaves its objects read-only
+    and never writes them."""
+
+    def writable(path: Path) -> bool:
+        status = path.lstat()
+        of_git = path.name != ".git" and ".git" in path.parts
+        return status.st_uid == os.getuid() and (path.is_symlink() or bool(status.st_mode & 0o200) or of_git)
+
+    return not all(writable(path) for path in (folder, *folder.rglob("*")))

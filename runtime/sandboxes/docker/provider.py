@@ -1,0 +1,224 @@
+"""Sandboxes as containers: no network, no capabilities, a read-only root, limits of memory, processes and disk.
+
+The supervisor inside (``guest/solo.py``) is a box's like any other; ``links.py`` says how it and the host find each
+other, ``engine.py`` how the engine is asked. The engine may run on another machine: nothing is shared with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import logging
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import Termination, TrialError
+from runtime.sandboxes import bwrap
+from runtime.sandboxes.base import Capabilities, SandboxRequest
+from runtime.sandboxes.box import BoxSandbox, check_lower
+from runtime.sandboxes.channel import Channel
+from runtime.sandboxes.docker import context
+from runtime.sandboxes.docker.connection import Connection, import_sdk
+from runtime.sandboxes.docker.engine import Engine
+from runtime.sandboxes.docker.links import AttachLink, Link, SocketLink
+from runtime.sandboxes.guest import isolate
+from runtime.sandboxes.state import OwnerState
+
+log = logging.getLogger(__name__)
+
+LABEL = "liverl.owner"
+
+
+class DockerProvider:
+    """Implements ``SandboxProvider``. base: image with Python 3.11 or later as ``/usr/bin/python3``, pulled if the
+    engine lacks it. attached: control boxes over the engine's connection (None: if it is on another machine).
+
+    Raises ``MachineError`` when the engine does not answer, or the base image is not to be had.
+    """
+
+    capabilities = Capabilities(
+        isolation="docker",
+        network_off=True,
+        fresh_filesystem=True,
+        memory_limit=True,
+        cpu_limit=False,
+        defences=("no_capabilities", "no_new_privileges", "seccomp", "process_limit"),
+    )
+
+    def __init__(self, connection: Connection, *, state: Path, base: str, attached: bool | None = None) -> None:
+        self._connection = connection
+        self._attached = not connection.local if attached is None else attached
+        self._engine = Engine(connection, import_sdk(), base=base)
+        self._state = OwnerState(state)
+        self._running: set[BoxSandbox] = set()
+        self._removing: set[asyncio.Task[None]] = set()
+        for owner in self._state.removed:
+            self._remove_owned(owner)
+
+    @property
+    def counts(self) -> Mapping[str, float]:
+        """Of images: built, found in the engine, asked for again."""
+        return self._engine.counts
+
+    async def start(self, request: SandboxRequest) -> BoxSandbox:
+        check_lower(request)
+        name = f"liverl-{self._state.owner}-{secrets.token_hex(4)}"
+        errors = self._engine.sdk.errors
+        link: Link | None = None
+        container: Any = None
+        channel: Channel | None = None
+        try:
+            link = AttachLink(self._connection) if self._attached else SocketLink(self._state.path / name)
+            container = await self._create(request, name, link)
+            channel = await link.connect(container.id, lambda: self._engine.call(container.start))
+            if request.forward is not None:
+                await link.forward(request.forward)
+            return self._sandbox(request, container, channel, link)
+        except BaseException as error:
+            if channel is not None:
+                await channel.kill()
+            if link is not None:
+                link.close()
+            await asyncio.shield(self._forsake(container, name))
+            if isinstance(error, OSError | TimeoutError | errors.DockerException):
+                raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {_words(error)}") from error
+            raise
+
+    async def close(self) -> None:
+        await asyncio.gather(*(sandbox.stop() for sandbox in list(self._running)))
+        await asyncio.gather(*self._removing, return_exceptions=True)
+        removed = await asyncio.to_thread(self._remove_owned, self._state.owner)
+        await self._engine.close()
+        self._state.close(forget=removed)
+
+    async def _create(self, request: SandboxRequest, name: str, link: Link) -> Any:
+        for again in (True, False):
+            image = await self._engine.image(request)
+            make = functools.partial(self._container, request, image, name, link)
+            try:
+                return await self._engine.call(make)
+            except self._engine.sdk.errors.ImageNotFound:
+                if not again:
+                    raise
+                self._engine.forget(request)  # somebody has cleaned up the engine
+        raise AssertionError
+
+    def _container(self, request: SandboxRequest, image: str, name: str, link: Link) -> Any:
+        size = f"size={max(16, request.memory_mib // 2)}m,exec"
+        box = {
+            "lower": context.LOWER,
+            "workdir": request.workdir,
+            "python_path": [bwrap.IMAGE] if request.image else [],
+            "listen": request.forward_port if request.forward else None,
+            "limits": {"CORE": 0},
+            "isolated": True,
+        }
+        program = bwrap.program("solo", json.dumps(box))
+        try:
+            return self._engine.client.containers.create(
+                image,
+                ["/usr/bin/python3", "-P", "-s", "-S", "-B", *program, link.argument],
+                name=name,
+                labels={LABEL: self._state.owner},
+                environment={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
+                network_mode="none",
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                read_only=True,
+                tmpfs=dict.fromkeys((request.workdir, "/tmp", "/var/tmp", *isolate.MEMORY_FOLDERS), size),
+                mem_limit=f"{request.memory_mib}m",
+                memswap_limit=f"{request.memory_mib}m",
+                pids_limit=request.pids,
+                init=False,  # the supervisor is process 1: it reaps orphans, and nothing inside can kill it
+                log_config=self._engine.sdk.types.LogConfig(type="none"),
+                **link.options,
+            )
+        except self._engine.sdk.errors.APIError as error:
+            if error.status_code != 409:
+                raise
+            return self._engine.client.containers.get(name)  # the answer to an earlier attempt was lost
+
+    def _sandbox(self, request: SandboxRequest, container: Any, channel: Channel, link: Link) -> BoxSandbox:
+        async def on_stop() -> None:
+            link.close()
+            await channel.kill()
+            removal = asyncio.ensure_future(self._removal(container))
+            self._removing.add(removal)
+            removal.add_done_callback(self._removing.discard)
+            self._running.discard(sandbox)
+            if self._attached:
+                await removal  # nothing else is known to have ended what runs inside
+
+        sandbox = BoxSandbox(
+            channel,
+            name=request.name,
+            workdir=request.workdir,
+            env=self._environment(request),
+            proxy_url=f"http://127.0.0.1:{request.forward_port}" if request.forward is not None else None,
+            on_stop=on_stop,
+            out_of_memory=lambda: self._oom_killed(container),
+        )
+        self._running.add(sandbox)
+        return sandbox
+
+    def _environment(self, request: SandboxRequest) -> Mapping[str, str]:
+        extra = dict(request.env)
+        if request.image:
+            extra.setdefault("PYTHONPATH", bwrap.IMAGE)
+        variables = bwrap.environment(request.workdir, extra)
+        if "LD_LIBRARY_PATH" not in extra:
+            variables.pop("LD_LIBRARY_PATH", None)  # of this machine's Python, which is not the container's
+        return variables
+
+    async def _oom_killed(self, container: Any) -> bool:
+        """Whether the kernel killed the box for memory; False where the engine does not say."""
+
+        def ask() -> bool:
+            self._connection.knock()
+            container.reload()
+            return bool(container.attrs["State"]["OOMKilled"])
+
+        with contextlib.suppress(self._engine.sdk.errors.DockerException, OSError, TimeoutError):
+            return await asyncio.wait_for(asyncio.to_thread(ask), 10)
+        return False
+
+    async def _forsake(self, container: Any, name: str) -> None:
+        """Remove what a failed start left. A creation whose answer was lost may have had its effect all the same."""
+        if container is None:
+            with contextlib.suppress(self._engine.sdk.errors.DockerException, OSError):
+                self._connection.knock()
+                container = await asyncio.to_thread(self._engine.client.containers.get, name)
+        if container is not None:
+            await self._removal(container)
+
+    async def _removal(self, container: Any) -> None:
+        errors = self._engine.sdk.errors
+
+        def remove() -> None:
+            with contextlib.suppress(errors.NotFound):
+                container.remove(force=True, v=True)
+
+        try:
+            await self._engine.call(remove)
+        except (errors.DockerException, OSError) as error:
+            log.warning("container %s may be left: %s", container.name, error)  # ``close`` or the next start removes it
+
+    def _remove_owned(self, owner: str) -> bool:
+        """Whether none is left."""
+        errors = self._engine.sdk.errors
+        wanted = {"all": True, "filters": {"label": f"{LABEL}={owner}"}}
+        with contextlib.suppress(errors.DockerException, OSError):
+            self._connection.knock()
+            for container in self._engine.client.containers.list(**wanted):
+                with contextlib.suppress(errors.DockerException, OSError):
+                    container.remove(force=True, v=True)
+            return not self._engine.client.containers.list(**wanted)
+        return False
+
+
+def _words(error: BaseException) -> str:
+    return str(getattr(error, "explanation", None) or error) or repr(error)

@@ -1,0 +1,87 @@
+"""What ECS is asked for: one task definition per image and size, one task per sandbox. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from runtime.config import EcsCluster
+
+CONTAINER = "sandbox"
+_AGENT = Path(__file__).parent / "agent.py"
+_FARGATE_MIB = {256: (512, 2048), 512: (1024, 4096), 1024: (2048, 8192), 2048: (4096, 16384), 4096: (8192, 30720)}
+"""CPU units -> least and most memory that Fargate gives with them, in steps of 1 GiB from 1 GiB on."""
+
+
+def size(settings: EcsCluster, memory_mib: int) -> tuple[int, int]:
+    """(CPU units, MiB) of a task; with Fargate the smallest size on offer that holds both."""
+    units = int(settings.cpus * 1024)
+    if settings.launch_type == "EC2":
+        return units, memory_mib
+    for offered, (least, most) in _FARGATE_MIB.items():
+        if offered >= units and most >= memory_mib:
+            needed = max(least, memory_mib)
+            return offered, needed if needed == 512 else -(-needed // 1024) * 1024
+    raise ValueError(f"Fargate has no task of {units} CPU units and {memory_mib} MiB")
+
+
+def definition(settings: EcsCluster, memory_mib: int) -> dict[str, Any]:
+    """Arguments of RegisterTaskDefinition; the family is named by a digest of all the rest."""
+    cpu, memory = size(settings, memory_mib)
+    container: dict[str, Any] = {
+        "name": CONTAINER,
+        "image": settings.image,
+        "essential": True,
+        "command": ["python3", "-s", "-c", _AGENT.read_text()],
+        "memory": memory,
+        "linuxParameters": {"initProcessEnabled": True},
+    }
+    if settings.log_group is not None:
+        options = {
+            "awslogs-group": settings.log_group,
+            "awslogs-region": settings.region,
+            "awslogs-stream-prefix": "box",
+        }
+        container["logConfiguration"] = {"logDriver": "awslogs", "options": options}
+    asked: dict[str, Any] = {
+        "networkMode": "awsvpc",
+        "requiresCompatibilities": [settings.launch_type],
+        "cpu": str(cpu),
+        "memory": str(memory),
+        "containerDefinitions": [container],
+    }
+    if settings.execution_role_arn is not None:
+        asked["executionRoleArn"] = settings.execution_role_arn
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
+    return {"family": f"liverl-{digest}", **asked}
+
+
+def task(
+    settings: EcsCluster, *, definition_arn: str, nonce: str, token: str, labels: dict[str, str]
+) -> dict[str, Any]:
+    """Arguments of RunTask. ``startedBy`` is the nonce, by which a task is found whose answer was lost."""
+    environment = {
+        "LIVERL_AGENT_TOKEN": token,
+        "LIVERL_AGENT_PORT": settings.port,
+        "LIVERL_AGENT_TTL": settings.ttl_sec,
+    }
+    network = {
+        "subnets": list(settings.subnets),
+        "securityGroups": list(settings.security_groups),
+        "assignPublicIp": "ENABLED" if settings.assign_public_ip else "DISABLED",
+    }
+    override = {"name": CONTAINER, "environment": [{"name": k, "value": str(v)} for k, v in environment.items()]}
+    return {
+        "cluster": settings.cluster,
+        "taskDefinition": definition_arn,
+        "launchType": settings.launch_type,
+        "count": 1,
+        "clientToken": nonce,
+        "startedBy": nonce,
+        "networkConfiguration": {"awsvpcConfiguration": network},
+        "overrides": {"containerOverrides": [override]},
+        "tags": [{"key": key, "value": value} for key, value in labels.items()],
+        "enableECSManagedTags": False,
+    }

@@ -1,0 +1,156 @@
+"""What a box that only runs commands is told to run: shell scripts for commands, transfers and the end of both.
+
+The box needs ``sh``, ``tar``, ``head``, ``tail`` and ``mktemp`` (GNU's or busybox's) and, for LiveRL's own test
+runners, ``python3``. Links that untrusted code planted are followed inside the box at most, never on the host: what
+comes back is an archive, read as data. It does not know how commands reach the box.
+"""
+
+from __future__ import annotations
+
+import io
+import shlex
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from runtime.errors import Termination, TrialError
+from runtime.sandboxes.guest.files import MAX_FILES
+
+MARK = "LIVERL_COMMAND"
+"""Variable that marks every process of one command, so that a timeout finds all of them."""
+
+# The output goes through files: a daemon that the command left behind would hold a pipe open for ever. Script and input
+# come as one stream of known length, because not every version of the protocols can say that standard input has ended.
+_BOOT = """umask 022; d=$(mktemp -d /tmp/.liverl.XXXXXX) || exit 125
+head -c "$3" >"$d/all" && [ "$(wc -c <"$d/all")" -eq "$3" ] || { rm -rf "$d"; echo "input cut" >&2; exit 125; }
+head -c "$1" "$d/all" >"$d/run"; tail -c +"$(($1 + 1))" "$d/all" >"$d/in"; rm "$d/all"
+sh "$d/run" <"$d/in" >"$d/out" 2>"$d/err"; c=$?
+head -c "$2" "$d/out"; head -c "$2" "$d/err" >&2; rm -rf "$d"; exit $c"""
+
+_KILL = """n=3; while [ $n -gt 0 ]; do n=$((n - 1)); for p in /proc/[0-9]*; do
+tr '\\0' '\\n' <"$p/environ" 2>/dev/null | grep -qx "$1" && kill -9 "${p#/proc/}"; done 2>/dev/null; done; :"""
+
+TESTS = """import json, os, sys
+sys.path.insert(0, {folder!r})
+import importlib
+order = json.loads(sys.stdin.buffer.read())
+sys.path[1:1] = order["python_path"]
+runner = importlib.import_module("testkit.pytest_runner" if order["runner"] == "pytest" else "testkit.mini")
+report = runner.run(**order["arguments"])
+sys.stdout.write("\\n" + order["seal"] + json.dumps(report) + "\\n")
+"""
+
+
+def boot(script: str, stdin: bytes, *, max_output: int) -> tuple[list[str], bytes]:
+    """(command, standard input) that run ``script`` with ``stdin`` and print at most ``max_output`` per stream."""
+    program = script.encode()
+    sizes = [str(len(program)), str(max_output), str(len(program) + len(stdin))]
+    return ["sh", "-c", _BOOT, "liverl", *sizes], program + stdin
+
+
+def command(argv: Sequence[str], *, cwd: str, env: Mapping[str, str], mark: str) -> str:
+    """A script that becomes ``argv``. Exit code 126: no such working directory."""
+    exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in {**env, MARK: mark}.items())
+    return f"cd {shlex.quote(cwd)} || exit 126\n{exports}exec {shlex.join(argv)}\n"
+
+
+def kill(mark: str) -> tuple[list[str], bytes]:
+    """(command, standard input) that kill every process of one command, its daemons included."""
+    return ["sh", "-c", _KILL, "liverl", f"{MARK}={mark}"], b""
+
+
+def pack(files: Mapping[str, tuple[bytes, int]]) -> bytes:
+    """An archive of absolute path -> (content, mode)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for path, (content, mode) in files.items():
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size, member.mode = len(content), mode
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def pack_tree(source: Path, target: str) -> bytes:
+    """An archive of a trusted host file or folder, to appear at ``target``; owners and compiled files are left out."""
+
+    def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        if "__pycache__" in member.name.split("/"):
+            return None
+        member.uid = member.gid = 0
+        member.mode |= 0o200  # a root without capabilities needs leave to write
+        member.uname = member.gname = ""
+        return member
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        if source.is_dir():
+            for path in sorted(source.iterdir()):
+                archive.add(path, arcname=f"{target.strip('/')}/{path.name}", filter=anonymous)
+        else:
+            archive.add(source, arcname=target.strip("/"), filter=anonymous)
+    return buffer.getvalue()
+
+
+def unpack_script(source: str = "-") -> str:
+    return f"exec tar -xmpof {source} -C /\n"
+
+
+def part_script(name: str, size: int) -> str:
+    """Receive one part of a large upload, whole or not at all; may be repeated."""
+    return f'cat >{name} && [ "$(wc -c <{name})" -eq {size} ]\n'
+
+
+def join_script(folder: str, count: int) -> str:
+    """Unpack the parts of a large upload and remove them; may be repeated."""
+    names = " ".join(f"{folder}/{number}" for number in range(count))
+    return f"[ -d {folder} ] || exit 0\ncat {names} | tar -xmpof - -C / && rm -rf {folder}\n"
+
+
+def pack_script(paths: Sequence[str], *, file: str, max_bytes: int, first: int) -> str:
+    """Archive what exists of ``paths`` as ``file``; print its first bytes, and its size as the last error line."""
+    tests = "".join(f'[ -e {(q := shlex.quote(path))} ] && set -- "$@" ./{q}\n' for path in paths)
+    limit = archive_limit(max_bytes)
+    return (
+        f"set --\n{tests}"
+        f'[ $# -eq 0 ] || tar -cf - -C / "$@" 2>/dev/null | head -c {limit + 1} >{file}\n'
+        f'[ $# -ne 0 ] || : >{file}\nhead -c {first} {file}; wc -c <{file} >&2\n[ "$(wc -c <{file})" -gt {first} ] || '
+        f"rm -f {file}\n"
+    )
+
+
+def archive_limit(max_bytes: int) -> int:
+    """Bytes of an archive that can still hold no more than ``max_bytes`` in ``MAX_FILES`` files."""
+    return max_bytes + MAX_FILES * 1536 + (1 << 16)
+
+
+def unpack(data: bytes, *, max_bytes: int, what: str) -> dict[str, bytes]:
+    """Regular files of an archive that untrusted code may have forged. Raises ``TrialError(SANDBOX_LOST)``."""
+    found: dict[str, bytes] = {}
+    left = max_bytes
+    if not data:
+        return found
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            for member in archive:
+                name = "/" + "/".join(part for part in member.name.split("/") if part not in ("", "."))
+                if ".." in name.split("/"):
+                    continue
+                if member.islnk():  # a second name of a file that came before
+                    first = "/" + member.linkname.lstrip("./")
+                    content = found.get(first)
+                elif member.isreg():
+                    if not 0 <= member.size <= left:  # before reading: a sparse member may claim any size
+                        raise TrialError(Termination.SANDBOX_LOST, f"{what}: more than {max_bytes} bytes")
+                    stream = archive.extractfile(member)
+                    content = stream.read() if stream is not None else None
+                else:
+                    continue
+                if content is None:
+                    continue
+                left -= len(content)
+                found[name] = content
+                if left < 0 or len(found) > MAX_FILES:
+                    raise TrialError(Termination.SANDBOX_LOST, f"{what}: more than {max_bytes} bytes or too many files")
+    except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
+        raise TrialError(Termination.SANDBOX_LOST, f"{what}: the archive cannot be read: {error}") from error
+    return found

@@ -1,0 +1,255 @@
+"""The agent loop manager that verl calls (``rollout.agent.agent_loop_manager_class``): prompts in, published groups
+out.
+
+Lives in verl's task runner process, on an event loop of its own in a daemon thread, because verl expects
+``generate_sequences`` to return at once and polls the TransferQueue. Trials, groups and publication are other modules'
+business; this one decides what verl gets to see: a failed trial is never a reward of 0. Upstream:
+``verl/trainer/main_ppo.py`` and ``verl/trainer/ppo/v1/agent_loop_tq.py``, 0.9.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from tensordict import NonTensorData, NonTensorStack, TensorDict
+
+from runtime.agent_loop.groups import GroupRequest, GroupRunner
+from runtime.agent_loop.services import Services, open_services
+from runtime.agent_loop.status import StatusFile
+from runtime.agent_loop.step_metrics import step_metrics
+from runtime.agent_loop.trial import TrialRunner
+from runtime.agent_loop.types import TrialResult
+from runtime.config import RuntimeConfig, load_runtime_config
+from runtime.rollouter.engine import Engine
+from runtime.run_paths import RunPaths
+from runtime.task import Task, load_task
+from runtime.trainer.estimators import BASELINES, REMAX
+from runtime.trainer.platform import find_platform
+from runtime.trainer.publish import mark_running, publish_group
+from runtime.trainer.rows import RowWriter
+from runtime.trainer.wakeup import published
+
+logger = logging.getLogger(__name__)
+
+_STATUS_SEC = 1.0
+_GROUP_ESTIMATORS = frozenset({"grpo", "grpo_passk", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gdpo"})
+"""Advantage estimators that compare siblings: a group of one teaches them nothing."""
+
+
+@dataclass
+class _Step:
+    """What one (step, partition) has so far; rewritten as a row whenever all of its groups have settled."""
+
+    began: float
+    open_groups: int = 0
+    groups: list[list[TrialResult]] = field(default_factory=list)
+    baselines: list[float | None] = field(default_factory=list)
+    """ReMax: the greedy trial's reward of every group; None where it has none."""
+
+
+class LiverlAgentLoopManager:
+    """Seam B of verl: ``create`` once, then ``generate_sequences`` per batch."""
+
+    @classmethod
+    def create(
+        cls,
+        config: Any,
+        llm_client: Any,
+        teacher_client: Any = None,
+        reward_loop_worker_handles: Any = None,
+    ) -> LiverlAgentLoopManager:
+        """Called by keyword in the task runner, where no event loop runs. Rewards come from our verifier: no reward
+        workers."""
+        del teacher_client, reward_loop_worker_handles
+        return cls(config, llm_client)
+
+    def __init__(self, config: Any, llm_client: Any) -> None:
+        self._run = RunPaths.of_process()
+        self._config: RuntimeConfig = load_runtime_config(self._run.runtime_json)
+        self._verl = config
+        rollout = config.actor_rollout_ref.rollout
+        self._train_size, self._val_size = int(rollout.n), int(rollout.val_kwargs.n)
+        grouped = str(config.algorithm.adv_estimator) in _GROUP_ESTIMATORS and self._train_size > 1
+        self._fewest = 2 if grouped else 1
+        self._greedy_baseline = str(config.algorithm.adv_estimator) == REMAX
+        platform = find_platform(str(config.trainer.device))
+        self._engine: Engine = platform.engine(config, llm_client, routing=self._config.rollout.routing)
+        self._tasks: dict[str, Task] = {}
+        self._steps: dict[tuple[int, bool], _Step] = {}
+        self._rows = RowWriter(self._run.rows_file("loop"))
+        self._status = StatusFile(self._run.status)
+        self._background: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self._stop = asyncio.Event()
+        ready = threading.Event()
+        self._failure: BaseException | None = None
+        threading.Thread(target=self._serve, args=(ready,), name="agent-loop", daemon=True).start()
+        ready.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def generate_sequences(self, prompts: TensorDict) -> None:
+        """Start one group per row and return. verl has already marked every ``uid`` pending."""
+        validate = bool(_plain(prompts["validate"], 0)) if "validate" in prompts.keys() else False  # noqa: SIM118
+        rows = list(rows_of(prompts))
+        self._loop.call_soon_threadsafe(self._start, rows, validate)
+
+    def _start(self, rows: list[dict[str, Any]], validate: bool) -> None:
+        size = self._val_size if validate else self._train_size
+        step = int(rows[0]["global_steps"]) if rows else 0
+        greedy = int(self._greedy_baseline and not validate)
+        total = sum(int(row.get("__rollout_n__", size)) + greedy for row in rows)
+        self._status.begin("validation" if validate else "rollout", step=step, total=total)
+        record = self._steps.setdefault((step, validate), _Step(began=time.monotonic()))
+        record.open_groups += len(rows)
+        for row in rows:
+            self._spawn(self._group(row, validate=validate, record=record))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _group(self, row: dict[str, Any], *, validate: bool, record: _Step) -> None:
+        partition = "val" if validate else "train"
+        results: list[TrialResult] = []
+        try:
+            await mark_running(row["uid"], partition=partition)
+            request = self._request(row, validate=validate)
+            if self._greedy_baseline and not validate:
+                results, baseline = await asyncio.gather(self._groups.run(request), self._baseline(request))
+            else:
+                results, baseline = await self._groups.run(request), None
+            kept = [result for result in results if (result.reward is not None if validate else result.trainable)]
+            kept = [result for result in kept if result.samples]
+            if self._greedy_baseline and not validate:
+                record.baselines.append(baseline)
+                if baseline is None:
+                    kept = []  # there is nothing to compare them with
+                elif kept:
+                    BASELINES.put(str(row["uid"]), baseline)
+            fewest = 1 if validate else self._fewest
+            await publish_group(row, kept if len(kept) >= fewest else [], partition=partition)
+        except Exception:
+            # Not a trial's failure (those are data) but ours: verl must hear of the group's end all the same, or it
+            # waits for ever.
+            logger.exception("group %s: could not be run or published", row["uid"])
+            await publish_group(row, [], partition=partition)
+        finally:
+            record.groups.append(results)
+            record.open_groups -= 1
+            if record.open_groups == 0:
+                trials = [result for group in record.groups for result in group]
+                if validate and not any(trial.samples and trial.reward is not None for trial in trials):
+                    # verl asks for the rows of a validation without looking whether there are any.
+                    ends = Counter(trial.termination.value for trial in trials)
+                    said = ", ".join(f"{count} {end}" for end, count in ends.most_common()) or "none was run"
+                    logger.error(
+                        "NothingToScore: step %s: no trial left anything to score: %s", row["global_steps"], said
+                    )
+                self._write_row(int(row["global_steps"]), validate, record)
+            published.ring()
+
+    async def _baseline(self, request: GroupRequest) -> float | None:
+        """The reward of one greedy trial of the prompt, which is not trained on; None when it could not be graded."""
+        greedy = replace(request, group=f"{request.group}-greedy", size=1, temperature=0.0)
+        return next((one.reward for one in await self._groups.run(greedy)), None)
+
+    def _request(self, row: Mapping[str, Any], *, validate: bool) -> GroupRequest:
+        info = row["extra_info"]
+        own = float(info.get("temperature", -1.0))
+        temperature = own if validate and own >= 0 else self._config.rollout.temperature
+        if not row.get("__do_sample__", True):
+            temperature = 0.0
+        size = int(row.get("__rollout_n__", self._val_size if validate else self._train_size))
+        return GroupRequest(
+            task=self._task(str(info["task"])),
+            task_set=str(info["task_set"]),
+            # The uid's first part is enough to tell apart the groups of one step, and keeps file names short.
+            group=f"{info['task_set']}-{str(row['uid']).partition('-')[0]}",
+            step=int(row["global_steps"]),
+            size=size,
+            temperature=temperature,
+            validation=validate,
+        )
+
+    def _task(self, path: str) -> Task:
+        if path not in self._tasks:
+            self._tasks[path] = load_task(Path(path))
+        return self._tasks[path]
+
+    def _write_row(self, step: int, validate: bool, record: _Step) -> None:
+        size = self._val_size if validate else self._train_size
+        row = step_metrics(record.groups, group_size=size, seconds=time.monotonic() - record.began)
+        row.update({f"sandbox/{name}": float(value) for name, value in self._provider.counts.items()})
+        if record.baselines:
+            known = [reward for reward in record.baselines if reward is not None]
+            row["remax/baselines_missing"] = len(record.baselines) - len(known)
+            if known:
+                row["remax/baseline_mean"] = sum(known) / len(known)
+        if validate:
+            row = {f"val-aux/{name}": value for name, value in row.items()}
+        self._rows.write(step, row)
+        self._steps.pop((step, validate), None)
+        self._status.write(in_flight=self._groups.in_flight)
+
+    def _serve(self, ready: threading.Event) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._live(ready))
+        except BaseException as error:
+            self._failure = error
+            logger.exception("the agent loop has ended")
+            ready.set()
+
+    async def _live(self, ready: threading.Event) -> None:
+        model_folder = Path(str(self._verl.actor_rollout_ref.model.path)).expanduser()
+        async with open_services(
+            self._config,
+            engine=self._engine,
+            model_folder=model_folder,
+            state=self._run.state,
+            journal=self._run.journal,
+        ) as services:
+            self._provider = services.provider
+            self._groups = self._group_runner(services)
+            ready.set()
+            while not self._stop.is_set():
+                self._status.write(in_flight=self._groups.in_flight)
+                await asyncio.sleep(_STATUS_SEC)
+
+    def _group_runner(self, services: Services) -> GroupRunner:
+        environment, attempts = self._config.environment, max(1, self._config.rollout.attempts)
+        # Above everything that one trial may take with all its attempts: the backstop for what has no limit of its own.
+        deadline = attempts * (environment.agent_timeout_sec + 2 * environment.verifier_timeout_sec + 60.0)
+        return GroupRunner(
+            TrialRunner(services, self._config, trials=self._run.trials),
+            concurrency=self._config.rollout.concurrency,
+            deadline_sec=deadline,
+            on_trial=self._status.trial,
+        )
+
+
+def rows_of(prompts: TensorDict) -> Iterator[dict[str, Any]]:
+    """One plain dict per prompt: tensors by row, stacked objects by row, shared objects as they are."""
+    for index in range(len(prompts)):
+        yield {key: _plain(value, index) for key, value in prompts.items()}
+
+
+def _plain(value: Any, index: int) -> Any:
+    if isinstance(value, NonTensorStack):
+        return value[index].data
+    if isinstance(value, NonTensorData):
+        return value.data
+    if hasattr(value, "__getitem__") and not isinstance(value, str | bytes):
+        return value[index]
+    return value

@@ -1,0 +1,47 @@
+"""Where the trainer meets the kind of device that it runs on (``trainer.device``): a ``Platform`` for each.
+
+Knows the seam, no device. Platforms are found by name in ``runtime/parts.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+import yaml
+
+from runtime.parts import part
+from runtime.rollouter.engine import Engine
+from runtime.run_paths import RunPaths
+
+
+class Platform(Protocol):
+    """What verl's processes need on one kind of device."""
+
+    @property
+    def not_inherited(self) -> Collection[str]:
+        """Variables of the launching shell that must not reach the trainer."""
+
+    def environment(self, paths: RunPaths) -> Mapping[str, str]:
+        """Variables of the trainer and, through Ray, of every process that it starts."""
+
+    def engine(self, verl_config: Any, llm_client: Any, *, routing: str) -> Engine:
+        """How the agent loop reaches the replicas. ``verl_config``: verl's whole configuration; ``llm_client``: its
+        ``LLMServerClient``; ``routing``: a way of ``runtime/rollouter/balancer.py``."""
+
+
+def find_platform(device: str) -> Platform:
+    """The platform of verl's ``trainer.device``. Raises ``LookupError`` where the runtime has none."""
+    found: Platform = part("platforms", device)
+    return found
+
+
+def device_of(paths: RunPaths) -> str:
+    """The ``trainer.device`` of a run's ``verl.yaml``."""
+    return str(trainer_table(paths).get("device") or "cpu")
+
+
+def trainer_table(paths: RunPaths) -> dict[str, Any]:
+    """The part ``trainer`` of a run's ``verl.yaml``."""
+    table: dict[str, Any] = yaml.safe_load(paths.verl_yaml.read_text(encoding="utf-8")).get("trainer") or {}
+    return table

@@ -1,0 +1,80 @@
+"""A whole trial on pods: the agent in one, the verdict in a second; and tasks proven the way users prove them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.agent_loop.trial import TrialRunner
+from runtime.config import Bubblewrap
+from runtime.grading.base import Verdict
+from runtime.grading.make import make_verifier
+from runtime.task import Task, load_task
+from runtime.tasks.verify import verify
+from tests.runtime.agent_loop.conftest import TEST_ID, Opened, make_config, make_key, make_task
+from tests.runtime.agent_loop.conftest import opened as opened
+from tests.runtime.agent_loop.conftest import tokenizer_folder as tokenizer_folder
+
+from ..conftest import CALC, IDS
+from .conftest import Stage, needs_bubblewrap
+
+pytestmark = [pytest.mark.sandbox, needs_bubblewrap]
+
+SLOW = {"agent_timeout_sec": 60.0, "verifier_timeout_sec": 60.0}
+
+
+def test_an_agent_and_a_verdict_in_two_pods(stage: Stage, opened: Opened, tmp_path: Path) -> None:
+    """Through the front door: the run's settings name the backend; the agent talks to the model proxy from its pod."""
+    made = make_task(tmp_path / "tasks")
+
+    async def body() -> None:
+        cluster = {"type": "kubernetes", "kubernetes": stage.settings, **SLOW}
+        config = make_config(environment=cluster)
+        async with opened(["look", "SOLVE"], config) as (services, _):
+            result = await TrialRunner(services, config, trials=tmp_path / "trials").run(
+                made, key=make_key(), temperature=1.0
+            )
+        assert result.error is None
+        assert (result.reward, result.isolation, result.outcomes) == (1.0, "kubernetes", {TEST_ID: "passed"})
+        assert {"fresh_sandbox", "kubernetes"} <= set(result.defences) and "network_off" not in result.defences
+        created = [path for method, path in stage.cluster.requests if method == "POST" and "/pods" in path]
+        assert len(created) >= 2, "the verdict was computed in the agent's pod"
+
+    stage.play(body)
+
+
+def test_verdicts(stage: Stage, task: Task) -> None:
+    async def body() -> None:
+        verifier = make_verifier(Bubblewrap(**SLOW), stage.provider)
+
+        async def grade(text: str) -> Verdict:
+            return await verifier.grade(task, {"/app/calc.py": text.encode()})
+
+        solved = await grade(CALC.format("+"))
+        assert (solved.reward, solved.outcomes) == (1.0, dict.fromkeys(IDS, "passed"))
+        assert (await grade(CALC.format("-"))).reward == 0.0
+        assert (await grade("import os\nos._exit(0)\n")).reward == 0.0
+
+    stage.play(body)
+
+
+def test_a_task_from_elsewhere_is_proven(stage: Stage, task: Task) -> None:
+    """Any language: its own tests/test.sh decides, as in Harbor."""
+    root = task.path
+    (root / "tests" / "test.sh").write_text(
+        '#!/bin/bash\nif [ "$(sh /app/add.sh 2 3)" = 5 ]; then r=1; else r=0; fi\necho $r > /logs/verifier/reward.txt\n'
+    )
+    (root / "environment" / "repo" / "add.sh").write_text("echo $(($1 - $2))\n")
+    (root / "solution").mkdir()
+    (root / "solution" / "solve.sh").write_text("sed -i 's/-/+/' /app/add.sh\n")
+    (root / "task.toml").write_text("")
+    foreign = load_task(root)
+
+    async def body() -> None:
+        verifier = make_verifier(Bubblewrap(**SLOW), stage.provider)
+        report = await verify([foreign], provider=stage.provider, verifier=verifier, concurrency=2, memory_mib=1024)
+        assert report.ok, report.to_json()
+        assert report.isolation == "kubernetes"
+
+    stage.play(body)
