@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,9 +80,16 @@ def prepare_tasks(
     return PreparedTasks(train, validation, teaching)
 
 
-def make_policy(directory: RunDirectory, config: RuntimeConfig, progress: Progress, tasks: PreparedTasks) -> None:
+def make_policy(
+    directory: RunDirectory,
+    config: RuntimeConfig,
+    progress: Progress,
+    tasks: PreparedTasks,
+    *,
+    on_tokenizer: Callable[[Path], None],
+) -> None:
     """Write ``policy/``: a new small model with its tokenizer and warm start. Pretrained policies are read where they
-    lie."""
+    lie. ``on_tokenizer``: what is to be looked at before the warm start takes its minutes."""
     if not isinstance(config.policy, NewPolicy) or done(directory, "policy"):
         return
     if not isinstance(config.scaffold, ShellScaffold):
@@ -99,6 +106,7 @@ def make_policy(directory: RunDirectory, config: RuntimeConfig, progress: Progre
             shell=config.scaffold,
             seed=config.seed,
             on_progress=progress.update,
+            on_tokenizer=on_tokenizer,
         )
         shutil.rmtree(directory.policy, ignore_errors=True)
         partial.rename(directory.policy)

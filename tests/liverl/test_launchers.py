@@ -126,13 +126,13 @@ def test_resume_auto_finds_the_run_of_this_bundle(tmp_path: Path) -> None:
     assert unfinished(files, runs_dir=runs) is None
     mine = rundir.create(runs, experiment="quickstart", target="local")
     write_folder(mine.bundle, files)
-    mine.update(state="running", host="a-machine-that-is-gone")
+    mine.update(state="running", host="a-machine-that-is-gone", kernel="its own")
     foreign = rundir.create(runs, experiment="quickstart", target="local")
     write_folder(foreign.bundle, other)
-    assert mine.read().alive
+    assert mine.alive
     found = unfinished(files, runs_dir=runs)
     assert found is not None and found.path == mine.path
-    assert not mine.read().alive and mine.read().state == "running"
+    assert not mine.alive and mine.read().state == "running"
     mine.finish("failed", exit_code=4, cause="x")
     again = unfinished(files, runs_dir=runs)
     assert again is not None and again.path == mine.path

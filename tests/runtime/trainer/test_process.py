@@ -77,7 +77,7 @@ def test_a_run_that_fails_says_why_in_one_sentence(run: Path, monkeypatch: pytes
 
 
 def test_without_a_bundle_nothing_is_started(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"verl.yaml: missing; .liverl compile. writes it"):
+    with pytest.raises(UserError, match=r"verl.yaml: missing; compiling a spec writes it"):
         train(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
