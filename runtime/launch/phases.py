@@ -18,7 +18,7 @@ import orjson
 
 from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthSource, TaskSet
 from runtime.errors import RunError, UserError
-from runtime.files import write_whole
+from runtime.files import as_umask_says, write_whole
 from runtime.launch.rundir import RunDirectory
 from runtime.parts import names, part
 from runtime.task import Task
@@ -109,6 +109,7 @@ def make_policy(
             on_tokenizer=on_tokenizer,
         )
         shutil.rmtree(directory.policy, ignore_errors=True)
+        as_umask_says(partial)
         partial.rename(directory.policy)
 
 
