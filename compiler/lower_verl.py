@@ -98,7 +98,7 @@ def _mode(plan: Plan, facts: Facts) -> None:
     with facts.section():
         if rollout.type == "torch":
             custom, why = "trainer.v1.sampler.custom_sampler", "verl's own sampler polls every two seconds"
-            facts.decide(f"{custom}.path", "pkg://runtime.trainer.verl_cpu.sampler", why)
+            facts.decide(f"{custom}.path", "pkg://runtime.trainer.sampler", why)
             sampler = {True: "PromptReplayBuffer", False: "PromptReplayBufferAsync"}
             put(f"{custom}.name", lambda: sampler[isinstance(mode, Sync)], why=why)
 

@@ -34,6 +34,11 @@ class RunPaths:
         return self.path / "run.json"
 
     @property
+    def heartbeat(self) -> Path:
+        """Its time of change is the owner's newest sign of life."""
+        return self.path / ".heartbeat"
+
+    @property
     def bundle(self) -> Path:
         return self.path / "bundle"
 

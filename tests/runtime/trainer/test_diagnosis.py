@@ -24,7 +24,7 @@ from runtime.trainer.diagnosis import diagnose, read_tail
             "validation at step 0: no trial left anything to score: 314 overlong",
         ),
         ("Could not override 'trainer.zzz'.\nKey 'zzz' is not in struct", "verl refused the configuration"),
-        ("ModuleNotFoundError: No module named 'verl'", "pip install"),
+        ("ModuleNotFoundError: No module named 'verl'", "doctor"),
         ("ray.exceptions.OutOfMemoryError: Task was killed", "out of memory"),
         ("ValueError: first\nsome text\nKeyError: 'last'", "KeyError: 'last'"),
         ("all quiet", "exit code 1"),
