@@ -35,6 +35,8 @@ class FolderWorkspace:
         sources: Sequence[str],
         python_path: Sequence[str] = (),
     ) -> None:
+        import testkit  # type: ignore[import-not-found]  # noqa: F401  a box without it must not begin a trial
+
         self._root = root
         self._ids = list(ids) if ids is not None else None
         self._sources = frozenset(sources)
