@@ -12,6 +12,8 @@ import orjson
 
 from runtime.proxy.chat import ChatRequest, Reply
 from runtime.proxy.dialects.base import (
+    Action,
+    Route,
     invalid,
     object_field,
     pieces,
@@ -33,6 +35,7 @@ _ERROR_TYPES = {
     Kind.NOT_FOUND: "not_found_error",
     Kind.TOO_LARGE: "request_too_large",
     Kind.BUSY: "overloaded_error",
+    Kind.CROWDED: "overloaded_error",
     Kind.UNAVAILABLE: "overloaded_error",
     Kind.INTERNAL: "api_error",
 }
@@ -46,6 +49,10 @@ class AnthropicMessages:
     """See https://docs.anthropic.com/en/api/messages."""
 
     name = "anthropic"
+    routes: tuple[Route, ...] = (
+        Route("POST", "/v1/messages", Action.CHAT),
+        Route("POST", "/v1/messages/count_tokens", Action.COUNT_TOKENS),
+    )
     messages_field = "messages"
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:

@@ -12,6 +12,8 @@ import orjson
 
 from runtime.proxy.chat import ChatRequest, Reply
 from runtime.proxy.dialects.base import (
+    Action,
+    Route,
     invalid,
     object_field,
     pieces,
@@ -43,6 +45,7 @@ class OpenAIResponses:
     """See https://platform.openai.com/docs/api-reference/responses."""
 
     name = "responses"
+    routes: tuple[Route, ...] = (Route("POST", "/v1/responses", Action.CHAT),)
     messages_field = "input"
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
