@@ -121,7 +121,7 @@ def _mode(plan: Plan, facts: Facts) -> None:
         put("trainer.v1.separate_async.parameter_sync_step", mode.sync_every, "mode.sync_every")
     if plan.spec.rollout.type == "torch":
         why = "verl's own sampler polls every two seconds"
-        facts.decide("trainer.v1.sampler.custom_sampler.path", "pkg://runtime.trainer.verl_cpu.sampler", why)
+        facts.decide("trainer.v1.sampler.custom_sampler.path", "pkg://runtime.trainer.sampler", why)
         sampler = "PromptReplayBuffer" if isinstance(mode, Sync) else "PromptReplayBufferAsync"
         put("trainer.v1.sampler.custom_sampler.name", sampler, "mode.type", why=why)
 

@@ -17,7 +17,8 @@ from runtime.grading.base import Verifier
 from runtime.sandboxes.base import ArtifactsRefused, Mount, Sandbox, SandboxProvider, SandboxRequest
 from runtime.task import Task
 
-_SCRIPTS = "/opt/liverl-scripts"
+SCRIPTS = "/opt/liverl-scripts"
+"""Where a box shows the folder of a script that acts in the agent's place."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ async def _act(
         name=f"verify-{task.id}-{name.replace('/', '-')}"[:120],
         lower=task.repository,
         workdir=workdir,
-        mounts=(Mount(script.parent, _SCRIPTS),) if script is not None else (),
+        mounts=(Mount(script.parent, SCRIPTS),) if script is not None else (),
         memory_mib=task.config.environment.memory_mb,
         image=task.liverl.image,
     )
@@ -158,11 +159,8 @@ async def _act(
     problem: str | None = None
     try:
         if script is not None:
-            # A script from elsewhere is written for the shell that its first line names.
-            shell = "bash" if b"bash" in script.read_bytes().partition(b"\n")[0] else "sh"
-            command = [shell, f"{_SCRIPTS}/{script.name}"]
             try:
-                result = await sandbox.exec(command, cwd=workdir, timeout_sec=task.config.agent.timeout_sec)
+                result = await sandbox.exec(command_of(script), cwd=workdir, timeout_sec=task.config.agent.timeout_sec)
                 if result.exit_code != 0:
                     last = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
                     problem = f"{script.name} ended with {result.exit_code}: {''.join(last)[:200]}"
@@ -174,6 +172,12 @@ async def _act(
             return {}, str(refused)
     finally:
         await asyncio.shield(sandbox.stop())
+
+
+def command_of(script: Path) -> list[str]:
+    """Runs a script below ``SCRIPTS``, in the shell that its first line names: it may come from elsewhere."""
+    shell = "bash" if b"bash" in script.read_bytes().partition(b"\n")[0] else "sh"
+    return [shell, f"{SCRIPTS}/{script.name}"]
 
 
 async def collect_artifacts(task: Task, sandbox: Sandbox) -> dict[str, bytes]:

@@ -25,7 +25,7 @@ from runtime.processes import is_same_process, reap, this_process
 from runtime.run_paths import RunPaths
 from runtime.sandboxes.state import reap as reap_sandboxes
 from runtime.trainer import stable
-from runtime.trainer.diagnosis import diagnose, read_tail
+from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, read_tail
 from runtime.trainer.environment import ray_dir, trainer_command, trainer_environment
 from runtime.trainer.lost_machines import MachineLost, lost_machine
 from runtime.trainer.platform import device_of, find_platform, trainer_table
@@ -70,8 +70,8 @@ def train(
         # Rows first: a second Ctrl-C may cut clearing up short, and what is left is found at the next start.
         write_metrics(paths.rows, paths.metrics)
         clear(paths.path)
-    if code != 0:
-        text = read_tail(paths.trainer_log, since=before)
+    text = read_tail(paths.trainer_log, since=before)
+    if code != 0 or AGENTS_DIED in text:
         failure = MachineLost if lost_machine(text) else RunError
         raise failure(f"{diagnose(text, exit_code=code)} (log: {paths.trainer_log})")
 

@@ -244,7 +244,7 @@ def test_samplers_exist() -> None:
     from verl.utils.import_utils import load_extern_type
 
     for name in ("PromptReplayBuffer", "PromptReplayBufferAsync"):
-        assert load_extern_type("pkg://runtime.trainer.verl_cpu.sampler", name)
+        assert load_extern_type("pkg://runtime.trainer.sampler", name)
 
 
 def test_main_ppo_reads_the_bundle_as_it_is_started(run_dir: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class FolderWorkspace:
     def _run(self, *, trace: bool) -> dict[str, Any]:
         sys.path[:0] = [folder for folder in self._python_path if folder not in sys.path]
         if self._runner == "pytest":
-            from testkit import pytest_runner as kit  # type: ignore[import-not-found]
+            from testkit import pytest_runner as kit
         else:
             from testkit import mini as kit
         report: dict[str, Any] = kit.run(self._root, self._ids, trace=trace, stop_first=True, timeout=TEST_SEC)
