@@ -83,6 +83,11 @@ class RunPaths:
         return self.path / "trials"
 
     @property
+    def probe(self) -> Path:
+        """Records of the trials that were played before the run."""
+        return self.path / "probe"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 

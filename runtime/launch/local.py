@@ -69,10 +69,10 @@ def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
     config = load_runtime_config(directory.bundle / "runtime.json")
     resumed = directory.read().resumed > 0
     with (
-        lifecycle.running(directory),
+        lifecycle.running(directory) as interrupts,
         Progress(f"{config.experiment} {directory.path.name}", console=console) as progress,
     ):
-        _phases(directory, config, progress, resume=resumed)
+        _phases(directory, config, progress, interrupts, resume=resumed)
     summarise(directory, console=console)
 
 
@@ -103,7 +103,15 @@ def _preflight(folder: Path, config: RuntimeConfig) -> None:
     machine.preflight(folder, trains=True, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold)
 
 
-def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, *, resume: bool) -> None:
+def _phases(
+    directory: RunDirectory,
+    config: RuntimeConfig,
+    progress: Progress,
+    interrupts: lifecycle.Interrupts,
+    *,
+    resume: bool,
+) -> None:
+    from runtime.launch.probe import probe
     from runtime.launch.prompt_length import leave_out_long, refuse_long
     from runtime.trainer.lost_machines import train_through
     from runtime.trainer.process import train
@@ -115,6 +123,8 @@ def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, 
         directory, config, progress, tasks, on_tokenizer=lambda folder: refuse_long(folder, config, tasks)
     )
     tasks = leave_out_long(directory, config, progress, tasks)
+    with phases.timed(directory, "probe", progress):  # again on every start: it may be another machine
+        interrupts.run(probe(directory, config, next(iter(tasks.train.values()))[0]))
     phases.score_baselines(directory, config, progress, tasks)
     phases.write_data(directory, config, progress, tasks)
     steps = total_steps(directory.bundle / "verl.yaml")

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from runtime import suggest
 from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, TorchRollout, load_runtime_config
-from runtime.errors import UserError
+from runtime.errors import RunError, Termination, UserError
 from runtime.files import write_folder, write_whole
 from runtime.launch import lifecycle, machine, phases, rundir
 from runtime.launch.model import check_policy, check_weights
@@ -92,6 +92,9 @@ def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
         sets, folder = _inputs(directory, config, request, progress)
         with phases.timed(directory, "trials", progress):
             records = interrupts.run(_trials(directory, config, request, sets, folder=folder, progress=progress))
+        if records and all(record["termination"] == Termination.AGENT_DIED for record in records):
+            cause = next((record["cause"] for record in records if record.get("cause")), "it left no words")
+            raise RunError(f"every agent died, so nothing was scored: {cause} (trials: {directory.trials})")
     _print_scores(records, directory, console=console)
 
 

@@ -27,7 +27,7 @@ from runtime.processes import is_same_process, reap, this_process
 from runtime.run_paths import RunPaths
 from runtime.sandboxes.state import reap as reap_sandboxes
 from runtime.trainer import stable
-from runtime.trainer.diagnosis import diagnose, ray_was_slow, read_tail
+from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ray_was_slow, read_tail
 from runtime.trainer.environment import ray_dir, ray_token, trainer_command, trainer_environment
 from runtime.trainer.lost_machines import MachineLost, lost_machine
 from runtime.trainer.platform import device_of, find_platform, trainer_table
@@ -66,7 +66,7 @@ def train(
     patience = time.monotonic() + RAY_START_SEC
     while True:
         code, text = _attempt(paths, resume=resume, overrides=overrides)
-        if code == 0:
+        if code == 0 and AGENTS_DIED not in text:
             return
         if not ray_was_slow(text) or time.monotonic() >= patience:
             failure = MachineLost if lost_machine(text) else RunError
