@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from runtime.config import Environment, PackagePin
+from runtime.config import Bubblewrap, PackagePin
 from runtime.errors import MachineError, TrialError, UserError
 from runtime.tasks.generate.package_tasks import generate_package, image_with
 from runtime.tasks.generate.sources import fetch
@@ -58,7 +58,7 @@ def measure(pin: PackagePin, count: int) -> dict[str, object]:
 
 
 async def _generate(pin: PackagePin, count: int, folder: Path, said: list[str]) -> dict[str, object]:
-    async with graders(Environment(verifier_timeout_sec=600), state=folder / "state") as (provider, verifier):
+    async with graders(Bubblewrap(verifier_timeout_sec=600), state=folder / "state") as (provider, verifier):
         injection = await generate_package(
             fetch(pin, cache=folder),
             out=folder / "tasks",

@@ -16,6 +16,8 @@ _FLOAT = re.compile(r"(?<= )-?[0-9]+(?:\.[0-9]+(?:e[-+]?[0-9]+)?|e[-+]?[0-9]+)(?
 """A number with a fraction or an exponent. In indented JSON every value ends its line, and strings end in a quote."""
 _PLAIN = re.compile(r"[A-Za-z_/$](?:[A-Za-z0-9_./${}@+-]|:(?=\S)| (?=[A-Za-z0-9])){0,127}")
 """Strings that YAML takes as they are, wherever they stand. Only some of them: the rest is PyYAML's to judge."""
+_ELSEWHERE_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?$")
+_ELSEWHERE_INT = re.compile(r"[-+]?0o[0-7_]+$")
 _WORDS = frozenset(["null", "true", "false", "yes", "no", "on", "off"])
 
 
@@ -40,11 +42,24 @@ class _Unusual(Exception):
 def _by_library(value: Any) -> str:
     import yaml
 
-    dumper: type[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text: str = yaml.dump(
-        value, Dumper=dumper, sort_keys=False, width=1000, allow_unicode=True, default_flow_style=False
+        value, Dumper=_dumper(), sort_keys=False, width=1000, allow_unicode=True, default_flow_style=False
     )
     return text
+
+
+@cache
+def _dumper() -> type[Any]:
+    """PyYAML's, which quotes what PyYAML would read as a number, and also what other readers do: OmegaConf (``1e5``)
+    and those of YAML 1.2 (``0o17``)."""
+    import yaml
+
+    base: type[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    dumper = type("Dumper", (base,), {})
+    digits = list("-+.0123456789")
+    dumper.add_implicit_resolver("tag:yaml.org,2002:float", _ELSEWHERE_FLOAT, digits)  # type: ignore[attr-defined]
+    dumper.add_implicit_resolver("tag:yaml.org,2002:int", _ELSEWHERE_INT, digits)  # type: ignore[attr-defined]
+    return dumper
 
 
 def _node(value: Any, lines: list[str], lead: str, pad: str, seen: set[int]) -> None:

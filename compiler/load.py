@@ -54,7 +54,7 @@ if !swept && !std.isArray(whole) then point(whole) else {{
     points: if std.isObject(points) then std.objectFields(points)
             else if std.isArray(points) then std.map(named, points)
             else null,
-    extra: if swept then std.filter(function(key) key != 'name' && key != 'sweep', std.objectFields(whole)) else [],
+    extra: if swept then std.setDiff(std.objectFields(whole), ['$schema', 'name', 'sweep']) else [],
   }},
 }}
 """

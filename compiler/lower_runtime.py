@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from compiler.facts import Facts
 from compiler.plan import Plan
-from compiler.spec.rollout import TorchRollout
 from runtime.config import RuntimeConfig
+from runtime.config.rollout import ServedRollout, TorchRollout
 
 _SAME = ("seed", "policy", "scaffold", "environment", "proxy")
 """Parts that the contract takes over as they are in the spec."""
@@ -26,26 +26,8 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
     facts.follow("validation", dumped["tasks"]["validation"], "tasks.validation")
     facts.follow("baselines", spec.tasks.baselines, "tasks.baselines")
     rollout = spec.rollout
-    facts.follow("rollout.engine", rollout.type, "rollout.type")
-    for name in [
-        "replicas",
-        "slots",
-        "prompt_length",
-        "response_length",
-        "max_tokens_per_turn",
-        "temperature",
-        "top_p",
-        "top_k",
-        "tool_parser",
-        "concurrency",
-        "routing",
-        "attempts",
-    ]:
+    for name in (TorchRollout if isinstance(rollout, TorchRollout) else ServedRollout).model_fields:
         facts.follow(f"rollout.{name}", dumped["rollout"][name], f"rollout.{name}")
-    if isinstance(rollout, TorchRollout) and rollout.import_path is not None:
-        facts.follow("rollout.import_path", rollout.import_path, "rollout.import_path")
-        facts.follow("rollout.kwargs", dict(rollout.kwargs), "rollout.kwargs")
-    facts.follow("rollout.group_size", spec.algorithm.group_size, "algorithm.group_size")
     drop = list(spec.algorithm.trajectory_filter.drop)
     facts.follow("trajectory_filter.drop", drop, "algorithm.trajectory_filter.drop")
     secrets = [{"variable": secret.variable, "used_by": secret.used_by} for secret in spec.secrets]
@@ -58,4 +40,4 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
 
 def contract(facts: Facts) -> RuntimeConfig:
     """The facts as the runtime will read them, defaults filled in."""
-    return RuntimeConfig.model_validate(facts.tree())
+    return RuntimeConfig.model_validate(facts.tree(), strict=False)

@@ -15,9 +15,10 @@ from compiler.lower_engine import engine_key, model_engine, put_engine, put_opti
 from compiler.plan import Plan
 from compiler.spec.algorithm import Ppo
 from compiler.spec.mode import ColocateAsync, SeparateAsync, Sync
-from compiler.spec.policy import NewPolicy, PretrainedPolicy
+from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Fsdp, Megatron
+from runtime.config.policy import NewPolicy
 
 RUN_DIR = "${oc.env:LIVERL_RUN_DIR}"
 ACTOR, ROLLOUT, MODEL, REF = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "model", "ref"))

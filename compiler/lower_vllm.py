@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from compiler.facts import Facts, Value
 from compiler.plan import Plan
-from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.vllm_flags import catalogue
+from runtime.config.policy import NewPolicy
 
 
 def lower_vllm(plan: Plan) -> Facts:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from compiler.models import dense_parameters, expert_parameters, facts_of
 from compiler.spec.experiment import ExperimentSpec
-from compiler.spec.policy import ModelFacts, NewPolicy, PretrainedPolicy
+from compiler.spec.policy import ModelFacts, PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Fsdp, Megatron, VeOmni
+from runtime.config.policy import NewPolicy
 
 GPU_GIB = {"A10G": 22, "A100": 39, "A100-80GB": 79, "B200": 178, "H100": 79, "H200": 139, "L4": 22, "L40S": 44}
 """Usable memory of one GPU."""

@@ -6,7 +6,8 @@ The table holds what each model's public config.json states; nothing is fetched.
 
 from __future__ import annotations
 
-from compiler.spec.policy import ModelFacts, NewPolicy, Policy
+from compiler.spec.policy import ModelFacts, Policy
+from runtime.config.policy import NewPolicy
 
 
 def _facts(

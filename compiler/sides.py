@@ -56,10 +56,10 @@ def open_side(what: str, *, target: str, catalogue: Path | None = None) -> Side:
     ``catalogue``: prices, as in ``compiler.cost``."""
     path = Path(what)
     if path.is_dir():
-        return _side(what, _bundle_files(path), catalogue)
+        return side_of(what, _bundle_files(path), catalogue)
     if not path.exists() and ":" in what:
         return _at_revision(what, target=target, catalogue=catalogue)
-    return _side(what, compile_in_memory(path, target=target).files, catalogue)
+    return side_of(what, compile_in_memory(path, target=target).files, catalogue)
 
 
 def _bundle_files(folder: Path) -> dict[str, str]:
@@ -75,7 +75,8 @@ def _bundle_files(folder: Path) -> dict[str, str]:
         raise refuse(f"{folder}: {error}", fix="compile the spec again") from None
 
 
-def _side(name: str, files: Mapping[str, str], catalogue: Path | None) -> Side:
+def side_of(name: str, files: Mapping[str, str], catalogue: Path | None = None) -> Side:
+    """A bundle that is held in memory; ``resolved.json`` is what it must have. Raises ``SpecError``."""
     try:
         resolved = json.loads(files["resolved.json"])
     except (KeyError, ValueError) as error:
@@ -138,7 +139,7 @@ def _at_revision(what: str, *, target: str, catalogue: Path | None) -> Side:
                 )
                 for problem in error.problems
             ) from None
-    return _side(what, compiled.files, catalogue)
+    return side_of(what, compiled.files, catalogue)
 
 
 def _archive(revision: str, folder: str) -> bytes | str:

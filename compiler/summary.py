@@ -8,10 +8,10 @@ from compiler.errors import Problem
 from compiler.memory import GPU_GIB, PolicyMemory
 from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
-from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
-from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
-from compiler.spec.tasks import (
+from runtime.config.policy import NewPolicy
+from runtime.config.scaffold import ImportedScaffold, ShellScaffold
+from runtime.config.tasks import (
     DirectorySource,
     GenerateSource,
     HarborSource,

@@ -41,7 +41,8 @@ def doctor(
     checks = [check for check in found if isolated or check.needed_for != "isolated sandboxes"]
     folder = model or _policy_folder(config)
     if folder is not None:
-        checks.append(check_model(folder, tool_parser=None if config is None else config.rollout.tool_parser))
+        parser, scaffold = (None, None) if config is None else (config.rollout.tool_parser, config.scaffold)
+        checks.append(check_model(folder, tool_parser=parser, scaffold=scaffold))
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:

@@ -55,6 +55,10 @@ def proxy(
     from runtime.proxy.upstream import connect
 
     codec = load_codec(tokenizer, tool_parser)
+    if not codec.shows_tools:
+        typer.echo(
+            f"{tokenizer}: the chat template shows no tools: an agent that works by them can only fail", err=True
+        )
     key = admin_key or secrets.token_urlsafe(24)
 
     async def serve() -> None:

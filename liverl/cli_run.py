@@ -47,11 +47,13 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment and follow it. Ctrl-C once stops in order, twice at once; --resume goes on."""
+    from compiler.registry import ALIASES
     from liverl.again import unfinished
     from liverl.compiled import bundle_files
     from liverl.exits import resume_hint
     from runtime.launch import ledger, local
 
+    target = ALIASES.get(target, target)
     if target not in TARGETS:
         raise UserError(
             f"--target {target}: cannot be launched from here; allowed: {', '.join(TARGETS)};"

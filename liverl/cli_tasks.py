@@ -42,14 +42,17 @@ def register(app: typer.Typer) -> None:
 
 
 def _environment(sandbox: str) -> Environment:
-    from runtime.config import Environment
+    from runtime.config import Bubblewrap, Docker, PlainProcess
     from runtime.errors import UserError
 
     kind, _, image = sandbox.partition(":")
     if kind not in ("bubblewrap", "process", "docker") or (kind == "docker") != bool(image):
         raise UserError(f"--sandbox {sandbox!r}: not a sandbox; use bubblewrap, process or docker:IMAGE")
     # Tests decide here, not agents under a deadline: let slow machines finish.
-    return Environment(type=cast(Any, kind), base_image=image or None, agent_timeout_sec=600, verifier_timeout_sec=600)
+    given: dict[str, Any] = {"agent_timeout_sec": 600.0, "verifier_timeout_sec": 600.0}
+    if kind == "docker":
+        return Docker(base_image=image, **given)
+    return Bubblewrap(**given) if kind == "bubblewrap" else PlainProcess(**given)
 
 
 def _cache(given: Path | None) -> Path:

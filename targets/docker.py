@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from compiler import readers
 from compiler.errors import Problem
 from compiler.plan import Plan
 from compiler.spec.cluster import Resources
-from compiler.spec.environment import Docker as Engine
-from compiler.spec.environment import Ecs, Harbor
-from compiler.spec.environment import Kubernetes as Pods
+from runtime.config.environment import Docker as Engine
+from runtime.config.environment import Ecs, Harbor
+from runtime.config.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, pods_address_warning, proxy_host_problem, shm_problems
@@ -131,8 +132,7 @@ def _open(plan: Plan) -> bool:
 def _kubeconfig(plan: Plan) -> str | None:
     environment = plan.spec.environment
     kubeconfig = environment.kubernetes.kubeconfig if isinstance(environment, Pods) else None
-    # Compose reads "$" as the beginning of a variable.
-    return kubeconfig and kubeconfig.replace("$", "$$")
+    return kubeconfig and readers.compose(kubeconfig)
 
 
 def _engine_problems(plan: Plan) -> list[Problem]:

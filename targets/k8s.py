@@ -12,13 +12,14 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from compiler import readers
 from compiler.errors import Problem, refuse
 from compiler.facts import Facts
 from compiler.plan import Plan
 from compiler.spec.cluster import Cluster, KueueQueue, Storage
-from compiler.spec.environment import Bubblewrap, KubernetesCluster
-from compiler.spec.environment import Docker as Engine
-from compiler.spec.environment import Kubernetes as Pods
+from runtime.config.environment import Bubblewrap, KubernetesCluster
+from runtime.config.environment import Docker as Engine
+from runtime.config.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, image_warnings, proxy_host_problem, shm_problems
@@ -45,6 +46,8 @@ class Kubernetes:
                 f"{len(spec.name)} characters; KubeRay adds suffixes of its own",
                 f"at most {_RAYJOB_NAME}",
             )
+        if why := readers.dns_1035(spec.name):
+            yield Problem(("name",), f'"{spec.name}" {why}', "a letter first")
         yield from joining.dashboard_problems(plan)
         if isinstance(spec.environment, Bubblewrap):
             yield Problem(
@@ -168,7 +171,7 @@ class Kubernetes:
             "secrets": spec.secrets,
             "environment": spec.environment,
             "box_mib": max(
-                spec.environment.memory_mib + getattr(spec.scaffold, "own_memory_mib", 0),
+                spec.environment.memory_mib + spec.scaffold.needs.memory_mib,
                 spec.environment.verifier.memory_mib or 0,
             ),
             "box_cpus": max(1, math.ceil(spec.environment.kubernetes.cpus))

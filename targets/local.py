@@ -9,9 +9,9 @@ from pathlib import Path
 from compiler.errors import Path as Place
 from compiler.errors import Problem
 from compiler.plan import Plan
-from compiler.spec.environment import Ecs, Harbor, Kubernetes
 from compiler.spec.policy import PretrainedPolicy
-from compiler.spec.tasks import DirectorySource, HarborSource, HistorySource, IndexSource, Source
+from runtime.config.environment import Ecs, Harbor, Kubernetes
+from runtime.config.tasks import DirectorySource, HarborSource, HistorySource, IndexSource, Source
 from targets import pins
 from targets.base import Artifact, Lowered
 from targets.machines import pods_address_warning, proxy_host_problem

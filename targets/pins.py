@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from compiler.plan import Plan
+if TYPE_CHECKING:  # read by scripts/lock.py before anything is installed
+    from compiler.plan import Plan
 
 CPU = {
     "python": "3.11",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from compiler import readers
 from compiler.errors import Problem
 from compiler.plan import Plan
 from targets import joining, pins
@@ -33,6 +34,8 @@ class SkyPilot:
         """What these machines cannot hold, and what spot machines lose."""
         spec = plan.spec
         cluster, sky = spec.cluster, spec.cluster.skypilot
+        if why := readers.skypilot(spec.name):
+            yield Problem(("name",), f'"{spec.name}" {why}', "at most two in a row")
         if cluster.worker.gpus and sky.accelerator is None and sky.instance_type is None:
             yield Problem(
                 ("cluster", "skypilot", "accelerator"),

@@ -10,8 +10,8 @@ from compiler.errors import Problem
 from compiler.memory import GPU_GIB
 from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
-from compiler.spec.policy import NewPolicy
 from compiler.spec.rollout import VllmRollout
+from runtime.config.policy import NewPolicy
 
 _GIB = 1 << 30
 

@@ -18,7 +18,7 @@ from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
 from runtime.agent_loop.work import Work, WorkStore, changed
-from runtime.config import RuntimeConfig
+from runtime.config import InstalledScaffold, RuntimeConfig
 from runtime.errors import HANDLING, Termination, TrialError
 from runtime.grading.base import Verdict
 from runtime.grading.task_scripts import mounts_of as task_mounts
@@ -59,7 +59,7 @@ class TrialRunner:
     """Runs trials on one set of services. Safe for many concurrent calls on one event loop.
 
     ``trials`` is the folder that trial folders are written below; ``keep`` says which steps are kept whole
-    (``Dump.trials_every``).
+    (``Dumps.trials_every``).
     """
 
     def __init__(self, services: Services, config: RuntimeConfig, *, trials: Path) -> None:
@@ -223,14 +223,13 @@ class TrialRunner:
 
     def _request(self, task: Task, key: TrialKey) -> SandboxRequest:
         environment, needs = self._config.environment, needs_of(self._services.scaffold)
+        agent = self._config.scaffold
+        brought_by = agent.runtime_image if isinstance(agent, InstalledScaffold) else None
         return SandboxRequest(
             name=key.trial_id,
             lower=task.repository,
             workdir=task.config.environment.workdir,
-            mounts=(
-                *task_mounts(task),
-                *mounts_of(self._services.scaffold, image=getattr(self._config.scaffold, "runtime_image", None)),
-            ),
+            mounts=(*task_mounts(task), *mounts_of(self._services.scaffold, image=brought_by)),
             env=task.config.environment.env,
             image=task.liverl.image,
             forward=(self._services.proxy.host, self._services.proxy.port),
@@ -270,6 +269,7 @@ class TrialRunner:
             prompt_tokens=trajectory.prompt_tokens if trajectory is not None else 0,
             aborted=trajectory.aborted if trajectory is not None else 0,
             mismatches=trajectory.mismatches if trajectory is not None else 0,
+            unread_calls=trajectory.unread if trajectory is not None else 0,
             accounting=trajectory.accounting if trajectory is not None else Accounting(),
             tool_gaps=_tool_gaps(trajectory),
             error=None if error is None else str(error),

@@ -84,6 +84,8 @@ class TrialResult:
     prompt_tokens: int = 0
     aborted: int = 0
     mismatches: int = 0
+    unread_calls: int = 0
+    """Tool calls of the policy that could not be read as such."""
     accounting: Accounting = field(default_factory=Accounting)
     """What became of every token that the engine sampled for this trial."""
     tool_gaps: tuple[float, ...] = ()

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthTasks, TaskSet
+from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthSource, TaskSet
 from runtime.errors import RunError, UserError
 from runtime.files import write_whole
 from runtime.launch.rundir import RunDirectory
@@ -56,7 +56,7 @@ def prepare_tasks(
         progress.update(task_set.name)
         # Generated repositories are cheap and belong to the run; what was fetched and verified is worth keeping between
         # runs.
-        home = directory.tasks if isinstance(task_set.source, SynthTasks) else cache
+        home = directory.tasks if isinstance(task_set.source, SynthSource) else cache
         tasks = prepare(task_set, cache=home, on_problem=problem, on_progress=say, environment=config.environment)
         if not tasks:
             reasons = "; ".join(left_out[-3:]) or "its source is empty"
@@ -69,7 +69,9 @@ def prepare_tasks(
         teaching: list[Task] = []
         if demonstrations and isinstance(config.policy, NewPolicy) and not done(directory, "policy"):
             source = config.policy.warm_start.demonstrations
-            if not isinstance(source, SynthTasks):  # generated repositories are surveyed in memory, without directories
+            if not isinstance(
+                source, SynthSource
+            ):  # generated repositories are surveyed in memory, without directories
                 teaching = one(TaskSet(name="demonstrations", source=source))
         counts = {name: len(tasks) for name, tasks in (train | validation).items()}
         directory.update(tasks=counts, left_out=tuple(left_out))

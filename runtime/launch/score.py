@@ -15,7 +15,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, load_runtime_config
+from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, TorchRollout, load_runtime_config
 from runtime.errors import UserError
 from runtime.files import write_folder, write_whole
 from runtime.launch import lifecycle, machine, phases, rundir
@@ -146,13 +146,14 @@ async def _trials(
             progress.problem(f"{record['trial_id']}: {record['error']}")
 
     rollout = config.rollout
+    own = rollout if isinstance(rollout, TorchRollout) else None
     engine = make_engine(
         folder,
         slots=rollout.slots,
         max_len=rollout.prompt_length + rollout.response_length,
         seed=config.seed,
-        import_path=rollout.import_path,
-        kwargs=rollout.kwargs,
+        import_path=own.import_path if own is not None else None,
+        kwargs=own.kwargs if own is not None else None,
     )
     try:
         return await evaluate(

@@ -28,6 +28,7 @@ from runtime.proxy.messages import Message, message_key
 from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
 from runtime.proxy.samples import ambiguous_nodes, auxiliary_nodes, discarded_nodes, merge
 from runtime.proxy.types import SessionLimits, Trajectory, Turn
+from runtime.proxy.unread import announced
 from runtime.rollouter.engine import Engine, Generation, Routing, SamplingParams
 
 Encode = Callable[[Rendered], Coroutine[Any, Any, list[int]]]
@@ -129,6 +130,7 @@ class Session:
         self._lost = 0
         self._aborted = 0
         self._mismatches = 0
+        self._unread = 0
 
     # -- requests
 
@@ -217,8 +219,12 @@ class Session:
         elif request.tools:
             # It goes on after a refusal: it compacted its history, or the overlong one was a sub-agent.
             self.overlong = False
-        allowed = request.tools if request.parse_tools and request.tools else None
+        allowed = (*request.tools, *request.found_tools) if request.parse_tools and request.tools else None
         parsed = self._codec.parse(sampled.ids, allowed, complete=complete, stop=request.stop)
+        if parsed.unread:
+            self._unread += len(parsed.unread)
+            # A cut reply says so itself.
+            parsed = announced(parsed) if complete else parsed
         node = self._node(request, prompt, sampled, parsed)
         node.started_sec, node.finished_sec = started - self._opened, finished - self._opened
         node.generate_sec = finished - began
@@ -437,6 +443,7 @@ class Session:
             lost=self._lost,
             aborted=self._aborted,
             mismatches=self._mismatches,
+            unread=self._unread,
             overlong=self.overlong,
             failure=self.failure,
         )
@@ -449,6 +456,7 @@ def summarise(
     lost: int = 0,
     aborted: int = 0,
     mismatches: int = 0,
+    unread: int = 0,
     overlong: bool = False,
     failure: str | None = None,
 ) -> Trajectory:
@@ -473,6 +481,7 @@ def summarise(
         ambiguous=len(ambiguous),
         aborted=aborted,
         mismatches=mismatches,
+        unread=unread,
         overlong=overlong,
         failure=failure,
         accounting=accounting,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+from runtime.config import Needs as Needs
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes.base import AGENT, Mount, Sandbox
 
@@ -28,19 +29,6 @@ class AgentOutcome:
     termination: Termination
     logs: Mapping[str, bytes] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the agent's own program takes in the sandbox on top of the task's work: MiB of memory, and processes.
-
-    ``address_space``: it reserves far more addresses than memory (JavaScript engines do), so a limit on addresses must
-    not stand in for one on memory.
-    """
-
-    memory_mib: int = 0
-    pids: int = 0
-    address_space: bool = False
 
 
 class AgentFailure(TrialError):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.config import Environment, GeneratedTasks, HistoryTasks, SynthTasks, TaskSet
+from runtime.config import Environment, GenerateSource, HistorySource, SynthSource, TaskSet
 from runtime.errors import RunError, TrialError
 from runtime.parts import part
 from runtime.tasks.graders import graders, in_own_loop
@@ -18,7 +18,7 @@ from runtime.tasks.kept import description, kept
 GENERATOR = Path(__file__).parent / "generate"
 
 
-def synth_set(task_set: TaskSet, source: SynthTasks, *, cache: Path) -> Path:
+def synth_set(task_set: TaskSet, source: SynthSource, *, cache: Path) -> Path:
     """The folder of tasks that are generated from a seed alone."""
     program = part("generators", "synth")
 
@@ -30,7 +30,7 @@ def synth_set(task_set: TaskSet, source: SynthTasks, *, cache: Path) -> Path:
 
 
 def package_set(
-    task_set: TaskSet, source: GeneratedTasks, *, cache: Path, environment: Environment, say: Callable[[str], None]
+    task_set: TaskSet, source: GenerateSource, *, cache: Path, environment: Environment, say: Callable[[str], None]
 ) -> Path:
     """The folder of the tasks of pinned packages."""
     said = description(task_set, generator=GENERATOR, environment=environment)
@@ -42,7 +42,7 @@ def package_set(
 
 
 def _generate(
-    source: GeneratedTasks,
+    source: GenerateSource,
     out: Path,
     *,
     name: str,
@@ -72,7 +72,7 @@ def _generate(
 
 
 def history_set(
-    source: HistoryTasks, *, name: str, cache: Path, environment: Environment, say: Callable[[str], None]
+    source: HistorySource, *, name: str, cache: Path, environment: Environment, say: Callable[[str], None]
 ) -> Path:
     """The folder of the tasks of a history, kept under the commits that its revisions stand for today."""
     from runtime.tasks.generate.commits import resolve

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from runtime.config import HarborTasks
+from runtime.config import HarborSource
 from runtime.errors import MachineError, UserError
 from runtime.tasks.directories import OnProblem
 from runtime.tasks.kept import kept
@@ -65,7 +65,7 @@ class _Listed(_Entry):
     version: str
 
 
-def read_registry(source: HarborTasks) -> bytes:
+def read_registry(source: HarborSource) -> bytes:
     """The registry's text. Raises ``UserError`` for a missing file, ``MachineError`` for an address that does not
     answer."""
     if "://" not in source.registry:
@@ -91,7 +91,7 @@ def read_registry(source: HarborTasks) -> bytes:
     return text
 
 
-def find_dataset(text: bytes, source: HarborTasks) -> Dataset:
+def find_dataset(text: bytes, source: HarborSource) -> Dataset:
     """The named dataset of a registry, with the chosen tasks only. Raises ``UserError`` saying what there is."""
     try:
         rows = TypeAdapter(list[dict[str, object]]).validate_json(text)
@@ -140,7 +140,7 @@ def find_dataset(text: bytes, source: HarborTasks) -> Dataset:
     return found[0].model_copy(update={"tasks": tasks, "left_out": tuple(left_out)})
 
 
-def _chosen(name: str, source: HarborTasks) -> bool:
+def _chosen(name: str, source: HarborSource) -> bool:
     def matches(patterns: Sequence[str]) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
@@ -267,7 +267,7 @@ def _take(work: Path, path: PurePosixPath, target: Path) -> None:
 
 
 def task_directories(
-    source: HarborTasks, *, cache: Path, say: Callable[[str], None], on_problem: OnProblem
+    source: HarborSource, *, cache: Path, say: Callable[[str], None], on_problem: OnProblem
 ) -> list[Path]:
     """The task directories of a Harbor dataset. A registry elsewhere is read once: its word is kept with the tasks, so
     that a run can be resumed without it, and so are the names of what was left out."""

@@ -12,19 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime.config import (
-    DirectoryTasks,
+    Bubblewrap,
+    DirectorySource,
     Environment,
-    GeneratedTasks,
-    HistoryTasks,
-    IndexTasks,
-    SynthTasks,
+    GenerateSource,
+    HistorySource,
+    IndexSource,
+    SynthSource,
     TaskSet,
 )
 from runtime.task import Task
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
 from runtime.tasks.graders import graders, in_own_loop
 
-_ENVIRONMENT = Environment()
+_ENVIRONMENT: Environment = Bubblewrap()
 
 
 def prepare(
@@ -48,14 +49,14 @@ def prepare(
     """
     source = task_set.source
     say = on_progress or (lambda text: None)
-    if isinstance(source, SynthTasks | GeneratedTasks | HistoryTasks):
+    if isinstance(source, SynthSource | GenerateSource | HistorySource):
         return load_tasks(
             sorted(path for path in _generated(task_set, cache, environment, say).iterdir() if path.is_dir()),
             on_problem=on_problem,
         )
-    if isinstance(source, DirectoryTasks):
+    if isinstance(source, DirectorySource):
         found = find_task_directories([Path(path) for path in source.paths])
-    elif isinstance(source, IndexTasks):
+    elif isinstance(source, IndexSource):
         from runtime.tasks.index import Band, indexed_tasks
 
         band = Band(source.pass_rate.least, source.pass_rate.most) if source.pass_rate is not None else None
@@ -72,11 +73,11 @@ def _generated(task_set: TaskSet, cache: Path, environment: Environment, say: Ca
     from runtime.tasks.generated import history_set, package_set, synth_set
 
     source = task_set.source
-    if isinstance(source, SynthTasks):
+    if isinstance(source, SynthSource):
         return synth_set(task_set, source, cache=cache)
-    if isinstance(source, HistoryTasks):
+    if isinstance(source, HistorySource):
         return history_set(source, name=task_set.name, cache=cache, environment=environment, say=say)
-    assert isinstance(source, GeneratedTasks)
+    assert isinstance(source, GenerateSource)
     return package_set(task_set, source, cache=cache, environment=environment, say=say)
 
 

@@ -96,7 +96,8 @@ def trainer_command(paths: RunPaths, overrides: Sequence[str] = ()) -> list[str]
         str(paths.bundle),
         "--config-name",
         "verl",
-        f"hydra.run.dir={paths.state}/hydra",
+        # By its variable: a folder's name would have to be quoted for Hydra's grammar and for OmegaConf's.
+        f"hydra.run.dir=${{oc.env:{run_paths.RUN_DIR}}}/{paths.state.relative_to(paths.path)}/hydra",
         "hydra.output_subdir=null",
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -65,10 +66,10 @@ def test_all_limits_are_told_at_once_and_sound_specs_meet_none() -> None:
     changes = {"environment": {"type": "process", "required_defences": ["seccomp", "memory_limit"]}}
     wrong = json.loads(compile_in_memory(LAB, sets=[IMPORTED]).files["runtime.json"]) | changes
     with pytest.raises(MachineError) as refused:
-        check_limits(RuntimeConfig.model_validate(wrong))
+        check_limits(RuntimeConfig.model_validate_json(json.dumps(wrong)))
     assert len(str(refused.value).splitlines()) == 2 and "never have memory_limit, seccomp" in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", sorted(LACKING))
 def test_kinds_of_sandboxes_exist(kind: str) -> None:
-    assert Environment.model_validate({"type": kind}).type == kind
+    assert kind in {model.model_fields["type"].default for model in get_args(get_args(Environment)[0])}

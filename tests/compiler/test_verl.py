@@ -12,12 +12,13 @@ from typing import Any, get_args
 
 import pytest
 
+from compiler.bundle import write_files
 from compiler.lower_algorithm import RENAMED_ESTIMATORS, UNSERVED_ESTIMATORS
 from compiler.lower_verl import TORCH_CHECKPOINT_ENGINE, TORCH_ROLLOUT
 from compiler.plan import make_plan
 from compiler.spec.algorithm import KlEstimator, LossAggregation
 from compiler.validate import validate
-from tests.compiler.golden_cases import CASES, ON_GPUS, golden_folder, spec_path
+from tests.compiler.golden_cases import CASES, ON_GPUS, case_files, spec_path
 from tests.compiler.test_axes import ALGORITHMS, LOSSES
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("ignore")]
@@ -88,13 +89,14 @@ def accept(config: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "target"), [case for case in CASES if case[0] not in ON_GPUS])
-def test_verl_accepts_every_golden_configuration(compose: Any, name: str, target: str) -> None:
-    config = compose(golden_folder(name, target))
+def test_verl_accepts_every_golden_configuration(compose: Any, name: str, target: str, tmp_path: Path) -> None:
+    write_files(tmp_path, case_files(name, target))
+    config = compose(tmp_path)
     accept(config)
     assert config.actor_rollout_ref.rollout.agent.agent_loop_manager_class.startswith("runtime.agent_loop.")
     assert (
         config.trainer.total_training_steps
-        == json.loads((golden_folder(name, target) / "resolved.json").read_text())["schedule"]["steps"]
+        == json.loads(case_files(name, target)["resolved.json"])["schedule"]["steps"]
     )
 
 
@@ -245,20 +247,21 @@ def test_samplers_exist() -> None:
         assert load_extern_type("pkg://runtime.trainer.verl_cpu.sampler", name)
 
 
-def test_main_ppo_reads_the_bundle_as_it_is_started(run_dir: Path) -> None:
+def test_main_ppo_reads_the_bundle_as_it_is_started(run_dir: Path, tmp_path: Path) -> None:
     """The command line of the trainer itself: ``--config-dir BUNDLE --config-name verl``, from an empty working
     directory."""
     import os
     import subprocess
     import sys
 
+    write_files(tmp_path / "bundle", case_files("quickstart", "local"))
     environment = {**os.environ, "LIVERL_RUN_DIR": str(run_dir), "LIVERL_RAY_DIR": str(run_dir / "ray")}
     folder = run_dir / "cwd"
     folder.mkdir()
     done = subprocess.run(
         [
             *[sys.executable, "-m", "verl.trainer.main_ppo"],
-            *["--config-dir", str(golden_folder("quickstart", "local")), "--config-name", "verl"],
+            *["--config-dir", str(tmp_path / "bundle"), "--config-name", "verl"],
             *["--cfg", "job", "--resolve", "--package", "actor_rollout_ref.rollout"],
         ],
         cwd=folder,

@@ -77,7 +77,7 @@ def test_the_client_gets_the_bundle(tmp_path: Path, target: str, program: str, a
 def test_a_compiled_bundle_is_launched_where_it_lies(tmp_path: Path) -> None:
     client(tmp_path / "bin", "kubectl")
     assert liverl(tmp_path, "compile", SPEC, "--target", "k8s", "-o", "there").returncode == 0
-    assert liverl(tmp_path, "run", "there", "--target", "k8s").returncode == 0
+    assert liverl(tmp_path, "run", "there", "--target", "kubernetes").returncode == 0
     assert (tmp_path / "bin" / "kubectl.called").read_text().split("\0")[0] == str(tmp_path / "there")
     other = liverl(tmp_path, "run", "there", "--target", "ray")
     assert other.returncode == 2 and "compiled for k8s, not for ray" in other.stderr

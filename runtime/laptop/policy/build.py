@@ -42,7 +42,8 @@ def build_policy(
     """Write the Hugging Face folder ``out``. ``tasks`` are the demonstrations' tasks where they are not generated here;
     demonstrators have the tools and the budget of ``shell``.
 
-    Raises ``UserError`` when no demonstration can be made, ``RunError`` when training fails (``out``/warm_start.log).
+    Raises ``UserError`` when no demonstration can be made or the vocabulary is too small for the tools' words,
+    ``RunError`` when training fails (``out``/warm_start.log).
     """
     out.mkdir(parents=True, exist_ok=True)
     on_progress("surveying repositories for demonstrations")
@@ -57,11 +58,14 @@ def build_policy(
         for _ in range(TOKENIZER_WALKS)
     ]
     words = ["run", "next", "submit", *REPAIRS, "high", "low", "error", "wrong", "again", UNDONE]
-    tokenizer = train_tokenizer(
-        (text for parts in walks for role, text in parts if role != "assistant"),
-        [*words, *(f"{text}".split()[0] for text in (SOLVED, NOTHING))],
-        vocabulary_size=architecture.vocabulary_size,
-    )
+    try:
+        tokenizer = train_tokenizer(
+            (text for parts in walks for role, text in parts if role != "assistant"),
+            [*words, *(f"{text}".split()[0] for text in (SOLVED, NOTHING))],
+            vocabulary_size=architecture.vocabulary_size,
+        )
+    except ValueError as error:
+        raise UserError(f"policy.architecture.vocabulary_size: {error}; raise it") from None
     from transformers import PreTrainedTokenizerFast
 
     PreTrainedTokenizerFast(

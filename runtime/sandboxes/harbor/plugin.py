@@ -21,7 +21,7 @@ from typing import Any
 from harbor.environments.base import BaseEnvironment, ExecResult
 from harbor.environments.capabilities import EnvironmentCapabilities
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap
 from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import Mount, Sandbox, SandboxProvider, SandboxRequest
 from runtime.task_format.work_directory import WorkDirectory, work_directory
@@ -74,7 +74,7 @@ class LiverlEnvironment(BaseEnvironment):  # type: ignore[misc]  # Harbor's clas
         if _Shared.provider is None:
             state = Path(os.environ.get("LIVERL_SANDBOX_STATE") or Path(tempfile.gettempdir()) / "liverl-sandboxes")
             # No await in between: trials start concurrently, and only one of them may make it.
-            _Shared.provider = make_provider(Environment(require_isolation=True), state=state)
+            _Shared.provider = make_provider(Bubblewrap(require_isolation=True), state=state)
         _Shared.users += 1
         self._folder = Path(tempfile.mkdtemp(prefix="liverl-harbor-"))
         for name in _HANDED_IN:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.config import GeneratedTasks
+from runtime.config import GenerateSource
 from runtime.errors import TrialError
 from runtime.grading.base import Verifier
 from runtime.sandboxes.base import SandboxProvider
@@ -42,7 +42,7 @@ _LISTED_CHARACTERS = 600
 
 
 async def generate(
-    source: GeneratedTasks,
+    source: GenerateSource,
     *,
     out: Path,
     name: str,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.config import Environment, VerifierSandbox
+from runtime.config import Bubblewrap, VerifierSandbox
 from runtime.errors import Termination, TrialError
 from runtime.grading.base import Verdict
 from runtime.grading.id_verifier import read_outcomes
@@ -33,7 +33,7 @@ FIXED = {"/app/calc.py": CALC.format("+").encode()}
 def grade(
     run: Run, provider: SandboxProvider, task: Task, artifacts: Mapping[str, bytes], **settings: float
 ) -> Verdict:
-    verifier = make_verifier(Environment(**settings), provider)
+    verifier = make_verifier(Bubblewrap(**settings), provider)
     verdict = run(verifier.grade(task, artifacts))
     assert isinstance(verdict, Verdict)
     return verdict
@@ -144,7 +144,7 @@ done' > /dev/null 2>&1 &)
         agent = await isolated.start(SandboxRequest(name="agent", lower=task.repository))
         await agent.exec(["sh", "-c", script], timeout_sec=10)
         await asyncio.sleep(0.1)
-        verifier = make_verifier(Environment(), isolated)
+        verifier = make_verifier(Bubblewrap(), isolated)
         verdict = await verifier.grade(task, {})
         await agent.stop()
         return verdict
@@ -221,7 +221,7 @@ def test_a_crash_of_the_runner_is_no_grade(
 
 def test_required_defences(run: Run, isolated: BubblewrapProvider, task: Task, tmp_path: Path) -> None:
     def graded(*required: str) -> Verdict:
-        verifier = make_verifier(Environment(required_defences=required), isolated)
+        verifier = make_verifier(Bubblewrap(required_defences=required), isolated)
         verdict = run(verifier.grade(task, FIXED))
         assert isinstance(verdict, Verdict)
         return verdict
@@ -316,7 +316,7 @@ def test_outcomes_of_replaced_files(run: Run, provider: SandboxProvider, reposit
 
 def test_a_verdict_costs_little_more_than_its_two_sandboxes(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
     """About 20 ms on an idle machine; the cold start of an interpreter in each would show here even on a busy one."""
-    verifier = make_verifier(Environment(), isolated)
+    verifier = make_verifier(Bubblewrap(), isolated)
 
     async def bare() -> None:
         await (await isolated.start(SandboxRequest(name="bare", lower=task.repository))).stop()
@@ -342,7 +342,7 @@ def test_the_second_sandbox_has_limits_of_its_own(run: Run, isolated: Bubblewrap
     hungry = {"/app/calc.py": b"held = b'1' * (300 << 20)\n" + FIXED["/app/calc.py"]}
 
     def reward(memory_mib: int, verifier: int | None) -> float | None:
-        settings = Environment(memory_mib=memory_mib, verifier=VerifierSandbox(memory_mib=verifier))
+        settings = Bubblewrap(memory_mib=memory_mib, verifier=VerifierSandbox(memory_mib=verifier))
         verdict = run(make_verifier(settings, isolated).grade(task, hungry))
         assert isinstance(verdict, Verdict)
         return verdict.reward
@@ -373,7 +373,7 @@ def test_agent_and_verifier_have_the_same_python(run: Run, task: Task, tmp_path:
             packages = await agent.exec(["python3", "-c", script], timeout_sec=30)
             lines = await agent.exec(["sh", "-c", programs], timeout_sec=30)
             await agent.stop()
-            verdict = await make_verifier(Environment(), provider).grade(load_task(task.path), {})
+            verdict = await make_verifier(Bubblewrap(), provider).grade(load_task(task.path), {})
             return packages.stdout, lines.stdout, verdict
         finally:
             await provider.close()

@@ -14,14 +14,14 @@ from runtime.agent_loop.services import open_services
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey, TrialResult
 from runtime.config import (
-    DirectoryTasks,
-    Environment,
+    Bubblewrap,
+    DirectorySource,
     PretrainedPolicy,
     Proxy,
-    Rollout,
     RuntimeConfig,
     ShellScaffold,
     TaskSet,
+    TorchRollout,
 )
 from runtime.errors import Termination
 from runtime.laptop.policy.memory import MemoryWorkspace
@@ -38,7 +38,7 @@ KINDS = ["process", pytest.param("bubblewrap", marks=pytest.mark.sandbox)]
 
 
 def config(tools: str, environment: str, **scaffold: int) -> RuntimeConfig:
-    source = DirectoryTasks(paths=("unused",))
+    source = DirectorySource(paths=("unused",))
     return RuntimeConfig(
         experiment="test",
         seed=0,
@@ -48,9 +48,8 @@ def config(tools: str, environment: str, **scaffold: int) -> RuntimeConfig:
         validation=(),
         baselines=False,
         scaffold=ShellScaffold(**{"tools": tools, "max_turns": 20, "max_edits": 3, **scaffold}),
-        environment=Environment(**{"type": environment}),
-        rollout=Rollout(
-            engine="torch",
+        environment=Bubblewrap(**{"type": environment}),
+        rollout=TorchRollout(
             replicas=1,
             slots=4,
             prompt_length=2048,
@@ -58,7 +57,6 @@ def config(tools: str, environment: str, **scaffold: int) -> RuntimeConfig:
             max_tokens_per_turn=1024,
             temperature=1.0,
             tool_parser="compact" if tools == "repair" else "hermes",
-            group_size=2,
             concurrency=2,
         ),
         proxy=Proxy(record_journal=False),

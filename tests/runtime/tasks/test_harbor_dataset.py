@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from runtime.config import HarborTasks, TaskSet
+from runtime.config import HarborSource, TaskSet
 from runtime.errors import MachineError, UserError
 from runtime.sandboxes import bwrap
 from runtime.task import Task
@@ -66,10 +66,10 @@ class Upstream:
         where = {"git_url": f"file://{self.root}", "git_commit_id": commit, "path": f"tasks/{name}"}
         return {"name": name, **where}
 
-    def publish(self, *tasks: dict[str, Any], version: str = "1.0") -> HarborTasks:
+    def publish(self, *tasks: dict[str, Any], version: str = "1.0") -> HarborSource:
         row = {"name": "toys", "version": version, "description": "", "tasks": list(tasks), "metrics": []}
         self.registry.write_text(json.dumps([row, {**row, "version": "0.9"}, {**row, "name": "others"}]))
-        return HarborTasks(dataset="toys", version=version, registry=str(self.registry))
+        return HarborSource(dataset="toys", version=version, registry=str(self.registry))
 
 
 @pytest.fixture
@@ -77,18 +77,18 @@ def upstream(tmp_path: Path) -> Upstream:
     return Upstream(tmp_path)
 
 
-def tasks_of(source: HarborTasks, cache: Path, *, left_out: int = 0) -> list[Task]:
+def tasks_of(source: HarborSource, cache: Path, *, left_out: int = 0) -> list[Task]:
     problems: list[str] = []
     tasks = prepare(TaskSet(name="toys", source=source), cache=cache, on_problem=problems.append)
     assert len(problems) == left_out, problems
     return tasks
 
 
-def dataset_of(source: HarborTasks) -> Dataset:
+def dataset_of(source: HarborSource) -> Dataset:
     return find_dataset(read_registry(source), source)
 
 
-def fetch(source: HarborTasks, out: Path) -> str:
+def fetch(source: HarborSource, out: Path) -> str:
     """Which tasks were left out, and why."""
     out.mkdir()
     return "\n".join(fetch_tasks(dataset_of(source), out, on_progress=lambda text: None))
@@ -265,7 +265,7 @@ def test_a_registry_elsewhere_is_read_once(upstream: Upstream, tmp_path: Path, m
         thread.start()
         try:
             address = f"https://127.0.0.1:{server.server_port}"
-            source = HarborTasks(dataset="toys", version="1.0", registry=f"{address}/registry.json")
+            source = HarborSource(dataset="toys", version="1.0", registry=f"{address}/registry.json")
             assert [task.id for task in tasks_of(source, tmp_path / "cache", left_out=2)] == ["alpha"]
             with pytest.raises(MachineError, match="404") as caught:
                 read_registry(source.model_copy(update={"registry": f"{address}/other.json"}))

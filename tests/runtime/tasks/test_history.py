@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from liverl import cli_tasks
-from runtime.config import Environment, HistoryTasks, TaskSet
+from runtime.config import Bubblewrap, HistorySource, TaskSet
 from runtime.errors import RunError, UserError
 from runtime.sandboxes import bwrap
 from runtime.task import load_task
@@ -96,7 +96,7 @@ def repository(tmp_path: Path) -> Path:
 
 def make(repository: Path, out: Path, *, limit: int = 10) -> GeneratedHistory:
     async def work() -> GeneratedHistory:
-        async with graders(Environment(), state=out.parent / "state") as (provider, verifier):
+        async with graders(Bubblewrap(), state=out.parent / "state") as (provider, verifier):
             made = await generate_history(
                 repository,
                 out=out,
@@ -189,7 +189,7 @@ def test_a_range_of_commits(repository: Path) -> None:
 @NEEDS_SANDBOX
 def test_as_a_source_of_a_spec_kept_by_commit(repository: Path, tmp_path: Path) -> None:
     def prepared(**changes: object) -> list[str]:
-        source = HistoryTasks.model_validate({"repository": str(repository), "count": 5, "max_commits": 50, **changes})
+        source = HistorySource.model_validate({"repository": str(repository), "count": 5, "max_commits": 50, **changes})
         problems: list[str] = []
         tasks = prepare(TaskSet(name="commits", source=source), cache=tmp_path / "cache", on_problem=problems.append)
         assert problems == [] and {task.liverl.source for task in tasks} <= {"commits"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment, GeneratedTasks, PackagePin, TaskSet
+from runtime.config import Bubblewrap, Docker, Environment, GenerateSource, PackagePin, TaskSet
 from runtime.tasks.graders import in_own_loop
 from runtime.tasks.kept import description, kept
 
@@ -56,14 +56,14 @@ def test_a_set_is_found_again_by_all_that_it_depends_on(tmp_path: Path, monkeypa
     generator = tmp_path / "generator"
     generator.mkdir()
     (generator / "a.py").write_text("x = 1\n")
-    source = GeneratedTasks(packages=(PIN,), per_package=4, seed=1, split="train", per_kind_fraction=0.5)
+    source = GenerateSource(packages=(PIN,), per_package=4, seed=1, split="train", per_kind_fraction=0.5)
 
     def said(name: str = "x", *, environment: Environment | None = None, **changes: object) -> str:
         task_set = TaskSet(name=name, source=source.model_copy(update=changes))
-        return description(task_set, generator=generator, environment=environment or Environment())
+        return description(task_set, generator=generator, environment=environment or Bubblewrap())
 
     first = said()
-    assert first == said() == said(environment=Environment(warm_sandboxes=7, agent_timeout_sec=5))
+    assert first == said() == said(environment=Bubblewrap(warm_sandboxes=7, agent_timeout_sec=5))
     asked: dict[str, object] = {
         "packages": (PIN.model_copy(update={"version": "2"}),),
         "requirements": ("roman==5.1",),
@@ -74,14 +74,14 @@ def test_a_set_is_found_again_by_all_that_it_depends_on(tmp_path: Path, monkeypa
         "per_kind_fraction": 0.25,
         "bugs": 2,
     }
-    assert set(asked) | {"type"} == set(GeneratedTasks.model_fields)
+    assert set(asked) | {"type"} == set(GenerateSource.model_fields)
     others = [
         *(said(environment=None, **{field: value}) for field, value in asked.items()),
         said("y"),
-        said(environment=Environment(type="docker", base_image="a")),
-        said(environment=Environment(type="docker", base_image="b")),
-        said(environment=Environment(memory_mib=512)),
-        said(environment=Environment(verifier_timeout_sec=5)),
+        said(environment=Docker(base_image="a")),
+        said(environment=Docker(base_image="b")),
+        said(environment=Bubblewrap(memory_mib=512)),
+        said(environment=Bubblewrap(verifier_timeout_sec=5)),
     ]
     (generator / "a.py").write_text("x = 2\n")
     others.append(said())

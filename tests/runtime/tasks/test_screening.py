@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import DirectoryTasks, Environment, TaskSet
+from runtime.config import Bubblewrap, DirectorySource, TaskSet
 from runtime.errors import TrialError
 from runtime.grading.base import Verdict
 from runtime.grading.task_scripts import attempt
@@ -31,8 +31,8 @@ def screened(tmp_path: Path, tasks: Mapping[str, Mapping[str, str | None]], **se
     for name, files in tasks.items():
         write(tmp_path / "tasks" / name, files)
     problems: list[str] = []
-    task_set = TaskSet(name="x", source=DirectoryTasks(paths=(str(tmp_path / "tasks"),)))
-    environment = Environment(verifier_timeout_sec=30, **settings)  # type: ignore[arg-type]
+    task_set = TaskSet(name="x", source=DirectorySource(paths=(str(tmp_path / "tasks"),)))
+    environment = Bubblewrap(verifier_timeout_sec=30, **settings)  # type: ignore[arg-type]
     usable = prepare(task_set, cache=tmp_path / "cache", on_problem=problems.append, environment=environment)
     found = {task.id: "" for task in usable}
     for name in tasks:
@@ -141,7 +141,7 @@ def graded(tmp_path: Path, files: Mapping[str, str | None], work: Mapping[str, b
     task = load_task(write(tmp_path / "word", files))
 
     async def main() -> Verdict:
-        async with graders(Environment(), state=tmp_path / "state") as (provider, verifier):
+        async with graders(Bubblewrap(), state=tmp_path / "state") as (provider, verifier):
             given = work
             if given is None:
                 made = await attempt(task, task.solve_script, provider=provider, name="x", memory_mib=1024)

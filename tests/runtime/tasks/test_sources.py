@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment, GeneratedTasks, PackagePin, TaskSet
+from runtime.config import Bubblewrap, GenerateSource, PackagePin, TaskSet
 from runtime.errors import UserError
 from runtime.task import load_task
 from runtime.tasks.generate.package_tasks import generate_package
@@ -52,7 +52,7 @@ PINS = [
 
 @pytest.mark.sandbox
 def test_a_task_set_of_a_real_package(tmp_path: Path) -> None:
-    source = GeneratedTasks(packages=(INFLECTION,), per_package=4, seed=1, split="train", per_kind_fraction=0.5)
+    source = GenerateSource(packages=(INFLECTION,), per_package=4, seed=1, split="train", per_kind_fraction=0.5)
     problems: list[str] = []
     tasks = prepare(TaskSet(name="real", source=source), cache=tmp_path, on_problem=problems.append)
     assert problems == []
@@ -63,7 +63,7 @@ def test_a_task_set_of_a_real_package(tmp_path: Path) -> None:
 @pytest.mark.sandbox
 def test_several_bugs_per_task_in_a_spec(tmp_path: Path) -> None:
     pins = ("wcwidth==0.2.13",)
-    source = GeneratedTasks(
+    source = GenerateSource(
         packages=(INFLECTION,), per_package=2, bugs=2, requirements=pins, seed=1, split="train", per_kind_fraction=0.5
     )
     problems: list[str] = []
@@ -80,7 +80,7 @@ def test_tasks_of_a_real_package_are_proven(tmp_path: Path, pin: PackagePin) -> 
     """One bug per task, and two as ``liverl tasks generate --bugs 2`` makes them."""
 
     async def work() -> VerifyReport:
-        async with graders(Environment(), state=tmp_path / "state") as (provider, verifier):
+        async with graders(Bubblewrap(), state=tmp_path / "state") as (provider, verifier):
             for name, bugs in (("single", 1), ("double", 2)):
                 injection = await generate_package(
                     fetch(pin, cache=tmp_path),

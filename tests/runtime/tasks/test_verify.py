@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from liverl import cli_tasks
-from runtime.config import DirectoryTasks, Environment, TaskSet
+from runtime.config import Bubblewrap, DirectorySource, PlainProcess, TaskSet
 from runtime.errors import RunError, UserError
 from runtime.grading.make import make_verifier
 from runtime.sandboxes import make_provider
@@ -32,7 +32,7 @@ CHEATS = {
 
 def run_verify(tasks: list[Task], state: Path, kind: str = "bubblewrap") -> VerifyReport:
     async def work() -> VerifyReport:
-        environment = Environment(type=kind)  # type: ignore[arg-type]
+        environment = {"bubblewrap": Bubblewrap, "process": PlainProcess}[kind]()
         provider = make_provider(environment, state=state)
         try:
             verifier = make_verifier(environment, provider)
@@ -122,7 +122,7 @@ def test_preparing_leaves_out_what_cannot_be_graded(tmp_path: Path) -> None:
     broken = write_shop(tasks, "broken")
     (broken / "task.toml").write_text("schema_version = ")
     problems: list[str] = []
-    task_set = TaskSet(name="mine", source=DirectoryTasks(paths=(str(tasks),)))
+    task_set = TaskSet(name="mine", source=DirectorySource(paths=(str(tasks),)))
     usable = prepare(task_set, cache=tmp_path / "cache", on_problem=problems.append)
     assert [task.id for task in usable] == ["good"]
     assert len(problems) == 2

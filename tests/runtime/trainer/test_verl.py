@@ -61,14 +61,14 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_run(folder: Path, policy: Path, example: str) -> Path:
-    """A run directory as the launcher would have prepared it, from the example's compiled bundle."""
-    source = ROOT / "golden" / example / "local"
+    """A run directory as the launcher would have prepared it, from the example's compiled bundle for this machine."""
+    source = ROOT / "golden" / example
     (folder / "bundle").mkdir(parents=True)
     (folder / "bundle" / "verl.yaml").write_bytes((source / "verl.yaml").read_bytes())
     raw = load_runtime_config(source / "runtime.json").model_dump(mode="json")
     raw["scaffold"] = {"type": "import", "import_path": "tests.runtime.agent_loop.agents:ParityAgent"}
-    raw["rollout"] |= {"group_size": GROUP, "slots": 8, "concurrency": 8, "max_tokens_per_turn": 16}
-    config = RuntimeConfig.model_validate(raw)
+    raw["rollout"] |= {"slots": 8, "concurrency": 8, "max_tokens_per_turn": 16}
+    config = RuntimeConfig.model_validate_json(orjson.dumps(raw))
     (folder / "bundle" / "runtime.json").write_text(config.model_dump_json())
     (folder / "policy").symlink_to(policy)
     tasks = [make_task(folder / "tasks", f"task-{index}") for index in range(4)]

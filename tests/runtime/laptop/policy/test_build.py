@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from runtime.config import NewPolicy, PolicyArchitecture, ShellScaffold, SynthTasks, WarmStart
+from runtime.config import Architecture, NewPolicy, ShellScaffold, SynthSource, WarmStart
 from runtime.errors import RunError, UserError
 from runtime.laptop.policy.build import processes_for
 
 POLICY = NewPolicy(
-    architecture=PolicyArchitecture(
+    architecture=Architecture(
         vocabulary_size=512,
         hidden_size=32,
         intermediate_size=64,
@@ -22,7 +22,7 @@ POLICY = NewPolicy(
         max_position=512,
     ),
     warm_start=WarmStart(
-        demonstrations=SynthTasks(count=60, seed=1, split="demonstrations"),
+        demonstrations=SynthSource(count=60, seed=1, split="demonstrations"),
         steps=30,
         batch_size=8,
         learning_rate=3e-3,
@@ -53,6 +53,16 @@ def test_processes_divide_the_batch() -> None:
     assert 8 % processes_for(8) == 0
     assert processes_for(7) in (1, 7)
     assert processes_for(1) == 1
+
+
+@pytest.mark.torch
+def test_a_vocabulary_without_room_for_the_tools_is_named(tmp_path: Path) -> None:
+    from runtime.laptop.policy.build import build_policy
+
+    small = POLICY.model_copy(update={"architecture": POLICY.architecture.model_copy(update={"vocabulary_size": 270})})
+    shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
+    with pytest.raises(UserError, match=r"policy\.architecture\.vocabulary_size: .* 270 is too small"):
+        build_policy(small, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None)
 
 
 @pytest.mark.torch

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap, Docker
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
@@ -89,7 +89,7 @@ def test_what_is_inside(
 
 
 def test_verdicts(loop: asyncio.Runner, containers: DockerProvider, task: Task, tmp_path: Path) -> None:
-    verifier = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers)
+    verifier = make_verifier(Bubblewrap(verifier_timeout_sec=60, memory_mib=256), containers)
 
     async def grade(script: str) -> Verdict:
         artifacts = await attack(containers, task, script, lambda sandbox: sandbox.download(["/app"]))
@@ -109,7 +109,7 @@ def test_verdicts(loop: asyncio.Runner, containers: DockerProvider, task: Task, 
 def test_attacks_are_not_paid(
     loop: asyncio.Runner, containers: DockerProvider, task: Task, tmp_path: Path, name: str
 ) -> None:
-    verifier = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers)
+    verifier = make_verifier(Bubblewrap(verifier_timeout_sec=60, memory_mib=256), containers)
 
     async def main() -> Verdict:
         artifacts = await attack(containers, task, ATTACKS[name], lambda sandbox: sandbox.download(["/app"]))
@@ -207,7 +207,7 @@ def test_refusals(engine: Engine, tmp_path: Path) -> None:
         ({"docker_host": engine.url, "base_image": BASE, "required_defences": ("user_namespace",)}, "user_namespace"),
     ):
         with pytest.raises(MachineError, match=words):
-            make_provider(Environment(type="docker", **settings), state=tmp_path / "state")  # type: ignore[arg-type]
+            make_provider(Docker(**settings), state=tmp_path / "state")  # type: ignore[arg-type]
 
 
 def test_a_folder_in_the_clients_place_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.agent_loop.trial import TrialRunner
-from runtime.config import Environment
+from runtime.config import Bubblewrap
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
 from runtime.task import Task, load_task
@@ -46,7 +46,7 @@ def test_an_agent_and_a_verdict_in_two_pods(stage: Stage, opened: Opened, tmp_pa
 
 def test_verdicts(stage: Stage, task: Task) -> None:
     async def body() -> None:
-        verifier = make_verifier(Environment(**SLOW), stage.provider)
+        verifier = make_verifier(Bubblewrap(**SLOW), stage.provider)
 
         async def grade(text: str) -> Verdict:
             return await verifier.grade(task, {"/app/calc.py": text.encode()})
@@ -72,7 +72,7 @@ def test_a_task_from_elsewhere_is_proven(stage: Stage, task: Task) -> None:
     foreign = load_task(root)
 
     async def body() -> None:
-        verifier = make_verifier(Environment(**SLOW), stage.provider)
+        verifier = make_verifier(Bubblewrap(**SLOW), stage.provider)
         report = await verify([foreign], provider=stage.provider, verifier=verifier, concurrency=2, memory_mib=1024)
         assert report.ok, report.to_json()
         assert report.isolation == "kubernetes"
