@@ -1,9 +1,10 @@
 """How many tasks packages give that nobody chose for it, how long one takes, and why there are not more.
 
-    python benchmarks/generate.py PINS.txt [-n TASKS] [--json]
+    python benchmarks/generate.py PACKAGES.txt [-n TASKS] [--json]
 
-PINS.txt: one source distribution a line, ``NAME==VERSION SHA256``. Each package is asked for as many tasks; the table
-says the share that it gave, seconds per task, and in words what stopped the search and what was left out.
+PACKAGES.txt: one a line, a source distribution as ``NAME==VERSION SHA256`` or a repository's folder. Each package is
+asked for as many tasks; the table says the share that it gave, seconds per task, and in words what stopped the search
+and what was left out.
 """
 
 from __future__ import annotations
@@ -20,19 +21,18 @@ from pathlib import Path
 from runtime.config import Bubblewrap, PackagePin
 from runtime.errors import MachineError, TrialError, UserError
 from runtime.tasks.generate.package_tasks import generate_package, image_with
-from runtime.tasks.generate.sources import fetch
+from runtime.tasks.generate.sources import Package, fetch, open_repository
 from runtime.tasks.graders import graders
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("pins", type=Path)
+    parser.add_argument("packages", type=Path)
     parser.add_argument("-n", dest="count", type=int, default=100)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    lines = [line.split() for line in options.pins.read_text().splitlines() if line.strip()]
-    pins = [PackagePin(name=name.split("==")[0], version=name.split("==")[1], sha256=digest) for name, digest in lines]
-    rows = [measure(pin, options.count) for pin in pins]
+    lines = [line.split() for line in options.packages.read_text().splitlines() if line.strip()]
+    rows = [measure(line, options.count) for line in lines]
     if options.json:
         print(json.dumps(rows))
 
@@ -40,13 +40,13 @@ def main() -> None:
 _COUNTS = ("tasks", "tests", "usable", "functions", "mutants", "tried", "unproven")
 
 
-def measure(pin: PackagePin, count: int) -> dict[str, object]:
+def measure(line: list[str], count: int) -> dict[str, object]:
     said: list[str] = []
     began = time.monotonic()
-    row: dict[str, object] = {"package": f"{pin.name} {pin.version}", "asked": count, **dict.fromkeys(_COUNTS, 0)}
+    row: dict[str, object] = {"package": Path(line[0]).name, "asked": count, **dict.fromkeys(_COUNTS, 0)}
     with tempfile.TemporaryDirectory(prefix="liverl-generate-") as folder:
         try:
-            row |= asyncio.run(_generate(pin, count, Path(folder), said))
+            row |= asyncio.run(_generate(line, count, Path(folder), said))
         except (UserError, MachineError, TrialError) as error:
             row["why"] = str(error)
     row["seconds"] = round(time.monotonic() - began, 1)
@@ -57,10 +57,17 @@ def measure(pin: PackagePin, count: int) -> dict[str, object]:
     return row
 
 
-async def _generate(pin: PackagePin, count: int, folder: Path, said: list[str]) -> dict[str, object]:
+def _package(line: list[str], *, cache: Path) -> Package:
+    name, pinned, version = line[0].partition("==")
+    if not pinned:
+        return open_repository(Path(line[0]))
+    return fetch(PackagePin(name=name, version=version, sha256=line[1]), cache=cache)
+
+
+async def _generate(line: list[str], count: int, folder: Path, said: list[str]) -> dict[str, object]:
     async with graders(Bubblewrap(verifier_timeout_sec=600), state=folder / "state") as (provider, verifier):
         injection = await generate_package(
-            fetch(pin, cache=folder),
+            _package(line, cache=folder),
             out=folder / "tasks",
             name="measured",
             split=None,

@@ -231,10 +231,7 @@ class TrialRunner:
             name=key.trial_id,
             lower=task.repository,
             workdir=task.config.environment.workdir,
-            mounts=(
-                *task_mounts(task),
-                *mounts_of(self._services.scaffold, image=brought_by),
-            ),
+            mounts=(*task_mounts(task), *mounts_of(self._services.scaffold, image=brought_by)),
             env=task.config.environment.env,
             image=task.liverl.image,
             forward=(self._services.proxy.host, self._services.proxy.port),

@@ -1,7 +1,7 @@
 """The probe before a run: two trials of a scripted policy through the spec's own scaffold, boxes and verifier.
 
-In one the policy does nothing, and the reward must be below 1; in the other the task's own solution is applied where the
-agent worked, and the reward must be 1. What would make every trial of the run worthless shows here, within seconds.
+In one the policy does nothing, and the reward must be below 1; in the other the task's own solution is applied where
+the agent worked, and the reward must be 1. What would make every trial of the run worthless shows here, within seconds.
 Knows no model: ``ScriptedPolicy`` answers.
 """
 

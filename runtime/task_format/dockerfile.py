@@ -49,7 +49,7 @@ def read_recipe(dockerfile: Path, *, context: Path) -> Recipe:
         name, rest = (match[1].upper(), match[2].strip()) if match is not None else (text.strip().upper(), "")
         try:
             _apply(recipe, name, rest, context)
-        except NotHonoured as why:
+        except (NotHonoured, ValueError, OSError) as why:  # names that no file can have, patterns that are none
             shown = " ".join(text.split())[:80]
             recipe.problems.append(f"{context.name}/{dockerfile.name}:{number}: {shown}: {why}")
     return recipe
@@ -123,6 +123,8 @@ def _copy(recipe: Recipe, rest: str, context: Path) -> None:
         words = json.loads(rest) if rest.startswith("[") else shlex.split(rest)
     except ValueError as error:
         raise NotHonoured(f"cannot be read: {error}") from error
+    if not all(isinstance(word, str) for word in words):
+        raise NotHonoured("cannot be read: a list of names is wanted")
     flags = [word for word in words if word.startswith("--") and word not in ("--link", "--chown=root:root")]
     words = [word for word in words if not word.startswith("--")]
     if flags:

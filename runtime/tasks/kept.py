@@ -20,8 +20,8 @@ from pathlib import Path
 from runtime.config import Environment, TaskSet
 
 _WRITERS = ("write.py", "git_directory.py")
-_JUDGES = {"type", "base_image", "memory_mib", "pids", "verifier_timeout_sec", "verifier", "required_defences"}
-"""Fields of the environment that decide which tests pass, and so which tasks there are."""
+_NO_MATTER = {"agent_timeout_sec", "max_sandboxes", "machine_sandboxes", "warm_sandboxes", "reuse_verdicts"}
+"""Fields of the environment that do not decide which tests pass, and so which tasks there are."""
 
 
 def description(task_set: TaskSet, *, generator: Path, environment: Environment | None = None) -> str:
@@ -35,7 +35,7 @@ def description(task_set: TaskSet, *, generator: Path, environment: Environment 
     }
     if environment is not None:
         said["python"] = ".".join(map(str, sys.version_info[:3]))
-        said["environment"] = environment.model_dump(mode="json", include=_JUDGES)
+        said["environment"] = environment.model_dump(mode="json", exclude=_NO_MATTER)
     return json.dumps(said, sort_keys=True)
 
 

@@ -25,7 +25,7 @@ from runtime.task import Task
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
 from runtime.tasks.graders import graders, in_own_loop
 
-_ENVIRONMENT = Bubblewrap()
+_ENVIRONMENT: Environment = Bubblewrap()
 
 
 def prepare(

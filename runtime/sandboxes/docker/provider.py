@@ -121,7 +121,7 @@ class DockerProvider:
         try:
             return self._engine.client.containers.create(
                 image,
-                ["/usr/bin/python3", "-P", "-s", "-S", "-B", *program, link.argument],
+                ["/usr/bin/python3", "-P", "-s", "-B", *program, link.argument],
                 name=name,
                 labels={LABEL: self._state.owner},
                 environment={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},

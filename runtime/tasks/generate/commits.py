@@ -64,9 +64,11 @@ def commits(repository: Path, *, limit: int, revision: str = "HEAD", after: str 
 def tree(repository: Path, revision: str, into: Path, *, name: str) -> Package:
     """The files of a revision, written below ``into``, but for those that no package has."""
     into.mkdir(parents=True)
+    written: list[str] = []
     for path, content in git.files_of(repository, revision):
         if why_left_out(path, size=len(content)) is None:
             target = into / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-    return Package(name=name, version=revision[:12], root=into)
+            written.append(path)
+    return Package(name=name, version=revision[:12], root=into, tracked=tuple(written))

@@ -1,5 +1,6 @@
 """Verdicts: honest work scores 1, everything else does not, and what cannot be decided is no grade."""
 
+import ast
 import asyncio
 import json
 import time
@@ -354,30 +355,28 @@ def test_the_second_sandbox_has_limits_of_its_own(run: Run, isolated: Bubblewrap
 _PACKAGES = "sorted(one.metadata['Name'] for one in importlib.metadata.distributions())"
 
 
-@pytest.mark.parametrize("nested", [True, False], ids=["zygote", "solo"])
-def test_agent_and_verifier_have_the_same_python(run: Run, task: Task, tmp_path: Path, nested: bool) -> None:
-    """Python with nothing beside it: what is installed on the host by chance would let work pass for the agent alone.
-    No program in the box names a path of the host either."""
+def test_agent_and_verifier_have_the_same_python(
+    run: Run, provider: SandboxProvider, task: Task, tmp_path: Path
+) -> None:
+    """What is installed on the host by chance would let work pass for the agent alone. In isolated boxes there is
+    nothing of it, and no program names a path of the host either."""
     tests = task.path / "tests" / "files" / "tests" / "test_calc.py"
-    tests.write_text(f"import importlib.metadata\n\n\ndef test_add():\n    assert {_PACKAGES} == []\n")
     (task.path / "task.toml").write_text(
         '[metadata.liverl]\nfail_to_pass = ["tests/test_calc.py::test_add"]\ntest_files = ["tests/test_calc.py"]\n'
     )
     script = f"import importlib.metadata; print({_PACKAGES})"
     programs = "for p in /opt/python/bin/*; do head -c 2 $p | grep -q '#!' && head -n 1 $p; done; true"
 
-    async def main() -> tuple[bytes, bytes, Verdict]:
-        provider = BubblewrapProvider(state=tmp_path / "state", nested=nested)
-        try:
-            agent = await provider.start(SandboxRequest(name="agent", lower=task.repository))
-            packages = await agent.exec(["python3", "-c", script], timeout_sec=30)
-            lines = await agent.exec(["sh", "-c", programs], timeout_sec=30)
-            await agent.stop()
-            verdict = await make_verifier(Bubblewrap(), provider).grade(load_task(task.path), {})
-            return packages.stdout, lines.stdout, verdict
-        finally:
-            await provider.close()
+    async def main() -> tuple[list[str], bytes]:
+        agent = await provider.start(SandboxRequest(name="agent", lower=task.repository))
+        packages = await agent.exec(["python3", "-c", script], timeout_sec=30)
+        lines = await agent.exec(["sh", "-c", programs], timeout_sec=30)
+        await agent.stop()
+        return ast.literal_eval(packages.stdout.decode()), lines.stdout
 
-    packages, lines, verdict = run(main())
-    assert packages == b"[]\n" and lines == b""
+    packages, lines = run(main())
+    if provider.capabilities.isolation != "none":
+        assert packages == [] and lines == b""
+    tests.write_text(f"import importlib.metadata\n\n\ndef test_add():\n    assert {_PACKAGES} == {packages!r}\n")
+    verdict = run(make_verifier(Bubblewrap(), provider).grade(load_task(task.path), {}))
     assert verdict.outcomes == {"tests/test_calc.py::test_add": "passed"}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from runtime.errors import TrialError
-from runtime.task import Task, load_task
+from runtime.task import Task, TaskConfig, load_task
 from runtime.task_format import keys
 from runtime.task_format.dockerfile import read_recipe
 from runtime.task_format.work_directory import work_directory
@@ -300,3 +302,46 @@ def test_relatives_of_copy(tmp_path_factory: pytest.TempPathFactory, sources: li
         assert inside.startswith(place) and source.is_relative_to(context)
         assert inside.rpartition("/")[2] == source.name
     assert recipe.files
+
+
+_VALUES: st.SearchStrategy[object] = st.recursive(
+    st.booleans() | st.integers(-9, 9999) | st.floats() | st.text(max_size=6) | st.sampled_from(["4G", "root", "${A}"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(min_size=1, max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*keys.KEYS, *keys.TABLES]), _VALUES, max_size=4))
+def test_whatever_keys_hold_a_task_is_read_or_refused(values: dict[str, object]) -> None:
+    raw: dict[str, object] = {}
+    for path, value in values.items():
+        table, dot, name = path.rpartition(".")
+        inner = raw.setdefault(table, {}) if dot else raw
+        if isinstance(inner, dict):
+            inner[name or path] = value
+    problems = keys.problems_of(raw)
+    assert all(isinstance(problem, str) for problem in [*problems, *keys.promises_of(raw)])
+    with suppress(ValidationError):
+        TaskConfig.model_validate(raw)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["FROM", "COPY", "WORKDIR", "ENV", "USER", "RUN", "#", ""]),
+            st.text(alphabet="ab./*[]\"'\\ ={}$\n\0-", max_size=12) | st.sampled_from(["[1, 2]", "**a b", "../x y"]),
+        ),
+        max_size=5,
+    )
+)
+def test_whatever_a_dockerfile_says_it_is_done_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[str, str]]
+) -> None:
+    context = tmp_path_factory.mktemp("recipe") / "environment"
+    context.mkdir()
+    (context / "a").write_text("a")
+    (context / "Dockerfile").write_text("".join(f"{name} {rest}\n" for name, rest in lines))
+    recipe = read_recipe(context / "Dockerfile", context=context)
+    assert all(path.startswith("/") and source.is_relative_to(context) for path, source in recipe.files.items())
+    with suppress(OSError):  # a file where another line makes a folder: load_task says so
+        work_directory(context.parent, path="/app", ours=False, cache=context.parent / "cache")
