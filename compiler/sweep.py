@@ -21,9 +21,9 @@ from compiler.explain import flatten
 from compiler.load import Evaluation, Outline
 from compiler.overview import numbers
 from compiler.plan import Plan
-from compiler.spec.base import LABEL, PATTERNS
 from compiler.target import Target
 from compiler.validate import MAX_PROBLEMS
+from runtime.config.base import LABEL, PATTERNS
 
 INDEX = "sweep.json"
 _COLUMNS = 10

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from liverl.exits import MACHINE
+from liverl.options import RunsDir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,7 @@ def doctor(
         Path | None,
         typer.Option("--model", metavar="DIR", help="Judge this model folder's chat template; default: the spec's."),
     ] = None,
-    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Where runs would be written.")] = Path("runs"),
+    runs_dir: RunsDir = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of a table.")] = False,
 ) -> None:
     """Check Python, packages, sandboxing, disk, memory, and whether a model's tokens can be owned. Exit 3 when a run
@@ -47,7 +48,8 @@ def doctor(
     checks += _gpu_checks(bundle, runs_dir)
     folder = model or _policy_folder(config)
     if folder is not None:
-        checks.append(check_model(folder, tool_parser=None if config is None else config.rollout.tool_parser))
+        parser, scaffold = (None, None) if config is None else (config.rollout.tool_parser, config.scaffold)
+        checks.append(check_model(folder, tool_parser=parser, scaffold=scaffold))
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2))
     else:

@@ -9,9 +9,9 @@ from pathlib import Path
 from compiler.errors import Path as Place
 from compiler.errors import Problem
 from compiler.plan import Plan
-from compiler.spec.environment import Ecs, Harbor, Kubernetes
 from compiler.spec.policy import PretrainedPolicy
-from compiler.spec.tasks import DirectorySource, HarborSource, HistorySource, IndexSource, Source
+from runtime.config.environment import Ecs, Harbor, Kubernetes
+from runtime.config.tasks import DirectorySource, HarborSource, HistorySource, IndexSource, Source
 from targets import pins
 from targets.base import Artifact, Lowered
 from targets.machines import pods_address_warning, proxy_host_problem
@@ -74,7 +74,7 @@ def _sources(source: Source, place: Place) -> list[Problem]:
             if not Path(path).expanduser().is_dir()
         ]
     if isinstance(source, IndexSource) and not Path(source.path).expanduser().is_file():
-        fix = "write it with: liverl tasks index DIR -o FILE.parquet"
+        fix = "the command `tasks index` writes one"
         return [Problem((*place, "path"), f"{source.path}: no such file", "a task index", fix)]
     if isinstance(source, HistorySource) and not Path(source.repository).expanduser().is_dir():
         return [Problem((*place, "repository"), f"{source.repository}: no such folder", "a git repository's folder")]

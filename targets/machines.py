@@ -9,8 +9,8 @@ from compiler.check.environment import image_problems
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
 from compiler.spec.cluster import Resources
-from compiler.spec.environment import Ecs, Kubernetes
 from compiler.spec.mode import SeparateAsync
+from runtime.config.environment import Ecs, Kubernetes
 
 
 def shm_problems(places: Mapping[tuple[str, ...], Resources]) -> list[Problem]:
@@ -73,7 +73,7 @@ def pods_address_warning(plan: Plan) -> list[Problem]:
     return [
         Problem(
             ("environment", "kubernetes", "proxy_host"),
-            "not set, so `liverl run` refuses it where neither POD_IP nor LIVERL_PROXY_HOST is set there",
+            "not set, so `liverl run` refuses it on a machine where neither POD_IP nor LIVERL_PROXY_HOST is set",
             fix="set it to the address of the machine that will run the trainer",
             severity="warn",
         )

@@ -12,7 +12,6 @@ from compiler.plan import Plan
 from compiler.spec.algorithm import (
     BypassCorrection,
     DecoupledCorrection,
-    GradedEnd,
     Gspo,
     PlainLoss,
     Ppo,
@@ -21,6 +20,7 @@ from compiler.spec.algorithm import (
     Remax,
 )
 from compiler.spec.rollout import VllmRollout
+from runtime.config.run import GradedEnd
 
 
 def groups(plan: Plan) -> Iterator[Problem]:

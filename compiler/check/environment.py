@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from compiler.check.rule import Rule
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
-from compiler.spec.environment import (
+from runtime.config.environment import (
     Docker,
     Ecs,
     EcsCluster,

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from compiler.check.rule import Rule
 from compiler.errors import Problem
 from compiler.plan import Plan
-from compiler.spec.algorithm import (
-    Remax,
-)
+from compiler.spec.algorithm import Remax
 from compiler.spec.mode import SeparateAsync, Sync
 
 

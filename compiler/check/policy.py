@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compiler.check.rule import Rule, divisors
+from compiler import readers
+from compiler.check.rule import Rule, divisors, unreadable
 from compiler.errors import Problem
 from compiler.models import facts_of
 from compiler.plan import Plan
-from compiler.spec.policy import NewPolicy, PretrainedPolicy
-from compiler.spec.rollout import TorchRollout, VllmRollout
+from compiler.spec.policy import PretrainedPolicy
+from compiler.spec.rollout import VllmRollout
+from runtime.config.policy import NewPolicy
+from runtime.config.rollout import TorchRollout
 
 
 def architecture(plan: Plan) -> Iterator[Problem]:
@@ -94,4 +97,16 @@ def weights(plan: Plan) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Rule, ...] = (architecture, model_facts, lora, weights)
+def references(plan: Plan) -> Iterator[Problem]:
+    """Texts that ``verl.yaml`` or ``vllm.yaml`` cannot hold."""
+    policy, place = plan.spec.policy, ("policy",)
+    if not isinstance(policy, PretrainedPolicy):
+        return
+    yield from unreadable(policy.path, (*place, "path"), readers.omegaconf)
+    if isinstance(plan.spec.rollout, VllmRollout):
+        yield from unreadable(policy.path, (*place, "path"), readers.vllm)
+    if policy.lora is not None:
+        yield from unreadable(policy.lora.target_modules, (*place, "lora", "target_modules"), readers.omegaconf)
+
+
+RULES: tuple[Rule, ...] = (architecture, model_facts, lora, weights, references)

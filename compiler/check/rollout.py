@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compiler.check.rule import Rule, divisors
+from compiler import readers
+from compiler.check.rule import Rule, divisors, unreadable
 from compiler.errors import Problem
 from compiler.models import facts_of
 from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
-from compiler.spec.policy import NewPolicy, PretrainedPolicy
-from compiler.spec.rollout import TorchRollout, VllmRollout
+from compiler.spec.policy import PretrainedPolicy
+from compiler.spec.rollout import VllmRollout
 from compiler.vllm_flags import UNPAIRED, VERSION, flag_problems
+from runtime.config.policy import NewPolicy
+from runtime.config.rollout import TorchRollout
 
 
 def lengths(plan: Plan) -> Iterator[Problem]:
@@ -156,4 +159,12 @@ def parsers(plan: Plan) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Rule, ...] = (lengths, engines, tensor_parallel, imported, concurrency, vllm, parsers)
+def references(plan: Plan) -> Iterator[Problem]:
+    """Values of vLLM's flags that ``verl.yaml`` or ``vllm.yaml`` cannot hold."""
+    rollout = plan.spec.rollout
+    if isinstance(rollout, VllmRollout):
+        for reader in (readers.omegaconf, readers.vllm):
+            yield from unreadable(rollout.flags, ("rollout", "flags"), reader)
+
+
+RULES: tuple[Rule, ...] = (references, lengths, engines, tensor_parallel, imported, concurrency, vllm, parsers)

@@ -8,9 +8,7 @@ from compiler.check.rule import Rule
 from compiler.errors import Problem
 from compiler.models import facts_of
 from compiler.plan import Plan
-from compiler.spec.algorithm import (
-    BypassCorrection,
-)
+from compiler.spec.algorithm import BypassCorrection
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Fsdp, Megatron
 

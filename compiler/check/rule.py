@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
-from compiler.errors import Problem
+from compiler.errors import Path, Problem
 from compiler.plan import Plan
 
 Rule = Callable[[Plan], Iterator[Problem]]
@@ -15,3 +16,12 @@ def divisors(number: int) -> str:
     found = [candidate for candidate in range(1, min(number, 1 << 16) + 1) if number % candidate == 0]
     shown = found if len(found) <= 12 else [*found[:11], number]
     return ", ".join(map(str, shown))
+
+
+def unreadable(value: object, place: Path, reader: Callable[[str], str]) -> Iterator[Problem]:
+    """The texts in ``value`` that a reader of compiled files (``compiler.readers``) would take for something else."""
+    if isinstance(value, str) and (why := reader(value)):
+        yield Problem(place, f"{json.dumps(value, ensure_ascii=False)}: {why}", fix="choose another")
+    elif isinstance(value, dict | list | tuple):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from unreadable(inner, (*place, key), reader)

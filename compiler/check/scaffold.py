@@ -8,9 +8,9 @@ from compiler.check.environment import image_problems
 from compiler.check.rule import Rule
 from compiler.errors import Problem
 from compiler.plan import Plan
-from compiler.spec.environment import Ecs, Harbor, Kubernetes
-from compiler.spec.policy import NewPolicy
-from compiler.spec.scaffold import ImportedScaffold, ShellScaffold
+from runtime.config.environment import Ecs, Harbor, Kubernetes
+from runtime.config.policy import NewPolicy
+from runtime.config.scaffold import ImportedScaffold, ShellScaffold
 
 MIN_PROMPT_TOKENS = {
     "claude-code": 16_000,

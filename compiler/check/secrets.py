@@ -11,7 +11,7 @@ from compiler.plan import Plan
 from compiler.redact import KEY, SECRET
 from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.policy import PretrainedPolicy
-from compiler.spec.tasks import GenerateSource, HarborSource
+from runtime.config.tasks import GenerateSource, HarborSource
 
 LOGGER_SECRETS = {"wandb": "WANDB_API_KEY", "swanlab": "SWANLAB_API_KEY"}
 """Logger -> the variable without which it asks for a login that nobody answers."""

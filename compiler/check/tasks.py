@@ -9,8 +9,8 @@ from typing import get_args
 from compiler.check.rule import Rule
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
-from compiler.spec.policy import NewPolicy
-from compiler.spec.tasks import (
+from runtime.config.policy import NewPolicy
+from runtime.config.tasks import (
     BugFamily,
     GenerateSource,
     HarborSource,
@@ -97,6 +97,13 @@ def demonstrations(plan: Plan) -> Iterator[Problem]:
             f'"{source.split}" tasks as demonstrations would leak into reinforcement',
             "demonstrations",
         )
+    informed = policy.warm_start.informed_families
+    if isinstance(source, SynthSource) and informed and not set(informed) & (occurring := _families(source)):
+        yield Problem(
+            ("policy", "warm_start", "informed_families"),
+            f"none of the demonstrations is of {', '.join(informed)}",
+            f"some of {', '.join(sorted(occurring))}; [] for all",
+        )
 
 
 def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
@@ -125,10 +132,13 @@ def _source(source: Source, place: Path) -> Iterator[Problem]:
             f'"{source.registry}": what it names is run, and nothing shows that it is what its owner wrote',
             "an address that begins with https://, or a file",
         )
-    if isinstance(source, SynthSource):
-        left = set(get_args(BugFamily)) - {family for family, times in source.families.items() if not times}
-        if not left:
-            yield Problem((*place, "families"), "every family is at 0: nothing is left to generate", "one above 0")
+    if isinstance(source, SynthSource) and not _families(source):
+        yield Problem((*place, "families"), "every family is at 0: nothing is left to generate", "one above 0")
+
+
+def _families(source: SynthSource) -> set[str]:
+    """Of the bugs that it generates."""
+    return set(get_args(BugFamily)) - {family for family, times in source.families.items() if not times}
 
 
 def later_commits(plan: Plan) -> Iterator[Problem]:

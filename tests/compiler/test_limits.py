@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -16,12 +17,11 @@ from runtime.config import LACKING, LIMITS, Environment, Limit, RuntimeConfig
 from runtime.errors import MachineError
 from runtime.launch import local
 from runtime.launch.machine import check_limits
-from tests.compiler.golden_cases import LAB, spec_path
+from tests.compiler.golden_cases import LAB
 
 IMPORTED = 'scaffold={"type": "import", "import_path": "package.module:Class"}'
 PROCESS = 'environment={"type": "process", "required_defences": ["canary", "seccomp"]}'
 EXAMPLES: dict[str, tuple[Path, list[str]]] = {
-    "rollout.type": (spec_path("dense-8gpu"), []),
     "scaffold.type": (LAB, [IMPORTED]),
     "environment.required_defences": (LAB, [PROCESS]),
 }
@@ -65,10 +65,10 @@ def test_all_limits_are_told_at_once_and_sound_specs_meet_none() -> None:
     changes = {"environment": {"type": "process", "required_defences": ["seccomp", "memory_limit"]}}
     wrong = json.loads(compile_in_memory(LAB, sets=[IMPORTED]).files["runtime.json"]) | changes
     with pytest.raises(MachineError) as refused:
-        check_limits(RuntimeConfig.model_validate(wrong))
+        check_limits(RuntimeConfig.model_validate_json(json.dumps(wrong)))
     assert len(str(refused.value).splitlines()) == 2 and "never have memory_limit, seccomp" in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", sorted(LACKING))
 def test_kinds_of_sandboxes_exist(kind: str) -> None:
-    assert Environment.model_validate({"type": kind}).type == kind
+    assert kind in {model.model_fields["type"].default for model in get_args(get_args(Environment)[0])}

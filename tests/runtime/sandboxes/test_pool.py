@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import PlainProcess
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
@@ -281,11 +281,11 @@ def test_what_cannot_be_made_ahead_is_told_to_the_trial_that_wants_it() -> None:
 
 def test_the_settings_make_a_pool(tmp_path: Path) -> None:
     async def body() -> None:
-        plain = make_provider(Environment(type="process"), state=tmp_path)
+        plain = make_provider(PlainProcess(), state=tmp_path)
         assert not isinstance(plain, PooledProvider)
         await plain.close()
         (tmp_path / "lower").mkdir()
-        made = make_provider(Environment(type="process", warm_sandboxes=1, max_sandboxes=1), state=tmp_path)
+        made = make_provider(PlainProcess(warm_sandboxes=1, max_sandboxes=1), state=tmp_path)
         assert (
             isinstance(made, PooledProvider)
             and made.capabilities.isolation == "none"

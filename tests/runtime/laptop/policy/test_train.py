@@ -39,7 +39,7 @@ def encoder(grounds: list[Ground]) -> Encoder:
 
 
 def items(grounds: list[Ground], encoder: Encoder, **changes: Any) -> tuple[list[list[Row]], int]:
-    from runtime.laptop.handling.train import Batches
+    from runtime.laptop.policy.train import Batches
 
     batches = Batches(grounds, encoder, {**SETTINGS, **changes})
     return [batches[index] for index in range(len(batches))], batches.parts

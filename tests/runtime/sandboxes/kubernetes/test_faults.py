@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from runtime.config import KubernetesSettings
+from runtime.config import KubernetesCluster
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.sandboxes.base import SandboxRequest
 from runtime.sandboxes.kubernetes import KubernetesProvider
@@ -138,7 +138,7 @@ def test_refusals_are_failures_of_the_setup(stage: Stage, box_request: SandboxRe
         stage.cluster.faults = [Fault("POST", "/pods$", 403)]
         assert (await failure(stage.provider.start(box_request))).termination is Termination.ENV_SETUP_FAILED
         nowhere = SandboxRequest(name="x", lower=box_request.lower, forward=("127.0.0.1", 1))
-        unset = KubernetesProvider(KubernetesSettings(image="x", kubeconfig="/nowhere"), run="r")
+        unset = KubernetesProvider(KubernetesCluster(image="x", kubeconfig="/nowhere"), run="r")
         assert "proxy_host" in str(await failure(unset.start(nowhere)))
         with pytest.raises(MachineError):
             await unset.start(box_request)
@@ -155,12 +155,12 @@ def test_the_network_is_believed_off_only_after_a_probe(stage: Stage, box_reques
         await box.stop()
         place = stage.cluster.url.removeprefix("http://")
         changed = {"egress_probes": (place,), "require_isolation": True}
-        probing = KubernetesProvider(KubernetesSettings(**{**vars(stage.settings), **changed}), run="run-2")
+        probing = KubernetesProvider(KubernetesCluster(**{**vars(stage.settings), **changed}), run="run-2")
         with pytest.raises(MachineError, match=place):
             await probing.start(box_request)
         await probing.close()
         changed["egress_probes"] = ("127.0.0.1:1",)
-        blocked = KubernetesProvider(KubernetesSettings(**{**vars(stage.settings), **changed}), run="run-2")
+        blocked = KubernetesProvider(KubernetesCluster(**{**vars(stage.settings), **changed}), run="run-2")
         await blocked.start(box_request)
         assert blocked.capabilities.network_off
         await blocked.close()
