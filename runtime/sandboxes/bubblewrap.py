@@ -23,12 +23,20 @@ from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox, check_lower
 from runtime.sandboxes.cgroups import Group, GroupPool
 from runtime.sandboxes.channel import Channel, greet
+from runtime.sandboxes.compiled import Source
 from runtime.sandboxes.forwarder import Forwarder
 from runtime.sandboxes.guest import seccomp
 from runtime.sandboxes.state import OwnerState
 from runtime.sandboxes.zygote import START_SEC, Zygote, kill, launch, start_zygote, tail
 
 log = logging.getLogger(__name__)
+
+_PRELOADED = (
+    *("argparse", "bisect", "collections.abc", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal"),
+    *("enum", "fractions", "functools", "hashlib", "heapq", "http.client", "io", "itertools", "json", "math"),
+    *("operator", "random", "re", "socket", "string", "struct", "subprocess", "textwrap", "traceback", "typing"),
+)
+"""Standard modules that every box has imported already: the same for all, so that they tell nothing of other tasks."""
 
 
 class BubblewrapProvider:
@@ -77,7 +85,7 @@ class BubblewrapProvider:
             await self._find_out(request)
         if self._nested:
             zygote = await self._zygote(request.image, image)
-            channel, _, descriptors = await zygote.box(self._order(request))
+            channel, _, descriptors = await zygote.box(self._order(request), _sources(request))
             cleanup = None
         else:
             channel, descriptors, cleanup = await self._solo(request, image)
@@ -109,7 +117,7 @@ class BubblewrapProvider:
             if zygote is None or not zygote.alive:
                 if zygote is not None:
                     zygote.close()
-                preload = ["testkit.mini"] if image is None else ["testkit.pytest_runner"]
+                preload = [*_PRELOADED, "testkit.mini" if image is None else "testkit.pytest_runner"]
                 zygote = await start_zygote(owner=self._state.owner, image=image, preload=preload)
                 self._zygotes[name] = zygote
             return zygote
@@ -122,7 +130,6 @@ class BubblewrapProvider:
             "size_mib": max(16, request.memory_mib // 2),
             "limits": self._limits(request),
             "listen": request.forward_port if request.forward else None,
-            "warm": request.compile_once,
             "copy": self._foreign[request.lower],
             "second_user": request.second_user,
         }
@@ -216,6 +223,17 @@ class BubblewrapProvider:
         if request.image:
             extra.setdefault("PYTHONPATH", bwrap.IMAGE)
         return bwrap.environment(request.workdir, extra)
+
+
+def _sources(request: SandboxRequest) -> list[Source]:
+    """What is worth compiling once for all boxes of ``request``'s kind: the work directory and our own programs."""
+    if not request.compile_once:
+        return []
+    sources = [Source(str(request.lower.resolve()), request.workdir, rewrite=request.image is not None)]
+    for mount in request.mounts:
+        if mount.target.startswith(f"{bwrap.LIVERL}/"):
+            sources.append(Source(str(mount.source.resolve()), mount.target, rewrite=False))
+    return sources
 
 
 def _is_foreign(folder: Path) -> bool:
