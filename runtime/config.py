@@ -446,7 +446,7 @@ class Dump(Contract):
 class TrajectoryFilter(Contract):
     """Ends (``runtime.errors.Termination``) whose graded trajectories stay out of the loss; ungraded ones always do."""
 
-    drop: tuple[str, ...] = ("timeout",)
+    drop: tuple[str, ...] = ()
 
 
 class Secret(Contract):

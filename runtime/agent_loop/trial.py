@@ -21,15 +21,13 @@ from runtime.agent_loop.work import Work, WorkStore, changed
 from runtime.config import RuntimeConfig
 from runtime.errors import POLICIES, Termination, TrialError
 from runtime.grading.base import Verdict
+from runtime.grading.verifier import longest_sec
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
 from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxRequest
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, mounts_of, needs_of
 from runtime.task import Task
 
 log = logging.getLogger(__name__)
-
-LOCAL = ("bubblewrap", "docker", "none")
-"""Isolation of boxes whose way to the proxy is this process's own forwarder."""
 
 
 def trial_seed(seed: int, key: TrialKey) -> int:
@@ -102,19 +100,36 @@ class TrialRunner:
 
     async def _play(self, task: Task, key: TrialKey, sampling: Sampling, progress: _Progress) -> Termination:
         """Agent, then verifier. Raises the failure that forbids a grade."""
-        artifacts, termination = await self._agent(task, key, sampling, progress)
+        try:
+            artifacts, termination = await self._agent(task, key, sampling, progress)
+        except Exception as failure:
+            if not _own_doing(failure, progress.trajectory):
+                raise
+            log.warning("%s: %s; graded as if nothing had been done", key.trial_id, failure, exc_info=failure)
+            artifacts, termination = {}, Termination.AGENT_DIED
         progress.artifacts = artifacts
         began = time.monotonic()
-        async with asyncio.timeout(self._verifier_limit(task)) as limit:
+        try:
             try:
-                progress.verdict = await self._services.verifier.grade(task, artifacts)
-            except TimeoutError as error:
-                if not limit.expired():
+                progress.verdict = await self._verdict(task, artifacts)
+            except Exception as failure:
+                # A verifier says by a ``TrialError`` that other work could not be judged either.
+                if isinstance(failure, TrialError) and failure.termination is not Termination.INTERNAL:
                     raise
-                raise TrialError(Termination.VERIFIER_TIMEOUT, "the verifier gave no answer in time") from error
-            finally:
-                progress.clock(verifier=time.monotonic() - began)
+                if not artifacts or not _own_doing(failure, progress.trajectory):
+                    raise
+                log.warning("%s: %s; graded as if nothing had been done", key.trial_id, failure, exc_info=failure)
+                progress.verdict = await self._verdict(task, {})
+        except TimeoutError as error:
+            raise TrialError(Termination.VERIFIER_TIMEOUT, "the verifier gave no answer in time") from error
+        finally:
+            progress.clock(verifier=time.monotonic() - began)
         return termination
+
+    async def _verdict(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
+        """Raises ``TimeoutError`` where even the backstop is passed."""
+        async with asyncio.timeout(longest_sec(self._config.environment, task)):
+            return await self._services.verifier.grade(task, artifacts)
 
     async def _agent(
         self, task: Task, key: TrialKey, sampling: Sampling, progress: _Progress
@@ -174,24 +189,14 @@ class TrialRunner:
         progress.clock(model=trajectory.model_sec)
         if trajectory.failure is not None:
             # Whatever the agent made of it: its last words came from an engine that had failed.
-            raise TrialError(Termination.MODEL_UNAVAILABLE, trajectory.failure) from failure
+            raise TrialError(Termination.MODEL_UNAVAILABLE, trajectory.failure, host_fault=True) from failure
         if trajectory.overlong and termination is not Termination.TIMEOUT:
             return Termination.OVERLONG
-        if failure is not None and self._own_doing(failure, trajectory):
-            return Termination.AGENT_DIED
         if failure is not None and not failure.policy.grade:
+            if _own_doing(failure, trajectory):
+                return Termination.AGENT_DIED
             raise failure
         return termination
-
-    def _own_doing(self, failure: TrialError, trajectory: Trajectory) -> bool:
-        """Whether the policy may have brought a failure about: to try again without a grade would then be a prize."""
-        if trajectory.num_turns == 0:
-            return False  # the model has not answered yet
-        if failure.termination is Termination.MODEL_UNAVAILABLE:
-            # So says a program in the box, but the proxy has served the session to its end. Only where nothing but
-            # this process lies between the two can that be no outage.
-            return self._services.provider.capabilities.isolation in LOCAL
-        return failure.termination in (Termination.AGENT_CRASHED, Termination.OUT_OF_MEMORY)
 
     async def _leave(self, key: TrialKey, sandbox: Sandbox | None, progress: _Progress) -> None:
         try:
@@ -234,10 +239,6 @@ class TrialRunner:
             pids=environment.pids + needs.pids,
             limit_address_space=not needs.address_space,
         )
-
-    def _verifier_limit(self, task: Task) -> float:
-        """A backstop above the verifier's own limit, which is the one that names the cause."""
-        return min(self._config.environment.verifier_timeout_sec, task.config.verifier.timeout_sec) * 2 + 10
 
     def _result(
         self,
@@ -296,6 +297,17 @@ class TrialRunner:
         except OSError as error:  # a later verdict is a convenience: a full disk must not cost the trial
             log.warning("%s: its work is not kept: %s", task.id, error)
             return None
+
+
+def _own_doing(failure: Exception, trajectory: Trajectory | None) -> bool:
+    """Whether the policy may have brought a failure about: to try again without a grade would then be a prize.
+
+    After the model's first answer that is so of everything that the host cannot prove to be its own. A program in the
+    box that says that the model is not to be had is no proof: the proxy has served the session to its end.
+    """
+    if trajectory is None or trajectory.num_turns == 0:
+        return False
+    return not (isinstance(failure, TrialError) and failure.host_fault)
 
 
 def _nth(step: int, every: int) -> bool:

@@ -21,7 +21,9 @@ from runtime.grading.artifacts import Selection, select
 from runtime.grading.base import Verdict
 from runtime.grading.canary import Canary
 from runtime.sandboxes.base import Mount, SandboxProvider, SandboxRequest
+from runtime.sandboxes.box import GRACE_SEC, TRANSFER_SEC
 from runtime.sandboxes.defences import missing, provider_defences
+from runtime.sandboxes.zygote import START_SEC
 from runtime.task import Task
 
 _NAMES = itertools.count()
@@ -38,6 +40,18 @@ class Plan:
     defences: tuple[str, ...]
     timeout_sec: float
     start: float
+
+
+TEST_RUNS = 12
+"""At most so many for one verdict: three to find out about the task, and three times the real tests and look-alikes,
+each of which two verdicts on equal work may wait for."""
+_AROUND_SEC = START_SEC + 2 * TRANSFER_SEC + 3 * GRACE_SEC
+
+
+def longest_sec(config: Environment, task: Task) -> float:
+    """A backstop: the sum of all limits that a verdict keeps by itself. Who passes it has met a fault of ours."""
+    limit = min(config.verifier_timeout_sec, task.config.verifier.timeout_sec)
+    return TEST_RUNS * (limit + _AROUND_SEC)
 
 
 class SandboxVerifier(ABC):

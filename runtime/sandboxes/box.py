@@ -38,7 +38,7 @@ class BoxSandbox:
     """Implements ``Sandbox``. ``on_stop`` gives back what the provider lent (once).
 
     oom_kills: how many processes the kernel has killed for memory where this box runs, ever; out_of_memory: asks,
-    once the box is lost, whether that was why.
+    once the box is lost, whether that was why; host_fault: whether it is proved that nothing inside ended it.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class BoxSandbox:
         on_stop: Callable[[], Awaitable[None]],
         oom_kills: Callable[[], int] = lambda: 0,
         out_of_memory: Callable[[], Awaitable[bool]] | None = None,
+        host_fault: Callable[[], Awaitable[bool]] | None = None,
         paths: Paths | None = None,
     ) -> None:
         self.name = name
@@ -63,6 +64,7 @@ class BoxSandbox:
         self._oom_kills = oom_kills
         self._oom_before = oom_kills()
         self._out_of_memory = out_of_memory
+        self._host_fault = host_fault
         self._paths = paths or Paths()
         self._stopping: asyncio.Task[None] | None = None
 
@@ -151,7 +153,8 @@ class BoxSandbox:
         except BoxLost as error:
             memory = self.oom_kills or (self._out_of_memory is not None and await self._out_of_memory())
             lost = Termination.OUT_OF_MEMORY if memory else Termination.SANDBOX_LOST
-            raise TrialError(lost, f"sandbox {self.name}: {error}") from error
+            ours = not memory and self._host_fault is not None and await self._host_fault()
+            raise TrialError(lost, f"sandbox {self.name}: {error}", host_fault=ours) from error
         if header.get("refused") and request["op"] == "download":
             raise ArtifactsRefused(f"sandbox {self.name}: {header['error']}")
         if "error" in header:

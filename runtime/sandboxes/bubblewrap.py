@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,17 @@ class BubblewrapProvider:
         if request.lower not in self._foreign:
             self._foreign[request.lower] = await asyncio.to_thread(_is_foreign, request.lower)
         image = await asyncio.to_thread(images.prepare, request.image) if request.image else None
+        gone: Callable[[], Awaitable[bool]] | None = None
         if self._nested is None:
             await self._find_out(request)
         if self._nested:
             zygote = await self._zygote(request.image, image)
+            gone = functools.partial(_gone, zygote)
             channel, _, descriptors = await zygote.box(self._order(request), _sources(request))
             cleanup = None
         else:
             channel, descriptors, cleanup = await self._solo(request, image)
-        return await self._sandbox(request, channel, descriptors, cleanup)
+        return await self._sandbox(request, channel, descriptors, cleanup, gone)
 
     async def close(self) -> None:
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._running)))
@@ -174,7 +177,12 @@ class BubblewrapProvider:
         return channel, descriptors, lambda: kill(process)
 
     async def _sandbox(
-        self, request: SandboxRequest, channel: Channel, descriptors: list[int], cleanup: Any
+        self,
+        request: SandboxRequest,
+        channel: Channel,
+        descriptors: list[int],
+        cleanup: Any,
+        gone: Callable[[], Awaitable[bool]] | None,
     ) -> BoxSandbox:
         forwarder: Forwarder | None = None
         group: Group | None = None
@@ -204,6 +212,7 @@ class BubblewrapProvider:
                 proxy_url=f"http://127.0.0.1:{request.forward_port}" if forwarder is not None else None,
                 on_stop=on_stop,
                 oom_kills=group.oom_kills if group is not None else lambda: 0,
+                host_fault=gone,
             )
         except BaseException as error:
             if forwarder is not None:
@@ -223,6 +232,11 @@ class BubblewrapProvider:
         if request.image:
             extra.setdefault("PYTHONPATH", bwrap.IMAGE)
         return bwrap.environment(request.workdir, extra)
+
+
+async def _gone(zygote: Zygote) -> bool:
+    """Whether the fork server has ended, which nothing in a box can reach: all its boxes ended with it."""
+    return not zygote.alive
 
 
 def _sources(request: SandboxRequest) -> list[Source]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes import bwrap, images, remote_shell
-from runtime.sandboxes.base import ExecResult, SandboxRequest
+from runtime.sandboxes.base import ArtifactsRefused, ExecResult, SandboxRequest
 from runtime.sandboxes.programs import PROGRAMS
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class RemoteSandbox(ABC):
         except (ValueError, IndexError) as error:
             raise TrialError(Termination.SANDBOX_LOST, f"{what}: no size: {result.stderr[-200:]!r}") from error
         if not 0 <= size <= remote_shell.archive_limit(max_bytes):
-            raise TrialError(Termination.SANDBOX_LOST, f"{what}: more than {max_bytes} bytes")
+            raise ArtifactsRefused(f"{what}: more than {max_bytes} bytes")
         data = bytearray(result.stdout)
         while len(data) < size:
             rest = min(PART, size - len(data))

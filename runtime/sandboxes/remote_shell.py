@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from runtime.errors import Termination, TrialError
+from runtime.sandboxes.base import ArtifactsRefused
 from runtime.sandboxes.guest.files import MAX_FILES
 
 MARK = "LIVERL_COMMAND"
@@ -123,7 +123,9 @@ def archive_limit(max_bytes: int) -> int:
 
 
 def unpack(data: bytes, *, max_bytes: int, what: str) -> dict[str, bytes]:
-    """Regular files of an archive that untrusted code may have forged. Raises ``TrialError(SANDBOX_LOST)``."""
+    """Regular files of an archive that untrusted code may have forged. Raises ``ArtifactsRefused`` where it holds too
+    much or is no archive.
+    """
     found: dict[str, bytes] = {}
     left = max_bytes
     if not data:
@@ -139,7 +141,7 @@ def unpack(data: bytes, *, max_bytes: int, what: str) -> dict[str, bytes]:
                     content = found.get(first)
                 elif member.isreg():
                     if not 0 <= member.size <= left:  # before reading: a sparse member may claim any size
-                        raise TrialError(Termination.SANDBOX_LOST, f"{what}: more than {max_bytes} bytes")
+                        raise ArtifactsRefused(f"{what}: more than {max_bytes} bytes")
                     stream = archive.extractfile(member)
                     content = stream.read() if stream is not None else None
                 else:
@@ -149,7 +151,7 @@ def unpack(data: bytes, *, max_bytes: int, what: str) -> dict[str, bytes]:
                 left -= len(content)
                 found[name] = content
                 if left < 0 or len(found) > MAX_FILES:
-                    raise TrialError(Termination.SANDBOX_LOST, f"{what}: more than {max_bytes} bytes or too many files")
+                    raise ArtifactsRefused(f"{what}: more than {max_bytes} bytes or too many files")
     except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
-        raise TrialError(Termination.SANDBOX_LOST, f"{what}: the archive cannot be read: {error}") from error
+        raise ArtifactsRefused(f"{what}: the archive cannot be read: {error}") from error
     return found
