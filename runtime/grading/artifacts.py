@@ -22,6 +22,8 @@ PROTECTED_NAMES = frozenset(
         "conftest.py",
         "pytest.ini",
         ".pytest.ini",
+        "pytest.toml",
+        ".pytest.toml",
         "tox.ini",
         "setup.cfg",
         "pyproject.toml",
@@ -111,12 +113,27 @@ def tests_own_modules(task: Task) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def own_modules(task: Task) -> tuple[str, ...]:
+    """Names at the top that the pristine repository, its tests or the task's own solution have. No other name may stand
+    in for a module that the tests import.
+    """
+    import_folders = {"", "src", *task.liverl.python_path}
+    import_folders |= {str(PurePosixPath(test).parent) for test in test_paths(task)}
+    solution = task.path / "solution" / "files"
+    names: set[str] = set()
+    for folder in import_folders:
+        for root in (task.repository, task.tests / "files", solution):
+            place = root / folder
+            names |= {entry.name.partition(".")[0] for entry in place.iterdir()} if place.is_dir() else set()
+    return tuple(sorted(name for name in names if name.isidentifier()))
+
+
 def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     """The repository's own helpers beside its tests stay as they are; new files there are the agent's business, but
     for those that make a package of a folder of tests, which renames its modules.
     """
     folders = {folder for test in tests for folder in PurePosixPath(test).parents} - {PurePosixPath(".")}
-    if path.name == "__init__.py" and path.parent in folders:
+    if path.name == "__init__.py" and (path.parent in folders or path.parent == PurePosixPath(".")):
         return True
     in_tests = any(part in ("test", "tests", "testing") for part in path.parts[:-1])
     return in_tests and (task.repository / path).is_file()

@@ -18,7 +18,7 @@ from typing import Any
 
 from runtime.config import Environment
 from runtime.errors import Termination, TrialError
-from runtime.grading.artifacts import Selection, select, test_sources, tests_own_modules
+from runtime.grading.artifacts import Selection, own_modules, select, test_sources, tests_own_modules
 from runtime.grading.base import Verdict
 from runtime.grading.canary import Canary, spoil
 from runtime.grading.verifier import Plan, SandboxVerifier, solution_files
@@ -90,7 +90,8 @@ class IdVerifier(SandboxVerifier):
         sandbox = await self._provider.start(self._request(task, second_user=bool(trusted)))
         try:
             if others:
-                await sandbox.upload(others)
+                # Who judges owns these files and may not read them: no import and no configuration is taken from there.
+                await sandbox.upload(others, mode=0o044 if trusted else 0o644)
             await sandbox.upload(noisy, mode=0o600 if trusted else 0o644)
             report = await sandbox.run_tests(
                 task.liverl.runner,
@@ -100,6 +101,7 @@ class IdVerifier(SandboxVerifier):
                 test_timeout=min(TEST_TIMEOUT_SEC, timeout_sec),
                 python_path=list(task.liverl.python_path),
                 nonce=secrets.token_hex(8),
+                modules=list(own_modules(task)),
                 **({"trusted": list(trusted)} if trusted else {}),
             )
         finally:

@@ -91,6 +91,13 @@ async def attack(provider: SandboxProvider, task: Task, script: str, then: Calla
         await sandbox.stop()
 
 
+async def collect(task: Task, sandbox: Sandbox) -> dict[str, bytes]:
+    try:
+        return await sandbox.download([task.config.environment.workdir])
+    except ArtifactsRefused:
+        return {}
+
+
 @pytest.fixture
 def grade(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, request: pytest.FixtureRequest) -> Grade:
     """Run a program as the agent and grade what it leaves, as a trial does."""
@@ -98,15 +105,9 @@ def grade(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, reque
     config = Environment(memory_mib=512, verifier_timeout_sec=60.0)
     verifier = make_verifier(config, provider)
 
-    async def download(sandbox: Sandbox) -> dict[str, bytes]:
-        try:
-            return await sandbox.download(["/app"])
-        except ArtifactsRefused:
-            return {}
-
     def run(script: str) -> Verdict:
         async def main() -> Verdict:
-            return await verifier.grade(task, await attack(provider, task, script, download))
+            return await verifier.grade(task, await attack(provider, task, script, lambda box: collect(task, box)))
 
         return loop.run(main())
 
