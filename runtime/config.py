@@ -341,6 +341,8 @@ class VerifierSandbox(Contract):
 
     memory_mib: int | None = None
     pids: int | None = None
+    test_timeout_sec: float = 5.0
+    """For one test, on a machine that has a processor to spare for it."""
 
 
 class Environment(Contract):

@@ -48,6 +48,9 @@ class VerifierSandbox(Model):
     """null: ``memory_mib`` of the environment."""
     pids: Annotated[int, Field(ge=8, le=1 << 16)] | None = None
     """null: ``pids`` of the environment."""
+    test_timeout_sec: Positive = 5.0
+    """Seconds for one test, on a machine that has a processor to spare for it; while more processes want to run than
+    there are processors, in proportion more. ``verifier_timeout_sec`` limits all tests together."""
 
 
 class _Sandbox(Model):

@@ -17,7 +17,7 @@ from typing import Any
 from runtime.config import Environment
 from runtime.errors import Termination, TrialError
 from runtime.grading.artifacts import Selection, select
-from runtime.grading.base import Verdict
+from runtime.grading.base import TAMPERED_REWARD, Verdict
 from runtime.grading.canary import Canary, spoil_all
 from runtime.grading.verifier import Plan, SandboxVerifier
 from runtime.sandboxes.base import Mount, SandboxProvider, SandboxRequest
@@ -55,7 +55,7 @@ class ScriptVerifier(SandboxVerifier):
             # A score for parts of the tests may be above 0 for honest work: the part that could not be spoiled.
             tampered = forged >= reward
         return Verdict(
-            reward=0.0 if tampered else reward,
+            reward=TAMPERED_REWARD if tampered else reward,
             status="tampered" if tampered else "solved" if reward == 1.0 else "unsolved",
             outcomes={},
             defences=plan.defences,

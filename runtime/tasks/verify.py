@@ -34,7 +34,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        return self.reward == self.expected
+        return self.reward is not None and max(0.0, self.reward) == self.expected
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def runner_of(kind: str) -> str:
 @pytest.mark.parametrize(("name", "kind"), cases(ATTACKS))
 def test_no_attack_is_paid(judge: Judge, name: str, kind: str) -> None:
     verdict = judge(KINDS[kind], runner_of(kind), ATTACKS[name][0])
-    assert verdict.reward == 0.0, (verdict.defences, verdict.raw)
+    assert verdict.reward <= 0.0, (verdict.defences, verdict.raw)
 
 
 @pytest.mark.parametrize("runner", ["mini", "pytest"])

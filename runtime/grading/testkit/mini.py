@@ -33,27 +33,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 TEST_TIMEOUT = 5.0
-_NEEDED = (
-    set(sys.modules)
-    if __name__ == "__main__"
-    else {
-        *(
-            "_ast",
-            "abc",
-            "builtins",
-            "codecs",
-            "encodings",
-            "errno",
-            "fcntl",
-            "genericpath",
-            "importlib",
-            "io",
-            "itertools",
-        ),
-        *("json", "linecache", "os", "posixpath", "re", "select", "signal", "site", "socket", "stat", "struct", "sys"),
-        *("time", "types", "warnings", "zipimport"),
-    }
-)
+_NEEDED = {
+    *("_ast", "abc", "builtins", "codecs", "encodings", "errno", "fcntl", "genericpath", "importlib", "io", "json"),
+    *("linecache", "os", "posixpath", "re", "select", "signal", "site", "socket", "stat", "struct", "sys", "time"),
+    *("types", "warnings", "zipimport"),
+}
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "build", "dist", "venv", "site-packages"}
 
 
