@@ -17,13 +17,15 @@ from pathlib import Path, PurePosixPath
 from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
-from runtime.agent_loop.work import Work, WorkStore, changed
+from runtime.agent_loop.work import Work, WorkStore
 from runtime.config import RuntimeConfig
 from runtime.errors import POLICIES, Termination, TrialError
 from runtime.grading.base import Verdict
+from runtime.grading.difference import collect
 from runtime.grading.verifier import longest_sec
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
 from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxRequest
+from runtime.sandboxes.entries import Entry
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, mounts_of, needs_of
 from runtime.task import Task
 
@@ -45,7 +47,7 @@ class _Progress:
     outcome: AgentOutcome | None = None
     logs: Mapping[str, bytes] = field(default_factory=dict)
     trajectory: Trajectory | None = None
-    artifacts: Mapping[str, bytes] | None = None
+    artifacts: Mapping[str, Entry] | None = None
     verdict: Verdict | None = None
 
     def clock(self, **parts: float) -> None:
@@ -126,14 +128,14 @@ class TrialRunner:
             progress.clock(verifier=time.monotonic() - began)
         return termination
 
-    async def _verdict(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
+    async def _verdict(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
         """Raises ``TimeoutError`` where even the backstop is passed."""
         async with asyncio.timeout(longest_sec(self._config.environment, task)):
             return await self._services.verifier.grade(task, artifacts)
 
     async def _agent(
         self, task: Task, key: TrialKey, sampling: Sampling, progress: _Progress
-    ) -> tuple[dict[str, bytes], Termination]:
+    ) -> tuple[dict[str, Entry], Termination]:
         """The agent's part: what it left in its box, and how it ended. Session and sandbox are gone afterwards."""
         services, rollout = self._services, self._config.rollout
         limits = SessionLimits(
@@ -206,16 +208,15 @@ class TrialRunner:
             if progress.trajectory is None:
                 progress.trajectory = await self._services.proxy.close_session(key.trial_id)
 
-    async def _artifacts(self, task: Task, sandbox: Sandbox, *, died: bool) -> dict[str, bytes]:
+    async def _artifacts(self, task: Task, sandbox: Sandbox, *, died: bool) -> dict[str, Entry]:
         """The declared artifacts, or the whole work directory; never the files that belong to the tests.
 
         died: the agent's end may have taken the box with it; then nothing is left to grade.
         """
         workdir = PurePosixPath(task.config.environment.workdir)
-        wanted = [str(workdir / name) for name in task.liverl.artifacts] or [str(workdir)]
         withheld = {str(workdir / name) for name in task.liverl.test_files}
         try:
-            found = await sandbox.download(wanted)
+            found = await collect(task, sandbox)
         except ArtifactsRefused as refused:
             log.info("%s: %s; graded as if nothing had been done", task.id, refused)
             return {}
@@ -224,7 +225,7 @@ class TrialRunner:
                 raise
             log.info("%s: %s; graded as if nothing had been done", task.id, lost)
             return {}
-        return {path: content for path, content in found.items() if path not in withheld}
+        return {path: entry for path, entry in found.items() if path not in withheld}
 
     def _request(self, task: Task, key: TrialKey) -> SandboxRequest:
         environment, needs = self._config.environment, needs_of(self._services.scaffold)
@@ -290,8 +291,8 @@ class TrialRunner:
         )
         await asyncio.to_thread(write_trial, self._trials, result, files)
 
-    def _keep(self, task: Task, artifacts: Mapping[str, bytes]) -> bytes | None:
-        work = Work(task.id, task.path.absolute(), changed(task, artifacts))
+    def _keep(self, task: Task, artifacts: Mapping[str, Entry]) -> bytes | None:
+        work = Work(task.id, task.path.absolute(), artifacts)
         try:
             return self._work.put(work, max_bytes=self._config.dump.work_max_mib << 20)
         except OSError as error:  # a later verdict is a convenience: a full disk must not cost the trial

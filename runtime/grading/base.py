@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from runtime.sandboxes.entries import Entry
 from runtime.task import Task
 
 TAMPERED_REWARD = -1.0
@@ -42,7 +43,7 @@ class Verifier(Protocol):
     Raises ``TrialError`` (verifier boundary) when it cannot decide: that is no grade, never a 0.
     """
 
-    async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
-        """``artifacts``: path inside the agent's box -> content."""
+    async def grade(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
+        """``artifacts``: path inside -> what the agent made of the pristine repository there (``difference.py``)."""
 
     async def close(self) -> None: ...

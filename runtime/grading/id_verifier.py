@@ -23,6 +23,7 @@ from runtime.errors import Termination, TrialError
 from runtime.grading.artifacts import Selection, own_modules, select, test_sources, tests_own_modules
 from runtime.grading.base import TAMPERED_REWARD, Verdict
 from runtime.grading.canary import Canary, spoil
+from runtime.grading.difference import put
 from runtime.grading.verifier import Plan, SandboxVerifier, solution_files
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task
@@ -136,9 +137,8 @@ class IdVerifier(SandboxVerifier):
         others = {name: content for name, content in selection.files.items() if name not in noisy}
         sandbox = await self._provider.start(self._request(task, second_user=bool(trusted)))
         try:
-            if others:
-                # Who judges owns these files and may not read them: no import and no configuration is taken from there.
-                await sandbox.upload(others, mode=0o044 if trusted else 0o644)
+            # Who judges owns these files and may not read them: no import and no configuration is taken from there.
+            await put(sandbox, others, workdir=workdir, mode=0o044 if trusted else 0o644)
             await sandbox.upload(noisy, mode=0o600 if trusted else 0o644)
             report = await sandbox.run_tests(
                 task.liverl.runner,

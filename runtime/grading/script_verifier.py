@@ -19,6 +19,7 @@ from runtime.errors import Termination, TrialError
 from runtime.grading.artifacts import Selection, select
 from runtime.grading.base import TAMPERED_REWARD, Verdict
 from runtime.grading.canary import Canary, spoil_all
+from runtime.grading.difference import collect, put
 from runtime.grading.verifier import Plan, SandboxVerifier
 from runtime.sandboxes.base import Mount, SandboxProvider, SandboxRequest
 from runtime.task import Task
@@ -77,7 +78,8 @@ class ScriptVerifier(SandboxVerifier):
                 request = replace(request, mounts=(Mount(copy, "/tests"),))
             sandbox = await self._provider.start(request)
             try:
-                await sandbox.upload({**selection.files, "/logs/verifier/.keep": b""})
+                await put(sandbox, selection.files, workdir=request.workdir)
+                await sandbox.upload({"/logs/verifier/.keep": b""})
                 result = await sandbox.exec(["bash", "/tests/test.sh"], timeout_sec=timeout_sec)
                 written = await sandbox.download(["/logs/verifier"], max_bytes=1 << 20)
             finally:
@@ -106,7 +108,7 @@ class ScriptVerifier(SandboxVerifier):
         sandbox = await self._provider.start(request)
         try:
             await sandbox.exec(["bash", "/solution/solve.sh"], timeout_sec=task.config.agent.timeout_sec)
-            selection = select(task, await sandbox.download([request.workdir]))
+            selection = select(task, await collect(task, sandbox))
         except TimeoutError:
             return False
         finally:

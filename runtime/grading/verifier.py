@@ -23,6 +23,7 @@ from runtime.grading.canary import Canary
 from runtime.sandboxes.base import Mount, SandboxProvider, SandboxRequest
 from runtime.sandboxes.box import GRACE_SEC, TRANSFER_SEC
 from runtime.sandboxes.defences import missing, provider_defences
+from runtime.sandboxes.entries import Entry
 from runtime.sandboxes.zygote import START_SEC
 from runtime.task import Task
 
@@ -72,7 +73,7 @@ class SandboxVerifier(ABC):
     async def _run(self, plan: Plan, selection: Selection) -> Verdict:
         """Raises ``TrialError`` and ``TimeoutError``."""
 
-    async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
+    async def grade(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
         start = time.monotonic()
         timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
         canary, trusted = await self._prepare(task, timeout_sec)

@@ -17,6 +17,7 @@ from typing import Any
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes import bwrap, images, remote_shell
 from runtime.sandboxes.base import ArtifactsRefused, ExecResult, SandboxRequest
+from runtime.sandboxes.entries import Entry, marked
 from runtime.sandboxes.programs import PROGRAMS
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,11 @@ class RemoteSandbox(ABC):
         await self._sure(remote_shell.join_script(folder, len(parts)))
 
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
+        found = await self.tree(paths, max_bytes=max_bytes)
+        contents = {name: marked(entry) for name, entry in found.items()}
+        return {name: content for name, (kind, content) in contents.items() if kind in "fx"}
+
+    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
         file = f"/tmp/.liverl-down-{secrets.token_hex(6)}"
         script = remote_shell.pack_script(paths, file=file, max_bytes=max_bytes, first=PART)
         result = await self._sure(script)

@@ -10,11 +10,13 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from runtime.errors import TrialError
 from runtime.grading.base import Verifier
-from runtime.sandboxes.base import ArtifactsRefused, Mount, Sandbox, SandboxProvider, SandboxRequest
+from runtime.grading.difference import collect
+from runtime.sandboxes.base import ArtifactsRefused, Mount, SandboxProvider, SandboxRequest
+from runtime.sandboxes.entries import Entry
 from runtime.task import Task
 
 _SCRIPTS = "/opt/liverl-scripts"
@@ -142,7 +144,7 @@ async def check(
 
 async def _act(
     task: Task, name: str, script: Path | None, provider: SandboxProvider
-) -> tuple[dict[str, bytes], str | None]:
+) -> tuple[dict[str, Entry], str | None]:
     """(artifacts, what went wrong with the script). A script that fails or overruns is graded all the same, as an
     agent is."""
     workdir = task.config.environment.workdir
@@ -169,17 +171,11 @@ async def _act(
             except TimeoutError:
                 problem = f"{script.name} was stopped after {task.config.agent.timeout_sec:.0f} s"
         try:
-            return await collect_artifacts(task, sandbox), problem
+            return await collect(task, sandbox), problem
         except ArtifactsRefused as refused:
             return {}, str(refused)
     finally:
         await asyncio.shield(sandbox.stop())
-
-
-async def collect_artifacts(task: Task, sandbox: Sandbox) -> dict[str, bytes]:
-    """The declared artifacts, or the whole work directory; the verifier leaves out what belongs to the tests."""
-    workdir = PurePosixPath(task.config.environment.workdir)
-    return await sandbox.download([str(workdir / name) for name in task.liverl.artifacts] or [str(workdir)])
 
 
 async def screen(

@@ -10,11 +10,13 @@ import pytest
 
 from runtime.config import Environment
 from runtime.errors import MachineError, TrialError
+from runtime.grading import difference
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
 from runtime.sandboxes import bwrap, images
 from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxProvider, SandboxRequest
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
+from runtime.sandboxes.entries import Entry
 from runtime.task import Task, load_task
 
 from .catalogue import BROKEN, FIXED, TESTS
@@ -91,9 +93,9 @@ async def attack(provider: SandboxProvider, task: Task, script: str, then: Calla
         await sandbox.stop()
 
 
-async def collect(task: Task, sandbox: Sandbox) -> dict[str, bytes]:
+async def collect(task: Task, sandbox: Sandbox) -> dict[str, Entry]:
     try:
-        return await sandbox.download([task.config.environment.workdir])
+        return await difference.collect(task, sandbox)
     except ArtifactsRefused:
         return {}
 
