@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap, Environment
 from runtime.errors import TrialError
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
@@ -38,7 +38,7 @@ from runtime.task import Task, load_task
 ROOT = Path(__file__).parents[1]
 CONCURRENCY = 4
 AGENT_SEC = 60.0
-CONFIG = Environment(memory_mib=512, verifier_timeout_sec=60.0)
+CONFIG = Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0)
 
 Files = dict[str, Entry]
 
