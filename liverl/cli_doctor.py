@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from liverl.exits import MACHINE
+from liverl.options import RunsDir
 
 if TYPE_CHECKING:
     from runtime.config import RuntimeConfig
@@ -27,7 +28,7 @@ def doctor(
         Path | None,
         typer.Option("--model", metavar="DIR", help="Judge this model folder's chat template; default: the spec's."),
     ] = None,
-    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Where runs would be written.")] = Path("runs"),
+    runs_dir: RunsDir = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of a table.")] = False,
 ) -> None:
     """Check Python, packages, sandboxing, disk, memory, and whether a model's tokens can be owned. Exit 3 when a run

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from liverl.options import RunsDir
+
 if TYPE_CHECKING:
     from runtime.agent_loop.regrade import Regraded
     from runtime.config import Environment
@@ -127,7 +129,7 @@ def _print_report(report: TaskReport) -> None:
 
 def regrade(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A path, an id or the beginning of one, or `last`.")],
-    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.")] = Path("runs"),
+    runs_dir: RunsDir = Path("runs"),
     directories: Annotated[
         list[Path] | None,
         typer.Option("--tasks", metavar="DIR", help="Take tasks of the same ids from here; may be repeated."),

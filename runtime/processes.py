@@ -33,6 +33,12 @@ def this_process() -> tuple[int, int]:
     return os.getpid(), start
 
 
+def kernel() -> str:
+    """Which ``/proc`` a pid of this process belongs to: the boot of the machine and the namespace of its pids."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
+
+
 def is_same_process(pid: int, start: int) -> bool:
     """Whether ``pid`` is alive and is the process that started then, not a later one that got the same number."""
     return pid > 0 and start_time(pid) == start

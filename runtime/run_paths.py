@@ -34,6 +34,11 @@ class RunPaths:
         return self.path / "run.json"
 
     @property
+    def heartbeat(self) -> Path:
+        """Its time of change is the owner's newest sign of life."""
+        return self.path / ".heartbeat"
+
+    @property
     def bundle(self) -> Path:
         return self.path / "bundle"
 
@@ -76,6 +81,11 @@ class RunPaths:
     @property
     def trials(self) -> Path:
         return self.path / "trials"
+
+    @property
+    def probe(self) -> Path:
+        """Records of the trials that were played before the run."""
+        return self.path / "probe"
 
     @property
     def logs(self) -> Path:

@@ -50,6 +50,7 @@ class _Progress:
     trajectory: Trajectory | None = None
     artifacts: Mapping[str, bytes] | None = None
     verdict: Verdict | None = None
+    cause: str | None = None
 
     def clock(self, **parts: float) -> None:
         self.timings = replace(self.timings, **parts)
@@ -179,6 +180,7 @@ class TrialRunner:
         if trajectory.overlong and termination is not Termination.TIMEOUT:
             return Termination.OVERLONG
         if failure is not None and self._own_doing(failure, trajectory):
+            progress.cause = str(failure)
             return Termination.AGENT_DIED
         if failure is not None and not failure.handling.grade:
             raise failure
@@ -273,6 +275,7 @@ class TrialRunner:
             accounting=trajectory.accounting if trajectory is not None else Accounting(),
             tool_gaps=_tool_gaps(trajectory),
             error=None if error is None else str(error),
+            cause=progress.cause,
             dropped_ends=self._config.trajectory_filter.drop,
             started=time.time() - (time.monotonic() - progress.started),
         )

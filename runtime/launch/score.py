@@ -15,12 +15,14 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from runtime import suggest
 from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, TorchRollout, load_runtime_config
-from runtime.errors import UserError
+from runtime.errors import RunError, Termination, UserError
 from runtime.files import write_folder, write_whole
 from runtime.launch import lifecycle, machine, phases, rundir
 from runtime.launch.model import check_policy, check_weights
-from runtime.launch.rundir import RunDirectory
+from runtime.launch.prompt_length import refuse_long
+from runtime.launch.rundir import RunDirectory, refuse_living
 from runtime.telemetry.intervals import wilson
 from runtime.telemetry.progress import Progress
 
@@ -38,7 +40,9 @@ class Request:
     limit: int = 0
 
 
-def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec: str = "") -> RunDirectory:
+def prepare(
+    bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec: str = "", options: Sequence[str] = ()
+) -> RunDirectory:
     """A new run directory holding the bundle (file name to text), ready for ``execute``; nothing is written when the
     machine or the checkpoint will not do.
 
@@ -56,7 +60,9 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
         runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold
     )
     lifecycle.tidy_all(runs_dir)
-    directory = rundir.create(runs_dir, experiment=config.experiment, target="local", kind=request.kind, spec=spec)
+    directory = rundir.create(
+        runs_dir, experiment=config.experiment, target="local", kind=request.kind, spec=spec, options=options
+    )
     write_folder(directory.bundle, bundle)
     write_whole(directory.path / REQUEST_FILE, orjson.dumps(asdict(request), option=orjson.OPT_INDENT_2) + b"\n")
     return directory
@@ -65,16 +71,16 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
 def reopen(directory: RunDirectory) -> RunDirectory:
     """Ready an unfinished evaluation for ``execute``, where trials that were graded are not run again."""
     record = directory.read()
-    if record.alive:
-        raise UserError(f"{record.run}: still running (pid {record.pid}); `liverl stop {record.run}` ends it")
+    refuse_living(directory)
     if not (directory.path / REQUEST_FILE).is_file():
-        raise UserError(f"{record.run}: is a training run; go on with `liverl run --resume {record.run}`")
+        command = suggest.on_run("run --resume", directory.path)
+        raise UserError(f"{record.run}: is a training run; go on with `{command}`")
     lifecycle.tidy(directory)
     directory.update(resumed=record.resumed + 1)
     return directory
 
 
-def execute(directory: RunDirectory, *, cache: Path, console: Console | None = None) -> None:
+def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
     """Run what is missing and print the table. Raises as ``local.execute`` does."""
     console = console or Console()
     config = load_runtime_config(directory.bundle / "runtime.json")
@@ -83,14 +89,17 @@ def execute(directory: RunDirectory, *, cache: Path, console: Console | None = N
     with lifecycle.running(directory) as interrupts, Progress(title, console=console) as progress:
         for problem in machine.warnings(config.environment):
             progress.problem(problem)
-        sets, folder = _inputs(directory, config, request, progress, cache=cache)
+        sets, folder = _inputs(directory, config, request, progress)
         with phases.timed(directory, "trials", progress):
             records = interrupts.run(_trials(directory, config, request, sets, folder=folder, progress=progress))
+        if records and all(record["termination"] == Termination.AGENT_DIED for record in records):
+            cause = next((record["cause"] for record in records if record.get("cause")), "it left no words")
+            raise RunError(f"every agent died, so nothing was scored: {cause} (trials: {directory.trials})")
     _print_scores(records, directory, console=console)
 
 
 def _inputs(
-    directory: RunDirectory, config: RuntimeConfig, request: Request, progress: Progress, *, cache: Path
+    directory: RunDirectory, config: RuntimeConfig, request: Request, progress: Progress
 ) -> tuple[list[Any], Path]:
     """The evaluation sets and the model folder, both made or found."""
     from runtime.agent_loop.evaluate import EvaluationSet
@@ -103,7 +112,7 @@ def _inputs(
             "validation": chosen if request.kind == "eval" else (),
         }
     )
-    tasks = phases.prepare_tasks(directory, wanted, progress, cache=cache, demonstrations=needs_policy)
+    tasks = phases.prepare_tasks(directory, wanted, progress, cache=directory.cache, demonstrations=needs_policy)
     by_name = tasks.train | tasks.validation
     sets = [
         EvaluationSet(
@@ -118,7 +127,9 @@ def _inputs(
         return sets, find_model(Path(request.checkpoint))
     if isinstance(config.policy, PretrainedPolicy):
         return sets, find_model(Path(config.policy.path).expanduser())
-    phases.make_policy(directory, config, progress, tasks)
+    phases.make_policy(
+        directory, config, progress, tasks, on_tokenizer=lambda folder: refuse_long(folder, config, tasks)
+    )
     return sets, directory.policy
 
 
