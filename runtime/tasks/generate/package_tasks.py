@@ -186,6 +186,8 @@ async def why_unproven(task: Task, repair: Mapping[str, bytes], verifier: Verifi
         repaired = await verifier.grade(task, files)
     except TrialError as error:
         return f"no grade: {error}"
+    if repaired.status == "tampered":
+        return "look-alike tests pass with the repair, so that cheats could not be told"
     wrong = [test for test, outcome in repaired.outcomes.items() if outcome != "passed"]
     return None if repaired.reward == 1 else f"repaired, {len(wrong)} tests do not pass there, such as {wrong[:1]}"
 
