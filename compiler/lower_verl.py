@@ -18,13 +18,16 @@ from compiler.spec.mode import ColocateAsync, SeparateAsync, Sync
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Fsdp, Megatron
-from runtime.config.policy import NewPolicy
 
 RUN_DIR = "${oc.env:LIVERL_RUN_DIR}"
 ROLLOUT, MODEL = "actor_rollout_ref.rollout", "actor_rollout_ref.model"
 TORCH_ROLLOUT = "liverl_cpu"
 TORCH_CHECKPOINT_ENGINE = "liverl_ray"
 CUDA_CHECKPOINT_ENGINE = "nccl"
+CPUS_PER_GPU = 3
+"""What verl's placement groups reserve beside each GPU (``ResourcePoolManager.max_colocate_count``)."""
+RAY_CPUS = 16
+"""For all actors of verl beside them, which reserve CPUs that they do not use."""
 
 
 def lower_verl(plan: Plan) -> Facts:
@@ -44,9 +47,8 @@ def lower_verl(plan: Plan) -> Facts:
     return facts
 
 
-def model_path(plan: Plan) -> str:
-    """Where the policy lies: made in the run directory, or given."""
-    return f"{RUN_DIR}/policy" if isinstance(plan.spec.policy, NewPolicy) else plan.spec.policy.path
+MODEL_PATH = f"{RUN_DIR}/policy"
+"""The run directory has it: made there, or a link to where it lies on the machine that runs."""
 
 
 def _trainer(plan: Plan, facts: Facts) -> None:
@@ -86,7 +88,7 @@ def _trainer(plan: Plan, facts: Facts) -> None:
 
 
 def _mode(plan: Plan, facts: Facts) -> None:
-    mode, rollout, put = plan.spec.mode, plan.spec.rollout, facts.derive
+    mode, put = plan.spec.mode, facts.derive
     put("trainer.v1.trainer_mode", lambda: mode.type)
     with facts.section():
         if isinstance(mode, ColocateAsync | SeparateAsync):
@@ -96,7 +98,8 @@ def _mode(plan: Plan, facts: Facts) -> None:
         if isinstance(mode, SeparateAsync):
             put("trainer.v1.separate_async.parameter_sync_step", lambda: mode.sync_every)
     with facts.section():
-        if rollout.type == "torch":
+        # verl hands the settings of filter_groups to its own sampler alone.
+        if not plan.spec.algorithm.drop_uniform_groups:
             custom, why = "trainer.v1.sampler.custom_sampler", "verl's own sampler polls every two seconds"
             facts.decide(f"{custom}.path", "pkg://runtime.trainer.sampler", why)
             sampler = {True: "PromptReplayBuffer", False: "PromptReplayBufferAsync"}
@@ -119,7 +122,7 @@ def _data(plan: Plan, facts: Facts) -> None:
 
 def _model(plan: Plan, facts: Facts, prefix: str) -> None:
     trainer, put = plan.spec.trainer, facts.derive
-    put(f"{prefix}.path", lambda: model_path(plan))
+    facts.decide(f"{prefix}.path", MODEL_PATH, "the run's own folder leads to every policy")
     with facts.section():
         if isinstance(trainer, Megatron):
             facts.decide(f"{prefix}.use_remove_padding", True, "Megatron packs sequences")
@@ -252,9 +255,14 @@ def _vllm(plan: Plan, facts: Facts) -> None:
         return
     put(f"{ROLLOUT}.gpu_memory_utilization", lambda: rollout.gpu_memory_utilization)
     put(f"{ROLLOUT}.enforce_eager", lambda: rollout.enforce_eager)
+    put(f"{ROLLOUT}.free_cache_engine", lambda: rollout.release_memory)
     put(f"{ROLLOUT}.max_num_batched_tokens", lambda: rollout.max_batched_tokens)
     put(f"{ROLLOUT}.expert_parallel_size", lambda: rollout.tensor_parallel_size if rollout.expert_parallel else 1)
     put(f"{ROLLOUT}.enable_rollout_routing_replay", lambda: spec.routing_replay == "R3")
+    with facts.section():
+        if rollout.tensor_parallel_size == 1:
+            why = "the engine's worker in the engine's own process: one start less"
+            facts.decide(f"{ROLLOUT}.engine_kwargs.vllm.distributed_executor_backend", "uni", why)
     for name in rollout.flags:
         put(f"{ROLLOUT}.engine_kwargs.vllm.{name.replace('-', '_')}", partial(rollout.flags.get, name))
 
@@ -300,10 +308,14 @@ def _process(plan: Plan, facts: Facts) -> None:
     facts.decide("reward.num_workers", 0, "rewards come with the trajectories: no process for them")
     facts.derive(
         "transfer_queue.backend.SimpleStorage.num_data_storage_units",
-        lambda: 1 if spec.trainer.device == "cpu" else 8,
-        why="one process is enough on one machine",
+        lambda: 1 if spec.trainer.device == "cpu" else 2 * spec.trainer.nodes,
+        why="a process that holds batches in memory; few are enough on one machine",
     )
-    facts.decide(f"{init}.num_cpus", 16, "actors of verl reserve CPUs that they do not use")
+    facts.derive(
+        f"{init}.num_cpus",
+        lambda: RAY_CPUS + (0 if spec.trainer.device == "cpu" else CPUS_PER_GPU * plan.placed_ranks),
+        why="actors of verl reserve CPUs that they do not use",
+    )
     with facts.section():
         if spec.trainer.device == "cpu":
             why = "verl places ranks on GPUs; here they are tokens"

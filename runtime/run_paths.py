@@ -96,6 +96,11 @@ class RunPaths:
         return self.logs / "trainer.log"
 
     @property
+    def startup(self) -> Path:
+        """What the trainer's processes have reached since its newest start."""
+        return self.logs / "startup.jsonl"
+
+    @property
     def rows(self) -> Path:
         """Folder of metric rows, a file for each writer and start; ``metrics.jsonl`` is made of them."""
         return self.logs / "rows"
@@ -108,6 +113,12 @@ class RunPaths:
     @property
     def router_yaml(self) -> Path:
         return self.state / "router.yaml"
+
+    @property
+    def engines(self) -> Path:
+        """Folder of what leads to the inference servers of this start of the trainer: ``key``, the word that they ask
+        for, and ``NAME.url`` for each, written as soon as it listens."""
+        return self.state / "engines"
 
     def rows_file(self, source: str, *, attempt: int | None = None) -> Path:
         """Metric rows of one writer (``verl``, ``loop``, ``weights``) of one start of the trainer; None: of the start

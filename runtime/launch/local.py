@@ -17,7 +17,7 @@ from runtime import suggest
 from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
 from runtime.files import write_folder
-from runtime.launch import lifecycle, machine, phases, rundir
+from runtime.launch import gpus, lifecycle, machine, phases, rundir
 from runtime.launch.model import check_policy, check_weights
 from runtime.launch.rundir import RunDirectory, refuse_living
 from runtime.telemetry.metrics import read_rows
@@ -34,7 +34,7 @@ def prepare(bundle: Mapping[str, str], *, runs_dir: Path, spec: str = "", option
     with, for the record and for the commands suggested at the end. Raises ``MachineError`` when the machine cannot run
     this; then nothing was written. What killed runs left behind is cleaned up first."""
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
-    _preflight(runs_dir, config)
+    _preflight(runs_dir, config, bundle)
     lifecycle.tidy_all(runs_dir)
     directory = rundir.create(runs_dir, experiment=config.experiment, target=config.target, spec=spec, options=options)
     write_folder(directory.bundle, bundle)
@@ -53,7 +53,8 @@ def reopen(directory: RunDirectory) -> RunDirectory:
         again = suggest.experiment(record.spec, record.options, directory.bundle)
         command = suggest.liverl("run", *again, *suggest.elsewhere(directory.runs_dir))
         raise UserError(f"{record.run}: has succeeded, there is nothing to resume; start a new run with `{command}`")
-    _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"))
+    bundle = {name: (directory.bundle / name).read_text(encoding="utf-8") for name in ("verl.yaml", "liverl.lock")}
+    _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"), bundle)
     lifecycle.tidy_all(directory.runs_dir)
     lifecycle.tidy(directory)
     directory.update(resumed=record.resumed + 1)
@@ -92,8 +93,9 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
     print_summary(facts, load_runtime_config(directory.bundle / "runtime.json"), console=console)
 
 
-def _preflight(folder: Path, config: RuntimeConfig) -> None:
+def _preflight(folder: Path, config: RuntimeConfig, bundle: Mapping[str, str]) -> None:
     machine.check_limits(config)
+    gpus.check_bundle(bundle, folder)
     check_weights(config)
     check_policy(config)
     machine.check_secrets(config.secrets)
@@ -115,6 +117,7 @@ def _phases(
     from runtime.launch.prompt_length import leave_out_long, refuse_long
     from runtime.trainer.lost_machines import train_through
     from runtime.trainer.process import train
+    from runtime.trainer.startup import stages
 
     for problem in machine.warnings(config.environment):
         progress.problem(problem)
@@ -128,9 +131,15 @@ def _phases(
     phases.score_baselines(directory, config, progress, tasks)
     phases.write_data(directory, config, progress, tasks)
     steps = total_steps(directory.bundle / "verl.yaml")
+    directory.startup.unlink(missing_ok=True)  # of an earlier attempt: no news
     with (
         phases.timed(directory, "train", progress),
-        progress.follow(directory.metrics, directory.status, total_steps=steps),
+        progress.follow(
+            directory.metrics,
+            directory.status,
+            total_steps=steps,
+            startup=lambda: [(stage.name, stage.seconds) for stage in stages(directory.startup)],
+        ),
     ):
         try:
             train_through(
