@@ -154,9 +154,19 @@ def _prepare_resume(paths: RunPaths, arguments: list[str]) -> None:
     reported = merge_rows(paths.rows)
     step = stable.choose(paths.checkpoints, reported=reported)
     stable.prepare_resume(paths.checkpoints, step)
+    _set_aside(paths, after=step or 0, scored=(step or 0) in reported)
     if (step or 0) in reported:
         # That step has been scored already: validation before training would only repeat it.
         arguments.append("trainer.val_before_train=False")
+
+
+def _set_aside(paths: RunPaths, *, after: int, scored: bool) -> None:
+    """Trials of steps that are taken again leave their places, so that a step's folder holds those of one attempt."""
+    target = paths.abandoned / f"{len(list(paths.abandoned.glob('*'))):03d}"
+    for folder in paths.trials.glob("*"):
+        if folder.name.isdigit() and (int(folder.name) > after or (int(folder.name) == after and not scored)):
+            target.mkdir(parents=True, exist_ok=True)
+            folder.replace(target / folder.name)
 
 
 def _next_attempt(paths: RunPaths) -> int:
