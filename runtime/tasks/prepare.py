@@ -81,7 +81,9 @@ def prepare(
         folder = _commits(source, name=task_set.name, cache=cache, environment=environment, say=say)
     elif isinstance(source, SynthSource):
         program = part("generators", source.type)
-        description = _description(task_set, version=source_digest(Path(program.__file__).parent))
+        # Its tasks do not hold the set's name: sets that differ in nothing else share one folder.
+        named = {"source": source.model_dump(mode="json"), "version": source_digest(Path(program.__file__).parent)}
+        description = json.dumps(named, sort_keys=True)
 
         def synthesise(out: Path) -> None:
             program.generate(source.count, seed=source.seed, split=source.split, out=out, families=source.families)

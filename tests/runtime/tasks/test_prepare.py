@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.tasks.prepare import in_own_loop, kept
+from runtime.config import SynthSource, TaskSet
+from runtime.tasks.prepare import in_own_loop, kept, prepare
 
 
 def test_a_set_is_made_once_whatever_asks_for_it(tmp_path: Path) -> None:
@@ -45,3 +46,12 @@ def test_a_running_loop_is_no_obstacle() -> None:
         return in_own_loop(inner())
 
     assert asyncio.run(outer()) == 7
+
+
+def test_sets_that_differ_in_their_name_alone_are_stored_once(tmp_path: Path) -> None:
+    source = SynthSource(count=2, seed=3, split="held_out")
+    greedy, sampled = (
+        prepare(TaskSet(name=name, source=source), cache=tmp_path, on_problem=print) for name in ("greedy", "sampled")
+    )
+    assert [task.path for task in greedy] == [task.path for task in sampled]
+    assert len([path for path in (tmp_path / "tasks").iterdir() if path.is_dir()]) == 1
