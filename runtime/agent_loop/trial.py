@@ -22,6 +22,7 @@ from runtime.agent_loop.work import Work, WorkStore, changed
 from runtime.config import InstalledScaffold, RuntimeConfig
 from runtime.errors import HANDLING, Termination, TrialError
 from runtime.grading.base import Verdict
+from runtime.grading.task_scripts import mounts_of as task_mounts
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
 from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxRequest
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, mounts_of, needs_of
@@ -50,6 +51,7 @@ class _Progress:
     trajectory: Trajectory | None = None
     artifacts: Mapping[str, bytes] | None = None
     verdict: Verdict | None = None
+    cause: str | None = None
 
     def clock(self, **parts: float) -> None:
         self.timings = replace(self.timings, **parts)
@@ -179,6 +181,7 @@ class TrialRunner:
         if trajectory.overlong and termination is not Termination.TIMEOUT:
             return Termination.OVERLONG
         if failure is not None and self._own_doing(failure, trajectory):
+            progress.cause = str(failure)
             return Termination.AGENT_DIED
         if failure is not None and not failure.handling.grade:
             raise failure
@@ -208,10 +211,9 @@ class TrialRunner:
         died: the agent's end may have taken the box with it; then nothing is left to grade.
         """
         workdir = PurePosixPath(task.config.environment.workdir)
-        wanted = [str(workdir / name) for name in task.liverl.artifacts] or [str(workdir)]
         withheld = {str(workdir / name) for name in task.liverl.test_files}
         try:
-            found = await sandbox.download(wanted)
+            found = await sandbox.download(list(task.handed_in))
         except ArtifactsRefused as refused:
             log.info("%s: %s; graded as if nothing had been done", task.id, refused)
             return {}
@@ -230,10 +232,11 @@ class TrialRunner:
             name=key.trial_id,
             lower=task.repository,
             workdir=task.config.environment.workdir,
-            mounts=mounts_of(self._services.scaffold, image=brought_by),
+            mounts=(*task_mounts(task), *mounts_of(self._services.scaffold, image=brought_by)),
+            env=task.config.environment.env,
             image=task.liverl.image,
             forward=(self._services.proxy.host, self._services.proxy.port),
-            memory_mib=min(environment.memory_mib, task.config.environment.memory_mb) + needs.memory_mib,
+            memory_mib=task.memory_mib(environment.memory_mib) + needs.memory_mib,
             pids=environment.pids + needs.pids,
             limit_address_space=not needs.address_space,
         )
@@ -273,6 +276,7 @@ class TrialRunner:
             accounting=trajectory.accounting if trajectory is not None else Accounting(),
             tool_gaps=_tool_gaps(trajectory),
             error=None if error is None else str(error),
+            cause=progress.cause,
             dropped_ends=self._config.trajectory_filter.drop,
             started=time.time() - (time.monotonic() - progress.started),
         )

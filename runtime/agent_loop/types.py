@@ -90,6 +90,8 @@ class TrialResult:
     """What became of every token that the engine sampled for this trial."""
     tool_gaps: tuple[float, ...] = ()
     error: str | None = None
+    cause: str | None = None
+    """How the agent died, where that is graded (``AGENT_DIED``)."""
     dropped_ends: tuple[str, ...] = DROPPED_ENDS
     """Ends that the run's trajectory filter leaves out of the loss."""
     started: float = 0.0
@@ -145,4 +147,5 @@ class TrialResult:
             "outcomes": dict(self.outcomes),
             "metrics": dict(self.metrics),
             "error": self.error,
+            "cause": self.cause,
         }

@@ -48,13 +48,16 @@ def select(task: Task, artifacts: Mapping[str, bytes]) -> Selection:
     total = 0
     for name, content in artifacts.items():
         path = PurePosixPath(name)
-        if not path.is_relative_to(workdir) or ".." in path.parts:
+        if ".." in path.parts or not any(path.is_relative_to(root) for root in task.handed_in):
             continue
-        relative = path.relative_to(workdir)
-        if not _taken(task, relative) or _same(task.repository / relative, content):
-            continue
-        if _stands_in_the_way(task.repository, relative):
-            return Selection(problem=f"{relative} stands where the repository has a folder, a link or a file above it")
+        relative = path
+        if path.is_relative_to(workdir):
+            relative = path.relative_to(workdir)
+            if not _taken(task, relative) or _same(task.repository / relative, content):
+                continue
+            if _stands_in_the_way(task.repository, relative):
+                why = f"{relative} stands where the repository has a folder, a link or a file above it"
+                return Selection(problem=why)
         total += len(content)
         if len(content) > MAX_FILE_BYTES or total > MAX_TOTAL_BYTES or len(chosen) >= MAX_FILES:
             return Selection(problem=f"artifacts over the limit at {relative}")
@@ -69,9 +72,6 @@ def select(task: Task, artifacts: Mapping[str, bytes]) -> Selection:
 
 def _taken(task: Task, path: PurePosixPath) -> bool:
     if path == PurePosixPath("."):
-        return False
-    table = task.liverl
-    if table.artifacts and not any(path.is_relative_to(declared) for declared in table.artifacts):
         return False
     tests = test_paths(task)
     if any(path.is_relative_to(test) or PurePosixPath(test).is_relative_to(path) for test in tests):

@@ -25,7 +25,6 @@ from runtime.grading.verifier import Plan, SandboxVerifier, solution_files
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task
 
-TEST_TIMEOUT_SEC = 5.0
 MAX_NOISE_BYTES = 1 << 15
 _CANARIES_PER_TASK = 8
 _MAX_CANARIES = 4096
@@ -97,7 +96,7 @@ class IdVerifier(SandboxVerifier):
                 timeout_sec=timeout_sec,
                 ids=list(task.expected_ids),
                 stop_first=stop_first,
-                test_timeout=min(TEST_TIMEOUT_SEC, timeout_sec),
+                test_timeout=min(task.liverl.test_timeout_sec, timeout_sec),
                 python_path=list(task.liverl.python_path),
                 nonce=secrets.token_hex(8),
                 **({"trusted": list(trusted)} if trusted else {}),

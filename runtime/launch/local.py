@@ -17,7 +17,7 @@ from runtime import suggest
 from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
 from runtime.files import write_folder
-from runtime.launch import lifecycle, machine, phases, rundir
+from runtime.launch import gpus, lifecycle, machine, phases, rundir
 from runtime.launch.model import check_policy, check_weights
 from runtime.launch.rundir import RunDirectory, refuse_living
 from runtime.telemetry.metrics import read_rows
@@ -34,7 +34,7 @@ def prepare(bundle: Mapping[str, str], *, runs_dir: Path, spec: str = "", option
     with, for the record and for the commands suggested at the end. Raises ``MachineError`` when the machine cannot run
     this; then nothing was written. What killed runs left behind is cleaned up first."""
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
-    _preflight(runs_dir, config)
+    _preflight(runs_dir, config, bundle)
     lifecycle.tidy_all(runs_dir)
     directory = rundir.create(runs_dir, experiment=config.experiment, target=config.target, spec=spec, options=options)
     write_folder(directory.bundle, bundle)
@@ -53,7 +53,8 @@ def reopen(directory: RunDirectory) -> RunDirectory:
         again = suggest.experiment(record.spec, record.options, directory.bundle)
         command = suggest.liverl("run", *again, *suggest.elsewhere(directory.runs_dir))
         raise UserError(f"{record.run}: has succeeded, there is nothing to resume; start a new run with `{command}`")
-    _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"))
+    bundle = {name: (directory.bundle / name).read_text(encoding="utf-8") for name in ("verl.yaml", "liverl.lock")}
+    _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"), bundle)
     lifecycle.tidy_all(directory.runs_dir)
     lifecycle.tidy(directory)
     directory.update(resumed=record.resumed + 1)
@@ -69,10 +70,10 @@ def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
     config = load_runtime_config(directory.bundle / "runtime.json")
     resumed = directory.read().resumed > 0
     with (
-        lifecycle.running(directory),
+        lifecycle.running(directory) as interrupts,
         Progress(f"{config.experiment} {directory.path.name}", console=console) as progress,
     ):
-        _phases(directory, config, progress, resume=resumed)
+        _phases(directory, config, progress, interrupts, resume=resumed)
     summarise(directory, console=console)
 
 
@@ -92,8 +93,9 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
     print_summary(facts, load_runtime_config(directory.bundle / "runtime.json"), console=console)
 
 
-def _preflight(folder: Path, config: RuntimeConfig) -> None:
+def _preflight(folder: Path, config: RuntimeConfig, bundle: Mapping[str, str]) -> None:
     machine.check_limits(config)
+    gpus.check_bundle(bundle, folder)
     check_weights(config)
     check_policy(config)
     machine.check_secrets(config.secrets)
@@ -103,10 +105,19 @@ def _preflight(folder: Path, config: RuntimeConfig) -> None:
     machine.preflight(folder, trains=True, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold)
 
 
-def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, *, resume: bool) -> None:
+def _phases(
+    directory: RunDirectory,
+    config: RuntimeConfig,
+    progress: Progress,
+    interrupts: lifecycle.Interrupts,
+    *,
+    resume: bool,
+) -> None:
+    from runtime.launch.probe import probe
     from runtime.launch.prompt_length import leave_out_long, refuse_long
     from runtime.trainer.lost_machines import train_through
     from runtime.trainer.process import train
+    from runtime.trainer.startup import stages
 
     for problem in machine.warnings(config.environment):
         progress.problem(problem)
@@ -115,12 +126,20 @@ def _phases(directory: RunDirectory, config: RuntimeConfig, progress: Progress, 
         directory, config, progress, tasks, on_tokenizer=lambda folder: refuse_long(folder, config, tasks)
     )
     tasks = leave_out_long(directory, config, progress, tasks)
+    with phases.timed(directory, "probe", progress):  # again on every start: it may be another machine
+        interrupts.run(probe(directory, config, next(iter(tasks.train.values()))[0]))
     phases.score_baselines(directory, config, progress, tasks)
     phases.write_data(directory, config, progress, tasks)
     steps = total_steps(directory.bundle / "verl.yaml")
+    directory.startup.unlink(missing_ok=True)  # of an earlier attempt: no news
     with (
         phases.timed(directory, "train", progress),
-        progress.follow(directory.metrics, directory.status, total_steps=steps),
+        progress.follow(
+            directory.metrics,
+            directory.status,
+            total_steps=steps,
+            startup=lambda: [(stage.name, stage.seconds) for stage in stages(directory.startup)],
+        ),
     ):
         try:
             train_through(

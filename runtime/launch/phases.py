@@ -19,6 +19,7 @@ import orjson
 from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthSource, TaskSet
 from runtime.errors import RunError, UserError
 from runtime.files import as_umask_says, write_whole
+from runtime.launch.model import locate
 from runtime.launch.rundir import RunDirectory
 from runtime.parts import names, part
 from runtime.task import Task
@@ -88,9 +89,14 @@ def make_policy(
     *,
     on_tokenizer: Callable[[Path], None],
 ) -> None:
-    """Write ``policy/``: a new small model with its tokenizer and warm start. Pretrained policies are read where they
-    lie. ``on_tokenizer``: what is to be looked at before the warm start takes its minutes."""
-    if not isinstance(config.policy, NewPolicy) or done(directory, "policy"):
+    """Write ``policy/``: a new small model with its tokenizer and warm start, or a link to where an existing one lies
+    on this machine. ``on_tokenizer``: what is to be looked at before the warm start takes its minutes."""
+    if done(directory, "policy"):
+        return
+    if not isinstance(config.policy, NewPolicy):
+        with timed(directory, "policy", progress):
+            directory.policy.unlink(missing_ok=True)
+            directory.policy.symlink_to(locate(config.policy.path), target_is_directory=True)
         return
     if not isinstance(config.scaffold, ShellScaffold):
         raise UserError(

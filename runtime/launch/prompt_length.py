@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold
+from runtime.config import RuntimeConfig, ShellScaffold
 from runtime.errors import UserError
 from runtime.launch.phases import PreparedTasks
 from runtime.launch.rundir import RunDirectory
@@ -33,8 +33,7 @@ def leave_out_long(
 
     Raises ``UserError`` when that leaves a task set empty, with the length that would do.
     """
-    folder = directory.policy if isinstance(config.policy, NewPolicy) else Path(config.policy.path).expanduser()
-    if (length := _first_prompts(folder, config)) is None:
+    if (length := _first_prompts(directory.policy, config)) is None:
         return tasks
     limit = config.rollout.prompt_length
     left_out: dict[str, int] = {}

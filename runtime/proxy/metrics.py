@@ -39,7 +39,8 @@ class ProxyMetrics:
         for fate in ("sampled", "trained", "discarded", "auxiliary", "lost"):
             self._tokens[fate] += getattr(accounting, fate)
 
-    def render(self, *, open_sessions: int) -> bytes:
+    def render(self, *, open_sessions: int, connections: int = 0, refused: int = 0) -> bytes:
+        """``refused`` connections were more than there may be."""
         lines: list[str] = []
 
         def family(name: str, kind: str, text: str, rows: dict[str, float]) -> None:
@@ -64,5 +65,7 @@ class ProxyMetrics:
         family("unread_calls_total", "counter", "Tool calls of the model that could not be read.", {"": self._unread})
         family("aborted_total", "counter", "Generations cut short.", {"": self._aborted})
         family("sessions_open", "gauge", "Sessions open now.", {"": open_sessions})
+        family("connections_open", "gauge", "Connections open now.", {"": connections})
+        family("connections_refused_total", "counter", "Connections above the bound.", {"": refused})
         family("requests_in_flight", "gauge", "Requests waiting for a reply now.", {"": self.in_flight})
         return ("\n".join(lines) + "\n").encode()

@@ -15,6 +15,8 @@ from runtime.errors import Termination, TrialError
 
 AGENT = "/opt/agent"
 """Where published agents are in a sandbox."""
+TASK_FILES = "/opt/task"
+"""Where scripts of a task are shown, read-only; they are copied to where they are run."""
 
 
 @dataclass(frozen=True)

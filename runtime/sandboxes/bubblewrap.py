@@ -24,7 +24,7 @@ from runtime.sandboxes.box import BoxSandbox, check_lower
 from runtime.sandboxes.cgroups import Group, GroupPool
 from runtime.sandboxes.channel import Channel, greet
 from runtime.sandboxes.forwarder import Forwarder
-from runtime.sandboxes.guest import seccomp
+from runtime.sandboxes.guest import isolate, seccomp
 from runtime.sandboxes.state import OwnerState
 from runtime.sandboxes.zygote import START_SEC, Zygote, kill, launch, start_zygote, tail
 
@@ -41,7 +41,7 @@ class BubblewrapProvider:
         self._zygotes: dict[str | None, Zygote] = {}
         self._lock = asyncio.Lock()
         self._running: set[BoxSandbox] = set()
-        self._foreign: dict[Path, bool] = {}
+        self._copied: dict[Path, bool] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -70,8 +70,8 @@ class BubblewrapProvider:
 
     async def start(self, request: SandboxRequest) -> BoxSandbox:
         check_lower(request)
-        if request.lower not in self._foreign:
-            self._foreign[request.lower] = await asyncio.to_thread(_is_foreign, request.lower)
+        if request.lower not in self._copied:
+            self._copied[request.lower] = await asyncio.to_thread(_must_be_copied, request.lower)
         image = await asyncio.to_thread(images.prepare, request.image) if request.image else None
         if self._nested is None:
             await self._find_out(request)
@@ -123,7 +123,7 @@ class BubblewrapProvider:
             "limits": self._limits(request),
             "listen": request.forward_port if request.forward else None,
             "warm": request.compile_once,
-            "copy": self._foreign[request.lower],
+            "copy": self._copied[request.lower],
             "second_user": request.second_user,
         }
 
@@ -137,7 +137,7 @@ class BubblewrapProvider:
 
     async def _solo(self, request: SandboxRequest, image: Path | None) -> tuple[Channel, list[int], Any]:
         order = self._order(request)
-        shown = [word for name in ("/tmp", "/root", "/logs", "/run") for word in ("--tmpfs", name)]
+        shown = [word for name in ("/tmp", *isolate.MEMORY_FOLDERS) for word in ("--tmpfs", name)]
         shown += ["--ro-bind", order["lower"], "/.lower", "--tmpfs", request.workdir]
         for source, target in order["mounts"]:
             shown += ["--ro-bind", source, target]
@@ -218,6 +218,14 @@ class BubblewrapProvider:
         return bwrap.environment(request.workdir, extra)
 
 
-def _is_foreign(folder: Path) -> bool:
-    """Whether anything below belongs to another user. Only ours can be written in a box through an overlay."""
-    return any(path.lstat().st_uid != os.getuid() for path in (folder, *folder.rglob("*")))
+def _must_be_copied(folder: Path) -> bool:
+    """Whether anything below belongs to another user, or is read-only. Only what is ours, and may be written, can be
+    written in a box through an overlay: its root has no capability to overrule that. Git leaves its objects read-only
+    and never writes them."""
+
+    def writable(path: Path) -> bool:
+        status = path.lstat()
+        of_git = path.name != ".git" and ".git" in path.parts
+        return status.st_uid == os.getuid() and (path.is_symlink() or bool(status.st_mode & 0o200) or of_git)
+
+    return not all(writable(path) for path in (folder, *folder.rglob("*")))

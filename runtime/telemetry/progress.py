@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,9 @@ class _Training:
     follower: Follower
     status_file: Path
     total_steps: int
+    startup: Callable[[], Sequence[tuple[str, float]]] = tuple
+    shown: int = 0
+    """Stages of the start that have been printed."""
     status: dict[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     printed_step: int = -1
@@ -139,9 +142,17 @@ class Progress:
             self._line(f"problem: {text}")
 
     @contextmanager
-    def follow(self, metrics: Path, status: Path, *, total_steps: int) -> Iterator[None]:
-        """Inside the block, show what the trainer writes. ``total_steps`` 0 means unknown."""
-        training = _Training(Follower(metrics), status, total_steps)
+    def follow(
+        self,
+        metrics: Path,
+        status: Path,
+        *,
+        total_steps: int,
+        startup: Callable[[], Sequence[tuple[str, float]]] = tuple,
+    ) -> Iterator[None]:
+        """Inside the block, show what the trainer writes. ``total_steps`` 0 means unknown; ``startup`` says what its
+        start has reached so far, and after how many seconds."""
+        training = _Training(Follower(metrics), status, total_steps, startup)
         # What an earlier attempt reported is shown in the display, but is no news.
         training.follower.poll()
         training.rows = training.follower.rows
@@ -183,9 +194,15 @@ class Progress:
                 training.status = status if isinstance(status, dict) else {}
             except (OSError, ValueError):
                 pass
+            stages = training.startup()
+            # A new start of the trainer begins anew.
+            begun = stages[training.shown :] if len(stages) >= training.shown else stages
+            training.shown = len(stages)
             new = [row for row in training.rows if row.step > training.printed_step]
             if new:
                 training.printed_step = new[-1].step
+        for name, seconds in begun:
+            self._line(f"start: {name} after {seconds:.0f} s")
         if self._live is None:
             for row in new:
                 self._line(self._step_line(training, row))

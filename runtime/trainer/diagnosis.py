@@ -16,7 +16,14 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PREFIX = re.compile(r"\([^()\s]+ pid=\d+\) ?")
 
 _SLOW_START = r"The current node timed out during startup"
+AGENTS_DIED = "AgentsDied"
+"""How the agent loop marks a batch in which no agent lived. It may be the last one, and then nothing else fails."""
+
 _SIGNATURES: Sequence[tuple[str, str]] = (
+    (
+        rf"{AGENTS_DIED}: (?P<detail>.*)",
+        "{detail}; trials/<step>/*/agent has what they said, and nothing trained on this is worth keeping",
+    ),
     (
         r"WeightMismatch: (?P<detail>.*)",
         "a replica served other weights than the trainer sent, twice: {detail}",

@@ -26,8 +26,8 @@ from runtime.errors import MachineError, RunError, UserError
 from runtime.processes import is_same_process, reap, this_process
 from runtime.run_paths import RunPaths
 from runtime.sandboxes.state import reap as reap_sandboxes
-from runtime.trainer import stable
-from runtime.trainer.diagnosis import diagnose, ray_was_slow, read_tail
+from runtime.trainer import stable, startup
+from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ray_was_slow, read_tail
 from runtime.trainer.environment import ray_dir, ray_token, trainer_command, trainer_environment
 from runtime.trainer.lost_machines import MachineLost, lost_machine
 from runtime.trainer.platform import device_of, find_platform, trainer_table
@@ -66,7 +66,7 @@ def train(
     patience = time.monotonic() + RAY_START_SEC
     while True:
         code, text = _attempt(paths, resume=resume, overrides=overrides)
-        if code == 0:
+        if code == 0 and AGENTS_DIED not in text:
             return
         if not ray_was_slow(text) or time.monotonic() >= patience:
             failure = MachineLost if lost_machine(text) else RunError
@@ -119,6 +119,8 @@ def _prepare(paths: RunPaths) -> None:
     # A bundle of verl's alone has no contract: the balancer's own default it is, then.
     routing = load_runtime_config(contract).rollout.routing if contract.is_file() else "least_in_flight"
     write_router_config(paths.router_yaml, routing=routing)
+    find_platform(device_of(paths)).prepare(paths)
+    startup.begin(paths)
     paths.status.unlink(missing_ok=True)
     folder = ray_dir(paths.path)
     (folder / "tmp").mkdir(mode=0o700, parents=True)

@@ -13,17 +13,17 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
 import sys
 import time
 
 if __package__:
-    from . import apart, explain, report, warm
+    from . import apart, explain, report, timers, warm
 else:  # started as a program from a mounted folder
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import apart  # type: ignore[import-not-found,no-redef]
     import explain  # type: ignore[import-not-found,no-redef]
     import report  # type: ignore[import-not-found,no-redef]
+    import timers  # type: ignore[import-not-found,no-redef]
     import warm  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 
 TEST_TIMEOUT = 5.0
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "build", "dist", "venv", "site-packages"}
-
-
-class TestTimeout(BaseException):
-    """One test ran out of its time; no Exception, so that ``except Exception`` in the code under test lets it by."""
 
 
 def run(
@@ -57,16 +53,17 @@ def run(
 
     ids: test ids, or files whose tests are all run; None means every ``test_*.py`` below ``root``. An id that does not
     exist is simply absent from the report. trace: record the executed lines of each repository file during the first
-    test that does not pass (not those run at import). stop_first: stop after that test. timeout, test_timeout: seconds
-    for the whole run and for one test. python_path: folders below ``root`` to import from, besides ``root`` itself.
-    solution: descriptor of a process that the code under test runs in (``apart.py``); only the ``trusted`` files of the
-    repository, paths below ``root``, are then imported here.
+    test that does not pass (not those run at import). stop_first: stop after that test. timeout: seconds on the clock
+    for the whole run. test_timeout: seconds of the processor for one test (``timers.py``). python_path: folders below
+    ``root`` to import from, besides ``root`` itself. solution: descriptor of a process that the code under test runs in
+    (``apart.py``); only the ``trusted`` files of the repository, paths below ``root``, are then imported here.
     """
     folder = os.path.realpath(root)
 
     def work(stream: report.Stream) -> None:
         if solution >= 0:
-            apart.install(report.KEPT, folder, import_folders(folder, ids or (), python_path), trusted)
+            folders = import_folders(folder, ids or (), python_path)
+            apart.install(report.KEPT, folder, folders, trusted, cpu_sec=min(test_timeout, timeout))
         sys.path[:0] = [os.path.join(folder, name) for name in python_path]
         # A trace comes after the test that failed, so only then is stopping the child's own affair.
         stop = stop_first and trace
@@ -120,7 +117,6 @@ class _Session:
             sys.path[:] = [path for path in sys.path if not f"{path}/".startswith(f"{self._root}/")]
         self._apart = apart
         sys.dont_write_bytecode = True
-        signal.signal(signal.SIGALRM, on_alarm)
         wanted: dict[str, list[str] | None] = {}
         for item in ids if ids is not None else find_test_files(self._root):
             file, separator, name = item.partition("::")
@@ -203,11 +199,11 @@ class _Session:
             }
 
     def _limited(self, function: Callable[[], Any]) -> Any:
-        signal.setitimer(signal.ITIMER_REAL, self._test_timeout, 0.1)  # repeats: code under test may swallow the first
+        timers.start(self._test_timeout)
         try:
             return function()
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            timers.stop()
 
 
 MAX_RECENT = 400
@@ -263,10 +259,6 @@ def forget_modules() -> None:
         file = getattr(module, "__file__", None) or ""
         if name != "__main__" and file and (not file.startswith(library) or "site-packages" in file):
             del sys.modules[name]
-
-
-def on_alarm(number: int, frame: FrameType | None) -> None:
-    raise TestTimeout("the test ran out of time")
 
 
 def _is_function(value: object) -> bool:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import signal
 import sys
 import time
 
 import pytest
 
-from . import apart, explain, report, warm
-from .mini import TEST_TIMEOUT, Tracer, on_alarm
+from . import apart, explain, report, timers, warm
+from .mini import TEST_TIMEOUT, Tracer
 from .mini import import_folders as _import_folders
 
 TYPE_CHECKING = False
@@ -68,7 +67,8 @@ def run(
                 del sys.modules[name]  # a repository may have packages with the names of ours
         os.chdir(folder)
         if solution >= 0:
-            apart.install(report.KEPT, folder, import_folders(folder, ids or (), python_path), trusted)
+            folders = import_folders(folder, ids or (), python_path)
+            apart.install(report.KEPT, folder, folders, trusted, cpu_sec=min(test_timeout, timeout))
         own = dict.fromkeys([folder, *(os.path.join(folder, name) for name in (*python_path, "src"))])
         if solution < 0:
             sys.path[:0] = [path for path in own if os.path.isdir(path)]
@@ -139,12 +139,11 @@ class _Plugin:
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """A module that never ends its import must cost itself the verdict, not the whole run its time."""
-        signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, self._import_timeout, 0.1)
+        timers.start(self._import_timeout, clock_sec=self._import_timeout)
         try:
             return (yield)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            timers.stop()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -157,13 +156,12 @@ class _Plugin:
         self._stream.send({"event": "start", "id": item.nodeid})
         item.repr_failure = _no_text  # type: ignore[method-assign]  # tracebacks cost more than tests; nobody reads them
         self._outcome, self._error = "passed", None
-        signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, self._test_timeout, 0.1)
+        timers.start(self._test_timeout)
         start = time.monotonic()
         try:
             return (yield)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            timers.stop()
             seconds = round(time.monotonic() - start, 6)
             event = {"event": "test", "id": item.nodeid, "outcome": self._outcome, "seconds": seconds}
             self._stream.send({**event, "error": self._error})
@@ -191,11 +189,11 @@ class _Plugin:
         elif result.failed and self._outcome != "failed":
             self._outcome = "failed" if result.when == "call" else "error"
             if call.excinfo is not None:
-                signal.setitimer(signal.ITIMER_REAL, 1.0, 0.1)
+                timers.start(1.0, clock_sec=1.0)
                 try:
                     self._error = explain.describe(call.excinfo.value, self._root)
                 except BaseException as error:
                     self._error = {"type": type(error).__name__, "message": "while explaining", "frames": []}
                 finally:
-                    signal.setitimer(signal.ITIMER_REAL, self._test_timeout, 0.1)
+                    timers.start(self._test_timeout)
         return result

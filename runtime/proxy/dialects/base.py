@@ -6,7 +6,8 @@ Knows nothing of sessions, tokens or HTTP transport.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -18,6 +19,22 @@ EVENT_CHARACTERS = 13
 """Text per event of a replayed stream: about what a model gives in three or four tokens."""
 
 
+class Action(Enum):
+    """What a route does, whatever its wire API."""
+
+    CHAT = "chat"
+    COUNT_TOKENS = "count_tokens"
+    MODELS = "models"
+
+
+class Route(NamedTuple):
+    """``path`` is that below a session."""
+
+    method: str
+    path: str
+    action: Action
+
+
 FREE_FORM = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 """Parameters of a free-form tool, which takes one text, in the form of a function."""
 
@@ -26,6 +43,7 @@ class Dialect(Protocol):
     """One wire API: requests in, replies, streams and errors out."""
 
     name: str
+    routes: tuple[Route, ...]
     messages_field: str
     """The list in a request that grows from turn to turn."""
 

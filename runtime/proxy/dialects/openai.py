@@ -13,6 +13,8 @@ import orjson
 from runtime.proxy.chat import ChatRequest, Reply
 from runtime.proxy.dialects.base import (
     FREE_FORM,
+    Action,
+    Route,
     free_form_arguments,
     free_form_text,
     invalid,
@@ -45,6 +47,7 @@ _ERROR_TYPES = {
     Kind.OVERFLOW: ("invalid_request_error", "context_length_exceeded"),
     Kind.TOO_LARGE: ("invalid_request_error", "request_too_large"),
     Kind.BUSY: ("server_error", "server_busy"),
+    Kind.CROWDED: ("server_error", "server_busy"),
     Kind.UNAVAILABLE: ("server_error", "model_unavailable"),
     Kind.INTERNAL: ("server_error", "internal_error"),
 }
@@ -54,6 +57,10 @@ class OpenAIChat:
     """See https://platform.openai.com/docs/api-reference/chat."""
 
     name = "openai"
+    routes: tuple[Route, ...] = (
+        Route("POST", "/v1/chat/completions", Action.CHAT),
+        Route("GET", "/v1/models", Action.MODELS),
+    )
     messages_field = "messages"
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
@@ -169,7 +176,7 @@ def _text(content: Any) -> str:
         if kind in ("text", "refusal"):
             texts.append(text_field(part.get(kind), f"messages[].content[].{kind}"))
         else:
-            texts.append(shown_text(part))
+            texts.append(shown_text(part, "messages[].content[]"))
     return "\n".join(texts)
 
 

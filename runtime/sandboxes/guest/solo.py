@@ -29,6 +29,7 @@ def main() -> None:
     for name, value in box["limits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     if box["isolated"]:
+        isolate.make_logs()
         kernel.drop_capabilities()
         if seccomp.supported():
             seccomp.install()

@@ -19,6 +19,7 @@ from runtime.task import Task, load_task
 from tests.attacks.catalogue import ATTACKS, FIXED, HONEST, module
 from tests.attacks.conftest import attack, make_task
 from tests.docker_engine import BASE, Engine
+from tests.runtime.scaffolds.shell_trials import both_tool_sets_are_paid
 
 from .conftest import provider
 
@@ -103,6 +104,12 @@ def test_verdicts(loop: asyncio.Runner, containers: DockerProvider, task: Task, 
         assert (await grade(HONEST["leaves daemons"])).reward == 1.0
 
     loop.run(main())
+
+
+def test_the_built_in_agent_runs_tests_in_its_box(
+    loop: asyncio.Runner, containers: DockerProvider, tmp_path: Path
+) -> None:
+    loop.run(both_tool_sets_are_paid(tmp_path, Docker(verifier_timeout_sec=60), provider=containers))
 
 
 @pytest.mark.parametrize("name", SAMPLE)

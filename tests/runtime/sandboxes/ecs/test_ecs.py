@@ -25,6 +25,7 @@ from runtime.sandboxes.ecs import EcsProvider
 from runtime.sandboxes.ecs.definition import definition, size
 from runtime.sandboxes.ecs.provider import death
 from runtime.task import Task
+from tests.runtime.scaffolds.shell_trials import both_tool_sets_are_paid
 from tests.toolbox import python_tools
 
 from ..conftest import CALC, needs_bubblewrap
@@ -177,6 +178,13 @@ class TestTasks:
             for sign, reward in (("+", 1.0), ("-", 0.0)):
                 verdict = await verifier.grade(task, {"/app/calc.py": CALC.format(sign).encode()})
                 assert verdict.reward == reward
+
+        play(moto, body)
+
+    def test_the_built_in_agent_runs_tests_in_its_box(self, moto: Moto, tmp_path: Path) -> None:
+        async def body(provider: EcsProvider) -> None:
+            environment = Ecs(ecs=moto.settings, verifier_timeout_sec=60, agent_timeout_sec=60)
+            await both_tool_sets_are_paid(tmp_path, environment, provider=provider)
 
         play(moto, body)
 
