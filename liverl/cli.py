@@ -67,9 +67,17 @@ def main() -> None:
     with exit_codes():
         command = direct(sys.argv[1:])
         if command is None:
-            build_app()(prog_name="liverl")
+            build_app()(prog_name=_name())
         else:
             _call(command)
+
+
+def _name() -> str:
+    """What help and errors call this program: what the user can type. Completion is for the name alone."""
+    from runtime.suggest import PROGRAM, liverl
+
+    completing = "_LIVERL_COMPLETE" in os.environ or any(word.endswith("-completion") for word in sys.argv[1:2])
+    return PROGRAM if completing else liverl()
 
 
 def _call(command: Callable[[], None]) -> None:

@@ -120,6 +120,13 @@ def test_a_wrong_spec_gets_no_advice_to_go_on(here: Path) -> None:
     assert code == 2 and _suggested(said) == []
 
 
+@pytest.mark.parametrize("words", [["nonsense"], ["run", "--nonsense"], ["tasks", "synth"]], ids=" ".join)
+def test_help_is_where_an_error_says(here: Path, words: list[str]) -> None:
+    code, said = _type(*words, here=here)
+    (command,) = re.findall("Try '(.*)' for help", said)
+    assert code == 2 and _paste(command, here)[0] == 0
+
+
 def test_a_lost_run(here: Path) -> None:
     directory = _run(here)
     _all_work(_type("status", here=here)[1], here, count=1)
