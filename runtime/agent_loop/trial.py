@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
@@ -288,7 +289,7 @@ class TrialRunner:
         failed = result.reward is None
         if not failed and not _nth(step, dump.trials_every):
             return
-        work: bytes | None = None
+        work: Mapping[str, Any] | None = None
         if progress.artifacts is not None and (failed or _nth(step, dump.work_every)):
             work = await asyncio.to_thread(self._keep, task, progress.artifacts)
         files = TrialFiles(
@@ -299,7 +300,7 @@ class TrialRunner:
         )
         await asyncio.to_thread(write_trial, self._trials, result, files)
 
-    def _keep(self, task: Task, artifacts: Mapping[str, Entry]) -> bytes | None:
+    def _keep(self, task: Task, artifacts: Mapping[str, Entry]) -> Mapping[str, Any] | None:
         work = Work(task.id, task.path.absolute(), artifacts)
         try:
             return self._work.put(work, max_bytes=self._config.dump.work_max_mib << 20)
