@@ -79,7 +79,8 @@ def test_what_is_inside(
         containers,
         mounted,
         "cat /shown/x; echo; grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t'; "
-        "for f in /x /usr/x /opt/liverl/guest/x /shown/x; do touch $f 2>/dev/null && echo wrote $f; done; "
+        "for f in /x /usr/x /opt/liverl/guest/x /shown/x /opt/liverl-control/x; do "
+        "touch $f 2>/dev/null && echo wrote $f; done; "
         "ls; echo new > calc.py && cat calc.py; cat /proc/net/dev | wc -l; ls /opt/liverl-control | wc -l",
     )
     assert said.split() == [
