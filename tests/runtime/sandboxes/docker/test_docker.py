@@ -106,6 +106,19 @@ def test_verdicts(loop: asyncio.Runner, containers: DockerProvider, task: Task, 
     loop.run(main())
 
 
+def test_code_under_test_is_another_user(loop: asyncio.Runner, containers: DockerProvider, task: Task) -> None:
+    (task.path / "solution" / "files").mkdir(parents=True)
+    (task.path / "solution" / "files" / "calc.py").write_text(FIXED)
+    verifier = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers)
+    other = "import os\nassert os.getuid() == 1000\n" + FIXED
+
+    async def main() -> Verdict:
+        return await verifier.grade(task, {"/app/calc.py": other.encode()})
+
+    verdict = loop.run(main())
+    assert verdict.reward == 1.0 and "solution_user" in verdict.defences, verdict.raw
+
+
 @pytest.mark.parametrize("name", SAMPLE)
 def test_attacks_are_not_paid(
     loop: asyncio.Runner, containers: DockerProvider, task: Task, tmp_path: Path, name: str
