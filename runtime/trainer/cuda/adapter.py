@@ -58,17 +58,13 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
         sent = Sent(
             PrecisionType.to_dtype(self.config.dtype),
             tied=self.model_config.hf_config.tie_word_embeddings,
-            adapter=keywords.get("peft_config") if keywords.get("base_sync_done") else None,
+            adapter=(keywords.get("peft_config") or None) if keywords.get("base_sync_done") else None,
         )
         speaks = self._ensure_server_handle()
         if speaks:
             await self.server_handle.begin_weights.remote()
-        await super().update_weights(
-            sent.passing(ensure_async_iterator(weights), compare=speaks),
-            global_steps=global_steps,
-            wire_format=wire_format,
-            **keywords,
-        )
+        passing = sent.passing(ensure_async_iterator(weights), compare=speaks)
+        await super().update_weights(passing, global_steps=global_steps, wire_format=wire_format, **keywords)
         if not speaks:
             return
         arrived = time.monotonic()
