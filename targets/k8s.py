@@ -177,12 +177,22 @@ class Kubernetes:
             "box_cpus": max(1, math.ceil(spec.environment.kubernetes.cpus))
             if isinstance(spec.environment, Pods)
             else 1,
+            "pull_secrets": len(_pull_secrets(plan)),
             "rdma": any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
             "proxy_port": _proxy_port(plan),
             "fake_gpus": plan.trainer_ranks + separate if spec.trainer.device == "cpu" else 0,
             "ray_nodes": 1 + cluster.workers + (cluster.rollout_workers if cluster.rollout is not None else 0),
             "ray_version": self.pins(plan)["ray"],
         }
+
+
+def _pull_secrets(plan: Plan) -> set[str]:
+    """Secrets that the sandbox namespace holds: for its pods' images, and for those pulled ahead."""
+    pods = plan.spec.environment
+    return {
+        *(pods.kubernetes.image_pull_secrets if isinstance(pods, Pods) else ()),
+        *plan.spec.cluster.image_pull_secrets,
+    }
 
 
 def _storage_problems(storage: Storage) -> list[Problem]:

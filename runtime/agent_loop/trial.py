@@ -23,6 +23,7 @@ from runtime.errors import HANDLING, Termination, TrialError
 from runtime.grading.base import Verdict
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
 from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxRequest
+from runtime.sandboxes.waiting import waiting_measured
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, mounts_of, needs_of
 from runtime.task import Task
 
@@ -106,6 +107,15 @@ class TrialRunner:
         artifacts, termination = await self._agent(task, key, sampling, progress)
         progress.artifacts = artifacts
         began = time.monotonic()
+        with waiting_measured() as waited:
+            await self._grade(task, artifacts, progress)
+        # Boxes of one verdict may wait side by side.
+        in_line = min(waited.seconds, time.monotonic() - began)
+        progress.clock(verifier=time.monotonic() - began - in_line, queue=progress.timings.queue + in_line)
+        return termination
+
+    async def _grade(self, task: Task, artifacts: Mapping[str, bytes], progress: _Progress) -> None:
+        began = time.monotonic()
         async with asyncio.timeout(self._verifier_limit(task)) as limit:
             try:
                 progress.verdict = await self._services.verifier.grade(task, artifacts)
@@ -115,7 +125,6 @@ class TrialRunner:
                 raise TrialError(Termination.VERIFIER_TIMEOUT, "the verifier gave no answer in time") from error
             finally:
                 progress.clock(verifier=time.monotonic() - began)
-        return termination
 
     async def _agent(
         self, task: Task, key: TrialKey, sampling: Sampling, progress: _Progress
@@ -135,8 +144,10 @@ class TrialRunner:
         sandbox: Sandbox | None = None
         try:
             began = time.monotonic()
-            sandbox = await services.provider.start(self._request(task, key))
-            progress.clock(setup=time.monotonic() - began)
+            with waiting_measured() as waited:
+                sandbox = await services.provider.start(self._request(task, key))
+            progress.clock(setup=time.monotonic() - began - waited.seconds)
+            progress.clock(queue=progress.timings.queue + waited.seconds)
             if sandbox.proxy_url is None:
                 raise TrialError(Termination.ENV_SETUP_FAILED, "the sandbox forwards no port to the model proxy")
             endpoint = ModelEndpoint(base_url=sandbox.proxy_url + session.base_path, secret=session.secret)
