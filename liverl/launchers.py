@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from liverl import kubernetes_jobs
 from runtime.config import load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
 from runtime.launch.machine import check_limits
@@ -45,10 +46,15 @@ LAUNCHERS: Mapping[str, Launcher] = {
         needs_secrets=True,
     ),
     "k8s": Launcher(
-        command=("kubectl", "apply", "-k", "."),
+        # By the server: what the client would note of a large ConfigMap in its annotations is more than these hold.
+        command=("kubectl", "apply", "--server-side", "--force-conflicts", "--field-manager=liverl", "-k", "."),
         program="kubectl",
         install="sudo apt-get install -y kubernetes-client, or https://kubernetes.io/docs/tasks/tools/",
-        follow="kubectl --namespace {namespace} get rayjob {name} --watch",
+        follow="kubectl --namespace {namespace} get rayjob {name} --watch\n"
+        "its words: kubectl --namespace {namespace} logs --follow --selector liverl/experiment={name},"
+        "liverl/role=submitter\n"
+        # Not delete -k: that would take namespaces that others share, and the volume with the runs.
+        "end it and remove its pods: kubectl --namespace {namespace} delete rayjob {name}",
     ),
     "ray": Launcher(
         command=("bash", "submit.sh"),
@@ -70,7 +76,8 @@ LAUNCHERS: Mapping[str, Launcher] = {
 def launch(target: str, folder: Path) -> None:
     """Run the target's client on the bundle in ``folder`` and wait for it.
 
-    Raises ``MachineError`` when the runtime would refuse the bundle, or the client or a secret is missing, ``RunError``
+    Raises ``MachineError`` when the runtime would refuse the bundle, or the client, a secret or the cluster is missing,
+    or the cluster lacks a kind of object, ``RunError``
     when the client fails, ``UserError`` when the bundle was compiled for another target."""
     launcher = LAUNCHERS[target]
     compiled_for = json.loads((folder / "liverl.lock").read_text(encoding="utf-8")).get("target")
@@ -86,6 +93,8 @@ def launch(target: str, folder: Path) -> None:
     command = [*launcher.command]
     if launcher.needs_secrets:
         command += _secrets(launcher, [secret["variable"] for secret in resolved["secrets"]])
+    if target == "k8s":
+        kubernetes_jobs.prepare(folder, name=resolved["name"], namespace=resolved["cluster"]["namespace"])
     print(f"+ cd {shlex.quote(str(folder))} && {shlex.join(command)}", flush=True)
     code = subprocess.run(command, cwd=folder, check=False).returncode
     if code:

@@ -18,11 +18,27 @@ SECRET = (
 )
 
 
+KNOWN = [
+    *((f"x v1 {'false' if kind == 'Namespace' else 'true'}", kind) for kind in ("Namespace", "ConfigMap", "Service")),
+    *(("x v1 true", kind) for kind in ("ServiceAccount", "ResourceQuota", "LimitRange", "PersistentVolumeClaim")),
+    *(("x y rbac.authorization.k8s.io/v1 true", kind) for kind in ("Role", "RoleBinding")),
+    ("x netpol networking.k8s.io/v1 true", "NetworkPolicy"),
+    ("rayjobs ray.io/v1 true", "RayJob"),
+]
+"""Of ``kubectl api-resources``; short names may be missing there."""
+CLUSTER = """echo "$@" >> {folder}/kubectl.asked
+if [ "$1" = api-resources ]; then cat {folder}/known && exit 0; echo "connection refused" >&2; exit 1; fi
+case " $* " in *" get "*) cat {folder}/state 2>/dev/null; exit 0;; *" delete "*) exit 0;; esac
+"""
+
+
 def client(folder: Path, name: str, *, code: int = 0) -> None:
     """A program called ``name`` in ``folder`` that notes its folder and arguments."""
     folder.mkdir(exist_ok=True)
+    asked = CLUSTER.format(folder=folder) if name == "kubectl" else ""
+    (folder / "known").write_text("".join(f"{one} {kind}\n" for one, kind in KNOWN))
     (folder / name).write_text(
-        f'#!/bin/bash\nprintf "%s\\0" "$PWD" "$@" > {folder}/{name}.called\necho "{name} speaks"\nexit {code}\n'
+        f'#!/bin/bash\n{asked}printf "%s\\0" "$PWD" "$@" > {folder}/{name}.called\necho "{name} speaks"\nexit {code}\n'
     )
     (folder / name).chmod(0o755)
 
@@ -44,7 +60,7 @@ def shell_only(folder: Path) -> str:
     programs = folder / "shell"
     if not programs.exists():
         programs.mkdir()
-        for name in ("bash", "dirname", "env", "git"):
+        for name in ("bash", "cat", "dirname", "env", "git"):
             found = next((path for path in ("/bin", "/usr/bin") if os.access(f"{path}/{name}", os.X_OK)), None)
             if found:
                 (programs / name).symlink_to(f"{found}/{name}")
@@ -55,7 +71,7 @@ def shell_only(folder: Path) -> str:
     ("target", "program", "arguments"),
     [
         ("docker", "docker", ["compose", "up"]),
-        ("k8s", "kubectl", ["apply", "-k", "."]),
+        ("k8s", "kubectl", ["apply", "--server-side", "--force-conflicts", "--field-manager=liverl", "-k", "."]),
         ("skypilot", "sky", ["jobs", "launch", "--yes", "task.sky.yaml", "--secret", "HF_TOKEN"]),
         ("ray", "ray", ["job", "submit", "--address", "http://127.0.0.1:8265", "--working-dir", "."]),
     ],
@@ -91,6 +107,29 @@ def test_a_missing_client_is_named_with_its_cure(tmp_path: Path, target: str, pr
     assert ended.returncode == 3
     assert f"the program {program} is missing" in ended.stderr and "fix: " in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_cluster_that_lacks_a_kind_gets_nothing_of_the_bundle(tmp_path: Path) -> None:
+    client(tmp_path / "bin", "kubectl")
+    lines = (tmp_path / "bin" / "known").read_text().splitlines()
+    (tmp_path / "bin" / "known").write_text("\n".join(line for line in lines if "RayJob" not in line))
+    ended = liverl(tmp_path, "run", SPEC, "--target", "k8s")
+    assert ended.returncode == 3 and "knows no RayJob" in ended.stderr and "KubeRay" in ended.stderr
+    (tmp_path / "bin" / "known").unlink()
+    ended = liverl(tmp_path, "run", SPEC, "--target", "k8s")
+    assert ended.returncode == 3 and "reaches no cluster: connection refused" in ended.stderr
+    assert not (tmp_path / "bin" / "kubectl.called").exists()
+
+
+@pytest.mark.parametrize(("state", "deleted"), [("", False), ("Running", False), ("Complete", True), ("Failed", True)])
+def test_a_job_that_has_ended_makes_room_for_its_successor(tmp_path: Path, state: str, deleted: bool) -> None:
+    client(tmp_path / "bin", "kubectl")
+    (tmp_path / "bin" / "state").write_text(state)
+    ended = liverl(tmp_path, "run", SPEC, "--target", "k8s")
+    assert ended.returncode == 0, ended.stderr
+    asked = (tmp_path / "bin" / "kubectl.asked").read_text().splitlines()
+    assert any("delete rayjob quickstart" in line for line in asked) == deleted and asked[-1].startswith("apply")
+    assert "delete rayjob quickstart" in ended.stderr and "logs --follow" in ended.stderr
 
 
 def test_a_client_that_fails_fails_the_run(tmp_path: Path) -> None:
