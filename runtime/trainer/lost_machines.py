@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime.errors import RunError
+from runtime.trainer.joined_ray import ADDRESS
 
 log = logging.getLogger(__name__)
 
-NODES, ADDRESS = "LIVERL_RAY_NODES", "LIVERL_RAY_ADDRESS"
+NODES = "LIVERL_RAY_NODES"
 MOST = 50
 """Losses in a row without a new step, after which it is no longer taken for bad luck."""
 _LOST = re.compile(

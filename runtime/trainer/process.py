@@ -27,6 +27,7 @@ from runtime.sandboxes.state import reap as reap_sandboxes
 from runtime.trainer import stable
 from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, read_tail
 from runtime.trainer.environment import ray_dir, trainer_command, trainer_environment
+from runtime.trainer.joined_ray import check_cluster
 from runtime.trainer.lost_machines import MachineLost, lost_machine
 from runtime.trainer.platform import device_of, find_platform, trainer_table
 from runtime.trainer.router import write_router_config
@@ -60,6 +61,7 @@ def train(
     clear_orphans()
     arguments = list(overrides)
     attempt = _next_attempt(paths)
+    check_cluster(trainer_table(paths))
     before = paths.trainer_log.stat().st_size if paths.trainer_log.exists() else 0
     if resume:
         _prepare_resume(paths, arguments)
