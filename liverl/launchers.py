@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from liverl import kubernetes_jobs
+from liverl import docker_engine, kubernetes_jobs
 from runtime.config import load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
 from runtime.launch.machine import check_limits
@@ -76,9 +76,9 @@ LAUNCHERS: Mapping[str, Launcher] = {
 def launch(target: str, folder: Path) -> None:
     """Run the target's client on the bundle in ``folder`` and wait for it.
 
-    Raises ``MachineError`` when the runtime would refuse the bundle, or the client, a secret or the cluster is missing,
-    or the cluster lacks a kind of object, ``RunError``
-    when the client fails, ``UserError`` when the bundle was compiled for another target."""
+    Raises ``MachineError`` when the runtime would refuse the bundle, or the client, a secret, or what the target's own
+    engine or cluster needs is missing, ``RunError`` when the client fails, ``UserError`` when the bundle was compiled
+    for another target."""
     launcher = LAUNCHERS[target]
     compiled_for = json.loads((folder / "liverl.lock").read_text(encoding="utf-8")).get("target")
     if compiled_for != target:
@@ -95,8 +95,9 @@ def launch(target: str, folder: Path) -> None:
         command += _secrets(launcher, [secret["variable"] for secret in resolved["secrets"]])
     if target == "k8s":
         kubernetes_jobs.prepare(folder, name=resolved["name"], namespace=resolved["cluster"]["namespace"])
+    variables = docker_engine.prepare(folder, resolved) if target == "docker" else {}
     print(f"+ cd {shlex.quote(str(folder))} && {shlex.join(command)}", flush=True)
-    code = subprocess.run(command, cwd=folder, check=False).returncode
+    code = subprocess.run(command, cwd=folder, env={**os.environ, **variables}, check=False).returncode
     if code:
         raise RunError(f"{launcher.program} ended with code {code}; its words are above")
     names = {"name": resolved["name"], "namespace": resolved["cluster"]["namespace"]}

@@ -21,6 +21,11 @@ from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, pods_address_warning, proxy_host_problem, shm_problems
 
 PROXY_PORT = 8790
+SOURCE = (
+    *("pyproject.toml", "README.md", "LICENSE"),
+    *("compiler", "liverl", "runtime", "specs", "targets", "templates"),
+)
+"""What LiveRL is built of."""
 
 
 class Docker:
@@ -94,6 +99,8 @@ class Docker:
             "cluster": spec.cluster,
             "secrets": spec.secrets,
             "image": spec.cluster.image,
+            "source": SOURCE,
+            "dockerfile": f"${{LIVERL_DOCKERFILE:-build/{spec.name}/{self.name}/Dockerfile}}",
             "machine": _machine(plan)[0],
             "machine_place": ".".join(_machine(plan)[1]),
             "docker": spec.cluster.docker,

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def shell_only(folder: Path) -> str:
     programs = folder / "shell"
     if not programs.exists():
         programs.mkdir()
-        for name in ("bash", "cat", "dirname", "env", "git"):
+        for name in ("bash", "cat", "dirname", "env", "git", "grep"):
             found = next((path for path in ("/bin", "/usr/bin") if os.access(f"{path}/{name}", os.X_OK)), None)
             if found:
                 (programs / name).symlink_to(f"{found}/{name}")
@@ -130,6 +131,51 @@ def test_a_job_that_has_ended_makes_room_for_its_successor(tmp_path: Path, state
     asked = (tmp_path / "bin" / "kubectl.asked").read_text().splitlines()
     assert any("delete rayjob quickstart" in line for line in asked) == deleted and asked[-1].startswith("apply")
     assert "delete rayjob quickstart" in ended.stderr and "logs --follow" in ended.stderr
+
+
+ENGINE = """case "$1" in info) {info};; image) exit 1;; esac
+[ "$2" = version ] && exit {compose}
+env | grep ^LIVERL_ > {folder}/variables
+"""
+
+
+def engine(folder: Path, *, info: str = "echo 20.10.24+dfsg1 2; exit 0", compose: int = 0) -> None:
+    folder.mkdir(exist_ok=True)
+    script = ENGINE.format(info=info, compose=compose, folder=folder)
+    (folder / "docker").write_text(f"#!/bin/bash\n{script}")
+    (folder / "docker").chmod(0o755)
+
+
+MACHINE = 'cluster.docker.machine={"cpus": 4, "memory_gib": 8}'
+
+
+@pytest.mark.parametrize(
+    ("settings", "sets", "words"),
+    [
+        ({"info": "echo cannot connect >&2; exit 1"}, [], "no Docker engine answers: cannot connect"),
+        ({"info": "echo 19.03.1 2; exit 0"}, [], "is 19.03"),
+        ({"compose": 1}, [], "no plug-in compose"),
+        ({}, ["--set", MACHINE], "cluster.docker.machine.cpus: 4, but the engine's machine has 2"),
+    ],
+)
+def test_an_engine_that_cannot_is_named_first(
+    tmp_path: Path, settings: dict[str, Any], sets: list[str], words: str
+) -> None:
+    engine(tmp_path / "bin", **settings)
+    ended = liverl(tmp_path, "run", SPEC, "--target", "docker", *sets)
+    assert ended.returncode == 3 and words in ended.stderr and not (tmp_path / "bin" / "variables").exists()
+
+
+def test_compose_is_told_where_the_source_lies(tmp_path: Path) -> None:
+    """From any folder, and of another checkout if asked to; without one the image must be there already."""
+    engine(tmp_path / "bin")
+    ended = liverl(tmp_path, "run", SPEC, "--target", "docker")
+    assert ended.returncode == 0, ended.stderr
+    bundle = tmp_path / "build" / "quickstart" / "docker"
+    told = dict(line.split("=", 1) for line in (tmp_path / "bin" / "variables").read_text().splitlines())
+    assert told == {"LIVERL_SOURCE": str(ROOT), "LIVERL_DOCKERFILE": str(bundle / "Dockerfile")}
+    ended = liverl(tmp_path, "run", SPEC, "--target", "docker", LIVERL_SOURCE=str(tmp_path))
+    assert ended.returncode == 3 and "docker pull" in ended.stderr
 
 
 def test_a_client_that_fails_fails_the_run(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from compiler.errors import dotted
 from runtime.config import RuntimeConfig
 from runtime.scaffolds.agents import package
 from targets import pins
+from targets.docker import SOURCE
 from tests.compiler.golden_cases import LAB
 from tests.targets.schemas import compose_errors
 from tests.targets.variants import EIGHT, GPUS, VARIANTS, cluster, compiled
 
+ROOT = Path(__file__).parents[2]
 PODS = 'environment={"type": "kubernetes", "kubernetes": {"image": "registry/box:1", "kubeconfig": %s}}'
 BOXES = 'environment={"type": "docker", "base_image": "python:3.11", "docker_host": %s}'
 SANDBOX_HOST = cluster(docker={"sandbox_host": "tcp://sandboxes.example.com:2376"})
@@ -77,6 +80,18 @@ def test_the_container_may_be_larger_than_a_head() -> None:
     service = trainer(dict(compile_in_memory(LAB, target="docker", sets=sets).files))
     assert service["shm_size"] == "64gb"
     assert service["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 8
+
+
+def test_the_image_is_built_without_a_hub_or_a_new_builder() -> None:
+    """Debian's engine 20.10 knows no named contexts, and no hub need be asked for another syntax."""
+    for variant in VARIANTS:
+        text = compiled(variant, "docker")["Dockerfile"]
+        assert "syntax=" not in text and "--mount" not in text
+        copied = re.findall(r"^COPY (\S+) /tmp/liverl/(\S+)$", text, re.MULTILINE)
+        assert {source for source, _ in copied} == {target for _, target in copied} == set(SOURCE)
+        assert all((ROOT / name).exists() for name in SOURCE)
+        build = trainer(compiled(variant, "docker"))["build"]
+        assert build["context"] == "${LIVERL_SOURCE:-../../..}" and "additional_contexts" not in build
 
 
 def test_secrets_come_from_the_shell() -> None:
