@@ -18,9 +18,11 @@ from runtime.config.environment import Ecs, Harbor
 from runtime.config.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
+from targets.docker_seccomp import profile
 from targets.machines import gpu_problem, pods_address_warning, proxy_host_problem, shm_problems
 
 PROXY_PORT = 8790
+SECCOMP = "seccomp.json"
 SOURCE = (
     *("pyproject.toml", "README.md", "LICENSE"),
     *("compiler", "liverl", "runtime", "specs", "targets", "templates"),
@@ -60,14 +62,6 @@ class Docker:
         if dashboard is not None and _open(plan) and dashboard.port == _proxy_port(plan):
             what = f"{dashboard.port} is the proxy's port"
             yield Problem(("observability", "dashboard", "port"), what, "any other")
-        if spec.environment.type == "bubblewrap":
-            yield Problem(
-                ("environment", "type"),
-                '"bubblewrap" needs user namespaces, which Docker denies to containers; '
-                "trials then run without isolation",
-                fix="set require_isolation to refuse instead",
-                severity="warn",
-            )
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """As ``local``, but for where the dashboard listens, and the proxy when sandboxes are elsewhere."""
@@ -86,10 +80,11 @@ class Docker:
         context = self._context(plan)
         compose = render("docker/compose.yaml.j2", context)
         image = render_text("docker/Dockerfile.j2", context)
-        return {
+        made = {
             "compose.yaml": Artifact(compose.text, compose.origins),
             "Dockerfile": Artifact(image.text, image.origins),
         }
+        return {**made, **({SECCOMP: Artifact(profile(), {})} if _makes_boxes(plan) else {})}
 
     def _context(self, plan: Plan) -> dict[str, Any]:
         spec, pinned = plan.spec, self.pins(plan)
@@ -99,6 +94,7 @@ class Docker:
             "cluster": spec.cluster,
             "secrets": spec.secrets,
             "image": spec.cluster.image,
+            "seccomp": SECCOMP if _makes_boxes(plan) else None,
             "source": SOURCE,
             "dockerfile": f"${{LIVERL_DOCKERFILE:-build/{spec.name}/{self.name}/Dockerfile}}",
             "machine": _machine(plan)[0],
@@ -128,6 +124,11 @@ def _machine(plan: Plan) -> tuple[Resources, tuple[str, ...]]:
     if cluster.docker.machine is not None:
         return cluster.docker.machine, ("cluster", "docker", "machine")
     return cluster.head, ("cluster", "head")
+
+
+def _makes_boxes(plan: Plan) -> bool:
+    """Whether sandboxes are made inside of the container, by bubblewrap."""
+    return plan.spec.environment.type == "bubblewrap"
 
 
 def _open(plan: Plan) -> bool:
