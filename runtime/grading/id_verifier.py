@@ -41,9 +41,9 @@ class IdVerifier(SandboxVerifier):
 
     async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, tuple[str, ...]]:
         trusted = await self._trusted(task, timeout_sec)
-        if trusted:
+        if trusted and "canary" not in self._config.required_defences:
             return Canary({}, ()), trusted  # nothing that the code under test can do reaches the process that judges
-        return await self._canary(task, timeout_sec), ()
+        return await self._canary(task, timeout_sec), trusted
 
     async def _run(self, plan: Plan, selection: Selection) -> Verdict:
         if plan.canary.ids:
@@ -71,7 +71,9 @@ class IdVerifier(SandboxVerifier):
         unsolved = False
         for spoiled in runs:
             files = {**tests, **spoiled.files}
-            report = await self._report(task, selection, files, plan.timeout_sec, stop_first=False)
+            report = await self._report(
+                task, selection, files, plan.timeout_sec, stop_first=False, trusted=plan.trusted
+            )
             raw.append({**report, "spoiled": list(spoiled.ids)})
             found = read_outcomes(report, tuple(test_id for test_id in task.expected_ids if test_id not in spoiled.ids))
             outcomes.update(found)

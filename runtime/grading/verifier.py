@@ -81,11 +81,8 @@ class SandboxVerifier(ABC):
         start = time.monotonic()
         timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
         canary, trusted = await self._prepare(task, timeout_sec)
-        apart = bool(trusted)
-        defences = self._defences(canary, apart=apart)
-        # Look-alikes are for where the other defence is not to be had.
-        met = (*defences, "canary") if apart else defences
-        lacking = missing(self._config.required_defences, met)
+        defences = self._defences(canary, apart=bool(trusted))
+        lacking = missing(self._config.required_defences, defences)
         if lacking:
             raise TrialError(Termination.TASK_INVALID, f"{task.id}: required defences not to be had: {lacking}")
         selection = select(task, artifacts)

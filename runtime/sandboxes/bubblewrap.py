@@ -68,9 +68,7 @@ class BubblewrapProvider:
                 *(("process_limit",) if self._groups.pids or os.getuid() != 0 else ()),
             ),
             made_by="bubblewrap" if self._nested is False else "bubblewrap+zygote",
-            second_user=self._nested is not False
-            and userns.spare_user() is not None
-            and all(zygote.two_users for zygote in self._zygotes.values()),
+            second_user=userns.spare_user() is not None and all(zygote.two_users for zygote in self._zygotes.values()),
         )
 
     @property
@@ -147,7 +145,8 @@ class BubblewrapProvider:
 
     async def _solo(self, request: SandboxRequest, image: Path | None) -> tuple[Channel, list[int], Any]:
         order = self._order(request)
-        shown = [word for name in ("/tmp", *isolate.MEMORY_FOLDERS) for word in ("--tmpfs", name)]
+        shown = [word for name in isolate.MEMORY_FOLDERS for word in ("--tmpfs", name)]
+        shown += ["--perms", "1777", "--tmpfs", "/tmp"]
         shown += ["--ro-bind", order["lower"], "/.lower", "--tmpfs", request.workdir]
         for source, target in order["mounts"]:
             shown += ["--ro-bind", source, target]
@@ -160,11 +159,18 @@ class BubblewrapProvider:
             "listen": order["listen"],
             "limits": order["limits"],
             "isolated": True,
+            "second_user": request.second_user,
         }
-        arguments = bwrap.command(shown, bwrap.program("solo", json.dumps(box)))
+        users = await asyncio.to_thread(userns.two_users) if request.second_user else None
+        if users is not None:  # for the first moment, until the supervisor has become two users
+            shown += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        arguments = bwrap.command(shown, bwrap.program("solo", json.dumps(box)), users=users)
         ours, theirs = socket.socketpair()
-        with theirs, tempfile.TemporaryFile() as errors:
-            process = launch(arguments, theirs, owner=self._state.owner, errors=errors)
+        with contextlib.ExitStack() as opened, theirs, tempfile.TemporaryFile() as errors:
+            also = () if users is None else (users,)
+            for fd in also:
+                opened.callback(os.close, fd)
+            process = launch(arguments, theirs, owner=self._state.owner, errors=errors, also=also)
             theirs.close()
             try:
                 channel, _, descriptors = await greet(ours, timeout_sec=START_SEC)

@@ -85,6 +85,7 @@ class ProcessProvider:
                 "listen": None,
                 "limits": {"CORE": 0},
                 "isolated": False,
+                "second_user": False,
             }
             program = bwrap.program("solo", json.dumps(box), folder=str(mapping[bwrap.LIVERL]))
             ours, theirs = socket.socketpair()

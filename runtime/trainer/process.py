@@ -29,6 +29,7 @@ from runtime.sandboxes.state import reap as reap_sandboxes
 from runtime.trainer import stable, startup
 from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ray_was_slow, read_tail
 from runtime.trainer.environment import ray_dir, ray_token, trainer_command, trainer_environment
+from runtime.trainer.joined_ray import check_cluster
 from runtime.trainer.lost_machines import MachineLost, lost_machine
 from runtime.trainer.platform import device_of, find_platform, trainer_table
 from runtime.trainer.router import write_router_config
@@ -77,6 +78,7 @@ def _attempt(paths: RunPaths, *, resume: bool, overrides: Sequence[str]) -> tupl
     """One start of the trainer, followed to its end: its exit code and the end of its log."""
     arguments = list(overrides)
     attempt = _next_attempt(paths)
+    check_cluster(trainer_table(paths))
     before = paths.trainer_log.stat().st_size if paths.trainer_log.exists() else 0
     if resume:
         _prepare_resume(paths, arguments)

@@ -74,7 +74,7 @@ def test_no_text_of_a_sibling_is_in_memory(
         request = SandboxRequest(name="mine", lower=mine, image=image, second_user=second_user)
         box = await provider.start(request)
         try:
-            apart = {"trusted": ["tests/test_calc.py"], "python_path": []} if second_user else {}
+            apart = {"trusted": ["tests/test_calc.py"], "python_path": [], "modules": ["calc"]} if second_user else {}
             runner = "mini" if image is None else "pytest"
             report = await box.run_tests(runner, timeout_sec=60, ids=["tests/test_calc.py"], test_timeout=60, **apart)
             assert [entry["outcome"] for entry in report["tests"].values()] == ["passed"], report

@@ -47,6 +47,7 @@ class DockerProvider:
         memory_limit=True,
         cpu_limit=False,
         defences=("no_capabilities", "no_new_privileges", "seccomp", "process_limit"),
+        second_user=True,
     )
 
     def __init__(self, connection: Connection, *, state: Path, base: str, attached: bool | None = None) -> None:
@@ -116,6 +117,7 @@ class DockerProvider:
             "listen": request.forward_port if request.forward else None,
             "limits": {"CORE": 0},
             "isolated": True,
+            "second_user": request.second_user,
         }
         program = bwrap.program("solo", json.dumps(box))
         try:
@@ -127,6 +129,8 @@ class DockerProvider:
                 environment={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
                 network_mode="none",
                 cap_drop=["ALL"],
+                # For the first moment, until the supervisor has become two users and has given up both.
+                cap_add=["SETUID", "SETGID"] if request.second_user else [],
                 security_opt=["no-new-privileges"],
                 read_only=True,
                 tmpfs=dict.fromkeys((request.workdir, "/tmp", "/var/tmp", *isolate.MEMORY_FOLDERS), size),

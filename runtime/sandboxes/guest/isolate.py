@@ -39,7 +39,8 @@ def isolate(box: dict[str, Any]) -> tuple[str, socket.socket | None]:
     """
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    size = f"size={int(box['size_mib'])}m"
+    # Names cost the kernel memory that no limit of an ordinary user's box counts.
+    size = f"size={int(box['size_mib'])}m,nr_inodes={max(1 << 14, 128 * int(box['size_mib']))}"
     kernel.mount("tmpfs", "/tmp", "tmpfs", _SAFE, f"mode=1777,{size}")
     kernel.mount("tmpfs", _SCRATCH, "tmpfs", _SAFE, f"mode=755,{size}")
     for target in MEMORY_FOLDERS:

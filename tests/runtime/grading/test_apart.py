@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,6 +186,20 @@ def test_plain_calls_can_be_measured_apart(run: Run, isolated: BubblewrapProvide
     assert broken.reward == 0.0 and broken.outcomes["tests/test_calc.py::test_values"] == "failed"
     moved = {"shop/calc.py": "from shop.other import *\n", "shop/other.py": CALC.format("+")}
     assert grade(run, isolated, task, moved).reward == 1.0
+
+
+@marked
+def test_a_box_that_is_not_forked_has_two_users_too(run: Run, tmp_path: Path, task: Task) -> None:
+    """One process becomes both, as in a container."""
+    provider = BubblewrapProvider(state=tmp_path / "solo", nested=False)
+    task = prepared(task, POSSIBLE)
+    other = "import os\nassert os.getuid() == 1000 and os.getgroups() == []\n"
+    try:
+        for text, reward in ((other + CALC.format("+"), 1.0), (CALC.format("-"), 0.0)):
+            verdict = grade(run, provider, task, {"shop/calc.py": text})
+            assert verdict.reward == reward and "solution_user" in verdict.defences, verdict.raw
+    finally:
+        run(provider.close())
 
 
 @marked
