@@ -70,7 +70,7 @@ class LiverlAgentLoopManager:
         teacher_client: Any = None,
         reward_loop_worker_handles: Any = None,
     ) -> LiverlAgentLoopManager:
-        """Called by keyword in the task runner, where no event loop runs. verl's clients and reward workers are not used:
+        """Called by keyword in the task runner, where no event loop runs. verl's clients and workers are not used:
         replicas are reached in the platform's way, rewards come from our verifier."""
         del llm_client, teacher_client, reward_loop_worker_handles
         return cls(config)
