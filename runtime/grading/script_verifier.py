@@ -15,8 +15,9 @@ from typing import Any, Final
 from runtime.config import Environment
 from runtime.errors import Termination, TrialError
 from runtime.grading.artifacts import Selection, select
-from runtime.grading.base import Verdict
+from runtime.grading.base import TAMPERED_REWARD, Verdict
 from runtime.grading.canary import Canary, spoil_all
+from runtime.grading.difference import put
 from runtime.grading.once import Once
 from runtime.grading.task_scripts import last_words, run_script
 from runtime.grading.verifier import Plan, SandboxVerifier
@@ -75,7 +76,7 @@ class ScriptVerifier(SandboxVerifier):
             tampered = forged >= score
         reward = 0.0 if score <= 0 else as_reward(task.id, score, best=await self._best(task, timeout_sec))
         return Verdict(
-            reward=0.0 if tampered else reward,
+            reward=TAMPERED_REWARD if tampered else reward,
             status="tampered" if tampered else "solved" if reward == 1.0 else "unsolved",
             outcomes={},
             defences=plan.defences,
@@ -96,7 +97,9 @@ class ScriptVerifier(SandboxVerifier):
                     (tests / name).write_bytes(content)
             sandbox = await self._provider.start(self._with_tests(task, tests))
             try:
-                await sandbox.upload({**selection.files, "/logs/verifier/.keep": b""})
+                workdir = task.config.environment.workdir
+                await put(sandbox, selection.files, workdir=workdir)
+                await sandbox.upload({"/logs/verifier/.keep": b""})
                 env = task.config.verifier.env
                 result = await run_script(sandbox, "/tests/test.sh", env=env, timeout_sec=timeout_sec)
                 written = await sandbox.download(list(REWARD_FILES), max_bytes=1 << 20)

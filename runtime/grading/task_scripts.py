@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime.grading.difference import collect
 from runtime.sandboxes.base import (
     TASK_FILES,
     ArtifactsRefused,
@@ -20,6 +21,7 @@ from runtime.sandboxes.base import (
     SandboxProvider,
     SandboxRequest,
 )
+from runtime.sandboxes.entries import Entry
 from runtime.task import Task
 
 # The shell that is told a file's name, and not the file, runs a script without #! itself; the kernel runs the others.
@@ -32,7 +34,7 @@ _SAID_CHARACTERS = 300
 class Attempt:
     """What a script left in the agent's box for the verifier, by path inside, and what went wrong with the script."""
 
-    artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    artifacts: Mapping[str, Entry] = field(default_factory=dict)
     problem: str | None = None
 
 
@@ -75,7 +77,7 @@ async def attempt(
         if script is not None:
             problem = await _run(task, sandbox, f"{folder}/{script.name}")
         try:
-            return Attempt(await sandbox.download(list(task.handed_in)), problem)
+            return Attempt(await collect(task, sandbox), problem)
         except ArtifactsRefused as refused:
             return Attempt(problem=str(refused))
     finally:

@@ -24,7 +24,10 @@ from runtime.grading.canary import Canary
 from runtime.grading.once import Once
 from runtime.grading.task_scripts import attempt, mounts_of
 from runtime.sandboxes.base import Mount, SandboxProvider, SandboxRequest
+from runtime.sandboxes.box import GRACE_SEC, TRANSFER_SEC
 from runtime.sandboxes.defences import missing, provider_defences
+from runtime.sandboxes.entries import Entry
+from runtime.sandboxes.zygote import START_SEC
 from runtime.task import Task
 
 _NAMES = itertools.count()
@@ -43,6 +46,18 @@ class Plan:
     start: float
 
 
+TEST_RUNS = 12
+"""At most so many for one verdict: three to find out about the task, and three times the real tests and look-alikes,
+each of which two verdicts on equal work may wait for."""
+_AROUND_SEC = START_SEC + 2 * TRANSFER_SEC + 3 * GRACE_SEC
+
+
+def longest_sec(config: Environment, task: Task) -> float:
+    """A backstop: the sum of all limits that a verdict keeps by itself. Who passes it has met a fault of ours."""
+    limit = min(config.verifier_timeout_sec, task.config.verifier.timeout_sec)
+    return TEST_RUNS * (limit + _AROUND_SEC)
+
+
 class SandboxVerifier(ABC):
     """Implements ``Verifier`` with sandboxes of one provider, which it does not close."""
 
@@ -52,7 +67,7 @@ class SandboxVerifier(ABC):
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         self._config = config
         self._provider = provider
-        self._solutions: Once[Path, Mapping[str, bytes]] = Once()
+        self._solutions: Once[Path, Mapping[str, Entry]] = Once()
 
     @abstractmethod
     async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, tuple[str, ...]]:
@@ -62,12 +77,15 @@ class SandboxVerifier(ABC):
     async def _run(self, plan: Plan, selection: Selection) -> Verdict:
         """Raises ``TrialError`` and ``TimeoutError``."""
 
-    async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
+    async def grade(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
         start = time.monotonic()
         timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
         canary, trusted = await self._prepare(task, timeout_sec)
-        defences = self._defences(canary, apart=bool(trusted))
-        lacking = missing(self._config.required_defences, defences)
+        apart = bool(trusted)
+        defences = self._defences(canary, apart=apart)
+        # Look-alikes are for where the other defence is not to be had.
+        met = (*defences, "canary") if apart else defences
+        lacking = missing(self._config.required_defences, met)
         if lacking:
             raise TrialError(Termination.TASK_INVALID, f"{task.id}: required defences not to be had: {lacking}")
         selection = select(task, artifacts)
@@ -109,11 +127,11 @@ class SandboxVerifier(ABC):
             return False
         return True
 
-    async def _solution(self, task: Task) -> Mapping[str, bytes]:
+    async def _solution(self, task: Task) -> Mapping[str, Entry]:
         """The work of the task's own solution, by path inside; made once per task, empty where there is none. Raises
         ``TrialError`` where its box fails."""
 
-        async def make() -> Mapping[str, bytes]:
+        async def make() -> Mapping[str, Entry]:
             files = solution_files(task)
             if files or task.solve_script is None:
                 return files

@@ -238,6 +238,7 @@ def judge(name: str, target: str, most: int | None) -> None:
 EXAMPLES = {
     "quickstart": ("local", "docker"),
     "quickstart-gspo": ("ray",),
+    "one-gpu": ("local",),
     "quickstart-ppo": ("local",),
     "quickstart-site": TARGETS,
     "real-repos": ("local",),

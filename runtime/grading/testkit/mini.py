@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 TEST_TIMEOUT = 5.0
+_NEEDED = {
+    *("_ast", "abc", "builtins", "codecs", "encodings", "errno", "fcntl", "genericpath", "importlib", "io", "json"),
+    *("linecache", "os", "posixpath", "re", "select", "signal", "site", "socket", "stat", "struct", "sys", "time"),
+    *("types", "warnings", "zipimport"),
+}
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "build", "dist", "venv", "site-packages"}
 
 
@@ -47,6 +52,7 @@ def run(
     python_path: Sequence[str] = (),
     nonce: str = "",
     trusted: Sequence[str] = (),
+    modules: Sequence[str] | None = None,
     solution: int = -1,
 ) -> dict[str, Any]:
     """Run tests of the repository folder ``root`` in a forked child and return its report (see ``report.py``).
@@ -56,14 +62,19 @@ def run(
     test that does not pass (not those run at import). stop_first: stop after that test. timeout: seconds on the clock
     for the whole run. test_timeout: seconds of the processor for one test (``timers.py``). python_path: folders below
     ``root`` to import from, besides ``root`` itself. solution: descriptor of a process that the code under test runs in
-    (``apart.py``); only the ``trusted`` files of the repository, paths below ``root``, are then imported here.
+    (``apart.py``); only the ``trusted`` files of the repository, paths below ``root``, are then imported here. modules:
+    names at the top that the repository is known to have; no other file of it stands in for a module that is found
+    elsewhere. None: any may.
     """
     folder = os.path.realpath(root)
 
     def work(stream: report.Stream) -> None:
+        folders = import_folders(folder, ids or (), python_path)
+        forget_modules(folders)
         if solution >= 0:
-            folders = import_folders(folder, ids or (), python_path)
-            apart.install(report.KEPT, folder, folders, trusted, cpu_sec=min(test_timeout, timeout))
+            apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=min(test_timeout, timeout))
+        elif modules is not None:
+            apart.keep_precedence(folder, modules)
         sys.path[:0] = [os.path.join(folder, name) for name in python_path]
         # A trace comes after the test that failed, so only then is stopping the child's own affair.
         stop = stop_first and trace
@@ -111,7 +122,6 @@ class _Session:
     def run(self, ids: Sequence[str] | None, *, apart: bool) -> None:
         os.chdir(self._root)
         warm.install(self._root)
-        forget_modules()
         sys.path[:] = [self._root, *(path for path in sys.path if path and path != self._root)]
         if apart:
             sys.path[:] = [path for path in sys.path if not f"{path}/".startswith(f"{self._root}/")]
@@ -252,9 +262,15 @@ class Tracer:
         return on_line
 
 
-def forget_modules() -> None:
-    """Only the standard library stays imported: a repository may have packages with the names of ours."""
+def forget_modules(folders: Sequence[str]) -> None:
+    """Only the standard library stays imported: a repository may have packages with the names of ours. Nor do those of
+    its modules that ``folders`` have too, but for what every interpreter imports before it looks there.
+    """
     library = os.path.dirname(os.__file__) + os.sep
+    for folder in folders:
+        for name in {entry.partition(".")[0] for entry in os.listdir(folder)} if os.path.isdir(folder) else ():
+            if name in sys.stdlib_module_names and name not in sys.builtin_module_names and name not in _NEEDED:
+                sys.modules.pop(name, None)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
         if name != "__main__" and file and (not file.startswith(library) or "site-packages" in file):

@@ -55,6 +55,7 @@ def run(
     python_path: Sequence[str] = (),
     nonce: str = "",
     trusted: Sequence[str] = (),
+    modules: Sequence[str] | None = None,
     solution: int = -1,
 ) -> dict[str, Any]:
     """See ``mini.run``. The repository and its ``src`` folder, if there is one, come first on Python's path."""
@@ -68,7 +69,10 @@ def run(
         os.chdir(folder)
         if solution >= 0:
             folders = import_folders(folder, ids or (), python_path)
-            apart.install(report.KEPT, folder, folders, trusted, cpu_sec=min(test_timeout, timeout))
+            cpu_sec = min(test_timeout, timeout)
+            apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=cpu_sec)
+        elif modules is not None:
+            apart.keep_precedence(folder, modules)
         own = dict.fromkeys([folder, *(os.path.join(folder, name) for name in (*python_path, "src"))])
         if solution < 0:
             sys.path[:0] = [path for path in own if os.path.isdir(path)]
@@ -76,7 +80,8 @@ def run(
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         limits = (min(test_timeout, timeout), max(min(test_timeout, timeout), timeout / 3))
         plugin = _Plugin(folder, stream, ids, trace=trace, limits=limits)
-        arguments = [*_ARGUMENTS, "--rootdir", folder, *(word for name in PLUGINS for word in ("-p", name))]
+        steered = ("--rootdir", folder, "--confcutdir", folder, "-c", _configuration(folder))
+        arguments = [*_ARGUMENTS, *steered, *(word for name in PLUGINS for word in ("-p", name))]
         if stop_first and trace:  # a trace comes after the test that failed; else the parent stops the run
             arguments.append("-x")
         files = dict.fromkeys(test_id.partition("::")[0] for test_id in ids or ())
@@ -94,6 +99,24 @@ def run(
 def import_folders(root: str, ids: Sequence[str], python_path: Sequence[str]) -> list[str]:
     """See ``mini.import_folders``."""
     return _import_folders(root, ids, list(dict.fromkeys([*python_path, "src"])))
+
+
+def _configuration(root: str) -> str:
+    """The file that pytest would take, of those that are known here: later versions look for further ones, which would
+    be taken from whoever has put them there.
+    """
+    names = ["pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"]
+    if int(pytest.__version__.partition(".")[0]) >= 9:
+        names[:0] = ["pytest.toml", ".pytest.toml"]
+    sections = {"pyproject.toml": "[tool.pytest", "tox.ini": "[pytest]", "setup.cfg": "[tool:pytest]"}
+    for name in names:
+        try:
+            with open(os.path.join(root, name), encoding="utf-8", errors="replace") as stream:
+                if sections.get(name, "") in stream.read():
+                    return stream.name
+        except OSError:
+            continue
+    return os.devnull
 
 
 def _no_text(*arguments: Any, **keywords: Any) -> str:

@@ -30,7 +30,7 @@ _WRAPPED = "functools"
 def start(connection: socket.socket, root: str, folders: Sequence[str]) -> None:
     """Be that process until the other side hangs up. folders: where modules are looked for before anywhere else."""
     warm.install(root)
-    forget_modules()
+    forget_modules(folders)
     os.chdir(root)
     sys.path[:] = [*folders, *(path for path in sys.path if path and path not in folders)]
     sys.dont_write_bytecode = True

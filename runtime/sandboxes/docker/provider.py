@@ -161,6 +161,7 @@ class DockerProvider:
             proxy_url=f"http://127.0.0.1:{request.forward_port}" if request.forward is not None else None,
             on_stop=on_stop,
             out_of_memory=lambda: self._oom_killed(container),
+            host_fault=lambda: self._ended_from_outside(container),
         )
         self._running.add(sandbox)
         return sandbox
@@ -185,6 +186,23 @@ class DockerProvider:
         with contextlib.suppress(self._engine.sdk.errors.DockerException, OSError, TimeoutError):
             return await asyncio.wait_for(asyncio.to_thread(ask), 10)
         return False
+
+    async def _ended_from_outside(self, container: Any) -> bool:
+        """Whether the engine is away, or somebody removed or killed the container: nothing inside can do that, for
+        signals from within do not reach its first process.
+        """
+        errors = self._engine.sdk.errors
+
+        def ask() -> bool:
+            self._connection.knock()
+            container.reload()
+            state = container.attrs["State"]
+            return state["ExitCode"] in (137, 143) and not state["OOMKilled"]
+
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(ask), 10)
+        except (errors.DockerException, OSError, TimeoutError):
+            return True
 
     async def _forsake(self, container: Any, name: str) -> None:
         """Remove what a failed start left. A creation whose answer was lost may have had its effect all the same."""

@@ -44,7 +44,7 @@ def test_oracle_scores_1_and_doing_nothing_0(run: Run, provider: SandboxProvider
     solved = grade(run, provider, task, FIXED)
     assert (solved.reward, solved.status) == (1.0, "solved")
     assert solved.outcomes == dict.fromkeys(IDS, "passed")
-    assert json.loads(solved.raw)["complete"] is True
+    assert [run["complete"] for run in json.loads(solved.raw)["runs"]] == [True, True]
     assert "host_verdict" in solved.defences
     assert ("network_off" in solved.defences) == (provider.capabilities.isolation == "bubblewrap")
     noop = grade(run, provider, task, {"/app/calc.py": CALC.format("-").encode()})
@@ -85,7 +85,7 @@ def test_cheats_are_never_paid(run: Run, isolated: BubblewrapProvider, task: Tas
     except TrialError as error:
         assert not error.handling.grade
     else:
-        assert (verdict.reward, verdict.status) == (0.0, "unsolved")
+        assert verdict.reward <= 0.0 and verdict.status in ("unsolved", "tampered")
 
 
 def test_honest_work_with_files_of_its_own(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
@@ -202,7 +202,7 @@ def test_a_foreign_task_is_guarded_by_spoiled_tests(
     forges = b"import os\nopen('/logs/verifier/reward.json', 'w').write('{\"reward\": 1}')\nos._exit(0)\n"
     for attack in (b"import os\nos._exit(0)\n", forges):
         verdict = grade(run, isolated, foreign, {"/app/calc.py": attack})
-        assert (verdict.reward, verdict.status) == (0.0, "tampered")
+        assert (verdict.reward, verdict.status) == (-1.0, "tampered")
 
 
 def test_a_crash_of_the_runner_is_no_grade(

@@ -122,7 +122,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_the_fix_and_room_to_write_it_dow
     threading.Thread(target=fill, daemon=True).start()
     with pytest.raises(MachineError, match=r"the disk below .* is full") as raised:
         train(moved)
-    assert raised.value.fix == f"free some space, then go on with: {suggest.on_run('run --resume', run)}"
+    assert raised.value.fix == f"free some space, then go on with: {suggest.on_run('run --resume', moved)}"
     assert traces(moved) == []
     (moved / "run.json").write_bytes(bytes(100_000))
 

@@ -125,7 +125,7 @@ def test_attacks_are_not_paid(
         return verdict
 
     verdict = loop.run(main())
-    assert verdict.reward == 0.0 and verdict.status in ("unsolved", "tampered")
+    assert verdict.reward <= 0.0 and verdict.status in ("unsolved", "tampered")
 
 
 def test_the_forwarded_port_is_the_only_way_out(
