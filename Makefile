@@ -7,14 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test check golden bench
+.PHONY: help install quickstart test check golden bench lock
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP)  ## a .venv with everything that runs and tests need
 
-$(STAMP): pyproject.toml scripts/install.sh
+$(STAMP): pyproject.toml requirements.lock scripts/install.sh
 	@PYTHON="$(PYTHON)" scripts/install.sh $(VENV)
 	@touch $@
 
@@ -30,10 +30,16 @@ check: install  ## lint, types and fast tests: what to run before a commit
 	@$(BIN)/mypy
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not (sandbox or torch or verl or deep or network or consumers)"
 
-golden: install  ## compile every golden spec and the spec reference again and show what changed
+golden: install  ## compile every golden spec, the spec reference and the README's picture again and show what changed
 	@$(BIN)/python -m tests.compiler.refresh_golden
 	@$(BIN)/python -m compiler.reference > docs/spec.md.new && mv docs/spec.md.new docs/spec.md
-	@git --no-pager diff --stat -- golden docs/spec.md
+	@$(BIN)/python -m scripts.picture
+	@git --no-pager diff --stat -- golden docs/spec.md docs/system.svg
+
+lock:  ## the newest versions into requirements.lock (KEEP=1: only what pyproject.toml asks for and the lock lacks)
+	@PYTHON="$(PYTHON)" scripts/install.sh $(VENV) uv
+	@$(BIN)/python -m scripts.lock $(if $(KEEP),--keep)
+	@git --no-pager diff --stat -- requirements.lock
 
 bench: install  ## every benchmark, one table each (minutes)
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -89,7 +89,7 @@ def run_in_process(trials: int) -> list[Step]:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from runtime.agent_loop.evaluate import EvaluationSet, evaluate
-    from runtime.config import Environment, PretrainedPolicy, Proxy, Rollout, RuntimeConfig, ShellScaffold
+    from runtime.config import Bubblewrap, PretrainedPolicy, Proxy, RuntimeConfig, ShellScaffold, TorchRollout
     from runtime.laptop.compact import CHAT_TEMPLATE
     from runtime.laptop.engine.torch_engine import TorchEngine
     from runtime.laptop.policy.tokenizer import train_tokenizer
@@ -119,8 +119,7 @@ def run_in_process(trials: int) -> list[Step]:
             )
         )
         model.save_pretrained(policy)
-        rollout = Rollout(
-            engine="torch",
+        rollout = TorchRollout(
             replicas=1,
             slots=32,
             prompt_length=256,
@@ -128,7 +127,6 @@ def run_in_process(trials: int) -> list[Step]:
             max_tokens_per_turn=16,
             temperature=1.0,
             tool_parser="compact",
-            group_size=1,
             concurrency=32,
         )
         config = RuntimeConfig(
@@ -140,7 +138,7 @@ def run_in_process(trials: int) -> list[Step]:
             validation=(),
             baselines=False,
             scaffold=ShellScaffold(tools="repair", max_turns=8, max_edits=3),
-            environment=Environment(),
+            environment=Bubblewrap(),
             rollout=rollout,
             proxy=Proxy(record_journal=False),
         )

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap, Docker, Environment
 from runtime.grading.base import Verifier
 from runtime.grading.make import make_verifier
 from runtime.sandboxes import make_provider
@@ -120,7 +120,7 @@ def bubblewrap(root: Path, task: Task, count: int) -> dict[str, object]:
             "busy_cpu_ms_per_trial_32": round(busy / total * 1000, 1),
         }
 
-    return asyncio.run(on(Environment(), root, task, measure))  # type: ignore[no-any-return]
+    return asyncio.run(on(Bubblewrap(), root, task, measure))  # type: ignore[no-any-return]
 
 
 def docker(root: Path, task: Task, overhead_ms: float) -> dict[str, object]:
@@ -147,7 +147,7 @@ def docker(root: Path, task: Task, overhead_ms: float) -> dict[str, object]:
         with Engine.temporary() as engine:
             ours = asyncio.run(
                 on(
-                    Environment(type="docker", docker_host=engine.url, base_image=BASE, warm_sandboxes=2),
+                    Docker(docker_host=engine.url, base_image=BASE, warm_sandboxes=2),
                     root,
                     task,
                     measure,

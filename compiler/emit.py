@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,8 @@ _FLOAT = re.compile(r"(?<= )-?[0-9]+(?:\.[0-9]+(?:e[-+]?[0-9]+)?|e[-+]?[0-9]+)(?
 """A number with a fraction or an exponent. In indented JSON every value ends its line, and strings end in a quote."""
 _PLAIN = re.compile(r"[A-Za-z_/$](?:[A-Za-z0-9_./${}@+-]|:(?=\S)| (?=[A-Za-z0-9])){0,127}")
 """Strings that YAML takes as they are, wherever they stand. Only some of them: the rest is PyYAML's to judge."""
+_ELSEWHERE_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?$")
+_ELSEWHERE_INT = re.compile(r"[-+]?0o[0-7_]+$")
 _WORDS = frozenset(["null", "true", "false", "yes", "no", "on", "off"])
 
 
@@ -40,11 +43,24 @@ class _Unusual(Exception):
 def _by_library(value: Any) -> str:
     import yaml
 
-    dumper: type[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text: str = yaml.dump(
-        value, Dumper=dumper, sort_keys=False, width=1000, allow_unicode=True, default_flow_style=False
+        value, Dumper=_dumper(), sort_keys=False, width=1000, allow_unicode=True, default_flow_style=False
     )
     return text
+
+
+@cache
+def _dumper() -> type[Any]:
+    """PyYAML's, which quotes what PyYAML would read as a number, and also what other readers do: OmegaConf (``1e5``)
+    and those of YAML 1.2 (``0o17``)."""
+    import yaml
+
+    base: type[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    dumper = type("Dumper", (base,), {})
+    digits = list("-+.0123456789")
+    dumper.add_implicit_resolver("tag:yaml.org,2002:float", _ELSEWHERE_FLOAT, digits)  # type: ignore[attr-defined]
+    dumper.add_implicit_resolver("tag:yaml.org,2002:int", _ELSEWHERE_INT, digits)  # type: ignore[attr-defined]
+    return dumper
 
 
 def _node(value: Any, lines: list[str], lead: str, pad: str, seen: set[int]) -> None:
@@ -127,34 +143,40 @@ def from_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_loader())
 
 
+def nodes(text: str) -> list[Any]:
+    """The documents of a YAML or JSON text as PyYAML's nodes, which know where they stand; none where it does not
+    parse."""
+    import yaml
+
+    try:
+        return [document for document in yaml.compose_all(text, Loader=_loader()) if document is not None]
+    except yaml.YAMLError:
+        return []
+
+
 def path_at_line(text: str, line: int) -> str | None:
     """Dotted path of the innermost key or element that starts on or last before ``line`` (1-based) of a YAML or JSON
     text."""
-    import yaml
+    starts = paths_by_line(nodes(text))
+    return starts[max(before)] if (before := [start for start in starts if start <= line]) else None
 
-    best: tuple[int, str] | None = None
+
+def paths_by_line(documents: Sequence[Any]) -> dict[int, str]:
+    """Line -> dotted path of the innermost key or element that starts on it. ``documents``: nodes."""
+    found: dict[int, str] = {}
 
     def visit(node: Any, path: str) -> None:
-        nonlocal best
-        children: list[tuple[int, str, Any]] = []
-        if isinstance(node, yaml.MappingNode):
-            for key, child in node.value:
-                children.append((key.start_mark.line + 1, f"{path}.{key.value}" if path else str(key.value), child))
-        elif isinstance(node, yaml.SequenceNode):
-            for index, child in enumerate(node.value):
-                children.append((child.start_mark.line + 1, f"{path}[{index}]", child))
-        for start, name, child in children:
-            if start <= line and (best is None or start >= best[0]):
-                best = (start, name)
-            visit(child, name)
+        if isinstance(node.value, str):
+            return
+        for index, child in enumerate(node.value):
+            key, value = child if isinstance(child, tuple) else (child, child)
+            step = f"[{index}]" if key is value else (f".{key.value}" if path else str(key.value))
+            found[key.start_mark.line + 1] = path + step
+            visit(value, path + step)
 
-    try:
-        documents = [document for document in yaml.compose_all(text, Loader=_loader()) if document is not None]
-    except yaml.YAMLError:
-        return None
     for index, document in enumerate(documents):
         visit(document, f"[{index}]" if len(documents) > 1 else "")
-    return best[1] if best else None
+    return found
 
 
 def block_at_line(text: str, line: int) -> tuple[str, int, str] | None:
@@ -177,10 +199,7 @@ def block_at_line(text: str, line: int) -> tuple[str, int, str] | None:
                 return found
         return None
 
-    try:
-        documents = [document for document in yaml.compose_all(text, Loader=_loader()) if document is not None]
-    except yaml.YAMLError:
-        return None
+    documents = nodes(text)
     for index, document in enumerate(documents):
         if (found := search(document, f"[{index}]" if len(documents) > 1 else "")) is not None:
             return found

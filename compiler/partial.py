@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
-from compiler.spec.base import Absent
 from compiler.spec.experiment import ExperimentSpec
 from compiler.validate import element_of, models_at, tags
+from runtime.config.base import Absent
 
 _MISSING = object()
 

@@ -2,45 +2,18 @@
 
     load (Jsonnet, child process) -> validate -> plan -> check -> lower -> target -> bundle
 
-Everything between load and bundle is a pure function of the spec.
+Everything between load and bundle is a pure function of the spec. The later stages are imported while the child process
+evaluates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from compiler.compiled import Bundle, Sweep
 from compiler.errors import Problem, SpecError
-from compiler.load import Evaluated, Evaluation, Outline
-from compiler.positions import Positions
-
-VERSION = "0.1.0"
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A compiled experiment. ``files`` maps names in the bundle to text, the lock among them; ``folder`` is where it
-    was written, if it was."""
-
-    name: str
-    target: str
-    files: Mapping[str, str]
-    warnings: tuple[Problem, ...]
-    folder: Path | None = None
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A compiled sweep. ``points`` are the names of its bundles, folders below ``folder`` when they were written;
-    ``summary`` is its page for reviewers."""
-
-    name: str
-    target: str
-    points: tuple[str, ...]
-    warnings: tuple[Problem, ...]
-    summary: str
-    folder: Path | None = None
+from compiler.load import Evaluation, Outline
 
 
 def compile_spec(
@@ -102,7 +75,6 @@ def compile_in_memory(
     point: str | None = None,
 ) -> Bundle:
     """Compile without writing anything. ``library``: another folder for ``liverl.libsonnet`` than the installed one."""
-    # The child process evaluates while this one imports the models.
     evaluation = Evaluation(Path(spec), tlas=tlas, sets=sets, library=library)
     from compiler.assemble import assemble
     from compiler.registry import find_target
@@ -141,11 +113,3 @@ def check_spec(
         return list(assemble(outcome, target=found).warnings)
     except SpecError as error:
         return list(error.problems)
-
-
-def located(problems: Sequence[Problem], positions: Positions) -> list[Problem]:
-    """The problems with ``file:line:column`` of the spec."""
-    return [problem if problem.position else problem.at(positions.display(problem.path)) for problem in problems]
-
-
-__all__ = ["Bundle", "Evaluated", "Sweep", "check_spec", "compile_all", "compile_in_memory", "compile_spec", "located"]

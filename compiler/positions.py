@@ -6,15 +6,17 @@ Knows the shape of marks and trees; knows nothing of the fields of a spec, nor h
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from compiler.errors import Path
+from compiler.errors import Path, Problem
 from compiler.instrument import MARK
 
 _INCOMPLETE = MARK + "*"
+LIBRARY, SPECS = "<library>/", "<specs>/"
+"""How places in LiveRL's own Jsonnet files begin."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,28 @@ class Positions:
         """``nearest`` as a path from the working directory; the spec itself when no place is known."""
         return self.displayed(self.nearest(path)) or self.spec
 
+    def own(self, path: Path) -> str:
+        """``display`` for somebody who shall change it: where a line of the library set the value, the place in the
+        user's files that took it from there."""
+        for length in range(len(path), 0, -1):
+            found = self.exact.get(path[:length], "")
+            if found and not found.startswith((LIBRARY, SPECS)):
+                return self.displayed(found)
+        return self.display(path)
+
     def displayed(self, position: str) -> str:
-        if position.startswith("<library>/"):
-            return str(FilePath(self.library_folder) / position.removeprefix("<library>/"))
-        if not position or position.startswith("--"):
+        if position.startswith(LIBRARY):
+            return str(FilePath(self.library_folder) / position.removeprefix(LIBRARY))
+        if position.startswith(SPECS) and self.library_folder + "/" != LIBRARY:
+            return str(FilePath(self.library_folder).parent / position.removeprefix(SPECS))
+        if not position or position.startswith(("--", SPECS)):
             return position
         return str(FilePath(self.spec_folder) / position)
+
+
+def located(problems: Sequence[Problem], positions: Positions) -> list[Problem]:
+    """The problems with ``file:line:column`` of the spec."""
+    return [problem if problem.position else problem.at(positions.own(problem.path)) for problem in problems]
 
 
 def parsed(text: str) -> Any:

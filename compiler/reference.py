@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from compiler.schema import spec_schema
-from compiler.spec.base import PATTERNS, TEXT
+from runtime.config.base import PATTERNS, TEXT
 
 _HEAD = """# Spec reference
 
@@ -20,7 +20,7 @@ Every field of an experiment. Made from the models by `python -m compiler.refere
 
 A spec is a Jsonnet file that evaluates to an `ExperimentSpec`, or to a sweep: `{ name: ..., sweep: { point: spec, ... } }` (a bundle per
 point, experiments called `<name>-<point>`), or an array of specs that bring different names. `specs/lib/liverl.libsonnet` has presets.
-Unknown fields are refused and types are not converted. Where a field takes several objects, `type` chooses among them.
+Unknown fields are refused (but for `$schema`, which is for editors) and types are not converted. Where a field takes several objects, `type` chooses among them.
 """  # noqa: E501 - Markdown for people
 _ROOT = "ExperimentSpec"
 

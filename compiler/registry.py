@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING
 
 from compiler.errors import refuse
-
-if TYPE_CHECKING:
-    from targets.base import Target
+from compiler.target import Target
 
 BUILT_IN = {
     "docker": "targets.docker:TARGET",
@@ -19,12 +16,14 @@ BUILT_IN = {
     "skypilot": "targets.skypilot:TARGET",
 }
 
+ALIASES = {"kubernetes": "k8s"}
 _ALLOWED = "package.module:Class that implements targets.base.Target"
 _PARTS = ("name", "pins", "check", "adapt", "artifacts")
 
 
 def find_target(name: str) -> Target:
     """Raises ``SpecError`` for an unknown name or an import path that leads nowhere."""
+    name = ALIASES.get(name, name)
     path = BUILT_IN.get(name, name)
     if ":" not in path:
         close = difflib.get_close_matches(name, BUILT_IN, n=1)

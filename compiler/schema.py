@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from functools import cache
 from typing import Any
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 
 from compiler.errors import Path
 from compiler.spec.experiment import ExperimentSpec
-from compiler.validate import models_of
+from compiler.validate import SCHEMA_KEY, models_of
 
 
 def spec_schema() -> dict[str, Any]:
@@ -27,6 +28,7 @@ def spec_schema() -> dict[str, Any]:
             continue
         for field, description in field_docs(model).items():
             definition["properties"][field]["description"] = description
+    schema["patternProperties"] = {f"^{re.escape(SCHEMA_KEY)}$": {"type": "string"}}  # accepted, and no field
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "LiveRL experiment", **schema}
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from compiler import bundle
 from compiler.cost import Unknown, cost, training_seconds
 from compiler.errors import SpecError, refuse
+from compiler.library import find_spec
 from compiler.overview import numbers
 from compiler.pipeline import compile_in_memory
 from compiler.plan import Plan, make_plan
@@ -54,12 +55,12 @@ def target_of(what: str) -> str | None:
 def open_side(what: str, *, target: str, catalogue: Path | None = None) -> Side:
     """A spec file, a bundle folder, or ``rev:path`` (a spec as git knows it at a revision). Raises ``SpecError``.
     ``catalogue``: prices, as in ``compiler.cost``."""
-    path = Path(what)
+    path = find_spec(Path(what))
     if path.is_dir():
-        return _side(what, _bundle_files(path), catalogue)
+        return side_of(what, _bundle_files(path), catalogue)
     if not path.exists() and ":" in what:
         return _at_revision(what, target=target, catalogue=catalogue)
-    return _side(what, compile_in_memory(path, target=target).files, catalogue)
+    return side_of(what, compile_in_memory(path, target=target).files, catalogue)
 
 
 def _bundle_files(folder: Path) -> dict[str, str]:
@@ -75,7 +76,8 @@ def _bundle_files(folder: Path) -> dict[str, str]:
         raise refuse(f"{folder}: {error}", fix="compile the spec again") from None
 
 
-def _side(name: str, files: Mapping[str, str], catalogue: Path | None) -> Side:
+def side_of(name: str, files: Mapping[str, str], catalogue: Path | None = None) -> Side:
+    """A bundle that is held in memory; ``resolved.json`` is what it must have. Raises ``SpecError``."""
     try:
         resolved = json.loads(files["resolved.json"])
     except (KeyError, ValueError) as error:
@@ -138,7 +140,7 @@ def _at_revision(what: str, *, target: str, catalogue: Path | None) -> Side:
                 )
                 for problem in error.problems
             ) from None
-    return _side(what, compiled.files, catalogue)
+    return side_of(what, compiled.files, catalogue)
 
 
 def _archive(revision: str, folder: str) -> bytes | str:

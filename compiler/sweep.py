@@ -11,21 +11,19 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compiler import bundle, emit
 from compiler.assemble import planned_bundle
+from compiler.compiled import VERSION, Bundle, Sweep
 from compiler.errors import Problem, SpecError
 from compiler.explain import flatten
 from compiler.load import Evaluation, Outline
 from compiler.overview import numbers
-from compiler.pipeline import VERSION, Bundle, Sweep
 from compiler.plan import Plan
-from compiler.spec.base import LABEL, PATTERNS
+from compiler.target import Target
 from compiler.validate import MAX_PROBLEMS
-
-if TYPE_CHECKING:
-    from targets.base import Target
+from runtime.config.base import LABEL, PATTERNS
 
 INDEX = "sweep.json"
 _COLUMNS = 10

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ValidationError
 
 from compiler.errors import Path, Problem, SpecError
 from compiler.redact import HIDDEN, KEY, SECRET
-from compiler.spec.base import PATTERNS
 from compiler.spec.experiment import ExperimentSpec
-from compiler.spec.scaffold import SIMILAR
+from runtime.config.base import PATTERNS
+from runtime.config.scaffold import SIMILAR
 
 MAX_PROBLEMS = 500
 """Whoever has more has one cause for most of them."""
@@ -27,8 +27,14 @@ MAX_DEPTH = 100
 """pydantic's reader of JSON ends at about twice this."""
 
 
+SCHEMA_KEY = "$schema"
+"""Where JSON names its schema for editors; nothing of the experiment."""
+
+
 def validate(value: Any) -> ExperimentSpec:
     """Raises ``SpecError`` with all problems, in the order of the spec's fields, without positions."""
+    if isinstance(value, dict) and isinstance(value.get(SCHEMA_KEY), str):
+        value = {name: child for name, child in value.items() if name != SCHEMA_KEY}
     try:
         return ExperimentSpec.model_validate_json(json.dumps(value))
     except ValidationError as error:

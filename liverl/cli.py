@@ -27,19 +27,18 @@ def build_app() -> typer.Typer:
     """The whole command tree."""
     import typer
 
-    from liverl import cli_compile, cli_doctor, cli_ledger, cli_proxy, cli_run, cli_score, cli_tasks
+    from liverl import cli_compile, cli_doctor, cli_ledger, cli_proxy, cli_run, cli_score, cli_tasks, cli_version
 
     app = typer.Typer(
         name="liverl",
         help="Online reinforcement learning of coding agents on real repositories, from one declarative spec.",
         epilog=EPILOG,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for part in (cli_compile, cli_run, cli_ledger, cli_tasks, cli_score, cli_proxy, cli_doctor):
+    for part in (cli_compile, cli_run, cli_ledger, cli_tasks, cli_score, cli_proxy, cli_doctor, cli_version):
         part.register(app)
     return app
 

@@ -13,7 +13,8 @@ import typer
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Jsonnet spec.")]
 TargetOption = Annotated[
-    str, typer.Option("--target", "-t", help="local, docker, k8s, ray, skypilot, or package.module:Class.")
+    str,
+    typer.Option("--target", "-t", help="local, docker, k8s (or kubernetes), ray, skypilot, or package.module:Class."),
 ]
 Tla = Annotated[list[str] | None, typer.Option("--tla", metavar="K=V", help="Argument of a spec that is a function.")]
 Set = Annotated[
@@ -90,6 +91,8 @@ def plan(
     if json:
         import json as json_module
 
+        for problem in found.warnings:
+            typer.echo(problem, err=True)
         typer.echo(json_module.dumps(found.numbers))
     else:
         typer.echo(plain(found.page))

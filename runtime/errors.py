@@ -54,7 +54,7 @@ class Termination(StrEnum):
 
 
 @dataclass(frozen=True)
-class Policy:
+class Handling:
     """What the system does after a failure: which boundary it crossed, run the trial again?, may it be graded?, keep it
     in the loss (unless the run's trajectory filter says otherwise)?"""
 
@@ -64,31 +64,31 @@ class Policy:
     train: bool
 
 
-POLICIES: dict[Termination, Policy] = {
-    Termination.COMPLETED: Policy(None, retry=False, grade=True, train=True),
-    Termination.MAX_TURNS: Policy(None, retry=False, grade=True, train=True),
-    Termination.OVERLONG: Policy(None, retry=False, grade=True, train=True),
-    Termination.NO_TOOL: Policy(None, retry=False, grade=True, train=True),
-    Termination.TIMEOUT: Policy(Boundary.AGENT, retry=False, grade=True, train=True),
-    Termination.AGENT_CRASHED: Policy(Boundary.AGENT, retry=True, grade=False, train=False),
-    Termination.AGENT_DIED: Policy(Boundary.AGENT, retry=False, grade=True, train=True),
-    Termination.ENV_SETUP_FAILED: Policy(Boundary.SANDBOX, retry=True, grade=False, train=False),
-    Termination.SANDBOX_LOST: Policy(Boundary.SANDBOX, retry=True, grade=False, train=False),
-    Termination.OUT_OF_MEMORY: Policy(Boundary.SANDBOX, retry=True, grade=False, train=False),
-    Termination.MODEL_UNAVAILABLE: Policy(Boundary.MODEL, retry=True, grade=False, train=False),
-    Termination.VERIFIER_TIMEOUT: Policy(Boundary.VERIFIER, retry=True, grade=False, train=False),
-    Termination.VERIFIER_CRASHED: Policy(Boundary.VERIFIER, retry=True, grade=False, train=False),
-    Termination.TASK_INVALID: Policy(Boundary.TASK, retry=False, grade=False, train=False),
-    Termination.INTERNAL: Policy(Boundary.INTERNAL, retry=False, grade=False, train=False),
+HANDLING: dict[Termination, Handling] = {
+    Termination.COMPLETED: Handling(None, retry=False, grade=True, train=True),
+    Termination.MAX_TURNS: Handling(None, retry=False, grade=True, train=True),
+    Termination.OVERLONG: Handling(None, retry=False, grade=True, train=True),
+    Termination.NO_TOOL: Handling(None, retry=False, grade=True, train=True),
+    Termination.TIMEOUT: Handling(Boundary.AGENT, retry=False, grade=True, train=True),
+    Termination.AGENT_CRASHED: Handling(Boundary.AGENT, retry=True, grade=False, train=False),
+    Termination.AGENT_DIED: Handling(Boundary.AGENT, retry=False, grade=True, train=True),
+    Termination.ENV_SETUP_FAILED: Handling(Boundary.SANDBOX, retry=True, grade=False, train=False),
+    Termination.SANDBOX_LOST: Handling(Boundary.SANDBOX, retry=True, grade=False, train=False),
+    Termination.OUT_OF_MEMORY: Handling(Boundary.SANDBOX, retry=True, grade=False, train=False),
+    Termination.MODEL_UNAVAILABLE: Handling(Boundary.MODEL, retry=True, grade=False, train=False),
+    Termination.VERIFIER_TIMEOUT: Handling(Boundary.VERIFIER, retry=True, grade=False, train=False),
+    Termination.VERIFIER_CRASHED: Handling(Boundary.VERIFIER, retry=True, grade=False, train=False),
+    Termination.TASK_INVALID: Handling(Boundary.TASK, retry=False, grade=False, train=False),
+    Termination.INTERNAL: Handling(Boundary.INTERNAL, retry=False, grade=False, train=False),
 }
 
 
-DROPPED_ENDS = tuple(end.value for end, policy in POLICIES.items() if policy.grade and not policy.train)
+DROPPED_ENDS = tuple(end.value for end, handling in HANDLING.items() if handling.grade and not handling.train)
 """What a trajectory filter drops unless it is told otherwise."""
 
 
 class TrialError(Exception):
-    """A typed failure of one trial. ``termination`` selects the row of ``POLICIES``; the message is for people."""
+    """A typed failure of one trial. ``termination`` selects the row of ``HANDLING``; the message is for people."""
 
     def __init__(self, termination: Termination, message: str, host_fault: bool = False) -> None:
         """host_fault: it is proved that nothing inside the box brought this about."""
@@ -101,8 +101,8 @@ class TrialError(Exception):
         return (TrialError, (self.termination, str(self), self.host_fault))
 
     @property
-    def policy(self) -> Policy:
-        return POLICIES[self.termination]
+    def handling(self) -> Handling:
+        return HANDLING[self.termination]
 
 
 class MachineError(Exception):

@@ -24,6 +24,16 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def as_umask_says(folder: Path) -> None:
+    """Give every file below ``folder`` the mode of an ordinary new file: what was written through a temporary file
+    (safetensors does) is readable by its owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o111 & ~mask | 0o666 & ~mask)
+
+
 def write_folder(target: Path, files: Mapping[str, str]) -> None:
     """Write text files (names relative to ``target``) so that the folder, which must not exist, appears complete."""
     partial = target.with_name(f".{target.name}.partial")

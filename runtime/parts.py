@@ -11,8 +11,8 @@ from typing import Any
 
 PARTS: Mapping[str, Mapping[str, str]] = {
     # trainer.device -> runtime.trainer.platform.Platform
-    "platforms": {"cpu": "runtime.laptop.cpu_platform:CPU"},
-    # rollout.engine -> a function that makes a runtime.rollouter.engine.Replica in this process
+    "platforms": {"cpu": "runtime.laptop.cpu_platform:CPU", "cuda": "runtime.trainer.cuda.platform:CUDA"},
+    # rollout.engine -> a function that makes a runtime.rollouter.engine.LocalReplica in this process
     "engines": {"torch": "runtime.laptop.engine.torch_engine:TorchEngine"},
     # rollout.tool_parser -> runtime.proxy.parsers.base.Format
     "formats": {"compact": "runtime.laptop.compact:COMPACT"},

@@ -1,11 +1,17 @@
 #!/bin/bash
-# Makes a virtual environment with everything that LiveRL's runs and tests need. Called by `make install`; see there.
-# Usage: [PYTHON=python3.11] scripts/install.sh VENV
+# Makes a virtual environment with everything that LiveRL's runs and tests need: the packages of requirements.lock by
+# uv, and torch by pip. Called by `make install`; see there.
+# Usage: [PYTHON=python3.11] scripts/install.sh VENV [uv]      with `uv`, it ends as soon as uv is there
 set -euo pipefail
 
 venv=${1:?the folder of the virtual environment}
-torch=torch==2.13.0
+only=${2:-}
+lock=requirements.lock
 cpu_wheels=https://download.pytorch.org/whl/cpu
+# What no start of a run imports is compiled when it is first used.
+seldom='/(tests|mypyc?|pip|setuptools|kubernetes|anthropic|openai|wandb|networkx|tensorboard|google|opentelemetry|PIL)/'
+seldom+='|/ray/(rllib|serve|llm|data|tune|train)/|/torch/(testing|_inductor)/|/transformers/models/(?!auto|qwen)'
+seldom+='|/pygments/lexers/|/sympy/(physics|stats)/|/numpy/(f2py|distutils)/'
 
 say() { printf 'install: %s\n' "$*"; }
 fail() { printf 'install: %s\nfix: %s\n' "$1" "$2" >&2; exit 3; }
@@ -36,6 +42,24 @@ find_python() {
     printf '%s' "$found"
 }
 
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
+
+# uv does not read pip's configuration: an index in PyPI's place and certificates are handed on.
+from_pip() { sed -nE "s/^[^=]*\.$1='(.*)'\$/\1/p" <<<"$pip_says" | tail -n 1; }
+uv() {
+    if [ -z "${pip_says+known}" ]; then
+        pip_says=$(pip config list 2>/dev/null || true)
+        local index certificates
+        index=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-$(from_pip index-url)}}
+        certificates=${SSL_CERT_FILE:-$(from_pip cert)}
+        [ -z "$index" ] || export UV_DEFAULT_INDEX=$index
+        [ -z "$certificates" ] || export SSL_CERT_FILE=$certificates
+        export UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180}
+    fi
+    "$venv/bin/uv" --quiet pip install --python "$venv/bin/python" --no-deps --build-constraint "$lock" "$@"
+}
+installed() { "$venv/bin/python" -c "import sys; from importlib.metadata import version; sys.exit(version('${1%%==*}').split('+')[0] != '${1#*==}')" 2>/dev/null; }
+
 if [ ! -x "$venv/bin/python" ] || ! right_version "$venv/bin/python"; then
     python=$(find_python)
     say "virtual environment with $("$python" --version)"
@@ -43,24 +67,39 @@ if [ ! -x "$venv/bin/python" ] || ! right_version "$venv/bin/python"; then
     "$python" -m venv "$venv"
 fi
 
-# torch first: the CPU build is a tenth of the default one. Its wheels' index is asked only if it can be reached, because a local index or
-# find-links may have the build too, and pip would wait for an index that does not answer.
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
-if ! "$venv/bin/python" -c "from importlib.metadata import version; assert version('torch').split('+')[0] == '${torch#*==}'" 2>/dev/null; then
+pinned=$(sed -n '/^uv==/,/^ *#/p' "$lock")
+if ! installed "${pinned%% *}"; then
+    say "${pinned%% *}"
+    pip install --no-deps --require-hashes --requirement /dev/stdin <<<"$pinned" || say "no uv for this machine; pip takes its place, slowly"
+fi
+[ "$only" != uv ] || exit 0
+"$venv/bin/python" -m scripts.lock --check || fail "$lock was not made from today's pyproject.toml and targets/pins.py" "make lock KEEP=1"
+
+say "$(grep -c '^[^ #]*==' "$lock") packages of $lock"
+# pip can install the lock too; it resolves nothing then, and may know ways to packages that uv does not.
+uv --require-hashes --requirements "$lock" || {
+    say "uv could not; once more with pip"
+    pip install --no-compile --no-deps --require-hashes --requirement "$lock"
+}
+# The CPU build of torch is a tenth of the default one. Its wheels' index is asked only if it can be reached, because a
+# local index or find-links may have the build too, and pip would wait for an index that does not answer.
+torch=$(sed -n 's/^# apart: //p' "$lock")
+if ! installed "$torch"; then
     say "$torch (CPU build)"
     extra=()
     if "$venv/bin/python" -c "import urllib.request; urllib.request.urlopen('$cpu_wheels/torch/', timeout=5)" 2>/dev/null; then
         extra=(--extra-index-url "$cpu_wheels")
     fi
-    pip install "${extra[@]}" "$torch"
+    pip install --no-compile "${extra[@]}" "$torch"
 fi
-say "LiveRL with its trainer and tools"
-pip install --editable '.[train,dev]'
+say "LiveRL itself"
+uv --editable . || pip install --no-deps --editable .
 
 if ! command -v bwrap >/dev/null && ! apt_install bubblewrap; then
     say "bubblewrap is missing; agents would run as plain processes, with your rights. To isolate them:"
     say "    sudo apt-get install -y bubblewrap"
 fi
 # Compiled once, also where PYTHONDONTWRITEBYTECODE is set: a third of the start of every command.
-"$venv/bin/python" -m compileall -q compiler liverl runtime targets specs || true
+packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+"$venv/bin/python" -m compileall -q -j 0 -x "$seldom" compiler liverl runtime targets specs "$packages" >/dev/null || true
 say "done; see \`$venv/bin/liverl doctor\`"

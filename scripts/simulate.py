@@ -25,7 +25,7 @@ import yaml
 from tokenizers import Tokenizer
 from transformers import Qwen2ForCausalLM
 
-from runtime.config import ShellScaffold, SynthTasks, TaskSet, load_runtime_config
+from runtime.config import ShellScaffold, SynthSource, TaskSet, load_runtime_config
 from runtime.laptop.policy.demonstrations import Ground, call, observe
 from runtime.laptop.policy.encoding import Encoder
 from runtime.laptop.policy.grounds import survey_generated
@@ -174,7 +174,7 @@ class Simulation:
 
 
 def surveyed(task_set: TaskSet) -> list[Ground]:
-    if not isinstance(task_set.source, SynthTasks):
+    if not isinstance(task_set.source, SynthSource):
         raise SystemExit(f"{task_set.name}: only generated repositories (liverl.tasks.synth) can be simulated")
     return [ground for ground in survey_generated(task_set.source) if ground.survey["stops"]]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from compiler.errors import Path as Place
 from compiler.errors import Problem
 from compiler.plan import Plan
-from compiler.spec.environment import Ecs, Harbor, Kubernetes
 from compiler.spec.policy import PretrainedPolicy
-from compiler.spec.tasks import DirectorySource, HarborSource, HistorySource, IndexSource, Source
+from runtime.config.environment import Ecs, Harbor, Kubernetes
+from runtime.config.tasks import DirectorySource, HarborSource, HistorySource, IndexSource, Source
 from targets import pins
 from targets.base import Artifact, Lowered
-from targets.machines import proxy_host_problem
+from targets.machines import pods_address_warning, proxy_host_problem
 
 
 class Local:
@@ -26,6 +26,7 @@ class Local:
     def check(self, plan: Plan) -> Iterator[Problem]:
         """Files that the spec names must be here, because the run is."""
         yield from proxy_host_problem(plan)
+        yield from pods_address_warning(plan)
         yield from _one_machine(plan)
         policy, tasks = plan.spec.policy, plan.spec.tasks
         if isinstance(policy, PretrainedPolicy) and policy.path.startswith(("/", "./", "../", "~")):
@@ -73,7 +74,7 @@ def _sources(source: Source, place: Place) -> list[Problem]:
             if not Path(path).expanduser().is_dir()
         ]
     if isinstance(source, IndexSource) and not Path(source.path).expanduser().is_file():
-        fix = "write it with: liverl tasks index DIR -o FILE.parquet"
+        fix = "the command `tasks index` writes one"
         return [Problem((*place, "path"), f"{source.path}: no such file", "a task index", fix)]
     if isinstance(source, HistorySource) and not Path(source.repository).expanduser().is_dir():
         return [Problem((*place, "repository"), f"{source.repository}: no such folder", "a git repository's folder")]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from compiler.check.environment import image_problems
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
-from compiler.sandboxes import image_problems
 from compiler.spec.cluster import Resources
-from compiler.spec.environment import Ecs
 from compiler.spec.mode import SeparateAsync
+from runtime.config.environment import Ecs, Kubernetes
 
 
 def shm_problems(places: Mapping[tuple[str, ...], Resources]) -> list[Problem]:
@@ -61,6 +61,21 @@ def proxy_host_problem(plan: Plan) -> list[Problem]:
             "not set, so agents could not reach the model",
             fix="set it to the address of the machine that will run the trainer, or use the target skypilot, which "
             "finds it out",
+        )
+    ]
+
+
+def pods_address_warning(plan: Plan) -> list[Problem]:
+    """Pods need the trainer's address, which only targets that start the trainer themselves find out."""
+    environment = plan.spec.environment
+    if not isinstance(environment, Kubernetes) or environment.kubernetes.proxy_host is not None:
+        return []
+    return [
+        Problem(
+            ("environment", "kubernetes", "proxy_host"),
+            "not set, so `liverl run` refuses it on a machine where neither POD_IP nor LIVERL_PROXY_HOST is set",
+            fix="set it to the address of the machine that will run the trainer",
+            severity="warn",
         )
     ]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from compiler.plan import Plan
+if TYPE_CHECKING:  # read by scripts/lock.py before anything is installed
+    from compiler.plan import Plan
 
 CPU = {
     "python": "3.11",
@@ -39,11 +41,14 @@ TRACKERS = {"swanlab": "0.10.3", "mlflow": "3.18.0", "trackio": "0.43.0"}
 
 def of(plan: Plan) -> Mapping[str, str]:
     """The set that a plan needs."""
-    pinned = dict(CPU if plan.spec.trainer.device == "cpu" else CUDA)
-    if plan.spec.scaffold.type in ("openhands-sdk", "terminus-2") or plan.spec.environment.type == "harbor":
-        pinned["python"] = YOUNGER_PYTHON
+    pinned = {**(CPU if plan.spec.trainer.device == "cpu" else CUDA), "python": python(plan)}
     pinned.update((name, TRACKERS[name]) for name in plan.spec.observability.loggers if name in TRACKERS)
     return pinned
+
+
+def python(plan: Plan) -> str:
+    younger = plan.spec.scaffold.type in ("openhands-sdk", "terminus-2") or plan.spec.environment.type == "harbor"
+    return YOUNGER_PYTHON if younger else CPU["python"]
 
 
 def extras(plan: Plan) -> list[str]:

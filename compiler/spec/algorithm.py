@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import Count, LearningRate, Model, NonNegative, Positive, Share, Whole
+from runtime.config.base import Count, LearningRate, Model, NonNegative, Positive, Share, Whole
+from runtime.config.run import TrajectoryFilter
 
 LossAggregation = Literal[
     "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"
@@ -173,20 +174,6 @@ class BypassCorrection(Model):
 
 
 Correction = Annotated[NoCorrection | DecoupledCorrection | BypassCorrection, Field(discriminator="type")]
-
-
-GradedEnd = Literal["agent_completed", "max_turns_reached", "overlong", "no_tool_calls", "timeout", "agent_died"]
-
-
-class TrajectoryFilter(Model):
-    """Which trajectories stay out of the loss, by how they ended. What is left out counts neither as good nor as bad:
-    its group's advantages are computed without it. Trajectories that no verifier could grade are always left out."""
-
-    drop: tuple[GradedEnd, ...] = ()
-    """Whatever stands here is a way out of a bad grade, for a policy that finds out how to end so.
-    ``timeout``: the agent was stopped by the clock, which measures the machine too; ``overlong``: it ran out of
-    tokens; ``max_turns_reached``: out of turns; ``no_tool_calls``: it answered without a tool;
-    ``agent_died``: its process or its box ended after the model had answered."""
 
 
 class _PolicyGradient(Model):

@@ -5,11 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import LABEL, PATTERNS, PORT, Count, Image, Model, Name, Text, Whole
+from runtime.config.base import LABEL, PATTERNS, PORT, Count, Image, LabelKey, LabelValue, Model, Name, Text, Whole
 
 ClusterName = Annotated[str, Field(pattern=LABEL, max_length=50)]
-QUALIFIED = r"^([a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
-LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 ABSOLUTE = r"^(/\.?[A-Za-z0-9_-][A-Za-z0-9._-]*)+/?$"
 BUCKET = r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-A-Za-z0-9._/]*)?$"
 DRIVER = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
@@ -20,8 +18,6 @@ INSTANCE = r"^[a-z][a-z0-9.-]*$"
 DASHBOARD = rf"^https?://[A-Za-z0-9.-]+(:{PORT})?(/[A-Za-z0-9._/-]*)?$"
 PATTERNS.update(
     {
-        QUALIFIED: "not the name of a label or resource: [DOMAIN/]NAME, at most 63 characters after the /",
-        LABEL_VALUE: "not the value of a label: at most 63 letters, digits, '-', '_' and '.'",
         ABSOLUTE: "not the absolute path of a folder below / without ..",
         BUCKET: "not of the form s3://BUCKET/PATH",
         DRIVER: "not the name of a CSI driver, such as ru.yandex.s3.csi",
@@ -32,9 +28,6 @@ PATTERNS.update(
         DASHBOARD: "not of the form http://HOST:PORT",
     }
 )
-LabelKey = Annotated[str, Field(pattern=QUALIFIED, max_length=317)]
-"""A Kubernetes label or resource name: ``[domain/]name``, the name at most 63 characters."""
-LabelValue = Annotated[str, Field(pattern=LABEL_VALUE, max_length=63)]
 AbsolutePath = Annotated[str, Field(pattern=ABSOLUTE, max_length=255)]
 Bucket = Annotated[str, Field(pattern=BUCKET, max_length=512)]
 

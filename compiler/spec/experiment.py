@@ -5,16 +5,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compiler.spec.algorithm import Algorithm
-from compiler.spec.base import IPV4, Count, Model, Name, Seed, Whole
 from compiler.spec.cluster import Cluster
-from compiler.spec.environment import Environment
 from compiler.spec.mode import Mode
 from compiler.spec.policy import Policy
-from compiler.spec.rollout import Dumps, Proxy, Rollout
-from compiler.spec.scaffold import Scaffold
+from compiler.spec.rollout import Rollout
 from compiler.spec.secrets import Secret
 from compiler.spec.tasks import Tasks
 from compiler.spec.trainer import Trainer
+from runtime.config.base import IPV4, Count, Model, Name, Seed, Whole
+from runtime.config.environment import Environment
+from runtime.config.proxy import Proxy
+from runtime.config.rollout import Dumps
+from runtime.config.scaffold import Scaffold
 
 RoutingReplay = Literal["off", "R2", "R3"]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import Count, Model, NonNegative
+from runtime.config.base import Count, Model, NonNegative
 
 
 class Sync(Model):

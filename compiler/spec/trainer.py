@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from compiler.spec.base import Count, Decay, LearningRate, Model, NonNegative, Positive, Whole
+from runtime.config.base import Count, Decay, LearningRate, Model, NonNegative, Positive, Whole
 
 Gpu = Literal["A10G", "A100", "A100-80GB", "B200", "H100", "H200", "L4", "L40S"]
 

@@ -60,7 +60,7 @@ async def open_services(
     ``state`` is a folder below the run directory for sandboxes and test servers, ``journal`` the proxy's log of turns;
     the engine stays the caller's.
     """
-    codec = load_codec(model_folder, config.rollout.tool_parser)
+    codec = load_codec(model_folder, config.rollout.tool_parser, needs_tools=config.scaffold.needs_tool_calls)
     scaffold = make_scaffold(config.scaffold)
     async with AsyncExitStack() as stack:
         state.mkdir(parents=True, exist_ok=True)

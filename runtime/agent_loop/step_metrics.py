@@ -52,6 +52,7 @@ def step_metrics(groups: Iterable[Sequence[TrialResult]], *, group_size: int, se
     row["proxy_num_calls"] = sum(one.model_calls for one in trials)
     row["proxy_num_aborts"] = sum(one.aborted for one in trials)
     row["proxy_mismatches"] = sum(one.mismatches for one in trials)
+    row["proxy_unread_calls"] = sum(one.unread_calls for one in trials)
     for fate in ("sampled", "trained", "discarded", "auxiliary", "lost"):
         row[f"proxy_tokens/{fate}"] = sum(getattr(one.accounting, fate) for one in trials)
     row["proxy_total_prompt_tokens"] = sum(one.prompt_tokens for one in trials)

@@ -18,10 +18,11 @@ from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
 from runtime.agent_loop.work import Work, WorkStore
-from runtime.config import RuntimeConfig
-from runtime.errors import POLICIES, Termination, TrialError
+from runtime.config import InstalledScaffold, RuntimeConfig
+from runtime.errors import HANDLING, Termination, TrialError
 from runtime.grading.base import Verdict
 from runtime.grading.difference import collect
+from runtime.grading.task_scripts import mounts_of as task_mounts
 from runtime.grading.verifier import longest_sec
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
 from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxRequest
@@ -49,6 +50,7 @@ class _Progress:
     trajectory: Trajectory | None = None
     artifacts: Mapping[str, Entry] | None = None
     verdict: Verdict | None = None
+    cause: str | None = None
 
     def clock(self, **parts: float) -> None:
         self.timings = replace(self.timings, **parts)
@@ -58,7 +60,7 @@ class TrialRunner:
     """Runs trials on one set of services. Safe for many concurrent calls on one event loop.
 
     ``trials`` is the folder that trial folders are written below; ``keep`` says which steps are kept whole
-    (``Dump.trials_every``).
+    (``Dumps.trials_every``).
     """
 
     def __init__(self, services: Services, config: RuntimeConfig, *, trials: Path) -> None:
@@ -76,7 +78,7 @@ class TrialRunner:
         attempts = max(1, self._config.rollout.attempts)
         for attempt in range(key.attempt, key.attempt + attempts):
             result = await self._attempt(task, replace(key, attempt=attempt), temperature=temperature, queued=queued)
-            if result.reward is not None or not POLICIES[result.termination].retry:
+            if result.reward is not None or not HANDLING[result.termination].retry:
                 break
         return result
 
@@ -194,8 +196,9 @@ class TrialRunner:
             raise TrialError(Termination.MODEL_UNAVAILABLE, trajectory.failure, host_fault=True) from failure
         if trajectory.overlong and termination is not Termination.TIMEOUT:
             return Termination.OVERLONG
-        if failure is not None and not failure.policy.grade:
+        if failure is not None and not failure.handling.grade:
             if _own_doing(failure, trajectory):
+                progress.cause = str(failure)
                 return Termination.AGENT_DIED
             raise failure
         return termination
@@ -229,14 +232,17 @@ class TrialRunner:
 
     def _request(self, task: Task, key: TrialKey) -> SandboxRequest:
         environment, needs = self._config.environment, needs_of(self._services.scaffold)
+        agent = self._config.scaffold
+        brought_by = agent.runtime_image if isinstance(agent, InstalledScaffold) else None
         return SandboxRequest(
             name=key.trial_id,
             lower=task.repository,
             workdir=task.config.environment.workdir,
-            mounts=mounts_of(self._services.scaffold, image=getattr(self._config.scaffold, "runtime_image", None)),
+            mounts=(*task_mounts(task), *mounts_of(self._services.scaffold, image=brought_by)),
+            env=task.config.environment.env,
             image=task.liverl.image,
             forward=(self._services.proxy.host, self._services.proxy.port),
-            memory_mib=min(environment.memory_mib, task.config.environment.memory_mb) + needs.memory_mib,
+            memory_mib=task.memory_mib(environment.memory_mib) + needs.memory_mib,
             pids=environment.pids + needs.pids,
             limit_address_space=not needs.address_space,
         )
@@ -268,9 +274,11 @@ class TrialRunner:
             prompt_tokens=trajectory.prompt_tokens if trajectory is not None else 0,
             aborted=trajectory.aborted if trajectory is not None else 0,
             mismatches=trajectory.mismatches if trajectory is not None else 0,
+            unread_calls=trajectory.unread if trajectory is not None else 0,
             accounting=trajectory.accounting if trajectory is not None else Accounting(),
             tool_gaps=_tool_gaps(trajectory),
             error=None if error is None else str(error),
+            cause=progress.cause,
             dropped_ends=self._config.trajectory_filter.drop,
             started=time.time() - (time.monotonic() - progress.started),
         )

@@ -84,10 +84,14 @@ class TrialResult:
     prompt_tokens: int = 0
     aborted: int = 0
     mismatches: int = 0
+    unread_calls: int = 0
+    """Tool calls of the policy that could not be read as such."""
     accounting: Accounting = field(default_factory=Accounting)
     """What became of every token that the engine sampled for this trial."""
     tool_gaps: tuple[float, ...] = ()
     error: str | None = None
+    cause: str | None = None
+    """How the agent died, where that is graded (``AGENT_DIED``)."""
     dropped_ends: tuple[str, ...] = DROPPED_ENDS
     """Ends that the run's trajectory filter leaves out of the loss."""
     started: float = 0.0
@@ -143,4 +147,5 @@ class TrialResult:
             "outcomes": dict(self.outcomes),
             "metrics": dict(self.metrics),
             "error": self.error,
+            "cause": self.cause,
         }

@@ -56,19 +56,26 @@ def select(task: Task, artifacts: Mapping[str, Entry]) -> Selection:
     total = 0
     for name, entry in artifacts.items():
         path = PurePosixPath(name)
-        if not path.is_relative_to(workdir) or ".." in path.parts:
+        if ".." in path.parts or not any(path.is_relative_to(root) for root in task.handed_in):
             continue
-        relative = path.relative_to(workdir)
-        if not _taken(task, relative) or _same(task.repository / relative, entry):
-            continue
-        if isinstance(entry, Link) and not _stays_inside(relative, entry.target, workdir):
-            refused[str(relative)] = "a link that leads out of the work directory"
+        relative = path
+        if path.is_relative_to(workdir):
+            relative = path.relative_to(workdir)
+            if not _taken(task, relative) or _same(task.repository / relative, entry):
+                continue
+            if isinstance(entry, Link) and not _stays_inside(relative, entry.target, workdir):
+                refused[str(relative)] = "a link that leads out of the work directory"
+                continue
+        elif not isinstance(entry, bytes):
+            refused[str(path)] = "not a plain file, outside of the work directory"
             continue
         total += size(entry)
         if size(entry) > MAX_FILE_BYTES or total > MAX_TOTAL_BYTES or len(chosen) >= MAX_FILES:
             return Selection(problem=f"artifacts over the limit at {relative}")
         chosen[str(path)] = entry
     for name, entry in chosen.items():
+        if not PurePosixPath(name).is_relative_to(workdir):
+            continue
         relative = PurePosixPath(name).relative_to(workdir)
         if not isinstance(entry, Removed) and _stands_in_the_way(task.repository, relative, workdir, chosen):
             return Selection(problem=f"{relative} stands where the repository has a folder, a link or a file above it")
@@ -82,9 +89,6 @@ def select(task: Task, artifacts: Mapping[str, Entry]) -> Selection:
 
 def _taken(task: Task, path: PurePosixPath) -> bool:
     if path == PurePosixPath("."):
-        return False
-    table = task.liverl
-    if table.artifacts and not any(path.is_relative_to(declared) for declared in table.artifacts):
         return False
     tests = test_paths(task)
     if any(path.is_relative_to(test) or PurePosixPath(test).is_relative_to(path) for test in tests):

@@ -24,11 +24,11 @@ gone() { if [ -L "$1" ] || [ ! -d "$1" ]; then rm -f -- "$1"; else rmdir -- "$1"
 
 
 async def collect(task: Task, sandbox: Sandbox) -> dict[str, Entry]:
-    """What the agent changed of the declared artifacts, or of the whole work directory, by path inside. Raises
+    """What the agent changed of what the task hands in, by path inside. Raises
     ``ArtifactsRefused`` for more than may be taken over.
     """
     workdir = PurePosixPath(task.config.environment.workdir)
-    declared = [str(workdir / name) for name in task.liverl.artifacts] or [str(workdir)]
+    declared = list(task.handed_in)
     tree = await sandbox.tree(declared, max_bytes=MAX_TOTAL_BYTES)
     return difference(task.repository, workdir, tree, declared)
 
@@ -87,7 +87,8 @@ async def put(sandbox: Sandbox, changes: Mapping[str, Entry], *, workdir: str = 
 
 def _below(workdir: str, name: str) -> str:
     """The name from the work directory on, quoted: a box may know that folder by another name."""
-    return shlex.quote("./" + str(PurePosixPath(name).relative_to(workdir)))
+    path = PurePosixPath(name)
+    return shlex.quote(f"./{path.relative_to(workdir)}" if path.is_relative_to(workdir) else name)
 
 
 async def _run(sandbox: Sandbox, workdir: str, commands: list[str]) -> None:

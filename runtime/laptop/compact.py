@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 """``<|role|>content<|end|>`` without newlines; tools are not rendered."""
 
 
-def parse_compact(text: str, tools: ToolSchemas | None, *, complete: bool) -> ParsedReply:
+def parse_compact(text: str, tools: ToolSchemas | None, *, complete: bool, thinking: bool = False) -> ParsedReply:
     """Text before ``<call>`` is content. An unknown tool, a wrong number of arguments or a cut call is no tool
     call.
     """
@@ -64,4 +64,4 @@ def _typed(word: str, schema: Mapping[str, Any]) -> object:
     return word
 
 
-COMPACT = Format(parse_compact)
+COMPACT = Format(parse_compact, shown_tools=False)

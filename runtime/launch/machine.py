@@ -16,7 +16,23 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from runtime.config import AgentScaffold, Environment, RuntimeConfig, Scaffold, Secret, Terminus2Scaffold
+from runtime import suggest
+from runtime.config import (
+    AgentScaffold,
+    Bubblewrap,
+    Ecs,
+    Environment,
+    Imported,
+    ImportedScaffold,
+    Kubernetes,
+    PlainProcess,
+    RuntimeConfig,
+    Scaffold,
+    SecretName,
+    Terminus2Scaffold,
+    TorchRollout,
+    refusals,
+)
 from runtime.errors import MachineError
 from runtime.imported import imported
 
@@ -91,12 +107,10 @@ def check_loggers(loggers: Iterable[str]) -> None:
         if logger in _LOGGER_PACKAGES and importlib.util.find_spec(_LOGGER_PACKAGES[logger]) is None
     ]
     if missing:
-        raise MachineError(
-            f"observability.loggers: {', '.join(missing)}: not installed", fix=f"pip install {' '.join(missing)}"
-        )
+        raise MachineError(f"observability.loggers: {', '.join(missing)}: not installed", fix=suggest.pip(*missing))
 
 
-def check_secrets(secrets: Iterable[Secret]) -> None:
+def check_secrets(secrets: Iterable[SecretName]) -> None:
     """Raise ``MachineError`` for variables that the spec's ``secrets`` name and this process does not have."""
     missing = [secret for secret in secrets if not os.environ.get(secret.variable)]
     if missing:
@@ -107,22 +121,25 @@ def check_secrets(secrets: Iterable[Secret]) -> None:
         )
 
 
-def check_engine(engine: str) -> None:
-    """Raise ``MachineError`` for a run that wants GPUs: the runtime of this version drives its own CPU engine alone."""
-    if engine != "torch":
+def check_limits(config: RuntimeConfig) -> None:
+    """Raise ``MachineError`` for everything that this version of the runtime refuses on any machine."""
+    found = refusals(config)
+    if found:
         raise MachineError(
-            f"rollout.type {engine!r}: this version of the runtime rolls out and trains on CPUs alone",
-            fix="choose rollout.type 'torch' and trainer.device 'cpu'; `liverl compile` writes the files of GPU runs",
+            "\n".join(f"{limit.field}: {what}" for limit, what in found),
+            fix="; ".join(limit.fix for limit, _ in found),
         )
 
 
 def check_imports(config: RuntimeConfig) -> None:
     """Raise ``UserError`` for a class that the spec names and this machine does not have."""
-    named = [
-        ("scaffold.import_path", getattr(config.scaffold, "import_path", None)),
-        ("environment.imported.import_path", getattr(config.environment.imported, "import_path", None)),
-        ("rollout.import_path", config.rollout.import_path),
-    ]
+    named: list[tuple[str, str | None]] = []
+    if isinstance(config.scaffold, ImportedScaffold):
+        named.append(("scaffold.import_path", config.scaffold.import_path))
+    if isinstance(config.environment, Imported):
+        named.append(("environment.imported.import_path", config.environment.imported.import_path))
+    if isinstance(config.rollout, TorchRollout):
+        named.append(("rollout.import_path", config.rollout.import_path))
     for field, path in named:
         if path is not None:
             imported(path, field=field)
@@ -134,9 +151,11 @@ ADDRESSES = {"kubernetes": ("POD_IP", "LIVERL_PROXY_HOST"), "ecs": ("LIVERL_PROX
 
 def check_way_to_the_model(environment: Environment) -> None:
     """Raise ``MachineError`` where agents elsewhere could not be told the model's address: every trial would fail."""
-    settings = environment.kubernetes or environment.ecs
-    variables = ADDRESSES.get(environment.type, ())
-    if settings is None or settings.proxy_host or any(os.environ.get(name) for name in variables):
+    if not isinstance(environment, Kubernetes | Ecs):
+        return
+    settings = environment.kubernetes if isinstance(environment, Kubernetes) else environment.ecs
+    variables = ADDRESSES[environment.type]
+    if settings.proxy_host or any(os.environ.get(name) for name in variables):
         return
     raise MachineError(
         f"environment.{environment.type}.proxy_host is not set, and neither is {' nor '.join(variables)}: agents could "
@@ -148,16 +167,16 @@ def check_way_to_the_model(environment: Environment) -> None:
 def warnings(environment: Environment) -> list[str]:
     """What a run on this machine goes without, in words. Raises ``MachineError`` when the spec requires isolation and
     there is none."""
-    if environment.type not in ("bubblewrap", "process"):
+    if not isinstance(environment, Bubblewrap | PlainProcess):
         return []  # other engines and clusters: their backends refuse to start without what they need
-    if environment.type == "process":
+    if isinstance(environment, PlainProcess):
         reason = "the spec chose plain processes"
     else:
         namespaces = check_isolation()
         reason = "" if namespaces.ok else namespaces.found
     if not reason:
         return []
-    if environment.require_isolation:
+    if isinstance(environment, Bubblewrap) and environment.require_isolation:
         raise MachineError(f"trials cannot be isolated here: {reason}", fix=check_isolation().fix)
     return [
         f"NO ISOLATION ({reason}): agents run as plain processes with your rights;"
@@ -217,7 +236,7 @@ def check_package(name: str) -> Check:
         found, ok = metadata.version(name), True
     except metadata.PackageNotFoundError:
         found, ok = "not installed", False
-    return Check(f"Python package {name}", found, ok, "training", "make install")
+    return Check(f"Python package {name}", found, ok, "training", suggest.install())
 
 
 def check_agent(scaffold: AgentScaffold) -> Check:

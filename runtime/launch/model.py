@@ -5,16 +5,18 @@ Needs no weights and imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from runtime.config import PretrainedPolicy, RuntimeConfig
+from runtime.config import PretrainedPolicy, RuntimeConfig, Scaffold, TorchRollout
 from runtime.errors import UserError
 from runtime.launch.machine import Check
 
 
-def check_model(folder: Path, *, tool_parser: str | None) -> Check:
-    """``tool_parser`` None: find the one that fits. What was found names it, and how the template treats earlier
-    replies.
+def check_model(folder: Path, *, tool_parser: str | None, scaffold: Scaffold | None = None) -> Check:
+    """``tool_parser`` None: find the one that fits. What was found names it, how the template treats earlier replies,
+    and whether agents that work by tool calls can have this model; for a ``scaffold`` that is one, that it cannot is a
+    failure.
     """
     from runtime.proxy.append_only import examine
     from runtime.proxy.codec import fitting_formats, load_codec
@@ -26,24 +28,70 @@ def check_model(folder: Path, *, tool_parser: str | None) -> Check:
         fitting = fitting_formats(ModelFolder.read(folder))
         if tool_parser is not None and fitting and tool_parser not in fitting:
             fix = f"set rollout.tool_parser to {' or '.join(fitting)}"
-        verdict = examine(load_codec(folder, tool_parser or next(iter(fitting), "hermes")))
+        needs_tools = scaffold is not None and scaffold.needs_tool_calls
+        codec = load_codec(folder, tool_parser or next(iter(fitting), "hermes"), needs_tools=needs_tools)
+        verdict = examine(codec)
     except UserError as error:
         return Check(name, str(error).removeprefix(f"{folder}: "), False, needed_for, fix)
-    notes = [f"append-only, tool_parser {' or '.join(fitting)}" if fitting else "append-only; it writes no tool calls"]
+    notes = [f"append-only, tool_parser {' or '.join(fitting)}" if fitting else "append-only"]
+    if not verdict.shows_tools:
+        notes.append("it does not show tools to the model: only for agents that work without tool calls")
+    elif not fitting:
+        notes.append("no tool_parser reads its tool calls: only for agents that work without tool calls")
     if verdict.respells:
         notes.append("the template rewrites earlier replies (it drops reasoning), the proxy keeps them as sampled")
     return Check(name, "; ".join(notes), True, needed_for)
 
 
-def check_policy(config: RuntimeConfig) -> None:
-    """Raise ``UserError`` when the policy is a folder of this machine whose tokens the proxy could not keep.
+def check_weights(config: RuntimeConfig) -> None:
+    """Raise ``UserError`` when LiveRL's own engine would find no model at the policy's path: it downloads nothing."""
+    policy, rollout = config.policy, config.rollout
+    if (
+        not isinstance(policy, PretrainedPolicy)
+        or not isinstance(rollout, TorchRollout)
+        or rollout.import_path is not None
+    ):
+        return
+    if not (Path(policy.path).expanduser() / "config.json").is_file():
+        raise UserError(
+            f"policy.path: {policy.path!r}: no config.json there; name a Hugging Face model folder of this machine"
+            " (weights are not downloaded for you)"
+        )
 
-    A policy that is only named is judged as soon as it has been fetched, before the first trial.
-    """
+
+def check_policy(config: RuntimeConfig) -> None:
+    """Raise ``UserError`` when the policy is an existing model that is not here, whose tokens the proxy could not keep,
+    or with which the scaffold could not work."""
     from runtime.proxy.codec import load_codec
 
-    if isinstance(config.policy, PretrainedPolicy) and Path(config.policy.path).is_dir():
+    if isinstance(config.policy, PretrainedPolicy):
+        folder = locate(config.policy.path)
         try:
-            load_codec(Path(config.policy.path), config.rollout.tool_parser)
+            load_codec(folder, config.rollout.tool_parser, needs_tools=config.scaffold.needs_tool_calls)
         except UserError as error:
             raise UserError(*(f"policy.path: {problem}" for problem in error.problems)) from None
+
+
+def locate(named: str) -> Path:
+    """The folder of a model that is named by its folder or by its name on the Hugging Face hub; nothing is fetched.
+    Raises ``UserError`` when it is not on this machine."""
+    folder = Path(named).expanduser()
+    if folder.is_dir():
+        return folder.absolute()
+    if named.startswith(("/", "./", "../", "~")) or not is_hub_name(named):
+        raise UserError(
+            f"policy.path: {named}: no such folder; name a Hugging Face model folder, or OWNER/NAME of the hub"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(named, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise UserError(
+            f"policy.path: {named}: neither a folder here nor in the hub's cache; `hf download {named}`"
+        ) from None
+
+
+def is_hub_name(named: str) -> bool:
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", named) is not None

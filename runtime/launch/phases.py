@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Any
 
 import orjson
 
-from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthTasks, TaskSet
+from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthSource, TaskSet
 from runtime.errors import RunError, UserError
-from runtime.files import write_whole
+from runtime.files import as_umask_says, write_whole
+from runtime.launch.model import locate
 from runtime.launch.rundir import RunDirectory
 from runtime.parts import names, part
 from runtime.task import Task
@@ -56,7 +57,7 @@ def prepare_tasks(
         progress.update(task_set.name)
         # Generated repositories are cheap and belong to the run; what was fetched and verified is worth keeping between
         # runs.
-        home = directory.tasks if isinstance(task_set.source, SynthTasks) else cache
+        home = directory.tasks if isinstance(task_set.source, SynthSource) else cache
         tasks = prepare(task_set, cache=home, on_problem=problem, on_progress=say, environment=config.environment)
         if not tasks:
             reasons = "; ".join(left_out[-3:]) or "its source is empty"
@@ -69,7 +70,9 @@ def prepare_tasks(
         teaching: list[Task] = []
         if demonstrations and isinstance(config.policy, NewPolicy) and not done(directory, "policy"):
             source = config.policy.warm_start.demonstrations
-            if not isinstance(source, SynthTasks):  # generated repositories are surveyed in memory, without directories
+            if not isinstance(
+                source, SynthSource
+            ):  # generated repositories are surveyed in memory, without directories
                 teaching = one(TaskSet(name="demonstrations", source=source))
         counts = {name: len(tasks) for name, tasks in (train | validation).items()}
         directory.update(tasks=counts, left_out=tuple(left_out))
@@ -78,10 +81,22 @@ def prepare_tasks(
     return PreparedTasks(train, validation, teaching)
 
 
-def make_policy(directory: RunDirectory, config: RuntimeConfig, progress: Progress, tasks: PreparedTasks) -> None:
-    """Write ``policy/``: a new small model with its tokenizer and warm start. Pretrained policies are read where they
-    lie."""
-    if not isinstance(config.policy, NewPolicy) or done(directory, "policy"):
+def make_policy(
+    directory: RunDirectory,
+    config: RuntimeConfig,
+    progress: Progress,
+    tasks: PreparedTasks,
+    *,
+    on_tokenizer: Callable[[Path], None],
+) -> None:
+    """Write ``policy/``: a new small model with its tokenizer and warm start, or a link to where an existing one lies
+    on this machine. ``on_tokenizer``: what is to be looked at before the warm start takes its minutes."""
+    if done(directory, "policy"):
+        return
+    if not isinstance(config.policy, NewPolicy):
+        with timed(directory, "policy", progress):
+            directory.policy.unlink(missing_ok=True)
+            directory.policy.symlink_to(locate(config.policy.path), target_is_directory=True)
         return
     if not isinstance(config.scaffold, ShellScaffold):
         raise UserError(
@@ -97,8 +112,10 @@ def make_policy(directory: RunDirectory, config: RuntimeConfig, progress: Progre
             shell=config.scaffold,
             seed=config.seed,
             on_progress=progress.update,
+            on_tokenizer=on_tokenizer,
         )
         shutil.rmtree(directory.policy, ignore_errors=True)
+        as_umask_says(partial)
         partial.rename(directory.policy)
 
 

@@ -10,7 +10,9 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import orjson
@@ -18,8 +20,8 @@ import orjson
 from runtime.config import Proxy as ProxyConfig
 from runtime.proxy import volatile
 from runtime.proxy.chat import ChatRequest, Reply
-from runtime.proxy.dialects import ANTHROPIC, DIALECTS, OPENAI
-from runtime.proxy.dialects.base import Dialect
+from runtime.proxy.dialects import MODELS, ROUTES, dialect_of
+from runtime.proxy.dialects.base import Action, Dialect
 from runtime.proxy.metrics import ProxyMetrics
 from runtime.proxy.refusal import Kind, Refusal
 from runtime.proxy.session import Session
@@ -44,8 +46,6 @@ class Sessions(Protocol):
 
     def secret_of_closed(self, session_id: str) -> str | None: ...
 
-    def __len__(self) -> int: ...
-
 
 class ClientGone(Exception):
     """The agent closed its connection before it had the reply."""
@@ -54,10 +54,24 @@ class ClientGone(Exception):
 class ProxyApp:
     """See https://asgi.readthedocs.io/en/latest/specs/www.html for the calling convention."""
 
-    def __init__(self, sessions: Sessions, metrics: ProxyMetrics, config: ProxyConfig) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        metrics: ProxyMetrics,
+        config: ProxyConfig,
+        *,
+        operator_key: Callable[[], bytes],
+        render_metrics: Callable[[], bytes],
+    ) -> None:
+        """``operator_key`` gives the key that ``/metrics`` asks for (empty: nobody has it), ``render_metrics`` what it
+        answers.
+        """
         self._sessions = sessions
         self._metrics = metrics
+        self._operator_key = operator_key
+        self._render_metrics = render_metrics
         self._max_body = config.max_body_mib << 20
+        self._unfinished = Unfinished(config.max_unfinished_mib << 20, per_session=self._max_body)
         self.keepalive_sec = config.keepalive_sec
         self.max_in_flight = config.max_in_flight
         self.body_sec = config.body_timeout_sec
@@ -71,12 +85,12 @@ class ProxyApp:
         volatile.applied.set(self._volatile_rules)
         path: str = scope["path"]
         session_id, rest = _split(path)
-        dialect = DIALECTS.get(rest) or (ANTHROPIC if rest.startswith("/v1/messages") else OPENAI)
+        dialect = dialect_of(rest)
         try:
             if session_id is None:
-                status = await self._public(scope["method"], path, send)
+                status = await self._public(scope, send)
             else:
-                status = await self._session_route(scope, receive, send, session_id, rest, dialect)
+                status = await self._session_route(scope, receive, send, session_id, rest)
         except Refusal as refusal:
             await self._refuse(send, dialect, refusal)
             status = refusal.status
@@ -89,50 +103,45 @@ class ProxyApp:
             status = fault.status
         self._metrics.requests[(dialect.name, status)] += 1
 
-    async def _public(self, method: str, path: str, send: Send) -> int:
-        if method not in ("GET", "HEAD"):
+    async def _public(self, scope: Scope, send: Send) -> int:
+        method, path = scope["method"], scope["path"]
+        if method not in ("GET", "HEAD") or path not in ("/healthz", "/metrics"):
             raise Refusal(Kind.NOT_FOUND, f"nothing answers {method} {path[:200]}")
         if path == "/healthz":
             await send_body(send, 200, b'{"status":"ok"}')
-        elif path == "/metrics":
-            body = self._metrics.render(open_sessions=len(self._sessions))
-            await send_body(send, 200, body, content_type=b"text/plain; version=0.0.4; charset=utf-8")
-        else:
-            raise Refusal(Kind.NOT_FOUND, f"nothing answers {method} {path[:200]}")
+            return 200
+        key = self._operator_key()
+        if not key or not hmac.compare_digest(_presented(scope["headers"]), key):
+            raise Refusal(Kind.UNAUTHENTICATED, "the operator's key is needed: Authorization: Bearer KEY")
+        await send_body(send, 200, self._render_metrics(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
         return 200
 
-    async def _session_route(
-        self, scope: Scope, receive: Receive, send: Send, session_id: str, rest: str, dialect: Dialect
-    ) -> int:
+    async def _session_route(self, scope: Scope, receive: Receive, send: Send, session_id: str, rest: str) -> int:
         method = scope["method"]
         if method == "HEAD":
             # Agents probe the base URL without a key before they start; the answer says nothing about any session.
             await send_body(send, 200, b"")
             return 200
         session = self._authenticated(session_id, scope["headers"])
-        if method == "POST" and rest in DIALECTS:
-            return await self._chat(receive, send, session, dialect, retry=_is_retry(scope["headers"]))
-        if method == "POST" and rest == "/v1/messages/count_tokens":
-            request = dialect.parse(await self._body(receive, session, dialect))
-            await send_body(send, 200, orjson.dumps({"input_tokens": await session.count_tokens(request)}))
-            return 200
-        if method == "GET" and rest == "/v1/models":
-            await send_body(send, 200, _MODELS)
-            return 200
-        known = rest in DIALECTS or rest in ("/v1/messages/count_tokens", "/v1/models")
-        raise Refusal(Kind.METHOD if known else Kind.NOT_FOUND, f"nothing answers {method} {rest[:200]}")
+        methods = ROUTES.get(rest, {})
+        if method not in methods:
+            raise Refusal(Kind.METHOD if methods else Kind.NOT_FOUND, f"nothing answers {method} {rest[:200]}")
+        dialect, action = methods[method]
+        match action:
+            case Action.CHAT:
+                return await self._chat(receive, send, session, dialect, retry=_is_retry(scope["headers"]))
+            case Action.COUNT_TOKENS:
+                request = dialect.parse(await self._body(receive, session, dialect))
+                await send_body(send, 200, orjson.dumps({"input_tokens": await session.count_tokens(request)}))
+            case Action.MODELS:
+                await send_body(send, 200, MODELS)
+        return 200
 
     def _authenticated(self, session_id: str, headers: Iterable[tuple[bytes, bytes]]) -> Session:
         """The session whose secret the request carries. Raises the same refusal for an unknown session and for a wrong
         secret.
         """
-        presented = b""
-        for name, value in headers:
-            if name == b"authorization" and value[:7].lower() == b"bearer ":
-                presented = value[7:].strip()
-                break
-            if name == b"x-api-key":
-                presented = value
+        presented = _presented(headers)
         session = self._sessions.find(session_id)
         secret = session.secret if session is not None else self._sessions.secret_of_closed(session_id)
         if not hmac.compare_digest(presented, (secret or "").encode()) or not secret:
@@ -228,7 +237,7 @@ class ProxyApp:
 
     async def _refuse(self, send: Send, dialect: Dialect, refusal: Refusal) -> None:
         more: list[tuple[bytes, bytes]] = []
-        if refusal.kind in (Kind.UNAVAILABLE, Kind.BUSY):
+        if refusal.kind in (Kind.UNAVAILABLE, Kind.BUSY, Kind.CROWDED):
             more.append((b"retry-after", self._retry_after))
         elif refusal.kind is Kind.CLOSED:
             # The official clients repeat a 409 by default; nothing will ever come of that here.
@@ -240,7 +249,8 @@ class ProxyApp:
     async def _body(self, receive: Receive, session: Session, dialect: Dialect) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self.body_sec):
-                raw = await read_body(receive, limit=self._max_body)
+                with self._unfinished.body_of(session.id) as held:
+                    raw = await read_body(receive, limit=self._max_body, held=held)
         except TimeoutError:
             raise Refusal(Kind.TOO_SLOW, f"the body took longer than {self.body_sec:g} seconds") from None
         try:
@@ -252,8 +262,43 @@ class ProxyApp:
         return body
 
 
-async def read_body(receive: Receive, *, limit: int) -> bytes:
-    """The request's body. Raises ``Refusal`` above ``limit`` bytes and ``ClientGone``."""
+class Unfinished:
+    """How much of bodies that are still coming in is held, over all connections; so that many slow ones, each within
+    its own limit, cannot fill the memory, and those of one session not the room of all.
+    """
+
+    def __init__(self, limit: int, *, per_session: int) -> None:
+        self._limit = limit
+        self._per_session = per_session
+        self._total = 0
+        self._by_session: Counter[str] = Counter()
+
+    @contextmanager
+    def body_of(self, session_id: str) -> Iterator[Callable[[int], None]]:
+        """What takes the size of each piece of one body. It raises ``Refusal`` when there is no room for it."""
+        size = 0
+
+        def held(more: int) -> None:
+            nonlocal size
+            if self._total + more > self._limit or self._by_session[session_id] + more > self._per_session:
+                raise Refusal(Kind.CROWDED, "too many bodies are still coming in; come back later")
+            size += more
+            self._total += more
+            self._by_session[session_id] += more
+
+        try:
+            yield held
+        finally:
+            self._total -= size
+            self._by_session[session_id] -= size
+            if not self._by_session[session_id]:
+                del self._by_session[session_id]
+
+
+async def read_body(receive: Receive, *, limit: int, held: Callable[[int], None] | None = None) -> bytes:
+    """The request's body. Raises ``Refusal`` above ``limit`` bytes and ``ClientGone``. ``held`` is called with the size
+    of each piece of it.
+    """
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -264,9 +309,22 @@ async def read_body(receive: Receive, *, limit: int) -> bytes:
         size += len(chunk)
         if size > limit:
             raise Refusal(Kind.TOO_LARGE, f"the body has more than {limit} bytes")
+        if held is not None:
+            held(len(chunk))
         chunks.append(chunk)
         if not event.get("more_body"):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The key of a request; empty without one."""
+    presented = b""
+    for name, value in headers:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return value[7:].strip()
+        if name == b"x-api-key":
+            presented = value
+    return presented
 
 
 def _is_retry(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -307,26 +365,3 @@ async def send_body(
 ) -> None:
     await send(_start(status, content_type, (b"content-length", str(len(body)).encode()), *more))
     await send({"type": "http.response.body", "body": body})
-
-
-_MODEL_NAME = "policy"
-_MODELS = orjson.dumps(
-    {
-        "object": "list",
-        "data": [
-            {
-                "id": _MODEL_NAME,
-                "object": "model",
-                "type": "model",
-                "created": 0,
-                "created_at": "1970-01-01T00:00:00Z",
-                "owned_by": "liverl",
-                "display_name": _MODEL_NAME,
-            }
-        ],
-        "has_more": False,
-        "first_id": _MODEL_NAME,
-        "last_id": _MODEL_NAME,
-    }
-)
-"""Both dialects' shapes at once: clients look only at the keys they know."""

@@ -9,14 +9,44 @@ drop the reasoning of earlier turns), because the proxy keeps the tokens that we
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from runtime.proxy.chat import ParsedReply
 from runtime.proxy.messages import Message, ToolCall
 from runtime.proxy.refusal import Refusal
 
-if TYPE_CHECKING:
-    from runtime.proxy.codec import ChatCodec
+
+class Encoder(Protocol):
+    def encode(self, text: str) -> list[int]: ...
+
+
+class Text(Protocol):
+    @property
+    def text(self) -> str: ...
+
+
+class Examined(Protocol):
+    """What is asked of a codec: ``text`` is a whole conversation, ``render_suffix`` what follows a reply."""
+
+    @property
+    def prelude(self) -> list[Message]: ...
+
+    @property
+    def tokens(self) -> Encoder: ...
+
+    @property
+    def shows_tools(self) -> bool: ...
+
+    def text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], *, generate: bool = True) -> str: ...
+
+    def render_suffix(
+        self, messages: Sequence[Message], *, calls: Sequence[ToolCall], generate: bool = True
+    ) -> Text: ...
+
+    def read(self, text: str, tools: Sequence[dict[str, Any]] | None, *, complete: bool = True) -> ParsedReply: ...
+
 
 PROBE_TOOL: dict[str, Any] = {
     "type": "function",
@@ -32,12 +62,13 @@ PROBE_TOOL: dict[str, Any] = {
 class Verdict:
     """``problem`` says what keeps the template from being append-only. ``respells``: it writes earlier replies in other
     words than they were sampled in; the proxy does not. ``reads_calls``: the codec's format reads a tool call that the
-    template has written.
+    template has written. ``shows_tools``: a prompt tells the model which tools there are, where it has to be told.
     """
 
     problem: str | None
     respells: bool
     reads_calls: bool
+    shows_tools: bool = True
 
 
 def _reply(number: int, text: str = "", *, call: bool = False, reasoning: str = "") -> Message:
@@ -77,7 +108,7 @@ SHAPES: dict[str, list[list[Message]]] = {
 """What a coding agent's conversation consists of: for each, turns of a reply and what follows it."""
 
 
-def examine(codec: ChatCodec) -> Verdict:
+def examine(codec: Examined) -> Verdict:
     """Renders every shape with and without tools."""
     head = [*codec.prelude[:-1], Message("user", "Repair it.\n")]
     problem, respells = None, False
@@ -90,11 +121,11 @@ def examine(codec: ChatCodec) -> Verdict:
             respells = respells or changed
             if found is not None and problem is None:
                 problem = f"{what}: {found}" if ":" in found else f"{what} {found}"
-    return Verdict(problem, respells, _reads_calls(codec, head))
+    return Verdict(problem, respells, _reads_calls(codec, head), codec.shows_tools)
 
 
 def _follow(
-    codec: ChatCodec, head: list[Message], turns: list[list[Message]], tools: tuple[dict[str, Any], ...]
+    codec: Examined, head: list[Message], turns: list[list[Message]], tools: tuple[dict[str, Any], ...]
 ) -> tuple[str | None, bool]:
     """What goes wrong in one conversation, and whether the template re-spells replies."""
     conversation = list(head)
@@ -138,7 +169,7 @@ def _cut(whole: str, start: str, contexts: list[tuple[Message, str]]) -> int | s
     return cut
 
 
-def _reads_calls(codec: ChatCodec, head: list[Message]) -> bool:
+def _reads_calls(codec: Examined, head: list[Message]) -> bool:
     reply = _reply(0, call=True)
     try:
         whole = codec.text([*head, reply, _result(0)], (PROBE_TOOL,))

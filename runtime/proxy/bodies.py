@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from runtime.proxy.characters import whole_characters
+
 _WORTH_BYTES = 16_000
 """Shorter bodies are parsed faster than compared."""
 _REMEMBERED = 2
@@ -32,13 +34,26 @@ class _Known:
 
 
 class Bodies:
-    """Parser with a memory. ``parse`` equals ``orjson.loads`` for every body without a repeated key."""
+    """Parser with a memory. ``parse`` equals ``orjson.loads`` for every body without a repeated key or half a
+    character.
+    """
 
     def __init__(self) -> None:
         self._known: deque[_Known] = deque(maxlen=_REMEMBERED)
 
     def parse(self, raw: bytes, key: str = "messages") -> Any:
-        """``key`` names the list that grows. Raises ``orjson.JSONDecodeError``. The result must not be changed."""
+        """``key`` names the list that grows. Half a character (one of two surrogates, or bytes that are no UTF-8, where
+        an agent cut a text) becomes U+FFFD. Raises ``orjson.JSONDecodeError``. The result must not be changed.
+        """
+        try:
+            return self._parse(raw, key)
+        except orjson.JSONDecodeError:
+            mended = whole_characters(raw)
+            if mended == raw:
+                raise
+        return self._parse(mended, key)
+
+    def _parse(self, raw: bytes, key: str) -> Any:
         if len(raw) < _WORTH_BYTES:
             return orjson.loads(raw)
         for known in self._known:

@@ -36,6 +36,8 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     stream: bool = False
     include_usage: bool = False
+    found_tools: tuple[dict[str, Any], ...] = ()
+    """Tools that the messages tell of beside ``tools``: they may be called, but no prompt begins with them."""
 
     def same_as(self, other: ChatRequest) -> bool:
         """Whether both ask for the same reply: what a repeated request of an SDK must agree in."""
@@ -52,12 +54,15 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class ParsedReply:
-    """A reply as text and tool calls. ``status``: ``ill_formed``: something looked like a tool call and was none."""
+    """A reply as text and tool calls. ``status``: ``ill_formed``: it breaks the model's format, most often by something
+    that was meant for a tool call and is none; ``unread`` are the texts of such, which ``content`` holds as well.
+    """
 
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
     status: Literal["ok", "ill_formed"] = "ok"
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

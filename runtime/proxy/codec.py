@@ -9,6 +9,7 @@ sessions or sampling.
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import jinja2
 import orjson
 
 from runtime.errors import UserError
-from runtime.proxy.append_only import examine
+from runtime.proxy.append_only import PROBE_TOOL, examine
 from runtime.proxy.chat import ParsedReply
 from runtime.proxy.messages import Message, ToolCall
 from runtime.proxy.model_folder import ModelFolder
@@ -28,6 +29,8 @@ from runtime.proxy.parsers.base import Format
 from runtime.proxy.refusal import Kind, Refusal
 from runtime.proxy.template import ChatTemplate, template_messages
 from runtime.proxy.tokens import Guard, Tokens
+
+log = logging.getLogger(__name__)
 
 _MARK = "\ue002reply\ue003"
 _SYSTEM = Message("system", "s")
@@ -54,7 +57,7 @@ class Rendered:
 
 
 class ChatCodec:
-    """One model's chat format. Stateless after construction; may be shared by all sessions and threads."""
+    """One model's chat format. May be shared by all sessions and threads."""
 
     def __init__(
         self, tokens: Tokens, template: ChatTemplate, style: Format, *, stop_tokens: Sequence[str] = ()
@@ -77,11 +80,21 @@ class ChatCodec:
         self._closers = [*stops, close] if close not in stops else stops
         self.system_anywhere = self._keeps_system_text()
         """Whether the template accepts system messages after the first message."""
+        self.shows_tools = not style.shown_tools or self._shows_tools()
+        """Whether a prompt tells the model of the tools, where its format needs them told."""
+        self._said = False
+        self.opens_thinking = self._render(self.prelude, None).rstrip().endswith("<think>")
+        """Whether the generation prompt begins the reasoning, so that a reply holds no beginning of its own."""
 
     # -- messages to ids
 
     def render_first(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> Rendered:
-        """The whole first prompt. Raises ``Refusal`` when the template does not take these messages."""
+        """The whole first prompt. Raises ``Refusal`` when the template does not take these messages. That it does not
+        show ``tools`` is said once.
+        """
+        if tools and not self.shows_tools and not self._said:
+            self._said = True
+            log.warning("the chat template does not show tools: the model learns nothing of the %d offered", len(tools))
         guard = Guard(self.tokens)
         rest = self._guarded(self._folded(messages, first=True), guard)
         return Rendered(self._render(rest, guard.value(list(tools))), guard)
@@ -148,7 +161,7 @@ class ChatCodec:
     def read(self, text: str, tools: Sequence[dict[str, Any]] | None, *, complete: bool = True) -> ParsedReply:
         """A reply's text, without its stop token, in this model's format."""
         schemas = None if tools is None else {tool["function"]["name"]: _parameters(tool) for tool in tools}
-        return self._style.parser(text, schemas, complete=complete)
+        return self._style.parser(text, schemas, complete=complete, thinking=self.opens_thinking)
 
     # -- the template
 
@@ -206,6 +219,14 @@ class ChatCodec:
         except Refusal:
             return False
 
+    def _shows_tools(self) -> bool:
+        try:
+            text = self._render(self.prelude, [PROBE_TOOL])
+        except Refusal:
+            return False
+        function = PROBE_TOOL["function"]
+        return function["name"] in text and all(name in text for name in function["parameters"]["properties"])
+
     def _guarded(self, messages: Sequence[Message], guard: Guard) -> list[Message]:
         """Every text that did not come from the model, with control-token spellings taken out."""
         return [
@@ -253,13 +274,14 @@ def open_codec(folder: ModelFolder, tool_parser: str) -> ChatCodec:
         raise UserError(f"{folder.path}: {error}") from None
 
 
-def load_codec(model_folder: Path, tool_parser: str) -> ChatCodec:
+def load_codec(model_folder: Path, tool_parser: str, *, needs_tools: bool = False) -> ChatCodec:
     """The codec of a Hugging Face model folder (``tokenizer.json``, ``tokenizer_config.json``,
     ``chat_template.jinja``), for use.
 
     Raises ``UserError`` naming the file: when one is missing or unreadable; when the chat template is not append-only,
-    because then no suffix can extend tokens that the model has sampled; and when it writes tool calls in another format
-    than ``tool_parser`` reads.
+    because then no suffix can extend tokens that the model has sampled; when it writes tool calls in another format
+    than ``tool_parser`` reads; and, for an agent that ``needs_tools``, when it shows the model no tools or writes their
+    calls in a form that nothing here reads.
     """
     folder = ModelFolder.read(model_folder)
     codec = open_codec(folder, tool_parser)
@@ -273,6 +295,16 @@ def load_codec(model_folder: Path, tool_parser: str) -> ChatCodec:
         raise UserError(
             f"{model_folder}: the chat template is not append-only ({verdict.problem}), so tokens that the model "
             "sampled could not be kept; use a template that only ever adds text at the end"
+        )
+    if needs_tools and not (verdict.shows_tools and verdict.reads_calls):
+        lack = (
+            "writes tool calls in a form that no tool_parser reads"
+            if verdict.shows_tools
+            else "does not show the model which tools there are"
+        )
+        raise UserError(
+            f"{model_folder}: the chat template {lack}, and this scaffold works by tool calls; use a model or a "
+            "chat_template.jinja made for tools, or scaffold terminus-2, which needs none"
         )
     return codec
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import orjson
 
+from runtime.proxy.characters import whole_characters
 from runtime.proxy.volatile import ignoring_volatile
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -32,6 +33,10 @@ class ToolCall:
             return {}
         try:
             return orjson.loads(self.arguments)
+        except orjson.JSONDecodeError:
+            pass
+        try:
+            return orjson.loads(whole_characters(self.arguments.encode(errors="replace")))
         except orjson.JSONDecodeError:
             return self.arguments
 

@@ -25,6 +25,7 @@ class ProxyMetrics:
         self._sessions_closed = 0
         self._overlong = 0
         self._mismatches = 0
+        self._unread = 0
         self._aborted = 0
 
     def closed(self, trajectory: Trajectory) -> None:
@@ -33,11 +34,13 @@ class ProxyMetrics:
         self._sessions_closed += 1
         self._overlong += trajectory.overlong
         self._mismatches += trajectory.mismatches
+        self._unread += trajectory.unread
         self._aborted += trajectory.aborted
         for fate in ("sampled", "trained", "discarded", "auxiliary", "lost"):
             self._tokens[fate] += getattr(accounting, fate)
 
-    def render(self, *, open_sessions: int) -> bytes:
+    def render(self, *, open_sessions: int, connections: int = 0, refused: int = 0) -> bytes:
+        """``refused`` connections were more than there may be."""
         lines: list[str] = []
 
         def family(name: str, kind: str, text: str, rows: dict[str, float]) -> None:
@@ -59,7 +62,10 @@ class ProxyMetrics:
         family("sessions_closed_total", "counter", "Sessions closed.", {"": self._sessions_closed})
         family("sessions_overlong_total", "counter", "Closed sessions that ran out of tokens.", {"": self._overlong})
         family("mismatches_total", "counter", "Replies without usable log-probabilities.", {"": self._mismatches})
+        family("unread_calls_total", "counter", "Tool calls of the model that could not be read.", {"": self._unread})
         family("aborted_total", "counter", "Generations cut short.", {"": self._aborted})
         family("sessions_open", "gauge", "Sessions open now.", {"": open_sessions})
+        family("connections_open", "gauge", "Connections open now.", {"": connections})
+        family("connections_refused_total", "counter", "Connections above the bound.", {"": refused})
         family("requests_in_flight", "gauge", "Requests waiting for a reply now.", {"": self.in_flight})
         return ("\n".join(lines) + "\n").encode()

@@ -18,6 +18,8 @@ class Kind(StrEnum):
     TOO_SLOW = "too_slow"
     OVERFLOW = "context_overflow"
     BUSY = "busy"
+    CROWDED = "crowded"
+    """Busy with bodies that are still coming in."""
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
 
@@ -32,6 +34,7 @@ STATUS: dict[Kind, int] = {
     Kind.TOO_SLOW: 408,
     Kind.OVERFLOW: 400,
     Kind.BUSY: 503,
+    Kind.CROWDED: 503,
     Kind.UNAVAILABLE: 503,
     Kind.INTERNAL: 500,
 }

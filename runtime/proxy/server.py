@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import re
 import socket
 from collections import OrderedDict
@@ -22,12 +23,15 @@ from runtime.config import Proxy as ProxyConfig
 from runtime.errors import MachineError
 from runtime.proxy.app import Application, ProxyApp
 from runtime.proxy.codec import ChatCodec, Rendered
+from runtime.proxy.connections import Connections
 from runtime.proxy.journal import Journal
 from runtime.proxy.listeners import listening_process
 from runtime.proxy.metrics import ProxyMetrics
 from runtime.proxy.session import Session
 from runtime.proxy.types import SessionLimits, Trajectory
 from runtime.rollouter.engine import Engine, KeepsSessions
+
+log = logging.getLogger(__name__)
 
 OFFLOAD_CHARACTERS = 6_000
 """Longer texts are encoded in a thread: the encoder leaves the GIL free, and other sessions go on. Shorter ones take
@@ -78,8 +82,18 @@ class SessionTable:
 class ProxyServer:
     """One proxy. All methods belong to one event loop, the one that ``start`` was called in."""
 
-    def __init__(self, config: ProxyConfig, codec: ChatCodec, engine: Engine, *, journal: Path | None = None) -> None:
-        """``journal`` is the file that records every committed turn, if ``config.record_journal`` asks for one."""
+    def __init__(
+        self,
+        config: ProxyConfig,
+        codec: ChatCodec,
+        engine: Engine,
+        *,
+        journal: Path | None = None,
+        operator_key: str = "",
+    ) -> None:
+        """``journal`` is the file that records every committed turn, if ``config.record_journal`` asks for one;
+        ``operator_key`` reads the metrics, beside the one in ``config.metrics_key_file``.
+        """
         self.metrics = ProxyMetrics()
         self._config = config
         self._codec = codec
@@ -91,7 +105,15 @@ class ProxyServer:
         self._serving: asyncio.Task[None] | None = None
         self._address = (config.host, config.port)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="proxy-encode")
-        self.app = ProxyApp(self._sessions, self.metrics, config)
+        self._own_key = operator_key.encode()
+        self.connections = Connections(config)
+        self.app = ProxyApp(
+            self._sessions,
+            self.metrics,
+            config,
+            operator_key=self._operator_key,
+            render_metrics=self.render_metrics,
+        )
         self.application: Application = self.app
         """What is served; may be replaced before ``start`` by an application that passes requests on to ``app``."""
 
@@ -113,7 +135,7 @@ class ProxyServer:
         config = uvicorn.Config(
             self.application,
             loop="none",
-            http="httptools",
+            http=self.connections.protocol(),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -130,6 +152,21 @@ class ProxyServer:
                 await self._serving
                 raise MachineError("the proxy's HTTP server ended at once", fix="look into the log above")
             await asyncio.sleep(0.002)
+
+    def render_metrics(self) -> bytes:
+        """What ``GET /metrics`` answers."""
+        counted = self.connections
+        return self.metrics.render(open_sessions=len(self._sessions), connections=counted.open, refused=counted.refused)
+
+    def _operator_key(self) -> bytes:
+        path = self._config.metrics_key_file
+        if self._own_key or path is None:
+            return self._own_key
+        try:
+            return Path(path).read_bytes().strip()
+        except OSError as error:
+            log.warning("proxy.metrics_key_file: %s: %s", path, error.strerror)
+            return b""
 
     def _bind(self) -> socket.socket:
         host, port = self._config.host, self._config.port

@@ -28,6 +28,7 @@ from runtime.proxy.messages import Message, message_key
 from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
 from runtime.proxy.samples import ambiguous_nodes, auxiliary_nodes, discarded_nodes, merge
 from runtime.proxy.types import SessionLimits, Trajectory, Turn
+from runtime.proxy.unread import announced
 from runtime.rollouter.engine import Engine, Generation, Routing, SamplingParams
 
 Encode = Callable[[Rendered], Coroutine[Any, Any, list[int]]]
@@ -129,6 +130,7 @@ class Session:
         self._lost = 0
         self._aborted = 0
         self._mismatches = 0
+        self._unread = 0
 
     # -- requests
 
@@ -217,8 +219,12 @@ class Session:
         elif request.tools:
             # It goes on after a refusal: it compacted its history, or the overlong one was a sub-agent.
             self.overlong = False
-        allowed = request.tools if request.parse_tools and request.tools else None
+        allowed = (*request.tools, *request.found_tools) if request.parse_tools and request.tools else None
         parsed = self._codec.parse(sampled.ids, allowed, complete=complete, stop=request.stop)
+        if parsed.unread:
+            self._unread += len(parsed.unread)
+            # A cut reply says so itself.
+            parsed = announced(parsed) if complete else parsed
         node = self._node(request, prompt, sampled, parsed)
         node.started_sec, node.finished_sec = started - self._opened, finished - self._opened
         node.generate_sec = finished - began
@@ -431,52 +437,34 @@ class Session:
 
     def trajectory(self) -> Trajectory:
         """Everything committed so far."""
-        return summarise(
-            self.id,
-            self._forest,
-            lost=self._lost,
+        forest = self._forest
+        samples, accounting = merge(forest, lost=self._lost)
+        auxiliary, discarded = auxiliary_nodes(forest), discarded_nodes(forest)
+        turns = tuple(
+            replace(
+                _turn(node), discarded=node.seq in discarded, kind="auxiliary" if node.seq in auxiliary else "policy"
+            )
+            for node in forest.nodes
+        )
+        policy = [turn for turn in turns if turn.kind == "policy"]
+        ambiguous = ambiguous_nodes(forest) - auxiliary
+        return Trajectory(
+            session_id=self.id,
+            turns=turns,
+            samples=samples,
+            num_turns=len(policy),
+            prompt_tokens=sum(turn.prompt_tokens for turn in turns),
+            completion_tokens=sum(turn.completion_tokens for turn in turns),
+            tool_sec=sum(turn.gap_sec or 0.0 for turn in policy),
+            model_sec=sum(turn.generate_sec for turn in turns),
+            ambiguous=len(ambiguous),
             aborted=self._aborted,
             mismatches=self._mismatches,
+            unread=self._unread,
             overlong=self.overlong,
             failure=self.failure,
+            accounting=accounting,
         )
-
-
-def summarise(
-    session_id: str,
-    forest: Forest,
-    *,
-    lost: int = 0,
-    aborted: int = 0,
-    mismatches: int = 0,
-    overlong: bool = False,
-    failure: str | None = None,
-) -> Trajectory:
-    """The trajectory of all that is in ``forest``; the rest is what only the session knows."""
-    samples, accounting = merge(forest, lost=lost)
-    auxiliary, discarded = auxiliary_nodes(forest), discarded_nodes(forest)
-    turns = tuple(
-        replace(_turn(node), discarded=node.seq in discarded, kind="auxiliary" if node.seq in auxiliary else "policy")
-        for node in forest.nodes
-    )
-    policy = [turn for turn in turns if turn.kind == "policy"]
-    ambiguous = ambiguous_nodes(forest) - auxiliary
-    return Trajectory(
-        session_id=session_id,
-        turns=turns,
-        samples=samples,
-        num_turns=len(policy),
-        prompt_tokens=sum(turn.prompt_tokens for turn in turns),
-        completion_tokens=sum(turn.completion_tokens for turn in turns),
-        tool_sec=sum(turn.gap_sec or 0.0 for turn in policy),
-        model_sec=sum(turn.generate_sec for turn in turns),
-        ambiguous=len(ambiguous),
-        aborted=aborted,
-        mismatches=mismatches,
-        overlong=overlong,
-        failure=failure,
-        accounting=accounting,
-    )
 
 
 def _turn(node: Node) -> Turn:

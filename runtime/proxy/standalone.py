@@ -1,7 +1,7 @@
 """The proxy alone in front of an engine: sessions are opened and closed over HTTP, trajectories land in a folder.
 
 ``POST /sessions`` opens a session and says where an agent finds it; ``DELETE /sessions/ID`` closes it and answers with
-its trajectory. Both need the admin key. Everything else is the proxy's own.
+its trajectory. Both need the admin key, and so does the proxy's own ``GET /metrics``. Everything else is the proxy's.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Standalone:
     def __init__(self, settings: Settings, codec: ChatCodec, engine: Engine) -> None:
         self._settings = settings
         config = ProxyConfig(host=settings.host, port=settings.port)
-        self.server = ProxyServer(config, codec, engine, journal=settings.out / "journal.jsonl")
+        self.server = ProxyServer(
+            config, codec, engine, journal=settings.out / "journal.jsonl", operator_key=settings.admin_key
+        )
         self.server.application = self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -112,7 +112,8 @@ class Trajectory:
     are summed seconds of the agent's gaps between turns and of generation; ``ambiguous`` counts replies to one and the
     same prompt of which none was continued (all are trained); ``aborted`` counts generations that were cut
     short (client gone, weight update); ``mismatches`` counts replies whose log-probabilities were unusable and
-    histories whose tokens could not extend the stored ones.
+    histories whose tokens could not extend the stored ones; ``unread`` counts texts that were meant for a tool call and
+    could not be read as one.
     """
 
     session_id: str
@@ -126,6 +127,7 @@ class Trajectory:
     ambiguous: int = 0
     aborted: int = 0
     mismatches: int = 0
+    unread: int = 0
     overlong: bool = False
     failure: str | None = None
     accounting: Accounting = field(default_factory=Accounting)

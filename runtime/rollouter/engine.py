@@ -92,15 +92,19 @@ class WeightIdentity:
 
 
 class Replica(Engine, Protocol):
-    """An engine whose weights can be replaced: what a pool holds and a weight sync talks to."""
+    """An engine that says what it serves: what a pool holds."""
 
     async def identity(self) -> WeightIdentity:
         """Raises ``TrialError(MODEL_UNAVAILABLE)`` when the replica is gone."""
+
+    async def abort_all(self) -> int:
+        """End every generation in flight with what it has (``finish_reason`` "abort"); how many there were."""
+
+
+class LocalReplica(Replica, Protocol):
+    """A replica of this process, whose weights can be replaced."""
 
     async def update_weights(self, state: Mapping[str, Any], *, version: int) -> str:
         """Replace every tensor between two steps (name -> tensor, Hugging Face names) and return the new fingerprint.
 
         Raises ``ValueError`` and keeps the old weights when a tensor is missing, unknown or misshapen."""
-
-    async def abort_all(self) -> int:
-        """End every generation in flight with what it has (``finish_reason`` "abort"); how many there were."""

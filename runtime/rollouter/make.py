@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime.imported import make
 from runtime.parts import part
-from runtime.rollouter.engine import Replica
+from runtime.rollouter.engine import LocalReplica
 
 FIELD = "rollout.import_path"
 
@@ -24,12 +24,12 @@ def make_engine(
     seed: int,
     import_path: str | None = None,
     kwargs: Mapping[str, Any] | None = None,
-) -> Replica:
+) -> LocalReplica:
     """One replica of the policy in ``folder``. Raises ``UserError`` when ``import_path`` leads to none."""
     if import_path is not None:
-        made: Replica = make(
+        made: LocalReplica = make(
             import_path, folder, field=FIELD, kwargs=kwargs or {}, slots=slots, max_len=max_len, seed=seed
         )
         return made
-    own: Replica = part("engines", "torch")(folder, slots=slots, max_len=max_len, seed=seed)
+    own: LocalReplica = part("engines", "torch")(folder, slots=slots, max_len=max_len, seed=seed)
     return own

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from runtime.errors import Termination, TrialError
+from runtime.errors import TrialError
 from runtime.rollouter.balanced import BalancedEngine, HealthChecks
 from runtime.rollouter.engine import Replica, WeightIdentity
 
@@ -20,7 +20,7 @@ from runtime.rollouter.engine import Replica, WeightIdentity
 class ReplicaPool(BalancedEngine[Replica]):
     """``replicas``: name -> replica, all taken into rotation as they are; see ``BalancedEngine`` for the rest.
 
-    Itself a ``Replica``: pools can be nested and passed wherever one engine is wanted.
+    How weights reach the replicas is the trainer's business; the pool is told what they must serve now.
     """
 
     def __init__(
@@ -44,8 +44,7 @@ class ReplicaPool(BalancedEngine[Replica]):
         return {**super().status(), "quarantined": sorted(self._quarantined)}
 
     async def add(self, name: str, replica: Replica) -> None:
-        """Take a replica in; into quarantine if it serves other weights than the last ``verify`` or ``update_weights``
-        asked for."""
+        """Take a replica in; into quarantine if it serves other weights than the last ``verify`` asked for."""
         self._replicas[name] = replica
         if self._expected is None:
             self._balancer.add_servers({name: replica})
@@ -55,32 +54,6 @@ class ReplicaPool(BalancedEngine[Replica]):
     def remove(self, name: str) -> Replica | None:
         self._quarantined.pop(name, None)
         return super().remove(name)
-
-    async def update_weights(self, state: Mapping[str, Any], *, version: int, expected: str | None = None) -> str:
-        """Replace the weights of every replica, quarantined ones included, then ``verify``; no call starts in between.
-
-        ``expected`` is the sender's fingerprint of what it sent; None takes that of the first replica that answers,
-        which shows disagreement between replicas but not a common loss. Returns the fingerprint. Raises ``ValueError``
-        when the tensors do not fit, ``TrialError(MODEL_UNAVAILABLE)`` when no replica ends up with the expected
-        weights.
-        """
-        async with self._closed_to_calls():
-            replicas = dict(self._replicas)
-            updates = (replica.update_weights(state, version=version) for replica in replicas.values())
-            answers = await asyncio.gather(*updates, return_exceptions=True)
-            for name, answer in zip(replicas, answers, strict=True):
-                if isinstance(answer, TrialError):
-                    self._missed_check(name, certain=True)
-                elif isinstance(answer, BaseException):
-                    raise answer
-            prints = [answer for answer in answers if isinstance(answer, str)]
-            if not prints:
-                raise TrialError(Termination.MODEL_UNAVAILABLE, "no replica took the weights: all are gone")
-            wanted = WeightIdentity(version, expected or prints[0])
-            await self._sort(wanted)
-            if not self._balancer.available_servers():
-                raise TrialError(Termination.MODEL_UNAVAILABLE, self._why_empty())
-            return wanted.fingerprint
 
     async def verify(self, expected: WeightIdentity) -> Mapping[str, WeightIdentity]:
         """Ask every replica what it serves: equal ones go (back) into rotation, others into quarantine, silent ones are

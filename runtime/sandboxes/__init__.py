@@ -11,12 +11,12 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtime.config import Bubblewrap, Docker, Ecs, Environment, Harbor, Imported, Kubernetes, PlainProcess
 from runtime.errors import MachineError
 from runtime.sandboxes import images
 from runtime.sandboxes.defences import check_network, check_provider
 
 if TYPE_CHECKING:
-    from runtime.config import Environment
     from runtime.sandboxes.base import SandboxProvider
     from runtime.sandboxes.fair_queue import FairQueue
 
@@ -38,7 +38,7 @@ def make_provider(config: Environment, *, state: Path, queue: FairQueue | None =
     if not config.warm_sandboxes and all(bound is None for bound in bounds):
         return provider
     from runtime.sandboxes.fair_queue import FairQueue
-    from runtime.sandboxes.machine_semaphore import SharedPlaces
+    from runtime.sandboxes.machine_semaphore import MachineSemaphore
     from runtime.sandboxes.pool import PooledProvider
 
     count = config.machine_sandboxes
@@ -49,25 +49,28 @@ def make_provider(config: Environment, *, state: Path, queue: FairQueue | None =
         max_idle=IDLE_KINDS * config.warm_sandboxes,
         queue=queue or FairQueue(config.max_sandboxes),
         run=run_label(),
-        shared=SharedPlaces(folder, count) if count is not None else None,
+        shared=MachineSemaphore(folder, count) if count is not None else None,
     )
 
 
 def _make(config: Environment, state: Path) -> SandboxProvider:
+    if isinstance(config, Bubblewrap | PlainProcess):
+        return _local(config, state)
+    if isinstance(config, Docker):
+        return _docker(config, state)
     remote = _remote(config, state)
-    if remote is not None:
-        check_provider(config.required_defences, remote.capabilities)
-        check_network(config.network, remote.capabilities)
-        return remote
+    check_provider(config.required_defences, remote.capabilities)
+    check_network(config.network, remote.capabilities)
+    return remote
 
+
+def _local(config: Bubblewrap | PlainProcess, state: Path) -> SandboxProvider:
     from runtime.sandboxes import bwrap
     from runtime.sandboxes.bubblewrap import BubblewrapProvider
     from runtime.sandboxes.process import ProcessProvider
 
-    if config.type == "docker":
-        return _docker(config, state)
-    why = "environment.type is 'process'" if config.type == "process" else bwrap.why_impossible()
-    if why is not None and config.require_isolation:
+    why = "environment.type is 'process'" if isinstance(config, PlainProcess) else bwrap.why_impossible()
+    if why is not None and isinstance(config, Bubblewrap) and config.require_isolation:
         raise MachineError(f"sandboxes are not isolated: {why}", fix=bwrap.INSTALL)
     provider: SandboxProvider
     try:
@@ -89,29 +92,27 @@ def _make(config: Environment, state: Path) -> SandboxProvider:
         raise MachineError(f"{state}: {error.strerror}", fix=fix) from error
 
 
-def _remote(config: Environment, state: Path) -> SandboxProvider | None:
-    if config.kubernetes is not None:
+def _remote(config: Kubernetes | Ecs | Harbor | Imported, state: Path) -> SandboxProvider:
+    if isinstance(config, Kubernetes):
         from runtime.sandboxes.kubernetes import KubernetesProvider
 
         return KubernetesProvider(config.kubernetes, run=run_label())
-    if config.ecs is not None:
+    if isinstance(config, Ecs):
         from runtime.sandboxes.ecs import EcsProvider
 
         return EcsProvider(config.ecs, run=run_label())
-    if config.imported is not None:
-        from runtime.imported import make, refused
-
-        settings, field = config.imported, "environment.imported.import_path"
-        made: SandboxProvider = make(settings.import_path, field=field, kwargs=settings.kwargs, state=state)
-        if lacking := [name for name in ("capabilities", "counts", "start", "close") if not hasattr(made, name)]:
-            why = f"has no {', '.join(lacking)} (runtime.sandboxes.base.SandboxProvider)"
-            raise refused(settings.import_path, TypeError(why), field=field)
-        return made
-    if config.harbor is not None:
+    if isinstance(config, Harbor):
         from runtime.sandboxes.harbor.provider import HarborProvider
 
         return HarborProvider(config.harbor)
-    return None
+    from runtime.imported import make, refused
+
+    settings, field = config.imported, "environment.imported.import_path"
+    made: SandboxProvider = make(settings.import_path, field=field, kwargs=settings.kwargs, state=state)
+    if lacking := [name for name in ("capabilities", "counts", "start", "close") if not hasattr(made, name)]:
+        why = f"has no {', '.join(lacking)} (runtime.sandboxes.base.SandboxProvider)"
+        raise refused(settings.import_path, TypeError(why), field=field)
+    return made
 
 
 def run_label() -> str:
@@ -120,15 +121,10 @@ def run_label() -> str:
     return Path(folder).name if folder else f"process-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def _docker(config: Environment, state: Path) -> SandboxProvider:
+def _docker(config: Docker, state: Path) -> SandboxProvider:
     from runtime.sandboxes.docker.connection import connection
     from runtime.sandboxes.docker.provider import DockerProvider
 
-    if config.base_image is None:
-        raise MachineError(
-            "environment.type 'docker' needs environment.base_image",
-            fix="name an image with Python 3.11 or later as /usr/bin/python3, such as one made by docker import",
-        )
     check_provider(config.required_defences, DockerProvider.capabilities)
     engine = connection(config.docker_host, certificates=config.docker_certificates, plaintext=config.docker_plaintext)
     return DockerProvider(engine, state=state, base=config.base_image)

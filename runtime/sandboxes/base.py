@@ -16,6 +16,8 @@ from runtime.sandboxes.entries import Entry
 
 AGENT = "/opt/agent"
 """Where published agents are in a sandbox."""
+TASK_FILES = "/opt/task"
+"""Where scripts of a task are shown, read-only; they are copied to where they are run."""
 
 
 @dataclass(frozen=True)

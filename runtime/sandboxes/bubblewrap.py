@@ -26,7 +26,7 @@ from runtime.sandboxes.cgroups import Group, GroupPool
 from runtime.sandboxes.channel import Channel, greet
 from runtime.sandboxes.compiled import Source
 from runtime.sandboxes.forwarder import Forwarder
-from runtime.sandboxes.guest import seccomp
+from runtime.sandboxes.guest import isolate, seccomp
 from runtime.sandboxes.state import OwnerState
 from runtime.sandboxes.zygote import START_SEC, Zygote, kill, launch, start_zygote, tail
 
@@ -50,7 +50,7 @@ class BubblewrapProvider:
         self._zygotes: dict[str | None, Zygote] = {}
         self._lock = asyncio.Lock()
         self._running: set[BoxSandbox] = set()
-        self._foreign: dict[Path, bool] = {}
+        self._copied: dict[Path, bool] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -77,8 +77,8 @@ class BubblewrapProvider:
 
     async def start(self, request: SandboxRequest) -> BoxSandbox:
         check_lower(request)
-        if request.lower not in self._foreign:
-            self._foreign[request.lower] = await asyncio.to_thread(_is_foreign, request.lower)
+        if request.lower not in self._copied:
+            self._copied[request.lower] = await asyncio.to_thread(_must_be_copied, request.lower)
         image = await asyncio.to_thread(images.prepare, request.image) if request.image else None
         gone: Callable[[], Awaitable[bool]] | None = None
         if self._nested is None:
@@ -131,7 +131,7 @@ class BubblewrapProvider:
             "size_mib": max(16, request.memory_mib // 2),
             "limits": self._limits(request),
             "listen": request.forward_port if request.forward else None,
-            "copy": self._foreign[request.lower],
+            "copy": self._copied[request.lower],
             "second_user": request.second_user,
         }
 
@@ -145,7 +145,7 @@ class BubblewrapProvider:
 
     async def _solo(self, request: SandboxRequest, image: Path | None) -> tuple[Channel, list[int], Any]:
         order = self._order(request)
-        shown = [word for name in ("/root", "/logs", "/run") for word in ("--tmpfs", name)]
+        shown = [word for name in isolate.MEMORY_FOLDERS for word in ("--tmpfs", name)]
         shown += ["--perms", "1777", "--tmpfs", "/tmp"]
         shown += ["--ro-bind", order["lower"], "/.lower", "--tmpfs", request.workdir]
         for source, target in order["mounts"]:
@@ -240,6 +240,19 @@ class BubblewrapProvider:
         return bwrap.environment(request.workdir, extra)
 
 
+def _must_be_copied(folder: Path) -> bool:
+    """Whether anything below belongs to another user, or is read-only. Only what is ours, and may be written, can be
+    written in a box through an overlay: its root has no capability to overrule that. Git leaves its objects read-only
+    and never writes them."""
+
+    def writable(path: Path) -> bool:
+        status = path.lstat()
+        of_git = path.name != ".git" and ".git" in path.parts
+        return status.st_uid == os.getuid() and (path.is_symlink() or bool(status.st_mode & 0o200) or of_git)
+
+    return not all(writable(path) for path in (folder, *folder.rglob("*")))
+
+
 async def _gone(zygote: Zygote) -> bool:
     """Whether the fork server has ended, which nothing in a box can reach: all its boxes ended with it."""
     return not zygote.alive
@@ -254,8 +267,3 @@ def _sources(request: SandboxRequest) -> list[Source]:
         if mount.target.startswith(f"{bwrap.LIVERL}/"):
             sources.append(Source(str(mount.source.resolve()), mount.target, rewrite=False))
     return sources
-
-
-def _is_foreign(folder: Path) -> bool:
-    """Whether anything below belongs to another user. Only ours can be written in a box through an overlay."""
-    return any(path.lstat().st_uid != os.getuid() for path in (folder, *folder.rglob("*")))

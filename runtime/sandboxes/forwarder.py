@@ -10,6 +10,9 @@ import asyncio
 import socket
 from typing import cast
 
+_MAX_CONNECTIONS = 256
+"""Of one box at a time, each of which takes three descriptors of this process. An agent with sub-agents has a dozen."""
+
 
 class Forwarder:
     """Serves ``listener`` (taken over) until ``close``."""
@@ -92,6 +95,9 @@ class _Inside(_End):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        if len(self._ends) > 2 * _MAX_CONNECTIONS:
+            self.abort()
+            return
         self._dialling = asyncio.get_running_loop().create_task(self._dial())
 
     async def _dial(self) -> None:

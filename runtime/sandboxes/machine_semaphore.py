@@ -17,7 +17,7 @@ from pathlib import Path
 _LOOK_SEC = 0.05
 
 
-class SharedPlaces:
+class MachineSemaphore:
     """``count`` places below ``folder``, for every process that names the same two. For one event loop."""
 
     def __init__(self, folder: Path, count: int) -> None:
@@ -33,7 +33,7 @@ class SharedPlaces:
         fcntl.flock(self._own, fcntl.LOCK_EX)
         self._file = temporary.rename(self._folder / name)  # never visible without its lock
 
-    async def take(self) -> None:
+    async def acquire(self) -> None:
         """Wait for a place."""
         self._wanted += 1
         try:
@@ -45,13 +45,13 @@ class SharedPlaces:
             self._wanted -= 1
             self._tell()
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         os.close(self._held.pop()[1])
 
     def close(self) -> None:
         """Idempotent."""
         while self._held:
-            self.give_back()
+            self.release()
         if self._own >= 0:
             self._file.unlink(missing_ok=True)
             os.close(self._own)

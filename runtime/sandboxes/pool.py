@@ -19,7 +19,7 @@ from runtime.errors import TrialError
 from runtime.sandboxes.base import Capabilities, ExecResult, Sandbox, SandboxProvider, SandboxRequest
 from runtime.sandboxes.entries import Entry
 from runtime.sandboxes.fair_queue import FairQueue
-from runtime.sandboxes.machine_semaphore import SharedPlaces
+from runtime.sandboxes.machine_semaphore import MachineSemaphore
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class PooledProvider:
         max_idle: int,
         queue: FairQueue,
         run: str,
-        shared: SharedPlaces | None = None,
+        shared: MachineSemaphore | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pool = PoolCounts()
@@ -98,7 +98,7 @@ class PooledProvider:
         placed = False
         try:
             if self._shared is not None:
-                await self._shared.take()
+                await self._shared.acquire()
                 placed = True
             self.pool.waited_max_sec = max(self.pool.waited_max_sec, self._clock() - began)
             kind = _kind(request)
@@ -115,7 +115,7 @@ class PooledProvider:
             return lent
         except BaseException:
             if self._shared is not None and placed:
-                self._shared.give_back()
+                self._shared.release()
             self._queue.release(self._run)
             raise
 
@@ -135,7 +135,7 @@ class PooledProvider:
     def _give_back(self, lent: PooledSandbox) -> None:
         self._lent.discard(lent)
         if self._shared is not None:
-            self._shared.give_back()
+            self._shared.release()
         self._queue.release(self._run)
 
     def _take(self, kind: Any) -> Sandbox | None:

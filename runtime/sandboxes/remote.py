@@ -49,7 +49,6 @@ class RemoteSandbox(ABC):
             self._env.setdefault("PYTHONPATH", bwrap.IMAGE)
         self._packages = bool(request.image)
         self._proxy_url = proxy_url
-        self._testkit = False
         self._stopping: asyncio.Task[None] | None = None
 
     @property
@@ -143,21 +142,18 @@ class RemoteSandbox(ABC):
         return await asyncio.to_thread(remote_shell.unpack, bytes(data), max_bytes=max_bytes, what=what)
 
     async def furnish(self, request: SandboxRequest) -> None:
-        """Put the pristine work directory, mounts and packages in: there is no host to share them from."""
+        """Put the pristine work directory, mounts, packages and LiveRL's own programs in: there is no host to share
+        them from."""
         trees = [(request.lower, request.workdir), *((mount.source, mount.target) for mount in request.mounts)]
+        trees += [(folder, f"{bwrap.LIVERL}/{name}") for name, folder in PROGRAMS.items()]
         if request.image:
             trees.append((await asyncio.to_thread(images.prepare, request.image), bwrap.IMAGE))
         folders = " ".join(["/logs/agent", "/logs/verifier", "/logs/artifacts", request.workdir])
         await self._sure(f"mkdir -p {folders}\n")
-        for source, target in trees:
-            await self.upload_archive(await asyncio.to_thread(remote_shell.pack_tree, source, target))
+        await self.upload_archive(await asyncio.to_thread(remote_shell.pack_trees, trees))
 
     async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
-        """A report of the test kit (``testkit/report.py``), which is put into the box for it. Raises ``TrialError``."""
-        if not self._testkit:
-            target = f"{bwrap.LIVERL}/testkit"
-            await self.upload_archive(await asyncio.to_thread(remote_shell.pack_tree, PROGRAMS["testkit"], target))
-            self._testkit = True
+        """A report of the test kit (``testkit/report.py``), which ``furnish`` brought. Raises ``TrialError``."""
         seal = secrets.token_hex(8)
         order = {
             "runner": runner,

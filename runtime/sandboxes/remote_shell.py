@@ -71,23 +71,26 @@ def pack(files: Mapping[str, tuple[bytes, int]]) -> bytes:
     return buffer.getvalue()
 
 
-def pack_tree(source: Path, target: str) -> bytes:
-    """An archive of a trusted host file or folder, to appear at ``target``; owners and compiled files are left out."""
+def pack_trees(trees: Sequence[tuple[Path, str]]) -> bytes:
+    """An archive of trusted host files or folders, each to appear at its target, later ones on top; owners and compiled
+    files are left out."""
 
     def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         if "__pycache__" in member.name.split("/"):
             return None
         member.uid = member.gid = 0
+        member.mode |= 0o200  # a root without capabilities needs leave to write
         member.uname = member.gname = ""
         return member
 
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        if source.is_dir():
-            for path in sorted(source.iterdir()):
-                archive.add(path, arcname=f"{target.strip('/')}/{path.name}", filter=anonymous)
-        else:
-            archive.add(source, arcname=target.strip("/"), filter=anonymous)
+        for source, target in trees:
+            if source.is_dir():
+                for path in sorted(source.iterdir()):
+                    archive.add(path, arcname=f"{target.strip('/')}/{path.name}", filter=anonymous)
+            else:
+                archive.add(source, arcname=target.strip("/"), filter=anonymous)
     return buffer.getvalue()
 
 

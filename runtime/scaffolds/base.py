@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+from runtime.config import Needs as Needs
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes.base import AGENT, Mount, Sandbox
 
@@ -30,19 +31,6 @@ class AgentOutcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What the agent's own program takes in the sandbox on top of the task's work: MiB of memory, and processes.
-
-    ``address_space``: it reserves far more addresses than memory (JavaScript engines do), so a limit on addresses must
-    not stand in for one on memory.
-    """
-
-    memory_mib: int = 0
-    pids: int = 0
-    address_space: bool = False
-
-
 class AgentFailure(TrialError):
     """A ``TrialError`` of an agent that left logs."""
 
@@ -51,10 +39,19 @@ class AgentFailure(TrialError):
         self.logs = dict(logs or {})
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a scripted policy says to this agent in the probe before a run: calls of its tools, (name, arguments), that
+    leave the work directory as it is and show that the tools work. ``tools``: their schemas, in OpenAI's form."""
+
+    tools: Sequence[Mapping[str, Any]] = ()
+    calls: tuple[tuple[str, Mapping[str, str]], ...] = ()
+
+
 class Scaffold(Protocol):
     """One coding agent. Instances hold settings only and are shared by all trials.
 
-    A scaffold may also have a property ``needs`` (``Needs``); see ``needs_of``.
+    A scaffold may also have the properties ``needs`` (``Needs``; see ``needs_of``) and ``rehearsal`` (``Rehearsal``).
     """
 
     @property
@@ -78,3 +75,9 @@ def needs_of(scaffold: Scaffold) -> Needs:
     """What ``scaffold`` declares; nothing if it declares nothing."""
     needs = getattr(scaffold, "needs", None)
     return needs if isinstance(needs, Needs) else Needs()
+
+
+def rehearsal_of(scaffold: Scaffold) -> Rehearsal:
+    """What ``scaffold`` declares; nothing if it declares nothing: then the policy says a closing word at once."""
+    rehearsal = getattr(scaffold, "rehearsal", None)
+    return rehearsal if isinstance(rehearsal, Rehearsal) else Rehearsal()

@@ -11,7 +11,7 @@ from pathlib import Path
 from runtime.config import ClaudeCodeScaffold as Settings
 from runtime.errors import Termination
 from runtime.sandboxes.base import Mount, Sandbox
-from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
+from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.command import LOGS, Ended, closing_line, run_agent
 from runtime.task import Task
 
@@ -41,7 +41,7 @@ _ENVIRONMENT = {
 class ClaudeCode:
     """Implements ``runtime.scaffolds.base.Scaffold``. ``folder``: where npm installed the package."""
 
-    needs = Needs(memory_mib=1024, pids=64, address_space=True)
+    needs = Settings.needs
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings

@@ -15,7 +15,7 @@ from runtime.config import MiniSweAgentScaffold as Settings
 from runtime.errors import Termination
 from runtime.sandboxes.base import Mount, Sandbox
 from runtime.scaffolds import drivers
-from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
+from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.command import LOGS, Ended, closing_line, run_agent
 from runtime.task import Task
 
@@ -44,7 +44,7 @@ _ENVIRONMENT = {
 class MiniSweAgent:
     """Implements ``runtime.scaffolds.base.Scaffold``. ``folder``: where pip installed the packages."""
 
-    needs = Needs(memory_mib=512, pids=32, address_space=True)
+    needs = Settings.needs
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings

@@ -16,7 +16,7 @@ from typing import Any
 from runtime.config import OpenCodeScaffold as Settings
 from runtime.errors import MachineError, Termination
 from runtime.sandboxes.base import Mount, Sandbox
-from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
+from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.command import Ended, run_agent
 from runtime.task import Task
 
@@ -47,7 +47,7 @@ _ENVIRONMENT = {
 class OpenCode:
     """Implements ``runtime.scaffolds.base.Scaffold``. ``folder``: where npm installed the package."""
 
-    needs = Needs(memory_mib=1024, pids=64, address_space=True)
+    needs = Settings.needs
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings

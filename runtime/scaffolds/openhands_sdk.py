@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runtime.config import OpenHandsSdkScaffold as Settings
 from runtime.sandboxes.base import Mount, Sandbox
-from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
+from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.driver import ROOT, Driver, Limits, constraints
 from runtime.scaffolds.install import Package
 from runtime.task import Task
@@ -18,7 +18,7 @@ from runtime.task import Task
 class OpenHandsSdk:
     """Implements ``runtime.scaffolds.base.Scaffold``."""
 
-    needs = Needs(memory_mib=1024, pids=64)
+    needs = Settings.needs
 
     def __init__(self, settings: Settings, package: Package, folder: Path) -> None:
         self._driver = Driver("openhands_sdk", package, folder)

@@ -12,7 +12,7 @@ from runtime.config import Terminus2Scaffold as Settings
 from runtime.sandboxes.base import Mount, Sandbox
 from runtime.sandboxes.bwrap import PATH
 from runtime.scaffolds import tmux
-from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs
+from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.driver import ROOT, Driver, Limits, constraints
 from runtime.scaffolds.install import Package
 from runtime.task import Task
@@ -21,7 +21,7 @@ from runtime.task import Task
 class Terminus2:
     """Implements ``runtime.scaffolds.base.Scaffold``."""
 
-    needs = Needs(memory_mib=768, pids=64)
+    needs = Settings.needs
 
     def __init__(self, settings: Settings, package: Package, folder: Path) -> None:
         self._driver = Driver("terminus_2", package, folder)

@@ -24,17 +24,6 @@ class Row:
     data: Mapping[str, float] = field(default_factory=dict)
 
 
-def append_row(path: Path, step: int, data: Mapping[str, float]) -> None:
-    """Add one row with a single write, so that concurrent writers never interleave. NaN and infinity become null, as in
-    verl's logger."""
-    line = orjson.dumps({"step": step, "data": dict(data)}, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(descriptor, line)
-    finally:
-        os.close(descriptor)
-
-
 def read_rows(path: Path) -> list[Row]:
     """One row per step, ascending; a missing file is empty, and lines that are cut off or not rows are skipped."""
     reader = Follower(path)

@@ -22,6 +22,7 @@ from typing import Any
 import uvloop
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 
+from runtime.agent_loop.deaths import why_all_died
 from runtime.agent_loop.groups import GroupRequest, GroupRunner
 from runtime.agent_loop.services import Services, open_services
 from runtime.agent_loop.status import StatusFile
@@ -29,9 +30,11 @@ from runtime.agent_loop.step_metrics import step_metrics
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialResult
 from runtime.config import RuntimeConfig, load_runtime_config
+from runtime.errors import RunError
 from runtime.rollouter.engine import Engine
 from runtime.run_paths import RunPaths
 from runtime.task import Task, load_task
+from runtime.trainer.diagnosis import AGENTS_DIED
 from runtime.trainer.estimators import BASELINES, REMAX
 from runtime.trainer.platform import find_platform
 from runtime.trainer.publish import mark_running, publish_group
@@ -92,13 +95,19 @@ class LiverlAgentLoopManager:
         self._stop = asyncio.Event()
         ready = threading.Event()
         self._failure: BaseException | None = None
+        self._dead: str | None = None
         threading.Thread(target=self._serve, args=(ready,), name="agent-loop", daemon=True).start()
         ready.wait()
         if self._failure is not None:
             raise self._failure
 
     def generate_sequences(self, prompts: TensorDict) -> None:
-        """Start one group per row and return. verl has already marked every ``uid`` pending."""
+        """Start one group per row and return. verl has already marked every ``uid`` pending.
+
+        Raises ``RunError`` when all agents of a finished batch had died: every further one would die as well.
+        """
+        if self._dead is not None:
+            raise RunError(self._dead)
         validate = bool(_plain(prompts["validate"], 0)) if "validate" in prompts.keys() else False  # noqa: SIM118
         rows = list(rows_of(prompts))
         self._loop.call_soon_threadsafe(self._start, rows, validate)
@@ -156,6 +165,9 @@ class LiverlAgentLoopManager:
                     logger.error(
                         "NothingToScore: step %s: no trial left anything to score: %s", row["global_steps"], said
                     )
+                if (why := why_all_died(trials)) is not None:
+                    self._dead = f"{AGENTS_DIED}: step {row['global_steps']}: {why}"
+                    logger.error("%s", self._dead)
                 self._write_row(int(row["global_steps"]), validate, record)
             published.ring()
 

@@ -13,7 +13,15 @@ _TAIL_BYTES = 512 * 1024
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PREFIX = re.compile(r"\([^()\s]+ pid=\d+\) ?")
 
+_SLOW_START = r"The current node timed out during startup"
+AGENTS_DIED = "AgentsDied"
+"""How the agent loop marks a batch in which no agent lived. It may be the last one, and then nothing else fails."""
+
 _SIGNATURES: Sequence[tuple[str, str]] = (
+    (
+        rf"{AGENTS_DIED}: (?P<detail>.*)",
+        "{detail}; trials/<step>/*/agent has what they said, and nothing trained on this is worth keeping",
+    ),
     (
         r"WeightMismatch: (?P<detail>.*)",
         "a replica served other weights than the trainer sent, twice: {detail}",
@@ -39,6 +47,10 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
         "Ray lost a worker while starting (too little memory or a very busy machine)",
     ),
     (
+        _SLOW_START,
+        "Ray gave its own node 30 s to come up, in vain, several times: the machine is too busy; resume when it is not",
+    ),
+    (
         r"OutOfMemoryError|MemoryError|Cannot allocate memory|killed due to the node running low on memory",
         "the machine ran out of memory; use fewer replicas, a smaller concurrency or a smaller micro batch",
     ),
@@ -48,7 +60,7 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
     ),
     (
         r"ModuleNotFoundError: (?P<detail>No module named .*)",
-        "a Python package is missing in the trainer's processes: {detail}; install with: pip install 'liverl[train]'",
+        "a Python package is missing in the trainer's processes: {detail}; `liverl doctor` says what installs it",
     ),
     (
         r"(?P<detail>\w*(?:Error|Exception): .*)",
@@ -66,6 +78,11 @@ def read_tail(log: Path, *, since: int = 0) -> str:
     except OSError:
         return ""
     return _PREFIX.sub("", _COLOUR.sub("", text))
+
+
+def ray_was_slow(text: str) -> bool:
+    """Whether Ray's node was given up before the trainer began: nothing is lost by another start."""
+    return re.search(_SLOW_START, text) is not None
 
 
 def diagnose(text: str, *, exit_code: int) -> str:

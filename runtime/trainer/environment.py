@@ -10,6 +10,7 @@ from pathlib import Path
 
 from runtime import run_paths
 from runtime.run_paths import RunPaths
+from runtime.trainer.lost_machines import ADDRESS
 from runtime.trainer.platform import Platform
 
 _NOT_INHERITED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
@@ -20,6 +21,11 @@ def ray_dir(run: Path) -> Path:
     """Where Ray keeps its sockets for this run: short, because a Unix socket's path may have about 107 characters."""
     digest = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:8]
     return Path("/tmp") / f"lr-{digest}"
+
+
+def ray_token(folder: Path) -> Path:
+    """What the processes of a Ray of our own know each other by. Ray would leave a file in the home directory."""
+    return folder / "token"
 
 
 def trainer_environment(
@@ -67,6 +73,8 @@ def trainer_environment(
             **platform.environment(paths),
         }
     )
+    if not {ADDRESS, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & environment.keys():
+        environment["RAY_AUTH_TOKEN_PATH"] = str(ray_token(ray_dir(paths.path)))
     return environment
 
 
@@ -96,7 +104,8 @@ def trainer_command(paths: RunPaths, overrides: Sequence[str] = ()) -> list[str]
         str(paths.bundle),
         "--config-name",
         "verl",
-        f"hydra.run.dir={paths.state}/hydra",
+        # By its variable: a folder's name would have to be quoted for Hydra's grammar and for OmegaConf's.
+        f"hydra.run.dir=${{oc.env:{run_paths.RUN_DIR}}}/{paths.state.relative_to(paths.path)}/hydra",
         "hydra.output_subdir=null",
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",

@@ -19,7 +19,9 @@ from runtime.errors import RunError
 
 log = logging.getLogger(__name__)
 
-NODES, ADDRESS = "LIVERL_RAY_NODES", "LIVERL_RAY_ADDRESS"
+NODES = "LIVERL_RAY_NODES"
+ADDRESS = "LIVERL_RAY_ADDRESS"
+"""The cluster that the trainer joins, where it does not start a Ray of its own."""
 MOST = 50
 """Losses in a row without a new step, after which it is no longer taken for bad luck."""
 _LOST = re.compile(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap
 from runtime.errors import MachineError, TrialError
 from runtime.grading import difference
 from runtime.grading.base import Verdict
@@ -104,7 +104,7 @@ async def collect(task: Task, sandbox: Sandbox) -> dict[str, Entry]:
 def grade(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, request: pytest.FixtureRequest) -> Grade:
     """Run a program as the agent and grade what it leaves, as a trial does."""
     task = make_task(tmp_path / "fix-add", getattr(request, "param", "pytest"))
-    config = Environment(memory_mib=512, verifier_timeout_sec=60.0)
+    config = Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0)
     verifier = make_verifier(config, provider)
 
     def run(script: str) -> Verdict:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
 from runtime.sandboxes.base import SandboxProvider
@@ -50,7 +50,7 @@ def make_task(root: Path, kind: Kind, runner: str) -> Task:
 
 @pytest.fixture
 def judge(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path) -> Judge:
-    verifier = make_verifier(Environment(memory_mib=512, verifier_timeout_sec=60.0), provider)
+    verifier = make_verifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0), provider)
 
     def run(kind: Kind, runner: str, program: str) -> Verdict:
         task = make_task(tmp_path / "task", kind, runner)

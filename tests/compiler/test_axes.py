@@ -11,7 +11,7 @@ import pytest
 from compiler.errors import SpecError
 from compiler.load import evaluate
 from compiler.lower_algorithm import RENAMED_ESTIMATORS, UNSERVED_ESTIMATORS
-from compiler.lower_verl import lower_verl, verl_tree
+from compiler.lower_verl import lower_verl
 from compiler.plan import make_plan
 from compiler.spec.algorithm import Algorithm, Loss
 from compiler.validate import validate
@@ -40,7 +40,7 @@ def dense(_dense: str) -> Any:
 
 def tree(value: Any) -> Any:
     plan = make_plan(validate(value))
-    return verl_tree(plan, lower_verl(plan))
+    return lower_verl(plan).tree()
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -142,12 +142,11 @@ def test_megatron_parallel_sizes() -> None:
 
 def test_the_trajectory_filter_reaches_the_runtime(quickstart: Any) -> None:
     from compiler.lower_runtime import contract, lower_runtime
-    from compiler.spec.algorithm import GradedEnd, TrajectoryFilter
-    from runtime.config import TrajectoryFilter as Contract
-    from runtime.errors import DROPPED_ENDS, POLICIES
+    from runtime.config.run import GradedEnd, TrajectoryFilter
+    from runtime.errors import DROPPED_ENDS, HANDLING
 
-    assert set(get_args(GradedEnd)) == {end.value for end, policy in POLICIES.items() if policy.grade}
-    assert TrajectoryFilter().drop == Contract().drop == DROPPED_ENDS
+    assert set(get_args(GradedEnd)) == {end.value for end, handling in HANDLING.items() if handling.grade}
+    assert TrajectoryFilter().drop == DROPPED_ENDS
     quickstart["algorithm"]["trajectory_filter"] = {"drop": ["overlong", "timeout"]}
     found = contract(lower_runtime(make_plan(validate(quickstart)), target="local"))
     assert found.trajectory_filter.drop == ("overlong", "timeout")
@@ -155,7 +154,7 @@ def test_the_trajectory_filter_reaches_the_runtime(quickstart: Any) -> None:
 
 def test_a_filter_that_drops_everything_is_refused(quickstart: Any) -> None:
     from compiler.check import check
-    from compiler.spec.algorithm import GradedEnd
+    from runtime.config.run import GradedEnd
 
     quickstart["algorithm"]["trajectory_filter"] = {"drop": list(get_args(GradedEnd))}
     fatal = [problem.path for problem in check(make_plan(validate(quickstart))) if problem.severity == "fatal"]
@@ -175,7 +174,7 @@ def test_what_verl_cannot_run_is_refused_with_the_reason(quickstart: Any, name: 
 def test_an_index_with_a_band_reaches_the_runtime(quickstart: Any, tmp_path: Path) -> None:
     from compiler.check import check
     from compiler.lower_runtime import contract, lower_runtime
-    from runtime.config import IndexTasks
+    from runtime.config import IndexSource
     from targets.local import TARGET
 
     path = tmp_path / "index.parquet"
@@ -183,7 +182,7 @@ def test_an_index_with_a_band_reaches_the_runtime(quickstart: Any, tmp_path: Pat
     quickstart["tasks"]["train"] = [{"name": "band", "source": source}]
     plan = make_plan(validate(quickstart))
     (kept,) = contract(lower_runtime(plan, target="local")).train
-    assert isinstance(kept.source, IndexTasks) and kept.source.pass_rate is not None
+    assert isinstance(kept.source, IndexSource) and kept.source.pass_rate is not None
     assert (kept.source.pass_rate.least, kept.source.pass_rate.most) == (0.25, 0.75)
     assert [problem.path for problem in TARGET.check(plan)] == [("tasks", "train", 0, "source", "path")]
     path.touch()

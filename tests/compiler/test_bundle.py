@@ -129,5 +129,4 @@ def test_runtime_json_is_the_contract(files: dict[str, str]) -> None:
     from runtime.config import RuntimeConfig
 
     config = RuntimeConfig.model_validate_json(files["runtime.json"])
-    assert config.rollout.group_size == 8
     assert [one.temperature for one in config.validation] == [0.0, 1.0]

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.emit import to_json, to_yaml
+from compiler.emit import _dumper, to_json, to_yaml
 from tests.compiler.golden_cases import REPOSITORY
 
 TEXTS = st.one_of(
@@ -36,7 +36,7 @@ VALUES = st.dictionaries(TEXTS, st.recursive(SCALARS, _inside, max_leaves=20), m
 
 def by_library(value: Any) -> str:
     text: str = yaml.dump(
-        value, Dumper=yaml.CSafeDumper, sort_keys=False, width=1000, allow_unicode=True, default_flow_style=False
+        value, Dumper=_dumper(), sort_keys=False, width=1000, allow_unicode=True, default_flow_style=False
     )
     return text
 

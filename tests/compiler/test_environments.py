@@ -9,12 +9,11 @@ import pytest
 import yaml
 
 from compiler import check_spec, compile_in_memory
+from compiler.check.environment import environments
 from compiler.errors import dotted
 from compiler.plan import make_plan
-from compiler.sandboxes import environments
-from compiler.spec.environment import EcsCluster, HarborEnvironment, ImportedProvider, KubernetesCluster
 from compiler.validate import validate
-from runtime.config import EcsSettings, HarborSettings, ImportedSettings, KubernetesSettings, RuntimeConfig
+from runtime.config import RuntimeConfig
 from runtime.errors import UserError
 from runtime.launch.machine import check_imports
 from tests.compiler.golden_cases import LAB
@@ -64,6 +63,17 @@ def test_rules_for_ecs(quickstart: Any) -> None:
     assert problems(quickstart, "ecs", **{**ECS, "ttl_sec": 20}) == {"environment.ecs.ttl_sec": "fatal"}
 
 
+@pytest.mark.parametrize(("target", "warned"), [("local", True), ("docker", True), ("ray", True), ("k8s", False)])
+def test_where_only_the_machine_knows_the_pods_way_to_the_model_it_is_said(target: str, warned: bool) -> None:
+    def paths(**settings: str) -> dict[str, str]:
+        pods = json.dumps({"type": "kubernetes", "kubernetes": {"image": IMAGE, **settings}})
+        found = check_spec(LAB, target=target, sets=[f"environment={pods}"])
+        return {dotted(one.path): one.severity for one in found}
+
+    assert paths().get("environment.kubernetes.proxy_host") == ("warn" if warned else None)
+    assert "environment.kubernetes.proxy_host" not in paths(proxy_host="10.0.0.1")
+
+
 def test_rules_for_harbor(quickstart: Any) -> None:
     host = {"proxy_host": "10.0.0.1"}
     assert problems(quickstart, "harbor", environment="docker", **host) == {}
@@ -81,27 +91,9 @@ def test_the_runtime_reads_what_the_compiler_writes(kind: str, cluster: dict[str
     sets = [f"environment={json.dumps({'type': kind, kind: cluster})}"]
     files = compile_in_memory(LAB, target="local", sets=sets).files
     environment = RuntimeConfig.model_validate_json(files["runtime.json"]).environment
-    written = environment.kubernetes or environment.ecs
+    written = environment.kubernetes if kind == "kubernetes" else environment.ecs
     assert environment.type == kind and written is not None
     assert {key: written.model_dump(mode="json")[key] for key in cluster} == cluster
-
-
-@pytest.mark.parametrize(
-    ("spec", "settings"),
-    [
-        (KubernetesCluster, KubernetesSettings),
-        (EcsCluster, EcsSettings),
-        (HarborEnvironment, HarborSettings),
-        (ImportedProvider, ImportedSettings),
-    ],
-)
-def test_spec_and_contract_agree(spec: Any, settings: Any) -> None:
-    """The same fields with the same defaults on both sides."""
-
-    def defaults(model: Any) -> dict[str, Any]:
-        return {name: field.get_default(call_default_factory=True) for name, field in model.model_fields.items()}
-
-    assert defaults(spec) == defaults(settings)
 
 
 PROBED = {"image": IMAGE, "require_isolation": True, "egress_probes": ["10.0.0.1:443"]}

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from compiler import SpecError, check_spec, compile_spec
+from compiler import SpecError, check_spec, compile_in_memory, compile_spec
 from compiler.errors import Problem, dotted
 from compiler.plan import make_plan
-from compiler.spec.base import PATTERNS
 from compiler.spec.experiment import ExperimentSpec
-from compiler.spec.tasks import BugFamily
 from compiler.validate import validate
+from runtime.config.base import PATTERNS
+from runtime.config.tasks import BugFamily
 from tests.compiler.golden_cases import LAB, spec_path
 
 NOTHING_LEFT = dict.fromkeys(get_args(BugFamily), 0)
@@ -145,10 +146,14 @@ def test_a_value_that_is_no_spec_at_all(value: Any) -> None:
         ({"tasks.validation.0.source.split": "demonstrations"}, "tasks.validation[0].source.split", "fatal"),
         ({"policy.warm_start.demonstrations.split": "train"}, "policy.warm_start.demonstrations.split", "fatal"),
         ({"tasks.train.0.source.families": NOTHING_LEFT}, "tasks.train[0].source.families", "fatal"),
+        ({"policy.warm_start.informed_families": ["operatr"]}, "policy.warm_start.informed_families", "fatal"),
         ({"tasks.train.0.temperature": 1}, "tasks.train[0].temperature", "fatal"),
         ({"tasks.train.0.source.count": 15}, "schedule.train_batch_size", "fatal"),
         ({"tasks.validation": [], "schedule.validate_every": 0}, "tasks.baselines", "fatal"),
         ({"tasks.validation": [], "tasks.baselines": False}, "schedule.validate_every", "warn"),
+        ({"policy": {"type": "pretrained", "path": "Qwen/Qwen3-8B"}}, "policy.path", "warn"),
+        ({"policy": {"type": "pretrained", "path": "models/mine"}}, "policy.path", "warn"),
+        ({"policy": {"type": "pretrained", "path": "Qwen/Qwen3-30B-A3B"}}, "policy.path", "fatal"),
     ],
 )  # fmt: skip
 def test_impossible_combinations(quickstart: Any, changes: dict[str, Any], path: str, severity: str) -> None:
@@ -158,6 +163,17 @@ def test_impossible_combinations(quickstart: Any, changes: dict[str, Any], path:
         put(quickstart, where, new)
     found = [(dotted(problem.path), problem.severity) for problem in check(make_plan(validate(quickstart)))]
     assert (path, severity) in found
+
+
+@pytest.mark.parametrize("path", ["/models/mine", "./mine", "../mine", "~/mine"])
+def test_a_folder_or_an_engine_of_ones_own_is_no_name_of_a_model(quickstart: Any, path: str) -> None:
+    from compiler.check import check
+
+    put(quickstart, "policy", {"type": "pretrained", "path": path})
+    assert not [one for one in check(make_plan(validate(quickstart))) if one.path[0] == "policy"]
+    put(quickstart, "policy.path", "Qwen/Qwen3-8B")
+    put(quickstart, "rollout.import_path", "package.module:Engine")
+    assert not [one for one in check(make_plan(validate(quickstart))) if one.path[0] == "policy"]
 
 
 def test_the_example_specs_raise_no_warning() -> None:
@@ -241,3 +257,19 @@ def test_names_of_variables_may_be_in_lower_case(quickstart: Any) -> None:
 def test_problems_print_as_one_line() -> None:
     problem = Problem(("a", 0, "b"), "wrong", "right", "do it", position="x.jsonnet:1:2")
     assert str(problem) == "x.jsonnet:1:2: a[0].b: wrong; allowed: right; do it"
+
+
+def test_a_spec_may_name_its_schema_for_editors(tmp_path: Path, quickstart: Any) -> None:
+    plain, named, sweep = (tmp_path / f"{name}.json" for name in ("plain", "named", "sweep"))
+    schema = {"$schema": "./liverl.schema.json"}
+    plain.write_text(json.dumps(quickstart))
+    named.write_text(json.dumps(schema | quickstart))
+    sweep.write_text(json.dumps(schema | {"name": "both", "sweep": {"a": schema | quickstart}}))
+    files = [compile_in_memory(spec).files["resolved.json"] for spec in (plain, named)]
+    assert files[0] == files[1] and check_spec(sweep) == []
+    named.write_text(json.dumps({"$schema": 1} | quickstart))
+    assert [dotted(problem.path) for problem in check_spec(named)] == ["$schema"]
+
+
+def test_kubernetes_is_another_name_of_its_target() -> None:
+    assert compile_in_memory(LAB, target="kubernetes").files == compile_in_memory(LAB, target="k8s").files

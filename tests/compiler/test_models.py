@@ -20,10 +20,10 @@ def test_the_table_holds_valid_facts(name: str) -> None:
 def test_importing_the_models_builds_no_validator() -> None:
     """A default written ``Part()`` would: write ``Part.model_construct()``."""
     code = (
-        "import compiler.assemble, runtime.config; from compiler.spec.base import Model\n"
+        "import compiler.assemble; from runtime.config import Model\n"
         "def below(model): return [model, *(found for one in model.__subclasses__() for found in below(one))]\n"
-        "models = below(Model) + below(runtime.config.Contract)\n"
-        "print(len(models) > 80, [model.__name__ for model in models if model.__pydantic_complete__])"
+        "models = below(Model)\n"
+        "print(len(models) > 70, [model.__name__ for model in models if model.__pydantic_complete__])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True []"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from compiler import SpecError, check_spec
-from compiler.check import check, rules
+from compiler.check import RULES, check
 from compiler.errors import Problem, dotted
 from compiler.partial import heard, sound_parts
 from compiler.plan import make_plan
@@ -79,7 +79,7 @@ def test_what_rules_say_of_the_sound_parts_is_true(quickstart: Any) -> None:
             validate(broken)
         sound = sound_parts(broken, caught.value.problems)
         assert sound is not None
-        found = {problem.text for problem in heard(rules(), make_plan(sound))}
+        found = {problem.text for problem in heard(RULES, make_plan(sound))}
         assert found <= expected, (axis, field)
         told += bool(found)
     assert told > 10

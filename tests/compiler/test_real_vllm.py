@@ -20,7 +20,7 @@ from compiler.spec.policy import ModelFacts
 from compiler.validate import validate
 from compiler.vllm_flags import FOLDER, OWNED, VERSION, VERSIONS, catalogue, flag_problems
 from targets.pins import CUDA
-from tests.compiler.golden_cases import CASES, REPOSITORY, golden_folder, spec_path
+from tests.compiler.golden_cases import CASES, REPOSITORY, case_files, spec_path
 from tests.targets.variants import compiled
 from tests.vllm_cpu import vllm_cpu
 
@@ -142,7 +142,7 @@ def write_model(folder: Path, facts: ModelFacts) -> None:
 
 def written() -> dict[str, dict[str, Any]]:
     """Every ``vllm.yaml`` of the golden bundles, and one of the site's on GPUs, each once."""
-    files = {f"{name}-{target}": (golden_folder(name, target) / "vllm.yaml").read_text() for name, target in CASES}
+    files = {f"{name}-{target}": case_files(name, target)["vllm.yaml"] for name, target in CASES}
     files["site"] = compiled("site", "docker")["vllm.yaml"]
     once = {text.partition("model:")[2]: name for name, text in reversed(files.items())}
     return {name: yaml.safe_load(files[name]) for name in once.values()}

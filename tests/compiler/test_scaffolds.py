@@ -144,22 +144,3 @@ def test_an_agent_that_is_a_library(quickstart: Any, scaffold: dict[str, Any], s
     quickstart["scaffold"] = scaffold
     with pytest.raises(SpecError, match=said):
         validate(quickstart)
-
-
-def test_boxes_are_planned_with_what_the_agents_need() -> None:
-    """The compiler does not import the agents; the cluster's limits must let their boxes in all the same."""
-    from compiler.spec import scaffold as spec
-    from runtime.scaffolds.claude_code import ClaudeCode
-    from runtime.scaffolds.mini_swe_agent import MiniSweAgent
-    from runtime.scaffolds.opencode import OpenCode
-    from runtime.scaffolds.openhands_sdk import OpenHandsSdk
-    from runtime.scaffolds.terminus_2 import Terminus2
-
-    for model, agent in (
-        (spec.ClaudeCodeScaffold, ClaudeCode),
-        (spec.OpenCodeScaffold, OpenCode),
-        (spec.MiniSweAgentScaffold, MiniSweAgent),
-        (spec.OpenHandsSdkScaffold, OpenHandsSdk),
-        (spec.Terminus2Scaffold, Terminus2),
-    ):
-        assert model.own_memory_mib == agent.needs.memory_mib

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from compiler import check_spec, compile_in_memory
-from compiler.check import tasks
+from compiler.check import check
 from compiler.errors import dotted
 from compiler.plan import make_plan
-from compiler.spec.tasks import GenerateSource, HarborSource, HistorySource
 from compiler.validate import validate
-from runtime.config import CommitTasks, GeneratedTasks, HarborTasks, RuntimeConfig
+from runtime.config import GenerateSource, HarborSource, HistorySource, RuntimeConfig
 from tests.compiler.golden_cases import LAB
 
 PACKAGE = {"name": "inflection", "version": "0.5.1", "sha256": "0" * 64}
@@ -45,7 +44,7 @@ def sets_of(train: dict[str, Any], *validation: dict[str, Any]) -> dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("source", "kind"), [(GENERATE, GeneratedTasks), (HISTORY, CommitTasks), (HARBOR, HarborTasks)]
+    ("source", "kind"), [(GENERATE, GenerateSource), (HISTORY, HistorySource), (HARBOR, HarborSource)]
 )
 def test_the_runtime_reads_what_the_compiler_writes(source: dict[str, Any], kind: Any) -> None:
     files = compile_in_memory(LAB, target="docker", sets=[f"tasks={json.dumps(sets_of(source))}"]).files
@@ -54,13 +53,6 @@ def test_the_runtime_reads_what_the_compiler_writes(source: dict[str, Any], kind
     assert {key: written.source.model_dump(mode="json")[key] for key in source} == source
     said = {"generate": "2 bugs at a time", "history": "commits of src/project after v1 up to v2", "harbor": "toys 1.0"}
     assert said[source["type"]] in files["SUMMARY.md"]
-
-
-@pytest.mark.parametrize(
-    ("spec", "contract"), [(GenerateSource, GeneratedTasks), (HistorySource, CommitTasks), (HarborSource, HarborTasks)]
-)
-def test_spec_and_contract_have_the_same_fields(spec: Any, contract: Any) -> None:
-    assert set(spec.model_fields) == set(contract.model_fields) - {"split_seed"}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +69,7 @@ def test_commits_that_measure_come_after_those_that_train(
     quickstart: Any, train: dict[str, Any], validation: dict[str, Any], refused: str | None
 ) -> None:
     quickstart["tasks"] = sets_of(train, validation)
-    found = [one for one in tasks(make_plan(validate(quickstart))) if dotted(one.path).endswith(".after")]
+    found = [one for one in check(make_plan(validate(quickstart))) if dotted(one.path).endswith(".after")]
     assert len(found) == (refused is not None)
     if refused is not None:
         assert refused in found[0].what and found[0].allowed == '"v2"' and found[0].severity == "fatal"
@@ -86,7 +78,7 @@ def test_commits_that_measure_come_after_those_that_train(
 
 def test_a_registry_that_anybody_on_the_way_could_write(quickstart: Any) -> None:
     quickstart["tasks"] = sets_of({**HARBOR, "registry": "http://example.com/registry.json"})
-    (found,) = [one for one in tasks(make_plan(validate(quickstart))) if dotted(one.path).endswith("registry")]
+    (found,) = [one for one in check(make_plan(validate(quickstart))) if dotted(one.path).endswith("registry")]
     assert "https://" in found.allowed and found.severity == "fatal"
 
 

@@ -12,12 +12,13 @@ from typing import Any, get_args
 
 import pytest
 
+from compiler.bundle import write_files
 from compiler.lower_algorithm import RENAMED_ESTIMATORS, UNSERVED_ESTIMATORS
 from compiler.lower_verl import TORCH_CHECKPOINT_ENGINE, TORCH_ROLLOUT
 from compiler.plan import make_plan
 from compiler.spec.algorithm import KlEstimator, LossAggregation
 from compiler.validate import validate
-from tests.compiler.golden_cases import CASES, ON_GPUS, golden_folder, spec_path
+from tests.compiler.golden_cases import CASES, ON_GPUS, case_files, spec_path
 from tests.compiler.test_axes import ALGORITHMS, LOSSES
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("ignore")]
@@ -88,13 +89,14 @@ def accept(config: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "target"), [case for case in CASES if case[0] not in ON_GPUS])
-def test_verl_accepts_every_golden_configuration(compose: Any, name: str, target: str) -> None:
-    config = compose(golden_folder(name, target))
+def test_verl_accepts_every_golden_configuration(compose: Any, name: str, target: str, tmp_path: Path) -> None:
+    write_files(tmp_path, case_files(name, target))
+    config = compose(tmp_path)
     accept(config)
     assert config.actor_rollout_ref.rollout.agent.agent_loop_manager_class.startswith("runtime.agent_loop.")
     assert (
         config.trainer.total_training_steps
-        == json.loads((golden_folder(name, target) / "resolved.json").read_text())["schedule"]["steps"]
+        == json.loads(case_files(name, target)["resolved.json"])["schedule"]["steps"]
     )
 
 
@@ -131,7 +133,7 @@ def test_verl_accepts_the_other_variants(compose: Any, quickstart: Any, tmp_path
         node[last] = new
     plan = make_plan(validate(quickstart))
     assert [problem for problem in check(plan) if problem.severity == "fatal"] == []
-    (tmp_path / "verl.yaml").write_text(to_yaml({"defaults": ["ppo_trainer", "_self_"], **lower_verl(plan).tree()}))
+    (tmp_path / "verl.yaml").write_text(to_yaml(lower_verl(plan).tree()))
     config = compose(tmp_path)
     accept(config)
     # What verl asserts only after it has started its processes.
@@ -151,14 +153,14 @@ def test_verl_accepts_the_examples_for_gpus(compose: Any, tmp_path: Path, name: 
     """The whole configuration, with a tiny model in the place of the large one: verl reads its config and tokenizer."""
     from compiler.emit import to_yaml
     from compiler.load import evaluate
-    from compiler.lower_verl import RUN_DIR, lower_verl, verl_tree
+    from compiler.lower_verl import RUN_DIR, lower_verl
 
     plan = make_plan(validate(evaluate(spec_path(name)).value))
     facts = lower_verl(plan)
     for model in ("actor_rollout_ref.model", "critic.model"):
         if f"{model}.path" in facts:
-            facts.replace(f"{model}.path", f"{RUN_DIR}/policy", why="nothing is fetched")
-    (tmp_path / "verl.yaml").write_text(to_yaml(verl_tree(plan, facts)))
+            facts.replace(f"{model}.path", lambda: f"{RUN_DIR}/policy", why="nothing is fetched")
+    (tmp_path / "verl.yaml").write_text(to_yaml(facts.tree()))
     config = compose(tmp_path)
     accept(config)
     assert config.actor_rollout_ref.actor.strategy == plan.spec.trainer.type
@@ -242,23 +244,24 @@ def test_samplers_exist() -> None:
     from verl.utils.import_utils import load_extern_type
 
     for name in ("PromptReplayBuffer", "PromptReplayBufferAsync"):
-        assert load_extern_type("pkg://runtime.trainer.verl_cpu.sampler", name)
+        assert load_extern_type("pkg://runtime.trainer.sampler", name)
 
 
-def test_main_ppo_reads_the_bundle_as_it_is_started(run_dir: Path) -> None:
+def test_main_ppo_reads_the_bundle_as_it_is_started(run_dir: Path, tmp_path: Path) -> None:
     """The command line of the trainer itself: ``--config-dir BUNDLE --config-name verl``, from an empty working
     directory."""
     import os
     import subprocess
     import sys
 
+    write_files(tmp_path / "bundle", case_files("quickstart", "local"))
     environment = {**os.environ, "LIVERL_RUN_DIR": str(run_dir), "LIVERL_RAY_DIR": str(run_dir / "ray")}
     folder = run_dir / "cwd"
     folder.mkdir()
     done = subprocess.run(
         [
             *[sys.executable, "-m", "verl.trainer.main_ppo"],
-            *["--config-dir", str(golden_folder("quickstart", "local")), "--config-name", "verl"],
+            *["--config-dir", str(tmp_path / "bundle"), "--config-name", "verl"],
             *["--cfg", "job", "--resolve", "--package", "actor_rollout_ref.rollout"],
         ],
         cwd=folder,

@@ -17,7 +17,7 @@ from compiler.spec.rollout import VllmRollout
 from compiler.validate import validate
 from compiler.vllm_flags import FOLDER, OWNED, VERSION, VERSIONS, catalogue, flag_problems
 from targets.pins import CUDA
-from tests.compiler.golden_cases import CASES, EXAMPLES, golden_folder, spec_path
+from tests.compiler.golden_cases import CASES, EXAMPLES, case_files, spec_path
 
 
 def judge(config: dict[str, Any]) -> None:
@@ -32,9 +32,9 @@ def judge(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("name", "target"), CASES)
 def test_every_flag_exists_and_takes_the_value(name: str, target: str) -> None:
-    config = yaml.safe_load((golden_folder(name, target) / "vllm.yaml").read_text())
+    config = yaml.safe_load(case_files(name, target)["vllm.yaml"])
     judge(config)
-    rollout = json.loads((golden_folder(name, target) / "runtime.json").read_text())["rollout"]
+    rollout = json.loads(case_files(name, target)["runtime.json"])["rollout"]
     assert config["max-model-len"] == rollout["prompt_length"] + rollout["response_length"]
 
 
@@ -62,7 +62,7 @@ def test_a_flag_that_is_off_is_said_so_that_vllm_hears_it() -> None:
     plan = make_plan(validate(value))
     facts = lower_vllm(plan)
     assert facts["no-async-scheduling"].value is True and "async-scheduling" not in facts
-    assert facts["no-async-scheduling"].origins == ("rollout.flags.async-scheduling",)
+    assert facts["no-async-scheduling"].origins[0] == "rollout.flags.async-scheduling"
     assert facts["headless"].value is False and "block-size" not in facts
     assert lower_verl(plan)["actor_rollout_ref.rollout.engine_kwargs.vllm.async_scheduling"].value is False
 

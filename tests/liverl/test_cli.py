@@ -6,21 +6,22 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from runtime.launch import rundir
-from runtime.telemetry.metrics import append_row
 from tests.runtime.proxy.families import FAMILIES, write_family
+from tests.runtime.rows import append_row
 
 ROOT = Path(__file__).parents[2]
 STABLE = {"compile", "check", "plan", "explain", "diff", "schema", "run", "runs", "status", "logs", "stop"}
 STABLE |= {"eval", "infer", "doctor", "tasks"}
 
 
-def _liverl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+def _liverl(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **variables}
     command = [sys.executable, "-m", "liverl", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
@@ -30,6 +31,18 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     assert result.returncode == 0
     listed = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ") and line.split()}
     assert listed >= STABLE
+
+
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    result = _liverl("--version", cwd=tmp_path)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (result.returncode, result.stdout) == (0, project["version"] + "\n")
+
+
+def test_shells_complete_commands(tmp_path: Path) -> None:
+    assert "--install-completion" in _liverl("--help", cwd=tmp_path).stdout
+    asked = {"_LIVERL_COMPLETE": "complete_bash", "COMP_WORDS": "liverl comp", "COMP_CWORD": "1"}
+    assert _liverl(cwd=tmp_path, **asked).stdout.split() == ["compile"]
 
 
 @pytest.mark.parametrize(

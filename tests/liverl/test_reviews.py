@@ -1,4 +1,5 @@
-"""The hook and the workflow in docs/reviews.md, run as their programs would run them."""
+"""The hook and the workflow in docs/reviews.md, run as their programs would run them; and what git marks as
+generated."""
 
 from __future__ import annotations
 
@@ -77,3 +78,14 @@ def test_the_workflow(repository: Path) -> None:
     assert "${{" not in comment
     assert run([*shell, comment], repository, OUT=str(repository / "said")).returncode == 0
     assert (repository / "said").read_text().split()[:3] == ["pr", "comment", "7"]
+
+
+def test_generated_files_are_marked_and_digests_are_not_shown(tmp_path: Path) -> None:
+    (tmp_path / ".gitattributes").write_bytes((ROOT / ".gitattributes").read_bytes())
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    files = ["golden/a/k8s/x.yaml", "golden/digests.json", "docs/spec.md", "specs/a.jsonnet", "docs/reviews.md"]
+    asked = ["git", "check-attr", "linguist-generated", "diff", "--", *files]
+    told = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    marked = [line.partition(":")[0] for line in told if line.endswith("linguist-generated: set")]
+    assert marked == files[:3]
+    assert [line for line in told if line.endswith(": unset")] == ["golden/digests.json: diff: unset"]

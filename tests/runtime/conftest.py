@@ -5,27 +5,27 @@ from __future__ import annotations
 import pytest
 
 from runtime.config import (
-    Environment,
+    Architecture,
+    Bubblewrap,
     NewPolicy,
-    PolicyArchitecture,
-    Rollout,
     RuntimeConfig,
     ShellScaffold,
-    SynthTasks,
+    SynthSource,
     TaskSet,
+    TorchRollout,
     WarmStart,
 )
 
 
 @pytest.fixture
 def quickstart_config() -> RuntimeConfig:
-    held_out = SynthTasks(count=300, seed=1, split="held_out")
+    held_out = SynthSource(count=300, seed=1, split="held_out")
     return RuntimeConfig(
         experiment="quickstart",
         seed=0,
         target="local",
         policy=NewPolicy(
-            architecture=PolicyArchitecture(
+            architecture=Architecture(
                 vocabulary_size=1024,
                 hidden_size=96,
                 intermediate_size=256,
@@ -35,7 +35,7 @@ def quickstart_config() -> RuntimeConfig:
                 max_position=1024,
             ),
             warm_start=WarmStart(
-                demonstrations=SynthTasks(count=600, seed=2, split="demonstrations"),
+                demonstrations=SynthSource(count=600, seed=2, split="demonstrations"),
                 steps=300,
                 batch_size=32,
                 learning_rate=3e-3,
@@ -43,16 +43,15 @@ def quickstart_config() -> RuntimeConfig:
                 observation_loss=0.3,
             ),
         ),
-        train=(TaskSet(name="train", source=SynthTasks(count=512, seed=0, split="train")),),
+        train=(TaskSet(name="train", source=SynthSource(count=512, seed=0, split="train")),),
         validation=(
             TaskSet(name="held-out", source=held_out, temperature=0.0),
             TaskSet(name="held-out-sampled", source=held_out, temperature=1.0),
         ),
         baselines=True,
         scaffold=ShellScaffold(tools="repair", max_turns=8, max_edits=3),
-        environment=Environment(),
-        rollout=Rollout(
-            engine="torch",
+        environment=Bubblewrap(),
+        rollout=TorchRollout(
             replicas=2,
             slots=32,
             prompt_length=512,
@@ -60,7 +59,6 @@ def quickstart_config() -> RuntimeConfig:
             max_tokens_per_turn=24,
             temperature=1.0,
             tool_parser="compact",
-            group_size=8,
             concurrency=32,
         ),
     )

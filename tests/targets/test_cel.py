@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.compiler.golden_cases import CASES, golden_folder
+from tests.compiler.golden_cases import CASES, case_files
 from tests.targets.schemas import CUSTOM, documents, of_kind, with_defaults
 from tests.targets.variants import VARIANTS, compiled
 from tests.toolbox import python_tools
@@ -62,8 +62,7 @@ def asked(document: dict[str, Any]) -> list[Question]:
 
 
 def bundles() -> list[dict[str, str]]:
-    folders = [golden_folder(name, target) for name, target in CASES if target == "k8s"]
-    found = [{path.name: path.read_text() for path in folder.iterdir()} for folder in folders]
+    found = [dict(case_files(name, target)) for name, target in CASES if target == "k8s"]
     return found + [compiled(variant, "k8s") for variant in VARIANTS]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from compiler import compile_in_memory
-from targets.docker import PROXY_PORT
-from tests.compiler.golden_cases import CASES, LAB, golden_folder
+from targets.joining import PROXY_PORT
+from tests.compiler.golden_cases import CASES, LAB, case_files
 from tests.targets.variants import VARIANTS, compiled
 from tests.toolbox import compose_plugins
 
@@ -26,8 +26,7 @@ SHELL = {"HF_TOKEN": "a value of the shell"}
 def files_of(case: str) -> dict[str, str]:
     if case in VARIANTS:
         return compiled(case, "docker")
-    folder = golden_folder(case.removeprefix("golden "), "docker")
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return dict(case_files(case.removeprefix("golden "), "docker"))
 
 
 def ask(folder: Path, files: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from targets import pins
-from tests.compiler.golden_cases import CASES, golden_folder
+from tests.compiler.golden_cases import CASES, GOLDEN
 from tests.targets.schemas import CUSTOM, WITHOUT_SCHEMA, documents
 from tests.targets.test_k8s import pods
 from tests.targets.variants import VARIANTS, compiled
@@ -133,7 +133,7 @@ def test_a_parser_of_the_compose_specification_reads_every_bundle(tmp_path: Path
     """Another one than Docker's (``test_compose``), for those who start bundles with another program: durations and
     sizes included, where the JSON schema only sees strings."""
     tools = python_tools("compose-spec", "compose-spec==0.2.1")
-    paths = [str(golden_folder(name, target) / "compose.yaml") for name, target in CASES if target == "docker"]
+    paths = [str(GOLDEN / name / target / "compose.yaml") for name, target in CASES if target == "docker"]
     paths += [str(written(tmp_path, variant, "docker") / "compose.yaml") for variant in VARIANTS]
     read = subprocess.run(
         [str(tools / "python"), "-c", COMPOSE, *paths], capture_output=True, text=True, timeout=120, check=False

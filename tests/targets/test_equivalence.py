@@ -119,9 +119,12 @@ def test_the_trainer_finds_its_ray(
 ) -> None:
     """Read as verl's ``main_ppo`` reads it; and the variable survives the trainer's own environment."""
     omegaconf = pytest.importorskip("omegaconf")
+    from runtime.laptop.cpu_platform import CPU
+    from runtime.run_paths import RunPaths
     from runtime.trainer.environment import trainer_environment
 
-    child = trainer_environment(Path("/runs/x/1"), attempt=0, inherited={**environment, "RAY_ADDRESS": "stray:1"})
+    inherited = {**environment, "RAY_ADDRESS": "stray:1"}
+    child = trainer_environment(RunPaths(Path("/runs/x/1")), platform=CPU, attempt=0, inherited=inherited)
     assert "RAY_ADDRESS" not in child
     monkeypatch.delenv("LIVERL_RAY_ADDRESS", raising=False)
     for name in environment:

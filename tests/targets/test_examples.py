@@ -1,25 +1,19 @@
 """Every pinned example is one that its readers accept: Compose's, Kubernetes', KubeRay's, Kueue's and SkyPilot's own
-schemas, on the bytes in ``golden/``."""
+schemas, on the bytes that ``golden/`` pins."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import yaml
 
 from compiler import check_spec
-from tests.compiler.golden_cases import CASES, SWEEPS, TARGETS, golden_folder, spec_path
+from tests.compiler.golden_cases import CASES, SWEEPS, TARGETS, case_files, spec_path
 from tests.targets.schemas import WITHOUT_SCHEMA, compose_errors, documents, kubernetes_errors, skypilot_errors
-
-
-def files(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(("name", "target"), [case for case in CASES if case[1] in ("docker", "k8s", "skypilot")])
 def test_schemas_accept_every_pinned_example(name: str, target: str) -> None:
-    bundle = files(golden_folder(name, target))
+    bundle = case_files(name, target)
     if target == "docker":
         assert compose_errors(yaml.safe_load(bundle["compose.yaml"])) == []
     elif target == "skypilot":
@@ -46,7 +40,7 @@ def test_every_target_that_takes_an_example_has_it_pinned(name: str) -> None:
 
 
 def test_the_spot_example_is_one_interruptible_machine_with_a_bucket() -> None:
-    task = yaml.safe_load(files(golden_folder("spot-ec2", "skypilot"))["task.sky.yaml"])
+    task = yaml.safe_load(case_files("spot-ec2", "skypilot")["task.sky.yaml"])
     assert task["resources"]["use_spot"] is True and task["resources"]["accelerators"] == {"H100": 8}
     assert task["file_mounts"]["~/liverl/runs"]["source"].startswith("s3://")
     assert task["secrets"] == {"WANDB_API_KEY": None}

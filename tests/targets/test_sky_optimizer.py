@@ -16,7 +16,7 @@ from compiler.cost import DEFAULT_FAMILIES, Cost, Unknown, cost
 from compiler.plan import make_plan
 from compiler.validate import validate
 from targets import pins
-from tests.compiler.golden_cases import CASES, golden_folder, spec_path
+from tests.compiler.golden_cases import CASES, case_files, spec_path
 from tests.targets.variants import VARIANTS, compiled
 from tests.toolbox import python_tools
 
@@ -74,7 +74,7 @@ def bundles() -> dict[str, dict[str, str]]:
     found = {variant: compiled(variant, "skypilot") for variant in VARIANTS}
     for name, target in CASES:
         if target == "skypilot":
-            found[f"golden {name}"] = {path.name: path.read_text() for path in golden_folder(name, target).iterdir()}
+            found[f"golden {name}"] = dict(case_files(name, target))
     for change, settings in CHANGES.items():
         sets = [f"cluster.skypilot.{key}={json.dumps(value)}" for key, value in settings.items()]
         found[change] = dict(compile_in_memory(spec_path("spot-ec2"), target="skypilot", sets=sets).files)

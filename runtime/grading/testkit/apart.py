@@ -42,6 +42,9 @@ class Solution:
         self._owner = os.getpid()
         self._exceptions: dict[tuple[str, str, str], type[BaseException]] = {}
 
+    def limit(self, cpu_sec: float) -> None:
+        self._ask(["limit", cpu_sec])
+
     def load(self, name: str) -> bool:
         """Import a module over there. True if it is a package. Raises what its import raised."""
         return self._ask(["import", name])[-1] is True
@@ -244,9 +247,21 @@ class _Loader:
         self._solution.load(module.__name__)
 
 
-def install(descriptor: int, root: str, folders: Sequence[str], trusted: Sequence[str], modules: Sequence[str]) -> None:
-    """From here on this process imports nothing from ``folders`` but ``trusted`` (paths below ``root``)."""
+def install(
+    descriptor: int,
+    root: str,
+    folders: Sequence[str],
+    trusted: Sequence[str],
+    modules: Sequence[str],
+    *,
+    cpu_sec: float,
+) -> None:
+    """From here on this process imports nothing from ``folders`` but ``trusted`` (paths below ``root``).
+
+    cpu_sec: of the processor, for one answer of the other process.
+    """
     solution = Solution(socket.socket(fileno=descriptor), modules)
+    solution.limit(cpu_sec)
     finder: Any = Finder(solution, root, folders, trusted, modules)
     sys.meta_path.insert(0, finder)
 

@@ -13,17 +13,17 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
 import sys
 import time
 
 if __package__:
-    from . import apart, explain, report, warm
+    from . import apart, explain, report, timers, warm
 else:  # started as a program from a mounted folder
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import apart  # type: ignore[import-not-found,no-redef]
     import explain  # type: ignore[import-not-found,no-redef]
     import report  # type: ignore[import-not-found,no-redef]
+    import timers  # type: ignore[import-not-found,no-redef]
     import warm  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
@@ -39,10 +39,6 @@ _NEEDED = {
     *("types", "warnings", "zipimport"),
 }
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "build", "dist", "venv", "site-packages"}
-
-
-class TestTimeout(BaseException):
-    """One test ran out of its time; no Exception, so that ``except Exception`` in the code under test lets it by."""
 
 
 def run(
@@ -63,11 +59,12 @@ def run(
 
     ids: test ids, or files whose tests are all run; None means every ``test_*.py`` below ``root``. An id that does not
     exist is simply absent from the report. trace: record the executed lines of each repository file during the first
-    test that does not pass (not those run at import). stop_first: stop after that test. timeout, test_timeout: seconds
-    for the whole run and for one test. python_path: folders below ``root`` to import from, besides ``root`` itself.
-    solution: descriptor of a process that the code under test runs in (``apart.py``); only the ``trusted`` files of the
-    repository, paths below ``root``, are then imported here. modules: names at the top that the repository is known to
-    have; no other file of it stands in for a module that is found elsewhere. None: any may.
+    test that does not pass (not those run at import). stop_first: stop after that test. timeout: seconds on the clock
+    for the whole run. test_timeout: seconds of the processor for one test (``timers.py``). python_path: folders below
+    ``root`` to import from, besides ``root`` itself. solution: descriptor of a process that the code under test runs in
+    (``apart.py``); only the ``trusted`` files of the repository, paths below ``root``, are then imported here. modules:
+    names at the top that the repository is known to have; no other file of it stands in for a module that is found
+    elsewhere. None: any may.
     """
     folder = os.path.realpath(root)
 
@@ -75,7 +72,7 @@ def run(
         folders = import_folders(folder, ids or (), python_path)
         forget_modules(folders)
         if solution >= 0:
-            apart.install(report.KEPT, folder, folders, trusted, modules or ())
+            apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=min(test_timeout, timeout))
         elif modules is not None:
             apart.keep_precedence(folder, modules)
         sys.path[:0] = [os.path.join(folder, name) for name in python_path]
@@ -130,7 +127,6 @@ class _Session:
             sys.path[:] = [path for path in sys.path if not f"{path}/".startswith(f"{self._root}/")]
         self._apart = apart
         sys.dont_write_bytecode = True
-        signal.signal(signal.SIGALRM, on_alarm)
         wanted: dict[str, list[str] | None] = {}
         for item in ids if ids is not None else find_test_files(self._root):
             file, separator, name = item.partition("::")
@@ -213,11 +209,11 @@ class _Session:
             }
 
     def _limited(self, function: Callable[[], Any]) -> Any:
-        signal.setitimer(signal.ITIMER_REAL, self._test_timeout, 0.1)  # repeats: code under test may swallow the first
+        timers.start(self._test_timeout)
         try:
             return function()
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            timers.stop()
 
 
 MAX_RECENT = 400
@@ -279,10 +275,6 @@ def forget_modules(folders: Sequence[str]) -> None:
         file = getattr(module, "__file__", None) or ""
         if name != "__main__" and file and (not file.startswith(library) or "site-packages" in file):
             del sys.modules[name]
-
-
-def on_alarm(number: int, frame: FrameType | None) -> None:
-    raise TestTimeout("the test ran out of time")
 
 
 def _is_function(value: object) -> bool:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import signal
 import sys
 import time
 
 import pytest
 
-from . import apart, explain, report, warm
-from .mini import TEST_TIMEOUT, Tracer, on_alarm
+from . import apart, explain, report, timers, warm
+from .mini import TEST_TIMEOUT, Tracer
 from .mini import import_folders as _import_folders
 
 TYPE_CHECKING = False
@@ -69,7 +68,9 @@ def run(
                 del sys.modules[name]  # a repository may have packages with the names of ours
         os.chdir(folder)
         if solution >= 0:
-            apart.install(report.KEPT, folder, import_folders(folder, ids or (), python_path), trusted, modules or ())
+            folders = import_folders(folder, ids or (), python_path)
+            cpu_sec = min(test_timeout, timeout)
+            apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=cpu_sec)
         elif modules is not None:
             apart.keep_precedence(folder, modules)
         own = dict.fromkeys([folder, *(os.path.join(folder, name) for name in (*python_path, "src"))])
@@ -161,12 +162,11 @@ class _Plugin:
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """A module that never ends its import must cost itself the verdict, not the whole run its time."""
-        signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, self._import_timeout, 0.1)
+        timers.start(self._import_timeout, clock_sec=self._import_timeout)
         try:
             return (yield)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            timers.stop()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -179,13 +179,12 @@ class _Plugin:
         self._stream.send({"event": "start", "id": item.nodeid})
         item.repr_failure = _no_text  # type: ignore[method-assign]  # tracebacks cost more than tests; nobody reads them
         self._outcome, self._error = "passed", None
-        signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, self._test_timeout, 0.1)
+        timers.start(self._test_timeout)
         start = time.monotonic()
         try:
             return (yield)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            timers.stop()
             seconds = round(time.monotonic() - start, 6)
             event = {"event": "test", "id": item.nodeid, "outcome": self._outcome, "seconds": seconds}
             self._stream.send({**event, "error": self._error})
@@ -213,11 +212,11 @@ class _Plugin:
         elif result.failed and self._outcome != "failed":
             self._outcome = "failed" if result.when == "call" else "error"
             if call.excinfo is not None:
-                signal.setitimer(signal.ITIMER_REAL, 1.0, 0.1)
+                timers.start(1.0, clock_sec=1.0)
                 try:
                     self._error = explain.describe(call.excinfo.value, self._root)
                 except BaseException as error:
                     self._error = {"type": type(error).__name__, "message": "while explaining", "frames": []}
                 finally:
-                    signal.setitimer(signal.ITIMER_REAL, self._test_timeout, 0.1)
+                    timers.start(self._test_timeout)
         return result

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,6 @@ class SocketReplica:
     async def identity(self) -> WeightIdentity:
         answer = await self._call({"do": "identity"})
         return WeightIdentity(version=answer["version"], fingerprint=answer["fingerprint"])
-
-    async def update_weights(self, state: Mapping[str, Any], *, version: int) -> str:
-        """Not this way: raises ``ValueError``. The trainer's adapter hands weights to the server itself."""
-        raise ValueError(f"weights of version {version} cannot pass through the agent loop")
 
     async def abort_all(self) -> int:
         answer = await self._call({"do": "abort"})

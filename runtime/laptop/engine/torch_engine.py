@@ -108,7 +108,7 @@ class TorchEngine:
             raise
 
     async def update_weights(self, state: Mapping[str, Tensor], *, version: int) -> str:
-        """Copy ``state`` (any float type), then switch between two steps. See ``Replica.update_weights``."""
+        """Copy ``state`` (any float type), then switch between two steps. See ``LocalReplica.update_weights``."""
         weights = Weights.pack(self._batch.weights.architecture, state)
         identity = WeightIdentity(version, fingerprint(weights.named_tensors()))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from math import comb
 from typing import Any
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap, Environment
 from runtime.laptop.policy.demonstrations import Ground, Survey
 from runtime.laptop.tools.survey import survey
 from runtime.scaffolds.shell import ShellScaffold
@@ -32,7 +32,7 @@ def score(
     if not tasks:
         return {"tasks": 0, "max_edits": 0, "rows": []}
     edits = scaffold.settings.max_edits
-    grounds = survey_all(tasks, scaffold, environment=environment or Environment(), on_progress=on_progress)
+    grounds = survey_all(tasks, scaffold, environment=environment or Bubblewrap(), on_progress=on_progress)
     rows = []
     for name, chance in (("random", at_random), ("fixed order", in_order), ("failing lines first", failing_first)):
         solved = sum(chance(ground.survey, edits) for ground in grounds if ground is not None)

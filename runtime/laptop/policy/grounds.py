@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from runtime.config import Environment, NewPolicy, ShellScaffold, SynthTasks
+from runtime.config import Bubblewrap, NewPolicy, ShellScaffold, SynthSource
 from runtime.laptop.policy.demonstrations import Ground, usable
 from runtime.laptop.policy.memory import MemoryWorkspace
 from runtime.laptop.synth.repository import build as build_repository
@@ -29,17 +29,17 @@ def survey_grounds(
     """What the demonstrators walk through: those of the repositories that an offered repair mends."""
     source = config.warm_start.demonstrations
     grounds: Sequence[Ground | None]
-    if isinstance(source, SynthTasks):
+    if isinstance(source, SynthSource):
         grounds = survey_generated(source)
     else:
         from runtime.laptop.policy.fieldwork import survey_tasks
         from runtime.scaffolds.shell import ShellScaffold as Shell
 
-        grounds = survey_tasks(tasks, Shell(shell), environment=Environment(), on_progress=on_progress)
+        grounds = survey_tasks(tasks, Shell(shell), environment=Bubblewrap(), on_progress=on_progress)
     return [ground for ground in grounds if ground is not None and usable(ground)]
 
 
-def survey_generated(source: SynthTasks) -> list[Ground]:
+def survey_generated(source: SynthSource) -> list[Ground]:
     """One ground per repository of ``source``, in order, without writing any."""
     jobs = [(source.split, source.seed, number, source.families) for number in range(source.count)]
     # Spawned, not forked: the caller has threads, and signal handlers that are not for workers.

@@ -33,6 +33,7 @@ def _schemas() -> list[dict[str, Any]]:
 
 SCHEMAS = _schemas()
 NAMES = ("run", "next", *repairs.REPAIRS)
+REHEARSAL: tuple[tuple[str, dict[str, str]], ...] = (("run", {}), ("submit", {}))
 
 
 class RepairTools:

@@ -35,6 +35,8 @@ class FolderWorkspace:
         sources: Sequence[str],
         python_path: Sequence[str] = (),
     ) -> None:
+        import testkit  # type: ignore[import-not-found]  # noqa: F401  a box without it must not begin a trial
+
         self._root = root
         self._ids = list(ids) if ids is not None else None
         self._sources = frozenset(sources)
@@ -62,7 +64,7 @@ class FolderWorkspace:
     def _run(self, *, trace: bool) -> dict[str, Any]:
         sys.path[:0] = [folder for folder in self._python_path if folder not in sys.path]
         if self._runner == "pytest":
-            from testkit import pytest_runner as kit  # type: ignore[import-not-found]
+            from testkit import pytest_runner as kit
         else:
             from testkit import mini as kit
         report: dict[str, Any] = kit.run(self._root, self._ids, trace=trace, stop_first=True, timeout=TEST_SEC)

@@ -21,7 +21,7 @@ from verl.workers.rollout import base as rollout_base
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
 
-from runtime.config import load_runtime_config
+from runtime.config import TorchRollout, load_runtime_config
 from runtime.laptop.engine.server import EngineServer
 from runtime.laptop.engine.socket_replica import engine_socket
 from runtime.laptop.engine.weights import Architecture, state_fingerprint
@@ -58,6 +58,7 @@ class CpuReplica(RolloutReplica):  # type: ignore[misc]
     async def launch_servers(self) -> None:
         config = load_runtime_config(RunPaths.of_process().runtime_json)
         rollout = config.rollout
+        assert isinstance(rollout, TorchRollout), "the platform of this device serves no other engine"
         names = server_names(self.replica_rank)
         actor = ray.remote(EngineServer)
         self.servers = [

@@ -12,6 +12,8 @@ import orjson
 
 from runtime.proxy.chat import ChatRequest, Reply
 from runtime.proxy.dialects.base import (
+    Action,
+    Route,
     invalid,
     object_field,
     pieces,
@@ -22,6 +24,7 @@ from runtime.proxy.dialects.base import (
     read_stop,
     text_field,
 )
+from runtime.proxy.dialects.blocks import shown_text
 from runtime.proxy.messages import Message, ToolCall
 from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
 from runtime.proxy.volatile import ignoring_volatile, without_volatile
@@ -32,6 +35,7 @@ _ERROR_TYPES = {
     Kind.NOT_FOUND: "not_found_error",
     Kind.TOO_LARGE: "request_too_large",
     Kind.BUSY: "overloaded_error",
+    Kind.CROWDED: "overloaded_error",
     Kind.UNAVAILABLE: "overloaded_error",
     Kind.INTERNAL: "api_error",
 }
@@ -45,11 +49,15 @@ class AnthropicMessages:
     """See https://docs.anthropic.com/en/api/messages."""
 
     name = "anthropic"
+    routes: tuple[Route, ...] = (
+        Route("POST", "/v1/messages", Action.CHAT),
+        Route("POST", "/v1/messages/count_tokens", Action.COUNT_TOKENS),
+    )
     messages_field = "messages"
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
         system = _system(body.get("system"), "system")
-        tools = tuple(_read_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.get("tools") or []))
+        tools = _read_tools(body.get("tools") or [])
         choice = body.get("tool_choice") or {}
         return ChatRequest(
             dialect=self.name,
@@ -145,8 +153,8 @@ def _user(content: Any) -> tuple[Message, ...]:
                 found.append(
                     Message("tool", _texts(block.get("content"), "messages[].content[].content"), (), identity)
                 )
-            case kind:
-                raise invalid(f"{kind!r} is not supported: the policy reads text only", "messages[].content[].type")
+            case _:
+                texts.append(shown_text(block, "messages[].content[]"))
     if texts or not found:
         found.append(Message("user", "\n".join(texts)))
     return tuple(found)
@@ -172,8 +180,12 @@ def _assistant(content: Any) -> Message:
                 name = text_field(block.get("name"), "messages[].content[].name")
                 identity = text_field(block.get("id"), "messages[].content[].id")
                 calls.append(ToolCall(identity, name, orjson.dumps(block.get("input")).decode()))
-            case kind:
-                raise invalid(f"{kind!r} is not supported", "messages[].content[].type")
+            case "redacted_thinking":
+                raise invalid(
+                    "'redacted_thinking' is not supported: it is another model's", "messages[].content[].type"
+                )
+            case _:
+                texts.append(shown_text(block, "messages[].content[]"))
     return Message("assistant", "\n".join(texts), tuple(calls), None, "\n".join(thoughts), origin)
 
 
@@ -202,23 +214,30 @@ def _text_list(content: Any, where: str) -> list[str]:
         raise invalid("must be a string or a list of text blocks", where)
     texts: list[str] = []
     for block in content:
-        if object_field(block, f"{where}[]").get("type") != "text":
-            raise invalid(f"{block.get('type')!r} is not supported: the policy reads text only", f"{where}[].type")
-        texts.append(text_field(block.get("text"), f"{where}[].text"))
+        is_text = object_field(block, f"{where}[]").get("type") == "text"
+        texts.append(text_field(block.get("text"), f"{where}[].text") if is_text else shown_text(block, f"{where}[]"))
     return texts
 
 
-def _read_tool(tool: Any, where: str) -> dict[str, Any]:
-    """An Anthropic tool in the OpenAI function form that chat templates expect."""
-    value = object_field(tool, where)
-    if "input_schema" not in value:
-        raise invalid(f"{value.get('type')!r} runs at the provider and does not exist here", where)
-    function = {
-        "name": text_field(value.get("name"), f"{where}.name"),
-        "description": value.get("description", ""),
-        "parameters": object_field(value["input_schema"], f"{where}.input_schema"),
-    }
-    return {"type": "function", "function": function}
+def _read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
+    """Anthropic's tools in the OpenAI function form that chat templates expect. Tools of a type of their own, without
+    a schema, run at the provider and are left out, so the policy can never call them.
+    """
+    if not isinstance(tools, list):
+        raise invalid("must be a list", "tools")
+    found: list[dict[str, Any]] = []
+    for index, tool in enumerate(tools):
+        where = f"tools[{index}]"
+        value = object_field(tool, where)
+        if "input_schema" not in value and value.get("type") not in (None, "custom"):
+            continue
+        function = {
+            "name": text_field(value.get("name"), f"{where}.name"),
+            "description": value.get("description", ""),
+            "parameters": object_field(value.get("input_schema"), f"{where}.input_schema"),
+        }
+        found.append({"type": "function", "function": function})
+    return tuple(found)
 
 
 def _frame(reply: Reply) -> dict[str, Any]:

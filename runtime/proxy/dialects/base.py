@@ -6,19 +6,44 @@ Knows nothing of sessions, tokens or HTTP transport.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+import orjson
 
 from runtime.proxy.chat import ChatRequest, Reply
+from runtime.proxy.messages import ToolCall
 from runtime.proxy.refusal import Kind, Refusal
 
 EVENT_CHARACTERS = 13
 """Text per event of a replayed stream: about what a model gives in three or four tokens."""
 
 
+class Action(Enum):
+    """What a route does, whatever its wire API."""
+
+    CHAT = "chat"
+    COUNT_TOKENS = "count_tokens"
+    MODELS = "models"
+
+
+class Route(NamedTuple):
+    """``path`` is that below a session."""
+
+    method: str
+    path: str
+    action: Action
+
+
+FREE_FORM = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+"""Parameters of a free-form tool, which takes one text, in the form of a function."""
+
+
 class Dialect(Protocol):
     """One wire API: requests in, replies, streams and errors out."""
 
     name: str
+    routes: tuple[Route, ...]
     messages_field: str
     """The list in a request that grows from turn to turn."""
 
@@ -100,3 +125,15 @@ def text_field(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise invalid("must be a string", where)
     return value
+
+
+def free_form_arguments(text: Any) -> str:
+    """The arguments of a free-form tool's call."""
+    return orjson.dumps({"input": text}).decode()
+
+
+def free_form_text(call: ToolCall) -> str | None:
+    """The text that a free-form tool is called with; None where the model called it otherwise."""
+    arguments = call.parsed()
+    free = arguments.get("input") if isinstance(arguments, dict) and set(arguments) == {"input"} else None
+    return free if isinstance(free, str) else None

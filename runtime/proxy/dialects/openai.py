@@ -1,7 +1,7 @@
 """OpenAI chat completions: ``POST /v1/chat/completions``, streamed and not.
 
 Sampling parameters of the request are read past: the session's limits decide. What cannot be honoured and would change
-the meaning of a reply (several choices, forced formats, images) is refused by name.
+the meaning of a reply (several choices, forced formats) is refused by name.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ import orjson
 
 from runtime.proxy.chat import ChatRequest, Reply
 from runtime.proxy.dialects.base import (
+    FREE_FORM,
+    Action,
+    Route,
+    free_form_arguments,
+    free_form_text,
     invalid,
     object_field,
     pieces,
@@ -22,6 +27,7 @@ from runtime.proxy.dialects.base import (
     read_stop,
     text_field,
 )
+from runtime.proxy.dialects.blocks import shown_text
 from runtime.proxy.messages import Message, Role, ToolCall
 from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
 from runtime.proxy.volatile import without_volatile
@@ -32,6 +38,7 @@ _ROLES: dict[str, Role] = {
     "user": "user",
     "assistant": "assistant",
     "tool": "tool",
+    "function": "tool",
 }
 _ERROR_TYPES = {
     Kind.UNAUTHENTICATED: ("authentication_error", "invalid_api_key"),
@@ -40,6 +47,7 @@ _ERROR_TYPES = {
     Kind.OVERFLOW: ("invalid_request_error", "context_length_exceeded"),
     Kind.TOO_LARGE: ("invalid_request_error", "request_too_large"),
     Kind.BUSY: ("server_error", "server_busy"),
+    Kind.CROWDED: ("server_error", "server_busy"),
     Kind.UNAVAILABLE: ("server_error", "model_unavailable"),
     Kind.INTERNAL: ("server_error", "internal_error"),
 }
@@ -49,6 +57,10 @@ class OpenAIChat:
     """See https://platform.openai.com/docs/api-reference/chat."""
 
     name = "openai"
+    routes: tuple[Route, ...] = (
+        Route("POST", "/v1/chat/completions", Action.CHAT),
+        Route("GET", "/v1/models", Action.MODELS),
+    )
     messages_field = "messages"
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
@@ -83,7 +95,7 @@ class OpenAIChat:
         if parsed.reasoning:
             message["reasoning_content"] = parsed.reasoning
         if parsed.tool_calls:
-            message["tool_calls"] = [_tool_call(call) for call in parsed.tool_calls]
+            message["tool_calls"] = _tool_calls(reply, request)
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}
         return orjson.dumps({**_frame(reply, "chat.completion"), "choices": [choice], "usage": _usage(reply)})
 
@@ -102,7 +114,7 @@ class OpenAIChat:
             for piece in pieces(text):
                 out += [before, start, orjson.dumps(piece), b"}", after]
         if parsed.tool_calls:
-            calls = [{"index": index, **_tool_call(call)} for index, call in enumerate(parsed.tool_calls)]
+            calls = [{"index": index, **call} for index, call in enumerate(_tool_calls(reply, request))]
             out += [before, orjson.dumps({"tool_calls": calls}), after]
         last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": reply.finish_reason}
         out += [b"data: ", orjson.dumps({**frame, "choices": [last]}), b"\n\n"]
@@ -161,38 +173,65 @@ def _text(content: Any) -> str:
     texts: list[str] = []
     for part in content:
         kind = object_field(part, "messages[].content[]").get("type")
-        if kind not in ("text", "refusal"):
-            raise invalid(f"{kind!r} is not supported: the policy reads text only", "messages[].content[].type")
-        texts.append(text_field(part.get(kind), f"messages[].content[].{kind}"))
+        if kind in ("text", "refusal"):
+            texts.append(text_field(part.get(kind), f"messages[].content[].{kind}"))
+        else:
+            texts.append(shown_text(part, "messages[].content[]"))
     return "\n".join(texts)
 
 
 def _read_call(sent: Any) -> ToolCall:
     call = object_field(sent, "messages[].tool_calls[]")
-    function = object_field(call.get("function"), "messages[].tool_calls[].function")
-    identity, arguments = call.get("id"), function.get("arguments", "")
+    identity = call.get("id")
+    if isinstance(call.get("custom"), dict):
+        custom = call["custom"]
+        name, arguments = custom.get("name"), free_form_arguments(custom.get("input", ""))
+    else:
+        function = object_field(call.get("function"), "messages[].tool_calls[].function")
+        name, arguments = function.get("name"), function.get("arguments", "")
     return ToolCall(
         identity if isinstance(identity, str) else "",
-        text_field(function.get("name"), "messages[].tool_calls[].function.name"),
+        text_field(name, "messages[].tool_calls[].function.name"),
         arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode(),
     )
 
 
 def _read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
+    """Tools in function form; a free-form one takes one text. Tools of any other type run at the provider and are left
+    out, so the policy can never call them.
+    """
     if not isinstance(tools, list):
         raise invalid("must be a list", "tools")
+    found: list[dict[str, Any]] = []
     for index, tool in enumerate(tools):
-        function = object_field(object_field(tool, f"tools[{index}]").get("function"), f"tools[{index}].function")
-        text_field(function.get("name"), f"tools[{index}].function.name")
-    return tuple(tools)
+        kind = object_field(tool, f"tools[{index}]").get("type", "function")
+        if kind == "function":
+            function = object_field(tool.get("function"), f"tools[{index}].function")
+            text_field(function.get("name"), f"tools[{index}].function.name")
+            found.append(tool)
+        elif kind == "custom":
+            custom = object_field(tool.get("custom"), f"tools[{index}].custom")
+            name = text_field(custom.get("name"), f"tools[{index}].custom.name")
+            function = {"name": name, "description": custom.get("description") or "", "parameters": FREE_FORM}
+            found.append({"type": "function", "function": function})
+    return tuple(found)
+
+
+def _tool_calls(reply: Reply, request: ChatRequest) -> list[dict[str, Any]]:
+    custom = {tool["custom"]["name"] for tool in request.head if tool.get("type") == "custom"}
+    found: list[dict[str, Any]] = []
+    for call in reply.parsed.tool_calls:
+        free = free_form_text(call) if call.name in custom else None
+        if free is None:
+            form = {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        else:
+            form = {"type": "custom", "custom": {"name": call.name, "input": free}}
+        found.append({"id": call.id, **form})
+    return found
 
 
 def _frame(reply: Reply, kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{reply.id}", "object": kind, "created": reply.created, "model": reply.model}
-
-
-def _tool_call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _usage(reply: Reply) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """OpenAI responses: ``POST /v1/responses``, streamed and not, as codex speaks it.
 
 The input is a flat list of items; all items of one reply (reasoning, text, calls) are one assistant message here. Only
-what a request carries counts: nothing is stored for ``previous_response_id``. Tools that run at the provider (web
-search) are left out of the prompt, so the policy can never call them.
+what a request carries counts: nothing is stored for ``previous_response_id``.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import orjson
 
 from runtime.proxy.chat import ChatRequest, Reply
 from runtime.proxy.dialects.base import (
+    Action,
+    Route,
     invalid,
     object_field,
     pieces,
@@ -21,14 +22,22 @@ from runtime.proxy.dialects.base import (
     read_model,
     text_field,
 )
+from runtime.proxy.dialects.blocks import shown_text
 from runtime.proxy.dialects.openai import openai_error
+from runtime.proxy.dialects.response_tools import (
+    CALL_ITEMS,
+    Tool,
+    call_item,
+    found_text,
+    found_tools,
+    read_call,
+    read_tools,
+)
 from runtime.proxy.messages import Message, Role, ToolCall
 from runtime.proxy.refusal import Refusal
 from runtime.proxy.volatile import without_volatile
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user"}
-_OF_THE_REPLY = frozenset({"reasoning", "function_call", "custom_tool_call"})
-_PROVIDER_TOOLS = ("web_search", "file_search", "code_interpreter", "image_generation", "mcp", "computer")
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 
 
@@ -36,6 +45,7 @@ class OpenAIResponses:
     """See https://platform.openai.com/docs/api-reference/responses."""
 
     name = "responses"
+    routes: tuple[Route, ...] = (Route("POST", "/v1/responses", Action.CHAT),)
     messages_field = "input"
 
     def parse(self, body: dict[str, Any]) -> ChatRequest:
@@ -48,14 +58,18 @@ class OpenAIResponses:
         instructions = body.get("instructions") or ""
         system = without_volatile(text_field(instructions, "instructions"))
         sent_tools = body.get("tools") or []
+        if not isinstance(sent_tools, list):
+            raise invalid("must be a list", "tools")
+        wire = _turns(body.get("input"))
         choice = body.get("tool_choice")
         return ChatRequest(
             dialect=self.name,
             model=read_model(body),
             head=(system, sent_tools),
             system=(Message("system", system),) if system else (),
-            tools=_read_tools(sent_tools),
-            wire=_turns(body.get("input")),
+            tools=tuple(tool.function() for tool in read_tools(sent_tools)),
+            found_tools=tuple(tool.function() for tool in found_tools(wire)),
+            wire=wire,
             normalise=normalise,
             max_tokens=read_limit(body, "max_output_tokens"),
             parse_tools=choice != "none",
@@ -63,10 +77,10 @@ class OpenAIResponses:
         )
 
     def reply(self, reply: Reply, request: ChatRequest) -> bytes:
-        return orjson.dumps(_response(reply, _items(reply, _custom(request)), "completed"))
+        return orjson.dumps(_response(reply, _items(reply, _tools(request)), "completed"))
 
     def stream(self, reply: Reply, request: ChatRequest) -> bytes:
-        items = _items(reply, _custom(request))
+        items = _items(reply, _tools(request))
         out = _Events()
         opened = _response(reply, [], "in_progress")
         out.add("response.created", {"response": opened})
@@ -135,11 +149,13 @@ def _stream_item(out: _Events, index: int, item: dict[str, Any]) -> None:
                 out.add("response.function_call_arguments.delta", {**at, "delta": piece})
             done = {"arguments": item["arguments"], "name": item["name"]}
             out.add("response.function_call_arguments.done", {**at, **done})
-        case _:
+        case "custom_tool_call":
             out.add("response.output_item.added", {"output_index": index, "item": {**item, **_OPEN, "input": ""}})
             for piece in pieces(item["input"]):
                 out.add("response.custom_tool_call_input.delta", {**at, "delta": piece})
             out.add("response.custom_tool_call_input.done", {**at, "input": item["input"]})
+        case _:
+            out.add("response.output_item.added", {"output_index": index, "item": {**item, **_OPEN}})
     out.add("response.output_item.done", {"output_index": index, "item": item})
 
 
@@ -160,11 +176,15 @@ def normalise(sent: Any) -> tuple[Message, ...]:
                 )
             text = _text(item.get("content"))
             return (Message(role, without_volatile(text) if role == "system" else text),)
-        case "function_call_output" | "custom_tool_call_output":
-            identity = text_field(item.get("call_id"), "input[].call_id")
+        case "tool_search_output":
+            return (Message("tool", found_text(item), (), item.get("call_id")),)
+        case "function_call_output" | "custom_tool_call_output" | "local_shell_call_output":
+            identity = text_field(item.get("call_id") or item.get("id"), "input[].call_id")
             return (Message("tool", _text(item.get("output")), (), identity),)
-        case kind:
-            raise invalid(f"{kind!r} is not supported", "input[].type")
+        case "item_reference":
+            raise invalid("'item_reference' is not supported: nothing is stored here; send the item", "input[].type")
+        case _:
+            return (Message("user", shown_text(item, "input[]")),)
 
 
 def _turns(value: Any) -> list[Any]:
@@ -176,13 +196,19 @@ def _turns(value: Any) -> list[Any]:
     turns: list[Any] = []
     for item in value:
         sent = object_field(item, "input[]")
-        if sent.get("type") not in _OF_THE_REPLY and sent.get("role") != "assistant":
+        if not _of_the_reply(sent):
             turns.append(sent)
         elif turns and isinstance(turns[-1], list):
             turns[-1].append(sent)
         else:
             turns.append([sent])
     return turns
+
+
+def _of_the_reply(item: dict[str, Any]) -> bool:
+    kind = item.get("type")
+    calls = isinstance(kind, str) and (kind == "reasoning" or kind.endswith("_call"))
+    return calls or item.get("role") == "assistant"
 
 
 def _assistant(items: list[Any]) -> Message:
@@ -199,18 +225,11 @@ def _assistant(items: list[Any]) -> Message:
                 identity = item.get("id")
                 if isinstance(identity, str) and identity.startswith(_THOUGHT):
                     origin = identity.removeprefix(_THOUGHT)
-            case "custom_tool_call":
-                arguments = orjson.dumps({"input": item.get("input", "")}).decode()
-                calls.append(_call(item, arguments))
+            case kind if kind in CALL_ITEMS:
+                calls.append(read_call(item))
             case _:
-                calls.append(_call(item, text_field(item.get("arguments", ""), "input[].arguments")))
+                texts.append(shown_text(item, "input[]"))  # what a provider's tool did
     return Message("assistant", "\n".join(texts), tuple(calls), None, "\n".join(thoughts), origin)
-
-
-def _call(item: dict[str, Any], arguments: str) -> ToolCall:
-    return ToolCall(
-        text_field(item.get("call_id"), "input[].call_id"), text_field(item.get("name"), "input[].name"), arguments
-    )
 
 
 def _text(content: Any) -> str:
@@ -228,44 +247,20 @@ def _text(content: Any) -> str:
         elif kind in _TEXTS:
             texts.append(text_field(part.get("text"), "input[].content[].text"))
         else:
-            raise invalid(f"{kind!r} is not supported: the policy reads text only", "input[].content[].type")
+            texts.append(shown_text(part, "input[].content[]"))
     return "\n".join(texts)
 
 
-def _read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
-    """The tools in the function form that chat templates expect; a free-form tool takes one text."""
-    if not isinstance(tools, list):
-        raise invalid("must be a list", "tools")
-    found: list[dict[str, Any]] = []
-    for index, tool in enumerate(tools):
-        where = f"tools[{index}]"
-        kind = object_field(tool, where).get("type")
-        if isinstance(kind, str) and kind.startswith(_PROVIDER_TOOLS):
-            continue
-        if kind not in ("function", "custom"):
-            raise invalid(f"{kind!r} is not supported; use function or custom", f"{where}.type")
-        function = {
-            "name": text_field(tool.get("name"), f"{where}.name"),
-            "description": tool.get("description") or "",
-            "parameters": tool.get("parameters") or {} if kind == "function" else _FREE_FORM,
-        }
-        found.append({"type": "function", "function": function})
-    return tuple(found)
-
-
-_FREE_FORM = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
-
-
-def _custom(request: ChatRequest) -> frozenset[str]:
-    """Names of the free-form tools, whose calls have a wire form of their own."""
-    return frozenset(tool["name"] for tool in request.head[1] if tool.get("type") == "custom")
+def _tools(request: ChatRequest) -> dict[str, Tool]:
+    """By flat name; of equal names the first."""
+    return {tool.flat_name: tool for tool in [*read_tools(request.head[1]), *found_tools(request.wire)][::-1]}
 
 
 _THOUGHT = "rs_"
 """Before the reply's id in the id of a reasoning item: on echo it says which reply is repeated."""
 
 
-def _items(reply: Reply, custom: frozenset[str]) -> list[dict[str, Any]]:
+def _items(reply: Reply, tools: dict[str, Tool]) -> list[dict[str, Any]]:
     """Output items. A reply without anything is one empty message."""
     parsed = reply.parsed
     items: list[dict[str, Any]] = []
@@ -279,13 +274,7 @@ def _items(reply: Reply, custom: frozenset[str]) -> list[dict[str, Any]]:
         message = {"type": "message", "id": f"msg_{reply.id}", "status": status, "role": "assistant"}
         items.append({**message, "content": [part]})
     for number, call in enumerate(parsed.tool_calls):
-        item = {"id": f"fc_{reply.id}_{number}", "status": status, "call_id": call.id, "name": call.name}
-        arguments = call.parsed()
-        free = arguments.get("input") if isinstance(arguments, dict) and set(arguments) == {"input"} else None
-        if call.name in custom and isinstance(free, str):
-            items.append({"type": "custom_tool_call", **item, "input": free})
-        else:
-            items.append({"type": "function_call", **item, "arguments": call.arguments})
+        items.append(call_item(call, tools, {"id": f"fc_{reply.id}_{number}", "status": status}))
     return items
 
 

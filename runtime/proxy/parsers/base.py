@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
-
-import orjson
 
 from runtime.proxy.chat import ParsedReply
 
 ToolSchemas = Mapping[str, Mapping[str, Any]]
 """Function name -> JSON schema of its parameters."""
 
+_THINK, _END_OF_THINKING = "<think>", "</think>"
+
 
 class ToolParser(Protocol):
     """Reads the text of one reply. Never raises: what cannot be read as a tool call stays content."""
 
-    def __call__(self, text: str, tools: ToolSchemas | None, *, complete: bool) -> ParsedReply:
-        """``tools`` is None when the request allows no tool call; ``complete`` is false for a cut reply."""
+    def __call__(self, text: str, tools: ToolSchemas | None, *, complete: bool, thinking: bool = False) -> ParsedReply:
+        """``tools`` is None when the request allows no tool call; ``complete`` is false for a cut reply; ``thinking``
+        says that the prompt has opened the reasoning with which the reply goes on.
+        """
 
 
 def as_it_is(message: dict[str, Any]) -> dict[str, Any]:
@@ -35,42 +37,39 @@ class Format:
 
     ``stops`` are control tokens that end a reply beside those that the model's folder names; ``inner`` close a part of
     a reply and therefore never end one. ``prepare`` changes a message from the common form of templates to what this
-    family's template reads.
+    family's template reads. ``shown_tools`` is false where the models know their tools by heart and no template needs
+    to show them.
     """
 
     parser: ToolParser
     stops: tuple[str, ...] = ()
     inner: frozenset[str] = frozenset()
     prepare: Callable[[dict[str, Any]], dict[str, Any]] = as_it_is
+    shown_tools: bool = True
 
 
 def new_call_id() -> str:
     return "call_" + secrets.token_hex(8)
 
 
-def split_reasoning(text: str) -> tuple[str, str]:
-    """Reasoning that ``</think>`` closes, and the rest. An opening ``<think>`` may stand in the prompt instead."""
-    head, mark, tail = text.partition("</think>")
-    if not mark:
-        return "", text
-    return head.lstrip("\n").removeprefix("<think>").strip("\n"), tail.lstrip("\n")
+def read_reasoning(text: str, read: Callable[[str], ParsedReply], *, thinking: bool, sign: str) -> ParsedReply:
+    """``read`` for what follows the reasoning between ``<think>`` and ``</think>``.
 
-
-def typed_argument(text: str, schema: Mapping[str, Any] | None) -> object:
-    """An argument that a format without JSON syntax gives as text, by its declared type.
-
-    Text where the schema says string alone; else the JSON value that it spells, and text where it spells none (as
-    vLLM's and SGLang's parsers do).
+    Only a reply that begins with the one, or whose prompt does (``thinking``), can hold the other as a delimiter:
+    anywhere else it is text. A call that is written while the reasoning is still open ends it, unless what looks like
+    one is part of it; ``sign`` is how a call begins.
     """
-    if schema is not None and schema.get("type") in ("string", ["string"]):
-        return text
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return text
-
-
-def properties_of(tools: ToolSchemas, name: str) -> Mapping[str, Any]:
-    """Parameter name -> its schema; nothing for an unknown tool."""
-    properties = tools.get(name, {}).get("properties")
-    return properties if isinstance(properties, Mapping) else {}
+    begun = text.lstrip()
+    if begun.startswith(_THINK):
+        text = begun[len(_THINK) :]
+    elif not thinking:
+        return read(text)
+    end, call = text.find(_END_OF_THINKING), text.find(sign)
+    if call >= 0 and not 0 <= end < call:
+        parsed = read(text[call:])
+        if parsed.tool_calls and parsed.status == "ok" and _END_OF_THINKING not in parsed.content:
+            return replace(parsed, reasoning=text[:call].strip("\n"))
+    if end < 0:
+        return ParsedReply("", reasoning=text.strip("\n"))
+    parsed = read(text[end + len(_END_OF_THINKING) :].lstrip("\n"))
+    return replace(parsed, reasoning=text[:end].strip("\n"))

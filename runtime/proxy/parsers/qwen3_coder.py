@@ -9,37 +9,26 @@ from __future__ import annotations
 
 import re
 
-import orjson
-
 from runtime.proxy.chat import ParsedReply
-from runtime.proxy.messages import ToolCall
-from runtime.proxy.parsers.base import ToolSchemas, new_call_id, properties_of, split_reasoning, typed_argument
-from runtime.proxy.parsers.blocks import parse_blocks
+from runtime.proxy.parsers.base import ToolSchemas, read_reasoning
+from runtime.proxy.parsers.blocks import Markers, parse_blocks
 
-_BLOCK = re.compile(
-    r"(?:<tool_call>\s*)?<function=([^>\n]+)>((?:(?!<function=).)*?)</function>(?:\s*</tool_call>)?", re.DOTALL
+_MARKERS = Markers(
+    call=re.compile(r"(?:<tool_call>\s*)?<function=([^>\n]+)>(?=\s*<(?:parameter=|/function>))"),
+    argument=re.compile(r"<parameter=([^>\n]+)>\n?"),
+    argument_end=re.compile(r"\n?</parameter>"),
+    call_end=re.compile(r"</function>(?:\s*</tool_call>)?"),
+    # A tag in the middle of a sentence is spoken of.
+    attempt=re.compile(
+        r"(?:<tool_call>\s*)?<function=[^>\n]+>(?=\s*<)|(?:^|(?<=>))<tool_call>|<tool_call>(?=\s*[<{])", re.MULTILINE
+    ),
 )
-_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
 
 
-def parse_qwen3_coder(text: str, tools: ToolSchemas | None, *, complete: bool) -> ParsedReply:
+def parse_qwen3_coder(text: str, tools: ToolSchemas | None, *, complete: bool, thinking: bool = False) -> ParsedReply:
     """A block with anything but parameters in it stays in the content, and the reply is ``ill_formed``."""
-    reasoning, text = split_reasoning(text)
-    if tools is None:
-        return ParsedReply(text, reasoning=reasoning)
 
-    def read(match: re.Match[str]) -> ToolCall | None:
-        name, body = match[1].strip(), match[2]
-        properties = properties_of(tools, name)
-        arguments = {
-            found[1].strip(): typed_argument(found[2], properties.get(found[1].strip()))
-            for found in _PARAMETER.finditer(body)
-        }
-        if not name or _PARAMETER.sub("", body).strip():
-            return None
-        return ToolCall(new_call_id(), name, orjson.dumps(arguments).decode())
+    def read(said: str) -> ParsedReply:
+        return ParsedReply(said) if tools is None else parse_blocks(said, tools, _MARKERS)
 
-    parsed = parse_blocks(text, _BLOCK, read, reasoning=reasoning, sign="<function=")
-    if "<tool_call>" in parsed.content:
-        return ParsedReply(parsed.content, parsed.tool_calls, reasoning, "ill_formed")
-    return parsed
+    return read_reasoning(text, read, thinking=thinking, sign="<tool_call>")

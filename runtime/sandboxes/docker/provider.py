@@ -25,6 +25,7 @@ from runtime.sandboxes.docker import context
 from runtime.sandboxes.docker.connection import Connection, import_sdk
 from runtime.sandboxes.docker.engine import Engine
 from runtime.sandboxes.docker.links import AttachLink, Link, SocketLink
+from runtime.sandboxes.guest import isolate
 from runtime.sandboxes.state import OwnerState
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class DockerProvider:
         try:
             return self._engine.client.containers.create(
                 image,
-                ["/usr/bin/python3", "-P", "-s", "-S", "-B", *program, link.argument],
+                ["/usr/bin/python3", "-P", "-s", "-B", *program, link.argument],
                 name=name,
                 labels={LABEL: self._state.owner},
                 environment={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
@@ -132,7 +133,7 @@ class DockerProvider:
                 cap_add=["SETUID", "SETGID"] if request.second_user else [],
                 security_opt=["no-new-privileges"],
                 read_only=True,
-                tmpfs=dict.fromkeys((request.workdir, "/tmp", "/root", "/logs", "/run", "/var/tmp"), size),
+                tmpfs=dict.fromkeys((request.workdir, "/tmp", "/var/tmp", *isolate.MEMORY_FOLDERS), size),
                 mem_limit=f"{request.memory_mib}m",
                 memswap_limit=f"{request.memory_mib}m",
                 pids_limit=request.pids,

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runtime.config import EcsSettings
+from runtime.config import EcsCluster
 
 CONTAINER = "sandbox"
 _AGENT = Path(__file__).parent / "agent.py"
@@ -15,7 +15,7 @@ _FARGATE_MIB = {256: (512, 2048), 512: (1024, 4096), 1024: (2048, 8192), 2048: (
 """CPU units -> least and most memory that Fargate gives with them, in steps of 1 GiB from 1 GiB on."""
 
 
-def size(settings: EcsSettings, memory_mib: int) -> tuple[int, int]:
+def size(settings: EcsCluster, memory_mib: int) -> tuple[int, int]:
     """(CPU units, MiB) of a task; with Fargate the smallest size on offer that holds both."""
     units = int(settings.cpus * 1024)
     if settings.launch_type == "EC2":
@@ -27,7 +27,7 @@ def size(settings: EcsSettings, memory_mib: int) -> tuple[int, int]:
     raise ValueError(f"Fargate has no task of {units} CPU units and {memory_mib} MiB")
 
 
-def definition(settings: EcsSettings, memory_mib: int) -> dict[str, Any]:
+def definition(settings: EcsCluster, memory_mib: int) -> dict[str, Any]:
     """Arguments of RegisterTaskDefinition; the family is named by a digest of all the rest."""
     cpu, memory = size(settings, memory_mib)
     container: dict[str, Any] = {
@@ -59,7 +59,7 @@ def definition(settings: EcsSettings, memory_mib: int) -> dict[str, Any]:
 
 
 def task(
-    settings: EcsSettings, *, definition_arn: str, nonce: str, token: str, labels: dict[str, str]
+    settings: EcsCluster, *, definition_arn: str, nonce: str, token: str, labels: dict[str, str]
 ) -> dict[str, Any]:
     """Arguments of RunTask. ``startedBy`` is the nonce, by which a task is found whose answer was lost."""
     environment = {

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from runtime.config import EcsSettings
+from runtime.config import EcsCluster
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
 from runtime.sandboxes.box import check_lower
@@ -94,7 +94,7 @@ class EcsSandbox(RemoteSandbox):
 class EcsProvider:
     """Implements ``SandboxProvider``. address: where a running task's agent listens; None: ask again later."""
 
-    def __init__(self, settings: EcsSettings, *, run: str, address: Address | None = None) -> None:
+    def __init__(self, settings: EcsCluster, *, run: str, address: Address | None = None) -> None:
         self._settings = settings
         self._labels = {
             "liverl/run": run[:256],

@@ -30,6 +30,7 @@ def main() -> None:
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     second_user = second.start() if box["second_user"] else None
     if box["isolated"]:
+        isolate.make_logs()
         kernel.drop_capabilities()
         if seccomp.supported():
             seccomp.install()

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.config import HarborSettings
+from runtime.config import HarborEnvironment
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
 from runtime.sandboxes.box import check_lower
@@ -75,7 +75,7 @@ class HarborSandbox(RemoteSandbox):
 class HarborProvider:
     """Implements ``SandboxProvider``."""
 
-    def __init__(self, settings: HarborSettings) -> None:
+    def __init__(self, settings: HarborEnvironment) -> None:
         self._settings = settings
         self._running: set[HarborSandbox] = set()
 

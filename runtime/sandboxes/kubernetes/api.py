@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from runtime.config import KubernetesSettings
+from runtime.config import KubernetesCluster
 from runtime.errors import MachineError
 from runtime.sandboxes.base import ExecResult
 from runtime.sandboxes.kubernetes.pods import CONTAINER, NONCE
@@ -43,7 +43,7 @@ class CommandNotStarted(Exception):
     """The server took the connection, but there is no process: the container is gone, or has no such program."""
 
 
-async def connect(settings: KubernetesSettings) -> Api:
+async def connect(settings: KubernetesCluster) -> Api:
     """Raises ``MachineError`` without the client or a configuration."""
     try:
         from kubernetes.aio import client, config

@@ -10,7 +10,7 @@ import secrets
 from pathlib import PurePosixPath
 from typing import Any
 
-from runtime.config import KubernetesSettings
+from runtime.config import KubernetesCluster
 from runtime.sandboxes.base import AGENT, Mount, SandboxRequest
 from runtime.sandboxes.bwrap import IMAGE, LIVERL
 
@@ -34,7 +34,7 @@ def pod_name(name: str) -> str:
     return f"box-{slug}-{secrets.token_hex(4)}"
 
 
-def manifest(request: SandboxRequest, settings: KubernetesSettings, *, run: str, owner: str) -> dict[str, Any]:
+def manifest(request: SandboxRequest, settings: KubernetesCluster, *, run: str, owner: str) -> dict[str, Any]:
     """A Pod with the labels run, owner, ttl and a nonce that tells our own creation from a stranger's name."""
     folders = _folders(request) if settings.user is not None else []
     security: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
@@ -117,7 +117,7 @@ def uploads(request: SandboxRequest) -> tuple[Mount, ...]:
 
 def _folders(request: SandboxRequest) -> list[str]:
     """What must be writable, and where mounts are unpacked; a folder below another one needs no volume of its own."""
-    wanted = {request.workdir, "/tmp", "/logs", HOME, LIVERL}
+    wanted = {request.workdir, "/tmp", "/logs", "/tests", "/solution", HOME, LIVERL}
     if request.image:
         wanted.add(IMAGE)
     for mount in uploads(request):

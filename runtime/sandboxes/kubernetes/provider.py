@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runtime.config import KubernetesSettings
+from runtime.config import KubernetesCluster
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
 from runtime.sandboxes.box import check_lower
@@ -66,7 +66,7 @@ UNREACHABLE = (
 )
 
 
-def proxy_host(settings: KubernetesSettings) -> str | None:
+def proxy_host(settings: KubernetesCluster) -> str | None:
     """Where pods find the model: as set, or else this machine's own address."""
     return settings.proxy_host or os.environ.get("POD_IP") or os.environ.get(PROXY_HOST) or None
 
@@ -127,7 +127,7 @@ class PodSandbox(RemoteSandbox):
 class KubernetesProvider:
     """Implements ``SandboxProvider``. run: what all boxes of one run are labelled with (for ``reap``)."""
 
-    def __init__(self, settings: KubernetesSettings, *, run: str) -> None:
+    def __init__(self, settings: KubernetesCluster, *, run: str) -> None:
         self._settings = settings
         self._run = pods.label(run)
         if not self._run:
@@ -263,7 +263,7 @@ class KubernetesProvider:
             raise MachineError(f"sandboxes are not cut off the network: {reached}", fix=fix)
 
 
-async def reap(settings: KubernetesSettings, *, run: str) -> list[str]:
+async def reap(settings: KubernetesCluster, *, run: str) -> list[str]:
     """Delete the finished pods of ``run`` and return their names. What still runs is left to its active deadline.
 
     Raises ``ValueError`` for a run that gives no label: it would match other people's pods.

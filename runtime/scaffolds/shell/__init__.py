@@ -8,14 +8,15 @@ rewards or sandbox backends.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from runtime.config import ShellScaffold as ShellSettings
-from runtime.errors import Termination, TrialError
+from runtime.errors import Termination
 from runtime.parts import part
 from runtime.sandboxes.base import Mount, Sandbox
-from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
+from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, Rehearsal
 from runtime.scaffolds.shell.agent import EX_UNAVAILABLE
 from runtime.task import Task
 
@@ -29,6 +30,8 @@ class ToolSet(Protocol):
 
     SCHEMAS: list[dict[str, Any]]
     """Tools as the model is told of them, in OpenAI's form."""
+    REHEARSAL: tuple[tuple[str, Mapping[str, str]], ...]
+    """Calls that change nothing and end the trial (``runtime.scaffolds.base.Rehearsal``)."""
     open_tools: Any
     """(root, settings) -> ``runtime.scaffolds.shell.agent.Tools``."""
     __file__: str
@@ -55,8 +58,13 @@ class ShellScaffold:
         folders = {SHELL: _HERE, self._folder: self._tools.parent}
         return tuple(Mount(path, str(LIVERL / name)) for name, path in folders.items())
 
+    @property
+    def rehearsal(self) -> Rehearsal:
+        found = tool_set(self.settings.tools)
+        return Rehearsal(found.SCHEMAS, found.REHEARSAL)
+
     async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
-        """Raises ``TimeoutError`` after ``timeout_sec``, ``TrialError`` when the agent crashed or had no model."""
+        """Raises ``TimeoutError`` after ``timeout_sec``, ``AgentFailure`` when the agent crashed or had no model."""
         result = await sandbox.exec(
             ["python3", *(("-s", "-P") if task.liverl.image else ("-I", "-S")), "-B", str(LIVERL / SHELL / "agent.py")],
             env={"LIVERL_AGENT": json.dumps(self.settings_for(task, endpoint))},
@@ -64,16 +72,19 @@ class ShellScaffold:
         )
         logs = {"stdout.txt": result.stdout, "stderr.txt": result.stderr}
         if result.exit_code == EX_UNAVAILABLE:
-            raise TrialError(Termination.MODEL_UNAVAILABLE, result.stdout.decode(errors="replace").strip()[-300:])
+            why = result.stdout.decode(errors="replace").strip()[-300:]
+            raise AgentFailure(Termination.MODEL_UNAVAILABLE, why, logs=logs)
         try:
             report = json.loads(result.stdout.splitlines()[-1]) if result.exit_code == 0 else None
             termination = Termination(report["termination"]) if report else Termination.AGENT_CRASHED
             metrics = {key: float(report[key]) for key in ("turns", "edits", "tool_sec", "total_sec")} if report else {}
         except (ValueError, LookupError, TypeError) as error:
-            raise TrialError(Termination.AGENT_CRASHED, f"the agent's last line is no report: {error}") from error
+            why = f"the agent's last line is no report: {error}"
+            raise AgentFailure(Termination.AGENT_CRASHED, why, logs=logs) from error
         if report is None:
             tail = result.stderr.decode(errors="replace").strip()[-500:]
-            raise TrialError(Termination.AGENT_CRASHED, f"the agent ended with {result.exit_code}: {tail}")
+            why = f"the agent ended with {result.exit_code}: {tail}"
+            raise AgentFailure(Termination.AGENT_CRASHED, why, logs=logs)
         return AgentOutcome(termination=termination, logs=logs, metrics=metrics)
 
     def settings_for(self, task: Task, endpoint: ModelEndpoint) -> dict[str, Any]:

@@ -42,6 +42,7 @@ SCHEMAS = [
 
 EDITING = ("edit_file", "write_file")
 NAMES = tuple(tool["function"]["name"] for tool in SCHEMAS)
+REHEARSAL: tuple[tuple[str, dict[str, str]], ...] = (("run_command", {"command": "true"}), ("submit", {}))
 
 
 class FreeTools:

@@ -30,7 +30,7 @@ for _ in range(turns):
         open("calc.py", "w").write("def add(a, b):\n    return a + b\n")
     elif "BREAK" in text or (MODE == "parity" and len(text) % 2):
         open("calc.py", "w").write("def add(a, b):\n    return 0\n")
-    elif "CRASH" in text:
+    elif "CRASH" in text or MODE == "dying":
         sys.exit(7)
     elif "LIE" in text:
         sys.exit(69)
@@ -88,3 +88,16 @@ class ParityAgent(WordAgent):
     """Repairs the file when the reply has an even number of characters: a random policy's rewards differ."""
 
     mode = "parity"
+
+
+class DyingAgent(WordAgent):
+    """Ends badly after the model's first answer, whatever that was."""
+
+    mode = "dying"
+
+
+class SilentAgent(WordAgent):
+    """Ends well without a word to the model."""
+
+    def __init__(self) -> None:
+        super().__init__(turns=0)

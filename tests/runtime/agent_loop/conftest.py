@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from runtime.agent_loop.services import Services, open_services
 from runtime.agent_loop.types import TrialKey
 from runtime.config import (
-    DirectoryTasks,
+    DirectorySource,
     Environment,
     ImportedScaffold,
     PretrainedPolicy,
     Proxy,
-    Rollout,
     RuntimeConfig,
     TaskSet,
+    TorchRollout,
 )
 from runtime.proxy.codec import load_codec
 from runtime.task import LiverlTable, Task, load_task
@@ -50,7 +51,6 @@ def make_task(folder: Path, name: str = "calc") -> Task:
 def make_config(*, environment: dict[str, Any] | None = None, **rollout: Any) -> RuntimeConfig:
     """The loop's settings with plain-process sandboxes; keywords change the rollout."""
     settings: dict[str, Any] = {
-        "engine": "torch",
         "replicas": 1,
         "slots": 8,
         "prompt_length": 512,
@@ -58,11 +58,10 @@ def make_config(*, environment: dict[str, Any] | None = None, **rollout: Any) ->
         "max_tokens_per_turn": 32,
         "temperature": 1.0,
         "tool_parser": "hermes",
-        "group_size": 4,
         "concurrency": 4,
         **rollout,
     }
-    source = DirectoryTasks(paths=("unused",))
+    source = DirectorySource(paths=("unused",))
     return RuntimeConfig(
         experiment="test",
         seed=7,
@@ -72,8 +71,8 @@ def make_config(*, environment: dict[str, Any] | None = None, **rollout: Any) ->
         validation=(TaskSet(name="held-out", source=source, temperature=0.0),),
         baselines=False,
         scaffold=ImportedScaffold(import_path="tests.runtime.agent_loop.agents:WordAgent"),
-        environment=Environment(**{"type": "process", **(environment or {})}),
-        rollout=Rollout(**settings),
+        environment=TypeAdapter(Environment).validate_python({"type": "process", **(environment or {})}),
+        rollout=TorchRollout(**settings),
         proxy=Proxy(record_journal=False),
     )
 

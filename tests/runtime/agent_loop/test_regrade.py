@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from liverl import cli_tasks
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.work import Work, WorkStore
-from runtime.config import Dump, RuntimeConfig
+from runtime.config import Dumps, RuntimeConfig
 from runtime.errors import UserError
 from runtime.sandboxes.entries import Entry, Folder, Link, Program, Removed
 from runtime.task import Task
@@ -81,7 +81,7 @@ def test_changed_verdicts_are_shown_and_written_beside_the_run(opened: Opened, t
 
 def test_what_is_not_kept_or_was_damaged_is_left_out_by_reason(opened: Opened, task: Task, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    config = make_config().model_copy(update={"dump": Dump(work_every=2)})
+    config = make_config().model_copy(update={"dump": Dumps(work_every=2)})
     play(opened, task, run, ["hm", "SOLVE"], step=1, config=config)
     with pytest.raises(UserError, match="1: its work was not kept"):
         raise call(str(run))[1] or AssertionError

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
 from runtime.grading.testkit import plain
@@ -158,7 +158,7 @@ def prepared(task: Task, tests: str) -> Task:
 
 
 def grade(run: Run, provider: BubblewrapProvider, task: Task, files: dict[str, str]) -> Verdict:
-    verifier = make_verifier(Environment(), provider)
+    verifier = make_verifier(Bubblewrap(), provider)
     verdict = run(verifier.grade(task, {f"/app/{name}": text.encode() for name, text in files.items()}))
     assert isinstance(verdict, Verdict)
     return verdict
@@ -213,6 +213,6 @@ def test_what_needs_one_process_keeps_the_canary(run: Run, isolated: BubblewrapP
 @marked
 def test_both_when_both_are_required(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
     task = prepared(task, POSSIBLE)
-    verifier = make_verifier(Environment(required_defences=("canary", "solution_user")), isolated)
+    verifier = make_verifier(Bubblewrap(required_defences=("canary", "solution_user")), isolated)
     verdict = run(verifier.grade(task, {"/app/shop/calc.py": CALC.format("+").encode()}))
     assert verdict.reward == 1.0 and {"canary", "solution_user"} <= set(verdict.defences)

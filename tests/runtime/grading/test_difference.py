@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap
 from runtime.errors import TrialError
 from runtime.grading.artifacts import select
 from runtime.grading.difference import collect, put
@@ -116,7 +116,7 @@ def test_such_repairs_are_graded(run: Run, isolated: BubblewrapProvider, bare: T
             changes = await collect(bare, box)
         finally:
             await box.stop()
-        verifier = make_verifier(Environment(), isolated)
+        verifier = make_verifier(Bubblewrap(), isolated)
         return (await verifier.grade(bare, changes)).reward, (await verifier.grade(bare, {})).reward
 
     assert run(main()) == (1.0, 0.0)
@@ -138,7 +138,7 @@ def test_too_many_links_are_refused(run: Run, provider: SandboxProvider, bare: T
             for fetch in (collect(bare, box), box.download([box.workdir if hasattr(box, "workdir") else "/app"])):
                 with pytest.raises(TrialError) as caught:
                     await fetch
-                assert caught.value.policy.grade, caught.value
+                assert caught.value.handling.grade, caught.value
         finally:
             await box.stop()
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap
 from runtime.errors import Termination, TrialError
 from runtime.grading.artifacts import Selection
 from runtime.grading.base import Verdict
@@ -127,7 +127,7 @@ def test_a_digest_is_of_names_and_contents(left: dict[str, bytes], right: dict[s
 
 @pytest.mark.sandbox
 def test_a_real_verifier_says_the_same_again(run: Run, isolated: SandboxProvider, task: Task) -> None:
-    verifier = make_verifier(Environment(reuse_verdicts=True), isolated)
+    verifier = make_verifier(Bubblewrap(reuse_verdicts=True), isolated)
     first, again = run(verifier.grade(task, RIGHT)), run(verifier.grade(task, RIGHT))
     assert (first.reward, first.reused, again.reused) == (1.0, False, True)
     assert (again.outcomes, again.defences, again.raw) == (first.outcomes, first.defences, first.raw)

@@ -90,7 +90,7 @@ def test_every_family_occurs_and_structures_are_many() -> None:
 
 
 def test_specs_know_every_family() -> None:
-    from compiler.spec.tasks import BugFamily
+    from runtime.config.tasks import BugFamily
 
     assert get_args(BugFamily) == tuple(FAMILIES)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from runtime.config import DirectoryTasks, Environment, RuntimeConfig, TaskSet
+from runtime.config import DirectorySource, PlainProcess, RuntimeConfig, TaskSet
 from runtime.errors import RunError
 from runtime.launch import phases, rundir
 from runtime.telemetry.progress import Progress
@@ -35,11 +35,11 @@ def test_a_set_without_a_usable_task_ends_the_run_and_says_why(
     broken.mkdir(parents=True)
     (broken / "task.toml").write_text("schema_version = '1.4'\n")
     directory = rundir.create(tmp_path / "runs", experiment="x", target="local")
-    source = DirectoryTasks(paths=(str(tmp_path / "tasks"),))
+    source = DirectorySource(paths=(str(tmp_path / "tasks"),))
     config = quickstart_config.model_copy(
         update={
             "train": (TaskSet(name="train", source=source),),
-            "environment": Environment(type="process"),
+            "environment": PlainProcess(),
         }
     )
     progress = Progress("x", console=Console(file=io.StringIO()))

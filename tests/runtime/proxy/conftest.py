@@ -55,6 +55,7 @@ class Running:
 
 
 Run = Callable[..., AbstractAsyncContextManager[Running]]
+OPERATOR = "operator-key"
 LIMITS = SessionLimits(prompt_length=2000, response_length=4000, max_tokens_per_turn=400)
 
 
@@ -72,7 +73,7 @@ def running(codecs: dict[str, ChatCodec]) -> Run:
         **settings: Any,
     ) -> AsyncIterator[Running]:
         engine = ScriptedEngine(codecs[family], script)
-        server = ProxyServer(Proxy(**settings), codecs[family], engine, journal=journal)
+        server = ProxyServer(Proxy(**settings), codecs[family], engine, journal=journal, operator_key=OPERATOR)
         await server.start()
         try:
             it = Running(server, engine, server.open_session("task.1.0", limits))

@@ -15,6 +15,7 @@ from renderers.configs import (
 )
 from renderers.glm45 import GLM45Renderer
 from renderers.llama_3 import Llama3Renderer
+from renderers.parsing import parse_gpt_oss
 from renderers.qwen3 import Qwen3Renderer
 from renderers.qwen36 import Qwen36Renderer
 from tokenizers import Tokenizer
@@ -49,6 +50,19 @@ class Adapter:
         return [self._tokenizer.token_to_id(token) for token in tokens]
 
 
+class GptOss:
+    """The parser alone: its renderer wants a vocabulary from the network."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def parse_response(self, ids, *, tools, prompt_ids):
+        token = self._tokenizer.convert_tokens_to_ids
+        names = ("return", "call", "start", "end", "channel", "message", "constrain")
+        opened = self._tokenizer.encode("<|start|>assistant")
+        return parse_gpt_oss(self._tokenizer, opened + ids, **{f"{name}_id": token(f"<|{name}|>") for name in names})
+
+
 def run(renderer, job):
     tools = job.get("tools")
     if job["do"] == "render":
@@ -63,8 +77,12 @@ def run(renderer, job):
 
 def main():
     work = json.load(sys.stdin)
-    renderer_class, config_class = RENDERERS[work["renderer"]]
-    renderer = renderer_class(Adapter(work["tokenizer"]), config_class(**work["config"]))
+    tokenizer = Adapter(work["tokenizer"])
+    if work["renderer"] == "gpt_oss":
+        renderer = GptOss(tokenizer)
+    else:
+        renderer_class, config_class = RENDERERS[work["renderer"]]
+        renderer = renderer_class(tokenizer, config_class(**work["config"]))
     json.dump([run(renderer, job) for job in work["jobs"]], sys.stdout)
 
 

@@ -183,3 +183,17 @@ def test_first_prompt_equals_transformers(folders: dict[str, Path], codecs: dict
     tool = _without_spelling(TOOL)
     expected = theirs.apply_chat_template(wire, tools=[tool], add_generation_prompt=True, return_dict=False)
     assert codecs["chatml"].render_first(messages, [tool]).encode() == expected
+
+
+def test_tools_that_no_prompt_shows_are_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, codecs: dict[str, ChatCodec]
+) -> None:
+    silent = CHATML_TEMPLATE.replace("tools", "no_such_variable")
+    codec = load_codec(write_model(tmp_path, family="chatml", template=silent), "hermes")
+    for each in (codec, codec, *codecs.values()):
+        each.render_first([Message("user", "u")], [TOOL])
+    codec.render_first([Message("user", "u")], [])
+    assert [record.message for record in caplog.records] == [
+        "the chat template does not show tools: the model learns nothing of the 1 offered"
+    ]
+    assert not codec.shows_tools and all(each.shows_tools for each in codecs.values())

@@ -134,7 +134,7 @@ def test_what_is_not_append_only_is_named(tmp_path: Path, family: str, template:
 def test_formats_are_those_of_the_spec() -> None:
     from typing import get_args
 
-    from compiler.spec.base import ToolCalls
+    from runtime.config.base import ToolCalls
 
     assert sorted(get_args(ToolCalls)) == sorted(NAMES)
 

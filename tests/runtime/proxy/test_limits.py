@@ -9,8 +9,8 @@ from typing import Any, get_args
 import aiohttp
 import pytest
 
-from compiler.spec.rollout import Proxy as ProxySpec
 from runtime.config import Proxy
+from runtime.config.proxy import Proxy as ProxySpec
 from runtime.errors import Termination, TrialError
 from runtime.proxy import volatile
 from tests.runtime.proxy.conftest import LIMITS, Run, Running

@@ -115,7 +115,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"input": [{"type": "message", "role": "robot", "content": "x"}]}, "input[]"),
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[].content[].type"),
     ({"input": [{"type": "item_reference", "id": "x"}]}, "input[].type"),
-    ({"tools": [{"type": "local_shell"}]}, "tools[0].type"),
+    ({"tools": [{"type": "namespace", "name": "x", "tools": [{"type": "function"}]}]}, "tools[0].tools[0].name"),
     ({"text": {"format": {"type": "json_schema"}}}, "text.format"),
 ]
 

@@ -20,7 +20,7 @@ from runtime.proxy.journal import Journal, read_journal
 from runtime.proxy.server import ProxyServer
 from runtime.proxy.types import SessionLimits
 from runtime.rollouter.engine import Generation
-from tests.runtime.proxy.conftest import LIMITS, Run, Running
+from tests.runtime.proxy.conftest import LIMITS, OPERATOR, Run, Running
 from tests.runtime.proxy.scripted_engine import Call, ScriptedEngine
 
 USER = {"role": "user", "content": "Fix it."}
@@ -106,7 +106,11 @@ def test_routes_without_a_key(running: Run) -> None:
                     assert (url, response.status) == (url, status)
             await post(it, chat([USER]))
             await it.server.close_session("task.1.0")
-            async with client.get(base + "/metrics") as response:
+            operator = {"authorization": f"Bearer {OPERATOR}"}
+            for headers in ({}, key, {"x-api-key": ""}, {"authorization": "Bearer "}):
+                async with client.get(base + "/metrics", headers=headers) as response:
+                    assert response.status == 401 and b"tokens" not in await response.read()
+            async with client.get(base + "/metrics", headers=operator) as response:
                 metrics = await response.text()
             assert 'liverl_proxy_requests_total{dialect="openai",status="200"}' in metrics
             assert 'liverl_proxy_tokens_total{fate="trained"} 2' in metrics

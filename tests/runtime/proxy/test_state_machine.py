@@ -39,7 +39,7 @@ class World:
     def __init__(self, codec: ChatCodec) -> None:
         self.runner = asyncio.Runner()
         self.engine = ScriptedEngine(codec, self._next)
-        self.server = ProxyServer(Proxy(), codec, self.engine)
+        self.server = ProxyServer(Proxy(), codec, self.engine, operator_key="operator")
         self.plan: list[Any] = []
         self.examples = 0
         self.metrics: dict[str, int] = {}
@@ -333,7 +333,7 @@ class MisbehavingAgents(RuleBasedStateMachine):
     def _metrics(self) -> dict[str, int]:
         async def read() -> str:
             url = f"http://{self.world.server.host}:{self.world.server.port}/metrics"
-            async with self.world.client.get(url) as response:
+            async with self.world.client.get(url, headers={"x-api-key": "operator"}) as response:
                 return await response.text()
 
         text = self.world.do(read())

@@ -29,6 +29,14 @@ def run(folder, scenario: Callable, *, count: int = 3, kind=None):
     return asyncio.run(whole())
 
 
+async def sync(pool, engines, state, *, version: int) -> WeightIdentity:
+    """Every replica's weights by whatever way, then what the pool is told of them."""
+    prints = {await engine.update_weights(state, version=version) for engine in engines.values()}
+    expected = WeightIdentity(version, *prints)
+    await pool.verify(expected)
+    return expected
+
+
 def test_sessions_spread_and_stay(model_folder) -> None:
     async def scenario(pool, engines):
         for _ in range(3):
@@ -92,9 +100,8 @@ def test_a_replica_with_other_weights_waits_in_quarantine_until_equal(model_fold
     new, _ = model_folder(seed=2)
 
     async def scenario(pool, engines):
-        fingerprint = await pool.update_weights(new.state_dict(), version=1)
+        expected = await sync(pool, engines, new.state_dict(), version=1)
         assert not pool.quarantined
-        expected = WeightIdentity(1, fingerprint)
         # Behind the pool's back one replica falls back, and another one has the tensors under another version.
         await engines["r0"].update_weights(old.state_dict(), version=1)
         await engines["r2"].update_weights(new.state_dict(), version=2)
@@ -108,7 +115,7 @@ def test_a_replica_with_other_weights_waits_in_quarantine_until_equal(model_fold
         pool.remove("r2")
         await pool.add("late", engines["r2"])
         assert set(pool.quarantined) == {"late"}
-        await pool.update_weights(old.state_dict(), version=3)
+        await sync(pool, engines, old.state_dict(), version=3)
         assert not pool.quarantined
         assert set(pool.status()["servers"]) == {"r0", "r1", "late"}
 
@@ -120,11 +127,10 @@ def test_rollouts_do_not_go_on_when_no_replica_has_what_was_sent(model_folder) -
     new, _ = model_folder(seed=2)
 
     async def scenario(pool, engines):
-        with pytest.raises(TrialError, match="quarantined: r0 serves"):
-            await pool.update_weights(new.state_dict(), version=1, expected="0" * 32)
+        assert set(await pool.verify(WeightIdentity(1, "0" * 32))) == {"r0", "r1", "r2"}
         with pytest.raises(TrialError, match="quarantined: r0 serves"):
             await pool.generate([1], SHORT, session="a")
-        await pool.update_weights(new.state_dict(), version=2)
+        await sync(pool, engines, new.state_dict(), version=2)
         return await pool.generate([1], SHORT, session="a")
 
     assert run(folder, scenario).weight_versions == [2, 2, 2]
@@ -147,7 +153,8 @@ def test_a_replica_that_comes_back_with_old_weights_is_kept_out(model_folder) ->
     async def scenario(pool, engines):
         engines["r1"].dead = True
         await pool.check()
-        await pool.update_weights(new.state_dict(), version=1)
+        live = {name: engine for name, engine in engines.items() if name != "r1"}
+        await sync(pool, live, new.state_dict(), version=1)
         await engines["r1"].update_weights(new.state_dict(), version=0)
         assert pool.status()["health"]["r1"] == "open"
         engines["r1"].dead = False
@@ -162,22 +169,26 @@ def test_a_replica_that_comes_back_with_old_weights_is_kept_out(model_folder) ->
     run(folder, scenario, kind=Restarted)
 
 
-def test_no_call_starts_while_weights_change(model_folder) -> None:
+def test_no_call_starts_while_weights_are_compared(model_folder) -> None:
     from runtime.laptop.engine.torch_engine import TorchEngine
 
     _, folder = model_folder(seed=1)
     new, _ = model_folder(seed=2)
 
     class Slow(TorchEngine):
-        async def update_weights(self, state, *, version):
+        async def identity(self):
+            found = await super().identity()
             await asyncio.sleep(0.05)
-            return await super().update_weights(state, version=version)
+            return found
 
     async def scenario(pool, engines):
-        update = asyncio.create_task(pool.update_weights(new.state_dict(), version=1))
+        prints = {await engine.update_weights(new.state_dict(), version=1) for engine in engines.values()}
+        behind = await engines["r1"].update_weights(new.state_dict(), version=0)
+        assert {behind} == prints
+        comparing = asyncio.create_task(pool.verify(WeightIdentity(1, *prints)))
         await asyncio.sleep(0.01)
         replies = await asyncio.gather(*(pool.generate([1], SHORT, session=str(n)) for n in range(6)))
-        await update
+        assert set(await comparing) == {"r1"}
         return {tuple(reply.weight_versions) for reply in replies}
 
     assert run(folder, scenario, kind=Slow) == {(1, 1, 1)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap
 from runtime.grading.make import make_verifier
 from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import SandboxRequest
@@ -34,7 +34,7 @@ FINISHED = {
 def test_two_hundred_trials_at_once(run: Run, task: Task, tmp_path: Path, settings: dict[str, int]) -> None:
     state = tmp_path / "many"
     before, open_before = traces(state), descriptors()  # of other tests in this process
-    environment = Environment(require_isolation=True, verifier_timeout_sec=120, memory_mib=128, pids=32, **settings)
+    environment = Bubblewrap(require_isolation=True, verifier_timeout_sec=120, memory_mib=128, pids=32, **settings)
 
     async def main() -> list[tuple[str, float]]:
         provider = make_provider(environment, state=state)

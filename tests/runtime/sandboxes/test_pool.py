@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import PlainProcess
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
@@ -285,12 +285,16 @@ def test_what_cannot_be_made_ahead_is_told_to_the_trial_that_wants_it() -> None:
 
 def test_the_settings_make_a_pool(tmp_path: Path) -> None:
     async def body() -> None:
-        plain = make_provider(Environment(type="process"), state=tmp_path)
+        plain = make_provider(PlainProcess(), state=tmp_path)
         assert not isinstance(plain, PooledProvider)
         await plain.close()
         (tmp_path / "lower").mkdir()
-        made = make_provider(Environment(type="process", warm_sandboxes=1, max_sandboxes=1), state=tmp_path)
-        assert isinstance(made, PooledProvider) and made.capabilities.isolation == "none" and made.how == "process"
+        made = make_provider(PlainProcess(warm_sandboxes=1, max_sandboxes=1), state=tmp_path)
+        assert (
+            isinstance(made, PooledProvider)
+            and made.capabilities.isolation == "none"
+            and made.capabilities.how == "process"
+        )
         box = await made.start(SandboxRequest(name="a", lower=tmp_path / "lower"))
         waiting = asyncio.ensure_future(made.start(SandboxRequest(name="b", lower=tmp_path / "lower")))
         assert (await box.exec(["echo", "a"], timeout_sec=20)).stdout == b"a\n"
@@ -306,16 +310,16 @@ def test_the_settings_make_a_pool(tmp_path: Path) -> None:
 RUN = """
 import asyncio, sys, time
 from pathlib import Path
-from runtime.sandboxes.machine_semaphore import SharedPlaces
+from runtime.sandboxes.machine_semaphore import MachineSemaphore
 async def main(folder, trials):
-    places, taken = SharedPlaces(Path(folder), 6), []
+    places, taken = MachineSemaphore(Path(folder), 6), []
     async def trial(number):
-        await places.take()
+        await places.acquire()
         taken.append(number)
         print(time.time(), "+", flush=True)
         await asyncio.sleep(0.15)
         print(time.time(), "-", flush=True)
-        places.give_back()
+        places.release()
     await asyncio.gather(*(trial(number) for number in range(int(trials))))
     assert taken == sorted(taken)
     places.close()

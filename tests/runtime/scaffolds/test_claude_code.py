@@ -10,6 +10,7 @@ from runtime.agent_loop.services import Services
 from runtime.config import ClaudeCodeScaffold
 from runtime.errors import Termination
 from tests.runtime.proxy.scripted_engine import ScriptedEngine
+from tests.runtime.scaffolds.odd_files import FILES, MAKE
 from tests.runtime.scaffolds.real_agents import RUN_TESTS, Play, call, check_tokens, replies
 
 SETTINGS = ClaudeCodeScaffold(version="2.1.197", max_turns=20)
@@ -124,3 +125,24 @@ def test_it_compacts_when_the_proxy_refuses_a_long_history(played: Callable[...,
     check_compaction(it)
     assert max(turn.prompt_tokens for turn in it.trajectory.turns) <= 60_000
     assert all(len(sample.prompt_ids) <= 38_000 for sample in it.trajectory.samples)
+
+
+def test_it_reads_what_is_no_text(played: Callable[..., Play]) -> None:
+    """Pictures, a PDF and the pictures of a notebook are a line each; nothing of it is an error to the proxy."""
+    served: list[Services] = []
+
+    def script(prompt: str) -> str:
+        reads = [call("Read", file_path=f"/app/odd/{name}") for name in FILES]
+        steps = [call("Bash", command=MAKE, description="Make files"), "\n".join(reads[:6]), "\n".join(reads[6:])]
+        steps.append(call("Bash", command="cat /app/odd/*.txt /app/odd/program.bin", description="Show all"))
+        return [*steps, "Done."][min(replies(prompt), 4)]
+
+    it = played(SETTINGS, script, disturb=lambda services, engine: served.append(services))
+    assert (it.result.reward, it.result.termination) == (0.0, Termination.COMPLETED), it.result.error or it.log
+    check_tokens(it)
+    assert {status for _, status in served[0].proxy.metrics.requests} == {200}
+    assert it.result.model_calls == 5 and len(it.trajectory.samples) == 1
+    last = it.prompts[-1]
+    assert "MADE" in last
+    for kind in ("image/png", "image/gif", "image/webp", "application/pdf"):
+        assert f"[{kind}, " in last and " bytes" in last, kind

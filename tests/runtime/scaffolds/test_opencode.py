@@ -11,6 +11,7 @@ from runtime.agent_loop.services import Services
 from runtime.config import OpenCodeScaffold
 from runtime.errors import Termination
 from tests.runtime.proxy.scripted_engine import ScriptedEngine
+from tests.runtime.scaffolds.odd_files import FILES, MAKE
 from tests.runtime.scaffolds.real_agents import RUN_TESTS, Play, call, check_tokens, replies
 
 SETTINGS = OpenCodeScaffold(version="1.18.33", max_turns=20)
@@ -133,3 +134,20 @@ def test_it_compacts_when_the_proxy_refuses_a_long_history(played: Callable[...,
     assert summaries and accounting.auxiliary == sum(turn.completion_tokens for turn in summaries)
     assert accounting.trained + accounting.auxiliary == accounting.sampled
     assert max(turn.prompt_tokens for turn in turns) <= 36_000
+
+
+def test_it_reads_what_is_no_text(played: Callable[..., Play]) -> None:
+    """Whatever it makes of pictures, a PDF, a notebook and binaries, nothing in the folder is an error to the proxy."""
+    served: list[Services] = []
+
+    def script(prompt: str) -> str:
+        reads = [call("read", filePath=f"/app/odd/{name}") for name in FILES]
+        steps = [call("bash", command=MAKE, description="Make files"), "\n".join(reads[:6]), "\n".join(reads[6:])]
+        steps.append(call("bash", command="cat /app/odd/*.txt /app/odd/program.bin", description="Show all"))
+        return [*steps, "Done."][min(replies(prompt), 4)]
+
+    it = played(SETTINGS, script, disturb=lambda services, engine: served.append(services))
+    assert (it.result.reward, it.result.termination) == (0.0, Termination.COMPLETED), it.result.error or it.log
+    check_tokens(it)
+    assert {status for _, status in served[0].proxy.metrics.requests} == {200}
+    assert it.result.model_calls == 5 and "MADE" in it.prompts[-1]

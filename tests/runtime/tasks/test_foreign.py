@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap
 from runtime.grading.make import make_verifier
 from runtime.sandboxes import bwrap, make_provider
 from runtime.task import load_task
@@ -57,13 +57,13 @@ def make(folder: Path, files: dict[str, str]) -> Path:
 @pytest.mark.parametrize("files", [SHELL, PYTHON], ids=["shell", "python"])
 def test_a_task_from_elsewhere_is_proven(tmp_path: Path, files: dict[str, str]) -> None:
     task = load_task(make(tmp_path / "add", files))
-    settings = Environment(verifier_timeout_sec=30)
+    settings = Bubblewrap(verifier_timeout_sec=30)
 
     async def main() -> VerifyReport:
         provider = make_provider(settings, state=tmp_path / "state")
         try:
             verifier = make_verifier(settings, provider)
-            return await verify([task], provider=provider, verifier=verifier, concurrency=1)
+            return await verify([task], provider=provider, verifier=verifier, concurrency=1, memory_mib=1024)
         finally:
             await provider.close()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import IndexTasks, PassRate, TaskSet
+from runtime.config import IndexSource, PassRate, TaskSet
 from runtime.errors import UserError
 from runtime.task import load_task
 from runtime.tasks.index import parse_band, pass_rates, read_index, write_index
@@ -68,7 +68,7 @@ def test_a_task_set_takes_its_band_from_the_index(tmp_path: Path) -> None:
     write_index(tasks, out, rates=rates)
 
     def prepared(band: PassRate | None) -> list[str]:
-        task_set = TaskSet(name="mine", source=IndexTasks(path=str(out), pass_rate=band))
+        task_set = TaskSet(name="mine", source=IndexSource(path=str(out), pass_rate=band))
         return [task.id for task in prepare(task_set, cache=tmp_path / "cache", on_problem=problems.append)]
 
     problems: list[str] = []

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment, GeneratedTasks, PackagePin, TaskSet
+from runtime.config import Bubblewrap, GenerateSource, PackagePin, TaskSet
 from runtime.errors import UserError
 from runtime.task import load_task
 from runtime.tasks.generate.package_tasks import generate_package
 from runtime.tasks.generate.sources import fetch
-from runtime.tasks.prepare import graders, prepare
+from runtime.tasks.graders import graders
+from runtime.tasks.prepare import prepare
 from runtime.tasks.verify import VerifyReport, verify
 
 pytestmark = pytest.mark.network
@@ -51,7 +52,7 @@ PINS = [
 
 @pytest.mark.sandbox
 def test_a_task_set_of_a_real_package(tmp_path: Path) -> None:
-    source = GeneratedTasks(packages=(INFLECTION,), per_package=4, seed=1, split="train", per_kind_fraction=0.5)
+    source = GenerateSource(packages=(INFLECTION,), per_package=4, seed=1, split="train", per_kind_fraction=0.5)
     problems: list[str] = []
     tasks = prepare(TaskSet(name="real", source=source), cache=tmp_path, on_problem=problems.append)
     assert problems == []
@@ -62,7 +63,7 @@ def test_a_task_set_of_a_real_package(tmp_path: Path) -> None:
 @pytest.mark.sandbox
 def test_several_bugs_per_task_in_a_spec(tmp_path: Path) -> None:
     pins = ("wcwidth==0.2.13",)
-    source = GeneratedTasks(
+    source = GenerateSource(
         packages=(INFLECTION,), per_package=2, bugs=2, requirements=pins, seed=1, split="train", per_kind_fraction=0.5
     )
     problems: list[str] = []
@@ -79,7 +80,7 @@ def test_tasks_of_a_real_package_are_proven(tmp_path: Path, pin: PackagePin) -> 
     """One bug per task, and two as ``liverl tasks generate --bugs 2`` makes them."""
 
     async def work() -> VerifyReport:
-        async with graders(Environment(), state=tmp_path / "state") as (provider, verifier):
+        async with graders(Bubblewrap(), state=tmp_path / "state") as (provider, verifier):
             for name, bugs in (("single", 1), ("double", 2)):
                 injection = await generate_package(
                     fetch(pin, cache=tmp_path),
@@ -99,7 +100,7 @@ def test_tasks_of_a_real_package_are_proven(tmp_path: Path, pin: PackagePin) -> 
                 )
                 assert injection.bugs and {len(bug.mutants) for bug in injection.bugs} == {bugs}
             tasks = [load_task(path) for name in ("single", "double") for path in (tmp_path / name).iterdir()]
-            return await verify(tasks, provider=provider, verifier=verifier, concurrency=2)
+            return await verify(tasks, provider=provider, verifier=verifier, concurrency=2, memory_mib=1024)
 
     report = asyncio.run(work())
     assert report.ok, report.to_json()

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from liverl import cli_tasks
-from runtime.config import DirectoryTasks, Environment, TaskSet
+from runtime.config import Bubblewrap, DirectorySource, PlainProcess, TaskSet
 from runtime.errors import RunError, UserError
 from runtime.grading.make import make_verifier
 from runtime.sandboxes import make_provider
@@ -32,12 +32,12 @@ CHEATS = {
 
 def run_verify(tasks: list[Task], state: Path, kind: str = "bubblewrap") -> VerifyReport:
     async def work() -> VerifyReport:
-        environment = Environment(type=kind)  # type: ignore[arg-type]
+        environment = {"bubblewrap": Bubblewrap, "process": PlainProcess}[kind]()
         provider = make_provider(environment, state=state)
         try:
             verifier = make_verifier(environment, provider)
             try:
-                return await verify(tasks, provider=provider, verifier=verifier, concurrency=2)
+                return await verify(tasks, provider=provider, verifier=verifier, concurrency=2, memory_mib=1024)
             finally:
                 await verifier.close()
         finally:
@@ -70,16 +70,17 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     (failing / "solution" / "solve.sh").write_text("echo no such tool >&2\nexit 3\n")
     report = run_verify([load_task(path) for path in (useless, solved, missing, failing)], tmp_path / "state")
     wrong = {
-        (task.task, check.name): (check.reward, check.problem)
+        (task.task, check.name): (check.reward, check.problem, check.said)
         for task in report.tasks
         for check in task.checks
         if not check.ok
     }
     assert wrong == {
-        ("useless", "oracle"): (0.0, None),
-        ("solved", "no-op"): (1.0, None),
-        ("missing", "oracle"): (None, "no solution/solve.sh"),
-        ("failing", "oracle"): (0.0, "solve.sh ended with 3: no such tool"),
+        ("useless", "oracle"): (0.0, None, "tests/test_price.py::test_total failed"),
+        ("solved", "oracle"): (1.0, None, ""),
+        ("solved", "no-op"): (1.0, None, ""),
+        ("missing", "oracle"): (None, "no solution/solve.sh", ""),
+        ("failing", "oracle"): (0.0, "solve.sh ended with 3: no such tool", "tests/test_price.py::test_total failed"),
     }
 
 
@@ -121,7 +122,7 @@ def test_preparing_leaves_out_what_cannot_be_graded(tmp_path: Path) -> None:
     broken = write_shop(tasks, "broken")
     (broken / "task.toml").write_text("schema_version = ")
     problems: list[str] = []
-    task_set = TaskSet(name="mine", source=DirectoryTasks(paths=(str(tasks),)))
+    task_set = TaskSet(name="mine", source=DirectorySource(paths=(str(tasks),)))
     usable = prepare(task_set, cache=tmp_path / "cache", on_problem=problems.append)
     assert [task.id for task in usable] == ["good"]
     assert len(problems) == 2

@@ -7,7 +7,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.telemetry.metrics import Follower, append_row, read_rows, series
+from runtime.telemetry.metrics import Follower, read_rows, series
+from tests.runtime.rows import append_row
 
 names = st.sampled_from(["critic/score/mean", "val-core/held-out/reward/mean@1", "timing_s/step"])
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=32)

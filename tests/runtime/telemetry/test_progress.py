@@ -10,8 +10,9 @@ import orjson
 import pytest
 from rich.console import Console
 
-from runtime.telemetry.metrics import Row, append_row
+from runtime.telemetry.metrics import Row
 from runtime.telemetry.progress import Progress, time_left
+from tests.runtime.rows import append_row
 
 
 def _run(tmp_path: Path, *, terminal: bool) -> str:

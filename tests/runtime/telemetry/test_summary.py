@@ -13,13 +13,14 @@ from rich.console import Console
 
 from runtime.config import RuntimeConfig
 from runtime.telemetry.intervals import wilson
-from runtime.telemetry.metrics import append_row, read_rows
+from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.plot import line_plot, smooth
-from runtime.telemetry.summary import Facts, compare, failure_counts, gains, print_summary, time_by_part
+from runtime.telemetry.summary import RunReport, compare, failure_counts, gains, print_summary, time_by_part
+from tests.runtime.rows import append_row
 
 
 @pytest.fixture
-def facts(tmp_path: Path) -> Facts:
+def facts(tmp_path: Path) -> RunReport:
     """A run whose greedy solve rate rose from 30 % to 70 % of 300 held-out tasks."""
     baselines = tmp_path / "baselines.json"
     rows = [{"name": "random", "solved": 41.3}, {"name": "fixed order", "solved": 60}]
@@ -31,12 +32,19 @@ def facts(tmp_path: Path) -> Facts:
         append_row(metrics, step, data | {"trajectory_filter/reason/timeout": 1.0 if step == 7 else 0.0})
     append_row(metrics, 40, {"val-core/held-out/reward/mean@1": 0.7, "val-core/held-out-sampled/acc/mean@1": 0.6})
     counts = {"train": 512, "held-out": 300, "held-out-sampled": 300}
-    return Facts(
-        tmp_path, "specs/x.jsonnet", counts, {"policy": 45.0, "train": 200.0}, ("a: no tests",), baselines, metrics
+    return RunReport(
+        tmp_path,
+        tmp_path / "runs",
+        ("x", "--set", "schedule.steps=3 "),
+        counts,
+        {"policy": 45.0, "train": 200.0},
+        ("a: no tests",),
+        baselines,
+        metrics,
     )
 
 
-def test_before_and_after_stand_beside_the_baselines(facts: Facts, quickstart_config: RuntimeConfig) -> None:
+def test_before_and_after_stand_beside_the_baselines(facts: RunReport, quickstart_config: RuntimeConfig) -> None:
     comparison = compare(read_rows(facts.metrics), quickstart_config, counts=facts.counts, baselines=facts.baselines)
     assert [line.solved for line in comparison.baselines] == [41.3, 60]
     assert [(line.how, line.rate) for line in comparison.before] == [("greedy", 0.3), ("at T=1", 0.25)]
@@ -46,7 +54,7 @@ def test_before_and_after_stand_beside_the_baselines(facts: Facts, quickstart_co
     assert "+35.0 points" in sampled
 
 
-def test_everything_is_printed_even_on_a_narrow_page(facts: Facts, quickstart_config: RuntimeConfig) -> None:
+def test_everything_is_printed_even_on_a_narrow_page(facts: RunReport, quickstart_config: RuntimeConfig) -> None:
     page = io.StringIO()
     print_summary(facts, quickstart_config, console=Console(file=page, width=80))
     text = page.getvalue()
@@ -62,21 +70,21 @@ def test_everything_is_printed_even_on_a_narrow_page(facts: Facts, quickstart_co
         "timeout 1",
         "left out: 1",
         str(facts.path),
-        "liverl eval specs/x.jsonnet --checkpoint",
-        "liverl infer specs/x.jsonnet",
-        "liverl run specs/real-repos.jsonnet",
+        "liverl eval x --set 'schedule.steps=3 ' --checkpoint",
+        "liverl infer x --set 'schedule.steps=3 ' -n 2",
+        f"liverl run real-repos --runs-dir {facts.runs_dir}",
     ):
         assert expected in text
 
 
 def test_a_run_without_any_score_still_closes(tmp_path: Path, quickstart_config: RuntimeConfig) -> None:
     page = io.StringIO()
-    facts = Facts(tmp_path, "", {}, {}, (), tmp_path / "baselines.json", tmp_path / "metrics.jsonl")
+    facts = RunReport(tmp_path, tmp_path, ("x",), {}, {}, (), tmp_path / "baselines.json", tmp_path / "metrics.jsonl")
     print_summary(facts, quickstart_config, console=Console(file=page, width=80))
     assert str(tmp_path) in page.getvalue()
 
 
-def test_times_and_failures_are_summed_over_steps(facts: Facts) -> None:
+def test_times_and_failures_are_summed_over_steps(facts: RunReport) -> None:
     rows = read_rows(facts.metrics)
     assert ("train: gen", 80.0) in time_by_part(rows, facts.phases)
     assert failure_counts(rows) == {"timeout": 1}

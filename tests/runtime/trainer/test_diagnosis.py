@@ -23,8 +23,12 @@ from runtime.trainer.diagnosis import diagnose, read_tail
             "NothingToScore: step 0: no trial left anything to score: 314 overlong\nValueError: Received an empty list",
             "validation at step 0: no trial left anything to score: 314 overlong",
         ),
+        (
+            "AgentsDied: step 0: every agent died (8 of 8 trials); most often: no python3\nValueError: so what",
+            "every agent died",
+        ),
         ("Could not override 'trainer.zzz'.\nKey 'zzz' is not in struct", "verl refused the configuration"),
-        ("ModuleNotFoundError: No module named 'verl'", "pip install"),
+        ("ModuleNotFoundError: No module named 'verl'", "doctor"),
         ("ray.exceptions.OutOfMemoryError: Task was killed", "out of memory"),
         ("ValueError: first\nsome text\nKeyError: 'last'", "KeyError: 'last'"),
         ("all quiet", "exit code 1"),

@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from runtime import run_paths
+from runtime import run_paths, suggest
 from runtime.errors import MachineError, RunError, UserError
 from runtime.laptop.cpu_platform import CPU
 from runtime.processes import marked
@@ -77,7 +77,7 @@ def test_a_run_that_fails_says_why_in_one_sentence(run: Path, monkeypatch: pytes
 
 
 def test_without_a_bundle_nothing_is_started(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"verl.yaml: missing; .liverl compile. writes it"):
+    with pytest.raises(UserError, match=r"verl.yaml: missing; compiling a spec writes it"):
         train(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -122,7 +122,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_the_fix_and_room_to_write_it_dow
     threading.Thread(target=fill, daemon=True).start()
     with pytest.raises(MachineError, match=r"the disk below .* is full") as raised:
         train(moved)
-    assert raised.value.fix == "free some space, then go on with `liverl run --resume run`"
+    assert raised.value.fix == f"free some space, then go on with: {suggest.on_run('run --resume', moved)}"
     assert traces(moved) == []
     (moved / "run.json").write_bytes(bytes(100_000))
 

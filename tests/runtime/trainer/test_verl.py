@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from runtime.config import RuntimeConfig, load_runtime_config
+from runtime.errors import RunError
 from runtime.processes import marked
 from runtime.run_paths import RunPaths
 from runtime.trainer import environment, process, stable
@@ -60,15 +61,15 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_run(folder: Path, policy: Path, example: str) -> Path:
-    """A run directory as the launcher would have prepared it, from the example's compiled bundle."""
-    source = ROOT / "golden" / example / "local"
+def make_run(folder: Path, policy: Path, example: str, *, agent: str = "ParityAgent") -> Path:
+    """A run directory as the launcher would have prepared it, from the example's compiled bundle for this machine."""
+    source = ROOT / "golden" / example
     (folder / "bundle").mkdir(parents=True)
     (folder / "bundle" / "verl.yaml").write_bytes((source / "verl.yaml").read_bytes())
     raw = load_runtime_config(source / "runtime.json").model_dump(mode="json")
-    raw["scaffold"] = {"type": "import", "import_path": "tests.runtime.agent_loop.agents:ParityAgent"}
-    raw["rollout"] |= {"group_size": GROUP, "slots": 8, "concurrency": 8, "max_tokens_per_turn": 16}
-    config = RuntimeConfig.model_validate(raw)
+    raw["scaffold"] = {"type": "import", "import_path": f"tests.runtime.agent_loop.agents:{agent}"}
+    raw["rollout"] |= {"slots": 8, "concurrency": 8, "max_tokens_per_turn": 16}
+    config = RuntimeConfig.model_validate_json(orjson.dumps(raw))
     (folder / "bundle" / "runtime.json").write_text(config.model_dump_json())
     (folder / "policy").symlink_to(policy)
     tasks = [make_task(folder / "tasks", f"task-{index}") for index in range(4)]
@@ -169,6 +170,15 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
     assert len(trials) == PROMPTS * GROUP
     record = orjson.loads((trials[0] / "trial.json").read_bytes())
     assert record["isolation"] == "bubblewrap" and record["weight_versions"] == {"min": last - 1, "max": last - 1}
+    assert traces(run) == []
+
+
+def test_a_run_whose_agents_all_die_stops_and_says_why(tmp_path: Path, policy: Path) -> None:
+    """The last batch too: nobody asks for another one then, and verl itself ends well."""
+    run = make_run(tmp_path / "run", policy, "quickstart", agent="DyingAgent")
+    with pytest.raises(RunError, match=r"every agent died \(8 of 8 trials\); most often: exit code 7"):
+        overrides = ["trainer.total_training_steps=1", "trainer.val_before_train=False", "trainer.save_freq=-1"]
+        process.train(run, overrides=[*SMALL, *overrides])
     assert traces(run) == []
 
 

@@ -129,8 +129,6 @@ def test_failures_keep_their_type(model: Path, socket: Path) -> None:
             assert caught.value.termination is Termination.OVERLONG
             with pytest.raises(ValueError, match=r"vocabulary|64"):
                 await replica.generate([1000], PARAMS, session="s")
-            with pytest.raises(ValueError, match="agent loop"):
-                await replica.update_weights({}, version=1)
 
     asyncio.run(run())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap, Docker
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
@@ -19,6 +19,7 @@ from runtime.task import Task, load_task
 from tests.attacks.catalogue import ATTACKS, FIXED, HONEST, module
 from tests.attacks.conftest import attack, make_task
 from tests.docker_engine import BASE, Engine
+from tests.runtime.scaffolds.shell_trials import both_tool_sets_are_paid
 
 from .conftest import provider
 
@@ -90,7 +91,7 @@ def test_what_is_inside(
 
 
 def test_verdicts(loop: asyncio.Runner, containers: DockerProvider, task: Task, tmp_path: Path) -> None:
-    verifier = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers)
+    verifier = make_verifier(Bubblewrap(verifier_timeout_sec=60, memory_mib=256), containers)
 
     async def grade(script: str) -> Verdict:
         artifacts = await attack(containers, task, script, lambda sandbox: sandbox.download(["/app"]))
@@ -109,7 +110,7 @@ def test_verdicts(loop: asyncio.Runner, containers: DockerProvider, task: Task, 
 def test_code_under_test_is_another_user(loop: asyncio.Runner, containers: DockerProvider, task: Task) -> None:
     (task.path / "solution" / "files").mkdir(parents=True)
     (task.path / "solution" / "files" / "calc.py").write_text(FIXED)
-    verifier = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers)
+    verifier = make_verifier(Bubblewrap(verifier_timeout_sec=60, memory_mib=256), containers)
     other = "import os\nassert os.getuid() == 1000\n" + FIXED
 
     async def main() -> Verdict:
@@ -119,11 +120,17 @@ def test_code_under_test_is_another_user(loop: asyncio.Runner, containers: Docke
     assert verdict.reward == 1.0 and "solution_user" in verdict.defences, verdict.raw
 
 
+def test_the_built_in_agent_runs_tests_in_its_box(
+    loop: asyncio.Runner, containers: DockerProvider, tmp_path: Path
+) -> None:
+    loop.run(both_tool_sets_are_paid(tmp_path, Docker(verifier_timeout_sec=60), provider=containers))
+
+
 @pytest.mark.parametrize("name", SAMPLE)
 def test_attacks_are_not_paid(
     loop: asyncio.Runner, containers: DockerProvider, task: Task, tmp_path: Path, name: str
 ) -> None:
-    verifier = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers)
+    verifier = make_verifier(Bubblewrap(verifier_timeout_sec=60, memory_mib=256), containers)
 
     async def main() -> Verdict:
         artifacts = await attack(containers, task, ATTACKS[name], lambda sandbox: sandbox.download(["/app"]))
@@ -196,7 +203,7 @@ def test_a_killed_container_is_a_lost_sandbox(
         await asyncio.to_thread(engine.docker, "kill", engine.docker("ps", "-q"))
         with pytest.raises(TrialError) as caught:
             await running
-        assert caught.value.termination is Termination.SANDBOX_LOST and caught.value.policy.retry
+        assert caught.value.termination is Termination.SANDBOX_LOST and caught.value.handling.retry
         await sandbox.stop()
 
     loop.run(main())
@@ -221,7 +228,7 @@ def test_refusals(engine: Engine, tmp_path: Path) -> None:
         ({"docker_host": engine.url, "base_image": BASE, "required_defences": ("user_namespace",)}, "user_namespace"),
     ):
         with pytest.raises(MachineError, match=words):
-            make_provider(Environment(type="docker", **settings), state=tmp_path / "state")  # type: ignore[arg-type]
+            make_provider(Docker(**settings), state=tmp_path / "state")  # type: ignore[arg-type]
 
 
 def test_a_folder_in_the_clients_place_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Bubblewrap, Docker
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.grading.make import make_verifier
 from runtime.sandboxes import make_provider
@@ -89,7 +89,7 @@ def test_an_engine_that_keeps_failing_is_a_failed_setup(
             faulty.seen.clear()
             error = await failure(made.start(SandboxRequest(name="box", lower=lower)))
             assert error.termination is Termination.ENV_SETUP_FAILED and words in str(error)
-            assert error.policy.retry and not error.policy.grade
+            assert error.handling.retry and not error.handling.grade
             assert sum(what.split()[1].split("[")[0] in seen and what[-5:] in seen for seen in faulty.seen) <= most
         faulty.faults.clear()
         await (await made.start(SandboxRequest(name="box", lower=lower))).stop()
@@ -131,7 +131,7 @@ def test_the_engine_restarts_in_mid_trial(
         assert not again.done(), "an engine that restarts is waited for"
         await asyncio.to_thread(engine.start)
         error = await failure(running)
-        assert error.termination is Termination.SANDBOX_LOST and error.policy.retry and not error.policy.grade
+        assert error.termination is Termination.SANDBOX_LOST and error.handling.retry and not error.handling.grade
         await box.stop()
         other = await again
         assert (await other.exec(["echo", "1"], timeout_sec=30)).stdout == b"1\n"
@@ -248,11 +248,11 @@ def test_a_verifier_that_hangs_and_one_that_is_killed(
     slow = {"/app/calc.py": b"import time\ntime.sleep(2.5)" + right}
 
     async def main() -> None:
-        verifier = make_verifier(Environment(verifier_timeout_sec=3, memory_mib=256), containers)
+        verifier = make_verifier(Bubblewrap(verifier_timeout_sec=3, memory_mib=256), containers)
         verdict = await verifier.grade(task, hang)
         assert (verdict.status, verdict.reward) == ("unsolved", 0.0) and b"verifier_timeout" in verdict.raw
         await asyncio.gather(*containers._removing)
-        patient = make_verifier(Environment(verifier_timeout_sec=60, memory_mib=256), containers)
+        patient = make_verifier(Bubblewrap(verifier_timeout_sec=60, memory_mib=256), containers)
         grading = asyncio.ensure_future(patient.grade(task, slow))
         while not (found := await asyncio.to_thread(engine.docker, "ps", "-q")):
             await asyncio.sleep(0.05)
@@ -269,7 +269,7 @@ def test_the_pool_on_containers(loop: asyncio.Runner, engine: Engine, lower: Pat
     """Made ahead, never used twice, nothing left; one that died while it waited is not handed out."""
 
     async def main() -> None:
-        settings = Environment(type="docker", docker_host=engine.url, base_image=BASE, warm_sandboxes=2)
+        settings = Docker(docker_host=engine.url, base_image=BASE, warm_sandboxes=2)
         made = make_provider(settings, state=tmp_path / "state")
         seen = []
         for number in range(5):

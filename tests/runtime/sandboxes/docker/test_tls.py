@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Environment
+from runtime.config import Docker
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import SandboxRequest
@@ -82,13 +82,13 @@ def test_the_spec_reaches_the_engine_and_so_do_dockers_own_variables(
         variables.setenv("HOME", str(tmp_path))
         variables.delenv("DOCKER_CERT_PATH", raising=False)
         with pytest.raises(MachineError, match="everybody on the way root"):
-            make_provider(Environment(type="docker", docker_host=engine.tls, base_image=BASE), state=tmp_path / "state")
+            make_provider(Docker(docker_host=engine.tls, base_image=BASE), state=tmp_path / "state")
         variables.setenv("DOCKER_HOST", engine.tls)
         variables.setenv("DOCKER_CERT_PATH", settings["docker_certificates"])
         variables.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # not on the way to an engine
-        made = make_provider(Environment(type="docker", base_image=BASE), state=tmp_path / "state")
+        made = make_provider(Docker(base_image=BASE), state=tmp_path / "state")
         loop.run(made.close())
-    made = make_provider(Environment(type="docker", base_image=BASE, **settings), state=tmp_path / "state")  # type: ignore[arg-type]
+    made = make_provider(Docker(base_image=BASE, **settings), state=tmp_path / "state")  # type: ignore[arg-type]
     loop.run(made.close())
 
 
@@ -165,7 +165,7 @@ def test_a_box_ends_with_its_connection(engine: Engine, loop: asyncio.Runner, tm
             transport.abort()
         with pytest.raises(TrialError) as caught:
             await running
-        assert caught.value.termination is Termination.SANDBOX_LOST and caught.value.policy.retry
+        assert caught.value.termination is Termination.SANDBOX_LOST and caught.value.handling.retry
         for _ in range(100):
             if not await asyncio.to_thread(engine.docker, "ps", "-q"):
                 break

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from runtime.config import EcsSettings, Environment
+from runtime.config import Bubblewrap, Ecs, EcsCluster
 from runtime.errors import Termination, TrialError
 from runtime.grading.make import make_verifier
 from runtime.sandboxes import bwrap, make_provider
@@ -25,13 +25,14 @@ from runtime.sandboxes.ecs import EcsProvider
 from runtime.sandboxes.ecs.definition import definition, size
 from runtime.sandboxes.ecs.provider import death
 from runtime.task import Task
+from tests.runtime.scaffolds.shell_trials import both_tool_sets_are_paid
 from tests.toolbox import python_tools
 
 from ..conftest import CALC, needs_bubblewrap
 
 pytest.importorskip("boto3", reason="pip install boto3")
 
-SETTINGS = EcsSettings(
+SETTINGS = EcsCluster(
     cluster="boxes",
     image="registry.example/box:1",
     region="eu-central-1",
@@ -51,7 +52,7 @@ def free_port() -> int:
 class Moto:
     """moto's server, and the containers of its tasks."""
 
-    def __init__(self, url: str, settings: EcsSettings) -> None:
+    def __init__(self, url: str, settings: EcsCluster) -> None:
         import boto3
 
         self.url = url
@@ -172,11 +173,18 @@ class TestTasks:
 
     def test_a_verdict(self, moto: Moto, task: Task) -> None:
         async def body(provider: EcsProvider) -> None:
-            settings = Environment(verifier_timeout_sec=60, agent_timeout_sec=60)
+            settings = Bubblewrap(verifier_timeout_sec=60, agent_timeout_sec=60)
             verifier = make_verifier(settings, provider)
             for sign, reward in (("+", 1.0), ("-", 0.0)):
                 verdict = await verifier.grade(task, {"/app/calc.py": CALC.format(sign).encode()})
                 assert verdict.reward == reward
+
+        play(moto, body)
+
+    def test_the_built_in_agent_runs_tests_in_its_box(self, moto: Moto, tmp_path: Path) -> None:
+        async def body(provider: EcsProvider) -> None:
+            environment = Ecs(ecs=moto.settings, verifier_timeout_sec=60, agent_timeout_sec=60)
+            await both_tool_sets_are_paid(tmp_path, environment, provider=provider)
 
         play(moto, body)
 
@@ -253,7 +261,7 @@ def test_a_definition_is_named_by_what_it_holds() -> None:
 
 
 def test_capabilities_and_the_front_door(tmp_path: Path) -> None:
-    provider = make_provider(Environment(type="ecs", ecs=SETTINGS), state=tmp_path)
+    provider = make_provider(Ecs(ecs=SETTINGS), state=tmp_path)
     assert provider.capabilities == Capabilities(
         isolation="ecs",
         network_off=False,

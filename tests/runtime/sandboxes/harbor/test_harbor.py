@@ -91,7 +91,7 @@ def test_harbor_runs_on_our_sandboxes(tools: Path, tmp_path: Path) -> None:
 BACKEND = """
 import asyncio, os, sys
 from pathlib import Path
-from runtime.config import Environment, HarborSettings
+from runtime.config import Harbor, HarborEnvironment
 from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import SandboxRequest
 from runtime.errors import TrialError
@@ -100,7 +100,7 @@ from runtime.errors import TrialError
 async def main(folder, plugin):
     (folder / "repo").mkdir()
     (folder / "repo" / "calc.py").write_text("x = 1\\n")
-    settings = Environment(type="harbor", harbor=HarborSettings(import_path=plugin, kwargs={"packages": ""}))
+    settings = Harbor(harbor=HarborEnvironment(import_path=plugin, kwargs={"packages": ""}))
     provider = make_provider(settings, state=folder)
     assert provider.capabilities.isolation == "harbor"
     box = await provider.start(SandboxRequest(name="x", lower=folder / "repo"))

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("kubernetes.aio", reason="pip install 'kubernetes>=37'")
 
-from runtime.config import KubernetesSettings
+from runtime.config import KubernetesCluster
 from runtime.sandboxes.kubernetes import KubernetesProvider
 
 from ..conftest import needs_bubblewrap as needs_bubblewrap
@@ -26,12 +26,12 @@ class Stage:
         self.cluster = Cluster()
         self.changes: dict[str, Any] = {}
         self.provider: KubernetesProvider
-        self.settings: KubernetesSettings
+        self.settings: KubernetesCluster
 
     def play(self, body: Body) -> Any:
         async def main() -> Any:
             await self.cluster.start()
-            self.settings = KubernetesSettings(
+            self.settings = KubernetesCluster(
                 image=self.changes.pop("image", IMAGE),
                 kubeconfig=str(self.cluster.kubeconfig(self._folder / "kubeconfig")),
                 proxy_host="127.0.0.1",

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from runtime.config import KubernetesSettings
+from runtime.config import KubernetesCluster
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.sandboxes.base import SandboxRequest
 from runtime.sandboxes.kubernetes import KubernetesProvider
@@ -31,7 +31,7 @@ def test_out_of_memory_is_not_a_failed_command(stage: Stage, box_request: Sandbo
         killed = await box.exec(["sh", "-c", "kill -9 $$"], timeout_sec=30)
         assert killed.exit_code == -9
         error = await failure(box.exec(EAT, timeout_sec=60))
-        assert error.termination is Termination.OUT_OF_MEMORY and error.policy.retry and not error.policy.grade
+        assert error.termination is Termination.OUT_OF_MEMORY and error.handling.retry and not error.handling.grade
 
     stage.play(body)
 
@@ -127,7 +127,7 @@ def test_a_command_whose_end_is_lost_is_never_run_again(stage: Stage, box_reques
         box = await stage.provider.start(box_request)
         stage.cluster.exec_cuts = 1
         error = await failure(box.exec(["sh", "-c", "echo x >> /app/count"], timeout_sec=30))
-        assert error.termination is Termination.SANDBOX_LOST and error.policy.retry
+        assert error.termination is Termination.SANDBOX_LOST and error.handling.retry
         assert (await box.download(["/app/count"])) == {"/app/count": b"x\n"}
 
     stage.play(body)
@@ -138,7 +138,7 @@ def test_refusals_are_failures_of_the_setup(stage: Stage, box_request: SandboxRe
         stage.cluster.faults = [Fault("POST", "/pods$", 403)]
         assert (await failure(stage.provider.start(box_request))).termination is Termination.ENV_SETUP_FAILED
         nowhere = SandboxRequest(name="x", lower=box_request.lower, forward=("127.0.0.1", 1))
-        unset = KubernetesProvider(KubernetesSettings(image="x", kubeconfig="/nowhere"), run="r")
+        unset = KubernetesProvider(KubernetesCluster(image="x", kubeconfig="/nowhere"), run="r")
         assert "proxy_host" in str(await failure(unset.start(nowhere)))
         with pytest.raises(MachineError):
             await unset.start(box_request)
@@ -155,12 +155,12 @@ def test_the_network_is_believed_off_only_after_a_probe(stage: Stage, box_reques
         await box.stop()
         place = stage.cluster.url.removeprefix("http://")
         changed = {"egress_probes": (place,), "require_isolation": True}
-        probing = KubernetesProvider(KubernetesSettings(**{**vars(stage.settings), **changed}), run="run-2")
+        probing = KubernetesProvider(KubernetesCluster(**{**vars(stage.settings), **changed}), run="run-2")
         with pytest.raises(MachineError, match=place):
             await probing.start(box_request)
         await probing.close()
         changed["egress_probes"] = ("127.0.0.1:1",)
-        blocked = KubernetesProvider(KubernetesSettings(**{**vars(stage.settings), **changed}), run="run-2")
+        blocked = KubernetesProvider(KubernetesCluster(**{**vars(stage.settings), **changed}), run="run-2")
         await blocked.start(box_request)
         assert blocked.capabilities.network_off
         await blocked.close()

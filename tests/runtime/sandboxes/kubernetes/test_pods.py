@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import KubernetesSettings
+from runtime.config import KubernetesCluster
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.sandboxes.base import Mount, Sandbox, SandboxRequest
 from runtime.sandboxes.kubernetes import pods, status
@@ -54,7 +54,7 @@ def test_a_box_from_start_to_stop(stage: Stage, box_request: SandboxRequest) -> 
 
 def test_pods_say_which_phase_they_are_and_how_images_are_cached(box_request: SandboxRequest) -> None:
     """The namespace's NetworkPolicies go by the phase: only agents reach the model."""
-    settings = KubernetesSettings(image="box:1", image_pull_policy="Never")
+    settings = KubernetesCluster(image="box:1", image_pull_policy="Never")
     for forward, phase in ((("127.0.0.1", 1), "agent"), (None, "verifier")):
         pod = pods.manifest(replace(box_request, forward=forward), settings, run="run-1", owner="me")
         assert pod["metadata"]["labels"]["liverl/phase"] == phase
@@ -185,9 +185,9 @@ def test_many_boxes_share_one_watch(stage: Stage, box_request: SandboxRequest) -
 
 
 def test_the_manifest(box_request: SandboxRequest) -> None:
-    from runtime.config import KubernetesSettings
+    from runtime.config import KubernetesCluster
 
-    settings = KubernetesSettings(
+    settings = KubernetesCluster(
         image="x:1",
         namespace="boxes",
         image_pull_secrets=("registry",),
@@ -203,7 +203,7 @@ def test_the_manifest(box_request: SandboxRequest) -> None:
     assert box["resources"]["limits"]["memory"] == "1024Mi"
     paths = [mount["mountPath"] for mount in box["volumeMounts"]]
     assert "/app" in paths and len(paths) == len(set(paths))
-    whole = pods.manifest(box_request, KubernetesSettings(image="x:1", user=None), run="r", owner="o")
+    whole = pods.manifest(box_request, KubernetesCluster(image="x:1", user=None), run="r", owner="o")
     assert whole["spec"]["volumes"] == [] and "runAsUser" not in whole["spec"]["securityContext"]
 
 

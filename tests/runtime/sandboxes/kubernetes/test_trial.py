@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.agent_loop.trial import TrialRunner
-from runtime.config import Environment
+from runtime.config import Bubblewrap, Kubernetes
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
 from runtime.task import Task, load_task
@@ -15,6 +15,7 @@ from runtime.tasks.verify import verify
 from tests.runtime.agent_loop.conftest import TEST_ID, Opened, make_config, make_key, make_task
 from tests.runtime.agent_loop.conftest import opened as opened
 from tests.runtime.agent_loop.conftest import tokenizer_folder as tokenizer_folder
+from tests.runtime.scaffolds.shell_trials import both_tool_sets_are_paid
 
 from ..conftest import CALC, IDS
 from .conftest import Stage, needs_bubblewrap
@@ -44,9 +45,17 @@ def test_an_agent_and_a_verdict_in_two_pods(stage: Stage, opened: Opened, tmp_pa
     stage.play(body)
 
 
+def test_the_built_in_agent_runs_tests_in_its_pod(stage: Stage, tmp_path: Path) -> None:
+    async def body() -> None:
+        environment = Kubernetes(kubernetes=stage.settings, **SLOW)
+        await both_tool_sets_are_paid(tmp_path, environment, provider=None)
+
+    stage.play(body)
+
+
 def test_verdicts(stage: Stage, task: Task) -> None:
     async def body() -> None:
-        verifier = make_verifier(Environment(**SLOW), stage.provider)
+        verifier = make_verifier(Bubblewrap(**SLOW), stage.provider)
 
         async def grade(text: str) -> Verdict:
             return await verifier.grade(task, {"/app/calc.py": text.encode()})
@@ -72,8 +81,8 @@ def test_a_task_from_elsewhere_is_proven(stage: Stage, task: Task) -> None:
     foreign = load_task(root)
 
     async def body() -> None:
-        verifier = make_verifier(Environment(**SLOW), stage.provider)
-        report = await verify([foreign], provider=stage.provider, verifier=verifier, concurrency=2)
+        verifier = make_verifier(Bubblewrap(**SLOW), stage.provider)
+        report = await verify([foreign], provider=stage.provider, verifier=verifier, concurrency=2, memory_mib=1024)
         assert report.ok, report.to_json()
         assert report.isolation == "kubernetes"
 

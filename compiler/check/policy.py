@@ -1,0 +1,112 @@
+"""The policy itself: shapes that no model has, and adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from compiler import readers
+from compiler.check.rule import Rule, divisors, unreadable
+from compiler.errors import Problem
+from compiler.models import facts_of
+from compiler.plan import Plan
+from compiler.spec.policy import PretrainedPolicy
+from compiler.spec.rollout import VllmRollout
+from runtime.config.policy import NewPolicy
+from runtime.config.rollout import TorchRollout
+
+
+def architecture(plan: Plan) -> Iterator[Problem]:
+    policy = plan.spec.policy
+    if not isinstance(policy, NewPolicy):
+        return
+    shape, place = policy.architecture, ("policy", "architecture")
+    if shape.hidden_size % shape.num_heads:
+        yield Problem(
+            (*place, "num_heads"),
+            f"{shape.num_heads} does not divide hidden_size {shape.hidden_size}",
+            divisors(shape.hidden_size),
+        )
+    elif shape.hidden_size // shape.num_heads % 2:
+        yield Problem(
+            (*place, "num_heads"),
+            f"heads of width {shape.hidden_size // shape.num_heads}: rotary positions need an even width",
+            fix="change num_heads or hidden_size",
+        )
+    if shape.num_heads % shape.num_key_value_heads:
+        yield Problem(
+            (*place, "num_key_value_heads"),
+            f"{shape.num_key_value_heads} does not divide num_heads {shape.num_heads}",
+            divisors(shape.num_heads),
+        )
+
+
+def model_facts(plan: Plan) -> Iterator[Problem]:
+    """Sizes of a model that no model has."""
+    policy, place = plan.spec.policy, ("policy", "facts")
+    stated = policy.facts if isinstance(policy, PretrainedPolicy) else None
+    if stated is None:
+        return
+    if stated.num_heads % stated.num_key_value_heads:
+        yield Problem(
+            (*place, "num_key_value_heads"),
+            f"{stated.num_key_value_heads} does not divide num_heads {stated.num_heads}",
+            divisors(stated.num_heads),
+        )
+    if stated.num_experts is None:
+        return
+    for name in ("experts_per_token", "expert_intermediate_size"):
+        if getattr(stated, name) is None:
+            yield Problem((*place, name), f"null, but num_experts is {stated.num_experts}", "as in its config.json")
+    if stated.experts_per_token is not None and stated.experts_per_token > stated.num_experts:
+        yield Problem(
+            (*place, "experts_per_token"),
+            f"{stated.experts_per_token} of {stated.num_experts} experts",
+            f"1 to {stated.num_experts}",
+        )
+
+
+def lora(plan: Plan) -> Iterator[Problem]:
+    policy = plan.spec.policy
+    if not isinstance(policy, PretrainedPolicy) or policy.lora is None:
+        return
+    if not isinstance(plan.spec.rollout, VllmRollout):
+        yield Problem(("policy", "lora"), "LiveRL's own engine serves whole weights, no adapters", "null")
+    if plan.needs_critic:
+        yield Problem(("policy", "lora"), "the critic of ppo is trained in full", severity="warn")
+
+
+def weights(plan: Plan) -> Iterator[Problem]:
+    """What LiveRL's own engine can load. It reads folders; whether one is there is for the machine to say that runs."""
+    policy, rollout = plan.spec.policy, plan.spec.rollout
+    if not isinstance(policy, PretrainedPolicy) or not isinstance(rollout, TorchRollout) or rollout.import_path:
+        return
+    facts = facts_of(policy)
+    if facts is not None and facts.num_experts:
+        yield Problem(
+            ("policy", "path"),
+            f'"{policy.path}" is a mixture of experts, which LiveRL\'s own engine does not compute',
+            fix="use liverl.rollout.vllm, or a dense model",
+        )
+    elif not policy.path.startswith(("/", "./", "../", "~")):
+        yield Problem(
+            ("policy", "path"),
+            f'"{policy.path}" reads as a name, but LiveRL\'s own engine reads a folder and downloads nothing',
+            "a Hugging Face model folder, as /FOLDER or ./FOLDER",
+            "download it before, and name the folder",
+            severity="warn",
+        )
+
+
+def references(plan: Plan) -> Iterator[Problem]:
+    """Texts that ``verl.yaml`` or ``vllm.yaml`` cannot hold."""
+    policy, place = plan.spec.policy, ("policy",)
+    if not isinstance(policy, PretrainedPolicy):
+        return
+    yield from unreadable(policy.path, (*place, "path"), readers.omegaconf)
+    if isinstance(plan.spec.rollout, VllmRollout):
+        yield from unreadable(policy.path, (*place, "path"), readers.vllm)
+    if policy.lora is not None:
+        yield from unreadable(policy.lora.target_modules, (*place, "lora", "target_modules"), readers.omegaconf)
+
+
+RULES: tuple[Rule, ...] = (architecture, model_facts, lora, weights, references)

@@ -1,0 +1,52 @@
+"""Routing replay: verl 0.9.1 accepts what it then ignores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from compiler.check.rule import Rule
+from compiler.errors import Problem
+from compiler.models import facts_of
+from compiler.plan import Plan
+from compiler.spec.algorithm import BypassCorrection
+from compiler.spec.rollout import VllmRollout
+from compiler.spec.trainer import Fsdp, Megatron
+
+
+def routing_replay(plan: Plan) -> Iterator[Problem]:
+    """verl accepts R3 with FSDP and ignores it; it wires megatron and veomni."""
+    spec, place = plan.spec, ("routing_replay",)
+    facts = facts_of(spec.policy)
+    if spec.routing_replay == "off":
+        if facts is not None and facts.num_experts and spec.trainer.type in ("megatron", "veomni"):
+            yield Problem(
+                place,
+                '"off" with a mixture of experts: trainer and rollout choose different experts for the same tokens',
+                "R3",
+                severity="warn",
+            )
+        return
+    shown = f'"{spec.routing_replay}"'
+    if isinstance(spec.trainer, Fsdp):
+        yield Problem(
+            place, f"{shown} is silently ignored by verl's {spec.trainer.type}", "off", "use veomni or megatron"
+        )
+    elif not isinstance(spec.trainer, Megatron) and not spec.trainer.attention.startswith("flash_attention"):
+        yield Problem(("trainer", "attention"), f"routing replay {shown} needs packed sequences", "flash_attention_2")
+    if facts is not None and not facts.num_experts:
+        yield Problem(place, f"{shown} with a dense model, which routes nothing", "off")
+    if spec.routing_replay == "R2" and isinstance(spec.algorithm.correction, BypassCorrection):
+        yield Problem(
+            place,
+            '"R2" records routes while old log-probabilities are computed, which correction "bypass" leaves out',
+            "off, R3",
+        )
+    if spec.routing_replay == "R3" and not isinstance(spec.rollout, VllmRollout):
+        yield Problem(place, '"R3" needs routes from the rollout, which only vLLM returns', "off, R2")
+    if spec.routing_replay == "R3" and isinstance(spec.rollout, VllmRollout):
+        for flag in ("kv-transfer-config", "decode-context-parallel-size"):
+            if flag in spec.rollout.flags:
+                yield Problem(("rollout", "flags", flag), "vLLM returns no routes with it", fix="remove it")
+
+
+RULES: tuple[Rule, ...] = (routing_replay,)

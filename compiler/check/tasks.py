@@ -1,0 +1,164 @@
+"""Task sets: names, splits that must not leak, enough tasks for a batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import get_args
+
+from compiler.check.rule import Rule
+from compiler.errors import Path, Problem
+from compiler.plan import Plan
+from runtime.config.policy import NewPolicy
+from runtime.config.tasks import (
+    BugFamily,
+    GenerateSource,
+    HarborSource,
+    HistorySource,
+    IndexSource,
+    Source,
+    SynthSource,
+    TaskSet,
+)
+
+
+def sets(plan: Plan) -> Iterator[Problem]:
+    """Each set by itself, and its name among the others."""
+    spec = plan.spec
+    names: dict[str, str] = {}
+    for group, sets in (("train", spec.tasks.train), ("validation", spec.tasks.validation)):
+        for index, task_set in enumerate(sets):
+            place = ("tasks", group, index, "name")
+            if task_set.knows("name"):
+                if task_set.name in names:
+                    yield Problem(
+                        place,
+                        f'"{task_set.name}" is already the name of {names[task_set.name]}',
+                        fix="give every task set its own name",
+                    )
+                names[task_set.name] = f"tasks.{group}[{index}]"
+            if task_set.knows("source"):
+                yield from _split(task_set, group, index)
+                yield from _source(task_set.source, ("tasks", group, index, "source"))
+
+
+def temperatures(plan: Plan) -> Iterator[Problem]:
+    for index, task_set in enumerate(plan.spec.tasks.train):
+        if task_set.temperature is not None:
+            yield Problem(
+                ("tasks", "train", index, "temperature"),
+                "only validation sets have a temperature",
+                fix="set rollout.temperature",
+            )
+
+
+def enough(plan: Plan) -> Iterator[Problem]:
+    """Tasks for one batch, where the spec alone says how many there are."""
+    size = plan.spec.schedule.train_batch_size
+    available = [one.source.count if isinstance(one.source, SynthSource) else None for one in plan.spec.tasks.train]
+    if None not in available and sum(filter(None, available)) < size:
+        yield Problem(
+            ("schedule", "train_batch_size"),
+            f"{size} prompts per step, but the training sets hold {sum(filter(None, available))} tasks",
+            fix="lower train_batch_size or add tasks",
+        )
+
+
+def validation(plan: Plan) -> Iterator[Problem]:
+    """What needs validation tasks, where there are none."""
+    spec = plan.spec
+    if spec.tasks.validation:
+        return
+    if spec.tasks.baselines:
+        yield Problem(
+            ("tasks", "baselines"),
+            "true, but there are no validation tasks to score them on",
+            "false",
+            "add tasks.validation",
+        )
+    if spec.schedule.validate_every:
+        yield Problem(
+            ("schedule", "validate_every"),
+            f"{spec.schedule.validate_every}, but tasks.validation is empty",
+            "0",
+            severity="warn",
+        )
+
+
+def demonstrations(plan: Plan) -> Iterator[Problem]:
+    policy = plan.spec.policy
+    if not isinstance(policy, NewPolicy):
+        return
+    source, place = policy.warm_start.demonstrations, ("policy", "warm_start", "demonstrations")
+    yield from _source(source, place)
+    if isinstance(source, SynthSource | GenerateSource) and source.split != "demonstrations":
+        yield Problem(
+            (*place, "split"),
+            f'"{source.split}" tasks as demonstrations would leak into reinforcement',
+            "demonstrations",
+        )
+    informed = policy.warm_start.informed_families
+    if isinstance(source, SynthSource) and informed and not set(informed) & (occurring := _families(source)):
+        yield Problem(
+            ("policy", "warm_start", "informed_families"),
+            f"none of the demonstrations is of {', '.join(informed)}",
+            f"some of {', '.join(sorted(occurring))}; [] for all",
+        )
+
+
+def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
+    source = task_set.source
+    if isinstance(source, IndexSource) and source.pass_rate is not None:
+        band, where = source.pass_rate, ("tasks", group, index, "source", "pass_rate")
+        if band.least > band.most:
+            yield Problem((*where, "least"), f"{band.least:g} is above most {band.most:g}", f"0 to {band.most:g}")
+        if group == "validation":
+            yield Problem(
+                where, "a validation set chosen by what earlier policies solved is biased", "null", severity="warn"
+            )
+    if not isinstance(source, SynthSource | GenerateSource):
+        return
+    place = ("tasks", group, index, "source", "split")
+    if group == "train" and source.split != "train":
+        yield Problem(place, f'"{source.split}" tasks must not be trained on', "train")
+    if group == "validation" and source.split == "demonstrations":
+        yield Problem(place, "validation on demonstrated tasks measures memory", "held_out, train")
+
+
+def _source(source: Source, place: Path) -> Iterator[Problem]:
+    if isinstance(source, HarborSource) and "://" in source.registry and not source.registry.startswith("https://"):
+        yield Problem(
+            (*place, "registry"),
+            f'"{source.registry}": what it names is run, and nothing shows that it is what its owner wrote',
+            "an address that begins with https://, or a file",
+        )
+    if isinstance(source, SynthSource) and not _families(source):
+        yield Problem((*place, "families"), "every family is at 0: nothing is left to generate", "one above 0")
+
+
+def _families(source: SynthSource) -> set[str]:
+    """Of the bugs that it generates."""
+    return set(get_args(BugFamily)) - {family for family, times in source.families.items() if not times}
+
+
+def later_commits(plan: Plan) -> Iterator[Problem]:
+    """Validation on a repository that is trained on must begin where training ends: code holds what earlier commits
+    brought, so earlier ones are solved before the eyes of the policy, and equal ones are trained on."""
+    trained = [one.source for one in plan.spec.tasks.train if isinstance(one.source, HistorySource)]
+    for index, task_set in enumerate(plan.spec.tasks.validation):
+        source = task_set.source
+        if not isinstance(source, HistorySource):
+            continue
+        for train in trained:
+            if train.repository == source.repository and source.after != train.revision:
+                yield Problem(
+                    ("tasks", "validation", index, "source", "after"),
+                    f"{json.dumps(source.after)}, but training takes commits of this repository up to {train.revision}",
+                    f'"{train.revision}"' if train.revision != "HEAD" else "",
+                    ""
+                    if train.revision != "HEAD"
+                    else "let training end at an earlier revision, and validation begin after it",
+                )
+
+
+RULES: tuple[Rule, ...] = (sets, later_commits, temperatures, enough, validation, demonstrations)

@@ -1,0 +1,41 @@
+"""What the readers of compiled files make of a text: a function per reader that quotes, or says why nothing can.
+
+YAML is ``compiler.emit``'s, a word of a shell ``shlex.quote``'s. Knows no field of the spec.
+"""
+
+from __future__ import annotations
+
+import re
+
+_OPTION = re.compile(r"-(?![0-9.])")
+_SKYPILOT = re.compile(r"[a-zA-Z0-9]+([._-]{1,2}[a-zA-Z0-9]+)*")
+
+
+def omegaconf(text: str) -> str:
+    """Why OmegaConf, which reads ``verl.yaml``, would give back another value; empty where it gives back ``text``.
+
+    References cannot be escaped: verl resolves its configuration in place and then reads it once more."""
+    if "${" in text:
+        return "verl's reader takes ${ for the beginning of a reference"
+    return "verl's reader takes ??? for a value that is missing" if text == "???" else ""
+
+
+def vllm(text: str) -> str:
+    """Why vLLM, which turns ``vllm.yaml`` into arguments, would not take ``text`` for a value; empty where it does."""
+    return "begins like an option of vLLM's command line" if _OPTION.match(text) else ""
+
+
+def compose(text: str) -> str:
+    """A value of Compose's file, which reads "$" as the beginning of a variable."""
+    return text.replace("$", "$$")
+
+
+def dns_1035(name: str) -> str:
+    """Why a name of LiveRL's (lower-case letters, digits, "-") is none of RFC 1035, which KubeRay's resources and
+    services of Kubernetes have; empty where it is one."""
+    return "begins with a digit, which KubeRay refuses" if name[:1].isdigit() else ""
+
+
+def skypilot(name: str) -> str:
+    """Why SkyPilot takes a name of LiveRL's for none of its tasks; empty where it takes it."""
+    return "" if _SKYPILOT.fullmatch(name) else 'has more than two "-" in a row, which SkyPilot refuses'

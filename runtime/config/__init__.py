@@ -1,0 +1,117 @@
+"""The contract between compiler and runtime: pydantic models of ``runtime.json``, which the spec is made of too.
+
+A value that both know is declared here once, with its docstring and its limits. Torch-free and import-light: the
+compiler imports this room and nothing else of the runtime. Paths are relative to the run directory unless a field says
+otherwise. Units are in the names.
+"""
+
+from runtime.config.base import Model
+from runtime.config.environment import (
+    Bubblewrap,
+    Docker,
+    Ecs,
+    EcsCluster,
+    Environment,
+    Harbor,
+    HarborEnvironment,
+    Imported,
+    ImportedProvider,
+    Kubernetes,
+    KubernetesCluster,
+    Network,
+    PlainProcess,
+    SandboxSettings,
+    VerifierSandbox,
+)
+from runtime.config.limits import LACKING, LIMITS, Limit, refusals
+from runtime.config.policy import Architecture, NewPolicy, Policy, PretrainedPolicy, WarmStart
+from runtime.config.proxy import Proxy
+from runtime.config.rollout import Dumps, Rollout, Sampling, ServedRollout, TorchRollout
+from runtime.config.run import GradedEnd, RuntimeConfig, SecretName, TrajectoryFilter, load_runtime_config
+from runtime.config.scaffold import (
+    AgentScaffold,
+    ClaudeCodeScaffold,
+    ImportedScaffold,
+    InstalledScaffold,
+    LibraryScaffold,
+    MiniSweAgentScaffold,
+    Needs,
+    OpenCodeScaffold,
+    OpenHandsSdkScaffold,
+    Scaffold,
+    ShellScaffold,
+    Terminus2Scaffold,
+)
+from runtime.config.tasks import (
+    DirectorySource,
+    GenerateSource,
+    HarborSource,
+    HistorySource,
+    IndexSource,
+    PackagePin,
+    PassRate,
+    Source,
+    SynthSource,
+    TaskSet,
+)
+
+__all__ = [
+    "LACKING",
+    "LIMITS",
+    "AgentScaffold",
+    "Architecture",
+    "Bubblewrap",
+    "ClaudeCodeScaffold",
+    "DirectorySource",
+    "Docker",
+    "Dumps",
+    "Ecs",
+    "EcsCluster",
+    "Environment",
+    "GenerateSource",
+    "GradedEnd",
+    "Harbor",
+    "HarborEnvironment",
+    "HarborSource",
+    "HistorySource",
+    "Imported",
+    "ImportedProvider",
+    "ImportedScaffold",
+    "IndexSource",
+    "InstalledScaffold",
+    "Kubernetes",
+    "KubernetesCluster",
+    "LibraryScaffold",
+    "Limit",
+    "MiniSweAgentScaffold",
+    "Model",
+    "Needs",
+    "Network",
+    "NewPolicy",
+    "OpenCodeScaffold",
+    "OpenHandsSdkScaffold",
+    "PackagePin",
+    "PassRate",
+    "PlainProcess",
+    "Policy",
+    "PretrainedPolicy",
+    "Proxy",
+    "Rollout",
+    "RuntimeConfig",
+    "Sampling",
+    "SandboxSettings",
+    "Scaffold",
+    "SecretName",
+    "ServedRollout",
+    "ShellScaffold",
+    "Source",
+    "SynthSource",
+    "TaskSet",
+    "Terminus2Scaffold",
+    "TorchRollout",
+    "TrajectoryFilter",
+    "VerifierSandbox",
+    "WarmStart",
+    "load_runtime_config",
+    "refusals",
+]

@@ -1,0 +1,69 @@
+"""How trajectories are sampled: engine, limits, concurrency; and what is kept of single trials."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from runtime.config.base import Count, ImportPath, Model, ToolCalls, Whole
+
+
+class Sampling(Model):
+    """What every engine has."""
+
+    replicas: Count
+    """Inference servers behind the balancer."""
+    slots: Count
+    """Sequences that one replica decodes at once."""
+    prompt_length: Count
+    """Tokens; a longer first prompt is refused, never cut."""
+    response_length: Count
+    """Tokens of one trajectory after its first prompt, observations included."""
+    max_tokens_per_turn: Count
+    """Tokens of one reply."""
+    temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    top_k: Annotated[int, Field(ge=-1)] = -1
+    """-1: all tokens."""
+    tool_parser: ToolCalls
+    """How the model writes tool calls, by vLLM's names: ``hermes`` (Qwen 2.5 and 3), ``qwen3_coder`` (also Qwen 3.5),
+    ``glm45`` (GLM 4.5 and later), ``llama3_json``, ``openai`` (gpt-oss), or ``compact`` (small policies).
+    ``liverl doctor --model DIR`` says which one a model needs."""
+    concurrency: Count
+    """Trials in flight at once."""
+    routing: Literal["least_in_flight", "rendezvous"] = "least_in_flight"
+    """How a new session finds its replica: the fewest tokens in flight, or a hash of its name and theirs alone, the
+    same in every run. Then it stays there."""
+    attempts: Annotated[int, Field(ge=1, le=10)] = 2
+    """How often one trial may be started when the infrastructure fails it."""
+
+
+class TorchRollout(Sampling):
+    """LiveRL's own engine for small models on a CPU, or one of yours in its place."""
+
+    type: Literal["torch"] = "torch"
+    import_path: ImportPath | None = None
+    """``package.module:Class``, implementing ``runtime.rollouter.engine.Replica``: an engine of your own that runs
+    beside the trainer; made with the policy's folder, ``slots``, ``max_len`` and ``seed``. null: LiveRL's."""
+    kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further arguments of its constructor."""
+
+
+class ServedRollout(Sampling):
+    """vLLM on GPUs. How it is served is in ``vllm.yaml``."""
+
+    type: Literal["vllm"] = "vllm"
+
+
+Rollout = Annotated[TorchRollout | ServedRollout, Field(discriminator="type")]
+
+
+class Dumps(Model):
+    """What is kept of single trials."""
+
+    trials_every: Whole = 1
+    """Keep the trial folders of every n-th step; 0: of failed trials only."""
+    work_every: Whole = 1
+    """In which of these steps the files that agents left are kept too, for `liverl tasks regrade`; 0: of failed trials
+    only. Equal files are stored once per run."""
+    work_max_mib: Annotated[int, Field(ge=1, le=256)] = 4
+    """Work of one trial above this is not kept."""

@@ -1,0 +1,150 @@
+"""Where tasks come from."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from runtime.config.base import (
+    DISTRIBUTION,
+    DISTRIBUTION_VERSION,
+    PARQUET,
+    REQUIREMENT,
+    REVISION,
+    SHA256,
+    Count,
+    Model,
+    Name,
+    NonNegative,
+    Seed,
+    Share,
+    Text,
+)
+
+Split = Literal["train", "held_out", "demonstrations"]
+BugFamily = Literal["operator", "bound", "direction", "condition", "constant", "name"]
+"""What breaks a generated repository (``runtime/laptop/synth/bugs.py``)."""
+Requirement = Annotated[str, Field(pattern=REQUIREMENT, max_length=200)]
+"""``NAME==VERSION``"""
+Revision = Annotated[str, Field(pattern=REVISION, max_length=200)]
+"""A commit, tag or branch by its name."""
+
+
+class SynthSource(Model):
+    """Small repositories generated from a seed, each broken once."""
+
+    type: Literal["synth"] = "synth"
+    count: Count
+    """Number of repositories."""
+    seed: Seed
+    split: Split
+    """Names, values and structures never cross splits, whatever the seeds."""
+    families: dict[BugFamily, NonNegative] = Field(default_factory=dict)
+    """Family of bugs -> how many times as often as usual; 1 for those not named, 0: none of it."""
+
+
+class PackagePin(Model):
+    """A published source distribution, pinned."""
+
+    name: Annotated[str, Field(pattern=DISTRIBUTION, max_length=100)]
+    version: Annotated[str, Field(pattern=DISTRIBUTION_VERSION, max_length=50)]
+    sha256: Annotated[str, Field(pattern=SHA256)]
+    """Digest of the source distribution (``pip hash``)."""
+
+
+class GenerateSource(Model):
+    """Verified bugs injected into published packages, graded by the packages' own tests."""
+
+    type: Literal["generate"] = "generate"
+    packages: Annotated[tuple[PackagePin, ...], Field(min_length=1)]
+    per_package: Count
+    """Most tasks taken from one package."""
+    per_kind_fraction: Share = 0.25
+    """Largest share of one kind of bug among the tasks of a package."""
+    bugs: Annotated[int, Field(ge=1, le=8)] = 1
+    """Bugs per task, each of another function; all of them must be found."""
+    requirements: tuple[Requirement, ...] = ()
+    """Further packages that the tests need, ``NAME==VERSION``, installed for all of them."""
+    seed: Seed
+    split: Split
+    """Split by function name across all packages."""
+    split_seed: Seed = 0
+    """Draws which function names are in a split; the same for all task sets of an experiment."""
+
+
+class HistorySource(Model):
+    """A repository's own commits that change code and tests: the code before, to be changed until the commit's tests
+    pass. Each is proven before it is used."""
+
+    type: Literal["history"] = "history"
+    repository: Text
+    """Folder of a git repository; absolute, or relative to the folder where ``liverl run`` is called."""
+    revision: Revision = "HEAD"
+    """Newest commit that is looked at."""
+    after: Revision | None = None
+    """Only commits that this one does not contain. Later code holds the solutions of earlier commits, so validation
+    starts where training ends: its ``after`` is the training set's ``revision``."""
+    count: Count = 50
+    """At most so many tasks, the newest."""
+    max_commits: Count = 200
+    """At most so many commits are looked at, newest first."""
+    requirements: tuple[Requirement, ...] = ()
+    """Further packages that the tests need, ``NAME==VERSION``."""
+
+
+class HarborSource(Model):
+    """A dataset of a Harbor registry, by name and version. Its tasks are fetched with git and kept; how a moving entry
+    (version ``head``, tasks without a commit) was when it was first fetched is how it stays."""
+
+    type: Literal["harbor"] = "harbor"
+    dataset: Annotated[Text, Field(max_length=200)]
+    """Name of the dataset in the registry."""
+    version: Annotated[Text, Field(max_length=200)]
+    registry: Text
+    """The registry (``registry.json``): its ``https://`` address, or a file, absolute or relative to the folder where
+    ``liverl run`` is called."""
+    task_names: tuple[Text, ...] = ()
+    """Only tasks whose name matches one of these patterns (``*``, ``?``, ``[]``); empty: all."""
+    exclude_task_names: tuple[Text, ...] = ()
+    """Without tasks whose name matches one of these patterns."""
+
+
+class DirectorySource(Model):
+    """Existing task directories in Harbor's format."""
+
+    type: Literal["directories"] = "directories"
+    paths: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """Absolute, or relative to the folder where ``liverl run`` is called."""
+
+
+class PassRate(Model):
+    """A band of difficulty: the share of earlier trials that solved a task. Tasks that are always or never solved teach
+    a group-relative algorithm nothing."""
+
+    least: Share = 0.0
+    most: Share = 1.0
+
+
+class IndexSource(Model):
+    """Task directories that an index points at (``liverl tasks index``)."""
+
+    type: Literal["index"] = "index"
+    path: Annotated[str, Field(pattern=PARQUET, max_length=4096)]
+    """The index; absolute, or relative to the folder where ``liverl run`` is called."""
+    pass_rate: PassRate | None = None
+    """Only tasks of this difficulty; those whose pass rate nobody has measured are left out. null: all."""
+
+
+Source = Annotated[
+    SynthSource | GenerateSource | HistorySource | HarborSource | DirectorySource | IndexSource,
+    Field(discriminator="type"),
+]
+
+
+class TaskSet(Model):
+    """Tasks under one name."""
+
+    name: Name
+    """Scores appear as ``val-core/<name>/reward/mean@1``."""
+    source: Source
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
+    """Validation only: sampling temperature of this set (0: greedy); null takes the rollout's."""
