@@ -123,7 +123,7 @@ def _explained(name: str, text: str, line: int, entries: Mapping[str, Any]) -> l
             for origin, position in zip(entry.get("from", ()), entry.get("at", ()), strict=True)
             if origin == path
         ]
-        where = _place(places[0]) if places else f"liverl explain SPEC {path} says where it was set"
+        where = _place(places[0]) if places else f"`explain SPEC {path}` says where it was set"
         return [f"the spec's own field {path}", f"  {where}"]
     held = entries.get(name, {})
     if block is not None:

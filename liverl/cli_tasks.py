@@ -23,7 +23,8 @@ Sandbox = Annotated[
     str,
     typer.Option(
         "--sandbox",
-        help="bubblewrap (plain processes where the machine cannot), process, or docker:IMAGE (an image with Python).",
+        help="bubblewrap (plain processes where the machine cannot), process, docker:IMAGE or "
+        "kubernetes:NAMESPACE:IMAGE (an image with Python).",
     ),
 ]
 SplitName = Annotated[str, typer.Option("--split", help="train, held_out, demonstrations, or all.")]
@@ -44,16 +45,25 @@ def register(app: typer.Typer) -> None:
 
 
 def _environment(sandbox: str) -> Environment:
-    from runtime.config import Bubblewrap, Docker, PlainProcess
+    from runtime.config import Bubblewrap, Docker, Kubernetes, KubernetesCluster, PlainProcess
     from runtime.errors import UserError
 
     kind, _, image = sandbox.partition(":")
-    if kind not in ("bubblewrap", "process", "docker") or (kind == "docker") != bool(image):
-        raise UserError(f"--sandbox {sandbox!r}: not a sandbox; use bubblewrap, process or docker:IMAGE")
+    namespace, _, pod_image = image.partition(":")
+    wanted = {"bubblewrap": not image, "process": not image, "docker": bool(image), "kubernetes": bool(pod_image)}
+    if not wanted.get(kind):
+        known = "bubblewrap, process, docker:IMAGE or kubernetes:NAMESPACE:IMAGE"
+        raise UserError(f"--sandbox {sandbox!r}: not a sandbox; use {known}")
     # Tests decide here, not agents under a deadline: let slow machines finish.
     given: dict[str, Any] = {"agent_timeout_sec": 600.0, "verifier_timeout_sec": 600.0}
     if kind == "docker":
         return Docker(base_image=image, **given)
+    if kind == "kubernetes":
+        try:
+            pods = KubernetesCluster(image=pod_image, namespace=namespace)
+        except ValueError as error:
+            raise UserError(f"--sandbox {sandbox!r}: {error}") from error
+        return Kubernetes(kubernetes=pods, **given)
     return Bubblewrap(**given) if kind == "bubblewrap" else PlainProcess(**given)
 
 

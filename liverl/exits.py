@@ -71,7 +71,7 @@ def explain(error: BaseException) -> tuple[int, str]:
             f"{where}: {os.strerror(error.errno or 0)}\n"
             "fix: free some space (`df -h` shows what is full) and run the command again",
         )
-    if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename:
+    if isinstance(error, OSError) and error.filename and (error.errno in _UNWRITABLE or _is_no_folder(error)):
         return (
             MACHINE,
             f"{error.filename}: {os.strerror(error.errno or 0)}\n"
@@ -82,6 +82,11 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, TrialError):
         return RUN, f"{error.termination.value}: {error}"
     return _internal(error)
+
+
+def _is_no_folder(error: OSError) -> bool:
+    """Whether a file stands where a folder was to be made."""
+    return error.errno == errno.EEXIST and Path(os.fsdecode(error.filename)).is_file()
 
 
 def _internal(error: BaseException) -> tuple[int, str]:

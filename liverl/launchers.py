@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from liverl import docker_engine, kubernetes_jobs
 from runtime import suggest
 from runtime.config import load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
@@ -46,10 +47,15 @@ LAUNCHERS: Mapping[str, Launcher] = {
         needs_secrets=True,
     ),
     "k8s": Launcher(
-        command=("kubectl", "apply", "-k", "."),
+        # By the server: what the client would note of a large ConfigMap in its annotations is more than these hold.
+        command=("kubectl", "apply", "--server-side", "--force-conflicts", "--field-manager=liverl", "-k", "."),
         program="kubectl",
         install="sudo apt-get install -y kubernetes-client, or https://kubernetes.io/docs/tasks/tools/",
-        follow="kubectl --namespace {namespace} get rayjob {name} --watch",
+        follow="kubectl --namespace {namespace} get rayjob {name} --watch\n"
+        "its words: kubectl --namespace {namespace} logs --follow --selector liverl/experiment={name},"
+        "liverl/role=submitter\n"
+        # Not delete -k: that would take namespaces that others share, and the volume with the runs.
+        "end it and remove its pods: kubectl --namespace {namespace} delete rayjob {name}",
     ),
     "ray": Launcher(
         command=("bash", "submit.sh"),
@@ -71,8 +77,9 @@ LAUNCHERS: Mapping[str, Launcher] = {
 def launch(target: str, folder: Path) -> None:
     """Run the target's client on the bundle in ``folder`` and wait for it.
 
-    Raises ``MachineError`` when the runtime would refuse the bundle, or the client or a secret is missing, ``RunError``
-    when the client fails, ``UserError`` when the bundle was compiled for another target."""
+    Raises ``MachineError`` when the runtime would refuse the bundle, or the client, a secret, or what the target's own
+    engine or cluster needs is missing, ``RunError`` when the client fails, ``UserError`` when the bundle was compiled
+    for another target."""
     launcher = LAUNCHERS[target]
     compiled_for = json.loads((folder / "liverl.lock").read_text(encoding="utf-8")).get("target")
     if compiled_for != target:
@@ -87,10 +94,14 @@ def launch(target: str, folder: Path) -> None:
     command = [*launcher.command]
     if launcher.needs_secrets:
         command += _secrets(launcher, [secret["variable"] for secret in resolved["secrets"]])
+    if target == "k8s":
+        kubernetes_jobs.prepare(folder, name=resolved["name"], namespace=resolved["cluster"]["namespace"])
+    variables = docker_engine.prepare(folder, resolved) if target == "docker" else {}
     print(f"+ cd {shlex.quote(str(folder))} && {shlex.join(command)}", flush=True)
     # A client that was installed with LiveRL need not be on the PATH; nor need what it calls.
     path = os.pathsep.join([*os.environ.get("PATH", os.defpath).split(os.pathsep), str(Path(program).parent)])
-    code = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=False).returncode
+    environment = {**os.environ, "PATH": path, **variables}
+    code = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
     if code:
         raise RunError(f"{launcher.program} ended with code {code}; its words are above")
     names = {"name": resolved["name"], "namespace": resolved["cluster"]["namespace"]}

@@ -88,6 +88,11 @@ class RunPaths:
         return self.path / "probe"
 
     @property
+    def abandoned(self) -> Path:
+        """Trials of steps that were taken again, a folder for each resume."""
+        return self.path / "abandoned"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 

@@ -17,7 +17,15 @@ from runtime.config.environment import Ecs, Harbor
 from runtime.config.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
+from targets.docker_seccomp import profile
 from targets.machines import gpu_problem, pods_address_warning, proxy_host_problem, shm_problems
+
+SECCOMP = "seccomp.json"
+SOURCE = (
+    *("pyproject.toml", "README.md", "LICENSE"),
+    *("compiler", "liverl", "runtime", "specs", "targets", "templates"),
+)
+"""What LiveRL is built of."""
 
 
 class Docker:
@@ -52,14 +60,6 @@ class Docker:
         if dashboard is not None and _open(plan) and dashboard.port == joining.proxy_port(plan):
             what = f"{dashboard.port} is the proxy's port"
             yield Problem(("observability", "dashboard", "port"), what, "any other")
-        if spec.environment.type == "bubblewrap":
-            yield Problem(
-                ("environment", "type"),
-                '"bubblewrap" needs user namespaces, which Docker denies to containers; '
-                "trials then run without isolation",
-                fix="set require_isolation to refuse instead",
-                severity="warn",
-            )
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """As ``local``, but for where the dashboard listens, and the proxy when sandboxes are elsewhere."""
@@ -88,15 +88,19 @@ class Docker:
             extras=lambda: pins.extras(plan),
             system=lambda: pins.system(plan),
             npm=lambda: pins.npm(plan),
+            source=lambda: SOURCE,
+            seccomp=lambda: SECCOMP if _makes_boxes(plan) else None,
+            dockerfile=lambda: f"${{LIVERL_DOCKERFILE:-build/{spec.name}/{self.name}/Dockerfile}}",
             node=lambda: pins.NODE,
         )
         context = {"header": joining.HEADER, "spec": spec, "cluster": spec.cluster, "own": own}
         compose = render("docker/compose.yaml.j2", context, plan.reads)
         image = render_text("docker/Dockerfile.j2", context, plan.reads)
-        return {
+        made = {
             "compose.yaml": Artifact(compose.text, compose.origins),
             "Dockerfile": Artifact(image.text, image.origins),
         }
+        return {**made, **({SECCOMP: Artifact(profile(), {})} if _makes_boxes(plan) else {})}
 
 
 def _machine(plan: Plan) -> tuple[Resources, tuple[str, ...]]:
@@ -105,6 +109,11 @@ def _machine(plan: Plan) -> tuple[Resources, tuple[str, ...]]:
     if cluster.docker.machine is not None:
         return cluster.docker.machine, ("cluster", "docker", "machine")
     return cluster.head, ("cluster", "head")
+
+
+def _makes_boxes(plan: Plan) -> bool:
+    """Whether sandboxes are made inside of the container, by bubblewrap."""
+    return plan.spec.environment.type == "bubblewrap"
 
 
 def _open(plan: Plan) -> bool:

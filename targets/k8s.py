@@ -190,6 +190,7 @@ def _sizes(plan: Plan) -> dict[str, Callable[[], Any]]:
             environment.memory_mib + spec.scaffold.needs.memory_mib, environment.verifier.memory_mib or 0
         ),
         "box_cpus": lambda: max(1, math.ceil(environment.kubernetes.cpus)) if isinstance(environment, Pods) else 1,
+        "pull_secrets": lambda: len(_pull_secrets(plan)),
         "rdma": lambda: any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
         "proxy_port": lambda: joining.proxy_port(plan),
         "fake_gpus": lambda: joining.fake_gpus(plan),
@@ -207,6 +208,15 @@ def _runtime_image(plan: Plan) -> str | None:
     """The image that brings the agent into pods; None: there is none."""
     image: str | None = getattr(plan.spec.scaffold, "runtime_image", None)
     return image
+
+
+def _pull_secrets(plan: Plan) -> set[str]:
+    """Secrets that the sandbox namespace holds: for its pods' images, and for those pulled ahead."""
+    pods = plan.spec.environment
+    return {
+        *(pods.kubernetes.image_pull_secrets if isinstance(pods, Pods) else ()),
+        *plan.spec.cluster.image_pull_secrets,
+    }
 
 
 def _storage_problems(storage: Storage) -> list[Problem]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # read by scripts/lock.py before anything is installed
     from compiler.plan import Plan
+from targets.cuda_set import CUDA
 
 CPU = {
     "python": "3.11",
@@ -16,16 +17,6 @@ CPU = {
     "transferqueue": "0.1.11",
     "transformers": "5.10.4",
     "verl": "0.9.1",
-}
-CUDA = {
-    "python": "3.11",
-    "ray": "2.60.0",
-    "tensordict": "0.10.0",
-    "torch": "2.11.0",
-    "transferqueue": "0.1.11",
-    "transformers": "5.9.0",
-    "verl": "0.9.1",
-    "vllm": "0.24.0",
 }
 SKYPILOT = "0.14.1"
 """The client that ``task.sky.yaml`` is checked against."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
@@ -27,6 +28,7 @@ from runtime.grading.verifier import longest_sec
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
 from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxRequest
 from runtime.sandboxes.entries import Entry
+from runtime.sandboxes.waiting import waiting_measured
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, mounts_of, needs_of
 from runtime.task import Task
 
@@ -113,9 +115,20 @@ class TrialRunner:
             artifacts, termination = {}, Termination.AGENT_DIED
         progress.artifacts = artifacts
         began = time.monotonic()
+        with waiting_measured() as waited:
+            try:
+                progress.verdict = await self._judged(task, key, artifacts, progress)
+            finally:
+                spent = time.monotonic() - began
+                in_line = min(waited.seconds, spent)  # boxes of one verdict may wait side by side
+                progress.clock(verifier=spent - in_line, queue=progress.timings.queue + in_line)
+        return termination
+
+    async def _judged(self, task: Task, key: TrialKey, artifacts: Mapping[str, Entry], progress: _Progress) -> Verdict:
+        """A verdict on the work; on none of it, where the work itself keeps the verifier from one."""
         try:
             try:
-                progress.verdict = await self._verdict(task, artifacts)
+                return await self._verdict(task, artifacts)
             except Exception as failure:
                 # A verifier says by a ``TrialError`` that other work could not be judged either.
                 if isinstance(failure, TrialError) and failure.termination is not Termination.INTERNAL:
@@ -123,12 +136,9 @@ class TrialRunner:
                 if not artifacts or not _own_doing(failure, progress.trajectory):
                     raise
                 log.warning("%s: %s; graded as if nothing had been done", key.trial_id, failure, exc_info=failure)
-                progress.verdict = await self._verdict(task, {})
+                return await self._verdict(task, {})
         except TimeoutError as error:
             raise TrialError(Termination.VERIFIER_TIMEOUT, "the verifier gave no answer in time") from error
-        finally:
-            progress.clock(verifier=time.monotonic() - began)
-        return termination
 
     async def _verdict(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
         """Raises ``TimeoutError`` where even the backstop is passed."""
@@ -153,8 +163,10 @@ class TrialRunner:
         sandbox: Sandbox | None = None
         try:
             began = time.monotonic()
-            sandbox = await services.provider.start(self._request(task, key))
-            progress.clock(setup=time.monotonic() - began)
+            with waiting_measured() as waited:
+                sandbox = await services.provider.start(self._request(task, key))
+            progress.clock(setup=time.monotonic() - began - waited.seconds)
+            progress.clock(queue=progress.timings.queue + waited.seconds)
             if sandbox.proxy_url is None:
                 raise TrialError(Termination.ENV_SETUP_FAILED, "the sandbox forwards no port to the model proxy")
             endpoint = ModelEndpoint(base_url=sandbox.proxy_url + session.base_path, secret=session.secret)
@@ -288,7 +300,7 @@ class TrialRunner:
         failed = result.reward is None
         if not failed and not _nth(step, dump.trials_every):
             return
-        work: bytes | None = None
+        work: Mapping[str, Any] | None = None
         if progress.artifacts is not None and (failed or _nth(step, dump.work_every)):
             work = await asyncio.to_thread(self._keep, task, progress.artifacts)
         files = TrialFiles(
@@ -299,7 +311,7 @@ class TrialRunner:
         )
         await asyncio.to_thread(write_trial, self._trials, result, files)
 
-    def _keep(self, task: Task, artifacts: Mapping[str, Entry]) -> bytes | None:
+    def _keep(self, task: Task, artifacts: Mapping[str, Entry]) -> Mapping[str, Any] | None:
         work = Work(task.id, task.path.absolute(), artifacts)
         try:
             return self._work.put(work, max_bytes=self._config.dump.work_max_mib << 20)

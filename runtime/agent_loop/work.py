@@ -1,7 +1,7 @@
 """The work that trials left, kept for a later verdict: content-addressed files below ``<run>/artifacts/``.
 
-What differs from the task's pristine repository is kept, each content once per run. A trial's ``work.json`` names
-its files by digest. Knows nothing of how work is graded.
+What differs from the task's pristine repository is kept, each content once per run. The manifest in a trial's
+``trial.json`` (``work``) names its files by digest. Knows nothing of how work is graded.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from runtime.sandboxes.entries import Entry, made, marked, size
 from runtime.task import Task, load_task
 
-MANIFEST = "work.json"
+MANIFEST = "work"
+"""Key of the manifest in ``trial.json``: a file of its own in thousands of folders would be one too many."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class WorkStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def put(self, work: Work, *, max_bytes: int) -> bytes:
-        """Keep the files of ``work`` and return its manifest (JSON). Nothing is kept of work above ``max_bytes``."""
+    def put(self, work: Work, *, max_bytes: int) -> dict[str, Any]:
+        """Keep the files of ``work`` and return its manifest, fit for JSON. Nothing is kept above ``max_bytes``."""
         total = sum(map(size, work.files.values()))
         files: dict[str, str] = {}
         left_out = work.left_out
@@ -50,7 +49,7 @@ class WorkStore:
             files = {name: self._named(work.files[name]) for name in sorted(work.files)}
         table = {"task": work.task_id, "task_path": str(work.task_path), "files": files, "left_out": left_out}
         # The agent chose the names; bytes that are no text came as escapes, which JSON cannot hold.
-        return orjson.dumps(_clean(table), option=orjson.OPT_INDENT_2) + b"\n"
+        return _clean(table)
 
     def _named(self, entry: Entry) -> str:
         """The digest of an ordinary file's content; of other entries their kind before it."""
@@ -69,9 +68,8 @@ class WorkStore:
             partial.replace(path)
         return digest
 
-    def get(self, manifest: bytes) -> Work:
+    def get(self, table: Mapping[str, Any]) -> Work:
         """Raises ``ValueError`` for a manifest or content that is not what was kept."""
-        table: dict[str, Any] = orjson.loads(manifest)
         files = {}
         for name, text in table["files"].items():
             kind, _, digest = text.rpartition(":")

@@ -163,7 +163,7 @@ def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     """
     folders = {folder for test in tests for folder in PurePosixPath(test).parents} - {PurePosixPath(".")}
     if path.name == "__init__.py" and (path.parent in folders or path.parent == PurePosixPath(".")):
-        return True
+        return str(path) not in task.liverl.source_files  # a package whose tests lie among its own modules
     in_tests = any(part in ("test", "tests", "testing") for part in path.parts[:-1])
     return in_tests and (task.repository / path).is_file()
 

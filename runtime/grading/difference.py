@@ -44,6 +44,8 @@ def difference(
     before = dict(_pristine(pristine, workdir, declared))
     for name, entry in tree.items():
         if isinstance(entry, Folder):
+            if not PurePosixPath(name).is_relative_to(workdir):
+                continue  # outside of the work directory only what lies in folders is work
             if name not in before and name not in filled:
                 found[name] = entry
             elif name in before and not isinstance(before[name], Folder):

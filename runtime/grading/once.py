@@ -22,6 +22,7 @@ class Once(Generic[_K, _V]):
         task = self._tasks.get(key)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._tasks[key] = asyncio.ensure_future(make())
+            task.add_done_callback(_looked_at)
         return await asyncio.shield(task)
 
     async def close(self) -> None:
@@ -30,3 +31,9 @@ class Once(Generic[_K, _V]):
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+def _looked_at(task: asyncio.Task[Any]) -> None:
+    """So that a failure which nobody waits for any more is none of the event loop's business."""
+    if not task.cancelled():
+        task.exception()

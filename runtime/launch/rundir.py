@@ -113,7 +113,7 @@ class RunDirectory(RunPaths):
             return RunRecord(**{**known, **lists})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{self.path}: not a run directory (run.json: {error}); `liverl runs` lists the runs"
+                f"{self.path}: not a run directory (run.json: {error}); `{suggest.liverl('runs')}` lists the runs"
             ) from error
 
     def write(self, record: RunRecord) -> None:

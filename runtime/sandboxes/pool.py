@@ -20,6 +20,7 @@ from runtime.sandboxes.base import Capabilities, ExecResult, Sandbox, SandboxPro
 from runtime.sandboxes.entries import Entry
 from runtime.sandboxes.fair_queue import FairQueue
 from runtime.sandboxes.machine_semaphore import MachineSemaphore
+from runtime.sandboxes.waiting import has_waited
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,9 @@ class PooledProvider:
             if self._shared is not None:
                 await self._shared.acquire()
                 placed = True
-            self.pool.waited_max_sec = max(self.pool.waited_max_sec, self._clock() - began)
+            waited = self._clock() - began
+            has_waited(waited)
+            self.pool.waited_max_sec = max(self.pool.waited_max_sec, waited)
             kind = _kind(request)
             sandbox = self._take(kind)
             self._refill(kind, request)

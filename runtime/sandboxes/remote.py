@@ -41,6 +41,9 @@ class RemoteSandbox(ABC):
     An exit code above 128 is reported as a signal's, as shells do: no remote interface tells the two apart.
     """
 
+    alone = False
+    """Whether the box sees no processes but its own, so that a timeout may end whatever hides whose it is."""
+
     def __init__(self, request: SandboxRequest, *, env: Mapping[str, str], proxy_url: str | None) -> None:
         self.name = request.name
         self.workdir = request.workdir
@@ -190,7 +193,7 @@ class RemoteSandbox(ABC):
 
     async def _kill(self, mark: str) -> None:
         try:
-            await self._call(*remote_shell.kill(mark), timeout_sec=15)
+            await self._call(*remote_shell.kill(mark, alone=self.alone), timeout_sec=15)
         except (TimeoutError, LinkCut, TrialError) as error:
             log.warning("sandbox %s: a command may still be running: %s", self.name, error)
 

@@ -28,8 +28,17 @@ head -c "$1" "$d/all" >"$d/run"; tail -c +"$(($1 + 1))" "$d/all" >"$d/in"; rm "$
 sh "$d/run" <"$d/in" >"$d/out" 2>"$d/err"; c=$?
 head -c "$2" "$d/out"; head -c "$2" "$d/err" >&2; rm -rf "$d"; exit $c"""
 
-_KILL = """n=3; while [ $n -gt 0 ]; do n=$((n - 1)); for p in /proc/[0-9]*; do
-tr '\\0' '\\n' <"$p/environ" 2>/dev/null | grep -qx "$1" && kill -9 "${p#/proc/}"; done 2>/dev/null; done; :"""
+# What emptied its environment has no mark, but once its parents are killed it is an orphan (parent 1); in a box whose
+# processes are all ours ($2) such ones go too. Spared are the first process and the shells of _BOOT and of this script,
+# which are called "liverl". Until a round finds nothing.
+_KILL = """n=20; while [ $n -gt 0 ]; do n=$((n - 1)); k=; for p in /proc/[0-9]*; do i=${p#/proc/}
+[ "$i" = 1 ] || [ "$i" = $$ ] && continue
+m=$(tr '\\0' '\\n' <"$p/environ" | grep '^LIVERL_COMMAND=')
+if [ "$m" != "$1" ]; then
+[ -n "$2" ] && [ -z "$m" ] && grep -q '^PPid:[[:space:]]*1$' "$p/status" || continue
+grep -q '^State:[[:space:]]*Z' "$p/status" && continue
+tr '\\0' '\\n' <"$p/cmdline" | grep -qx liverl && continue
+fi; kill -9 "$i" && k=1; done 2>/dev/null; [ "$k" ] || break; done; :"""
 
 TESTS = """import json, os, sys
 sys.path.insert(0, {folder!r})
@@ -55,9 +64,10 @@ def command(argv: Sequence[str], *, cwd: str, env: Mapping[str, str], mark: str)
     return f"cd {shlex.quote(cwd)} || exit 126\n{exports}exec {shlex.join(argv)}\n"
 
 
-def kill(mark: str) -> tuple[list[str], bytes]:
-    """(command, standard input) that kill every process of one command, its daemons included."""
-    return ["sh", "-c", _KILL, "liverl", f"{MARK}={mark}"], b""
+def kill(mark: str, *, alone: bool) -> tuple[list[str], bytes]:
+    """(command, standard input) that kill every process of one command, its daemons included. alone: no process of the
+    box is anybody else's, so that those go too which hide whose they are."""
+    return ["sh", "-c", _KILL, "liverl", f"{MARK}={mark}", "alone" if alone else ""], b""
 
 
 def pack(files: Mapping[str, tuple[bytes, int]]) -> bytes:

@@ -18,14 +18,15 @@ from runtime.tasks.kept import description, kept
 GENERATOR = Path(__file__).parent / "generate"
 
 
-def synth_set(task_set: TaskSet, source: SynthSource, *, cache: Path) -> Path:
-    """The folder of tasks that are generated from a seed alone."""
+def synth_set(source: SynthSource, *, cache: Path) -> Path:
+    """The folder of tasks that are generated from a seed alone. They do not hold the name of their set: sets that
+    differ in nothing else share it."""
     program = part("generators", "synth")
 
     def make(out: Path) -> None:
         program.generate(source.count, seed=source.seed, split=source.split, out=out, families=source.families)
 
-    said = description(task_set, generator=Path(program.__file__).parent)
+    said = description(TaskSet(name=source.type, source=source), generator=Path(program.__file__).parent)
     return kept(cache, "synth", said, make, flush=False)
 
 

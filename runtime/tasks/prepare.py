@@ -74,7 +74,7 @@ def _generated(task_set: TaskSet, cache: Path, environment: Environment, say: Ca
 
     source = task_set.source
     if isinstance(source, SynthSource):
-        return synth_set(task_set, source, cache=cache)
+        return synth_set(source, cache=cache)
     if isinstance(source, HistorySource):
         return history_set(source, name=task_set.name, cache=cache, environment=environment, say=say)
     assert isinstance(source, GenerateSource)

@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from runtime import suggest
+
 _TAIL_BYTES = 512 * 1024
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PREFIX = re.compile(r"\([^()\s]+ pid=\d+\) ?")
@@ -60,7 +62,7 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
     ),
     (
         r"ModuleNotFoundError: (?P<detail>No module named .*)",
-        "a Python package is missing in the trainer's processes: {detail}; `liverl doctor` says what installs it",
+        "a Python package is missing in the trainer's processes: {detail}; {doctor} says what installs it",
     ),
     (
         r"(?P<detail>\w*(?:Error|Exception): .*)",
@@ -91,7 +93,8 @@ def diagnose(text: str, *, exit_code: int) -> str:
         found = list(re.finditer(pattern, text))
         if found:
             # The last one: earlier errors may have been survived.
-            return message.format(**{key: value.strip() for key, value in found[-1].groupdict().items() if value})
+            named = {key: value.strip() for key, value in found[-1].groupdict().items() if value}
+            return message.format(**{"doctor": f"`{suggest.liverl('doctor')}`", **named})
     if exit_code < 0:
         return f"the trainer was killed by signal {-exit_code}"
     return f"the trainer ended with exit code {exit_code}"

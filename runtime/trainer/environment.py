@@ -10,10 +10,10 @@ from pathlib import Path
 
 from runtime import run_paths
 from runtime.run_paths import RunPaths
-from runtime.trainer.lost_machines import ADDRESS
+from runtime.trainer import joined_ray
 from runtime.trainer.platform import Platform
 
-_NOT_INHERITED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+_NOT_INHERITED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "RAY_ADDRESS", joined_ray.JOB_CONFIG)
 """Import paths that could shadow our packages, and a Ray cluster of someone else."""
 
 
@@ -39,43 +39,46 @@ def trainer_environment(
     """Variables of the trainer and, through Ray, of every process it starts. ``loggers``: verl's backends of this run;
     those that report elsewhere are switched off unless they are named."""
     dropped = {*_NOT_INHERITED, *platform.not_inherited}
-    environment = {key: value for key, value in (inherited or os.environ).items() if key not in dropped}
-    environment.update(
-        {
-            run_paths.RUN_DIR: str(paths.path),
-            run_paths.RAY_DIR: str(ray_dir(paths.path)),
-            run_paths.ATTEMPT: str(attempt),
-            "PYTHONSAFEPATH": "1",
-            "PYTHONUNBUFFERED": "1",
-            # INFO crashes verl 0.9.1 in separate_async mode (a logger call given flush=True).
-            "VERL_LOGGING_LEVEL": "WARN",
-            "VERL_FILE_LOGGER_PATH": str(paths.rows_file("verl", attempt=attempt)),
-            # Nothing may be fetched or reported, and nothing written outside the run directory and Ray's own folder.
-            "HF_HUB_OFFLINE": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HOME": str(paths.state / "hf"),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_TMPDIR": str(ray_dir(paths.path)),
-            # verl's checkpoint locks and torch's caches; short as well, for sockets of multiprocessing.
-            "TMPDIR": str(ray_dir(paths.path) / "tmp"),
-            **_trackers(paths, loggers),
-            "MPLCONFIGDIR": str(paths.state / "mpl"),
-            "TOKENIZERS_PARALLELISM": "false",
-            # Ray starts its workers at nice 15, behind everything else on the machine; they are the run itself.
-            "RAY_worker_niceness": "0",
-            # Ray: every log line kept, no second look at memory that the sandboxes' limits already bound, patience on
-            # slow machines.
-            "RAY_DEDUP_LOGS": "0",
-            "RAY_memory_monitor_refresh_ms": "0",
-            "RAY_worker_register_timeout_seconds": "300",
-            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-            "RAY_DISABLE_IMPORT_WARNING": "1",
-            **platform.environment(paths),
-        }
+    given = os.environ if inherited is None else inherited
+    environment = {key: value for key, value in given.items() if key not in dropped}
+    own = {
+        run_paths.RUN_DIR: str(paths.path),
+        run_paths.RAY_DIR: str(ray_dir(paths.path)),
+        run_paths.ATTEMPT: str(attempt),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        # INFO crashes verl 0.9.1 in separate_async mode (a logger call given flush=True).
+        "VERL_LOGGING_LEVEL": "WARN",
+        "VERL_FILE_LOGGER_PATH": str(paths.rows_file("verl", attempt=attempt)),
+        # Nothing may be fetched or reported, and nothing written outside the run directory and Ray's own folder.
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HOME": str(paths.state / "hf"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(ray_dir(paths.path)),
+        # verl's checkpoint locks and torch's caches; short as well, for sockets of multiprocessing.
+        "TMPDIR": str(ray_dir(paths.path) / "tmp"),
+        **_trackers(paths, loggers),
+        "MPLCONFIGDIR": str(paths.state / "mpl"),
+        "TOKENIZERS_PARALLELISM": "false",
+        # Ray starts its workers at nice 15, behind everything else on the machine; they are the run itself.
+        "RAY_worker_niceness": "0",
+        # Ray: every log line kept, no second look at memory that the sandboxes' limits already bound, patience on
+        # slow machines.
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_worker_register_timeout_seconds": "300",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+        **platform.environment(paths),
+    }
+    joined = (
+        {joined_ray.JOB_CONFIG: joined_ray.job_config(own, inherited=given)} if given.get(joined_ray.ADDRESS) else {}
     )
-    if not {ADDRESS, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & environment.keys():
-        environment["RAY_AUTH_TOKEN_PATH"] = str(ray_token(ray_dir(paths.path)))
-    return environment
+    token = {}
+    if not {joined_ray.ADDRESS, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & environment.keys():
+        token = {"RAY_AUTH_TOKEN_PATH": str(ray_token(ray_dir(paths.path)))}
+    return {**environment, **own, **joined, **token}
 
 
 def _trackers(paths: RunPaths, loggers: Collection[str]) -> dict[str, str]:

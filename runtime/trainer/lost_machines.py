@@ -16,12 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runtime.errors import RunError
+from runtime.trainer.joined_ray import ADDRESS
 
 log = logging.getLogger(__name__)
 
 NODES = "LIVERL_RAY_NODES"
-ADDRESS = "LIVERL_RAY_ADDRESS"
-"""The cluster that the trainer joins, where it does not start a Ray of its own."""
 MOST = 50
 """Losses in a row without a new step, after which it is no longer taken for bad luck."""
 _LOST = re.compile(

@@ -29,6 +29,7 @@ from runtime.sandboxes.state import reap as reap_sandboxes
 from runtime.trainer import stable, startup
 from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ray_was_slow, read_tail
 from runtime.trainer.environment import ray_dir, ray_token, trainer_command, trainer_environment
+from runtime.trainer.joined_ray import check_cluster
 from runtime.trainer.lost_machines import MachineLost, lost_machine
 from runtime.trainer.platform import device_of, find_platform, trainer_table
 from runtime.trainer.router import write_router_config
@@ -77,6 +78,7 @@ def _attempt(paths: RunPaths, *, resume: bool, overrides: Sequence[str]) -> tupl
     """One start of the trainer, followed to its end: its exit code and the end of its log."""
     arguments = list(overrides)
     attempt = _next_attempt(paths)
+    check_cluster(trainer_table(paths))
     before = paths.trainer_log.stat().st_size if paths.trainer_log.exists() else 0
     if resume:
         _prepare_resume(paths, arguments)
@@ -154,9 +156,19 @@ def _prepare_resume(paths: RunPaths, arguments: list[str]) -> None:
     reported = merge_rows(paths.rows)
     step = stable.choose(paths.checkpoints, reported=reported)
     stable.prepare_resume(paths.checkpoints, step)
+    _set_aside(paths, after=step or 0, scored=(step or 0) in reported)
     if (step or 0) in reported:
         # That step has been scored already: validation before training would only repeat it.
         arguments.append("trainer.val_before_train=False")
+
+
+def _set_aside(paths: RunPaths, *, after: int, scored: bool) -> None:
+    """Trials of steps that are taken again leave their places, so that a step's folder holds those of one attempt."""
+    target = paths.abandoned / f"{len(list(paths.abandoned.glob('*'))):03d}"
+    for folder in paths.trials.glob("*"):
+        if folder.name.isdigit() and (int(folder.name) > after or (int(folder.name) == after and not scored)):
+            target.mkdir(parents=True, exist_ok=True)
+            folder.replace(target / folder.name)
 
 
 def _next_attempt(paths: RunPaths) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,11 +20,27 @@ SECRET = (
 )
 
 
+KNOWN = [
+    *((f"x v1 {'false' if kind == 'Namespace' else 'true'}", kind) for kind in ("Namespace", "ConfigMap", "Service")),
+    *(("x v1 true", kind) for kind in ("ServiceAccount", "ResourceQuota", "LimitRange", "PersistentVolumeClaim")),
+    *(("x y rbac.authorization.k8s.io/v1 true", kind) for kind in ("Role", "RoleBinding")),
+    ("x netpol networking.k8s.io/v1 true", "NetworkPolicy"),
+    ("rayjobs ray.io/v1 true", "RayJob"),
+]
+"""Of ``kubectl api-resources``; short names may be missing there."""
+CLUSTER = """echo "$@" >> {folder}/kubectl.asked
+if [ "$1" = api-resources ]; then cat {folder}/known && exit 0; echo "connection refused" >&2; exit 1; fi
+case " $* " in *" get "*) cat {folder}/state 2>/dev/null; exit 0;; *" delete "*) exit 0;; esac
+"""
+
+
 def client(folder: Path, name: str, *, code: int = 0) -> None:
     """A program called ``name`` in ``folder`` that notes its folder and arguments."""
     folder.mkdir(exist_ok=True)
+    asked = CLUSTER.format(folder=folder) if name == "kubectl" else ""
+    (folder / "known").write_text("".join(f"{one} {kind}\n" for one, kind in KNOWN))
     (folder / name).write_text(
-        f'#!/bin/bash\nprintf "%s\\0" "$PWD" "$@" > {folder}/{name}.called\necho "{name} speaks"\nexit {code}\n'
+        f'#!/bin/bash\n{asked}printf "%s\\0" "$PWD" "$@" > {folder}/{name}.called\necho "{name} speaks"\nexit {code}\n'
     )
     (folder / name).chmod(0o755)
 
@@ -45,7 +62,7 @@ def shell_only(folder: Path) -> str:
     programs = folder / "shell"
     if not programs.exists():
         programs.mkdir()
-        for name in ("bash", "dirname", "env", "git"):
+        for name in ("bash", "cat", "dirname", "env", "git", "grep"):
             found = next((path for path in ("/bin", "/usr/bin") if os.access(f"{path}/{name}", os.X_OK)), None)
             if found:
                 (programs / name).symlink_to(f"{found}/{name}")
@@ -56,7 +73,7 @@ def shell_only(folder: Path) -> str:
     ("target", "program", "arguments"),
     [
         ("docker", "docker", ["compose", "up"]),
-        ("k8s", "kubectl", ["apply", "-k", "."]),
+        ("k8s", "kubectl", ["apply", "--server-side", "--force-conflicts", "--field-manager=liverl", "-k", "."]),
         ("skypilot", "sky", ["jobs", "launch", "--yes", "task.sky.yaml", "--secret", "HF_TOKEN"]),
         ("ray", "ray", ["job", "submit", "--address", "http://127.0.0.1:8265", "--working-dir", "."]),
     ],
@@ -105,6 +122,74 @@ def test_a_client_beside_this_program_need_not_be_on_the_path(tmp_path: Path) ->
     )
     assert ended.returncode == 0, ended.stderr
     assert "ray speaks" in ended.stdout and "follow with: environment/ray job list" in ended.stderr
+
+
+def test_a_cluster_that_lacks_a_kind_gets_nothing_of_the_bundle(tmp_path: Path) -> None:
+    client(tmp_path / "bin", "kubectl")
+    lines = (tmp_path / "bin" / "known").read_text().splitlines()
+    (tmp_path / "bin" / "known").write_text("\n".join(line for line in lines if "RayJob" not in line))
+    ended = liverl(tmp_path, "run", SPEC, "--target", "k8s")
+    assert ended.returncode == 3 and "knows no RayJob" in ended.stderr and "KubeRay" in ended.stderr
+    (tmp_path / "bin" / "known").unlink()
+    ended = liverl(tmp_path, "run", SPEC, "--target", "k8s")
+    assert ended.returncode == 3 and "reaches no cluster: connection refused" in ended.stderr
+    assert not (tmp_path / "bin" / "kubectl.called").exists()
+
+
+@pytest.mark.parametrize(("state", "deleted"), [("", False), ("Running", False), ("Complete", True), ("Failed", True)])
+def test_a_job_that_has_ended_makes_room_for_its_successor(tmp_path: Path, state: str, deleted: bool) -> None:
+    client(tmp_path / "bin", "kubectl")
+    (tmp_path / "bin" / "state").write_text(state)
+    ended = liverl(tmp_path, "run", SPEC, "--target", "k8s")
+    assert ended.returncode == 0, ended.stderr
+    asked = (tmp_path / "bin" / "kubectl.asked").read_text().splitlines()
+    assert any("delete rayjob quickstart" in line for line in asked) == deleted and asked[-1].startswith("apply")
+    assert "delete rayjob quickstart" in ended.stderr and "logs --follow" in ended.stderr
+
+
+ENGINE = """case "$1" in info) {info};; image) exit 1;; esac
+[ "$2" = version ] && exit {compose}
+env | grep ^LIVERL_ > {folder}/variables
+"""
+
+
+def engine(folder: Path, *, info: str = "echo 20.10.24+dfsg1 2; exit 0", compose: int = 0) -> None:
+    folder.mkdir(exist_ok=True)
+    script = ENGINE.format(info=info, compose=compose, folder=folder)
+    (folder / "docker").write_text(f"#!/bin/bash\n{script}")
+    (folder / "docker").chmod(0o755)
+
+
+MACHINE = 'cluster.docker.machine={"cpus": 4, "memory_gib": 8}'
+
+
+@pytest.mark.parametrize(
+    ("settings", "sets", "words"),
+    [
+        ({"info": "echo cannot connect >&2; exit 1"}, [], "no Docker engine answers: cannot connect"),
+        ({"info": "echo 19.03.1 2; exit 0"}, [], "is 19.03"),
+        ({"compose": 1}, [], "no plug-in compose"),
+        ({}, ["--set", MACHINE], "cluster.docker.machine.cpus: 4, but the engine's machine has 2"),
+    ],
+)
+def test_an_engine_that_cannot_is_named_first(
+    tmp_path: Path, settings: dict[str, Any], sets: list[str], words: str
+) -> None:
+    engine(tmp_path / "bin", **settings)
+    ended = liverl(tmp_path, "run", SPEC, "--target", "docker", *sets)
+    assert ended.returncode == 3 and words in ended.stderr and not (tmp_path / "bin" / "variables").exists()
+
+
+def test_compose_is_told_where_the_source_lies(tmp_path: Path) -> None:
+    """From any folder, and of another checkout if asked to; without one the image must be there already."""
+    engine(tmp_path / "bin")
+    ended = liverl(tmp_path, "run", SPEC, "--target", "docker")
+    assert ended.returncode == 0, ended.stderr
+    bundle = tmp_path / "build" / "quickstart" / "docker"
+    told = dict(line.split("=", 1) for line in (tmp_path / "bin" / "variables").read_text().splitlines())
+    assert told == {"LIVERL_SOURCE": str(ROOT), "LIVERL_DOCKERFILE": str(bundle / "Dockerfile")}
+    ended = liverl(tmp_path, "run", SPEC, "--target", "docker", LIVERL_SOURCE=str(tmp_path))
+    assert ended.returncode == 3 and "docker pull" in ended.stderr
 
 
 def test_a_client_that_fails_fails_the_run(tmp_path: Path) -> None:

@@ -59,14 +59,18 @@ def test_compose_makes_of_the_bundle_what_the_spec_means(case: str, tmp_path: Pa
     docker = spec["cluster"]["docker"]
     machine, sandboxes = docker["machine"] or spec["cluster"]["head"], docker["sandbox_host"]
     assert service["image"] == spec["cluster"]["image"]
-    assert service["build"]["additional_contexts"] == {"liverl": str(tmp_path / "source")}
+    assert service["build"]["context"] == str(tmp_path / "source")
+    assert service["build"]["dockerfile"] == f"build/{spec['name']}/docker/Dockerfile"
     assert service["command"][:4] == ["python", "-m", "liverl", "run"] and service["init"] is True
     assert (service["restart"], service["stop_grace_period"]) == ("on-failure:2", "2m0s")
     assert service["read_only"] is True and service["user"] == "10001:10001" and service["cap_drop"] == ["ALL"]
     # Sizes are in bytes by now.
     assert service["shm_size"] == str(machine["shm_gib"] << 30)
     resources = service["deploy"]["resources"]
-    assert resources["limits"] == {"cpus": machine["cpus"], "memory": str(machine["memory_gib"] << 30)}
+    # Cores are counted only where the spec says what the machine is: an engine refuses more than it has.
+    cores = {"cpus": machine["cpus"]} if docker["machine"] else {}
+    assert resources["limits"] == {**cores, "memory": str(machine["memory_gib"] << 30)}
+    assert service.get("ulimits") == ({"memlock": -1} if machine["gpus"] else None)
     gpus = {"capabilities": ["gpu"], "driver": "nvidia", "count": machine["gpus"]}
     assert resources.get("reservations") == ({"devices": [gpus]} if machine["gpus"] else None)
     health = service["healthcheck"]

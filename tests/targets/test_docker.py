@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +16,15 @@ from compiler.errors import dotted
 from runtime.config import RuntimeConfig
 from runtime.scaffolds.agents import package
 from targets import pins
+from targets.docker import SOURCE
+from targets.docker_seccomp import ALLOWED
 from tests.compiler.golden_cases import LAB
+from tests.docker_engine import BASE, Engine
 from tests.targets.schemas import compose_errors
 from tests.targets.variants import EIGHT, GPUS, VARIANTS, cluster, compiled
+from tests.toolbox import require_command
 
+ROOT = Path(__file__).parents[2]
 PODS = 'environment={"type": "kubernetes", "kubernetes": {"image": "registry/box:1", "kubeconfig": %s}}'
 BOXES = 'environment={"type": "docker", "base_image": "python:3.11", "docker_host": %s}'
 SANDBOX_HOST = cluster(docker={"sandbox_host": "tcp://sandboxes.example.com:2376"})
@@ -77,6 +84,53 @@ def test_the_container_may_be_larger_than_a_head() -> None:
     service = trainer(dict(compile_in_memory(LAB, target="docker", sets=sets).files))
     assert service["shm_size"] == "64gb"
     assert service["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 8
+
+
+def test_the_image_is_built_without_a_hub_or_a_new_builder() -> None:
+    """Debian's engine 20.10 knows no named contexts, and no hub need be asked for another syntax."""
+    for variant in VARIANTS:
+        text = compiled(variant, "docker")["Dockerfile"]
+        assert "syntax=" not in text and "--mount" not in text
+        copied = re.findall(r"^COPY (\S+) /tmp/liverl/(\S+)$", text, re.MULTILINE)
+        assert {source for source, _ in copied} == {target for _, target in copied} == set(SOURCE)
+        assert all((ROOT / name).exists() for name in SOURCE)
+        build = trainer(compiled(variant, "docker"))["build"]
+        assert build["context"] == "${LIVERL_SOURCE:-../../..}" and "additional_contexts" not in build
+
+
+def test_namespaces_are_allowed_only_where_sandboxes_are_made_inside() -> None:
+    files = compiled("quickstart", "docker")
+    assert trainer(files)["security_opt"] == [
+        *("no-new-privileges:true", "seccomp:seccomp.json", "apparmor:unconfined", "systempaths:unconfined"),
+    ]
+    (denied,) = json.loads(files["seccomp.json"])["syscalls"]
+    assert {"bpf", "kexec_load", "init_module", "keyctl"} <= set(denied["names"]) and denied["errnoRet"] == 1
+    assert not set(ALLOWED) & set(denied["names"])
+    elsewhere = dict(compile_in_memory(LAB, target="docker", sets=[PODS % '"/home/me/.kube/config"']).files)
+    assert trainer(elsewhere)["security_opt"] == ["no-new-privileges:true"] and "seccomp.json" not in elsewhere
+
+
+@pytest.mark.consumers
+def test_debians_engine_lets_the_container_isolate_its_trials(tmp_path: Path) -> None:
+    """With the bundle's own restrictions: no capability, a read-only root, no new privileges, an ordinary user."""
+    files = compiled("quickstart", "docker")
+    service = trainer(files)
+    (tmp_path / "seccomp.json").write_text(files["seccomp.json"])
+    options = ["--user", service["user"], "--read-only", "--tmpfs", "/tmp:exec,mode=1777"]
+    options += [f"--cap-drop={one}" for one in service["cap_drop"]]
+    # The engine's own image of Debian has no bubblewrap; its libraries come along with this machine's.
+    libraries = "/usr/lib/x86_64-linux-gnu"
+    options += ["-v", f"{require_command('bwrap', package='bubblewrap')}:/usr/bin/bwrap:ro"]
+    options += ["-v", f"{libraries}:/host:ro", "-e", "LD_LIBRARY_PATH=/host", "--network=none"]
+    box = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    with Engine.temporary() as engine:
+        for given, works in ((service["security_opt"], True), (service["security_opt"][:1], False)):
+            chosen = [f"--security-opt={one.replace(':', '=', 1)}" for one in given]
+            chosen = [one.replace("seccomp=", f"seccomp={tmp_path}/") for one in chosen]
+            command = ["docker", "-H", engine.url, "run", "--rm", *options, *chosen, BASE, *box, "sh", "-c", "echo $$"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+            assert (done.returncode == 0) == works, done.stderr
+            assert not works or int(done.stdout) < 5, "the box sees the container's processes"
 
 
 def test_secrets_come_from_the_shell() -> None:

@@ -54,6 +54,32 @@ def site() -> dict[str, str]:
     return compiled("site", "k8s")
 
 
+def test_only_kuberays_operator_and_the_run_itself_reach_the_dashboard(files: dict[str, str]) -> None:
+    """KubeRay names every team's Ray pods alike, and whoever reaches the dashboard runs programs as the trainer."""
+    operator = {"app.kubernetes.io/name": "kuberay-operator", "app.kubernetes.io/component": "kuberay-operator"}
+    strangers = {"app.kubernetes.io/name": "kuberay", "ray.io/node-type": "head", "ray.io/cluster": "theirs"}
+    rules = [
+        rule
+        for policy in of_kind(files, "NetworkPolicy")
+        for rule in policy["spec"].get("ingress", ())
+        if {"protocol": "TCP", "port": 8265} in rule.get("ports", ())
+    ]
+
+    def admitted(labels: dict[str, str]) -> bool:
+        wanted = [peer["podSelector"]["matchExpressions"] for rule in rules for peer in rule["from"]]
+        return any(all(labels.get(one["key"]) in one["values"] for one in ones) for ones in wanted)
+
+    assert admitted(operator) and not admitted(strangers)
+
+
+@pytest.mark.parametrize("secrets", [[], ["one"], ["one", "two"]])
+def test_the_sandboxes_quota_leaves_room_for_what_pulls_their_images(secrets: list[str]) -> None:
+    pods = {"image": "registry/box:1", "namespace": "quickstart-sandboxes", "image_pull_secrets": secrets}
+    sets = [f"environment={json.dumps({'type': 'kubernetes', 'kubernetes': pods})}", cluster(namespace="quickstart")]
+    (quota,) = of_kind(dict(compile_in_memory(LAB, target="k8s", sets=sets).files), "ResourceQuota")
+    assert quota["spec"]["hard"]["secrets"] == str(len(secrets))
+
+
 def test_every_object_satisfies_its_schema(files: dict[str, str]) -> None:
     """Core objects and custom resources, with every error of every document."""
     checked = [document for document in documents(files) if document["kind"] not in WITHOUT_SCHEMA]

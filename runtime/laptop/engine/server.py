@@ -109,6 +109,8 @@ class EngineServer:
 
     async def listen(self, path: str) -> None:
         """Serve the agent loop's calls (``runtime.laptop.engine.socket_replica``) on a Unix socket."""
+        # On a Ray that was running before, nobody has made the run's folder on this node.
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._server = await asyncio.start_unix_server(self._converse, path)
 
     async def close(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from verl.workers.rollout import base as rollout_base
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
@@ -61,8 +62,10 @@ class CpuReplica(RolloutReplica):  # type: ignore[misc]
         assert isinstance(rollout, TorchRollout), "the platform of this device serves no other engine"
         names = server_names(self.replica_rank)
         actor = ray.remote(EngineServer)
+        # Where verl's task runner is: the agent loop in it reaches them on sockets of its own machine.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.servers = [
-            actor.options(name=name, num_cpus=1, max_concurrency=self.max_concurrency).remote(
+            actor.options(name=name, num_cpus=1, max_concurrency=self.max_concurrency, scheduling_strategy=here).remote(
                 str(Path(self.model_config.path).expanduser()),
                 slots=rollout.slots,
                 max_len=rollout.prompt_length + rollout.response_length,

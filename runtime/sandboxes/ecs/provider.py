@@ -52,6 +52,8 @@ def death(task: Task | None, name: str) -> TrialError | None:
 
 
 class EcsSandbox(RemoteSandbox):
+    alone = True
+
     def __init__(
         self, request: SandboxRequest, provider: EcsProvider, arn: str, token: str, proxy_url: str | None
     ) -> None:

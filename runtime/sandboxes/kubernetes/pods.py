@@ -13,14 +13,18 @@ from typing import Any
 from runtime.config import KubernetesCluster
 from runtime.sandboxes.base import AGENT, Mount, SandboxRequest
 from runtime.sandboxes.bwrap import IMAGE, LIVERL
+from runtime.sandboxes.remote_shell import MARK
 
 RUN, OWNER, TTL, NONCE, PHASE = "liverl/run", "liverl/owner", "liverl/ttl", "liverl/nonce", "liverl/phase"
+MANAGED_BY = "app.kubernetes.io/managed-by"
 CONTAINER = "sandbox"
+DISK_REQUEST = "256Mi"
+"""What the scheduler sets aside of a node's disk for one box; without a request it is the whole limit."""
 HOME = "/home/agent"
 _CARRIED = "/agent"
 """Where the image that brings the agent puts it: the volume that the box sees at ``AGENT``."""
 # Waits for orphans, and dies at once of TERM; a plain ``sleep`` as process 1 ignores it for the whole grace period.
-_INIT = 'trap "exit 0" TERM INT; while :; do sleep 3600 & wait $!; done'
+_INIT = f'trap "exit 0" TERM INT; while :; do {MARK}=init sleep 3600 & wait $!; done'
 
 
 def label(text: str) -> str:
@@ -49,13 +53,18 @@ def manifest(request: SandboxRequest, settings: KubernetesCluster, *, run: str, 
         "memory": f"{request.memory_mib}Mi",
         "ephemeral-storage": f"{settings.disk_gib}Gi",
     }
+    requests = {
+        "cpu": "100m",
+        "memory": f"{max(64, request.memory_mib // 4)}Mi",
+        "ephemeral-storage": DISK_REQUEST,
+    }
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["sh", "-c", _INIT],
         "env": [{"name": "HOME", "value": HOME}] if settings.user is not None else [],
-        "resources": {"limits": limits, "requests": {"cpu": "100m", "memory": f"{max(64, request.memory_mib // 4)}Mi"}},
+        "resources": {"limits": limits, "requests": requests},
         "securityContext": box,
         "volumeMounts": [{"name": f"v{number}", "mountPath": path} for number, path in enumerate(folders)],
     }
@@ -99,7 +108,7 @@ def manifest(request: SandboxRequest, settings: KubernetesCluster, *, run: str, 
         NONCE: secrets.token_hex(8),
         # The namespace's policies let agents reach the model, and verifiers nothing.
         PHASE: "agent" if request.forward is not None else "verifier",
-        "app.kubernetes.io/managed-by": "liverl",
+        MANAGED_BY: "liverl",
     }
     metadata = {"name": pod_name(request.name), "namespace": settings.namespace, "labels": labels}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

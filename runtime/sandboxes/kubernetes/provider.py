@@ -1,6 +1,6 @@
 """One pod per sandbox: made, waited for, furnished, watched, deleted.
 
-Pods outlive us no longer than their active deadline; what is finished is removed by ``reap``.
+Pods outlive us no longer than their active deadline; what a killed trainer left is removed when its run goes on.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def proxy_host(settings: KubernetesCluster) -> str | None:
 class PodSandbox(RemoteSandbox):
     """One running pod."""
 
+    alone = True
+
     def __init__(
         self, request: SandboxRequest, provider: KubernetesProvider, pod: dict[str, Any], proxy_url: str | None
     ) -> None:
@@ -81,6 +83,10 @@ class PodSandbox(RemoteSandbox):
         self._provider = provider
         self._pod = str(pod["metadata"]["name"])
         self._uid = str(pod["metadata"]["uid"])
+
+    @property
+    def alive(self) -> bool:
+        return not self._provider.known_dead(self._pod, self._uid)
 
     @property
     def pod(self) -> str:
@@ -106,17 +112,21 @@ class PodSandbox(RemoteSandbox):
         return result
 
     async def _raise_death(self, why: str, *, patience_sec: float = NEWS_SEC) -> None:
-        """Raise what ended the pod, as soon as the cluster knows it; return if it lives on."""
+        """Raise what ended the pod, as soon as the cluster knows it; return if it lives on, or nobody can be asked."""
         _, watch = await self._provider.connected()
+        guess: TrialError | None = None
 
         def look(pod: dict[str, Any] | None) -> TrialError | None:
-            return status.death(pod, self.name)
+            nonlocal guess
+            guess = status.death(pod, self.name)
+            return guess if status.explained(pod) else None
 
         try:
-            death = await watch.wait(self._pod, look, timeout_sec=patience_sec)
-        except TimeoutError:
-            return
-        raise TrialError(death.termination, f"{death} ({why})")
+            death: TrialError | None = await watch.wait(self._pod, look, timeout_sec=patience_sec)
+        except (TimeoutError, ApiError):
+            death = guess
+        if death is not None:
+            raise TrialError(death.termination, f"{death} ({why})")
 
     async def _end(self) -> None:
         self._provider.forget(self)
@@ -160,7 +170,9 @@ class KubernetesProvider:
     async def connected(self) -> tuple[Api, PodWatch]:
         async with self._lock:
             if self._api is None or self._watch is None:
-                self._api = await connect(self._settings)
+                self._api = self._api or await connect(self._settings)
+                if left := await reap(self._api, run=self._run, owner=self._owner):
+                    log.info("removed %d pods of an earlier start of this run", len(left))
                 self._watch = PodWatch(self._api, f"{pods.RUN}={self._run},{pods.OWNER}={self._owner}")
                 self._watch.start()
             return self._api, self._watch
@@ -168,7 +180,10 @@ class KubernetesProvider:
     async def start(self, request: SandboxRequest) -> PodSandbox:
         check_lower(request)
         proxy_url = self._proxy_url(request)
-        api, watch = await self.connected()
+        try:
+            api, watch = await self.connected()
+        except ApiError as error:
+            raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {error}") from error
         pod = pods.manifest(request, self._settings, run=self._run, owner=self._owner)
         name = pod["metadata"]["name"]
         patience = self._settings.startup_deadline_sec
@@ -189,6 +204,10 @@ class KubernetesProvider:
             raise
         self._running.add(sandbox)
         return sandbox
+
+    def known_dead(self, pod: str, uid: str) -> bool:
+        """Whether the watch has seen the pod end or go."""
+        return self._watch is not None and self._watch.ended(pod, uid)
 
     def forget(self, sandbox: PodSandbox) -> None:
         self._running.discard(sandbox)
@@ -263,25 +282,16 @@ class KubernetesProvider:
             raise MachineError(f"sandboxes are not cut off the network: {reached}", fix=fix)
 
 
-async def reap(settings: KubernetesCluster, *, run: str) -> list[str]:
-    """Delete the finished pods of ``run`` and return their names. What still runs is left to its active deadline.
-
-    Raises ``ValueError`` for a run that gives no label: it would match other people's pods.
-    """
-    label = pods.label(run)
-    if not label:
-        raise ValueError("reaping needs the label of a run")
-    api = await connect(settings)
-    try:
-        found, _ = await api.list(f"{pods.RUN}={label}")
-        removed = []
-        for pod in found:
-            meta = pod["metadata"]
-            if meta.get("labels", {}).get(pods.RUN) != label or not status.finished(pod):
-                continue
-            # The conditions: nobody may have made another pod of that name, or started this one anew, meanwhile.
-            if await api.delete(meta["name"], uid=meta["uid"], version=meta["resourceVersion"]):
-                removed.append(meta["name"])
-        return removed
-    finally:
-        await api.close()
+async def reap(api: Api, *, run: str, owner: str) -> list[str]:
+    """Delete the pods of ``run`` that another owner left, running or not, and return their names. A run has one owner
+    at a time, so any other one is dead; its pods would hold the namespace's quota until their active deadline."""
+    found, _ = await api.list(f"{pods.RUN}={run},{pods.MANAGED_BY}=liverl")
+    removed = []
+    for pod in found:
+        meta = pod["metadata"]
+        labels = meta.get("labels", {})
+        if labels.get(pods.RUN) != run or labels.get(pods.OWNER) in (owner, None) or status.deleted(pod):
+            continue
+        if await api.delete(meta["name"], uid=meta["uid"]):  # not another pod of that name
+            removed.append(meta["name"])
+    return removed

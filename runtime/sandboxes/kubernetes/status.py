@@ -98,6 +98,15 @@ def death(pod: Pod | None, name: str) -> TrialError | None:
     return None
 
 
+def explained(pod: Pod | None) -> bool:
+    """Whether the cluster has said its last word on a dead pod. A container that was told to end shows as "Completed"
+    first; why it was told follows in the pod's own status."""
+    if pod is None or deleted(pod) or finished(pod) or pod.get("status", {}).get("reason"):
+        return True
+    ends = [end for one in _containers(pod) if (end := _state(one).get("terminated"))]
+    return any(end.get("reason") == "OOMKilled" for end in ends)
+
+
 def _containers(pod: Pod) -> list[Mapping[str, Any]]:
     return list(pod.get("status", {}).get("containerStatuses") or ())
 

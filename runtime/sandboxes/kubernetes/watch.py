@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from runtime.sandboxes.kubernetes import status
 from runtime.sandboxes.kubernetes.api import Api, ApiError
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class PodWatch:
         self._api = api
         self._selector = selector
         self._pods: dict[str, dict[str, Any]] = {}
+        self._gone: set[str] = set()
         self._news = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self.lists = 0
@@ -42,6 +44,13 @@ class PodWatch:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    def ended(self, name: str, uid: str) -> bool:
+        """Whether the pod was seen and has ended, is being deleted, or is not there any more."""
+        pod = self._pods.get(name)
+        if pod is None or pod["metadata"]["uid"] != uid:
+            return uid in self._gone
+        return status.death(pod, name) is not None
 
     async def wait(self, name: str, look: Callable[[dict[str, Any] | None], T | None], *, timeout_sec: float) -> T:
         """What ``look`` makes of the pod (None: gone) as soon as it makes something. Raises ``TimeoutError``."""
@@ -75,7 +84,9 @@ class PodWatch:
         pods, version = await self._api.list(self._selector)
         self.lists += 1
         async with self._news:
-            self._pods = {pod["metadata"]["name"]: pod for pod in pods}
+            now = {pod["metadata"]["name"]: pod for pod in pods}
+            self._gone |= _uids(self._pods) - _uids(now)
+            self._pods = now
             self._news.notify_all()
         while True:
             self.watches += 1
@@ -104,7 +115,12 @@ class PodWatch:
     async def _take(self, kind: str, pod: dict[str, Any]) -> None:
         async with self._news:
             if kind == "DELETED":
+                self._gone.add(pod["metadata"]["uid"])
                 self._pods.pop(pod["metadata"]["name"], None)
             else:
                 self._pods[pod["metadata"]["name"]] = pod
             self._news.notify_all()
+
+
+def _uids(pods: Mapping[str, dict[str, Any]]) -> set[str]:
+    return {str(pod["metadata"]["uid"]) for pod in pods.values()}

@@ -22,7 +22,7 @@ from runtime.sandboxes.base import SandboxProvider
 from runtime.task import LiverlTable, load_task
 from runtime.tasks.generate.commits import Commit, commits, tree
 from runtime.tasks.generate.pace import patience
-from runtime.tasks.generate.package_tasks import listed, proven, top_folders
+from runtime.tasks.generate.package_tasks import listed, top_folders, why_unproven
 from runtime.tasks.generate.sources import Package, repository_name, why_left_out
 from runtime.tasks.generate.survey import OnProgress
 from runtime.tasks.write import write_task
@@ -78,7 +78,7 @@ async def generate_history(
         try:
             made = await makes.task(commit)
         except (_Unfit, TrialError, UserError, OSError, ValueError) as why:  # of one commit: others go on
-            left_out[str(why)] += 1
+            left_out[str(why).partition(": ")[0]] += 1
             on_progress(f"{commit.sha[:12]} left out: {why}")
             return None
         on_progress(f"{commit.sha[:12]} {commit.subject[:70]}")
@@ -112,10 +112,11 @@ class _Maker:
             broken, repair = _split(commit, before, after)
             ids = await self._ids(Path(folder), broken, repair, commit, after)
             path = self._write(commit, after, broken, repair, *ids)
-        if await proven(load_task(path), repair, self._verifier):
+        why = await why_unproven(load_task(path), repair, self._verifier)
+        if why is None:
             return path
         shutil.rmtree(path)
-        raise _Unfit("the verifier does not confirm it")
+        raise _Unfit(f"the verifier does not confirm it: {why}")
 
     def _tree(self, revision: str, into: Path) -> Package:
         return tree(self._repository, revision, into, name=repository_name(self._repository))

@@ -141,6 +141,10 @@ class Search:
     @property
     def why_no_more(self) -> str:
         tried = self._counts["tried"]
+        if not self._survey.tests:
+            return "pytest finds no tests in it"
+        if not self._survey.calls:
+            return f"none of its {self._survey.tests} tests is usable"
         if not self._mutants:
             return "no function that a usable test calls can be changed"
         if tried < self._mutants:

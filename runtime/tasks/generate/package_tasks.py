@@ -119,9 +119,10 @@ async def generate_package(
         path = write_bug(bug, out=out, source=name, image=image)
         async with gate:
             repair = {name: bug.package.files[name] for name in {one.function.path for one in bug.mutants}}
-            if verifier is None or await proven(load_task(path), repair, verifier):
-                return True
-        on_progress(f"{package.name}: {path.name} left out: the verifier does not tell its repair from the bug")
+            why = None if verifier is None else await why_unproven(load_task(path), repair, verifier)
+        if why is None:
+            return True
+        on_progress(f"{package.name}: {path.name} left out: the verifier does not confirm it: {why}")
         shutil.rmtree(path)
         return False
 
@@ -176,13 +177,19 @@ def _why_fewer(search: Search, unproven: int, limit: int) -> str:
     return search.why_no_more
 
 
-async def proven(task: Task, repair: Mapping[str, bytes], verifier: Verifier) -> bool:
-    """Whether the verifier gives 0 for no work and 1 for ``repair`` (path below the work directory -> content)."""
+async def why_unproven(task: Task, repair: Mapping[str, bytes], verifier: Verifier) -> str | None:
+    """None where the verifier gives 0 for no work and 1 for ``repair`` (path below the work directory -> content)."""
     files = {f"{task.config.environment.workdir}/{path}": content for path, content in repair.items()}
     try:
-        return (await verifier.grade(task, {})).reward == 0 and (await verifier.grade(task, files)).reward == 1
-    except TrialError:
-        return False
+        if (await verifier.grade(task, {})).reward != 0:
+            return "its tests pass there without a repair"
+        repaired = await verifier.grade(task, files)
+    except TrialError as error:
+        return f"no grade: {error}"
+    if repaired.status == "tampered":
+        return "look-alike tests pass with the repair, so that cheats could not be told"
+    wrong = [test for test, outcome in repaired.outcomes.items() if outcome != "passed"]
+    return None if repaired.reward == 1 else f"repaired, {len(wrong)} tests do not pass there, such as {wrong[:1]}"
 
 
 @contextmanager

@@ -90,10 +90,11 @@ async def survey(package: Package, prober: Prober, *, cache: Path, on_progress: 
 
 async def _whole(package: Package, prober: Prober, *, hash_seed: int, calls: bool) -> tuple[Report, dict[str, str]]:
     """One run of the whole suite, and (file -> why) what had to be left out of it. A suite that does not come to its
-    end is run file by file: one test that ends the process takes no others with it."""
+    end, or in which pytest finds nothing by itself (``tests.py``), is run file by file: one test that ends the process
+    takes no others with it."""
     run = Run(share=not calls, calls=calls, cpu_sec=SUITE_CPU_SEC, wall_sec=SUITE_WALL_SEC)
     whole = (await prober.run([run], hash_seed=hash_seed))[0]
-    if whole.error is None:
+    if whole.error is None and whole.outcomes:
         return whole, {}
     files = [path for path in package.test_files if path.endswith(".py") and not path.endswith(_HELPERS)]
     parts = await prober.run([replace(run, tests=(file,), share=False) for file in files], hash_seed=hash_seed)

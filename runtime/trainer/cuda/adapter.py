@@ -14,9 +14,10 @@ from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.rollout.utils import ensure_async_iterator
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
-from runtime.rollouter.fingerprint import RowFingerprint, combined
+from runtime.rollouter.fingerprint import combined
 from runtime.run_paths import RunPaths
 from runtime.trainer.cuda.places import in_run
+from runtime.trainer.cuda.sent import Sent
 from runtime.trainer.rows import RowWriter
 from runtime.trainer.startup import reached
 
@@ -54,13 +55,16 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
             raise ValueError(f"the GPU adapter takes named tensors, not {wire_format}: they could not be compared")
         began = time.monotonic()
         self._version = self._version if global_steps is None else global_steps
-        sent = _Sent(self.config, self.model_config, keywords.get("peft_config"), keywords.get("base_sync_done", False))
+        sent = Sent(
+            PrecisionType.to_dtype(self.config.dtype),
+            tied=self.model_config.hf_config.tie_word_embeddings,
+            adapter=(keywords.get("peft_config") or None) if keywords.get("base_sync_done") else None,
+        )
         speaks = self._ensure_server_handle()
         if speaks:
             await self.server_handle.begin_weights.remote()
-        await super().update_weights(
-            sent.passing(weights, compare=speaks), global_steps=global_steps, wire_format=wire_format, **keywords
-        )
+        passing = sent.passing(ensure_async_iterator(weights), compare=speaks)
+        await super().update_weights(passing, global_steps=global_steps, wire_format=wire_format, **keywords)
         if not speaks:
             return
         arrived = time.monotonic()
@@ -86,39 +90,3 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
                     "weights/fingerprint": wanted,
                 },
             )
-
-
-class _Sent:
-    """Weights on their way: matrices brought to the type that the engine holds, counted and added up."""
-
-    def __init__(self, config: Any, model_config: Any, peft_config: dict[str, Any] | None, base_is_there: bool) -> None:
-        self.is_adapter = bool(peft_config) and base_is_there
-        self.bytes = 0
-        self._dtype = PrecisionType.to_dtype(config.dtype)
-        self.fingerprint = RowFingerprint(self._dtype)
-        # The second name of an embedding that is the output layer too is no tensor of its own.
-        self._left_out = {"lm_head.weight"} if model_config.hf_config.tie_word_embeddings else set()
-        self._scale = _scale(peft_config) if peft_config and self.is_adapter else 1.0
-
-    async def passing(self, weights: _Weights, *, compare: bool) -> AsyncIterator[tuple[str, torch.Tensor]]:
-        async for name, tensor in ensure_async_iterator(weights):
-            if name in self._left_out:
-                continue
-            # Vectors stay as they are: some engines keep a few of them in full precision.
-            passed = tensor.to(self._dtype) if tensor.dim() > 1 and tensor.is_floating_point() else tensor
-            self.bytes += passed.nbytes
-            if compare:
-                self.fingerprint.add(self._as_served(name, passed))
-            yield name, passed
-
-    def _as_served(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """vLLM multiplies an adapter's second matrix by the adapter's scale when it takes it in."""
-        if self._scale != 1.0 and ".lora_B." in name:
-            return tensor.to(self._dtype) * self._scale
-        return tensor
-
-
-def _scale(peft_config: dict[str, Any]) -> float:
-    """As ``vllm/lora/peft_helper.py``, 0.24.0."""
-    rank, alpha = peft_config["r"], peft_config["lora_alpha"]
-    return float(alpha / rank**0.5 if peft_config.get("use_rslora") else alpha / rank)

@@ -5,6 +5,7 @@ Upstream: ``verl/workers/rollout/vllm_rollout/vllm_async_server.py``, 0.9.1.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import ray
@@ -32,23 +33,30 @@ class VllmServer(vLLMHttpServer):  # type: ignore[misc]
 
     def __init__(self) -> None:
         reached("vLLM's server process")
-        self._failure: Exception | None = None
+        self._became: asyncio.Future[None] | None = None
 
     async def become(self, **keywords: Any) -> None:
+        became = self._future()
         try:
             super().__init__(**keywords)
+            self.weights = gate.ServedWeights()
+            self._places = RunPaths.of_process().engines
+            self.key = (self._places / KEY).read_text(encoding="ascii")
+            became.set_result(None)
         except Exception as error:
-            self._failure = error
-            raise
-        self.weights = gate.ServedWeights()
-        self._places = RunPaths.of_process().engines
-        self.key = (self._places / KEY).read_text(encoding="ascii")
+            became.set_exception(error)
 
-    def get_master_address(self) -> Any:
-        """What verl asks first."""
-        if self._failure is not None:
-            raise self._failure
+    async def get_master_address(self) -> Any:
+        """What verl asks first. Ray keeps no order among the calls of such an actor: this one may come before
+        ``become``."""
+        await self._future()
         return super().get_master_address()
+
+    def _future(self) -> asyncio.Future[None]:
+        """Settled once this is verl's server, or could not become it."""
+        if self._became is None:
+            self._became = asyncio.get_running_loop().create_future()
+        return self._became
 
     async def run_server(self, args: Any) -> None:
         """Opened to this machine alone where the run has one, else to its network; either way the key is needed."""

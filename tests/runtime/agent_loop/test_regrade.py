@@ -58,7 +58,7 @@ def test_changed_verdicts_are_shown_and_written_beside_the_run(opened: Opened, t
     run = tmp_path / "run"
     play(opened, task, run, ["hm", "SOLVE", "hm", "SOLVE", "so", "BREAK"], step=3, config=make_config())
     before = snapshot(run)
-    work = json.loads((run / "trials" / "3" / "calc.g.0" / "work.json").read_text())
+    work = json.loads((run / "trials" / "3" / "calc.g.0" / "trial.json").read_text())["work"]
     assert list(work["files"]) == ["/app/calc.py"] and work["task_path"] == str(task.path)
     assert len([path for path in (run / "artifacts").rglob("*") if path.is_file()]) == 2, "equal work is kept once"
 

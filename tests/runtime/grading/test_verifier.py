@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from runtime.config import Bubblewrap, VerifierSandbox
 from runtime.errors import Termination, TrialError
+from runtime.grading.artifacts import select
 from runtime.grading.base import Verdict
 from runtime.grading.id_verifier import read_outcomes
 from runtime.grading.make import make_verifier
@@ -380,3 +381,22 @@ def test_agent_and_verifier_have_the_same_python(
     tests.write_text(f"import importlib.metadata\n\n\ndef test_add():\n    assert {_PACKAGES} == {packages!r}\n")
     verdict = run(make_verifier(Bubblewrap(), provider).grade(load_task(task.path), {}))
     assert verdict.outcomes == {"tests/test_calc.py::test_add": "passed"}
+
+
+def test_a_package_may_have_its_tests_among_its_modules(tmp_path: Path) -> None:
+    """Its ``__init__.py`` is then code that a repair may change; of a folder of tests alone it is not."""
+    files = {"pkg/__init__.py": "", "pkg/tests.py": "", "tests/__init__.py": "", "tests/test_a.py": ""}
+    for name, text in files.items():
+        path = tmp_path / "t" / "environment" / "repo" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    toml = """[metadata.liverl]
+fail_to_pass = ["pkg/tests.py::test", "tests/test_a.py::test"]
+source_files = ["pkg/__init__.py"]
+"""
+    for name, text in {"task.toml": toml, "instruction.md": "", "tests/test.sh": ""}.items():
+        path = tmp_path / "t" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    work = {f"/app/{name}": b"x = 1\n" for name in (*files, "pkg/new.py")}
+    assert set(select(load_task(tmp_path / "t"), work).files) == {"/app/pkg/__init__.py", "/app/pkg/new.py"}

@@ -19,6 +19,7 @@ from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
 from runtime.sandboxes.entries import Entry
 from runtime.sandboxes.fair_queue import FairQueue
 from runtime.sandboxes.pool import MAX_AGE_SEC, PooledProvider
+from runtime.sandboxes.waiting import waiting_measured
 
 
 class SimulatedTime(asyncio.SelectorEventLoop):
@@ -351,3 +352,24 @@ def test_runs_of_one_machine_share_its_places(tmp_path: Path) -> None:
     assert 3 <= most <= 6
     assert events[1][-1][0] < events[0][-1][0], "who came first was served first, all of it"
     assert [path.name for path in (tmp_path / "6").glob("run-*")] == []
+
+
+def test_who_waits_for_a_place_is_told_how_long() -> None:
+    """Apart from the box's own start, and to the one who waited alone."""
+
+    async def body(loop: SimulatedTime) -> None:
+        made = pool(Cloud(), loop, warm=0, queue=FairQueue(1))
+        waits: dict[str, float] = {}
+
+        async def one(name: str) -> None:
+            with waiting_measured() as waited:
+                box = await made.start(request(name=name))
+            waits[name] = waited.seconds
+            await asyncio.sleep(100)
+            await box.stop()
+
+        await asyncio.gather(one("first"), one("second"))
+        assert waits["first"] == 0 and 100 < waits["second"] < 103
+        await made.close()
+
+    play(body)

@@ -270,7 +270,7 @@ def test_a_lost_task_is_replaced(
     )
     assert (len(injection.bugs), injection.unproven) == (limit, lost)
     assert len(list((tmp_path / "out").iterdir())) == limit
-    assert sum("left out: the verifier does not tell" in text for text in said) == lost
+    assert sum("left out: the verifier does not confirm it" in text for text in said) == lost
 
 
 def test_what_stops_a_search_is_said(
@@ -341,3 +341,19 @@ def test_waiting_for_a_processor_is_no_time_of_a_test() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     own, clock = map(float, done.stdout.split())
     assert own < 0.75 * clock, (own, clock)
+
+
+def test_tests_that_pytest_does_not_find_by_itself(shop: Path, tmp_path: Path, plain_provider: PlainProvider) -> None:
+    """Of a name that only says so to people: ``tests.py`` is run when it is named."""
+    (shop / "tests" / "test_price.py").rename(shop / "tests.py")
+    injection = generate(shop, tmp_path / "out", plain_provider, limit=1)
+    assert injection.survey.tests == 10 and len(injection.bugs) == 1
+    (path,) = (tmp_path / "out").iterdir()
+    assert all(test.startswith("tests.py::") for test in load_task(path).expected_ids)
+
+
+def test_a_package_whose_tests_are_none_is_said(shop: Path, tmp_path: Path, plain_provider: PlainProvider) -> None:
+    (shop / "tests" / "test_price.py").write_text("x = 1\n")
+    said: list[str] = []
+    assert generate(shop, tmp_path / "out", plain_provider, limit=1, said=said).bugs == ()
+    assert said[-1].endswith("0 of 1 tasks: pytest finds no tests in it")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Bubblewrap, Docker, Environment, GenerateSource, PackagePin, TaskSet
+from runtime.config import Bubblewrap, Docker, Environment, GenerateSource, PackagePin, SynthSource, TaskSet
 from runtime.tasks.graders import in_own_loop
 from runtime.tasks.kept import description, kept
+from runtime.tasks.prepare import prepare
 
 
 def test_a_set_is_made_once_whatever_asks_for_it(tmp_path: Path) -> None:
@@ -88,3 +89,12 @@ def test_a_set_is_found_again_by_all_that_it_depends_on(tmp_path: Path, monkeypa
     monkeypatch.setattr("sys.version_info", (3, 99, 0))
     others.append(said())
     assert len({first, *others}) == 1 + len(others)
+
+
+def test_sets_that_differ_in_their_name_alone_are_stored_once(tmp_path: Path) -> None:
+    source = SynthSource(count=2, seed=3, split="held_out")
+    greedy, sampled = (
+        prepare(TaskSet(name=name, source=source), cache=tmp_path, on_problem=print) for name in ("greedy", "sampled")
+    )
+    assert [task.path for task in greedy] == [task.path for task in sampled]
+    assert len([path for path in (tmp_path / "tasks").iterdir() if path.is_dir()]) == 1

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from liverl import cli_tasks
 from runtime.config import Bubblewrap, DirectorySource, PlainProcess, TaskSet
-from runtime.errors import RunError, UserError
+from runtime.errors import MachineError, RunError, UserError
 from runtime.grading.make import make_verifier
 from runtime.sandboxes import make_provider
 from runtime.task import Task, load_task
@@ -111,8 +111,22 @@ def test_the_command_refuses_folders_without_tasks(tmp_path: Path) -> None:
     result = call("verify", str(tmp_path), str(tmp_path / "no"))
     assert isinstance(result.exception, UserError)
     assert len(result.exception.problems) == 2
-    result = call("verify", str(tmp_path), "--sandbox", "dockr")
-    assert isinstance(result.exception, UserError) and "process or docker:IMAGE" in str(result.exception)
+    for wrong in ("dockr", "docker", "process:x", "kubernetes:boxes", "kubernetes:"):
+        result = call("verify", str(tmp_path), "--sandbox", wrong)
+        assert isinstance(result.exception, UserError)
+        assert "process, docker:IMAGE or kubernetes:NAMESPACE:IMAGE" in str(result.exception)
+
+
+def test_tasks_are_proven_on_pods_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as the cluster, which is not there: its lack is the machine's, not a task's."""
+    pytest.importorskip("kubernetes.aio")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    write_shop(tmp_path / "tasks", "good")
+    result = call("verify", str(tmp_path / "tasks"), "--sandbox", "kubernetes:boxes:python:3.11-slim")
+    found = result.exception
+    assert isinstance(found, MachineError | ExceptionGroup), result.output
+    cause = found.exceptions[0] if isinstance(found, ExceptionGroup) else found
+    assert isinstance(cause, MachineError) and "kubeconfig" in cause.fix
 
 
 def test_preparing_leaves_out_what_cannot_be_graded(tmp_path: Path) -> None:

@@ -107,6 +107,14 @@ def test_verdicts(loop: asyncio.Runner, containers: DockerProvider, task: Task, 
     loop.run(main())
 
 
+def test_the_built_in_agent_runs_tests_in_its_box(
+    loop: asyncio.Runner, containers: DockerProvider, tmp_path: Path
+) -> None:
+    loop.run(
+        both_tool_sets_are_paid(tmp_path, Docker(base_image="unused:1", verifier_timeout_sec=60), provider=containers)
+    )
+
+
 def test_code_under_test_is_another_user(loop: asyncio.Runner, containers: DockerProvider, task: Task) -> None:
     (task.path / "solution" / "files").mkdir(parents=True)
     (task.path / "solution" / "files" / "calc.py").write_text(FIXED)
@@ -118,12 +126,6 @@ def test_code_under_test_is_another_user(loop: asyncio.Runner, containers: Docke
 
     verdict = loop.run(main())
     assert verdict.reward == 1.0 and "solution_user" in verdict.defences, verdict.raw
-
-
-def test_the_built_in_agent_runs_tests_in_its_box(
-    loop: asyncio.Runner, containers: DockerProvider, tmp_path: Path
-) -> None:
-    loop.run(both_tool_sets_are_paid(tmp_path, Docker(verifier_timeout_sec=60), provider=containers))
 
 
 @pytest.mark.parametrize("name", SAMPLE)

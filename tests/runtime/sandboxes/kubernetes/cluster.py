@@ -12,6 +12,7 @@ import copy
 import itertools
 import json
 import re
+import signal
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ class Cluster:
         self._version = 99
         self._log: list[tuple[int, str, dict[str, Any]]] = []
         self._forgotten = 0
+        self._full: set[str] = set()
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self._watchers: set[web.StreamResponse] = set()
@@ -123,6 +125,11 @@ class Cluster:
         if name in self.containers:
             self.containers[name].kill()
             await self.containers[name].ended
+
+    def evict_for_disk(self, name: str) -> None:
+        """The container is told to end, and does so in good order; the pod's own status says why a moment later."""
+        self._full.add(name)
+        self.containers[name].kill(signal.SIGTERM)
 
     # the server
 
@@ -321,6 +328,12 @@ class Cluster:
         if self.pods.get(name) is pod:
             phase = "Succeeded" if end["exitCode"] == 0 else "Failed"
             await asyncio.sleep(0.1)  # the kubelet takes a while to report
+            if name in self._full:
+                await self._state(pod, "Running", {"terminated": end})
+                await asyncio.sleep(0.3)
+                message = "Pod ephemeral local storage usage exceeds the total limit of containers 4Gi."
+                pod["status"] |= {"reason": "Evicted", "message": message}
+                phase = "Failed"
             await self._state(pod, phase, {"terminated": end})
 
     async def _state(self, pod: dict[str, Any], phase: str, state: dict[str, Any]) -> None:

@@ -7,8 +7,10 @@ import pytest
 from runtime.config import KubernetesCluster
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.sandboxes.base import SandboxRequest
-from runtime.sandboxes.kubernetes import KubernetesProvider
-from runtime.sandboxes.kubernetes.provider import reap
+from runtime.sandboxes.fair_queue import FairQueue
+from runtime.sandboxes.kubernetes import KubernetesProvider, api, provider, watch
+from runtime.sandboxes.kubernetes.provider import PodSandbox
+from runtime.sandboxes.pool import PooledProvider
 
 from .cluster import Fault
 from .conftest import Stage, needs_bubblewrap
@@ -168,23 +170,100 @@ def test_the_network_is_believed_off_only_after_a_probe(stage: Stage, box_reques
     stage.play(body)
 
 
-def test_the_reaper_takes_finished_pods_of_its_run_only(stage: Stage, box_request: SandboxRequest) -> None:
+def test_a_killed_trainers_pods_are_removed_when_its_run_goes_on(stage: Stage, box_request: SandboxRequest) -> None:
+    """Running ones too: they would hold the quota for an hour. Another run's are left alone."""
+
     async def body() -> None:
-        other = KubernetesProvider(stage.settings, run="run-2")
-        ours, running, foreign = await asyncio.gather(
-            stage.provider.start(box_request), stage.provider.start(box_request), other.start(box_request)
+        killed, other = (KubernetesProvider(stage.settings, run=run) for run in ("run-1", "run-2"))
+        running, finished, foreign = await asyncio.gather(
+            killed.start(box_request), killed.start(box_request), other.start(box_request)
         )
+        await stage.cluster.evict(finished.pod)
+        ours = await stage.provider.start(box_request)
+        gone = {name for name, pod in stage.cluster.pods.items() if pod["metadata"].get("deletionTimestamp")}
+        assert {running.pod, finished.pod} <= gone | ({running.pod, finished.pod} - set(stage.cluster.pods))
         for box in (ours, foreign):
-            await stage.cluster.evict(box.pod)
-        assert await reap(stage.settings, run="run-1") == [ours.pod]
-        assert (await running.exec(["true"], timeout_sec=20)).exit_code == 0
-        assert foreign.pod in stage.cluster.pods
+            assert (await box.exec(["true"], timeout_sec=20)).exit_code == 0
         for empty in ("", "---"):
-            with pytest.raises(ValueError):
-                await reap(stage.settings, run=empty)
             with pytest.raises(ValueError):
                 KubernetesProvider(stage.settings, run=empty)
         await other.close()
+        await killed.close()
+
+    stage.play(body)
+
+
+def test_a_server_that_stays_away_is_a_typed_failure(
+    stage: Stage, box_request: SandboxRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "BUDGET_SEC", 0.2)
+    monkeypatch.setattr(provider, "NEWS_SEC", 0.2)
+    monkeypatch.setattr(watch, "LOOK_SEC", 0.1)
+
+    async def body() -> None:
+        box = await stage.provider.start(box_request)
+        away = Fault("GET", "", 503, times=1 << 30)
+        stage.cluster.faults.append(away)
+        error = await failure(box.exec(["true"], timeout_sec=30))
+        assert error.termination is Termination.SANDBOX_LOST and "503" in str(error)
+        fresh = KubernetesProvider(stage.settings, run="run-3")
+        error = await failure(fresh.start(box_request))
+        assert error.termination is Termination.ENV_SETUP_FAILED and "503" in str(error)
+        away.times = 0
+        await fresh.close()
+
+    stage.play(body)
+
+
+def test_a_full_disk_is_told_as_what_it_is(stage: Stage, box_request: SandboxRequest) -> None:
+    async def body() -> None:
+        box = await stage.provider.start(box_request)
+        running = asyncio.ensure_future(box.exec(["sleep", "60"], timeout_sec=90))
+        await asyncio.sleep(0.5)
+        stage.cluster.evict_for_disk(box.pod)
+        error = await failure(running)
+        assert error.termination is Termination.SANDBOX_LOST
+        assert "evicted" in str(error) and "ephemeral" in str(error) and "Completed" not in str(error)
+
+    stage.play(body)
+
+
+def test_a_pod_that_died_while_it_waited_is_not_handed_out(stage: Stage, box_request: SandboxRequest) -> None:
+    async def body() -> None:
+        pool = PooledProvider(stage.provider, warm=1, max_idle=1, queue=FairQueue(None), run="run-1")
+        first = await pool.start(box_request)
+        while not (idle := [one for waiting in pool._idle.values() for one in waiting]):
+            await asyncio.sleep(0.05)
+        waiting = idle[0].sandbox
+        assert isinstance(waiting, PodSandbox) and waiting.alive
+        client, _ = await stage.provider.connected()
+        await client.delete(waiting.pod)
+        while waiting.alive:
+            await asyncio.sleep(0.05)
+        second = await pool.start(box_request)
+        assert (await second.exec(["true"], timeout_sec=20)).exit_code == 0 and pool.pool.hits == 0
+        for box in (first, second):
+            await box.stop()
+        await pool.close()
+
+    stage.play(body)
+
+
+def test_nothing_of_a_command_outlives_its_timeout(stage: Stage, box_request: SandboxRequest) -> None:
+    """Not even what has emptied its environment and left its session and its parents; other commands go on."""
+    look = (
+        "import pathlib\n"
+        "print(sum(p.read_bytes() == b'sleep\\x007777\\0' for p in pathlib.Path('/proc').glob('[0-9]*/cmdline')))"
+    )
+
+    async def body() -> None:
+        box = await stage.provider.start(box_request)
+        other = asyncio.ensure_future(box.exec(["sh", "-c", "sleep 6; echo lived"], timeout_sec=60))
+        hide = "env -i setsid sleep 7777 & (env -i setsid sh -c 'sleep 7777; true' &) ; sleep 60"
+        with pytest.raises(TimeoutError):
+            await box.exec(["sh", "-c", hide], timeout_sec=2)
+        assert (await box.exec(["python3", "-c", look], timeout_sec=20)).stdout == b"0\n"
+        assert (await other).stdout == b"lived\n"
 
     stage.play(body)
 

@@ -201,6 +201,9 @@ def test_the_manifest(box_request: SandboxRequest) -> None:
     assert spec["activeDeadlineSeconds"] == 60 and spec["automountServiceAccountToken"] is False
     assert spec["securityContext"]["runAsNonRoot"] and box["securityContext"]["readOnlyRootFilesystem"]
     assert box["resources"]["limits"]["memory"] == "1024Mi"
+    # Asked for nothing, a scheduler sets the whole limit aside, and a node's disk is spoken for by a few boxes.
+    assert set(box["resources"]["requests"]) == set(box["resources"]["limits"])
+    assert box["resources"]["requests"]["ephemeral-storage"] == "256Mi"
     paths = [mount["mountPath"] for mount in box["volumeMounts"]]
     assert "/app" in paths and len(paths) == len(set(paths))
     whole = pods.manifest(box_request, KubernetesCluster(image="x:1", user=None), run="r", owner="o")
