@@ -70,8 +70,8 @@ class LiverlAgentLoopManager:
         teacher_client: Any = None,
         reward_loop_worker_handles: Any = None,
     ) -> LiverlAgentLoopManager:
-        """Called by keyword in the task runner, where no event loop runs. Replicas are reached in the platform's own way,
-        and rewards come from our verifier: verl's clients and workers are not used."""
+        """Called by keyword in the task runner, where no event loop runs. Replicas are reached in the platform's own
+        way, and rewards come from our verifier: verl's clients and workers are not used."""
         del llm_client, teacher_client, reward_loop_worker_handles
         return cls(config)
 
