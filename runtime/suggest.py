@@ -50,12 +50,12 @@ def pip(*requirements: str) -> str:
     return shlex.join([_here(Path(sys.executable)), "-m", "pip", "install", *requirements])
 
 
-def install() -> str:
+def install(*, gpu: bool = False) -> str:
     """What installs everything that training needs: the checkout's own way, or pip's."""
-    checkout = Path(__file__).parents[1]
+    checkout, target = Path(__file__).parents[1], "install-gpu" if gpu else "install"
     if (checkout / "Makefile").is_file() and (checkout / "pyproject.toml").is_file():
         folder = shown(checkout)
-        return "make install" if folder == "." else shlex.join(["make", "-C", folder, "install"])
+        return shlex.join(["make", *([] if folder == "." else ["-C", folder]), target])
     return pip("liverl[train]")
 
 
