@@ -7,16 +7,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test check golden bench lock
+.PHONY: help install install-gpu quickstart test check golden bench lock
 
 help:  ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP)  ## a .venv with everything that runs and tests need
 
 $(STAMP): pyproject.toml requirements.lock scripts/install.sh
 	@PYTHON="$(PYTHON)" scripts/install.sh $(VENV)
 	@touch $@
+
+install-gpu:  ## a .venv-gpu with the set for runs on NVIDIA GPUs (gigabytes); then .venv-gpu/bin/liverl run specs/one-gpu.jsonnet
+	@PYTHON="$(PYTHON)" scripts/install_gpu.sh .venv-gpu
 
 quickstart: install  ## install, then watch a small policy learn to repair code (about ten minutes on two cores)
 	@$(BIN)/liverl run specs/quickstart.jsonnet $(shell command -v bwrap >/dev/null || echo --sandbox process)

@@ -58,6 +58,7 @@ def make_task(root: Path) -> Task:
         "environment/repo/package.py": "X = 1\n",
         "environment/repo/tests/test_noop.py": TEST,
         "tests/test.sh": TEST_SH,
+        "solution/files/package.py": "X = 2\n",
         "tests/files/tests/test_noop.py": TEST,
     }
     for name, text in files.items():

@@ -8,13 +8,13 @@ from compiler.compiled import VERSION, Bundle
 from compiler.errors import Problem, SpecError
 from compiler.load import Evaluated
 from compiler.lower_runtime import contract, lower_runtime
-from compiler.lower_verl import lower_verl, verl_tree
+from compiler.lower_verl import lower_verl
 from compiler.lower_vllm import lower_vllm
 from compiler.partial import heard, sound_parts
 from compiler.plan import Plan, make_plan
 from compiler.positions import located
 from compiler.spec.experiment import ExperimentSpec
-from compiler.summary import origins, summary
+from compiler.summary import summary
 from compiler.target import Lowered, Target
 from compiler.validate import validate
 
@@ -46,8 +46,12 @@ def checked_plan(evaluated: Evaluated, target: Target | None = None) -> tuple[Pl
 
 
 def lower(plan: Plan, target: Target) -> Lowered:
-    shared = Lowered(verl=lower_verl(plan), vllm=lower_vllm(plan), runtime=lower_runtime(plan, target=target.name))
-    return target.adapt(plan, shared)
+    def lowered() -> Lowered:
+        shared = Lowered(verl=lower_verl(plan), vllm=lower_vllm(plan), runtime=lower_runtime(plan, target=target.name))
+        return target.adapt(plan, shared)
+
+    # Nothing is read beside the values and sections; if something is, all that comes after it says so.
+    return plan.reads.during(lowered)[0]
 
 
 def assemble(evaluated: Evaluated, *, target: Target) -> Bundle:
@@ -59,23 +63,25 @@ def planned_bundle(evaluated: Evaluated, *, target: Target) -> tuple[Plan, Bundl
     """``assemble``, and the plan that the bundle was made from."""
     plan, warnings = checked_plan(evaluated, target)
     lowered = lower(plan, target)
+    page = summary(plan, title=f"{plan.spec.name} on {target.name}", warnings=warnings)
     header = _HEADER.format(version=VERSION, entry=evaluated.entry)
     files = {
         "resolved.json": emit.to_json(plan.resolved),
-        "verl.yaml": emit.to_yaml(verl_tree(plan, lowered.verl), header=header),
+        "verl.yaml": emit.to_yaml(lowered.verl.tree(), header=header),
         "vllm.yaml": emit.to_yaml(lowered.vllm.tree(), header=f"{header}\nvllm serve --config vllm.yaml"),
         "runtime.json": emit.to_json(contract(lowered.runtime).model_dump(mode="json")),
-        "SUMMARY.md": summary(plan, target=target.name, warnings=warnings),
+        "SUMMARY.md": page.text,
     }
+    at = sourcemap.places(evaluated.positions)
     entries = {
-        "verl.yaml": sourcemap.map_facts(lowered.verl, evaluated.positions),
-        "vllm.yaml": sourcemap.map_facts(lowered.vllm, evaluated.positions),
-        "runtime.json": sourcemap.map_facts(lowered.runtime, evaluated.positions),
-        "SUMMARY.md": sourcemap.map_origins(origins(plan), evaluated.positions),
+        "verl.yaml": sourcemap.map_facts(lowered.verl, at),
+        "vllm.yaml": sourcemap.map_facts(lowered.vllm, at),
+        "runtime.json": sourcemap.map_facts(lowered.runtime, at),
+        "SUMMARY.md": {name: entry for rows in page.tables for name, entry in sourcemap.map_facts(rows, at).items()},
     }
     for name, artifact in target.artifacts(plan, lowered, files).items():
         files[name] = artifact.text
-        entries[name] = sourcemap.map_origins(artifact.origins, evaluated.positions)
+        entries[name] = sourcemap.map_origins(artifact.origins, at)
     files[bundles.MAP] = emit.to_json({"format": "liverl-map-1", "spec": evaluated.entry, "files": entries})
     files[bundles.LOCK] = bundles.lock_text(
         files,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -142,34 +143,40 @@ def from_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_loader())
 
 
+def nodes(text: str) -> list[Any]:
+    """The documents of a YAML or JSON text as PyYAML's nodes, which know where they stand; none where it does not
+    parse."""
+    import yaml
+
+    try:
+        return [document for document in yaml.compose_all(text, Loader=_loader()) if document is not None]
+    except yaml.YAMLError:
+        return []
+
+
 def path_at_line(text: str, line: int) -> str | None:
     """Dotted path of the innermost key or element that starts on or last before ``line`` (1-based) of a YAML or JSON
     text."""
-    import yaml
+    starts = paths_by_line(nodes(text))
+    return starts[max(before)] if (before := [start for start in starts if start <= line]) else None
 
-    best: tuple[int, str] | None = None
+
+def paths_by_line(documents: Sequence[Any]) -> dict[int, str]:
+    """Line -> dotted path of the innermost key or element that starts on it. ``documents``: nodes."""
+    found: dict[int, str] = {}
 
     def visit(node: Any, path: str) -> None:
-        nonlocal best
-        children: list[tuple[int, str, Any]] = []
-        if isinstance(node, yaml.MappingNode):
-            for key, child in node.value:
-                children.append((key.start_mark.line + 1, f"{path}.{key.value}" if path else str(key.value), child))
-        elif isinstance(node, yaml.SequenceNode):
-            for index, child in enumerate(node.value):
-                children.append((child.start_mark.line + 1, f"{path}[{index}]", child))
-        for start, name, child in children:
-            if start <= line and (best is None or start >= best[0]):
-                best = (start, name)
-            visit(child, name)
+        if isinstance(node.value, str):
+            return
+        for index, child in enumerate(node.value):
+            key, value = child if isinstance(child, tuple) else (child, child)
+            step = f"[{index}]" if key is value else (f".{key.value}" if path else str(key.value))
+            found[key.start_mark.line + 1] = path + step
+            visit(value, path + step)
 
-    try:
-        documents = [document for document in yaml.compose_all(text, Loader=_loader()) if document is not None]
-    except yaml.YAMLError:
-        return None
     for index, document in enumerate(documents):
         visit(document, f"[{index}]" if len(documents) > 1 else "")
-    return best[1] if best else None
+    return found
 
 
 def block_at_line(text: str, line: int) -> tuple[str, int, str] | None:
@@ -192,10 +199,7 @@ def block_at_line(text: str, line: int) -> tuple[str, int, str] | None:
                 return found
         return None
 
-    try:
-        documents = [document for document in yaml.compose_all(text, Loader=_loader()) if document is not None]
-    except yaml.YAMLError:
-        return None
+    documents = nodes(text)
     for index, document in enumerate(documents):
         if (found := search(document, f"[{index}]" if len(documents) > 1 else "")) is not None:
             return found

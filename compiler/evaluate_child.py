@@ -34,18 +34,23 @@ _instrumented: dict[tuple[str, bytes, bool], bytes] = {}
 
 
 class Jail:
-    """Import callback: files below the spec's folder or the library, nothing else; remembers what was read."""
+    """Import callback: files below the spec's folder, the library, or the specs that come with the program, nothing
+    else; remembers what was read."""
 
-    def __init__(self, root: str, library: str, *, marks: str = "") -> None:
-        """``marks``: "visible" or "hidden" ones are put into every Jsonnet file."""
-        self.root, self.library, self.marks = root, library, marks
+    def __init__(self, root: str, library: str, specs: str, *, marks: str = "") -> None:
+        """``marks``: "visible" or "hidden" ones are put into every Jsonnet file. ``specs`` may be "": none."""
+        self.root, self.library, self.specs, self.marks = root, library, specs, marks
+        self.allowed = [folder for folder in (root, library, specs) if folder]
         self.read: dict[str, bytes] = {}
         self.refusal: str | None = None
 
     def name(self, path: str) -> str:
-        """How a file is called in messages and digests: relative to the spec's folder, or ``<library>/...``."""
+        """How a file is called in messages and digests: relative to the spec's folder, or ``<library>/...``, or
+        ``<specs>/...``."""
         if _inside(path, self.library):
             return "<library>/" + os.path.relpath(path, self.library)
+        if self.specs and _inside(path, self.specs) and not _inside(path, self.root):
+            return "<specs>/" + os.path.relpath(path, self.specs)
         return os.path.relpath(path, self.root)
 
     def __call__(self, base: str, relative: str) -> tuple[str, bytes]:
@@ -57,11 +62,11 @@ class Jail:
             raise RuntimeError(REFUSED) from None
 
     def load(self, base: str, relative: str) -> tuple[str, bytes]:
-        for folder in (base or self.root, self.library):
+        for folder in (base or self.root, *self.allowed[1:]):
             path = os.path.realpath(os.path.join(folder, relative))
             if not os.path.isfile(path):
                 continue
-            if not (_inside(path, self.root) or _inside(path, self.library)):
+            if not any(_inside(path, folder) for folder in self.allowed):
                 raise RuntimeError("outside the spec's folder; allowed: files below it, or the library")
             if os.path.getsize(path) > 16 << 20:
                 raise RuntimeError("larger than 16 MiB")
@@ -102,7 +107,7 @@ def _marked(data: bytes, name: str, *, visible: bool) -> bytes:
     return _instrumented[name, data, visible]
 
 
-def serve(root: str, library: str, expression: str, marked_expression: str, marks: str) -> None:
+def serve(root: str, library: str, specs: str, expression: str, marked_expression: str, marks: str) -> None:
     """Answer one request on stdout. Either expression may be "".
 
     First answer: "json" or "error", the text, why an import was refused, then name and digest of every file that was
@@ -111,7 +116,7 @@ def serve(root: str, library: str, expression: str, marked_expression: str, mark
 
     sound = True
     if expression:
-        jail = Jail(root, library)
+        jail = Jail(root, library, specs)
         kind = "json"
         try:
             text = _gojsonnet.evaluate_snippet(
@@ -135,7 +140,10 @@ def serve(root: str, library: str, expression: str, marked_expression: str, mark
         # Positions are a help, not a result: any failure here only costs the places in later messages.
         try:
             marked = _gojsonnet.evaluate_snippet(
-                "<positions>", marked_expression, import_callback=Jail(root, library, marks=marks), max_stack=1000
+                "<positions>",
+                marked_expression,
+                import_callback=Jail(root, library, specs, marks=marks),
+                max_stack=1000,
             )
         except (RuntimeError, UnicodeDecodeError):
             pass
@@ -184,11 +192,11 @@ def main() -> None:
     requests = sys.stdin.buffer
     while select.select([0], [], [], idle)[0] and (line := requests.readline()):
         parts = [requests.read(int(length)).decode("utf-8", "surrogatepass") for length in line.split()]
-        cpu_sec, root, library, expression, marked_expression, marks = parts
+        cpu_sec, root, library, specs, expression, marked_expression, marks = parts
         used = resource.getrusage(resource.RUSAGE_SELF)
         seconds = int(used.ru_utime + used.ru_stime) + 1 + int(cpu_sec)
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
-        serve(root, library, expression, marked_expression, marks)
+        serve(root, library, specs, expression, marked_expression, marks)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def _explained(name: str, text: str, line: int, entries: Mapping[str, Any]) -> l
             for origin, position in zip(entry.get("from", ()), entry.get("at", ()), strict=True)
             if origin == path
         ]
-        where = _place(places[0]) if places else f"liverl explain SPEC {path} says where it was set"
+        where = _place(places[0]) if places else f"`explain SPEC {path}` says where it was set"
         return [f"the spec's own field {path}", f"  {where}"]
     held = entries.get(name, {})
     if block is not None:
@@ -136,16 +136,10 @@ def _explained(name: str, text: str, line: int, entries: Mapping[str, Any]) -> l
             path = f"{path}[line {inner}]"
     found = sourcemap.lookup(held, path)
     if found is None:
-        below = [entry for other, entry in held.items() if other.startswith((f"{path}.", f"{path}["))]
-        origins = list(dict.fromkeys(origin for entry in below for origin in entry.get("from", ())))
-        if origins:
+        if origins := sourcemap.below(held, path):
             return [path, f"  decided by the compiler; values below it follow from {_several(origins)}"]
         if name in _CONFIGURATION:
-            return [
-                path,
-                "  decided by the compiler: "
-                + ("what this file changes" if path.startswith("defaults") else "nothing of the spec is below it"),
-            ]
+            return [path, "  decided by the compiler: nothing of the spec is below it"]
         return [path, "  decided by the compiler: the same in every bundle of this target"]
     where, entry = found
     lines_out = [path + (f"  (part of {where})" if where != path else "")]
@@ -218,14 +212,10 @@ def flatten(value: Any, path: str = "") -> list[tuple[str, Any]]:
 def _consequences(facts: Facts, path: str) -> list[str]:
     found = []
     for name, fact in facts.items():
-        for origin in fact.origins:
-            if related(origin, path):
-                inside = (
-                    path.removeprefix(origin) if path.startswith(origin) and isinstance(fact.value, dict | list) else ""
-                )
-                value = _at(fact.value, sourcemap.parse_path(inside)) if inside else fact.value
-                found.append(f"{name}{inside} = {_show(value)}" if value is not _MISSING else f"{name} (in part)")
-                break
+        if any(related(origin, path) for origin in fact.origins):
+            inside = path.removeprefix(fact.copied) if fact.copied and path.startswith(fact.copied) else ""
+            value = _at(fact.value, sourcemap.parse_path(inside))
+            found.append(f"{name}{inside} = {_show(value)}" if value is not _MISSING else f"{name} (in part)")
     return found
 
 

@@ -6,7 +6,6 @@ Knows files, time and memory limits and Jsonnet's error texts; knows nothing of 
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from compiler import evaluator, positions
 from compiler.errors import Path, Problem, SpecError, refuse
 from compiler.evaluator import MEMORY_BYTES
 from compiler.instrument import MARK, WALK
+from compiler.library import find_spec, library_folder, names, specs_folder
 from compiler.overrides import as_json, override
 from compiler.positions import Positions
 
@@ -128,8 +128,10 @@ class Evaluation:
     ) -> None:
         """Start it. ``tlas``: arguments of a spec that is a function; ``sets``: overrides ``path=json``, which of a
         sweep change every point unless the path begins with ``sweep``. Both take JSON or else a plain string."""
+        spec = find_spec(spec)
         if why := _no_file(spec):
-            raise refuse(f"{spec}: {why}", fix="give the path of a Jsonnet spec, for example specs/quickstart.jsonnet")
+            allowed = f"the path of a Jsonnet spec, or one that comes with LiveRL: {', '.join(names())}"
+            raise refuse(f"{spec}: {why}", allowed=allowed)
         real = spec.resolve()
         self._name = real.name
         self._root = str(real.parent)
@@ -138,6 +140,7 @@ class Evaluation:
         same = spec.absolute().parent.resolve() == real.parent
         self._folder = str(spec.parent) if same else os.path.relpath(real.parent)
         self._library = str((library or library_folder()).resolve())
+        self._specs = "" if library else str(specs_folder().resolve())
         self._arguments = {name: as_json(text) for name, text in (tlas or {}).items()}
         self._overrides = [override(text) for text in sets]
         self._evaluator: evaluator.Evaluator | None = None
@@ -167,7 +170,8 @@ class Evaluation:
     def _asking(self, expression: str, marked_expression: str, marks: str) -> list[str]:
         seconds = CPU_SEC + int(CPU_PER_POINT_SEC * self._points)
         return [
-            str(seconds), self._root, self._library, expression, self._program(marks) + marked_expression, marks,
+            str(seconds), self._root, self._library, self._specs,
+            expression, self._program(marks) + marked_expression, marks,
         ]  # fmt: skip
 
     def _answer(self) -> tuple[Any, Any, Mapping[str, str]]:
@@ -386,6 +390,8 @@ class Evaluation:
         """Go-jsonnet's message as one problem: its first line, the innermost place in a file of ours, the fields on
         the way."""
         text = text.replace(self._library + os.sep, "<library>/").replace(self._root + os.sep, "")
+        if self._specs:
+            text = text.replace(self._specs + os.sep, "<specs>/")
         first, _, trace = text.partition("\n")
         what = re.sub(r"^(RUNTIME|STATIC) ERROR: ", "", first)
         if override_error := re.match(r"(--set [^:]+): ", what):
@@ -435,13 +441,6 @@ def _no_file(spec: FilePath) -> str:
         return os.strerror(error.errno or 0)
     except UnicodeEncodeError:
         return "its name is not UTF-8"
-
-
-def library_folder() -> FilePath:
-    """The folder that ``import 'liverl.libsonnet'`` falls back to."""
-    found = importlib.util.find_spec("specs")
-    assert found is not None and found.submodule_search_locations, "the package specs is part of this program"
-    return FilePath(next(iter(found.submodule_search_locations))) / "lib"
 
 
 def _some(names: Sequence[Any]) -> str:

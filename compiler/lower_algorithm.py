@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compiler.facts import Facts
+from compiler.facts import Facts, section
 from compiler.plan import Plan
 from compiler.spec.algorithm import (
     BypassCorrection,
@@ -16,7 +16,6 @@ from compiler.spec.algorithm import (
     KlLoss,
     KlReward,
     Loss,
-    PlainLoss,
     Ppo,
     RatioRejection,
     ReinforcePlusPlus,
@@ -41,43 +40,47 @@ def estimator(plan: Plan) -> str:
 
 
 def put_algorithm(plan: Plan, facts: Facts) -> None:
-    algorithm, put = plan.spec.algorithm, facts.follow
-    put("algorithm.adv_estimator", estimator(plan), "algorithm.type")
-    if isinstance(algorithm, Ppo):
-        put("algorithm.gamma", algorithm.gamma, "algorithm.gamma")
-        put("algorithm.lam", algorithm.gae_lambda, "algorithm.gae_lambda")
-    elif isinstance(algorithm, ReinforcePlusPlus):
-        put("algorithm.gamma", algorithm.gamma, "algorithm.gamma")
-    elif isinstance(algorithm, Grpo | Gspo):
-        put("algorithm.norm_adv_by_std_in_grpo", algorithm.normalize_by_std, "algorithm.normalize_by_std")
-    put("algorithm.use_kl_in_reward", isinstance(algorithm.kl, KlReward), "algorithm.kl.type")
-    if isinstance(algorithm.kl, KlReward):
-        put("algorithm.kl_penalty", algorithm.kl.estimator, "algorithm.kl.estimator")
-        facts.decide("algorithm.kl_ctrl.type", "fixed", "a fixed coefficient")
-        put("algorithm.kl_ctrl.kl_coef", algorithm.kl.coefficient, "algorithm.kl.coefficient")
-    if algorithm.drop_uniform_groups:
-        put("algorithm.filter_groups.enable", True, "algorithm.drop_uniform_groups")
-        facts.decide("algorithm.filter_groups.metric", "reward", "the verifier's reward, before any KL")
+    algorithm, put = plan.spec.algorithm, facts.derive
+    kl = algorithm.kl
+    put("algorithm.adv_estimator", lambda: estimator(plan))
+    with facts.section():
+        if isinstance(algorithm, Ppo):
+            put("algorithm.gamma", lambda: algorithm.gamma)
+            put("algorithm.lam", lambda: algorithm.gae_lambda)
+        elif isinstance(algorithm, ReinforcePlusPlus):
+            put("algorithm.gamma", lambda: algorithm.gamma)
+        elif isinstance(algorithm, Grpo | Gspo):
+            put("algorithm.norm_adv_by_std_in_grpo", lambda: algorithm.normalize_by_std)
+    put("algorithm.use_kl_in_reward", lambda: isinstance(kl, KlReward))
+    with facts.section():
+        if isinstance(kl, KlReward):
+            put("algorithm.kl_penalty", lambda: kl.estimator)
+            facts.decide("algorithm.kl_ctrl.type", "fixed", "a fixed coefficient")
+            put("algorithm.kl_ctrl.kl_coef", lambda: kl.coefficient)
+    with facts.section():
+        if algorithm.drop_uniform_groups:
+            put("algorithm.filter_groups.enable", lambda: algorithm.drop_uniform_groups)
+            facts.decide("algorithm.filter_groups.metric", "reward", "the verifier's reward, before any KL")
     _correction(plan, facts)
 
 
+@section
 def _correction(plan: Plan, facts: Facts) -> None:
-    correction, prefix = plan.spec.algorithm.correction, "algorithm.rollout_correction"
-    put, place = facts.follow, "algorithm.correction"
+    correction, prefix, put = plan.spec.algorithm.correction, "algorithm.rollout_correction", facts.derive
     if not isinstance(correction, DecoupledCorrection | BypassCorrection):
         return
-    importance = correction.importance
-    put(f"{prefix}.rollout_is", importance.level if importance else None, f"{place}.importance")
-    if importance is not None:
-        put(f"{prefix}.rollout_is_threshold", _threshold(importance), f"{place}.importance")
-        put(f"{prefix}.rollout_is_batch_normalize", importance.normalize, f"{place}.importance.normalize")
-    criteria = ",".join(one.type for one in correction.rejection)
-    put(f"{prefix}.rollout_rs", criteria or None, f"{place}.rejection")
-    if criteria:
-        put(f"{prefix}.rollout_rs_threshold", ",".join(map(_bounds, correction.rejection)), f"{place}.rejection")
-    put(f"{prefix}.bypass_mode", isinstance(correction, BypassCorrection), f"{place}.type")
+    put(f"{prefix}.rollout_is", lambda: correction.importance.level if correction.importance else None)
+    with facts.section():
+        if importance := correction.importance:
+            put(f"{prefix}.rollout_is_threshold", lambda: _threshold(importance))
+            put(f"{prefix}.rollout_is_batch_normalize", lambda: importance.normalize)
+    put(f"{prefix}.rollout_rs", lambda: ",".join(one.type for one in correction.rejection) or None)
+    with facts.section():
+        if correction.rejection:
+            put(f"{prefix}.rollout_rs_threshold", lambda: ",".join(map(_bounds, correction.rejection)))
+    put(f"{prefix}.bypass_mode", lambda: isinstance(correction, BypassCorrection))
     if isinstance(correction, BypassCorrection):
-        put(f"{prefix}.loss_type", correction.loss, f"{place}.loss")
+        put(f"{prefix}.loss_type", lambda: correction.loss)
 
 
 def _threshold(importance: Importance) -> float | str:
@@ -99,32 +102,31 @@ def policy_loss(plan: Plan) -> Loss | None:
 
 def put_loss(plan: Plan, facts: Facts) -> None:
     """The actor's loss: aggregation, clipping, entropy, KL."""
-    algorithm, put = plan.spec.algorithm, facts.follow
-    loss = policy_loss(plan)
-    prefix = f"{ACTOR}.policy_loss"
-    origin = (
-        "algorithm.type" if loss is None or loss == PlainLoss.model_construct(type="vanilla") else "algorithm.loss.type"
-    )
-    put(f"{prefix}.loss_mode", "gspo" if loss is None else loss.type, origin)
-    if isinstance(loss, SapoLoss):
-        put(f"{ACTOR}.tau_pos", loss.tau_positive, "algorithm.loss.tau_positive")
-        put(f"{ACTOR}.tau_neg", loss.tau_negative, "algorithm.loss.tau_negative")
-    elif isinstance(loss, ClipCovLoss):
-        put(f"{prefix}.clip_cov_ratio", loss.ratio, "algorithm.loss.ratio")
-        put(f"{prefix}.clip_cov_lb", loss.lower, "algorithm.loss.lower")
-        put(f"{prefix}.clip_cov_ub", loss.upper, "algorithm.loss.upper")
-    elif isinstance(loss, KlCovLoss):
-        put(f"{prefix}.kl_cov_ratio", loss.ratio, "algorithm.loss.ratio")
-        put(f"{prefix}.ppo_kl_coef", loss.coefficient, "algorithm.loss.coefficient")
-    elif isinstance(loss, DroLoss):
-        put(f"{prefix}.dro_beta", loss.beta, "algorithm.loss.beta")
-    put(f"{ACTOR}.loss_agg_mode", algorithm.loss_aggregation, "algorithm.loss_aggregation")
-    put(f"{ACTOR}.clip_ratio", algorithm.clip.low, "algorithm.clip.low")
-    put(f"{ACTOR}.clip_ratio_low", algorithm.clip.low, "algorithm.clip.low")
-    put(f"{ACTOR}.clip_ratio_high", algorithm.clip.high, "algorithm.clip.high")
-    put(f"{ACTOR}.clip_ratio_c", algorithm.clip.dual, "algorithm.clip.dual")
-    put(f"{ACTOR}.entropy_coeff", algorithm.entropy_coefficient, "algorithm.entropy_coefficient")
-    put(f"{ACTOR}.use_kl_loss", isinstance(algorithm.kl, KlLoss), "algorithm.kl.type")
-    if isinstance(algorithm.kl, KlLoss):
-        put(f"{ACTOR}.kl_loss_coef", algorithm.kl.coefficient, "algorithm.kl.coefficient")
-        put(f"{ACTOR}.kl_loss_type", algorithm.kl.estimator, "algorithm.kl.estimator")
+    algorithm, put, prefix = plan.spec.algorithm, facts.derive, f"{ACTOR}.policy_loss"
+    put(f"{prefix}.loss_mode", lambda: "gspo" if (loss := policy_loss(plan)) is None else loss.type)
+    with facts.section():
+        loss = policy_loss(plan)
+        if isinstance(loss, SapoLoss):
+            put(f"{ACTOR}.tau_pos", lambda: loss.tau_positive)
+            put(f"{ACTOR}.tau_neg", lambda: loss.tau_negative)
+        elif isinstance(loss, ClipCovLoss):
+            put(f"{prefix}.clip_cov_ratio", lambda: loss.ratio)
+            put(f"{prefix}.clip_cov_lb", lambda: loss.lower)
+            put(f"{prefix}.clip_cov_ub", lambda: loss.upper)
+        elif isinstance(loss, KlCovLoss):
+            put(f"{prefix}.kl_cov_ratio", lambda: loss.ratio)
+            put(f"{prefix}.ppo_kl_coef", lambda: loss.coefficient)
+        elif isinstance(loss, DroLoss):
+            put(f"{prefix}.dro_beta", lambda: loss.beta)
+    put(f"{ACTOR}.loss_agg_mode", lambda: algorithm.loss_aggregation)
+    put(f"{ACTOR}.clip_ratio", lambda: algorithm.clip.low)
+    put(f"{ACTOR}.clip_ratio_low", lambda: algorithm.clip.low)
+    put(f"{ACTOR}.clip_ratio_high", lambda: algorithm.clip.high)
+    put(f"{ACTOR}.clip_ratio_c", lambda: algorithm.clip.dual)
+    put(f"{ACTOR}.entropy_coeff", lambda: algorithm.entropy_coefficient)
+    kl = algorithm.kl
+    put(f"{ACTOR}.use_kl_loss", lambda: isinstance(kl, KlLoss))
+    with facts.section():
+        if isinstance(kl, KlLoss):
+            put(f"{ACTOR}.kl_loss_coef", lambda: kl.coefficient)
+            put(f"{ACTOR}.kl_loss_type", lambda: kl.estimator)

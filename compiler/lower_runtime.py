@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from compiler.facts import Facts
 from compiler.plan import Plan
+from compiler.spec.policy import PretrainedPolicy
 from runtime.config import RuntimeConfig
 from runtime.config.rollout import ServedRollout, TorchRollout
-
-_SAME = ("seed", "policy", "scaffold", "environment", "proxy")
-"""Parts that the contract takes over as they are in the spec."""
 
 
 def lower_runtime(plan: Plan, *, target: str) -> Facts:
     """Facts whose tree is a valid ``RuntimeConfig``."""
-    spec, facts = plan.spec, Facts()
+    facts = Facts(plan.reads)
+    spec, put = plan.spec, facts.derive
+    policy, rollout = spec.policy, spec.rollout
     facts.decide("schema_version", 1, "version of the contract")
-    facts.follow("experiment", spec.name, "name")
+    put("experiment", lambda: spec.name)
     facts.decide("target", target, "the target that was compiled for")
-    dumped = plan.resolved
-    for part in _SAME:
-        facts.follow(part, dumped[part], part)
-    if spec.policy.type == "pretrained":
-        facts.replace("policy", {"type": "pretrained", "path": spec.policy.path}, "policy", why="")
-    facts.follow("train", dumped["tasks"]["train"], "tasks.train")
-    facts.follow("validation", dumped["tasks"]["validation"], "tasks.validation")
-    facts.follow("baselines", spec.tasks.baselines, "tasks.baselines")
-    rollout = spec.rollout
-    for name in (TorchRollout if isinstance(rollout, TorchRollout) else ServedRollout).model_fields:
-        facts.follow(f"rollout.{name}", dumped["rollout"][name], f"rollout.{name}")
-    drop = list(spec.algorithm.trajectory_filter.drop)
-    facts.follow("trajectory_filter.drop", drop, "algorithm.trajectory_filter.drop")
-    secrets = [{"variable": secret.variable, "used_by": secret.used_by} for secret in spec.secrets]
-    facts.follow("secrets", secrets, "secrets")
-    facts.follow("loggers", list(spec.observability.loggers), "observability.loggers")
-    for name in ("trials_every", "work_every", "work_max_mib"):
-        facts.follow(f"dump.{name}", getattr(spec.observability.dumps, name), f"observability.dumps.{name}")
+    put("seed", lambda: spec.seed)
+    with facts.section():
+        if isinstance(policy, PretrainedPolicy):
+            put("policy.type", lambda: policy.type)
+            put("policy.path", lambda: policy.path)
+        else:
+            put("policy", lambda: policy)
+    put("scaffold", lambda: spec.scaffold)
+    put("environment", lambda: spec.environment)
+    put("proxy", lambda: spec.proxy)
+    put("train", lambda: spec.tasks.train)
+    put("validation", lambda: spec.tasks.validation)
+    put("baselines", lambda: spec.tasks.baselines)
+    with facts.section():
+        for name in (TorchRollout if isinstance(rollout, TorchRollout) else ServedRollout).model_fields:
+            put(f"rollout.{name}", partial(getattr, rollout, name))
+    put("trajectory_filter.drop", lambda: spec.algorithm.trajectory_filter.drop)
+    put("secrets", lambda: [{"variable": secret.variable, "used_by": secret.used_by} for secret in spec.secrets])
+    put("loggers", lambda: spec.observability.loggers)
+    put("dump", lambda: spec.observability.dumps)
     return facts
 
 

@@ -6,8 +6,10 @@ The table holds what each model's public config.json states; nothing is fetched.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from compiler.spec.policy import ModelFacts, Policy
-from runtime.config.policy import NewPolicy
+from runtime.config.policy import Architecture, NewPolicy
 
 
 def _facts(
@@ -75,22 +77,25 @@ def facts_of(policy: Policy) -> ModelFacts | None:
     """Sizes of the policy; None where neither the spec nor the table states them."""
     if not isinstance(policy, NewPolicy):
         return policy.facts or TABLE.get(policy.path)
-    shape = policy.architecture
-    return ModelFacts.model_construct(
-        num_layers=shape.num_layers,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_heads=shape.num_heads,
-        num_key_value_heads=shape.num_key_value_heads,
-        head_dim=shape.hidden_size // shape.num_heads,
-        vocabulary_size=shape.vocabulary_size,
-        max_position=shape.max_position,
-        tied_embeddings=True,
-        num_experts=None,
-        experts_per_token=None,
-        expert_intermediate_size=None,
-        tool_calls=None,
-    )
+    return cast(ModelFacts, _NewModel(policy.architecture))
+
+
+class _NewModel:
+    """Sizes of a policy that is made as a Qwen2. Each is read when it is asked for: a number that follows from some
+    follows from no others."""
+
+    tied_embeddings = True
+    num_experts = experts_per_token = expert_intermediate_size = tool_calls = None
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+
+    @property
+    def head_dim(self) -> int:
+        return self._architecture.hidden_size // self._architecture.num_heads
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._architecture, name)
 
 
 def dense_parameters(facts: ModelFacts, *, bias: bool = False) -> int:

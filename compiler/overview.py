@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from compiler.cost import cost, cost_numbers, cost_rows
 from compiler.errors import Problem
 from compiler.load import evaluate
 from compiler.plan import DERIVED, Plan
-from compiler.summary import page, table
+from compiler.summary import summary, table
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def overview(
     evaluated = evaluate(spec, tlas=tlas, sets=sets, point=point)
     plan, problems = checked_plan(evaluated)
     found = cost(plan, catalogue)
-    text = page(plan, title=plan.spec.name, warnings=problems)
+    text = summary(plan, title=plan.spec.name, warnings=problems).text
     priced = f"{text}\n## Cost\n\n{table(cost_rows(plan, found))}\n"
     return Overview(priced, {**numbers(plan), "cost": cost_numbers(plan, found)}, tuple(problems))
 
@@ -47,5 +46,5 @@ def numbers(plan: Plan) -> dict[str, Any]:
     derived = {name: getattr(plan, name) for name in DERIVED}
     memory = plan.policy_memory
     if memory is not None:
-        derived["policy_memory"] = {**dataclasses.asdict(memory), "trainer_total": memory.trainer_total}
+        derived["policy_memory"] = memory.numbers()
     return {"experiment": plan.spec.name, "steps": plan.spec.schedule.steps, **derived}

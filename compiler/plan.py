@@ -7,10 +7,11 @@ no machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from compiler.memory import PolicyMemory, policy_memory
+from compiler.memory import PolicyMemory
+from compiler.models import facts_of
+from compiler.reads import Reads, derived
 from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.rollout import VllmRollout
@@ -20,29 +21,30 @@ from compiler.spec.trainer import Megatron
 @dataclass(frozen=True)
 class Plan:
     """A spec and what follows from it, computed when first asked for: of a spec that is wrong in places, what does not
-    depend on them is still known."""
+    depend on them is still known. ``reads`` notes what is read of the spec, also by way of what follows from it."""
 
     spec: ExperimentSpec
+    reads: Reads
 
-    @cached_property
+    @derived
     def trajectories_per_step(self) -> int:
         return self.spec.schedule.train_batch_size * self.spec.algorithm.group_size
 
-    @cached_property
+    @derived
     def optimizer_steps_per_step(self) -> int:
         schedule = self.spec.schedule
         return max(1, schedule.train_batch_size // schedule.mini_batch_size) * self.spec.algorithm.epochs
 
-    @cached_property
+    @derived
     def sequence_length(self) -> int:
         """Longest training sequence in tokens: prompt and response."""
         return self.spec.rollout.prompt_length + self.spec.rollout.response_length
 
-    @cached_property
+    @derived
     def trainer_ranks(self) -> int:
         return self.spec.trainer.nodes * self.spec.trainer.ranks_per_node
 
-    @cached_property
+    @derived
     def model_parallel(self) -> int:
         """Ranks that work on one sequence together."""
         trainer = self.spec.trainer
@@ -50,50 +52,56 @@ class Plan:
             return trainer.tensor_parallel * trainer.pipeline_parallel * trainer.context_parallel
         return trainer.sequence_parallel
 
-    @cached_property
+    @derived
     def data_parallel(self) -> int:
         """Ranks, or groups of ranks, that each train on their own sequences."""
         return max(1, self.trainer_ranks // self.model_parallel)
 
-    @cached_property
+    @derived
     def micro_batches_per_rank(self) -> int:
         """Forward and backward passes of one rank per optimizer step."""
         per_update = self.spec.schedule.mini_batch_size * self.spec.algorithm.group_size
         return -(-per_update // (self.data_parallel * self.spec.trainer.micro_batch_size))
 
-    @cached_property
+    @derived
     def rollout_gpus(self) -> int:
         """Accelerators of a separate rollout pool; 0 where rollout shares the trainer's or runs on CPU."""
         rollout = self.spec.rollout
         separate = isinstance(self.spec.mode, SeparateAsync) and isinstance(rollout, VllmRollout)
         return rollout.replicas * rollout.tensor_parallel_size if separate else 0  # type: ignore[union-attr]
 
-    @cached_property
+    @derived
+    def placed_ranks(self) -> int:
+        """Ranks that verl places on GPUs, those of a rollout apart from the trainer included."""
+        return self.trainer_ranks + (self.rollout_gpus or 1 if isinstance(self.spec.mode, SeparateAsync) else 0)
+
+    @derived
     def max_tokens_per_step(self) -> int:
         """Upper bound: every trajectory as long as allowed."""
         return self.trajectories_per_step * self.sequence_length
 
-    @cached_property
+    @derived
     def trajectories_total(self) -> int:
         return self.trajectories_per_step * self.spec.schedule.steps
 
-    @cached_property
+    @derived
     def needs_critic(self) -> bool:
         return self.spec.algorithm.type == "ppo"
 
-    @cached_property
+    @derived
     def needs_reference(self) -> bool:
         return self.spec.algorithm.kl.type != "off"
 
-    @cached_property
+    @derived
     def policy_memory(self) -> PolicyMemory | None:
         """None where the sizes of the model are unknown."""
-        return policy_memory(self.spec, self.sequence_length)
+        facts = facts_of(self.spec.policy)
+        return None if facts is None else PolicyMemory(self.spec, self.reads, facts)
 
-    @cached_property
+    @property
     def resolved(self) -> dict[str, Any]:
         """The spec as plain values, defaults filled in. Not to be changed: several files are made from it."""
-        return self.spec.model_dump(mode="json", warnings=False)
+        return self.reads.resolved
 
 
 DERIVED = (
@@ -115,4 +123,5 @@ DERIVED = (
 
 def make_plan(spec: ExperimentSpec) -> Plan:
     """The plan of a spec. Never fails on one that its models accept (checks are in ``compiler.check``)."""
-    return Plan(spec)
+    reads = Reads(spec)
+    return Plan(reads.view, reads)

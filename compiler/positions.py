@@ -15,7 +15,7 @@ from compiler.errors import Path, Problem
 from compiler.instrument import MARK
 
 _INCOMPLETE = MARK + "*"
-LIBRARY = "<library>/"
+LIBRARY, SPECS = "<library>/", "<specs>/"
 """How places in LiveRL's own Jsonnet files begin."""
 
 
@@ -59,14 +59,16 @@ class Positions:
         user's files that took it from there."""
         for length in range(len(path), 0, -1):
             found = self.exact.get(path[:length], "")
-            if found and not found.startswith(LIBRARY):
+            if found and not found.startswith((LIBRARY, SPECS)):
                 return self.displayed(found)
         return self.display(path)
 
     def displayed(self, position: str) -> str:
         if position.startswith(LIBRARY):
             return str(FilePath(self.library_folder) / position.removeprefix(LIBRARY))
-        if not position or position.startswith("--"):
+        if position.startswith(SPECS) and self.library_folder + "/" != LIBRARY:
+            return str(FilePath(self.library_folder).parent / position.removeprefix(SPECS))
+        if not position or position.startswith(("--", SPECS)):
             return position
         return str(FilePath(self.spec_folder) / position)
 

@@ -18,6 +18,7 @@ from typing import Any
 from compiler import bundle
 from compiler.cost import Unknown, cost, training_seconds
 from compiler.errors import SpecError, refuse
+from compiler.library import find_spec
 from compiler.overview import numbers
 from compiler.pipeline import compile_in_memory
 from compiler.plan import Plan, make_plan
@@ -54,7 +55,7 @@ def target_of(what: str) -> str | None:
 def open_side(what: str, *, target: str, catalogue: Path | None = None) -> Side:
     """A spec file, a bundle folder, or ``rev:path`` (a spec as git knows it at a revision). Raises ``SpecError``.
     ``catalogue``: prices, as in ``compiler.cost``."""
-    path = Path(what)
+    path = find_spec(Path(what))
     if path.is_dir():
         return side_of(what, _bundle_files(path), catalogue)
     if not path.exists() and ":" in what:

@@ -7,7 +7,7 @@ was written (``compiler.load``). Knows no artifact's meaning.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -25,35 +25,42 @@ def parse_path(text: str) -> Path:
     return tuple(int(part[1:-1]) if part.startswith("[") else part for part in re.findall(r"\[\d+\]|[^.\[\]]+", text))
 
 
-def origin_positions(origins: tuple[str, ...], positions: Positions) -> list[str]:
-    """``file:line`` of each origin, without the column: lines are what a reviewer looks up."""
-    return [_line(origin, positions) for origin in origins]
+Places = Callable[[str], str]
+"""Spec path -> ``file:line`` of what set it, without the column: lines are what a reviewer looks up."""
 
 
-def _line(origin: str, positions: Positions) -> str:
-    path = parse_path(origin)
-    place = positions.nearest(path) if positions.written(path) else ""
-    return (place.rsplit(":", 1)[0] if place.count(":") >= 2 else place) or DEFAULT
+def places(positions: Positions) -> Places:
+    """Of one spec: most fields are asked for many times."""
+
+    @cache
+    def line(origin: str) -> str:
+        path = parse_path(origin)
+        place = positions.nearest(path) if positions.written(path) else ""
+        return (place.rsplit(":", 1)[0] if place.count(":") >= 2 else place) or DEFAULT
+
+    return line
 
 
-def map_facts(facts: Facts, positions: Positions) -> dict[str, Any]:
-    """Artifact path -> ``{"from": spec paths, "at": file:line}``, or ``{"why": reason}`` for what the compiler
-    decided."""
+def map_facts(facts: Facts, at: Places) -> dict[str, Any]:
+    """Artifact path -> ``{"from": spec paths, "at": file:line}``, and ``"why"`` for what the compiler decided."""
     found: dict[str, Any] = {}
     for path, fact in facts.items():
-        if not fact.origins:
-            found[path] = {"why": fact.why}
-            continue
-        found[path] = {"from": list(fact.origins), "at": origin_positions(fact.origins, positions)}
-        if len(fact.origins) == 1 and isinstance(fact.value, dict | list):
+        found[path] = _entry(fact.origins, at)
+        if fact.decided:
+            found[path]["why"] = fact.why
+        if fact.copied:
+            others = tuple(origin for origin in fact.origins if origin != fact.copied)
             for suffix in _below(fact.value):
-                origin = fact.origins[0] + suffix
-                found[path + suffix] = {"from": [origin], "at": origin_positions((origin,), positions)}
+                found[path + suffix] = _entry((fact.copied + suffix, *others), at)
     return found
 
 
-def map_origins(origins: Mapping[str, tuple[str, ...]], positions: Positions) -> dict[str, Any]:
-    return {path: {"from": list(names), "at": origin_positions(names, positions)} for path, names in origins.items()}
+def map_origins(origins: Mapping[str, tuple[str, ...]], at: Places) -> dict[str, Any]:
+    return {path: _entry(names, at) for path, names in origins.items()}
+
+
+def _entry(origins: tuple[str, ...], at: Places) -> dict[str, Any]:
+    return {"from": list(origins), "at": [at(origin) for origin in origins]} if origins else {}
 
 
 def _below(value: Any) -> Iterator[str]:
@@ -77,3 +84,9 @@ def lookup(entries: Mapping[str, Any], path: str) -> tuple[str, Any] | None:
         cut = max(path.rfind("."), path.rfind("["))
         path = path[:cut] if cut > 0 else ""
     return None
+
+
+def below(entries: Mapping[str, Any], path: str) -> list[str]:
+    """The spec paths that the values below ``path`` follow from."""
+    held = [entry for other, entry in entries.items() if other.startswith((f"{path}.", f"{path}["))]
+    return list(dict.fromkeys(origin for entry in held for origin in entry.get("from", ())))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from compiler.errors import Problem
-from compiler.memory import GPU_GIB, PolicyMemory
+from compiler.facts import Facts, section
+from compiler.memory import GPU_GIB, PolicyMemory, Size
 from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.rollout import VllmRollout
+from compiler.spec.trainer import Trainer
 from runtime.config.policy import NewPolicy
 from runtime.config.scaffold import ImportedScaffold, ShellScaffold
 from runtime.config.tasks import (
@@ -19,67 +22,39 @@ from runtime.config.tasks import (
     IndexSource,
     Source,
     SynthSource,
+    TaskSet,
 )
 
 
-def summary(plan: Plan, *, target: str, warnings: Iterable[Problem]) -> str:
-    return page(plan, title=f"{plan.spec.name} on {target}", warnings=warnings)
+@dataclass(frozen=True)
+class Page:
+    """``tables``: their rows by name; a value is the second cell, or both where the first says more than the name."""
+
+    text: str
+    tables: tuple[Facts, ...]
 
 
-def page(plan: Plan, *, title: str, warnings: Iterable[Problem]) -> str:
-    parts = [f"# {title}", table(rows(plan)), "## Arithmetic", table(arithmetic(plan))]
-    memory = memory_rows(plan)
-    if memory:
+def summary(plan: Plan, *, title: str, warnings: Iterable[Problem]) -> Page:
+    tables = run, numbers, memory = Facts(plan.reads), Facts(plan.reads), Facts(plan.reads)
+    _run(plan, run)
+    _arithmetic(plan, numbers)
+    _memory(plan, memory)
+    parts = [f"# {title}", _table(run), "## Arithmetic", _table(numbers)]
+    if plan.policy_memory is not None:
         parts += [
             "## Memory of the policy",
-            table(memory),
+            _table(memory),
             "Activations are an estimate for full-length sequences"
             + (", recomputed layer by layer." if plan.spec.trainer.gradient_checkpointing else ", all kept."),
         ]
     found = [f"- {problem.text}" for problem in warnings]
     parts += ["## Warnings", "\n".join(found) if found else "None."]
-    return "\n\n".join(parts) + "\n"
+    return Page("\n\n".join(parts) + "\n", tables)
 
 
-def origins(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """What each row of the page's tables is called -> the spec fields that it follows from."""
-    model = ("policy", "trainer")
-    found: dict[str, tuple[str, ...]] = {
-        "policy": ("policy",),
-        "algorithm": ("algorithm",),
-        "mode": ("mode",),
-        "trainer": ("trainer",),
-        "rollout": ("rollout",),
-        "scaffold": ("scaffold",),
-        "environment": ("environment",),
-        "training tasks": ("tasks.train",),
-        "validation tasks": ("tasks.validation",),
-        "seed": ("seed",),
-        "steps": ("schedule.steps", "schedule.validate_every", "schedule.save_every"),
-        "trajectories per step": ("schedule.train_batch_size", "algorithm.group_size"),
-        "optimizer steps per step": ("schedule.train_batch_size", "schedule.mini_batch_size", "algorithm.epochs"),
-        "micro-batches per rank and optimizer step": (
-            "schedule.mini_batch_size",
-            "algorithm.group_size",
-            "trainer.micro_batch_size",
-            "trainer.ranks_per_node",
-        ),
-        "longest sequence": ("rollout.prompt_length", "rollout.response_length"),
-        "most tokens per step": ("schedule.train_batch_size", "algorithm.group_size", "rollout.response_length"),
-        "trajectories in all": ("schedule.steps", "schedule.train_batch_size", "algorithm.group_size"),
-        "models in memory": ("algorithm",),
-        "weight syncs": ("mode",),
-    }
-    if plan.policy_memory is not None:
-        memory = {"activations": (*model, "rollout.response_length"), "KV cache of one replica": ("policy", "rollout")}
-        memory |= {"sequences of full length that a replica holds": ("policy", "rollout", "trainer.gpu")}
-        found |= {label: memory.get(label, model) for label, _ in map(_named, memory_rows(plan))}
-    return found
-
-
-def _named(row: tuple[str, str]) -> tuple[str, str]:
-    """A row by its name alone, without the formula behind it."""
-    return row_name(row[0]), row[1]
+def _table(facts: Facts) -> str:
+    cells = [(name, fact.value) for name, fact in facts.items()]
+    return table([(value[0], value[1]) if isinstance(value, list) else (name, str(value)) for name, value in cells])
 
 
 def row_name(cell: str) -> str:
@@ -88,154 +63,166 @@ def row_name(cell: str) -> str:
     return "activations" if name.startswith("activations of") else name
 
 
-def rows(plan: Plan) -> list[tuple[str, str]]:
+def _run(plan: Plan, facts: Facts) -> None:
     """What will run."""
-    spec = plan.spec
-    trainer, rollout = spec.trainer, spec.rollout
-    return [
-        ("policy", _policy(plan)),
-        (
-            "algorithm",
+    spec, put = plan.spec, facts.derive
+    trainer, rollout, environment = spec.trainer, spec.rollout, spec.environment
+    put("policy", lambda: _policy(plan))
+    put(
+        "algorithm",
+        lambda: (
             f"{spec.algorithm.type}, groups of {spec.algorithm.group_size}, clip "
-            f"{spec.algorithm.clip.low:g}/{spec.algorithm.clip.high:g}, KL {spec.algorithm.kl.type}",
+            f"{spec.algorithm.clip.low:g}/{spec.algorithm.clip.high:g}, KL {spec.algorithm.kl.type}"
         ),
-        ("mode", spec.mode.type),
-        (
-            "trainer",
+    )
+    put("mode", lambda: spec.mode.type)
+    put(
+        "trainer",
+        lambda: (
             f"{trainer.type} on {trainer.device}, {plan.trainer_ranks} rank(s), {trainer.precision}, "
-            f"learning rate {trainer.optimizer.learning_rate:g} ({trainer.optimizer.schedule})",
+            f"learning rate {trainer.optimizer.learning_rate:g} ({trainer.optimizer.schedule})"
         ),
-        (
-            "rollout",
+    )
+    put(
+        "rollout",
+        lambda: (
             f"{rollout.type}, {rollout.replicas} replica(s) x {rollout.slots} slots, "
-            f"temperature {rollout.temperature:g}, {rollout.concurrency} trials in flight",
+            f"temperature {rollout.temperature:g}, {rollout.concurrency} trials in flight"
         ),
-        (
-            "scaffold",
-            _scaffold(plan),
+    )
+    put("scaffold", lambda: _scaffold(plan))
+    put(
+        "environment",
+        lambda: (
+            f"{environment.type}, {environment.memory_mib} MiB, agent "
+            f"{environment.agent_timeout_sec:g} s, verifier {environment.verifier_timeout_sec:g} s"
         ),
-        (
-            "environment",
-            f"{spec.environment.type}, {spec.environment.memory_mib} MiB, agent "
-            f"{spec.environment.agent_timeout_sec:g} s, verifier {spec.environment.verifier_timeout_sec:g} s",
-        ),
-        ("training tasks", "; ".join(f"{one.name}: {_source(one.source)}" for one in spec.tasks.train)),
-        (
-            "validation tasks",
-            "; ".join(
-                f"{one.name}: {_source(one.source)}, temperature "
-                f"{rollout.temperature if one.temperature is None else one.temperature:g}"
-                for one in spec.tasks.validation
-            )
-            or "none",
-        ),
-        ("seed", str(spec.seed)),
-    ]
+    )
+    put("training tasks", lambda: "; ".join(f"{one.name}: {_source(one.source)}" for one in spec.tasks.train))
+    put("validation tasks", lambda: "; ".join(_validated(plan, one) for one in spec.tasks.validation) or "none")
+    put("seed", lambda: str(spec.seed))
 
 
-def arithmetic(plan: Plan) -> list[tuple[str, str]]:
+def _arithmetic(plan: Plan, facts: Facts) -> None:
     """Batches and tokens, with the formula of each."""
-    spec = plan.spec
-    schedule, size = spec.schedule, spec.algorithm.group_size
-    return [
-        (
-            "steps",
+    spec, put = plan.spec, facts.derive
+    schedule, algorithm, rollout = spec.schedule, spec.algorithm, spec.rollout
+    put(
+        "steps",
+        lambda: (
             f"{schedule.steps:,}; validation every {schedule.validate_every or '-'}, "
-            f"checkpoint every {schedule.save_every or '-'}",
+            f"checkpoint every {schedule.save_every or '-'}"
         ),
-        ("trajectories per step", f"{schedule.train_batch_size} prompts x {size} = {plan.trajectories_per_step:,}"),
-        (
-            "optimizer steps per step",
+    )
+    put(
+        "trajectories per step",
+        lambda: f"{schedule.train_batch_size} prompts x {algorithm.group_size} = {plan.trajectories_per_step:,}",
+    )
+    put(
+        "optimizer steps per step",
+        lambda: (
             f"{schedule.train_batch_size} / {schedule.mini_batch_size} x "
-            f"{spec.algorithm.epochs} epoch(s) = {plan.optimizer_steps_per_step}",
+            f"{algorithm.epochs} epoch(s) = {plan.optimizer_steps_per_step}"
         ),
-        (
-            "micro-batches per rank and optimizer step",
-            f"{schedule.mini_batch_size} x {size} / ({plan.data_parallel} x "
-            f"{spec.trainer.micro_batch_size}) = {plan.micro_batches_per_rank}",
+    )
+    put(
+        "micro-batches per rank and optimizer step",
+        lambda: (
+            f"{schedule.mini_batch_size} x {algorithm.group_size} / ({plan.data_parallel} x "
+            f"{spec.trainer.micro_batch_size}) = {plan.micro_batches_per_rank}"
         ),
-        (
-            "longest sequence",
-            f"{spec.rollout.prompt_length} + {spec.rollout.response_length} = {plan.sequence_length:,} tokens",
-        ),
-        (
-            "most tokens per step",
-            f"{plan.trajectories_per_step} x {plan.sequence_length} = {plan.max_tokens_per_step:,}",
-        ),
-        ("trajectories in all", f"{plan.trajectories_per_step} x {schedule.steps} = {plan.trajectories_total:,}"),
-        (
-            "models in memory",
-            "policy" + (", critic" if plan.needs_critic else "") + (", reference" if plan.needs_reference else ""),
-        ),
-        (
-            "weight syncs",
+    )
+    put(
+        "longest sequence",
+        lambda: f"{rollout.prompt_length} + {rollout.response_length} = {plan.sequence_length:,} tokens",
+    )
+    put(
+        "most tokens per step",
+        lambda: f"{plan.trajectories_per_step} x {plan.sequence_length} = {plan.max_tokens_per_step:,}",
+    )
+    put("trajectories in all", lambda: f"{plan.trajectories_per_step} x {schedule.steps} = {plan.trajectories_total:,}")
+    put(
+        "models in memory",
+        lambda: "policy" + (", critic" if plan.needs_critic else "") + (", reference" if plan.needs_reference else ""),
+    )
+    put(
+        "weight syncs",
+        lambda: (
             f"every {spec.mode.sync_every} optimizer step(s)"
             if isinstance(spec.mode, SeparateAsync)
-            else "after every step",
+            else "after every step"
         ),
-    ]
+    )
 
 
-def memory_rows(plan: Plan) -> list[tuple[str, str]]:
-    memory = plan.policy_memory
+@section
+def _memory(plan: Plan, facts: Facts) -> None:
+    memory, put, trainer = plan.policy_memory, facts.derive, plan.spec.trainer
     if memory is None:
-        return []
-    cuda = plan.spec.trainer.device == "cuda"
-    # On one CPU rank nothing is shared, and the formula says no more than the bytes per parameter.
-    how = memory.formulas if cuda else {"weights": "4 bytes each", "gradients": "4 bytes each"}
-    found = [
-        ("parameters", f"{memory.parameters:,}"),
-        (f"weights ({how['weights']})", amount(memory.weights)),
-        (f"gradients ({how['gradients']})", amount(memory.gradients)),
-        (f"AdamW state ({how.get('optimizer', '8 bytes each')})", amount(memory.optimizer)),
-        (_activations(plan), amount(memory.activations)),
-        (f"KV cache of one replica ({plan.spec.rollout.slots} slots)", amount(memory.kv_cache_per_replica)),
-    ]
-    if cuda:
-        found[4] = (f"{found[4][0]} ({how['activations']})", found[4][1])
-        found[5] = (f"KV cache of one replica ({how['kv_cache']})", found[5][1])
-        found.append((f"rollout weights per GPU ({how['rollout weights']})", amount(memory.rollout_weights)))
-        if plan.needs_critic:
-            found.append((f"critic ({how['critic']})", amount(memory.critic)))
-        if plan.needs_reference:
-            found.append((f"reference ({how['reference']})", amount(memory.reference)))
-        found += _against_gpu(plan, memory)
-    return found
+        return
+    put("parameters", lambda: f"{memory.parameters:,}")
+    put("weights", lambda: _part(plan, "weights", memory.weights, "4 bytes each"))
+    put("gradients", lambda: _part(plan, "gradients", memory.gradients, "4 bytes each"))
+    put("AdamW state", lambda: _part(plan, "AdamW state", memory.optimizer, "8 bytes each"))
+    put("activations", lambda: _part(plan, _activations(trainer), memory.activations))
+    cache = "KV cache of one replica"
+    put(cache, lambda: _part(plan, cache, memory.kv_cache_per_replica, f"{plan.spec.rollout.slots} slots"))
+    with facts.section():
+        if trainer.device == "cuda":
+            rollout = "rollout weights per GPU"
+            put(rollout, lambda: _part(plan, rollout, memory.rollout_weights))
+            with facts.section():
+                if plan.needs_critic:
+                    put("critic", lambda: _part(plan, "critic", memory.critic))
+            with facts.section():
+                if plan.needs_reference:
+                    put("reference", lambda: _part(plan, "reference", memory.reference))
+            _against_gpu(plan, facts, memory)
 
 
-def _against_gpu(plan: Plan, memory: PolicyMemory) -> list[tuple[str, str]]:
+def _part(plan: Plan, name: str, size: Size, simple: str = "") -> list[str]:
+    """``simple``: what its formula comes to on a CPU. There one rank shares nothing, and the formula says no more."""
+    formula = size.formula if plan.spec.trainer.device == "cuda" else simple
+    return [name + (f" ({formula})" if formula else ""), amount(size)]
+
+
+def _activations(trainer: Trainer) -> str:
+    packed = trainer.max_tokens_per_rank
+    return f"activations of {packed:,} tokens" if packed else f"activations of {trainer.micro_batch_size} sequences"
+
+
+@section
+def _against_gpu(plan: Plan, facts: Facts, memory: PolicyMemory) -> None:
     """What fits where, where the kind of GPU is known."""
     gpu, rollout = plan.spec.trainer.gpu, plan.spec.rollout
     if gpu is None:
-        return []
-    beside = memory.resident_beside(plan.spec)
-    whole, others = memory.trainer_total + beside, " + critic and reference that stay" if beside else ""
-    rows = [
-        (
-            f"training, per GPU (weights + gradients + AdamW state + activations{others})",
-            f"{amount(whole)} of {GPU_GIB[gpu]} GiB ({gpu})",
-        )
-    ]
-    if isinstance(rollout, VllmRollout):
-        share = int(rollout.gpu_memory_utilization * GPU_GIB[gpu] * (1 << 30))
-        fit = max(0, share - memory.rollout_weights) // memory.kv_cache_per_sequence
-        rows.append(
-            (
-                f"sequences of full length that a replica holds (({rollout.gpu_memory_utilization:g} x {GPU_GIB[gpu]} "
-                f"GiB - weights) / {amount(memory.kv_cache_per_sequence)})",
-                f"{fit:,} of {rollout.slots} slots" if fit < rollout.slots else f"all {rollout.slots} slots",
-            )
-        )
-    return rows
-
-
-def _activations(plan: Plan) -> str:
-    packed = plan.spec.trainer.max_tokens_per_rank
-    return (
-        f"activations of {packed:,} tokens"
-        if packed
-        else (f"activations of {plan.spec.trainer.micro_batch_size} sequences")
+        return
+    name, limit = "training, per GPU", GPU_GIB[gpu]
+    facts.derive(
+        name,
+        lambda: [
+            f"{name} (weights + gradients + AdamW state + activations"
+            + (" + critic and reference that stay)" if memory.resident_beside else ")"),
+            f"{amount(memory.trainer_total + memory.resident_beside)} of {limit} GiB ({gpu})",
+        ],
     )
+    if isinstance(rollout, VllmRollout):
+        facts.derive("sequences of full length that a replica holds", lambda: _held(memory, rollout, limit))
+
+
+def _held(memory: PolicyMemory, rollout: VllmRollout, limit: int) -> list[str]:
+    share = int(rollout.gpu_memory_utilization * limit * (1 << 30))
+    fit = max(0, share - memory.rollout_weights) // memory.kv_cache_per_sequence
+    return [
+        f"sequences of full length that a replica holds (({rollout.gpu_memory_utilization:g} x {limit} "
+        f"GiB - weights) / {amount(memory.kv_cache_per_sequence)})",
+        f"{fit:,} of {rollout.slots} slots" if fit < rollout.slots else f"all {rollout.slots} slots",
+    ]
+
+
+def _validated(plan: Plan, one: TaskSet) -> str:
+    temperature = plan.spec.rollout.temperature if one.temperature is None else one.temperature
+    return f"{one.name}: {_source(one.source)}, temperature {temperature:g}"
 
 
 def _policy(plan: Plan) -> str:

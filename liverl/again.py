@@ -7,9 +7,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtime.errors import UserError
 from runtime.launch import ledger
-from runtime.launch.rundir import FINAL_STATES, RunDirectory
+from runtime.launch.rundir import FINAL_STATES, RunDirectory, refuse_living
 
 _SAME = ("runtime.json", "verl.yaml")
 
@@ -17,18 +16,17 @@ _SAME = ("runtime.json", "verl.yaml")
 def unfinished(files: Mapping[str, str], *, runs_dir: Path) -> RunDirectory | None:
     """The newest training run of exactly this bundle if it has not succeeded, ready for ``local.reopen``; else None.
 
-    A run that another host left ``running`` is taken over: whoever asks for ``auto`` vouches that no two hosts run one
-    job at a time, as KubeRay, SkyPilot and Compose do."""
+    A run that another host left ``running`` is taken over at once: whoever asks for ``auto`` vouches that no two hosts
+    run one job at a time, as KubeRay, SkyPilot and Compose do."""
     for entry in reversed(ledger.runs(runs_dir)):
         directory, record = entry.directory, entry.record
         if record.kind != "train" or not _same(directory, files):
             continue
         if record.state == "succeeded":
             return None
-        if record.state not in FINAL_STATES and record.host != socket.gethostname():
+        if record.state not in FINAL_STATES and not record.here:
             directory.update(host=socket.gethostname(), pid=0, pid_start=0)
-        elif record.alive:
-            raise UserError(f"{record.run}: still running (pid {record.pid}); `liverl stop {record.run}` ends it")
+        refuse_living(directory)
         return directory
     return None
 

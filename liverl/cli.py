@@ -27,7 +27,17 @@ def build_app() -> typer.Typer:
     """The whole command tree."""
     import typer
 
-    from liverl import cli_compile, cli_doctor, cli_ledger, cli_proxy, cli_run, cli_score, cli_tasks, cli_version
+    from liverl import (
+        cli_compile,
+        cli_doctor,
+        cli_init,
+        cli_ledger,
+        cli_proxy,
+        cli_run,
+        cli_score,
+        cli_tasks,
+        cli_version,
+    )
 
     app = typer.Typer(
         name="liverl",
@@ -38,7 +48,7 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for part in (cli_compile, cli_run, cli_ledger, cli_tasks, cli_score, cli_proxy, cli_doctor, cli_version):
+    for part in (cli_init, cli_compile, cli_run, cli_ledger, cli_tasks, cli_score, cli_proxy, cli_doctor, cli_version):
         part.register(app)
     return app
 
@@ -57,9 +67,17 @@ def main() -> None:
     with exit_codes():
         command = direct(sys.argv[1:])
         if command is None:
-            build_app()(prog_name="liverl")
+            build_app()(prog_name=_name())
         else:
             _call(command)
+
+
+def _name() -> str:
+    """What help and errors call this program: what the user can type. Completion is for the name alone."""
+    from runtime.suggest import PROGRAM, liverl
+
+    completing = "_LIVERL_COMPLETE" in os.environ or any(word.endswith("-completion") for word in sys.argv[1:2])
+    return PROGRAM if completing else liverl()
 
 
 def _call(command: Callable[[], None]) -> None:

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from liverl.exits import MACHINE
+from liverl.options import RunsDir
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runtime.config import RuntimeConfig
+    from runtime.launch.machine import Check
 
 
 def register(app: typer.Typer) -> None:
@@ -27,18 +31,21 @@ def doctor(
         Path | None,
         typer.Option("--model", metavar="DIR", help="Judge this model folder's chat template; default: the spec's."),
     ] = None,
-    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Where runs would be written.")] = Path("runs"),
+    runs_dir: RunsDir = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array instead of a table.")] = False,
 ) -> None:
     """Check Python, packages, sandboxing, disk, memory, and whether a model's tokens can be owned. Exit 3 when a run
     could not start."""
+    from runtime.config import RuntimeConfig
     from runtime.launch.machine import check_all
     from runtime.launch.model import check_model
 
-    config = None if spec is None else _config(spec)
+    bundle = None if spec is None else _bundle(spec)
+    config = None if bundle is None else RuntimeConfig.model_validate_json(bundle["runtime.json"])
     isolated = config is None or config.environment.type == "bubblewrap"
     found = check_all(runs_dir, scaffold=None if config is None else config.scaffold)
     checks = [check for check in found if isolated or check.needed_for != "isolated sandboxes"]
+    checks += _gpu_checks(bundle, runs_dir)
     folder = model or _policy_folder(config)
     if folder is not None:
         parser, scaffold = (None, None) if config is None else (config.rollout.tool_parser, config.scaffold)
@@ -66,8 +73,17 @@ def _policy_folder(config: RuntimeConfig | None) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _config(spec: Path) -> RuntimeConfig:
-    from liverl.compiled import bundle_files
-    from runtime.config import RuntimeConfig
+def _gpu_checks(bundle: Mapping[str, str] | None, runs_dir: Path) -> list[Check]:
+    """Everything that a spec for GPUs needs; without a spec whether there is a GPU."""
+    from runtime.launch.gpus import check_gpus, check_needs, needs_of
 
-    return RuntimeConfig.model_validate_json(bundle_files(spec, target="local")["runtime.json"])
+    if bundle is None:
+        return [check_gpus()]
+    wanted = needs_of(bundle)
+    return [] if wanted is None else check_needs(wanted, runs_dir)
+
+
+def _bundle(spec: Path) -> Mapping[str, str]:
+    from liverl.compiled import bundle_files
+
+    return bundle_files(spec, target="local")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from liverl.options import RunsDir
+
 if TYPE_CHECKING:
     from runtime.launch.ledger import Entry
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A path, an id or the beginning of one, or `last`.")]
 
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def runs(runs_dir: RunsDir = Path("runs"), as_json: Json = False) -> None:
     """List all runs, oldest first."""
+    from runtime import suggest
     from runtime.launch import ledger
 
     known = ledger.runs(runs_dir)
@@ -33,7 +35,8 @@ def runs(runs_dir: RunsDir = Path("runs"), as_json: Json = False) -> None:
         print(json.dumps([_brief(one) for one in known], indent=2))
         return
     if not known:
-        print(f"no runs below {runs_dir}; start one with: liverl run specs/quickstart.jsonnet")
+        command = suggest.liverl("run", "quickstart", *suggest.elsewhere(runs_dir))
+        print(f"no runs below {runs_dir}; start one with: {command}")
     width = max((len(one.name) for one in known), default=0)
     for one in known:
         cause = f"  {one.record.exit_cause.splitlines()[0]}" if one.record.exit_cause else ""
@@ -48,6 +51,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """How one run stands: state, step, scores, and whether its process lives."""
+    from runtime import suggest
     from runtime.launch import ledger
 
     facts = ledger.status(ledger.find(run, runs_dir=runs_dir))
@@ -58,7 +62,9 @@ def status(
     if facts["exit_cause"]:
         print(f"  cause   {facts['exit_cause']}")
     if facts["state"] == "lost":
-        print(f"  its process {facts['pid']} is gone; go on with: liverl run --resume {facts['run']}")
+        verb = "run" if facts["kind"] == "train" else facts["kind"]
+        command = suggest.on_run(f"{verb} --resume", Path(facts["path"]))
+        print(f"  its process {facts['pid']} on {facts['host']} is gone; go on with: {command}")
     if facts["step"] is not None:
         print(
             f"  step    {facts['step']}"
@@ -69,6 +75,8 @@ def status(
             f"  {name}   {score['first']:.1%} (step {score['first_step']})"
             f" → {score['last']:.1%} (step {score['last_step']})"
         )
+    if facts["warning"]:
+        print(f"  warning {facts['warning']}")
     for name, seconds in facts["phases"].items():
         print(f"  {name:<10} {seconds:8.1f} s")
     print(f"  folder  {facts['path']}")

@@ -42,7 +42,8 @@ def proxy(
 ) -> None:
     """Give any OpenAI or Anthropic agent a policy behind one vLLM server or several, and keep every token it samples.
 
-    Prints one JSON line per opened session. Ctrl-C closes all sessions and writes their trajectories."""
+    Prints one JSON line: where it listens, the session, and the keys. Words for people go to stderr. Ctrl-C closes all
+    sessions and writes their trajectories."""
     import gc
     import json
     import secrets
@@ -70,16 +71,16 @@ def proxy(
 
             def ready() -> None:
                 server = alone.server
-                print(f"proxy on http://{server.host}:{server.port} for {served.name} ({served.path})", flush=True)
-                if admin_key is None:
-                    print(f"admin key {key}", flush=True)
-                if session:
-                    print(json.dumps(alone.open(session)), flush=True)
+                url = f"http://{server.host}:{server.port}"
+                typer.echo(f"proxy on {url} for {served.name} ({served.path}); Ctrl-C ends it", err=True)
+                keys = {"admin_key": key} if admin_key is None else {}
+                opened = alone.open(session) if session else {}
+                print(json.dumps({"url": url, "model": served.name, **keys, **opened}), flush=True)
 
             await alone.run(ready)
         finally:
             await upstream.close()
-        print(f"trajectories in {out}", flush=True)
+        typer.echo(f"trajectories in {out}", err=True)
 
     gc.freeze()  # modules and tokenizer live as long as the process: no collection need walk over them
     uvloop.run(serve())

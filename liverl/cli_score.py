@@ -7,10 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.")]
+from liverl.options import Arguments, RunsDir, Sandbox, Settings
+
 Spec = Annotated[
     Path | None,
-    typer.Argument(metavar="SPEC|BUNDLE", help="A spec (.jsonnet) or a compiled bundle; not needed with --resume."),
+    typer.Argument(
+        metavar="SPEC|BUNDLE",
+        help="A spec (.jsonnet, or a name of the library) or a compiled bundle; not needed with --resume.",
+    ),
 ]
 Checkpoint = Annotated[
     str | None,
@@ -22,10 +26,6 @@ Checkpoint = Annotated[
 Limit = Annotated[int, typer.Option("--limit", min=0, help="At most so many tasks of each set (0: all).")]
 Resume = Annotated[
     str | None, typer.Option("--resume", metavar="RUN", help="Go on with this evaluation: a path, an id, or `last`.")
-]
-Sandbox = Annotated[str | None, typer.Option("--sandbox", help="bubblewrap or process, instead of the spec's.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=JSON", help="Replace one value of the spec.")
 ]
 
 
@@ -42,6 +42,7 @@ def evaluate(
     resume: Resume = None,
     runs_dir: RunsDir = Path("runs"),
     sandbox: Sandbox = None,
+    tla: Arguments = None,
     settings: Settings = None,
 ) -> None:
     """Score a checkpoint on the spec's validation tasks."""
@@ -60,6 +61,7 @@ def evaluate(
         resume=resume,
         runs_dir=runs_dir,
         sandbox=sandbox,
+        tla=tla,
         settings=settings,
     )
 
@@ -72,6 +74,7 @@ def infer(
     resume: Resume = None,
     runs_dir: RunsDir = Path("runs"),
     sandbox: Sandbox = None,
+    tla: Arguments = None,
     settings: Settings = None,
 ) -> None:
     """Collect trajectories on the spec's training tasks, from a checkpoint or from the policy that the spec begins
@@ -85,6 +88,7 @@ def infer(
         resume=resume,
         runs_dir=runs_dir,
         sandbox=sandbox,
+        tla=tla,
         settings=settings,
     )
 
@@ -99,22 +103,23 @@ def _score(
     resume: str | None,
     runs_dir: Path,
     sandbox: str | None,
+    tla: list[str] | None,
     settings: list[str] | None,
 ) -> None:
-    from liverl.compiled import bundle_files
+    from liverl.compiled import bundle_files, lasting_name, spec_options
     from liverl.exits import resume_hint
+    from runtime import suggest
     from runtime.errors import UserError
-    from runtime.launch import ledger, local, score
+    from runtime.launch import ledger, score
 
     if resume is not None:
         directory = score.reopen(ledger.find(resume, runs_dir=runs_dir))
     elif spec is None:
-        raise UserError(
-            f"nothing to score; name a spec (liverl {kind} specs/quickstart.jsonnet), a bundle, or --resume RUN"
-        )
+        raise UserError("nothing to score; name a spec (quickstart is one of the library), a bundle, or --resume RUN")
     else:
         request = score.Request(kind, checkpoint, samples, limit)
-        files = bundle_files(spec, target="local", sandbox=sandbox, settings=settings)
-        directory = score.prepare(files, request, runs_dir=runs_dir, spec=str(spec))
-    with resume_hint(f"liverl {kind} --resume {directory.path}"):
-        score.execute(directory, cache=local.cache_of(runs_dir))
+        files = bundle_files(spec, target="local", sandbox=sandbox, tla=tla, settings=settings)
+        options = spec_options(tla=tla, settings=settings, sandbox=sandbox)
+        directory = score.prepare(files, request, runs_dir=runs_dir, spec=lasting_name(spec), options=options)
+    with resume_hint(suggest.on_run(f"{kind} --resume", directory.path)):
+        score.execute(directory)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from liverl.options import RunsDir
+
 if TYPE_CHECKING:
     from runtime.agent_loop.regrade import Regraded
     from runtime.config import Environment
@@ -75,20 +77,23 @@ def verify(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Sandboxes at once.")] = os.cpu_count() or 1,
     as_json: AsJson = False,
 ) -> None:
-    """Prove each task: solution/ scores 1, doing nothing 0, every honest/*.sh 1, every cheat/*.sh 0."""
+    """Prove each task: solution/ scores more than doing nothing, honest/*.sh as much, cheat/*.sh no more."""
     import asyncio
     import tempfile
 
     from runtime.errors import RunError, UserError
     from runtime.tasks import verify as room
     from runtime.tasks.directories import find_task_directories, load_tasks
-    from runtime.tasks.prepare import graders
+    from runtime.tasks.graders import graders
 
     environment = _environment(sandbox)
     invalid: list[str] = []
     tasks = load_tasks(find_task_directories(directories), on_problem=invalid.append)
     if not tasks:
         raise UserError(*invalid)
+
+    asked = (task.config.environment.memory_mb or 0 for task in tasks)
+    environment = environment.model_copy(update={"memory_mib": max(environment.memory_mib, *asked)})
 
     async def work() -> VerifyReport:
         with tempfile.TemporaryDirectory(prefix="liverl-verify-") as state:
@@ -98,6 +103,7 @@ def verify(
                     provider=provider,
                     verifier=verifier,
                     concurrency=jobs,
+                    memory_mib=environment.memory_mib,
                     invalid=invalid,
                     on_report=None if as_json else _print_report,
                 )
@@ -117,18 +123,23 @@ def verify(
 
 def _print_report(report: TaskReport) -> None:
     if report.ok:
-        typer.echo(f"ok    {report.task} ({len(report.checks)} checks)")
+        scores = {check.name: check.reward or 0 for check in report.checks}
+        usual = (scores["oracle"], scores["no-op"]) == (1, 0)
+        graded = "" if usual else f"; the solution scores {scores['oracle']:g}, doing nothing {scores['no-op']:g}"
+        typer.echo(f"ok    {report.task} ({len(report.checks)} checks{graded})")
         return
     typer.echo(f"WRONG {report.task}")
     for check in report.checks:
         if not check.ok:
             scored = "no grade" if check.reward is None else f"scored {check.reward:g}"
-            typer.echo(f"      {check.name}: {scored}, expected {check.expected:g}; {check.problem or 'it ran'}")
+            causes = [check.problem, f"the tests said last: {check.said}" if check.said else None]
+            why = "; ".join(cause for cause in causes if cause) or "it ran"
+            typer.echo(f"      {check.name}: {scored}, expected {check.expected}; {why}")
 
 
 def regrade(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A path, an id or the beginning of one, or `last`.")],
-    runs_dir: Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.")] = Path("runs"),
+    runs_dir: RunsDir = Path("runs"),
     directories: Annotated[
         list[Path] | None,
         typer.Option("--tasks", metavar="DIR", help="Take tasks of the same ids from here; may be repeated."),
@@ -145,7 +156,7 @@ def regrade(
     from runtime.config import load_runtime_config
     from runtime.launch import ledger
     from runtime.tasks.directories import find_task_directories, load_tasks
-    from runtime.tasks.prepare import graders
+    from runtime.tasks.graders import graders
 
     folder = Path(run) if (Path(run) / "trials").is_dir() else ledger.find(run, runs_dir=runs_dir).path
     contract = folder / "bundle" / "runtime.json"
@@ -226,7 +237,7 @@ def generate(
 
     from runtime.errors import RunError, UserError
     from runtime.tasks.generate.package_tasks import generate_package, image_with
-    from runtime.tasks.prepare import graders
+    from runtime.tasks.graders import graders
 
     environment = _environment(sandbox)
     if split not in (*_SPLITS, "all"):
@@ -288,11 +299,11 @@ def _generate_history(
     import tempfile
 
     from runtime.errors import RunError
-    from runtime.tasks.generate.history_tasks import HistoryTasks, generate_history
+    from runtime.tasks.generate.history_tasks import GeneratedHistory, generate_history
     from runtime.tasks.generate.package_tasks import image_with
-    from runtime.tasks.prepare import graders
+    from runtime.tasks.graders import graders
 
-    async def work() -> HistoryTasks:
+    async def work() -> GeneratedHistory:
         with tempfile.TemporaryDirectory(prefix="liverl-generate-") as state:
             async with graders(environment, state=Path(state)) as (provider, verifier):
                 return await generate_history(

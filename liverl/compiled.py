@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from runtime import suggest
 from runtime.errors import UserError
 
 SANDBOXES = ("bubblewrap", "process")
@@ -28,6 +29,9 @@ def bundle_files(
     folder that is no bundle, or for options that a bundle cannot take any more. Warnings go to stderr."""
     if sandbox is not None and sandbox not in SANDBOXES:
         raise UserError(f"--sandbox {sandbox}: unknown; allowed: {', '.join(SANDBOXES)}")
+    from compiler.library import find_spec
+
+    named = find_spec(named)
     if named.is_dir():
         if tla or settings or sandbox:
             raise UserError(f"{named}: is compiled already; give --set, --tla and --sandbox together with the spec")
@@ -42,6 +46,21 @@ def bundle_files(
     return bundle.files
 
 
+def lasting_name(named: Path) -> str:
+    """What names the spec or bundle from any folder and at any later time: a name of the library, or an absolute
+    path."""
+    from compiler.library import find_spec, name_in_library
+
+    found = find_spec(named)
+    return name_in_library(found) or str(found.absolute())
+
+
+def spec_options(*, tla: list[str] | None, settings: list[str] | None, sandbox: str | None) -> tuple[str, ...]:
+    """The options that a spec was compiled with, as words of a command."""
+    given = [("--tla", text) for text in tla or ()] + [("--set", text) for text in settings or ()]
+    return tuple(word for pair in [*given, *([("--sandbox", sandbox)] if sandbox else [])] for word in pair)
+
+
 def _read(folder: Path) -> dict[str, str]:
     from compiler.bundle import read_lock, read_sweep_lock
 
@@ -53,7 +72,7 @@ def _read(folder: Path) -> dict[str, str]:
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
     if lock is None or missing:
         what = f"no {missing[0]}" if missing else "no liverl.lock"
-        raise UserError(f"{folder}: not a bundle ({what}); make one with `liverl compile SPEC`")
+        raise UserError(f"{folder}: not a bundle ({what}); make one with `{suggest.liverl('compile', 'quickstart')}`")
     files = {
         str(path.relative_to(folder)): path.read_text(encoding="utf-8")
         for path in sorted(folder.rglob("*"))

@@ -18,6 +18,7 @@ from runtime.launch import TRACEBACK_NOTE
 DONE, INTERNAL, USER, MACHINE, RUN, INTERRUPTED = 0, 1, 2, 3, 4, 130
 SHOW_TRACEBACK = "LIVERL_TRACEBACK"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 @contextmanager
@@ -38,9 +39,12 @@ def exit_codes() -> Iterator[None]:
 
 @contextmanager
 def resume_hint(command: str) -> Iterator[None]:
-    """Whatever stops the block, say how to go on; the exception passes."""
+    """Whatever stops the block, say how to go on; the exception passes. A wrong spec stays wrong in a run that goes on:
+    then there is nothing to say."""
     try:
         yield
+    except (UserError, SpecError):
+        raise
     except BaseException as error:
         word = "interrupted" if isinstance(error, KeyboardInterrupt) else "ended"
         print(f"{word}; go on with: {command}", file=sys.stderr)
@@ -67,11 +71,22 @@ def explain(error: BaseException) -> tuple[int, str]:
             f"{where}: {os.strerror(error.errno or 0)}\n"
             "fix: free some space (`df -h` shows what is full) and run the command again",
         )
+    if isinstance(error, OSError) and error.filename and (error.errno in _UNWRITABLE or _is_no_folder(error)):
+        return (
+            MACHINE,
+            f"{error.filename}: {os.strerror(error.errno or 0)}\n"
+            "fix: name another file or folder (-o, --runs-dir, LIVERL_RUNS_DIR), or make this one yours",
+        )
     if isinstance(error, RunError):
         return RUN, f"the run failed: {error}"
     if isinstance(error, TrialError):
         return RUN, f"{error.termination.value}: {error}"
     return _internal(error)
+
+
+def _is_no_folder(error: OSError) -> bool:
+    """Whether a file stands where a folder was to be made."""
+    return error.errno == errno.EEXIST and Path(os.fsdecode(error.filename)).is_file()
 
 
 def _internal(error: BaseException) -> tuple[int, str]:

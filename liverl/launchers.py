@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liverl import docker_engine, kubernetes_jobs
+from runtime import suggest
 from runtime.config import load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
 from runtime.launch.machine import check_limits
@@ -59,13 +60,13 @@ LAUNCHERS: Mapping[str, Launcher] = {
     "ray": Launcher(
         command=("bash", "submit.sh"),
         program="ray",
-        install="pip install 'ray[default]' (the cluster's version)",
+        install=suggest.pip("ray[default]") + "   (the cluster's version)",
         follow="ray job list",
     ),
     "skypilot": Launcher(
         command=("sky", "jobs", "launch", "--yes", "task.sky.yaml"),
         program="sky",
-        install="pip install 'skypilot[aws]', then sky check",
+        install=suggest.pip("skypilot[aws]"),
         follow="sky jobs queue",
         secret_option="--secret",
         needs_secrets=True,
@@ -83,12 +84,12 @@ def launch(target: str, folder: Path) -> None:
     compiled_for = json.loads((folder / "liverl.lock").read_text(encoding="utf-8")).get("target")
     if compiled_for != target:
         raise UserError(
-            f"{folder}: compiled for {compiled_for}, not for {target};"
-            f" `liverl compile SPEC --target {target}` makes one"
+            f"{folder}: compiled for {compiled_for}, not for {target}; compile the spec with --target {target}"
         )
     check_limits(load_runtime_config(folder / "runtime.json"))  # the same runtime waits there, and machines cost money
     resolved = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))
-    if shutil.which(launcher.program) is None:
+    program = shutil.which(launcher.program) or suggest.beside(launcher.program)
+    if program is None:
         raise MachineError(f"--target {target}: the program {launcher.program} is missing", fix=launcher.install)
     command = [*launcher.command]
     if launcher.needs_secrets:
@@ -97,11 +98,17 @@ def launch(target: str, folder: Path) -> None:
         kubernetes_jobs.prepare(folder, name=resolved["name"], namespace=resolved["cluster"]["namespace"])
     variables = docker_engine.prepare(folder, resolved) if target == "docker" else {}
     print(f"+ cd {shlex.quote(str(folder))} && {shlex.join(command)}", flush=True)
+    # A client that was installed with LiveRL need not be on the PATH; nor need what it calls.
+    path = os.pathsep.join([*os.environ.get("PATH", os.defpath).split(os.pathsep), str(Path(program).parent)])
+    variables |= {"PATH": path}
     code = subprocess.run(command, cwd=folder, env={**os.environ, **variables}, check=False).returncode
     if code:
         raise RunError(f"{launcher.program} ended with code {code}; its words are above")
     names = {"name": resolved["name"], "namespace": resolved["cluster"]["namespace"]}
-    print(f"follow with: {launcher.follow.format(**names)}", file=sys.stderr)
+    follow = launcher.follow.format(**names)
+    if shutil.which(launcher.program) is None:
+        follow = shlex.join([suggest.shown(Path(program)), *follow.split()[1:]])
+    print(f"follow with: {follow}", file=sys.stderr)
 
 
 def _secrets(launcher: Launcher, variables: list[str]) -> list[str]:

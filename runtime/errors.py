@@ -28,9 +28,12 @@ class Boundary(StrEnum):
 class Termination(StrEnum):
     """Why a trial ended. The first four are valid ends that the verifier grades and that stay in the loss.
 
-    ``AGENT_CRASHED``: before the model had answered once, so the policy had no part in it. ``AGENT_DIED``: later; what
-    the policy's commands can bring about inside the box (killing the agent, exhausting the box's memory, forging the
-    agent's last words) must be no way out of a bad grade, so it is graded and trained on like any other end.
+    ``AGENT_CRASHED``: before the model had answered once, so the policy had no part in it. ``AGENT_DIED``: later. What
+    the policy's commands can bring about (killing the agent, exhausting the box's memory or the patience of those who
+    read it, forging the agent's last words) must be no way out of a bad grade, so it is graded and trained on like any
+    other end; so is every failure after the first answer of which the host cannot prove that it was its own
+    (``TrialError.host_fault``). Running out of time is trained on for the same reason: an agent that sees that it will
+    fail could sleep.
     """
 
     COMPLETED = "agent_completed"
@@ -66,7 +69,7 @@ HANDLING: dict[Termination, Handling] = {
     Termination.MAX_TURNS: Handling(None, retry=False, grade=True, train=True),
     Termination.OVERLONG: Handling(None, retry=False, grade=True, train=True),
     Termination.NO_TOOL: Handling(None, retry=False, grade=True, train=True),
-    Termination.TIMEOUT: Handling(Boundary.AGENT, retry=False, grade=True, train=False),
+    Termination.TIMEOUT: Handling(Boundary.AGENT, retry=False, grade=True, train=True),
     Termination.AGENT_CRASHED: Handling(Boundary.AGENT, retry=True, grade=False, train=False),
     Termination.AGENT_DIED: Handling(Boundary.AGENT, retry=False, grade=True, train=True),
     Termination.ENV_SETUP_FAILED: Handling(Boundary.SANDBOX, retry=True, grade=False, train=False),
@@ -87,13 +90,15 @@ DROPPED_ENDS = tuple(end.value for end, handling in HANDLING.items() if handling
 class TrialError(Exception):
     """A typed failure of one trial. ``termination`` selects the row of ``HANDLING``; the message is for people."""
 
-    def __init__(self, termination: Termination, message: str) -> None:
+    def __init__(self, termination: Termination, message: str, host_fault: bool = False) -> None:
+        """host_fault: it is proved that nothing inside the box brought this about."""
         super().__init__(message)
         self.termination = termination
+        self.host_fault = host_fault
 
-    def __reduce__(self) -> tuple[type[TrialError], tuple[Termination, str]]:
+    def __reduce__(self) -> tuple[type[TrialError], tuple[Termination, str, bool]]:
         # By default an exception is rebuilt from its message alone; this one must survive the way out of a Ray actor.
-        return (TrialError, (self.termination, str(self)))
+        return (TrialError, (self.termination, str(self), self.host_fault))
 
     @property
     def handling(self) -> Handling:

@@ -24,6 +24,16 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def as_umask_says(folder: Path) -> None:
+    """Give every file below ``folder`` the mode of an ordinary new file: what was written through a temporary file
+    (safetensors does) is readable by its owner alone."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+    mask = int(next(line.split()[1] for line in status.splitlines() if line.startswith("Umask:")), 8)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod((path.stat().st_mode & 0o111 | 0o666) & ~mask)
+
+
 def write_folder(target: Path, files: Mapping[str, str]) -> None:
     """Write text files (names relative to ``target``) so that the folder, which must not exist, appears complete."""
     partial = target.with_name(f".{target.name}.partial")

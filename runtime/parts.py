@@ -11,7 +11,7 @@ from typing import Any
 
 PARTS: Mapping[str, Mapping[str, str]] = {
     # trainer.device -> runtime.trainer.platform.Platform
-    "platforms": {"cpu": "runtime.laptop.cpu_platform:CPU"},
+    "platforms": {"cpu": "runtime.laptop.cpu_platform:CPU", "cuda": "runtime.trainer.cuda.platform:CUDA"},
     # rollout.engine -> a function that makes a runtime.rollouter.engine.LocalReplica in this process
     "engines": {"torch": "runtime.laptop.engine.torch_engine:TorchEngine"},
     # rollout.tool_parser -> runtime.proxy.parsers.base.Format

@@ -33,6 +33,12 @@ def this_process() -> tuple[int, int]:
     return os.getpid(), start
 
 
+def kernel() -> str:
+    """Which ``/proc`` a pid of this process belongs to: the boot of the machine and the namespace of its pids."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
+
+
 def is_same_process(pid: int, start: int) -> bool:
     """Whether ``pid`` is alive and is the process that started then, not a later one that got the same number."""
     return pid > 0 and start_time(pid) == start
@@ -63,20 +69,22 @@ def reap(run_dir: Path, *, grace_sec: float = 0.0) -> int:
     """End every process marked with this run directory: SIGTERM, then after ``grace_sec`` SIGKILL. Returns how many
     there were.
 
-    Repeats until none is left, because a dying helper may start or reveal others; gives up after ten seconds.
+    Repeats until none is left, because a dying helper may start or reveal others; gives up after ten seconds. A process
+    that dies loses its mark before it gives its devices back: who was seen once is waited for.
     """
-    seen: set[int] = set()
+    seen: dict[int, int] = {}
     started = time.monotonic()
     while time.monotonic() - started < grace_sec + 10.0:
         found = marked(run_dir)
-        if not found:
+        waiting = sorted({*found, *(pid for pid, start in seen.items() if is_same_process(pid, start))})
+        if not waiting:
             break
         hard = time.monotonic() - started >= grace_sec
-        for pid in found:
+        for pid in waiting:
             if hard or pid not in seen:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL if hard else signal.SIGTERM)
-        seen.update(found)
+        seen.update((pid, start) for pid in found if (start := start_time(pid)) is not None)
         time.sleep(0.05)
     return len(seen)
 

@@ -34,6 +34,11 @@ class RunPaths:
         return self.path / "run.json"
 
     @property
+    def heartbeat(self) -> Path:
+        """Its time of change is the owner's newest sign of life."""
+        return self.path / ".heartbeat"
+
+    @property
     def bundle(self) -> Path:
         return self.path / "bundle"
 
@@ -83,12 +88,22 @@ class RunPaths:
         return self.path / "probe"
 
     @property
+    def abandoned(self) -> Path:
+        """Trials of steps that were taken again, a folder for each resume."""
+        return self.path / "abandoned"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 
     @property
     def trainer_log(self) -> Path:
         return self.logs / "trainer.log"
+
+    @property
+    def startup(self) -> Path:
+        """What the trainer's processes have reached since its newest start."""
+        return self.logs / "startup.jsonl"
 
     @property
     def rows(self) -> Path:
@@ -103,6 +118,12 @@ class RunPaths:
     @property
     def router_yaml(self) -> Path:
         return self.state / "router.yaml"
+
+    @property
+    def engines(self) -> Path:
+        """Folder of what leads to the inference servers of this start of the trainer: ``key``, the word that they ask
+        for, and ``NAME.url`` for each, written as soon as it listens."""
+        return self.state / "engines"
 
     def rows_file(self, source: str, *, attempt: int | None = None) -> Path:
         """Metric rows of one writer (``verl``, ``loop``, ``weights``) of one start of the trainer; None: of the start

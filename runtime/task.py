@@ -2,18 +2,32 @@
 ``solution/``.
 
 LiveRL's own facts live under ``[metadata.liverl]`` of ``task.toml``, where other readers of the format ignore them.
-Format reference: Harbor 0.24.0, ``harbor/models/task/config.py`` (schema_version 1.4).
+What a task asks for and cannot have is refused here, by name and all at once. Format reference: Harbor 0.25.0,
+``harbor/models/task/config.py`` (schema_version 1.4); ``task_format/keys.py`` has every key.
 """
 
 from __future__ import annotations
 
+import os
+import posixpath
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from runtime.errors import Termination, TrialError
+from runtime.task_format import keys
+from runtime.task_format.work_directory import WorkDirectory, work_directory
+
+PUBLISHED = "/logs/artifacts"
+"""Where an agent may put what it hands in besides the work directory."""
+_FOREIGN_FILES = {
+    "task.yaml": "Terminal-Bench's older format is not read; convert it with `harbor tasks migrate`",
+    "trajectory.json": "agents cannot be started in the middle of an earlier conversation",
+    "environment/docker-compose.yaml": "a task has one box; several services are not started",
+}
 
 
 class _Table(BaseModel):
@@ -32,15 +46,53 @@ class AgentTable(_Table):
     timeout_sec: float = Field(default=600.0, gt=0)
 
 
-class VerifierTable(_Table):
+class _EnvTable(_Table):
+    env: dict[str, str] = {}
+    """Variables by name; ``${NAME:-default}`` has become its default."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("env"), dict):
+            data = {**data, "env": {name: keys.plain_value(str(text)) for name, text in data["env"].items()}}
+        return data
+
+
+class VerifierTable(_EnvTable):
     timeout_sec: float = Field(default=600.0, gt=0)
+    environment_mode: Literal["shared", "separate"] = "shared"
+    """separate: the verifier takes the artifacts alone, not the whole work directory."""
 
 
-class EnvironmentTable(_Table):
-    docker_image: str | None = None
-    cpus: float = 1
-    memory_mb: int = 1024
+class SolutionTable(_EnvTable):
+    pass
+
+
+class EnvironmentTable(_EnvTable):
+    memory_mb: int | None = Field(default=None, gt=0)
+    """None: as the run has it."""
     workdir: str = "/app"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_spelling(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("memory"), str):
+            size = keys.size_mb(data["memory"])
+            if data.get("memory_mb", size) != size:
+                raise ValueError(f"memory = {data['memory']!r} and memory_mb = {data['memory_mb']} differ; keep one")
+            data = {**data, "memory_mb": size}
+        return data
+
+
+class ArtifactEntry(_Table):
+    """What the agent hands in besides the work directory: a file or folder of its box."""
+
+    source: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, data: Any) -> Any:
+        return {"source": data} if isinstance(data, str) else data
 
 
 class LiverlTable(BaseModel):
@@ -71,6 +123,8 @@ class LiverlTable(BaseModel):
     not recorded."""
     image: str | None = None
     """Name of the prepared runtime image (folder of installed packages) that the tests need."""
+    test_timeout_sec: float = Field(default=5.0, gt=0)
+    """Seconds of the processor that one test may take; on the clock four times as many."""
     family: str = ""
     """Kind of bug, for reports."""
     split_key: str = ""
@@ -82,7 +136,9 @@ class TaskConfig(_Table):
     task: TaskHeader = TaskHeader()
     agent: AgentTable = AgentTable()
     verifier: VerifierTable = VerifierTable()
+    solution: SolutionTable = SolutionTable()
     environment: EnvironmentTable = EnvironmentTable()
+    artifacts: tuple[ArtifactEntry, ...] = ()
     metadata: dict[str, Any] = {}
 
 
@@ -96,42 +152,118 @@ class Task(BaseModel):
     instruction: str
     config: TaskConfig
     liverl: LiverlTable
+    work: WorkDirectory
+    promises: tuple[str, ...] = ()
+    """What it asks for that only a run of its own solution can show to be there, or not needed."""
 
     @property
     def repository(self) -> Path:
         """The pristine work directory that the agent starts from (a folder of plain files; the sandbox's lower
-        layer): ``environment/repo``, or what lies loose in ``environment/`` of a task from elsewhere."""
-        repository = self.path / "environment" / "repo"
-        return repository if repository.is_dir() else self.path / "environment"
+        layer)."""
+        return self.work.lower
 
     @property
     def tests(self) -> Path:
         return self.path / "tests"
 
     @property
+    def solve_script(self) -> Path | None:
+        """The task's own solution, if it has one."""
+        script = self.path / "solution" / "solve.sh"
+        return script if script.is_file() else None
+
+    @property
     def expected_ids(self) -> tuple[str, ...]:
         return self.liverl.fail_to_pass + self.liverl.pass_to_pass
 
+    @property
+    def handed_in(self) -> tuple[str, ...]:
+        """Files and folders of the agent's box that the verifier takes over, as paths inside."""
+        workdir = self.config.environment.workdir
+        if self.liverl.artifacts:
+            return tuple(posixpath.join(workdir, name) for name in self.liverl.artifacts)
+        if self.expected_ids:
+            return (workdir,)
+        named = (posixpath.normpath(posixpath.join(workdir, entry.source)) for entry in self.config.artifacts)
+        whole = () if self.config.verifier.environment_mode == "separate" else (workdir,)
+        return tuple(dict.fromkeys([*whole, *named, PUBLISHED]))
+
+    def memory_mib(self, limit: int) -> int:
+        """Of the agent's box, where the run gives at most ``limit``."""
+        return min(limit, self.config.environment.memory_mb or limit)
+
 
 def load_task(path: Path) -> Task:
-    """Read one task directory. Raises ``TrialError(TASK_INVALID)`` naming the file and what is wrong with it."""
+    """Read one task directory. Raises ``TrialError(TASK_INVALID)`` naming the files and what is wrong with them."""
     toml = path / "task.toml"
+    problems = [f"{path / name}: {why}" for name, why in _FOREIGN_FILES.items() if (path / name).is_file()]
+    problems += [f"{link}: a link out of its folder, which could show files of this host" for link in _links_out(path)]
+    if problems:
+        raise TrialError(Termination.TASK_INVALID, "; ".join(problems))
     try:
         raw = tomllib.loads(toml.read_text(encoding="utf-8"))
+        problems = [f"{toml}: {problem}" for problem in keys.problems_of(raw)]
+        if "steps" in raw:
+            raise TrialError(Termination.TASK_INVALID, "; ".join(problems))
         instruction = (path / "instruction.md").read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise TrialError(Termination.TASK_INVALID, f"{path}: no {Path(error.filename or '').name}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise TrialError(Termination.TASK_INVALID, f"{toml}: {error}") from error
     if not (path / "tests" / "test.sh").is_file():
-        raise TrialError(Termination.TASK_INVALID, f"{path}: no tests/test.sh, so nothing could grade it")
+        problems.append(f"{path}: no tests/test.sh, so nothing could grade it")
+    if not (path / "environment").is_dir():
+        problems.append(f"{path}: no environment/ folder")
+    if problems:
+        raise TrialError(Termination.TASK_INVALID, "; ".join(problems))
     try:
         config = TaskConfig.model_validate(raw)
         table = LiverlTable.model_validate(config.metadata.get("liverl", {}))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise TrialError(Termination.TASK_INVALID, f"{toml}: {where}: {first['msg']}") from error
-    if not (path / "environment").is_dir():
-        raise TrialError(Termination.TASK_INVALID, f"{path}: no environment/ folder")
-    return Task(id=path.name, path=path, instruction=instruction, config=config, liverl=table)
+        wrong = (f"{toml}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise TrialError(Termination.TASK_INVALID, "; ".join(wrong)) from error
+    given = raw.get("environment", {}).get("workdir")
+    try:
+        work = work_directory(path, path=given, ours="liverl" in config.metadata)
+    except OSError as error:
+        raise TrialError(Termination.TASK_INVALID, f"{path}: {error}") from error
+    environment = config.environment.model_copy(
+        update={"workdir": work.path, "env": {**work.env, **config.environment.env}}
+    )
+    task = Task(
+        id=path.name,
+        path=path,
+        instruction=instruction,
+        config=config.model_copy(update={"environment": environment}),
+        liverl=table,
+        work=work,
+        promises=keys.promises_of(raw),
+    )
+    problems = [f"{path}/{problem}" for problem in work.problems]
+    problems += [f"{toml}: {problem}" for problem in _artifact_problems(task)]
+    if problems:
+        raise TrialError(Termination.TASK_INVALID, "; ".join(problems))
+    return task
+
+
+def _links_out(path: Path) -> Iterator[Path]:
+    """Links of a task that leave the folder below the task's own that they lie in: as a host would follow them, they
+    show its files, or the solution."""
+    for folder, folders, names in os.walk(path):
+        for name in (*folders, *names):
+            entry = Path(folder) / name
+            if entry.is_symlink():
+                top = path.joinpath(*entry.relative_to(path).parts[:1])
+                target = entry.readlink()
+                if target.is_absolute() or top.is_symlink() or not entry.resolve().is_relative_to(top.resolve()):
+                    yield entry
+
+
+def _artifact_problems(task: Task) -> Iterator[str]:
+    workdir = task.config.environment.workdir
+    for entry in task.config.artifacts:
+        source = posixpath.normpath(posixpath.join(workdir, entry.source))
+        if ".." in entry.source.split("/") or not any(
+            source == root or source.startswith(f"{root}/") for root in (workdir, PUBLISHED)
+        ):
+            yield f"artifacts: {entry.source}: only the work directory and {PUBLISHED} are taken to the verifier"

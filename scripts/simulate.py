@@ -203,9 +203,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     settings = parser.parse_args()
     if not (settings.run / "policy" / "model.safetensors").is_file():
-        raise SystemExit(
-            f"{settings.run}: no run with a warm-started policy; `liverl run specs/quickstart.jsonnet` makes one"
-        )
+        raise SystemExit(f"{settings.run}: no run with a warm-started policy; a run of the quickstart makes one")
     config = load_runtime_config(settings.run / "bundle" / "runtime.json")
     complete(settings, yaml.safe_load((settings.run / "bundle" / "verl.yaml").read_text(encoding="utf-8")))
     if not isinstance(config.scaffold, ShellScaffold):

@@ -11,6 +11,7 @@ local site = import 'site.libsonnet';
   algorithm: liverl.algorithm.grpo { kl: liverl.kl.off, correction: liverl.correction.truncated },
   mode: liverl.mode.sync,
   trainer: liverl.trainer.fsdp2 {
+    attention: 'flash_attention_2',
     gpu: 'H100',
     sequence_parallel: 4,  // eight key-value heads; a sequence of 40k tokens does not fit on one GPU
     max_tokens_per_rank: 12288,

@@ -7,7 +7,6 @@ whoever holds it is root. Knows Compose's words, never a daemon.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from compiler import readers
 from compiler.errors import Problem
@@ -21,7 +20,6 @@ from targets.base import Artifact, Lowered
 from targets.docker_seccomp import profile
 from targets.machines import gpu_problem, pods_address_warning, proxy_host_problem, shm_problems
 
-PROXY_PORT = 8790
 SECCOMP = "seccomp.json"
 SOURCE = (
     *("pyproject.toml", "README.md", "LICENSE"),
@@ -59,63 +57,51 @@ class Docker:
                 "use the target skypilot, k8s or ray",
             )
         dashboard = spec.observability.dashboard
-        if dashboard is not None and _open(plan) and dashboard.port == _proxy_port(plan):
+        if dashboard is not None and _open(plan) and dashboard.port == joining.proxy_port(plan):
             what = f"{dashboard.port} is the proxy's port"
             yield Problem(("observability", "dashboard", "port"), what, "any other")
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """As ``local``, but for where the dashboard listens, and the proxy when sandboxes are elsewhere."""
-        verl, runtime = lowered.verl, lowered.runtime
-        if plan.spec.observability.dashboard is not None:
-            verl = verl.copy()
-            why = "inside the container; Compose publishes it where the spec says"
-            verl.replace("ray_kwargs.ray_init.dashboard_host", "0.0.0.0", why=why)
-        if _open(plan):
-            runtime = joining.open_proxy(runtime, port=_proxy_port(plan))
+        verl, runtime = lowered.verl.copy(), lowered.runtime.copy()
+        with verl.section():
+            if plan.spec.observability.dashboard is not None:
+                why = "inside the container; Compose publishes it where the spec says"
+                verl.replace("ray_kwargs.ray_init.dashboard_host", lambda: "0.0.0.0", why=why)
+        with runtime.section():
+            if _open(plan):
+                joining.open_proxy(plan, runtime)
         return Lowered(verl=verl, vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
-        from targets.render import render, render_text
+        from targets.render import Asked, render, render_text
 
-        context = self._context(plan)
-        compose = render("docker/compose.yaml.j2", context)
-        image = render_text("docker/Dockerfile.j2", context)
+        spec = plan.spec
+        own = Asked(
+            seccomp=lambda: SECCOMP if _makes_boxes(plan) else None,
+            source=lambda: SOURCE,
+            dockerfile=lambda: f"${{LIVERL_DOCKERFILE:-build/{spec.name}/{self.name}/Dockerfile}}",
+            limited=lambda: spec.cluster.docker.machine is not None,
+            machine=lambda: _machine(plan)[0],
+            kubeconfig=lambda: _kubeconfig(plan),
+            open=lambda: _open(plan),
+            proxy_port=lambda: joining.proxy_port(plan),
+            python=lambda: pins.python(plan),
+            cuda=lambda: spec.trainer.device == "cuda",
+            requirements=lambda: pins.requirements(pins.of(plan)),
+            extras=lambda: pins.extras(plan),
+            system=lambda: pins.system(plan),
+            npm=lambda: pins.npm(plan),
+            node=lambda: pins.NODE,
+        )
+        context = {"header": joining.HEADER, "spec": spec, "cluster": spec.cluster, "own": own}
+        compose = render("docker/compose.yaml.j2", context, plan.reads)
+        image = render_text("docker/Dockerfile.j2", context, plan.reads)
         made = {
             "compose.yaml": Artifact(compose.text, compose.origins),
             "Dockerfile": Artifact(image.text, image.origins),
         }
         return {**made, **({SECCOMP: Artifact(profile(), {})} if _makes_boxes(plan) else {})}
-
-    def _context(self, plan: Plan) -> dict[str, Any]:
-        spec, pinned = plan.spec, self.pins(plan)
-        return {
-            "header": joining.HEADER,
-            "experiment": spec.name,
-            "cluster": spec.cluster,
-            "secrets": spec.secrets,
-            "image": spec.cluster.image,
-            "seccomp": SECCOMP if _makes_boxes(plan) else None,
-            "source": SOURCE,
-            "dockerfile": f"${{LIVERL_DOCKERFILE:-build/{spec.name}/{self.name}/Dockerfile}}",
-            "machine": _machine(plan)[0],
-            "machine_place": ".".join(_machine(plan)[1]),
-            "docker": spec.cluster.docker,
-            "kubeconfig": _kubeconfig(plan),
-            "open": _open(plan),
-            "proxy_port": _proxy_port(plan),
-            "dashboard": spec.observability.dashboard,
-            "python": pinned["python"],
-            "cuda": spec.trainer.device == "cuda",
-            "requirements": pins.requirements(pinned),
-            "extras": pins.extras(plan),
-            "system": pins.system(plan),
-            "npm": pins.npm(plan),
-            "node": pins.NODE,
-        }
-
-
-def _proxy_port(plan: Plan) -> int:
-    return plan.spec.proxy.port or PROXY_PORT
 
 
 def _machine(plan: Plan) -> tuple[Resources, tuple[str, ...]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compiler.bundle import LOCK, lock_text
+from compiler.bundle import lock_text
 from compiler.compiled import VERSION
 from compiler.errors import Problem
 from compiler.facts import Facts
 from compiler.plan import Plan
 from compiler.spec.experiment import Dashboard
+from targets import pins
 
 RAY_ADDRESS = "LIVERL_RAY_ADDRESS"
 """Variable that names the cluster to the trainer. Not Ray's own RAY_ADDRESS: a stray one must not capture a local
@@ -28,6 +29,8 @@ CONFIGURATION = ("runtime.json", "verl.yaml", "vllm.yaml")
 """Files that a run reads."""
 RESERVED_PORTS = (6379, 8080, 8265, 10001, 52365)
 """Ray's own, as KubeRay and ``ray start`` set them: GCS, metrics, dashboard, client, agent."""
+PROXY_PORT = 8790
+"""Where the proxy listens for other machines, unless the spec says."""
 HEADER = "Compiled by LiveRL. Change the spec, not this file."
 
 
@@ -61,24 +64,31 @@ def join_ray(verl: Facts) -> Facts:
     return joined
 
 
-def open_proxy(runtime: Facts, *, port: int) -> Facts:
-    """The runtime's configuration with the proxy listening where other machines reach it."""
-    opened = runtime.copy()
-    proxy = dict(runtime["proxy"].value)  # type: ignore[arg-type]
-    opened.replace("proxy", {**proxy, "host": "0.0.0.0", "port": port}, "proxy", why="reached from other machines")
-    return opened
+def proxy_port(plan: Plan) -> int:
+    """Where other machines reach the proxy: a port that is known before it listens."""
+    return plan.spec.proxy.port or PROXY_PORT
 
 
-def carried(plan: Plan, files: Mapping[str, str], *, target: str, pins: Mapping[str, str]) -> dict[str, str]:
-    """The smallest bundle that runs: the configuration and a lock over it, for targets that copy it somewhere."""
-    configuration = {name: files[name] for name in CONFIGURATION}
-    lock = lock_text(
-        configuration,
+def fake_gpus(plan: Plan) -> int:
+    """verl places its ranks on GPUs; on machines without they are only tokens."""
+    return plan.placed_ranks if plan.spec.trainer.device == "cpu" else 0
+
+
+def open_proxy(plan: Plan, runtime: Facts) -> None:
+    """Let the proxy listen where other machines reach it."""
+    runtime.split("proxy")
+    runtime.replace("proxy.host", lambda: "0.0.0.0", why="reached from other machines")
+    runtime.replace("proxy.port", lambda: proxy_port(plan), why="known to other machines")
+
+
+def lock_of(plan: Plan, files: Mapping[str, str], *, target: str) -> str:
+    """The lock of the smallest bundle that runs, for targets that copy it somewhere. ``files``: its configuration."""
+    return lock_text(
+        files,
         entry=plan.spec.name,
         sources={},
         experiment=plan.spec.name,
         target=target,
-        pins=pins,
+        pins=pins.of(plan),
         version=VERSION,
     )
-    return {**configuration, LOCK: lock}

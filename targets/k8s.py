@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from compiler import readers
+from compiler.bundle import LOCK
 from compiler.errors import Problem, refuse
-from compiler.facts import Facts
+from compiler.facts import Facts, section
 from compiler.plan import Plan
 from compiler.spec.cluster import Cluster, KueueQueue, Storage
 from runtime.config.environment import Bubblewrap, KubernetesCluster
@@ -24,7 +26,6 @@ from targets import joining, pins
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, image_warnings, proxy_host_problem, shm_problems
 
-PROXY_PORT = 8790
 _CONFIGMAP_BYTES = 1 << 20
 _RAYJOB_NAME = 47
 
@@ -110,80 +111,103 @@ class Kubernetes:
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """Ray is already running; the proxy listens where other pods reach it; sandboxes are pods that the experiment's
         policies know."""
-        runtime = joining.open_proxy(lowered.runtime, port=_proxy_port(plan))
-        if isinstance(plan.spec.environment, Pods):
-            runtime = _known_pods(plan, runtime)
+        runtime = lowered.runtime.copy()
+        joining.open_proxy(plan, runtime)
+        _known_pods(plan, runtime)
         return Lowered(verl=joining.join_ray(lowered.verl), vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
-        from targets.render import render, render_text
+        from targets.render import Asked, render, render_text
 
-        context = self._context(plan, lowered, files)
-        found = {}
-        for kind in _kinds(plan):
-            rendered = render(f"k8s/{kind}.yaml.j2", context)
-            found[f"{kind}.yaml"] = Artifact(rendered.text, rendered.origins)
-        agent = _agent(plan)
-        if agent is not None:
-            image = render_text("k8s/agent.Dockerfile.j2", {**context, **agent})
-            found["agent.Dockerfile"] = Artifact(image.text, image.origins)
-        listed = {**context, "resources": [name for name in found if name.endswith(".yaml")]}
-        found["kustomization.yaml"] = Artifact(render("k8s/kustomization.yaml.j2", listed).text, {})
-        return found
-
-    def _context(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Any]:
         spec = plan.spec
-        cluster = spec.cluster
-        configuration = joining.carried(plan, files, target=self.name, pins=self.pins(plan))
-        size = sum(len(text.encode()) for text in configuration.values())
+        configuration = {name: files[name] for name in joining.CONFIGURATION}
+        lock = plan.reads.once(lambda: joining.lock_of(plan, configuration, target=self.name))
+        size = sum(len(text.encode()) for text in (*configuration.values(), lock()))
         if size > _CONFIGMAP_BYTES * 9 // 10:
             raise refuse(
                 f"the compiled configuration has {size >> 10} KiB",
                 allowed="at most 921 KiB in a ConfigMap",
                 fix="list fewer task sets or packages",
             )
-        digest = hashlib.sha256(
-            "\0".join(f"{name}\0{text}" for name, text in sorted(configuration.items())).encode()
-        ).hexdigest()
-        separate = not lowered.verl["actor_rollout_ref.hybrid_engine"].value
-        return {
-            "header": joining.HEADER,
-            "experiment": spec.name,
-            "namespace": cluster.namespace,
-            "sandboxes": f"{cluster.namespace}-sandboxes",
-            "trainer": f"{spec.name}-trainer",
-            "sandbox": sandbox_account(plan),
-            "prepull": f"{spec.name}-prepull",
-            "metrics": f"{spec.name}-metrics",
-            # The experiment's own: others may share the namespace.
-            "sandbox_to_proxy": f"{spec.name}-to-proxy",
-            "policy": f"{cluster.namespace}-sandbox-runtime",
-            "policy_expression": "has(object.spec.runtimeClassName) && object.spec.runtimeClassName == "
-            f"'{cluster.sandboxes.runtime_class}'",
-            # Cluster-wide: two namespaces may hold experiments of one name.
-            "priority_class": f"{cluster.namespace}-{spec.name}",
-            "configmap": f"{spec.name}-{digest[:10]}",
-            "runs_volume": f"{cluster.namespace}-{spec.name}-runs",
-            "bucket_path": (cluster.storage.bucket or "").removeprefix("s3://").rstrip("/"),
-            "runs_claim": cluster.storage.claim or f"{spec.name}-runs",
-            "configuration": configuration,
-            "cluster": cluster,
-            "secrets": spec.secrets,
-            "environment": spec.environment,
-            "box_mib": max(
-                spec.environment.memory_mib + spec.scaffold.needs.memory_mib,
-                spec.environment.verifier.memory_mib or 0,
-            ),
-            "box_cpus": max(1, math.ceil(spec.environment.kubernetes.cpus))
-            if isinstance(spec.environment, Pods)
-            else 1,
-            "pull_secrets": len(_pull_secrets(plan)),
-            "rdma": any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
-            "proxy_port": _proxy_port(plan),
-            "fake_gpus": plan.trainer_ranks + separate if spec.trainer.device == "cpu" else 0,
-            "ray_nodes": 1 + cluster.workers + (cluster.rollout_workers if cluster.rollout is not None else 0),
-            "ray_version": self.pins(plan)["ray"],
-        }
+        configmap = plan.reads.once(lambda: _configmap(plan, {**configuration, LOCK: lock()}))
+        carried = {"files": lambda: configuration, "lock": lock, "configmap": configmap}
+        own = Asked(**_names(plan), **_sizes(plan), **carried)
+        context = {"header": joining.HEADER, "spec": spec, "cluster": spec.cluster, "own": own}
+
+        def made(kind: str) -> Artifact | None:
+            if not _KINDS[kind](spec.cluster):
+                return None
+            rendered = render(f"k8s/{kind}.yaml.j2", context, plan.reads)
+            return Artifact(rendered.text, rendered.origins)
+
+        def agent() -> Artifact | None:
+            if _runtime_image(plan) is None:
+                return None
+            image = render_text("k8s/agent.Dockerfile.j2", context, plan.reads)
+            return Artifact(image.text, image.origins)
+
+        # What is read to know whether there is a file is an origin of all that is in it.
+        makers = {f"{kind}.yaml": partial(made, kind) for kind in _KINDS} | {"agent.Dockerfile": agent}
+        found = {name: plan.reads.during(make)[0] for name, make in makers.items()}
+        listed = render("k8s/kustomization.yaml.j2", {**context, "kinds": _KINDS}, plan.reads)
+        present = {name: artifact for name, artifact in found.items() if artifact is not None}
+        return {**present, "kustomization.yaml": Artifact(listed.text, listed.origins)}
+
+
+def _names(plan: Plan) -> dict[str, Callable[[], Any]]:
+    """What the objects are called."""
+    spec = plan.spec
+    cluster = spec.cluster
+    return {
+        "sandboxes": lambda: f"{cluster.namespace}-sandboxes",
+        "trainer": lambda: f"{spec.name}-trainer",
+        "sandbox": lambda: sandbox_account(plan),
+        "prepull": lambda: f"{spec.name}-prepull",
+        "metrics": lambda: f"{spec.name}-metrics",
+        # The experiment's own: others may share the namespace.
+        "sandbox_to_proxy": lambda: f"{spec.name}-to-proxy",
+        "policy": lambda: f"{cluster.namespace}-sandbox-runtime",
+        "policy_expression": lambda: (
+            f"has(object.spec.runtimeClassName) && object.spec.runtimeClassName == '{cluster.sandboxes.runtime_class}'"
+        ),
+        # Cluster-wide: two namespaces may hold experiments of one name.
+        "priority_class": lambda: f"{cluster.namespace}-{spec.name}",
+        "runs_volume": lambda: f"{cluster.namespace}-{spec.name}-runs",
+        "runs_claim": lambda: cluster.storage.claim or f"{spec.name}-runs",
+        "bucket_path": lambda: (cluster.storage.bucket or "").removeprefix("s3://").rstrip("/"),
+        "ray_version": lambda: pins.of(plan)["ray"],
+        "runtime_image": lambda: _runtime_image(plan),
+        "agent": lambda: json.dumps(plan.reads.plain(spec.scaffold)),
+    }
+
+
+def _sizes(plan: Plan) -> dict[str, Callable[[], Any]]:
+    """How large, how many, and which port."""
+    spec = plan.spec
+    cluster, environment = spec.cluster, spec.environment
+    return {
+        "box_mib": lambda: max(
+            environment.memory_mib + spec.scaffold.needs.memory_mib, environment.verifier.memory_mib or 0
+        ),
+        "box_cpus": lambda: max(1, math.ceil(environment.kubernetes.cpus)) if isinstance(environment, Pods) else 1,
+        "pull_secrets": lambda: len(_pull_secrets(plan)),
+        "rdma": lambda: any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
+        "proxy_port": lambda: joining.proxy_port(plan),
+        "fake_gpus": lambda: joining.fake_gpus(plan),
+        "ray_nodes": lambda: 1 + cluster.workers + (cluster.rollout_workers if cluster.rollout is not None else 0),
+    }
+
+
+def _configmap(plan: Plan, configuration: Mapping[str, str]) -> str:
+    """Ends in a digest of its content: no job runs on a configuration that changed under it."""
+    content = "\0".join(f"{name}\0{text}" for name, text in sorted(configuration.items()))
+    return f"{plan.spec.name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+
+
+def _runtime_image(plan: Plan) -> str | None:
+    """The image that brings the agent into pods; None: there is none."""
+    image: str | None = getattr(plan.spec.scaffold, "runtime_image", None)
+    return image
 
 
 def _pull_secrets(plan: Plan) -> set[str]:
@@ -248,57 +272,45 @@ def _engine_problems(environment: Engine) -> list[Problem]:
     return []
 
 
-def _known_pods(plan: Plan, runtime: Facts) -> Facts:
+@section
+def _known_pods(plan: Plan, runtime: Facts) -> None:
     """Sandbox pods with the label by which NetworkPolicies find them, and with the service account made for them."""
-    changed, environment = runtime.copy(), dict(runtime["environment"].value)  # type: ignore[arg-type]
-    pods = environment["kubernetes"]
-    account = pods["service_account"] or sandbox_account(plan)
-    labels = {**pods["labels"], "liverl/experiment": plan.spec.name}
-    environment["kubernetes"] = {**pods, "service_account": account, "labels": labels}
-    changed.replace("environment", environment, "environment", "name", why="known to the manifests")
-    return changed
-
-
-def _agent(plan: Plan) -> dict[str, str] | None:
-    """What the image is made from that brings the agent into pods; None: there is none."""
-    image = getattr(plan.spec.scaffold, "runtime_image", None)
-    if image is None:
-        return None
-    return {"runtime_image": image, "agent": json.dumps(plan.resolved["scaffold"])}
+    environment = plan.spec.environment
+    if isinstance(environment, Pods):
+        pods, why = environment.kubernetes, "known to the manifests"
+        runtime.split("environment")
+        runtime.split("environment.kubernetes")
+        account = "environment.kubernetes.service_account"
+        runtime.replace(account, lambda: pods.service_account or sandbox_account(plan), why=why)
+        labels = "environment.kubernetes.labels"
+        runtime.replace(labels, lambda: {**pods.labels, "liverl/experiment": plan.spec.name}, why=why)
 
 
 def sandbox_account(plan: Plan) -> str:
     return f"{plan.spec.name}-sandbox"
 
 
-def _kinds(plan: Plan) -> list[str]:
-    """Template names in the order in which a cluster wants the objects."""
-    cluster = plan.spec.cluster
-    wanted = {
-        "namespaces": True,
-        "priorityclasses": cluster.priority is not None,
-        "runtimeclasses": cluster.sandboxes.runtime_handler is not None,
-        "validatingadmissionpolicies": cluster.sandboxes.runtime_class is not None,
-        "serviceaccounts": True,
-        "roles": True,
-        "rolebindings": True,
-        "resourcequotas": True,
-        "limitranges": True,
-        "networkpolicies": True,
-        "configmaps": True,
-        "persistentvolumes": cluster.storage.driver is not None,
-        "persistentvolumeclaims": cluster.storage.claim is None,
-        "localqueues": isinstance(cluster.queue, KueueQueue) and cluster.queue.cluster_queue is not None,
-        "services": cluster.monitor,
-        "servicemonitors": cluster.monitor,
-        "daemonsets": bool(cluster.sandboxes.prepull),
-        "rayjobs": True,
-    }
-    return [kind for kind, here in wanted.items() if here]
-
-
-def _proxy_port(plan: Plan) -> int:
-    return plan.spec.proxy.port or PROXY_PORT
+_KINDS: Mapping[str, Callable[[Cluster], bool]] = {
+    "namespaces": lambda cluster: True,
+    "priorityclasses": lambda cluster: cluster.priority is not None,
+    "runtimeclasses": lambda cluster: cluster.sandboxes.runtime_handler is not None,
+    "validatingadmissionpolicies": lambda cluster: cluster.sandboxes.runtime_class is not None,
+    "serviceaccounts": lambda cluster: True,
+    "roles": lambda cluster: True,
+    "rolebindings": lambda cluster: True,
+    "resourcequotas": lambda cluster: True,
+    "limitranges": lambda cluster: True,
+    "networkpolicies": lambda cluster: True,
+    "configmaps": lambda cluster: True,
+    "persistentvolumes": lambda cluster: cluster.storage.driver is not None,
+    "persistentvolumeclaims": lambda cluster: cluster.storage.claim is None,
+    "localqueues": lambda cluster: isinstance(cluster.queue, KueueQueue) and cluster.queue.cluster_queue is not None,
+    "services": lambda cluster: cluster.monitor,
+    "servicemonitors": lambda cluster: cluster.monitor,
+    "daemonsets": lambda cluster: bool(cluster.sandboxes.prepull),
+    "rayjobs": lambda cluster: True,
+}
+"""Template -> whether it is wanted, in the order in which a cluster wants the objects."""
 
 
 TARGET = Kubernetes()

@@ -74,7 +74,7 @@ def _sources(source: Source, place: Place) -> list[Problem]:
             if not Path(path).expanduser().is_dir()
         ]
     if isinstance(source, IndexSource) and not Path(source.path).expanduser().is_file():
-        fix = "write it with: liverl tasks index DIR -o FILE.parquet"
+        fix = "the command `tasks index` writes one"
         return [Problem((*place, "path"), f"{source.path}: no such file", "a task index", fix)]
     if isinstance(source, HistorySource) and not Path(source.repository).expanduser().is_dir():
         return [Problem((*place, "repository"), f"{source.repository}: no such folder", "a git repository's folder")]

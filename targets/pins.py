@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # read by scripts/lock.py before anything is installed
     from compiler.plan import Plan
+from targets.cuda_set import CUDA
 
 CPU = {
     "python": "3.11",
@@ -16,16 +17,6 @@ CPU = {
     "transferqueue": "0.1.11",
     "transformers": "5.10.4",
     "verl": "0.9.1",
-}
-CUDA = {
-    "python": "3.11",
-    "ray": "2.60.0",
-    "tensordict": "0.10.0",
-    "torch": "2.11.0",
-    "transferqueue": "0.1.11",
-    "transformers": "5.9.0",
-    "verl": "0.9.1",
-    "vllm": "0.24.0",
 }
 SKYPILOT = "0.14.1"
 """The client that ``task.sky.yaml`` is checked against."""
@@ -41,11 +32,14 @@ TRACKERS = {"swanlab": "0.10.3", "mlflow": "3.18.0", "trackio": "0.43.0"}
 
 def of(plan: Plan) -> Mapping[str, str]:
     """The set that a plan needs."""
-    pinned = dict(CPU if plan.spec.trainer.device == "cpu" else CUDA)
-    if plan.spec.scaffold.type in ("openhands-sdk", "terminus-2") or plan.spec.environment.type == "harbor":
-        pinned["python"] = YOUNGER_PYTHON
+    pinned = {**(CPU if plan.spec.trainer.device == "cpu" else CUDA), "python": python(plan)}
     pinned.update((name, TRACKERS[name]) for name in plan.spec.observability.loggers if name in TRACKERS)
     return pinned
+
+
+def python(plan: Plan) -> str:
+    younger = plan.spec.scaffold.type in ("openhands-sdk", "terminus-2") or plan.spec.environment.type == "harbor"
+    return YOUNGER_PYTHON if younger else CPU["python"]
 
 
 def extras(plan: Plan) -> list[str]:

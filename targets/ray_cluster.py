@@ -15,8 +15,6 @@ from targets import joining, pins
 from targets.base import Artifact, Lowered
 from targets.machines import pods_address_warning, proxy_host_problem
 
-PROXY_PORT = 8790
-
 
 class RayJobs:
     name = "ray"
@@ -35,26 +33,26 @@ class RayJobs:
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """Ray is already running; the proxy listens where the other machines reach it."""
-        return Lowered(
-            verl=joining.join_ray(lowered.verl),
-            vllm=lowered.vllm,
-            runtime=joining.open_proxy(lowered.runtime, port=plan.spec.proxy.port or PROXY_PORT),
-        )
+        runtime = lowered.runtime.copy()
+        joining.open_proxy(plan, runtime)
+        return Lowered(verl=joining.join_ray(lowered.verl), vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
-        from targets.render import render, render_text
+        from targets.render import Asked, render, render_text
 
-        context = {
-            "header": joining.HEADER,
-            "metadata": json.dumps({"experiment": plan.spec.name}),
+        spec = plan.spec
+        own = Asked(
+            metadata=lambda: json.dumps({"experiment": spec.name}),
             # The job's driver is told the cluster's address by Ray and hands it on under LiveRL's name.
-            "entrypoint": f"{joining.RAY_ADDRESS}=$RAY_ADDRESS exec python -m liverl run . "
-            f"--runs-dir {shlex.quote(plan.spec.cluster.ray.runs_dir)} --resume auto",
-            "ray": plan.spec.cluster.ray,
-            "secrets": [secret.variable for secret in plan.spec.secrets],
-        }
-        environment = render("ray/runtime-env.yaml.j2", context)
-        script = render_text("ray/submit.sh.j2", context)
+            entrypoint=lambda: (
+                f"{joining.RAY_ADDRESS}=$RAY_ADDRESS exec python -m liverl run . "
+                f"--runs-dir {shlex.quote(spec.cluster.ray.runs_dir)} --resume auto"
+            ),
+            secrets=lambda: " ".join(secret.variable for secret in spec.secrets),
+        )
+        context = {"header": joining.HEADER, "spec": spec, "cluster": spec.cluster, "own": own}
+        environment = render("ray/runtime-env.yaml.j2", context, plan.reads)
+        script = render_text("ray/submit.sh.j2", context, plan.reads)
         return {
             "runtime-env.yaml": Artifact(environment.text, environment.origins),
             "submit.sh": Artifact(script.text, script.origins),

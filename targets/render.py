@@ -1,4 +1,4 @@
-"""Renders manifest templates so that no value can change their structure, and says which spec field each value came
+"""Renders manifest templates so that no value can change their structure, and says which spec fields each line follows
 from.
 
 Every template is rendered twice: once with the values, once with a unique token in place of each. The second text is
@@ -21,10 +21,25 @@ from typing import Any
 import jinja2
 import yaml
 
+from compiler import emit
+from compiler.reads import Reads
+from targets.trace import NAME, Trace, TracedEnvironment
+
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile("[^\t\n\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x85\u2028\u2029\ufeff]")
 _TOKEN = re.compile(r"liverl-token-\d+-end")
-_ORIGINS = re.compile("\x02([^\x03]*)\x03")
+
+
+class Asked:
+    """Values for templates, each made when it is asked for: what is read for it is an origin of where it is used."""
+
+    def __init__(self, **makers: Callable[[], Any]) -> None:
+        self._makers = makers
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name not in self._makers:
+            raise AttributeError(name)
+        return self._makers[name]()
 
 
 @dataclass(frozen=True)
@@ -37,24 +52,29 @@ class Rendered:
     origins: Mapping[str, tuple[str, ...]]
 
 
-def render(template: str, context: Mapping[str, Any]) -> Rendered:
+def render(template: str, context: Mapping[str, Any], reads: Reads) -> Rendered:
     """Render ``templates/<template>``. A value that changes the structure is a bug of the template:
     ``AssertionError``."""
     compiled = _environment().get_template(template)
-    text = compiled.render(**context, _quote=quote)
-    tokens: dict[str, tuple[Any, tuple[str, ...]]] = {}
+    text = Trace(reads, compiled, {**context, "_quote": quote}).text
+    tokens: dict[str, Any] = {}
 
-    def token(value: Any, *origins: str, indent: int | None = None) -> str:
+    def token(value: Any, *, indent: int | None = None) -> str:
         name = f"liverl-token-{len(tokens)}-end"
-        tokens[name] = (value, origins)
+        tokens[name] = value
         return name
 
-    skeleton = list(yaml.load_all(compiled.render(**context, _quote=token), Loader=_Loader))
-    origins: dict[str, tuple[str, ...]] = {}
-    several = len(skeleton) > 1
-    intended = [_fill(node, f"[{index}]" if several else "", tokens, origins) for index, node in enumerate(skeleton)]
+    skeleton = Trace(reads, compiled, {**context, "_quote": token})
+    documents = emit.nodes(skeleton.text)
+    intended = [_fill(_Loader("").construct_document(document), tokens) for document in documents]
     objects = list(yaml.load_all(text, Loader=_Loader))
     assert objects == intended, f"{template}: a value changed the structure of the manifest"
+    lines = skeleton.origins()
+    origins = {
+        _TOKEN.sub(lambda name: str(tokens[name[0]]), path): lines[line]
+        for line, path in emit.paths_by_line(documents).items()
+        if line in lines
+    }
     return Rendered(text, objects, origins)
 
 
@@ -70,21 +90,13 @@ class RenderedText:
         return {f"{path}[{line}]": origins for line, origins in self.origins.items()}
 
 
-def render_text(template: str, context: Mapping[str, Any]) -> RenderedText:
-    """Render a shell script or a Dockerfile. Values go through ``sh``, one shell word; fields named as arguments of
-    ``sh`` are the origins of its line."""
-    compiled = _environment().get_template(template)
-    text = compiled.render(**context, _mark=lambda value, origins: value)
-    marked = compiled.render(**context, _mark=lambda value, origins: value + f"\x02{' '.join(origins)}\x03")
-    origins = {
-        f"line {number}": found
-        for number, line in enumerate(marked.split("\n"), 1)
-        if (found := tuple(dict.fromkeys(" ".join(_ORIGINS.findall(line)).split())))
-    }
-    return RenderedText(text, origins)
+def render_text(template: str, context: Mapping[str, Any], reads: Reads) -> RenderedText:
+    """Render a shell script or a Dockerfile. Values go through ``sh``, one shell word."""
+    trace = Trace(reads, _environment().get_template(template), context)
+    return RenderedText(trace.text, {f"line {number}": origins for number, origins in trace.origins().items()})
 
 
-def quote(value: Any, *_origins: str, indent: int | None = None) -> str:
+def quote(value: Any, *, indent: int | None = None) -> str:
     """One YAML scalar (or flow collection). Strings of several lines become a literal block when ``indent`` is given
     and they allow it."""
     if indent is not None and isinstance(value, str) and _blockable(value):
@@ -107,33 +119,23 @@ def _blockable(text: str) -> bool:
     )
 
 
-def _fill(
-    node: Any, path: str, tokens: Mapping[str, tuple[Any, tuple[str, ...]]], origins: dict[str, tuple[str, ...]]
-) -> Any:
+def _fill(node: Any, tokens: Mapping[str, Any]) -> Any:
     if isinstance(node, dict):
-        filled = {}
-        for key, child in node.items():
-            name = tokens[key][0] if key in tokens else key
-            filled[name] = _fill(child, f"{path}.{name}" if path else str(name), tokens, origins)
-        return filled
+        return {tokens.get(key, key): _fill(child, tokens) for key, child in node.items()}
     if isinstance(node, list):
-        return [_fill(child, f"{path}[{index}]", tokens, origins) for index, child in enumerate(node)]
+        return [_fill(child, tokens) for child in node]
     if isinstance(node, str) and node in tokens:
-        value, found = tokens[node]
-        if found:
-            origins[path] = found
-        return json.loads(json.dumps(value))
+        return json.loads(json.dumps(tokens[node]))
     assert not (isinstance(node, str) and _TOKEN.search(node)), (
-        f"{path}: a value is only part of a scalar; join the parts before the filter"
+        f"{node}: a value is only part of a scalar; join the parts before the filter"
     )
     return node
 
 
 @cache
 def _environment() -> jinja2.Environment:
-    folder = Path(str(resources.files("templates")))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+    environment = TracedEnvironment(
+        loader=jinja2.FileSystemLoader(Path(str(resources.files("templates")))),
         undefined=jinja2.StrictUndefined,
         autoescape=False,
         trim_blocks=True,
@@ -142,17 +144,17 @@ def _environment() -> jinja2.Environment:
     )
 
     @jinja2.pass_context
-    def q(context: jinja2.runtime.Context, value: Any, *origins: str, indent: int | None = None) -> str:
+    def q(context: jinja2.runtime.Context, value: Any, *, indent: int | None = None) -> str:
         assert not isinstance(value, jinja2.Undefined), "a template names a value that does not exist"
         write: Callable[..., str] = context["_quote"]
-        return write(value, *origins, indent=indent)
-
-    environment.filters["q"] = q
+        trace: Trace = context[NAME]
+        return write(trace.plain(value), indent=indent) + trace.value()
 
     @jinja2.pass_context
-    def sh(context: jinja2.runtime.Context, value: Any, *origins: str) -> str:
-        mark: Callable[[str, tuple[str, ...]], str] = context["_mark"]
-        return mark(shlex.quote(str(value)), origins)
+    def sh(context: jinja2.runtime.Context, value: Any) -> str:
+        trace: Trace = context[NAME]
+        return shlex.quote(str(value)) + trace.value()
 
+    environment.filters["q"] = q
     environment.filters["sh"] = sh
     return environment

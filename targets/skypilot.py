@@ -6,7 +6,6 @@ Knows SkyPilot's task format (checked against the version in ``pins``), never an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from compiler import readers
 from compiler.errors import Problem
@@ -15,12 +14,11 @@ from targets import joining, pins
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, image_warnings
 
-PROXY_PORT = 8790
 _OTHERS_PORTS = {
     6379: "the job's Ray",
     6380: "SkyPilot's own Ray",
     8266: "SkyPilot's own dashboard",
-    PROXY_PORT: "the proxy",
+    joining.PROXY_PORT: "the proxy",
 }
 
 
@@ -67,38 +65,25 @@ class SkyPilot:
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """The task's script has started Ray; the proxy listens where the other machines reach it."""
-        return Lowered(
-            verl=joining.join_ray(lowered.verl),
-            vllm=lowered.vllm,
-            runtime=joining.open_proxy(lowered.runtime, port=plan.spec.proxy.port or PROXY_PORT),
-        )
+        runtime = lowered.runtime.copy()
+        joining.open_proxy(plan, runtime)
+        return Lowered(verl=joining.join_ray(lowered.verl), vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
-        from targets.render import render, render_text
+        from targets.render import Asked, render, render_text
 
-        context = self._context(plan, lowered)
-        script = render_text("skypilot/run.sh.j2", context)
-        task = render("skypilot/task.sky.yaml.j2", {**context, "script": script.text})
+        spec = plan.spec
+        own = Asked(
+            fake_gpus=lambda: joining.fake_gpus(plan),
+            address_variable=lambda: joining.RAY_ADDRESS,
+        )
+        context = {"header": joining.HEADER, "spec": spec, "cluster": spec.cluster, "own": own}
+        script = render_text("skypilot/run.sh.j2", context, plan.reads)
+        task = render("skypilot/task.sky.yaml.j2", {**context, "script": script.text}, plan.reads)
         # Without an ignore file of its own SkyPilot takes that of the repository, which leaves build/ out.
         return {
             "task.sky.yaml": Artifact(task.text, {**task.origins, **script.within("run")}),
             ".skyignore": Artifact("# The whole bundle travels.\n", {}),
-        }
-
-    def _context(self, plan: Plan, lowered: Lowered) -> dict[str, Any]:
-        spec = plan.spec
-        separate = not lowered.verl["actor_rollout_ref.hybrid_engine"].value
-        return {
-            "header": joining.HEADER,
-            "experiment": spec.name,
-            "cluster": spec.cluster,
-            "secrets": spec.secrets,
-            "sky": spec.cluster.skypilot,
-            "machine": spec.cluster.worker,
-            "bucket": spec.cluster.storage.bucket,
-            "fake_gpus": plan.trainer_ranks + separate if spec.trainer.device == "cpu" else 0,
-            "address_variable": joining.RAY_ADDRESS,
-            "dashboard": spec.observability.dashboard,
         }
 
 

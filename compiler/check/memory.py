@@ -33,7 +33,7 @@ def gpu_memory(plan: Plan) -> Iterator[Problem]:
     limit = GPU_GIB[spec.trainer.gpu]
     state = memory.trainer_state
     shown = f"weights {_gib(memory.weights)} + gradients {_gib(memory.gradients)} + optimizer {_gib(memory.optimizer)}"
-    beside = memory.resident_beside(spec)
+    beside = memory.resident_beside
     if beside:
         others = " and ".join(
             name for name, there in (("critic", plan.needs_critic), ("reference", plan.needs_reference)) if there
@@ -75,7 +75,7 @@ def _vllm_memory(plan: Plan, limit: int) -> Iterator[Problem]:
         return
     kept = 0 if spec.trainer.offload.parameters else memory.weights
     kept += 0 if spec.trainer.offload.optimizer else memory.optimizer
-    kept += memory.resident_beside(spec)
+    kept += memory.resident_beside
     if share + kept > limit * _GIB:
         yield Problem(
             ("rollout", "gpu_memory_utilization"),

@@ -23,6 +23,8 @@ class VllmRollout(ServedRollout):
     """Share of a GPU's memory that vLLM takes."""
     enforce_eager: bool = False
     """No CUDA graphs."""
+    release_memory: bool = True
+    """Give weights and caches up while the trainer works on the same GPUs; false is quicker where both fit."""
     expert_parallel: bool = False
     """Spread the experts of a mixture over a replica's GPUs instead of cutting each."""
     max_batched_tokens: Count = 8192

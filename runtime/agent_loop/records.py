@@ -28,7 +28,7 @@ class TrialFiles:
     turns: Sequence[Turn] = ()
     verifier: bytes = b""
     agent: Mapping[str, bytes] = field(default_factory=dict)
-    work: bytes | None = None
+    work: Mapping[str, Any] | None = None
     """Manifest of the work that is kept for a later verdict (``work.py``)."""
 
 
@@ -42,20 +42,21 @@ def write_trial(trials: Path, result: TrialResult, files: TrialFiles) -> Path:
     partial = final.parent / f".{final.name}.{os.getpid()}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    (partial / "trial.json").write_bytes(orjson.dumps(result.record(), option=orjson.OPT_INDENT_2) + b"\n")
+    record = {**result.record(), **({MANIFEST: dict(files.work)} if files.work is not None else {})}
+    (partial / "trial.json").write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
     trajectory = {
         "turns": list(files.turns),
         "samples": [sample.record() for sample in result.samples],
     }
     (partial / "trajectory.json").write_bytes(orjson.dumps(trajectory, default=str))
-    if files.work is not None:
-        (partial / MANIFEST).write_bytes(files.work)
     if files.verifier:
         (partial / "verifier").mkdir()
         (partial / "verifier" / "output").write_bytes(files.verifier)
-    if files.agent:
+    # A run has thousands of trials, and most agents leave an empty log: it would be a file that says nothing.
+    logs = {name: content for name, content in files.agent.items() if content}
+    if logs:
         (partial / "agent").mkdir()
-        for name, content in files.agent.items():
+        for name, content in logs.items():
             # The agent chose these names: the last component alone is used, so that none leaves the folder.
             (partial / "agent" / (PurePosixPath(name).name or "log")).write_bytes(content)
     if final.exists():

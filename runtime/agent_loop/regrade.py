@@ -113,14 +113,13 @@ async def regrade(
 
 def _kept(run: Path, store: WorkStore, left_out: Counter[str]) -> Iterator[tuple[Path, dict[str, Any], Work]]:
     for path in sorted(run.glob("trials/*/*/trial.json")):
-        manifest = path.with_name(MANIFEST)
         try:
             record = orjson.loads(path.read_bytes())
-            if not manifest.is_file():
+            if (manifest := record.get(MANIFEST)) is None:
                 left_out["its work was not kept"] += 1
                 continue
-            work = store.get(manifest.read_bytes())
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            work = store.get(manifest)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             left_out[f"cannot be read: {error}"] += 1
             continue
         if work.left_out is not None:

@@ -13,24 +13,26 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
-from runtime.agent_loop.work import Work, WorkStore, changed
+from runtime.agent_loop.work import Work, WorkStore
 from runtime.config import InstalledScaffold, RuntimeConfig
 from runtime.errors import HANDLING, Termination, TrialError
 from runtime.grading.base import Verdict
+from runtime.grading.difference import collect
+from runtime.grading.task_scripts import mounts_of as task_mounts
+from runtime.grading.verifier import longest_sec
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
 from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxRequest
+from runtime.sandboxes.entries import Entry
 from runtime.sandboxes.waiting import waiting_measured
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, mounts_of, needs_of
 from runtime.task import Task
 
 log = logging.getLogger(__name__)
-
-LOCAL = ("bubblewrap", "docker", "none")
-"""Isolation of boxes whose way to the proxy is this process's own forwarder."""
 
 
 def trial_seed(seed: int, key: TrialKey) -> int:
@@ -48,7 +50,7 @@ class _Progress:
     outcome: AgentOutcome | None = None
     logs: Mapping[str, bytes] = field(default_factory=dict)
     trajectory: Trajectory | None = None
-    artifacts: Mapping[str, bytes] | None = None
+    artifacts: Mapping[str, Entry] | None = None
     verdict: Verdict | None = None
     cause: str | None = None
 
@@ -104,31 +106,48 @@ class TrialRunner:
 
     async def _play(self, task: Task, key: TrialKey, sampling: Sampling, progress: _Progress) -> Termination:
         """Agent, then verifier. Raises the failure that forbids a grade."""
-        artifacts, termination = await self._agent(task, key, sampling, progress)
+        try:
+            artifacts, termination = await self._agent(task, key, sampling, progress)
+        except Exception as failure:
+            if not _own_doing(failure, progress.trajectory):
+                raise
+            log.warning("%s: %s; graded as if nothing had been done", key.trial_id, failure, exc_info=failure)
+            artifacts, termination = {}, Termination.AGENT_DIED
         progress.artifacts = artifacts
         began = time.monotonic()
         with waiting_measured() as waited:
-            await self._grade(task, artifacts, progress)
-        # Boxes of one verdict may wait side by side.
-        in_line = min(waited.seconds, time.monotonic() - began)
-        progress.clock(verifier=time.monotonic() - began - in_line, queue=progress.timings.queue + in_line)
+            try:
+                await self._grade(task, artifacts, progress, key)
+            finally:
+                # Boxes of one verdict may wait side by side.
+                spent = time.monotonic() - began
+                in_line = min(waited.seconds, spent)
+                progress.clock(verifier=spent - in_line, queue=progress.timings.queue + in_line)
         return termination
 
-    async def _grade(self, task: Task, artifacts: Mapping[str, bytes], progress: _Progress) -> None:
-        began = time.monotonic()
-        async with asyncio.timeout(self._verifier_limit(task)) as limit:
+    async def _grade(self, task: Task, artifacts: Mapping[str, Entry], progress: _Progress, key: TrialKey) -> None:
+        try:
             try:
-                progress.verdict = await self._services.verifier.grade(task, artifacts)
-            except TimeoutError as error:
-                if not limit.expired():
+                progress.verdict = await self._verdict(task, artifacts)
+            except Exception as failure:
+                # A verifier says by a ``TrialError`` that other work could not be judged either.
+                if isinstance(failure, TrialError) and failure.termination is not Termination.INTERNAL:
                     raise
-                raise TrialError(Termination.VERIFIER_TIMEOUT, "the verifier gave no answer in time") from error
-            finally:
-                progress.clock(verifier=time.monotonic() - began)
+                if not artifacts or not _own_doing(failure, progress.trajectory):
+                    raise
+                log.warning("%s: %s; graded as if nothing had been done", key.trial_id, failure, exc_info=failure)
+                progress.verdict = await self._verdict(task, {})
+        except TimeoutError as error:
+            raise TrialError(Termination.VERIFIER_TIMEOUT, "the verifier gave no answer in time") from error
+
+    async def _verdict(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
+        """Raises ``TimeoutError`` where even the backstop is passed."""
+        async with asyncio.timeout(longest_sec(self._config.environment, task)):
+            return await self._services.verifier.grade(task, artifacts)
 
     async def _agent(
         self, task: Task, key: TrialKey, sampling: Sampling, progress: _Progress
-    ) -> tuple[dict[str, bytes], Termination]:
+    ) -> tuple[dict[str, Entry], Termination]:
         """The agent's part: what it left in its box, and how it ended. Session and sandbox are gone afterwards."""
         services, rollout = self._services, self._config.rollout
         limits = SessionLimits(
@@ -186,25 +205,15 @@ class TrialRunner:
         progress.clock(model=trajectory.model_sec)
         if trajectory.failure is not None:
             # Whatever the agent made of it: its last words came from an engine that had failed.
-            raise TrialError(Termination.MODEL_UNAVAILABLE, trajectory.failure) from failure
+            raise TrialError(Termination.MODEL_UNAVAILABLE, trajectory.failure, host_fault=True) from failure
         if trajectory.overlong and termination is not Termination.TIMEOUT:
             return Termination.OVERLONG
-        if failure is not None and self._own_doing(failure, trajectory):
-            progress.cause = str(failure)
-            return Termination.AGENT_DIED
         if failure is not None and not failure.handling.grade:
+            if _own_doing(failure, trajectory):
+                progress.cause = str(failure)
+                return Termination.AGENT_DIED
             raise failure
         return termination
-
-    def _own_doing(self, failure: TrialError, trajectory: Trajectory) -> bool:
-        """Whether the policy may have brought a failure about: to try again without a grade would then be a prize."""
-        if trajectory.num_turns == 0:
-            return False  # the model has not answered yet
-        if failure.termination is Termination.MODEL_UNAVAILABLE:
-            # So says a program in the box, but the proxy has served the session to its end. Only where nothing but
-            # this process lies between the two can that be no outage.
-            return self._services.provider.capabilities.isolation in LOCAL
-        return failure.termination in (Termination.AGENT_CRASHED, Termination.OUT_OF_MEMORY)
 
     async def _leave(self, key: TrialKey, sandbox: Sandbox | None, progress: _Progress) -> None:
         try:
@@ -214,16 +223,15 @@ class TrialRunner:
             if progress.trajectory is None:
                 progress.trajectory = await self._services.proxy.close_session(key.trial_id)
 
-    async def _artifacts(self, task: Task, sandbox: Sandbox, *, died: bool) -> dict[str, bytes]:
+    async def _artifacts(self, task: Task, sandbox: Sandbox, *, died: bool) -> dict[str, Entry]:
         """The declared artifacts, or the whole work directory; never the files that belong to the tests.
 
         died: the agent's end may have taken the box with it; then nothing is left to grade.
         """
         workdir = PurePosixPath(task.config.environment.workdir)
-        wanted = [str(workdir / name) for name in task.liverl.artifacts] or [str(workdir)]
         withheld = {str(workdir / name) for name in task.liverl.test_files}
         try:
-            found = await sandbox.download(wanted)
+            found = await collect(task, sandbox)
         except ArtifactsRefused as refused:
             log.info("%s: %s; graded as if nothing had been done", task.id, refused)
             return {}
@@ -232,7 +240,7 @@ class TrialRunner:
                 raise
             log.info("%s: %s; graded as if nothing had been done", task.id, lost)
             return {}
-        return {path: content for path, content in found.items() if path not in withheld}
+        return {path: entry for path, entry in found.items() if path not in withheld}
 
     def _request(self, task: Task, key: TrialKey) -> SandboxRequest:
         environment, needs = self._config.environment, needs_of(self._services.scaffold)
@@ -242,17 +250,14 @@ class TrialRunner:
             name=key.trial_id,
             lower=task.repository,
             workdir=task.config.environment.workdir,
-            mounts=mounts_of(self._services.scaffold, image=brought_by),
+            mounts=(*task_mounts(task), *mounts_of(self._services.scaffold, image=brought_by)),
+            env=task.config.environment.env,
             image=task.liverl.image,
             forward=(self._services.proxy.host, self._services.proxy.port),
-            memory_mib=min(environment.memory_mib, task.config.environment.memory_mb) + needs.memory_mib,
+            memory_mib=task.memory_mib(environment.memory_mib) + needs.memory_mib,
             pids=environment.pids + needs.pids,
             limit_address_space=not needs.address_space,
         )
-
-    def _verifier_limit(self, task: Task) -> float:
-        """A backstop above the verifier's own limit, which is the one that names the cause."""
-        return min(self._config.environment.verifier_timeout_sec, task.config.verifier.timeout_sec) * 2 + 10
 
     def _result(
         self,
@@ -295,7 +300,7 @@ class TrialRunner:
         failed = result.reward is None
         if not failed and not _nth(step, dump.trials_every):
             return
-        work: bytes | None = None
+        work: Mapping[str, Any] | None = None
         if progress.artifacts is not None and (failed or _nth(step, dump.work_every)):
             work = await asyncio.to_thread(self._keep, task, progress.artifacts)
         files = TrialFiles(
@@ -306,13 +311,24 @@ class TrialRunner:
         )
         await asyncio.to_thread(write_trial, self._trials, result, files)
 
-    def _keep(self, task: Task, artifacts: Mapping[str, bytes]) -> bytes | None:
-        work = Work(task.id, task.path.absolute(), changed(task, artifacts))
+    def _keep(self, task: Task, artifacts: Mapping[str, Entry]) -> Mapping[str, Any] | None:
+        work = Work(task.id, task.path.absolute(), artifacts)
         try:
             return self._work.put(work, max_bytes=self._config.dump.work_max_mib << 20)
         except OSError as error:  # a later verdict is a convenience: a full disk must not cost the trial
             log.warning("%s: its work is not kept: %s", task.id, error)
             return None
+
+
+def _own_doing(failure: Exception, trajectory: Trajectory | None) -> bool:
+    """Whether the policy may have brought a failure about: to try again without a grade would then be a prize.
+
+    After the model's first answer that is so of everything that the host cannot prove to be its own. A program in the
+    box that says that the model is not to be had is no proof: the proxy has served the session to its end.
+    """
+    if trajectory is None or trajectory.num_turns == 0:
+        return False
+    return not (isinstance(failure, TrialError) and failure.host_fault)
 
 
 def _nth(step: int, every: int) -> bool:

@@ -73,7 +73,7 @@ class TrialResult:
     timings: Timings
     sampling: Sampling
     verdict: str = "no-grade"
-    """solved, unsolved, tampered (passed tests that no honest work passes; reward 0), or no-grade (no reward)."""
+    """solved, unsolved, tampered (passed tests that no honest work passes; reward -1), or no-grade (no reward)."""
     reused_verdict: bool = False
     """The verdict is that of equal work on the task (``environment/reuse.py``)."""
     defences: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """The work that trials left, kept for a later verdict: content-addressed files below ``<run>/artifacts/``.
 
-Only what differs from the task's pristine repository is kept, each content once per run. A trial's ``work.json`` names
-its files by digest. Knows nothing of how work is graded.
+What differs from the task's pristine repository is kept, each content once per run. The manifest in a trial's
+``trial.json`` (``work``) names its files by digest. Knows nothing of how work is graded.
 """
 
 from __future__ import annotations
@@ -11,43 +11,25 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import orjson
-
+from runtime.sandboxes.entries import Entry, made, marked, size
 from runtime.task import Task, load_task
 
-MANIFEST = "work.json"
+MANIFEST = "work"
+"""Key of the manifest in ``trial.json``: a file of its own in thousands of folders would be one too many."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one trial left. ``files``: path inside the agent's box -> content; ``left_out``: why it was not kept."""
+    """What one trial left. ``files``: path inside the agent's box -> what it made of the pristine repository there;
+    ``left_out``: why it was not kept."""
 
     task_id: str
     task_path: Path
-    files: Mapping[str, bytes]
+    files: Mapping[str, Entry]
     left_out: str | None = None
-
-
-def changed(task: Task, artifacts: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The artifacts that differ from the pristine repository."""
-    workdir = PurePosixPath(task.config.environment.workdir)
-    found = {}
-    for name, content in artifacts.items():
-        path = PurePosixPath(name)
-        pristine = task.repository / path.relative_to(workdir) if path.is_relative_to(workdir) else None
-        if ".." in path.parts or pristine is None or not _same(pristine, content):
-            found[name] = content
-    return found
-
-
-def _same(pristine: Path, content: bytes) -> bool:
-    try:
-        return not pristine.is_symlink() and pristine.read_bytes() == content
-    except OSError:
-        return False
 
 
 class WorkStore:
@@ -56,18 +38,24 @@ class WorkStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def put(self, work: Work, *, max_bytes: int) -> bytes:
-        """Keep the files of ``work`` and return its manifest (JSON). Nothing is kept of work above ``max_bytes``."""
-        size = sum(map(len, work.files.values()))
+    def put(self, work: Work, *, max_bytes: int) -> dict[str, Any]:
+        """Keep the files of ``work`` and return its manifest, fit for JSON. Nothing is kept above ``max_bytes``."""
+        total = sum(map(size, work.files.values()))
         files: dict[str, str] = {}
         left_out = work.left_out
-        if size > max_bytes:
-            left_out = f"{size} bytes in {len(work.files)} files; the limit is {max_bytes}"
+        if total > max_bytes:
+            left_out = f"{total} bytes in {len(work.files)} files; the limit is {max_bytes}"
         else:
-            files = {name: self._keep(content) for name, content in sorted(work.files.items())}
+            files = {name: self._named(work.files[name]) for name in sorted(work.files)}
         table = {"task": work.task_id, "task_path": str(work.task_path), "files": files, "left_out": left_out}
         # The agent chose the names; bytes that are no text came as escapes, which JSON cannot hold.
-        return orjson.dumps(_clean(table), option=orjson.OPT_INDENT_2) + b"\n"
+        return _clean(table)
+
+    def _named(self, entry: Entry) -> str:
+        """The digest of an ordinary file's content; of other entries their kind before it."""
+        kind, content = marked(entry)
+        digest = self._keep(content) if kind in "fxl" else ""
+        return digest if kind == "f" else f"{kind}:{digest}"
 
     def _keep(self, content: bytes) -> str:
         digest = hashlib.sha256(content).hexdigest()
@@ -80,15 +68,15 @@ class WorkStore:
             partial.replace(path)
         return digest
 
-    def get(self, manifest: bytes) -> Work:
+    def get(self, table: Mapping[str, Any]) -> Work:
         """Raises ``ValueError`` for a manifest or content that is not what was kept."""
-        table: dict[str, Any] = orjson.loads(manifest)
         files = {}
-        for name, digest in table["files"].items():
-            content = self._path(digest).read_bytes()
-            if hashlib.sha256(content).hexdigest() != digest:
+        for name, text in table["files"].items():
+            kind, _, digest = text.rpartition(":")
+            content = self._path(digest).read_bytes() if digest else b""
+            if digest and hashlib.sha256(content).hexdigest() != digest:
                 raise ValueError(f"{self._path(digest)}: its content has changed")
-            files[_restore(name)] = content
+            files[_restore(name)] = made(kind or "f", content)
         return Work(table["task"], Path(table["task_path"]), files, table["left_out"])
 
     def _path(self, digest: str) -> Path:

@@ -46,15 +46,6 @@ def _missing_defences(asked: Asked) -> str:
 
 LIMITS: tuple[Limit, ...] = (
     Limit(
-        "rollout.type",
-        lambda asked: (
-            '"vllm": this version of the runtime rolls out and trains on CPUs alone'
-            if asked("rollout.type") == "vllm"
-            else ""
-        ),
-        "compile it for review, or choose rollout.type torch and trainer.device cpu",
-    ),
-    Limit(
         "scaffold.type",
         lambda asked: (
             '"import": a new policy is taught with the tools of the shell scaffold alone'

@@ -25,10 +25,11 @@ class TrajectoryFilter(Model):
     """Which trajectories stay out of the loss, by how they ended. What is left out counts neither as good nor as bad:
     its group's advantages are computed without it. Trajectories that no verifier could grade are always left out."""
 
-    drop: tuple[GradedEnd, ...] = ("timeout",)
-    """``timeout``: the agent was stopped by the clock, which measures the machine too; ``overlong``: it ran out of
+    drop: tuple[GradedEnd, ...] = ()
+    """Whatever stands here is a way out of a bad grade, for a policy that finds out how to end so.
+    ``timeout``: the agent was stopped by the clock, which measures the machine too; ``overlong``: it ran out of
     tokens; ``max_turns_reached``: out of turns; ``no_tool_calls``: it answered without a tool;
-    ``agent_died``: its process ended after the model had answered."""
+    ``agent_died``: its process or its box ended after the model had answered."""
 
 
 class SecretName(Model):

@@ -1,14 +1,17 @@
-"""Chooses what of an agent's work the verifier takes over: declared regular files, never tests or test configuration.
+"""Chooses what of an agent's work the verifier takes over: what is declared, never tests or test configuration.
 
-It knows files and paths only; links and special files were left out when the sandbox was read.
+It knows the work as a difference of two trees; special files were left out when the sandbox was read.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+from runtime.sandboxes.entries import Entry, Link, Removed, marked, size
 
 if TYPE_CHECKING:
     from runtime.task import Task
@@ -22,6 +25,8 @@ PROTECTED_NAMES = frozenset(
         "conftest.py",
         "pytest.ini",
         ".pytest.ini",
+        "pytest.toml",
+        ".pytest.toml",
         "tox.ini",
         "setup.cfg",
         "pyproject.toml",
@@ -34,53 +39,79 @@ PROTECTED_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Selection:
-    """``files`` by absolute path inside the verifier's sandbox: the agent's, then the task's tests over them."""
+    """``files`` by absolute path inside the verifier's sandbox: the agent's, then the task's tests over them.
+    ``refused``: path below the work directory -> why it is not taken, although the rest is."""
 
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, Entry] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
     """Why nothing can be taken over; the trial is then unsolved."""
 
 
-def select(task: Task, artifacts: Mapping[str, bytes]) -> Selection:
-    """What must be written over the pristine repository before the tests run; files that equal it are left out."""
+def select(task: Task, artifacts: Mapping[str, Entry]) -> Selection:
+    """What must be made of the pristine repository before the tests run; what equals it is left out."""
     workdir = PurePosixPath(task.config.environment.workdir)
-    chosen: dict[str, bytes] = {}
+    chosen: dict[str, Entry] = {}
+    refused: dict[str, str] = {}
     total = 0
-    for name, content in artifacts.items():
+    for name, entry in artifacts.items():
         path = PurePosixPath(name)
-        if not path.is_relative_to(workdir) or ".." in path.parts:
+        if ".." in path.parts or not any(path.is_relative_to(root) for root in task.handed_in):
             continue
-        relative = path.relative_to(workdir)
-        if not _taken(task, relative) or _same(task.repository / relative, content):
+        relative = path
+        if path.is_relative_to(workdir):
+            relative = path.relative_to(workdir)
+            if not _taken(task, relative) or _same(task.repository / relative, entry):
+                continue
+            if isinstance(entry, Link) and not _stays_inside(relative, entry.target, workdir):
+                refused[str(relative)] = "a link that leads out of the work directory"
+                continue
+        elif not isinstance(entry, bytes):
+            refused[str(path)] = "not a plain file, outside of the work directory"
             continue
-        if _stands_in_the_way(task.repository, relative):
-            return Selection(problem=f"{relative} stands where the repository has a folder, a link or a file above it")
-        total += len(content)
-        if len(content) > MAX_FILE_BYTES or total > MAX_TOTAL_BYTES or len(chosen) >= MAX_FILES:
+        total += size(entry)
+        if size(entry) > MAX_FILE_BYTES or total > MAX_TOTAL_BYTES or len(chosen) >= MAX_FILES:
             return Selection(problem=f"artifacts over the limit at {relative}")
-        chosen[str(path)] = content
+        chosen[str(path)] = entry
+    for name, entry in chosen.items():
+        if not PurePosixPath(name).is_relative_to(workdir):
+            continue
+        relative = PurePosixPath(name).relative_to(workdir)
+        if not isinstance(entry, Removed) and _stands_in_the_way(task.repository, relative, workdir, chosen):
+            return Selection(problem=f"{relative} stands where the repository has a folder, a link or a file above it")
     for relative, content in _test_files(task):
         name = str(workdir / relative)
         chosen.pop(name, None)
         if not _same(task.repository / relative, content):
             chosen[name] = content
-    return Selection(files=chosen)
+    return Selection(files=chosen, refused=refused)
 
 
 def _taken(task: Task, path: PurePosixPath) -> bool:
     if path == PurePosixPath("."):
         return False
-    table = task.liverl
-    if table.artifacts and not any(path.is_relative_to(declared) for declared in table.artifacts):
-        return False
     tests = test_paths(task)
     if any(path.is_relative_to(test) or PurePosixPath(test).is_relative_to(path) for test in tests):
         return False
-    if task.expected_ids and _steers_tests(task, path, tests):
+    if not task.expected_ids:
+        return True  # a script judges what there is, down to the history of the repository
+    if _steers_tests(task, path, tests):
         return False
-    if task.expected_ids and (path.name in PROTECTED_NAMES or path.suffix == ".pth"):
+    if path.name in PROTECTED_NAMES or path.suffix == ".pth":
         return False
     return ".git" not in path.parts and "__pycache__" not in path.parts
+
+
+def _stays_inside(link: PurePosixPath, target: str, workdir: PurePosixPath) -> bool:
+    """Whether a link names something below the work directory, as far as its text says."""
+    place = PurePosixPath(target) if target.startswith("/") else workdir / link.parent / target
+    parts: list[str] = []
+    for part in place.parts:
+        if part != "..":
+            parts.append(part)
+        elif len(parts) > 1:
+            parts.pop()
+    return PurePosixPath(*parts).is_relative_to(workdir)
 
 
 def test_paths(task: Task) -> set[str]:
@@ -111,25 +142,48 @@ def tests_own_modules(task: Task) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def own_modules(task: Task) -> tuple[str, ...]:
+    """Names at the top that the pristine repository, its tests or the task's own solution have. No other name may stand
+    in for a module that the tests import.
+    """
+    import_folders = {"", "src", *task.liverl.python_path}
+    import_folders |= {str(PurePosixPath(test).parent) for test in test_paths(task)}
+    solution = task.path / "solution" / "files"
+    names: set[str] = set()
+    for folder in import_folders:
+        for root in (task.repository, task.tests / "files", solution):
+            place = root / folder
+            names |= {entry.name.partition(".")[0] for entry in place.iterdir()} if place.is_dir() else set()
+    return tuple(sorted(name for name in names if name.isidentifier()))
+
+
 def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     """The repository's own helpers beside its tests stay as they are; new files there are the agent's business, but
     for those that make a package of a folder of tests, which renames its modules.
     """
     folders = {folder for test in tests for folder in PurePosixPath(test).parents} - {PurePosixPath(".")}
-    if path.name == "__init__.py" and path.parent in folders:
-        return True
+    if path.name == "__init__.py" and (path.parent in folders or path.parent == PurePosixPath(".")):
+        return str(path) not in task.liverl.source_files  # a package whose tests lie among its own modules
     in_tests = any(part in ("test", "tests", "testing") for part in path.parts[:-1])
     return in_tests and (task.repository / path).is_file()
 
 
-def _stands_in_the_way(repository: Path, path: PurePosixPath) -> bool:
-    """Whether a file cannot be written at ``path`` over the pristine repository without following or removing more
-    than a file.
+def _stands_in_the_way(
+    repository: Path, path: PurePosixPath, workdir: PurePosixPath, chosen: Mapping[str, Entry]
+) -> bool:
+    """Whether something cannot be made at ``path`` over the pristine repository without following a link, or removing
+    what the agent has not removed or may not remove.
     """
-    if (repository / path).is_dir() and not (repository / path).is_symlink():
-        return True
+
+    def gone(inside: Path) -> bool:
+        return isinstance(chosen.get(str(workdir / inside.relative_to(repository).as_posix())), Removed)
+
+    place = repository / path
+    if place.is_dir() and not place.is_symlink():
+        return not all(gone(inner) for inner in place.rglob("*"))
     above = [repository / folder for folder in path.parents if folder != PurePosixPath(".")]
-    return any(folder.is_symlink() or (folder.exists() and not folder.is_dir()) for folder in above)
+    blocking = [folder for folder in above if folder.is_symlink() or (folder.exists() and not folder.is_dir())]
+    return not all(gone(folder) for folder in blocking)
 
 
 def _test_files(task: Task) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -140,8 +194,18 @@ def _test_files(task: Task) -> Iterator[tuple[PurePosixPath, bytes]]:
                 yield PurePosixPath(path.relative_to(root).as_posix()), path.read_bytes()
 
 
-def _same(pristine: Path, content: bytes) -> bool:
+def _same(pristine: Path, entry: Entry) -> bool:
+    kind, content = marked(entry)
     try:
-        return pristine.stat().st_size == len(content) and pristine.read_bytes() == content
+        if kind == "-":
+            return not pristine.is_symlink() and not pristine.exists()
+        if kind == "l" or pristine.is_symlink():
+            return kind == "l" and pristine.is_symlink() and os.fsencode(pristine.readlink()) == content
+        if kind == "d":
+            return pristine.is_dir()
+        status = pristine.stat()
+        if (kind == "x") != bool(status.st_mode & 0o100) or status.st_size != len(content):
+            return False
+        return pristine.read_bytes() == content
     except OSError:
         return False

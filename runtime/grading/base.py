@@ -9,16 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from runtime.sandboxes.entries import Entry
 from runtime.task import Task
+
+TAMPERED_REWARD = -1.0
+"""Less than for nothing done: a forger who guesses right one time in a few must lose by it on the whole."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the host computed from the verifier's report.
 
-    ``reward`` is finite and within [0, 1]. ``outcomes`` maps each expected test id to passed, failed, error, skipped or
-    missing. ``defences`` names what was in force; ``raw`` is the verifier's raw output, kept for the trial record.
-    ``tampered``: the work passed tests that no honest work passes; its reward is 0. What cannot be graded is no
+    ``reward`` is within [0, 1], or ``TAMPERED_REWARD``. ``outcomes`` maps each expected test id to passed, failed,
+    error, skipped or missing. ``defences`` names what was in force; ``raw`` is the verifier's raw output, kept for the
+    trial record.
+    ``tampered``: the work passed tests that no honest work passes. What cannot be graded is no
     verdict but a ``TrialError``.
     """
 
@@ -38,7 +43,7 @@ class Verifier(Protocol):
     Raises ``TrialError`` (verifier boundary) when it cannot decide: that is no grade, never a 0.
     """
 
-    async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
-        """``artifacts``: path inside the agent's box -> content."""
+    async def grade(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
+        """``artifacts``: path inside -> what the agent made of the pristine repository there (``difference.py``)."""
 
     async def close(self) -> None: ...

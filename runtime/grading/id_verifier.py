@@ -2,8 +2,9 @@
 
 Where the sandbox has a second user and the task's own solution shows that its tests allow it, the code under test runs
 in a process of its own as that user (``testkit/apart.py``). Elsewhere it shares a process with its tests and can forge
-all that this process says. So work that seems to solve such a task is measured once more, in another fresh sandbox,
-against look-alike tests that no honest work passes (``canary.py``): who passes those as well has tampered.
+all that this process says. There the tests run twice, in two fresh sandboxes, and each time a part of them, drawn
+anew, is look-alikes that no honest work passes (``canary.py``): who passes one of those has tampered. That lowers the
+odds of a forger; it does not shut him out.
 """
 
 from __future__ import annotations
@@ -14,21 +15,17 @@ import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from runtime.config import Environment
 from runtime.errors import Termination, TrialError
-from runtime.grading.artifacts import Selection, select, test_sources, tests_own_modules
-from runtime.grading.base import Verdict
+from runtime.grading.artifacts import Selection, own_modules, select, test_sources, tests_own_modules
+from runtime.grading.base import TAMPERED_REWARD, Verdict
 from runtime.grading.canary import Canary, spoil
+from runtime.grading.difference import put
 from runtime.grading.verifier import Plan, SandboxVerifier, solution_files
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task
-
-TEST_TIMEOUT_SEC = 5.0
-MAX_NOISE_BYTES = 1 << 15
-_CANARIES_PER_TASK = 8
-_MAX_CANARIES = 4096
 
 
 class IdVerifier(SandboxVerifier):
@@ -38,7 +35,7 @@ class IdVerifier(SandboxVerifier):
 
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         super().__init__(config, provider)
-        self._canaries: dict[tuple[Path, int], Canary] = {}
+        self._canaries: dict[Path, Canary] = {}
         self._calibrating: dict[Path, asyncio.Lock] = {}
         self._apart: dict[Path, tuple[str, ...]] = {}
 
@@ -46,23 +43,69 @@ class IdVerifier(SandboxVerifier):
         trusted = await self._trusted(task, timeout_sec)
         if trusted and "canary" not in self._config.required_defences:
             return Canary({}, ()), trusted  # nothing that the code under test can do reaches the process that judges
-        return self._canary(task), trusted
+        return await self._canary(task, timeout_sec), trusted
 
     async def _run(self, plan: Plan, selection: Selection) -> Verdict:
-        task, canary, timeout_sec = plan.task, plan.canary, plan.timeout_sec
-        tests = test_sources(task)
-        report = await self._report(task, selection, tests, timeout_sec, stop_first=True, trusted=plan.trusted)
+        if plan.canary.ids:
+            return await self._mixed(plan, selection)
+        task, tests = plan.task, test_sources(plan.task)
+        report = await self._report(
+            task, selection, tests, plan.timeout_sec, stop_first=True, trusted=plan.trusted, noise=not plan.trusted
+        )
+        if report.get("ended") == "timeout":
+            raise TimeoutError(f"the tests took longer than {plan.timeout_sec:g} s")
         outcomes = read_outcomes(report, task.expected_ids)
         solved = report.get("complete") is True and all(outcome == "passed" for outcome in outcomes.values())
-        raw: dict[str, Any] = dict(report)
-        passed: list[str] = []
-        if solved and canary.files:
-            spoiled = await self._report(task, selection, {**tests, **canary.files}, timeout_sec, stop_first=False)
-            raw["canary"] = {**spoiled, "ids": list(canary.ids)}
-            passed = judge_canary(spoiled, canary.ids)
+        return self._verdict(plan, outcomes, "solved" if solved else "unsolved", dict(report))
+
+    async def _mixed(self, plan: Plan, selection: Selection) -> Verdict:
+        """Every test runs once as it is and once as a look-alike, in two runs that are alike to whoever is in them."""
+        task, tests, draw = plan.task, test_sources(plan.task), secrets.SystemRandom()
+        some = spoil(tests, plan.canary.ids, draw.getrandbits(64), share=0.5)
+        rest = [test_id for test_id in plan.canary.ids if test_id not in some.ids]
+        runs = [some, spoil(tests, rest, draw.getrandbits(64))]
+        draw.shuffle(runs)
+        outcomes: dict[str, str] = dict.fromkeys(task.expected_ids, "missing")
+        raw: list[dict[str, Any]] = []
+        forged: set[str] = set()
+        unsolved = False
+        for spoiled in runs:
+            files = {**tests, **spoiled.files}
+            report = await self._report(
+                task, selection, files, plan.timeout_sec, stop_first=False, trusted=plan.trusted
+            )
+            raw.append({**report, "spoiled": list(spoiled.ids)})
+            found = read_outcomes(report, tuple(test_id for test_id in task.expected_ids if test_id not in spoiled.ids))
+            outcomes.update(found)
+            alike = read_outcomes(report, spoiled.ids)
+            forged |= {test_id for test_id, outcome in alike.items() if outcome == "passed"}
+            unsolved |= any(outcome in ("failed", "error", "skipped") for outcome in found.values())
+            if report.get("ended") == "timeout" and not unsolved:
+                raise TimeoutError(f"the tests took longer than {plan.timeout_sec:g} s")
+            unsolved |= report.get("complete") is not True or any(outcome != "passed" for outcome in found.values())
+            if unsolved:
+                break
+            undecided = [test_id for test_id, outcome in alike.items() if outcome in ("missing", "skipped")]
+            if undecided and not forged:
+                why = f"look-alike tests without an outcome, such as {undecided[0]}"
+                raise TrialError(Termination.VERIFIER_CRASHED, why)
+        # Wrong work may pass a look-alike. No work passes it and the test that it is made of.
+        forged = {test_id for test_id in forged if outcomes[test_id] == "passed"}
+        status: Literal["solved", "unsolved", "tampered"] = (
+            "tampered" if forged else "unsolved" if unsolved else "solved"
+        )
+        return self._verdict(plan, outcomes, status, {"runs": raw})
+
+    def _verdict(
+        self,
+        plan: Plan,
+        outcomes: Mapping[str, str],
+        status: Literal["solved", "unsolved", "tampered"],
+        raw: Mapping[str, Any],
+    ) -> Verdict:
         return Verdict(
-            reward=1.0 if solved and not passed else 0.0,
-            status="tampered" if passed else "solved" if solved else "unsolved",
+            reward=1.0 if status == "solved" else TAMPERED_REWARD if status == "tampered" else 0.0,
+            status=status,
             outcomes=outcomes,
             defences=plan.defences,
             seconds=time.monotonic() - plan.start,
@@ -78,6 +121,7 @@ class IdVerifier(SandboxVerifier):
         *,
         stop_first: bool,
         trusted: tuple[str, ...] = (),
+        noise: bool = True,
     ) -> dict[str, Any]:
         """Run ``tests`` against the work in a fresh sandbox. Raises ``TrialError`` where the runner itself failed.
 
@@ -85,27 +129,28 @@ class IdVerifier(SandboxVerifier):
         read the tests.
         """
         workdir = task.config.environment.workdir
-        noisy = {f"{workdir}/{name}": with_noise(name, text) for name, text in tests.items()}
+        noisy = {f"{workdir}/{name}": with_noise(name, text) if noise else text for name, text in tests.items()}
+        ids = list(task.expected_ids)
+        secrets.SystemRandom().shuffle(ids)
         others = {name: content for name, content in selection.files.items() if name not in noisy}
         sandbox = await self._provider.start(self._request(task, second_user=bool(trusted)))
         try:
-            if others:
-                await sandbox.upload(others)
+            # Who judges owns these files and may not read them: no import and no configuration is taken from there.
+            await put(sandbox, others, workdir=workdir, mode=0o044 if trusted else 0o644)
             await sandbox.upload(noisy, mode=0o600 if trusted else 0o644)
             report = await sandbox.run_tests(
                 task.liverl.runner,
                 timeout_sec=timeout_sec,
-                ids=list(task.expected_ids),
+                ids=ids,
                 stop_first=stop_first,
-                test_timeout=min(TEST_TIMEOUT_SEC, timeout_sec),
+                test_timeout=min(task.liverl.test_timeout_sec, timeout_sec),
                 python_path=list(task.liverl.python_path),
                 nonce=secrets.token_hex(8),
+                modules=list(own_modules(task)),
                 **({"trusted": list(trusted)} if trusted else {}),
             )
         finally:
             await sandbox.stop()
-        if report.get("ended") == "timeout":
-            raise TimeoutError(f"the tests took longer than {timeout_sec:g} s")
         if report.get("runner_error") is not None:
             why = f"{task.id}: the test runner failed: {str(report['runner_error'])[:300]}"
             raise TrialError(Termination.VERIFIER_CRASHED, why)
@@ -125,7 +170,9 @@ class IdVerifier(SandboxVerifier):
                     trusted = tests_own_modules(task)
                     try:
                         tests, right = test_sources(task), select(task, files)
-                        report = await self._report(task, right, tests, timeout_sec, stop_first=True, trusted=trusted)
+                        report = await self._report(
+                            task, right, tests, timeout_sec, stop_first=True, trusted=trusted, noise=False
+                        )
                         outcomes = read_outcomes(report, task.expected_ids)
                     except (TrialError, TimeoutError):
                         outcomes = {}
@@ -134,37 +181,39 @@ class IdVerifier(SandboxVerifier):
                 self._apart[task.path] = trusted
             return self._apart[task.path]
 
-    def _canary(self, task: Task) -> Canary:
-        """One of a few spoiled copies per task, drawn anew for each verdict."""
-        key = (task.path, secrets.randbelow(_CANARIES_PER_TASK))
-        found = self._canaries.get(key)
-        if found is None:
-            seed = secrets.randbits(64)
-            found = spoil(test_sources(task), task.expected_ids, seed)
-            if len(self._canaries) >= _MAX_CANARIES:
-                self._canaries.clear()
-            self._canaries[key] = found
-        return found
+    async def _canary(self, task: Task, timeout_sec: float) -> Canary:
+        """What can be spoiled. Tried once per task with its own solution, if it has one: a look-alike that passes all
+        the same tells nothing, and its test is left as it is.
+        """
+        async with self._calibrating.setdefault(task.path, asyncio.Lock()):
+            if task.path not in self._canaries:
+                tests, files = test_sources(task), solution_files(task)
+                found = spoil(tests, task.expected_ids, secrets.randbits(64))
+                if files and found.ids:
+                    try:
+                        spoiled = {**tests, **found.files}
+                        report = await self._report(task, select(task, files), spoiled, timeout_sec, stop_first=False)
+                        outcomes = read_outcomes(report, found.ids)
+                    except TrialError:
+                        outcomes = {}
+                    sure = [test_id for test_id, outcome in outcomes.items() if outcome in ("failed", "error")]
+                    found = spoil(tests, sure, secrets.randbits(64))
+                self._canaries[task.path] = found
+            return self._canaries[task.path]
 
 
 def with_noise(name: str, source: bytes) -> bytes:
-    """Another digest and length each time, so that a remembered digest does not tell real tests from spoiled ones.
-
-    Long files are left as they are: what the fork server has compiled for them would be lost.
-    """
-    if len(source) > MAX_NOISE_BYTES or not name.endswith(".py"):
+    """Another digest, length and beginning each time, so that what is remembered does not tell real tests from spoiled
+    ones."""
+    if not name.endswith(".py"):
         return source
-    return source + b"\n# " + secrets.token_hex(4 + secrets.randbelow(12)).encode() + b"\n"
+    first = b"".join(source.splitlines(keepends=True)[:2])
+    before = b"" if b"coding" in first or first.startswith((b"\xef\xbb\xbf", b"#!")) else _comment()
+    return before + source + b"\n" + _comment()
 
 
-def judge_canary(report: Mapping[str, Any], ids: tuple[str, ...]) -> list[str]:
-    """The spoiled tests that passed all the same. Raises ``TrialError`` where some have no outcome: no grade."""
-    outcomes = read_outcomes(report, ids)
-    passed = [test_id for test_id, outcome in outcomes.items() if outcome == "passed"]
-    undecided = [test_id for test_id, outcome in outcomes.items() if outcome in ("missing", "skipped")]
-    if undecided and not passed:
-        raise TrialError(Termination.VERIFIER_CRASHED, f"look-alike tests without an outcome, such as {undecided[0]}")
-    return passed
+def _comment() -> bytes:
+    return b"# " + secrets.token_hex(4 + secrets.randbelow(12)).encode() + b"\n"
 
 
 def read_outcomes(report: Mapping[str, Any], ids: tuple[str, ...]) -> dict[str, str]:

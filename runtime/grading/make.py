@@ -10,6 +10,7 @@ from runtime.grading.id_verifier import IdVerifier
 from runtime.grading.reuse import ReusingVerifier
 from runtime.grading.script_verifier import ScriptVerifier
 from runtime.sandboxes.base import SandboxProvider
+from runtime.sandboxes.entries import Entry
 from runtime.task import Task
 
 
@@ -20,7 +21,7 @@ class TaskVerifier:
         self._by_ids = IdVerifier(config, provider)
         self._by_script = ScriptVerifier(config, provider)
 
-    async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
+    async def grade(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
         verifier = self._by_ids if task.expected_ids else self._by_script
         return await verifier.grade(task, artifacts)
 

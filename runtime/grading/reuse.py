@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from runtime.grading.artifacts import Selection, select
 from runtime.grading.base import Verdict, Verifier
+from runtime.sandboxes.entries import Entry, marked
 
 if TYPE_CHECKING:
     from runtime.task import Task
@@ -35,7 +36,7 @@ class ReusingVerifier:
         self._kept: OrderedDict[tuple[Path, bytes], Verdict] = OrderedDict()
         self._judging: dict[tuple[Path, bytes], asyncio.Lock] = {}
 
-    async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
+    async def grade(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
         """As ``Verifier.grade``; ``Verdict.reused`` where equal work had been graded. Raises what the other raises."""
         start = time.monotonic()
         key = (task.path, digest(select(task, artifacts)))
@@ -62,7 +63,8 @@ class ReusingVerifier:
 def digest(selection: Selection) -> bytes:
     """Of all that the verifier takes over from an agent: names and contents, or why nothing is taken."""
     text = hashlib.sha256((selection.problem or "").encode())
-    for name, content in sorted(selection.files.items()):
+    for name, entry in sorted(selection.files.items(), key=lambda item: item[0]):
         encoded = name.encode(errors="surrogateescape")
-        text.update(b"%d %d " % (len(encoded), len(content)) + encoded + content)
+        kind, content = marked(entry)
+        text.update(b"%d %d %s " % (len(encoded), len(content), kind.encode()) + encoded + content)
     return text.digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import secrets
@@ -10,17 +9,19 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from runtime.config import Environment
 from runtime.errors import Termination, TrialError
 from runtime.grading.artifacts import Selection, select
-from runtime.grading.base import Verdict
+from runtime.grading.base import TAMPERED_REWARD, Verdict
 from runtime.grading.canary import Canary, spoil_all
+from runtime.grading.difference import put
+from runtime.grading.once import Once
+from runtime.grading.task_scripts import last_words, run_script
 from runtime.grading.verifier import Plan, SandboxVerifier
-from runtime.sandboxes.base import Mount, SandboxProvider, SandboxRequest
+from runtime.sandboxes.base import TASK_FILES, ArtifactsRefused, Mount, SandboxProvider, SandboxRequest
 from runtime.task import Task
 
 
@@ -29,23 +30,42 @@ class ScriptVerifier(SandboxVerifier):
 
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         super().__init__(config, provider)
-        self._canaries: dict[Path, Canary] = {}
-        self._calibrating: dict[Path, asyncio.Lock] = {}
+        self._canaries: Once[Path, Canary] = Once()
+        self._best_scores: Once[Path, float | None] = Once()
+
+    async def close(self) -> None:
+        await self._canaries.close()
+        await self._best_scores.close()
+        await super().close()
 
     async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, tuple[str, ...]]:
         return await self._script_canary(task, timeout_sec), ()
 
-    def _with_tests(self, task: Task) -> SandboxRequest:
-        return self._request(task, mounts=(Mount(task.tests, "/tests"),))
+    def _with_tests(self, task: Task, folder: Path) -> SandboxRequest:
+        return self._request(task, mounts=(Mount(folder, f"{TASK_FILES}/tests"),))
+
+    async def _best(self, task: Task, timeout_sec: float) -> float | None:
+        """What the task's script gives its own solution, found out once; None where that cannot be had."""
+
+        async def make() -> float | None:
+            if task.solve_script is None:
+                return None
+            try:
+                score, _ = await self._script(task, select(task, await self._solution(task)), {}, timeout_sec)
+            except (TrialError, TimeoutError):
+                return None
+            return score
+
+        return await self._best_scores.get(task.path, make)
 
     async def _run(self, plan: Plan, selection: Selection) -> Verdict:
         task, canary, timeout_sec = plan.task, plan.canary, plan.timeout_sec
         if self._provider.capabilities.isolation == "none":
             why = f"{task.id}: tests/test.sh names /tests and /logs, which exist in isolated sandboxes only"
             raise TrialError(Termination.VERIFIER_CRASHED, why)
-        reward, raw = await self._script(task, selection, {}, timeout_sec)
+        score, raw = await self._script(task, selection, {}, timeout_sec)
         tampered = False
-        if reward > 0 and canary.files:
+        if score > 0 and canary.files:
             try:
                 forged, raw["canary"] = await self._script(task, selection, canary.files, timeout_sec)
             except TrialError as error:
@@ -53,9 +73,10 @@ class ScriptVerifier(SandboxVerifier):
                     raise
                 forged, raw["canary"] = 0.0, str(error)  # a script that writes no reward when tests fail
             # A score for parts of the tests may be above 0 for honest work: the part that could not be spoiled.
-            tampered = forged >= reward
+            tampered = forged >= score
+        reward = 0.0 if score <= 0 else as_reward(task.id, score, best=await self._best(task, timeout_sec))
         return Verdict(
-            reward=0.0 if tampered else reward,
+            reward=TAMPERED_REWARD if tampered else reward,
             status="tampered" if tampered else "solved" if reward == 1.0 else "unsolved",
             outcomes={},
             defences=plan.defences,
@@ -66,54 +87,54 @@ class ScriptVerifier(SandboxVerifier):
     async def _script(
         self, task: Task, selection: Selection, spoiled: Mapping[str, bytes], timeout_sec: float
     ) -> tuple[float, dict[str, Any]]:
-        """Reward of one run of ``tests/test.sh`` in a fresh sandbox, and what it wrote. ``spoiled`` replaces tests."""
-        request = self._with_tests(task)
+        """Score of one run of ``tests/test.sh`` in a fresh sandbox, and what it wrote. ``spoiled`` replaces tests."""
         with tempfile.TemporaryDirectory(prefix="liverl-tests-") as folder:
+            tests = task.tests
             if spoiled:
-                copy = Path(folder) / "tests"
-                shutil.copytree(task.tests, copy, symlinks=True)
+                tests = Path(folder) / "tests"
+                shutil.copytree(task.tests, tests, symlinks=True)
                 for name, content in spoiled.items():
-                    (copy / name).write_bytes(content)
-                request = replace(request, mounts=(Mount(copy, "/tests"),))
-            sandbox = await self._provider.start(request)
+                    (tests / name).write_bytes(content)
+            sandbox = await self._provider.start(self._with_tests(task, tests))
             try:
-                await sandbox.upload({**selection.files, "/logs/verifier/.keep": b""})
-                result = await sandbox.exec(["bash", "/tests/test.sh"], timeout_sec=timeout_sec)
-                written = await sandbox.download(["/logs/verifier"], max_bytes=1 << 20)
+                workdir = task.config.environment.workdir
+                await put(sandbox, selection.files, workdir=workdir)
+                await sandbox.upload({"/logs/verifier/.keep": b""})
+                env = task.config.verifier.env
+                result = await run_script(sandbox, "/tests/test.sh", env=env, timeout_sec=timeout_sec)
+                written = await sandbox.download(list(REWARD_FILES), max_bytes=1 << 20)
+            except ArtifactsRefused as refused:
+                raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: its reward file: {refused}") from refused
             finally:
                 await sandbox.stop()
         raw: dict[str, Any] = {name: content.decode(errors="replace") for name, content in written.items()}
         raw |= {"stdout": result.stdout.decode(errors="replace"), "stderr": result.stderr.decode(errors="replace")}
-        return read_reward(task.id, written), raw
+        try:
+            return read_score(task.id, written), raw
+        except TrialError as error:
+            said = last_words(raw["stdout"], raw["stderr"])
+            why = f"{error}; test.sh said last: {said}" if said else str(error)
+            raise TrialError(error.termination, why) from error
 
     async def _script_canary(self, task: Task, timeout_sec: float) -> Canary:
         """Spoiled tests of a foreign task, if its script heeds them: what its own solution scores with them must be
         less than without. Found out once per task; a task without a solution has no canary.
         """
-        async with self._calibrating.setdefault(task.path, asyncio.Lock()):
-            if task.path not in self._canaries:
-                canary = _scripts(task, secrets.randbits(64))
-                if canary.files and not await self._heeds(task, canary, timeout_sec):
-                    canary = Canary({}, ())
-                self._canaries[task.path] = canary
-            return self._canaries[task.path]
+
+        async def make() -> Canary:
+            canary = _scripts(task, secrets.randbits(64))
+            heeded = bool(canary.files) and await self._heeds(task, canary, timeout_sec)
+            return canary if heeded else Canary({}, ())
+
+        return await self._canaries.get(task.path, make)
 
     async def _heeds(self, task: Task, canary: Canary, timeout_sec: float) -> bool:
-        solution = task.path / "solution"
-        if not (solution / "solve.sh").is_file():
+        honest = await self._best(task, timeout_sec)
+        if honest is None:
             return False
-        request = self._request(task, mounts=(Mount(solution, "/solution"),))
-        sandbox = await self._provider.start(request)
         try:
-            await sandbox.exec(["bash", "/solution/solve.sh"], timeout_sec=task.config.agent.timeout_sec)
-            selection = select(task, await sandbox.download([request.workdir]))
-        except TimeoutError:
-            return False
-        finally:
-            await sandbox.stop()
-        try:
-            honest, _ = await self._script(task, selection, {}, timeout_sec)
-        except (TrialError, TimeoutError):
+            selection = select(task, await self._solution(task))
+        except TrialError:
             return False
         try:
             spoiled, _ = await self._script(task, selection, canary.files, timeout_sec)
@@ -135,20 +156,42 @@ def _scripts(task: Task, seed: int) -> Canary:
     return Canary(spoiled, ())
 
 
-def read_reward(task_id: str, written: Mapping[str, bytes]) -> float:
-    """Harbor's reward files: ``reward.json`` before ``reward.txt``; finite and within [0, 1]. Raises ``TrialError``."""
+REWARD_FILES: Final = ("/logs/verifier/reward.json", "/logs/verifier/reward.txt")
+"""The first that is there counts."""
+
+
+def read_score(task_id: str, written: Mapping[str, bytes]) -> float:
+    """What Harbor reads of the reward files (0.25.0, ``harbor/verifier/verifier.py``): ``reward.json``, a table of
+    finite numbers (``true`` is 1), of which ``reward`` counts or else the first; or ``reward.txt``, one finite number.
+    Raises ``TrialError`` for what Harbor does not read either."""
+    table, text = (written.get(name) for name in REWARD_FILES)
     try:
-        if "/logs/verifier/reward.json" in written:
-            table = json.loads(written["/logs/verifier/reward.json"])
-            value = table["reward"] if "reward" in table else next(iter(table.values()))
-        else:
-            value = float(written["/logs/verifier/reward.txt"])
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{value!r} is no number")
-        if not math.isfinite(value) or not 0 <= value <= 1:
-            raise ValueError(f"{value!r} is not within [0, 1]")
-    except KeyError as error:
-        raise TrialError(Termination.VERIFIER_CRASHED, f"{task_id}: tests/test.sh wrote no reward") from error
-    except (ValueError, TypeError, StopIteration, AttributeError, RecursionError) as error:
+        if table is not None:
+            values = json.loads(table.decode())
+            if not isinstance(values, dict) or not values:
+                raise ValueError(f"{str(values)[:80]} is no table with a reward")
+            numbers = {name: _number(value) for name, value in values.items()}
+            return numbers["reward"] if "reward" in numbers else next(iter(numbers.values()))
+        if text is not None:
+            return _number(float(text.decode()))
+    except (ValueError, OverflowError, RecursionError) as error:
         raise TrialError(Termination.VERIFIER_CRASHED, f"{task_id}: bad reward file: {error}") from error
+    raise TrialError(Termination.VERIFIER_CRASHED, f"{task_id}: tests/test.sh wrote no reward")
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise ValueError(f"{str(value)[:80]!r} is no number")
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is not finite")
     return float(value)
+
+
+def as_reward(task_id: str, score: float, *, best: float | None) -> float:
+    """A score of a task's own script as a reward within [0, 1]. Scripts count as they like: where the task's own
+    solution scores above 1 (per cent, points), its score is the whole. Raises ``TrialError`` for a score above 1 when
+    nothing says what the whole is: no grade."""
+    if score > 1 and best is None:
+        why = f"{task_id}: scored {score:g}, and no solution's score says what of"
+        raise TrialError(Termination.VERIFIER_CRASHED, why)
+    return min(max(score / max(1.0, best if best is not None else 1.0), 0.0), 1.0)

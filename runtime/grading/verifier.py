@@ -14,14 +14,20 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from runtime.config import Environment
 from runtime.errors import Termination, TrialError
 from runtime.grading.artifacts import Selection, select
 from runtime.grading.base import Verdict
 from runtime.grading.canary import Canary
+from runtime.grading.once import Once
+from runtime.grading.task_scripts import attempt, mounts_of
 from runtime.sandboxes.base import Mount, SandboxProvider, SandboxRequest
+from runtime.sandboxes.box import GRACE_SEC, TRANSFER_SEC
 from runtime.sandboxes.defences import missing, provider_defences
+from runtime.sandboxes.entries import Entry
+from runtime.sandboxes.zygote import START_SEC
 from runtime.task import Task
 
 _NAMES = itertools.count()
@@ -40,6 +46,18 @@ class Plan:
     start: float
 
 
+TEST_RUNS = 12
+"""At most so many for one verdict: three to find out about the task, and three times the real tests and look-alikes,
+each of which two verdicts on equal work may wait for."""
+_AROUND_SEC = START_SEC + 2 * TRANSFER_SEC + 3 * GRACE_SEC
+
+
+def longest_sec(config: Environment, task: Task) -> float:
+    """A backstop: the sum of all limits that a verdict keeps by itself. Who passes it has met a fault of ours."""
+    limit = min(config.verifier_timeout_sec, task.config.verifier.timeout_sec)
+    return TEST_RUNS * (limit + _AROUND_SEC)
+
+
 class SandboxVerifier(ABC):
     """Implements ``Verifier`` with sandboxes of one provider, which it does not close."""
 
@@ -49,6 +67,7 @@ class SandboxVerifier(ABC):
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         self._config = config
         self._provider = provider
+        self._solutions: Once[Path, Mapping[str, Entry]] = Once()
 
     @abstractmethod
     async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, tuple[str, ...]]:
@@ -58,7 +77,7 @@ class SandboxVerifier(ABC):
     async def _run(self, plan: Plan, selection: Selection) -> Verdict:
         """Raises ``TrialError`` and ``TimeoutError``."""
 
-    async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
+    async def grade(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
         start = time.monotonic()
         timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
         canary, trusted = await self._prepare(task, timeout_sec)
@@ -99,24 +118,38 @@ class SandboxVerifier(ABC):
 
     async def _control(self, plan: Plan) -> bool:
         """Whether a verdict can be had now for other work on the task: for its own solution, or else for none."""
-        files = solution_files(plan.task)
         try:
-            await self._judge(plan, select(plan.task, files))
+            await self._judge(plan, select(plan.task, await self._solution(plan.task)))
         except TrialError:
             return False
         return True
 
+    async def _solution(self, task: Task) -> Mapping[str, Entry]:
+        """The work of the task's own solution, by path inside; made once per task, empty where there is none. Raises
+        ``TrialError`` where its box fails."""
+
+        async def make() -> Mapping[str, Entry]:
+            files = solution_files(task)
+            if files or task.solve_script is None:
+                return files
+            name, memory_mib = f"solution-{task.id}-{next(_NAMES)}", self._config.memory_mib
+            made = await attempt(task, task.solve_script, provider=self._provider, name=name, memory_mib=memory_mib)
+            return made.artifacts
+
+        return await self._solutions.get(task.path, make)
+
     async def close(self) -> None:
-        """Nothing of its own is open: every verdict's sandbox is gone when ``grade`` returns."""
-        return None
+        """Every verdict's sandbox is gone when ``grade`` returns; what is found out once per task may still be on its
+        way."""
+        await self._solutions.close()
 
     def _request(self, task: Task, *, mounts: tuple[Mount, ...] = (), second_user: bool = False) -> SandboxRequest:
-        repository = task.repository if task.repository.is_dir() else task.path / "environment"
         return SandboxRequest(
             name=f"verify-{task.id}-{next(_NAMES)}",
-            lower=repository,
+            lower=task.repository,
             workdir=task.config.environment.workdir,
-            mounts=mounts,
+            mounts=(*mounts_of(task), *mounts),
+            env=task.config.environment.env,
             memory_mib=self._config.verifier.memory_mib or self._config.memory_mib,
             pids=self._config.verifier.pids or self._config.pids,
             image=task.liverl.image,

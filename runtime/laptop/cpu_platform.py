@@ -34,6 +34,9 @@ class CpuPlatform:
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         }
 
+    def prepare(self, paths: RunPaths) -> None:
+        """Nothing: engine servers find their sockets by name."""
+
     def engine(self, verl_config: Any, llm_client: Any, *, routing: str) -> Engine:
         """Our own replicas are called on their sockets, behind the same balancer; all others through verl's client."""
         if str(verl_config.actor_rollout_ref.rollout.name) != ROLLOUT_NAME:

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from runtime import suggest
 from runtime.errors import UserError
 from runtime.launch.rundir import FINAL_STATES, RunDirectory, RunRecord
 from runtime.telemetry.metrics import Row, read_rows
-from runtime.telemetry.scores import SCORE, before_and_after
+from runtime.telemetry.scores import SCORE, before_and_after, idle_words
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def runs(runs_dir: Path) -> list[Entry]:
 
 def entry(directory: RunDirectory) -> Entry:
     record = directory.read()
-    state = record.state if record.state in FINAL_STATES or record.alive else "lost"
+    state = record.state if record.state in FINAL_STATES or directory.alive else "lost"
     end = record.end if record.state in FINAL_STATES else ""
     seconds = _moment(end) - _moment(record.start) if state != "lost" else 0.0
     return Entry(directory, record, state, seconds)
@@ -57,7 +58,9 @@ def find(run: str, *, runs_dir: Path) -> RunDirectory:
     known = runs(runs_dir)
     if not known:
         raise UserError(
-            f"{runs_dir}: no runs here; start one with `liverl run SPEC`, or name another folder with --runs-dir"
+            f"{runs_dir}: no runs here; start one with"
+            f" `{suggest.liverl('run', 'quickstart', *suggest.elsewhere(runs_dir))}`, or name another folder with"
+            f" --runs-dir or {suggest.RUNS_DIR}"
         )
     if run == "last":
         return known[-1].directory
@@ -79,11 +82,12 @@ def status(directory: RunDirectory) -> dict[str, Any]:
     return {
         **asdict(one.record),
         "state": one.state,
-        "alive": one.record.alive,
+        "alive": directory.alive,
         "seconds": round(one.seconds, 1),
         "path": str(directory.path),
         "step": rows[-1].step if rows else None,
         "score": newest(rows, SCORE),
+        "warning": idle_words(rows),
         "validation": {
             score.name: {
                 "first": score.first,
@@ -114,7 +118,7 @@ def follow(path: Path, *, directory: RunDirectory, lines: int, forever: bool) ->
             line = stream.readline()
             if line:
                 yield line
-            elif not directory.read().alive:
+            elif not directory.alive:
                 return
             else:
                 time.sleep(0.3)

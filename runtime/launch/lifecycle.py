@@ -11,7 +11,7 @@ import asyncio
 import functools
 import os
 import signal
-import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
@@ -24,7 +24,7 @@ from typing import Any, Self, TypeVar
 from runtime import processes
 from runtime.errors import MachineError, RunError, UserError
 from runtime.launch import TRACEBACK_NOTE
-from runtime.launch.rundir import RunDirectory, owned
+from runtime.launch.rundir import BEAT_SEC, FINAL_STATES, RunDirectory, owned, refuse_far_away
 
 Result = TypeVar("Result")
 
@@ -40,7 +40,7 @@ def running(directory: RunDirectory, *, grace_sec: float = 5.0) -> Iterator[Inte
     """
     os.environ[processes.MARK] = str(directory.path)
     directory.write(replace(owned(directory.read()), state="running", end="", exit_code=None, exit_cause=""))
-    with Interrupts(directory) as interrupts:
+    with Interrupts(directory) as interrupts, _signs_of_life(directory):
         try:
             yield interrupts
         except BaseException as error:
@@ -56,29 +56,51 @@ def running(directory: RunDirectory, *, grace_sec: float = 5.0) -> Iterator[Inte
             os.environ.pop(processes.MARK, None)
 
 
+@contextmanager
+def _signs_of_life(directory: RunDirectory) -> Iterator[None]:
+    """Inside the block other hosts can see that this process lives."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while True:
+            with suppress(OSError):  # a full disk: the run itself will say so
+                directory.beat()
+            if done.wait(BEAT_SEC):
+                return
+
+    beating = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        done.set()
+        beating.join()
+
+
 def tidy(directory: RunDirectory) -> bool:
     """Take care of a run that claims to go on but whose process is dead: end what it left behind and mark it failed.
     True if that was so.
     """
     record = directory.read()
-    if record.state not in ("pending", "running") or record.alive:
+    if record.state in FINAL_STATES or directory.alive:
         return False
     sweep(directory)
-    directory.finish(
-        "failed",
-        exit_code=4,
-        cause=f"its process {record.pid} on {record.host or 'this host'} ended without a word (killed?)",
-    )
+    silent = directory.silent_sec()
+    ended = "ended without a word (killed?)"
+    if not record.here:
+        ended = "gave no sign of life" + (f" for {silent / 60:.0f} minutes" if silent is not None else "")
+    directory.finish("failed", exit_code=4, cause=f"its process {record.pid} on {record.host or 'this host'} {ended}")
     return True
 
 
 def tidy_all(runs_dir: Path) -> list[RunDirectory]:
-    """``tidy`` every run below ``runs_dir``; returns those that needed it."""
+    """``tidy`` every run of this machine below ``runs_dir``; returns those that needed it. Another machine's may be
+    asleep: those are left to whoever names them."""
     found = []
     for record_file in sorted(runs_dir.absolute().glob("*/*/run.json")):
         directory = RunDirectory(record_file.parent)
         with suppress(UserError):
-            if tidy(directory):
+            if directory.read().here and tidy(directory):
                 found.append(directory)
     return found
 
@@ -101,9 +123,8 @@ def stop(directory: RunDirectory, *, grace_sec: float = STOP_GRACE_SEC) -> str:
     happened, in words.
     """
     record = directory.read()
-    if record.host and record.host != socket.gethostname():
-        raise UserError(f"run {record.run} belongs to host {record.host}; run `liverl stop {record.run}` there")
-    if not record.alive:
+    refuse_far_away(directory)
+    if not directory.alive:
         left = sweep(directory)
         tidy(directory)
         return f"was not running ({directory.read().state})" + (f"; {left} left-over processes ended" if left else "")

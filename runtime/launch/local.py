@@ -7,18 +7,19 @@ Knows the order of things and nothing of how any room does its part.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 from rich.console import Console
 
+from runtime import suggest
 from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
 from runtime.files import write_folder
-from runtime.launch import lifecycle, machine, phases, rundir
+from runtime.launch import gpus, lifecycle, machine, phases, rundir
 from runtime.launch.model import check_policy, check_weights
-from runtime.launch.rundir import RunDirectory
+from runtime.launch.rundir import RunDirectory, refuse_living
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.progress import Progress
 from runtime.telemetry.summary import RunReport, print_summary
@@ -26,51 +27,45 @@ from runtime.telemetry.summary import RunReport, print_summary
 FULL_DISK_BYTES = 64 << 20
 
 
-def run(bundle: Mapping[str, str], *, runs_dir: Path, spec: str = "", console: Console | None = None) -> RunDirectory:
-    """``prepare`` and ``execute`` in one; returns the finished run's directory."""
-    directory = prepare(bundle, runs_dir=runs_dir, spec=spec)
-    execute(directory, cache=cache_of(runs_dir), console=console)
-    return directory
-
-
-def prepare(bundle: Mapping[str, str], *, runs_dir: Path, spec: str = "") -> RunDirectory:
+def prepare(bundle: Mapping[str, str], *, runs_dir: Path, spec: str = "", options: Sequence[str] = ()) -> RunDirectory:
     """A new run directory holding the bundle (file name to text), ready for ``execute``.
 
-    ``spec`` is what the user named, for the record and for the commands suggested at the end. Raises ``MachineError``
-    when the machine cannot run this; then nothing was written. What killed runs left behind is cleaned up first."""
+    ``spec`` is what the user named (a name of the library, or an absolute path), and ``options`` what it was compiled
+    with, for the record and for the commands suggested at the end. Raises ``MachineError`` when the machine cannot run
+    this; then nothing was written. What killed runs left behind is cleaned up first."""
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
-    _preflight(runs_dir, config)
+    _preflight(runs_dir, config, bundle)
     lifecycle.tidy_all(runs_dir)
-    directory = rundir.create(runs_dir, experiment=config.experiment, target=config.target, spec=spec)
+    directory = rundir.create(runs_dir, experiment=config.experiment, target=config.target, spec=spec, options=options)
     write_folder(directory.bundle, bundle)
     return directory
 
 
-def reopen(directory: RunDirectory, *, runs_dir: Path) -> RunDirectory:
+def reopen(directory: RunDirectory) -> RunDirectory:
     """Ready an unfinished run for ``execute``. Raises ``UserError`` when it goes on already or has nothing left to
     do."""
     record = directory.read()
     if record.kind != "train":
-        raise UserError(f"{record.run}: is no training run; go on with `liverl {record.kind} --resume {record.run}`")
-    if record.alive:
-        raise UserError(f"{record.run}: still running (pid {record.pid}); `liverl stop {record.run}` ends it")
+        command = suggest.on_run(f"{record.kind} --resume", directory.path)
+        raise UserError(f"{record.run}: is no training run; go on with `{command}`")
+    refuse_living(directory)
     if record.state == "succeeded":
-        raise UserError(
-            f"{record.run}: has succeeded, there is nothing to resume; start a new run with `liverl run SPEC`"
-        )
-    _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"))
-    lifecycle.tidy_all(runs_dir)
+        again = suggest.experiment(record.spec, record.options, directory.bundle)
+        command = suggest.liverl("run", *again, *suggest.elsewhere(directory.runs_dir))
+        raise UserError(f"{record.run}: has succeeded, there is nothing to resume; start a new run with `{command}`")
+    bundle = {name: (directory.bundle / name).read_text(encoding="utf-8") for name in ("verl.yaml", "liverl.lock")}
+    _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"), bundle)
+    lifecycle.tidy_all(directory.runs_dir)
     lifecycle.tidy(directory)
     directory.update(resumed=record.resumed + 1)
     return directory
 
 
-def execute(directory: RunDirectory, *, cache: Path, console: Console | None = None) -> None:
+def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
     """Run every phase that is not finished yet, follow the trainer to its end, print the closing table.
 
-    ``cache`` keeps what is worth sharing between runs (fetched packages and tasks verified in them). Raises
-    ``UserError``, ``MachineError``, ``RunError`` and ``KeyboardInterrupt``; in every case ``run.json`` says so and no
-    process is left."""
+    Raises ``UserError``, ``MachineError``, ``RunError`` and ``KeyboardInterrupt``; in every case ``run.json`` says so
+    and no process is left."""
     console = console or Console()
     config = load_runtime_config(directory.bundle / "runtime.json")
     resumed = directory.read().resumed > 0
@@ -78,12 +73,8 @@ def execute(directory: RunDirectory, *, cache: Path, console: Console | None = N
         lifecycle.running(directory) as interrupts,
         Progress(f"{config.experiment} {directory.path.name}", console=console) as progress,
     ):
-        _phases(directory, config, progress, interrupts, cache=cache, resume=resumed)
+        _phases(directory, config, progress, interrupts, resume=resumed)
     summarise(directory, console=console)
-
-
-def cache_of(runs_dir: Path) -> Path:
-    return runs_dir.absolute() / ".cache"
 
 
 def summarise(directory: RunDirectory, *, console: Console) -> None:
@@ -91,7 +82,8 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
     record = directory.read()
     facts = RunReport(
         path=directory.path,
-        spec=record.spec,
+        experiment=suggest.experiment(record.spec, record.options, directory.bundle),
+        runs_dir=directory.runs_dir,
         counts=record.tasks,
         phases=record.phases,
         left_out=record.left_out,
@@ -101,8 +93,9 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
     print_summary(facts, load_runtime_config(directory.bundle / "runtime.json"), console=console)
 
 
-def _preflight(folder: Path, config: RuntimeConfig) -> None:
+def _preflight(folder: Path, config: RuntimeConfig, bundle: Mapping[str, str]) -> None:
     machine.check_limits(config)
+    gpus.check_bundle(bundle, folder)
     check_weights(config)
     check_policy(config)
     machine.check_secrets(config.secrets)
@@ -118,27 +111,35 @@ def _phases(
     progress: Progress,
     interrupts: lifecycle.Interrupts,
     *,
-    cache: Path,
     resume: bool,
 ) -> None:
     from runtime.launch.probe import probe
-    from runtime.launch.prompt_length import leave_out_long
+    from runtime.launch.prompt_length import leave_out_long, refuse_long
     from runtime.trainer.lost_machines import train_through
     from runtime.trainer.process import train
+    from runtime.trainer.startup import stages
 
     for problem in machine.warnings(config.environment):
         progress.problem(problem)
-    tasks = phases.prepare_tasks(directory, config, progress, cache=cache)
-    phases.make_policy(directory, config, progress, tasks)
+    tasks = phases.prepare_tasks(directory, config, progress, cache=directory.cache)
+    phases.make_policy(
+        directory, config, progress, tasks, on_tokenizer=lambda folder: refuse_long(folder, config, tasks)
+    )
     tasks = leave_out_long(directory, config, progress, tasks)
     with phases.timed(directory, "probe", progress):  # again on every start: it may be another machine
         interrupts.run(probe(directory, config, next(iter(tasks.train.values()))[0]))
     phases.score_baselines(directory, config, progress, tasks)
     phases.write_data(directory, config, progress, tasks)
     steps = total_steps(directory.bundle / "verl.yaml")
+    directory.startup.unlink(missing_ok=True)  # of an earlier attempt: no news
     with (
         phases.timed(directory, "train", progress),
-        progress.follow(directory.metrics, directory.status, total_steps=steps),
+        progress.follow(
+            directory.metrics,
+            directory.status,
+            total_steps=steps,
+            startup=lambda: [(stage.name, stage.seconds) for stage in stages(directory.startup)],
+        ),
     ):
         try:
             train_through(
@@ -151,7 +152,7 @@ def _phases(
             if free < FULL_DISK_BYTES:
                 raise MachineError(
                     f"the disk of {directory.path} is full ({free >> 20} MiB free)",
-                    fix=f"free some space, then go on with: liverl run --resume {directory.path}",
+                    fix=f"free some space, then go on with: {suggest.on_run('run --resume', directory.path)}",
                 ) from error
             raise
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from runtime import suggest
 from runtime.config import (
     AgentScaffold,
     Bubblewrap,
@@ -106,9 +107,7 @@ def check_loggers(loggers: Iterable[str]) -> None:
         if logger in _LOGGER_PACKAGES and importlib.util.find_spec(_LOGGER_PACKAGES[logger]) is None
     ]
     if missing:
-        raise MachineError(
-            f"observability.loggers: {', '.join(missing)}: not installed", fix=f"pip install {' '.join(missing)}"
-        )
+        raise MachineError(f"observability.loggers: {', '.join(missing)}: not installed", fix=suggest.pip(*missing))
 
 
 def check_secrets(secrets: Iterable[SecretName]) -> None:
@@ -237,7 +236,7 @@ def check_package(name: str) -> Check:
         found, ok = metadata.version(name), True
     except metadata.PackageNotFoundError:
         found, ok = "not installed", False
-    return Check(f"Python package {name}", found, ok, "training", "make install")
+    return Check(f"Python package {name}", found, ok, "training", suggest.install())
 
 
 def check_agent(scaffold: AgentScaffold) -> Check:

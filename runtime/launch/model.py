@@ -5,6 +5,7 @@ Needs no weights and imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from runtime.config import PretrainedPolicy, RuntimeConfig, Scaffold, TorchRollout
@@ -59,19 +60,38 @@ def check_weights(config: RuntimeConfig) -> None:
 
 
 def check_policy(config: RuntimeConfig) -> None:
-    """Raise ``UserError`` when the policy is a folder of this machine whose tokens the proxy could not keep, or with
-    which the scaffold could not work.
-
-    A policy that is only named is judged as soon as it has been fetched, before the first trial.
-    """
+    """Raise ``UserError`` when the policy is an existing model that is not here, whose tokens the proxy could not keep,
+    or with which the scaffold could not work."""
     from runtime.proxy.codec import load_codec
 
-    if isinstance(config.policy, PretrainedPolicy) and Path(config.policy.path).expanduser().is_dir():
+    if isinstance(config.policy, PretrainedPolicy):
+        folder = locate(config.policy.path)
         try:
-            load_codec(
-                Path(config.policy.path).expanduser(),
-                config.rollout.tool_parser,
-                needs_tools=config.scaffold.needs_tool_calls,
-            )
+            load_codec(folder, config.rollout.tool_parser, needs_tools=config.scaffold.needs_tool_calls)
         except UserError as error:
             raise UserError(*(f"policy.path: {problem}" for problem in error.problems)) from None
+
+
+def locate(named: str) -> Path:
+    """The folder of a model that is named by its folder or by its name on the Hugging Face hub; nothing is fetched.
+    Raises ``UserError`` when it is not on this machine."""
+    folder = Path(named).expanduser()
+    if folder.is_dir():
+        return folder.absolute()
+    if named.startswith(("/", "./", "../", "~")) or not is_hub_name(named):
+        raise UserError(
+            f"policy.path: {named}: no such folder; name a Hugging Face model folder, or OWNER/NAME of the hub"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(named, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise UserError(
+            f"policy.path: {named}: neither a folder here nor in the hub's cache; `hf download {named}`"
+        ) from None
+
+
+def is_hub_name(named: str) -> bool:
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", named) is not None

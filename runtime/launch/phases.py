@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ import orjson
 
 from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthSource, TaskSet
 from runtime.errors import RunError, UserError
-from runtime.files import write_whole
+from runtime.files import as_umask_says, write_whole
+from runtime.launch.model import locate
 from runtime.launch.rundir import RunDirectory
 from runtime.parts import names, part
 from runtime.task import Task
@@ -80,10 +81,22 @@ def prepare_tasks(
     return PreparedTasks(train, validation, teaching)
 
 
-def make_policy(directory: RunDirectory, config: RuntimeConfig, progress: Progress, tasks: PreparedTasks) -> None:
-    """Write ``policy/``: a new small model with its tokenizer and warm start. Pretrained policies are read where they
-    lie."""
-    if not isinstance(config.policy, NewPolicy) or done(directory, "policy"):
+def make_policy(
+    directory: RunDirectory,
+    config: RuntimeConfig,
+    progress: Progress,
+    tasks: PreparedTasks,
+    *,
+    on_tokenizer: Callable[[Path], None],
+) -> None:
+    """Write ``policy/``: a new small model with its tokenizer and warm start, or a link to where an existing one lies
+    on this machine. ``on_tokenizer``: what is to be looked at before the warm start takes its minutes."""
+    if done(directory, "policy"):
+        return
+    if not isinstance(config.policy, NewPolicy):
+        with timed(directory, "policy", progress):
+            directory.policy.unlink(missing_ok=True)
+            directory.policy.symlink_to(locate(config.policy.path), target_is_directory=True)
         return
     if not isinstance(config.scaffold, ShellScaffold):
         raise UserError(
@@ -99,8 +112,10 @@ def make_policy(directory: RunDirectory, config: RuntimeConfig, progress: Progre
             shell=config.scaffold,
             seed=config.seed,
             on_progress=progress.update,
+            on_tokenizer=on_tokenizer,
         )
         shutil.rmtree(directory.policy, ignore_errors=True)
+        as_umask_says(partial)
         partial.rename(directory.policy)
 
 

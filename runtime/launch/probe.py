@@ -1,14 +1,13 @@
 """The probe before a run: two trials of a scripted policy through the spec's own scaffold, boxes and verifier.
 
-In one the policy does nothing, and the reward must be 0; in the other the task's own solution is applied where the
-agent worked, and the reward must be 1. What would make every trial of the run worthless shows here, within seconds.
+In one the policy does nothing, and the reward must be below 1; in the other the task's own solution is applied where
+the agent worked, and the reward must be 1. What would make every trial of the run worthless shows here, within seconds.
 Knows no model: ``ScriptedPolicy`` answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,15 +16,16 @@ from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey, TrialResult
 from runtime.config import NewPolicy, RuntimeConfig
 from runtime.errors import RunError, Termination, TrialError
+from runtime.grading.task_scripts import run_script
 from runtime.launch.scripted_policy import ScriptedPolicy
 from runtime.proxy.codec import load_codec
 from runtime.run_paths import RunPaths
-from runtime.sandboxes.base import Mount, Sandbox
+from runtime.sandboxes.base import TASK_FILES, Mount, Sandbox
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs, Scaffold, needs_of, rehearsal_of
 from runtime.task import Task
-from runtime.tasks.verify import SCRIPTS, command_of
 
 NOTHING, SOLUTION = "nothing", "solution"
+_FOLDER = "/solution"
 
 
 class Solving:
@@ -37,7 +37,7 @@ class Solving:
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
-        return (*self._inner.mounts, Mount(self._solution.parent, SCRIPTS))
+        return (*self._inner.mounts, Mount(self._solution.parent, f"{TASK_FILES}{_FOLDER}"))
 
     @property
     def needs(self) -> Needs:
@@ -46,7 +46,9 @@ class Solving:
     async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
         outcome = await self._inner.run(task, sandbox, endpoint, timeout_sec=timeout_sec)
         workdir = task.config.environment.workdir
-        done = await sandbox.exec(command_of(self._solution), cwd=workdir, timeout_sec=timeout_sec)
+        script = f"{_FOLDER}/{self._solution.name}"
+        env = task.config.solution.env
+        done = await run_script(sandbox, script, env=env, cwd=workdir, timeout_sec=timeout_sec)
         if done.exit_code != 0:
             said = done.stderr.decode(errors="replace").strip()[-300:]
             raise TrialError(Termination.TASK_INVALID, f"{self._solution}: ended with {done.exit_code}: {said}")
@@ -79,9 +81,6 @@ async def _trial(services: Services, config: RuntimeConfig, task: Task, what: st
     return await TrialRunner(services, config, trials=out).run(task, key=key, temperature=0.0)
 
 
-_EXPECTED: Mapping[str, float] = {NOTHING: 0.0, SOLUTION: 1.0}
-
-
 def problem_of(result: TrialResult) -> str | None:
     """What is wrong with a finished probe trial, or None."""
     what = result.key.group.removeprefix("probe-")
@@ -92,7 +91,9 @@ def problem_of(result: TrialResult) -> str | None:
         return f"{what}: {result.termination.value}: {ended}"
     if result.model_calls == 0:
         return f"{what}: the agent ended ({result.termination.value}) without having asked the model anything"
-    if result.reward != _EXPECTED[what]:
+    # Doing nothing may be worth a part of a point, never all of it.
+    if (result.reward >= 1.0) is (what == NOTHING):
         outcomes = ", ".join(f"{name} {outcome}" for name, outcome in result.outcomes.items()) or result.verdict
-        return f"{what}: reward {result.reward:g} instead of {_EXPECTED[what]:g} ({outcomes})"[:500]
+        wanted = "less than 1" if what == NOTHING else "1"
+        return f"{what}: reward {result.reward:g} instead of {wanted} ({outcomes})"[:500]
     return None

@@ -6,14 +6,24 @@ Knows the built-in agent's first request; what other agents send first is known 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
-from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold
+from runtime.config import RuntimeConfig, ShellScaffold
 from runtime.errors import UserError
 from runtime.launch.phases import PreparedTasks
 from runtime.launch.rundir import RunDirectory
 from runtime.task import Task
 from runtime.telemetry.progress import Progress
+
+
+def refuse_long(folder: Path, config: RuntimeConfig, tasks: PreparedTasks) -> None:
+    """Raise ``UserError`` when the first prompts of a whole task set are too long for the tokenizer of ``folder``."""
+    if (length := _first_prompts(folder, config)) is None:
+        return
+    for name, group in (tasks.train | tasks.validation).items():
+        if not any(length(task) <= config.rollout.prompt_length for task in group):
+            raise _none_fits(name, [length(task) for task in group], config.rollout.prompt_length)
 
 
 def leave_out_long(
@@ -23,31 +33,17 @@ def leave_out_long(
 
     Raises ``UserError`` when that leaves a task set empty, with the length that would do.
     """
-    folder = directory.policy if isinstance(config.policy, NewPolicy) else Path(config.policy.path).expanduser()
-    scaffold = config.scaffold
-    if not isinstance(scaffold, ShellScaffold) or not (folder / "tokenizer.json").exists():
+    if (length := _first_prompts(directory.policy, config)) is None:
         return tasks
-    from runtime.proxy.codec import load_codec
-    from runtime.proxy.messages import Message
-    from runtime.scaffolds.shell import tool_set
-
-    codec = load_codec(folder, config.rollout.tool_parser)
-    schemas = tool_set(scaffold.tools).SCHEMAS
     limit = config.rollout.prompt_length
     left_out: dict[str, int] = {}
-
-    def length(task: Task) -> int:
-        return len(codec.render_first([Message("user", task.instruction.strip())], schemas).encode())
 
     def fitting(name: str, group: list[Task]) -> list[Task]:
         lengths = {task.id: length(task) for task in group}
         kept = [task for task in group if lengths[task.id] <= limit]
         left_out.update({task.id: lengths[task.id] for task in group if lengths[task.id] > limit})
         if not kept:
-            raise UserError(
-                f"rollout.prompt_length: {limit} tokens, but the first prompt of every task of {name!r} is longer "
-                f"({min(lengths.values())} to {max(lengths.values())}); {max(lengths.values())} would do for all"
-            )
+            raise _none_fits(name, list(lengths.values()), limit)
         return kept
 
     train = {name: fitting(name, group) for name, group in tasks.train.items()}
@@ -61,3 +57,24 @@ def leave_out_long(
             left_out=(*record.left_out, *(f"{task_id}: first prompt too long" for task_id in left_out)),
         )
     return dataclasses.replace(tasks, train=train, validation=validation)
+
+
+def _first_prompts(folder: Path, config: RuntimeConfig) -> Callable[[Task], int] | None:
+    """The number of tokens of a task's first prompt; None where it cannot be known before the agent runs."""
+    scaffold = config.scaffold
+    if not isinstance(scaffold, ShellScaffold) or not (folder / "tokenizer.json").exists():
+        return None
+    from runtime.proxy.codec import load_codec
+    from runtime.proxy.messages import Message
+    from runtime.scaffolds.shell import tool_set
+
+    codec = load_codec(folder, config.rollout.tool_parser)
+    schemas = tool_set(scaffold.tools).SCHEMAS
+    return lambda task: len(codec.render_first([Message("user", task.instruction.strip())], schemas).encode())
+
+
+def _none_fits(name: str, lengths: list[int], limit: int) -> UserError:
+    return UserError(
+        f"rollout.prompt_length: {limit} tokens, but the first prompt of every task of {name!r} is longer "
+        f"({min(lengths)} to {max(lengths)}); {max(lengths)} would do for all"
+    )

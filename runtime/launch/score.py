@@ -6,21 +6,26 @@ Knows the order of things only: tasks, policy, engine, many trials, a table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
+import yaml
 from rich.console import Console
 from rich.table import Table
 
+from runtime import suggest
 from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, TorchRollout, load_runtime_config
 from runtime.errors import RunError, Termination, UserError
 from runtime.files import write_folder, write_whole
-from runtime.launch import lifecycle, machine, phases, rundir
-from runtime.launch.model import check_policy, check_weights
-from runtime.launch.rundir import RunDirectory
+from runtime.launch import gpus, lifecycle, machine, phases, rundir
+from runtime.launch.model import check_policy, check_weights, locate
+from runtime.launch.prompt_length import refuse_long
+from runtime.launch.rundir import RunDirectory, refuse_living
+from runtime.rollouter.engine import Engine
 from runtime.telemetry.intervals import wilson
 from runtime.telemetry.progress import Progress
 
@@ -38,7 +43,9 @@ class Request:
     limit: int = 0
 
 
-def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec: str = "") -> RunDirectory:
+def prepare(
+    bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec: str = "", options: Sequence[str] = ()
+) -> RunDirectory:
     """A new run directory holding the bundle (file name to text), ready for ``execute``; nothing is written when the
     machine or the checkpoint will not do.
 
@@ -47,6 +54,7 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
     if request.checkpoint is not None:
         request = replace(request, checkpoint=str(find_model(Path(request.checkpoint))))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
+    gpus.check_bundle(bundle, runs_dir)
     if request.checkpoint is None:
         check_weights(config)
     check_policy(config)
@@ -56,7 +64,9 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
         runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold
     )
     lifecycle.tidy_all(runs_dir)
-    directory = rundir.create(runs_dir, experiment=config.experiment, target="local", kind=request.kind, spec=spec)
+    directory = rundir.create(
+        runs_dir, experiment=config.experiment, target="local", kind=request.kind, spec=spec, options=options
+    )
     write_folder(directory.bundle, bundle)
     write_whole(directory.path / REQUEST_FILE, orjson.dumps(asdict(request), option=orjson.OPT_INDENT_2) + b"\n")
     return directory
@@ -65,16 +75,16 @@ def prepare(bundle: Mapping[str, str], request: Request, *, runs_dir: Path, spec
 def reopen(directory: RunDirectory) -> RunDirectory:
     """Ready an unfinished evaluation for ``execute``, where trials that were graded are not run again."""
     record = directory.read()
-    if record.alive:
-        raise UserError(f"{record.run}: still running (pid {record.pid}); `liverl stop {record.run}` ends it")
+    refuse_living(directory)
     if not (directory.path / REQUEST_FILE).is_file():
-        raise UserError(f"{record.run}: is a training run; go on with `liverl run --resume {record.run}`")
+        command = suggest.on_run("run --resume", directory.path)
+        raise UserError(f"{record.run}: is a training run; go on with `{command}`")
     lifecycle.tidy(directory)
     directory.update(resumed=record.resumed + 1)
     return directory
 
 
-def execute(directory: RunDirectory, *, cache: Path, console: Console | None = None) -> None:
+def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
     """Run what is missing and print the table. Raises as ``local.execute`` does."""
     console = console or Console()
     config = load_runtime_config(directory.bundle / "runtime.json")
@@ -83,7 +93,7 @@ def execute(directory: RunDirectory, *, cache: Path, console: Console | None = N
     with lifecycle.running(directory) as interrupts, Progress(title, console=console) as progress:
         for problem in machine.warnings(config.environment):
             progress.problem(problem)
-        sets, folder = _inputs(directory, config, request, progress, cache=cache)
+        sets, folder = _inputs(directory, config, request, progress)
         with phases.timed(directory, "trials", progress):
             records = interrupts.run(_trials(directory, config, request, sets, folder=folder, progress=progress))
         if records and all(record["termination"] == Termination.AGENT_DIED for record in records):
@@ -93,7 +103,7 @@ def execute(directory: RunDirectory, *, cache: Path, console: Console | None = N
 
 
 def _inputs(
-    directory: RunDirectory, config: RuntimeConfig, request: Request, progress: Progress, *, cache: Path
+    directory: RunDirectory, config: RuntimeConfig, request: Request, progress: Progress
 ) -> tuple[list[Any], Path]:
     """The evaluation sets and the model folder, both made or found."""
     from runtime.agent_loop.evaluate import EvaluationSet
@@ -106,7 +116,7 @@ def _inputs(
             "validation": chosen if request.kind == "eval" else (),
         }
     )
-    tasks = phases.prepare_tasks(directory, wanted, progress, cache=cache, demonstrations=needs_policy)
+    tasks = phases.prepare_tasks(directory, wanted, progress, cache=directory.cache, demonstrations=needs_policy)
     by_name = tasks.train | tasks.validation
     sets = [
         EvaluationSet(
@@ -120,8 +130,10 @@ def _inputs(
     if request.checkpoint is not None:
         return sets, find_model(Path(request.checkpoint))
     if isinstance(config.policy, PretrainedPolicy):
-        return sets, find_model(Path(config.policy.path).expanduser())
-    phases.make_policy(directory, config, progress, tasks)
+        return sets, find_model(locate(config.policy.path))
+    phases.make_policy(
+        directory, config, progress, tasks, on_tokenizer=lambda folder: refuse_long(folder, config, tasks)
+    )
     return sets, directory.policy
 
 
@@ -135,7 +147,6 @@ async def _trials(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     from runtime.agent_loop.evaluate import evaluate
-    from runtime.rollouter.make import make_engine
 
     total = sum(len(one.tasks) * one.n for one in sets)
     finished, solved = 0, 0.0
@@ -148,22 +159,46 @@ async def _trials(
         if record["error"]:
             progress.problem(f"{record['trial_id']}: {record['error']}")
 
-    rollout = config.rollout
-    own = rollout if isinstance(rollout, TorchRollout) else None
-    engine = make_engine(
-        folder,
-        slots=rollout.slots,
-        max_len=rollout.prompt_length + rollout.response_length,
-        seed=config.seed,
-        import_path=own.import_path if own is not None else None,
-        kwargs=own.kwargs if own is not None else None,
-    )
-    try:
+    async with _engine(directory, config, folder) as engine:
         return await evaluate(
             sets, config=config, engine=engine, model_folder=folder, out=directory.path, on_trial=one_more
         )
-    finally:
-        await engine.close()
+
+
+@asynccontextmanager
+async def _engine(directory: RunDirectory, config: RuntimeConfig, folder: Path) -> AsyncIterator[Engine]:
+    """The spec's: in this process, or vLLM servers of this machine."""
+    rollout = config.rollout
+    engine: Engine
+    async with AsyncExitStack() as stack:
+        if not isinstance(rollout, TorchRollout):
+            from runtime.proxy.upstream import connect
+            from runtime.rollouter.vllm_servers import vllm_servers
+            from runtime.trainer.cuda.platform import vllm_environment
+
+            settings = directory.bundle / "vllm.yaml"
+            servers = vllm_servers(
+                settings,
+                folder,
+                replicas=rollout.replicas,
+                gpus_per_replica=int(yaml.safe_load(settings.read_text(encoding="utf-8"))["tensor-parallel-size"]),
+                logs=directory.logs,
+                environment=vllm_environment(directory.cache),
+            )
+            engine, _ = await connect(await stack.enter_async_context(servers))
+        else:
+            from runtime.rollouter.make import make_engine
+
+            engine = make_engine(
+                folder,
+                slots=rollout.slots,
+                max_len=rollout.prompt_length + rollout.response_length,
+                seed=config.seed,
+                import_path=rollout.import_path,
+                kwargs=rollout.kwargs,
+            )
+        stack.push_async_callback(engine.close)
+        yield engine
 
 
 def _print_scores(records: Sequence[Mapping[str, Any]], directory: RunDirectory, *, console: Console) -> None:

@@ -91,14 +91,6 @@ def _routing(routing: Routing) -> dict[str, Any]:
     return {**asdict(routing), "rows": base64.b64encode(routing.rows).decode()}
 
 
-def read_routing(record: dict[str, Any]) -> Routing | None:
-    """The routing of a turn's record; None where it has none."""
-    kept = record.get("routing")
-    if kept is None:
-        return None
-    return Routing(kept["start"], base64.b64decode(kept["rows"]), tuple(kept["shape"]), kept["item_bytes"])
-
-
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a journal in order. A torn line, left by a process that died while writing, is skipped: nobody was
     told of it.

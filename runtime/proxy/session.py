@@ -437,55 +437,34 @@ class Session:
 
     def trajectory(self) -> Trajectory:
         """Everything committed so far."""
-        return summarise(
-            self.id,
-            self._forest,
-            lost=self._lost,
+        forest = self._forest
+        samples, accounting = merge(forest, lost=self._lost)
+        auxiliary, discarded = auxiliary_nodes(forest), discarded_nodes(forest)
+        turns = tuple(
+            replace(
+                _turn(node), discarded=node.seq in discarded, kind="auxiliary" if node.seq in auxiliary else "policy"
+            )
+            for node in forest.nodes
+        )
+        policy = [turn for turn in turns if turn.kind == "policy"]
+        ambiguous = ambiguous_nodes(forest) - auxiliary
+        return Trajectory(
+            session_id=self.id,
+            turns=turns,
+            samples=samples,
+            num_turns=len(policy),
+            prompt_tokens=sum(turn.prompt_tokens for turn in turns),
+            completion_tokens=sum(turn.completion_tokens for turn in turns),
+            tool_sec=sum(turn.gap_sec or 0.0 for turn in policy),
+            model_sec=sum(turn.generate_sec for turn in turns),
+            ambiguous=len(ambiguous),
             aborted=self._aborted,
             mismatches=self._mismatches,
             unread=self._unread,
             overlong=self.overlong,
             failure=self.failure,
+            accounting=accounting,
         )
-
-
-def summarise(
-    session_id: str,
-    forest: Forest,
-    *,
-    lost: int = 0,
-    aborted: int = 0,
-    mismatches: int = 0,
-    unread: int = 0,
-    overlong: bool = False,
-    failure: str | None = None,
-) -> Trajectory:
-    """The trajectory of all that is in ``forest``; the rest is what only the session knows."""
-    samples, accounting = merge(forest, lost=lost)
-    auxiliary, discarded = auxiliary_nodes(forest), discarded_nodes(forest)
-    turns = tuple(
-        replace(_turn(node), discarded=node.seq in discarded, kind="auxiliary" if node.seq in auxiliary else "policy")
-        for node in forest.nodes
-    )
-    policy = [turn for turn in turns if turn.kind == "policy"]
-    ambiguous = ambiguous_nodes(forest) - auxiliary
-    return Trajectory(
-        session_id=session_id,
-        turns=turns,
-        samples=samples,
-        num_turns=len(policy),
-        prompt_tokens=sum(turn.prompt_tokens for turn in turns),
-        completion_tokens=sum(turn.completion_tokens for turn in turns),
-        tool_sec=sum(turn.gap_sec or 0.0 for turn in policy),
-        model_sec=sum(turn.generate_sec for turn in turns),
-        ambiguous=len(ambiguous),
-        aborted=aborted,
-        mismatches=mismatches,
-        unread=unread,
-        overlong=overlong,
-        failure=failure,
-        accounting=accounting,
-    )
 
 
 def _turn(node: Node) -> Turn:

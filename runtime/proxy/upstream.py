@@ -1,8 +1,8 @@
 """Any vLLM server as an ``Engine``: token ids over HTTP, by ``/inference/v1/generate`` or by completions.
 Several of them are put behind one ``BalancedEngine``.
 
-Knows nothing of sessions or dialects. Weight versions are not reported by either endpoint: every token gets the one
-that the caller names.
+Knows nothing of sessions or dialects. vLLM itself reports no weight version: every token gets the one that the caller
+names, unless the reply says another (``runtime.trainer.cuda.gate``).
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class _Generated(msgspec.Struct, gc=False):
 
     choices: list[_GenerateChoice]
     usage: _Usage | None = None
+    weight_version: int | None = None
 
 
 class _Completed(msgspec.Struct, gc=False):
@@ -106,18 +107,14 @@ class VLLMEngine:
 
     async def connect(self) -> ServedModel:
         """Raises ``MachineError`` when no vLLM answers there."""
-        if self._client is None:
-            # No limit on a reply's time: the agent's own patience and the session's end decide.
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SEC)
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-            self._client = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
+        client = self.open()
         try:
-            async with self._client.get(f"{self._url}/v1/models") as response:
+            async with client.get(f"{self._url}/v1/models") as response:
                 if response.status in (401, 403):
                     raise MachineError(f"{self._url} refuses the API key", fix="name the engine's key: --engine-key")
                 listed = orjson.loads(await response.read())["data"][0]
             # An empty object is refused by validation where the endpoint exists (400 or 422).
-            async with self._client.post(self._url + GENERATE, json={}) as response:
+            async with client.post(self._url + GENERATE, json={}) as response:
                 path = COMPLETIONS if response.status in (404, 405) else GENERATE
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise MachineError(
@@ -135,13 +132,30 @@ class VLLMEngine:
         not."""
         if self._client is None:
             raise _unavailable(f"{self._url}: not connected")
+        await self.get("/health")
+        return WeightIdentity(self._weight_version, "")
+
+    def open(self) -> aiohttp.ClientSession:
+        """The connections to the server, made at the first call."""
+        if self._client is None:
+            # No limit on a reply's time: the agent's own patience and the session's end decide.
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SEC)
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+            self._client = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
+        return self._client
+
+    async def get(self, path: str) -> bytes:
+        """What the server answers to a question about itself. Raises ``TrialError(MODEL_UNAVAILABLE)`` when it does
+        not, or says that it cannot serve."""
         try:
-            async with self._client.get(f"{self._url}/health") as response:
+            async with self.open().get(self._url + path) as response:
+                raw = await response.read()
                 if response.status >= 500:
-                    raise _unavailable(f"{self._url}/health answered {response.status}")
+                    said = raw[:300].decode(errors="replace")
+                    raise _unavailable(f"{self._url}{path} answered {response.status}: {said}")
+                return raw
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise _unavailable(f"{self._url}: {error}") from error
-        return WeightIdentity(self._weight_version, "")
 
     async def generate(self, prompt_ids: Sequence[int], params: SamplingParams, *, session: str) -> Generation:
         """See ``Engine.generate``. A cancelled call closes its connection, which makes vLLM abort the request. Raises
@@ -188,12 +202,12 @@ class VLLMEngine:
                 choice: _Choice = generated.choices[0]
                 # None stays None: the session types a reply without usable values.
                 logprobs = [entry.logprob for entry in generated.choices[0].logprobs.content]
-                usage = generated.usage
+                usage, said = generated.usage, generated.weight_version
             else:
                 completed = _COMPLETED.decode(raw)
                 choice = completed.choices[0]
                 logprobs = completed.choices[0].logprobs.token_logprobs
-                usage = completed.usage
+                usage, said = completed.usage, None
             finish = _FINISH[choice.finish_reason]
         except (msgspec.ValidationError, KeyError, IndexError) as error:
             raise _unavailable(
@@ -205,7 +219,8 @@ class VLLMEngine:
         details = usage.prompt_tokens_details if usage is not None else None
         cached = (details.cached_tokens if details is not None else None) or 0
         routing = self._routing(choice.routed_experts, path)
-        return Generation(ids, logprobs, [self._weight_version] * len(ids), finish, cached, routing)
+        version = self._weight_version if said is None else said
+        return Generation(ids, logprobs, [version] * len(ids), finish, cached, routing)
 
     def _routing(self, encoded: str | None, path: str) -> Routing | None:
         """vLLM answers with a base64 .npy of shape (prompt + reply - 1, layers, experts per token), uint8 or uint16, if

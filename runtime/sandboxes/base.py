@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from runtime.errors import Termination, TrialError
+from runtime.sandboxes.entries import Entry
 
 AGENT = "/opt/agent"
 """Where published agents are in a sandbox."""
+TASK_FILES = "/opt/task"
+"""Where scripts of a task are shown, read-only; they are copied to where they are run."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,10 @@ class Sandbox(Protocol):
 
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
         """Regular files below the given files or folders, path inside -> content; links and specials are left out."""
+
+    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
+        """Files, links (as links) and folders at and below the given paths, path inside -> entry; special files are
+        left out. Raises ``ArtifactsRefused`` for more than ``max_bytes``, too many entries or too deep folders."""
 
     async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
         """Run the test kit (``runtime/grading/testkit``) inside; ``arguments`` are those of its ``run``, without

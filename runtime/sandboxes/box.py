@@ -13,6 +13,7 @@ from typing import Any
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes.base import ArtifactsRefused, ExecResult, SandboxRequest
 from runtime.sandboxes.channel import Answer, BoxLost, Channel
+from runtime.sandboxes.entries import Entry, made
 
 GRACE_SEC = 15.0
 """How long an answer may take beyond the time limit that the supervisor itself keeps."""
@@ -38,7 +39,7 @@ class BoxSandbox:
     """Implements ``Sandbox``. ``on_stop`` gives back what the provider lent (once).
 
     oom_kills: how many processes the kernel has killed for memory where this box runs, ever; out_of_memory: asks,
-    once the box is lost, whether that was why.
+    once the box is lost, whether that was why; host_fault: whether it is proved that nothing inside ended it.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class BoxSandbox:
         on_stop: Callable[[], Awaitable[None]],
         oom_kills: Callable[[], int] = lambda: 0,
         out_of_memory: Callable[[], Awaitable[bool]] | None = None,
+        host_fault: Callable[[], Awaitable[bool]] | None = None,
         paths: Paths | None = None,
     ) -> None:
         self.name = name
@@ -63,6 +65,7 @@ class BoxSandbox:
         self._oom_kills = oom_kills
         self._oom_before = oom_kills()
         self._out_of_memory = out_of_memory
+        self._host_fault = host_fault
         self._paths = paths or Paths()
         self._stopping: asyncio.Task[None] | None = None
 
@@ -120,6 +123,15 @@ class BoxSandbox:
             raise TrialError(Termination.SANDBOX_LOST, f"sandbox {self.name}: malformed answer to download")
         return {self._paths.outside(name): blob for name, blob in zip(names, blobs, strict=True)}
 
+    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
+        request = {"op": "tree", "paths": [self._paths.inside(path) for path in paths], "max_bytes": max_bytes}
+        header, blobs = await self._request(request)
+        try:
+            found = zip(header["entries"], blobs, strict=True)
+            return {self._paths.outside(str(name)): made(kind, blob) for (name, kind), blob in found}
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrialError(Termination.SANDBOX_LOST, f"sandbox {self.name}: malformed answer to tree") from error
+
     async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
         """A report of the test kit (``testkit/report.py``); ``arguments`` are those of its ``run``, without timeout.
 
@@ -140,7 +152,7 @@ class BoxSandbox:
         await asyncio.shield(self._stopping)  # a cancelled caller must not leave half a box behind
 
     async def _stop(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RecursionError):  # folders without end, where a box is one of the host's
             await self._on_stop()
 
     async def _request(
@@ -151,8 +163,9 @@ class BoxSandbox:
         except BoxLost as error:
             memory = self.oom_kills or (self._out_of_memory is not None and await self._out_of_memory())
             lost = Termination.OUT_OF_MEMORY if memory else Termination.SANDBOX_LOST
-            raise TrialError(lost, f"sandbox {self.name}: {error}") from error
-        if header.get("refused") and request["op"] == "download":
+            ours = not memory and self._host_fault is not None and await self._host_fault()
+            raise TrialError(lost, f"sandbox {self.name}: {error}", host_fault=ours) from error
+        if header.get("refused") and request["op"] in ("download", "tree"):
             raise ArtifactsRefused(f"sandbox {self.name}: {header['error']}")
         if "error" in header:
             raise TrialError(Termination.SANDBOX_LOST, f"sandbox {self.name}: {request['op']}: {header['error']}")

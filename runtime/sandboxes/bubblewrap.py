@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,20 @@ from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox, check_lower
 from runtime.sandboxes.cgroups import Group, GroupPool
 from runtime.sandboxes.channel import Channel, greet
+from runtime.sandboxes.compiled import Source
 from runtime.sandboxes.forwarder import Forwarder
-from runtime.sandboxes.guest import seccomp
+from runtime.sandboxes.guest import isolate, seccomp
 from runtime.sandboxes.state import OwnerState
 from runtime.sandboxes.zygote import START_SEC, Zygote, kill, launch, start_zygote, tail
 
 log = logging.getLogger(__name__)
+
+_PRELOADED = (
+    *("argparse", "bisect", "collections.abc", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal"),
+    *("enum", "fractions", "functools", "hashlib", "heapq", "http.client", "io", "itertools", "json", "math"),
+    *("operator", "random", "re", "socket", "string", "struct", "subprocess", "textwrap", "traceback", "typing"),
+)
+"""Standard modules that every box has imported already: the same for all, so that they tell nothing of other tasks."""
 
 
 class BubblewrapProvider:
@@ -41,7 +50,7 @@ class BubblewrapProvider:
         self._zygotes: dict[str | None, Zygote] = {}
         self._lock = asyncio.Lock()
         self._running: set[BoxSandbox] = set()
-        self._foreign: dict[Path, bool] = {}
+        self._copied: dict[Path, bool] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -59,9 +68,7 @@ class BubblewrapProvider:
                 *(("process_limit",) if self._groups.pids or os.getuid() != 0 else ()),
             ),
             made_by="bubblewrap" if self._nested is False else "bubblewrap+zygote",
-            second_user=self._nested is not False
-            and userns.spare_user() is not None
-            and all(zygote.two_users for zygote in self._zygotes.values()),
+            second_user=userns.spare_user() is not None and all(zygote.two_users for zygote in self._zygotes.values()),
         )
 
     @property
@@ -70,18 +77,20 @@ class BubblewrapProvider:
 
     async def start(self, request: SandboxRequest) -> BoxSandbox:
         check_lower(request)
-        if request.lower not in self._foreign:
-            self._foreign[request.lower] = await asyncio.to_thread(_is_foreign, request.lower)
+        if request.lower not in self._copied:
+            self._copied[request.lower] = await asyncio.to_thread(_must_be_copied, request.lower)
         image = await asyncio.to_thread(images.prepare, request.image) if request.image else None
+        gone: Callable[[], Awaitable[bool]] | None = None
         if self._nested is None:
             await self._find_out(request)
         if self._nested:
             zygote = await self._zygote(request.image, image)
-            channel, _, descriptors = await zygote.box(self._order(request))
+            gone = functools.partial(_gone, zygote)
+            channel, _, descriptors = await zygote.box(self._order(request), _sources(request))
             cleanup = None
         else:
             channel, descriptors, cleanup = await self._solo(request, image)
-        return await self._sandbox(request, channel, descriptors, cleanup)
+        return await self._sandbox(request, channel, descriptors, cleanup, gone)
 
     async def close(self) -> None:
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._running)))
@@ -109,7 +118,7 @@ class BubblewrapProvider:
             if zygote is None or not zygote.alive:
                 if zygote is not None:
                     zygote.close()
-                preload = ["testkit.mini"] if image is None else ["testkit.pytest_runner"]
+                preload = [*_PRELOADED, "testkit.mini" if image is None else "testkit.pytest_runner"]
                 zygote = await start_zygote(owner=self._state.owner, image=image, preload=preload)
                 self._zygotes[name] = zygote
             return zygote
@@ -122,8 +131,7 @@ class BubblewrapProvider:
             "size_mib": max(16, request.memory_mib // 2),
             "limits": self._limits(request),
             "listen": request.forward_port if request.forward else None,
-            "warm": request.compile_once,
-            "copy": self._foreign[request.lower],
+            "copy": self._copied[request.lower],
             "second_user": request.second_user,
         }
 
@@ -137,7 +145,8 @@ class BubblewrapProvider:
 
     async def _solo(self, request: SandboxRequest, image: Path | None) -> tuple[Channel, list[int], Any]:
         order = self._order(request)
-        shown = [word for name in ("/tmp", "/root", "/logs", "/run") for word in ("--tmpfs", name)]
+        shown = [word for name in isolate.MEMORY_FOLDERS for word in ("--tmpfs", name)]
+        shown += ["--perms", "1777", "--tmpfs", "/tmp"]
         shown += ["--ro-bind", order["lower"], "/.lower", "--tmpfs", request.workdir]
         for source, target in order["mounts"]:
             shown += ["--ro-bind", source, target]
@@ -150,11 +159,18 @@ class BubblewrapProvider:
             "listen": order["listen"],
             "limits": order["limits"],
             "isolated": True,
+            "second_user": request.second_user,
         }
-        arguments = bwrap.command(shown, bwrap.program("solo", json.dumps(box)))
+        users = await asyncio.to_thread(userns.two_users) if request.second_user else None
+        if users is not None:  # for the first moment, until the supervisor has become two users
+            shown += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        arguments = bwrap.command(shown, bwrap.program("solo", json.dumps(box)), users=users)
         ours, theirs = socket.socketpair()
-        with theirs, tempfile.TemporaryFile() as errors:
-            process = launch(arguments, theirs, owner=self._state.owner, errors=errors)
+        with contextlib.ExitStack() as opened, theirs, tempfile.TemporaryFile() as errors:
+            also = () if users is None else (users,)
+            for fd in also:
+                opened.callback(os.close, fd)
+            process = launch(arguments, theirs, owner=self._state.owner, errors=errors, also=also)
             theirs.close()
             try:
                 channel, _, descriptors = await greet(ours, timeout_sec=START_SEC)
@@ -167,7 +183,12 @@ class BubblewrapProvider:
         return channel, descriptors, lambda: kill(process)
 
     async def _sandbox(
-        self, request: SandboxRequest, channel: Channel, descriptors: list[int], cleanup: Any
+        self,
+        request: SandboxRequest,
+        channel: Channel,
+        descriptors: list[int],
+        cleanup: Any,
+        gone: Callable[[], Awaitable[bool]] | None,
     ) -> BoxSandbox:
         forwarder: Forwarder | None = None
         group: Group | None = None
@@ -197,6 +218,7 @@ class BubblewrapProvider:
                 proxy_url=f"http://127.0.0.1:{request.forward_port}" if forwarder is not None else None,
                 on_stop=on_stop,
                 oom_kills=group.oom_kills if group is not None else lambda: 0,
+                host_fault=gone,
             )
         except BaseException as error:
             if forwarder is not None:
@@ -218,6 +240,30 @@ class BubblewrapProvider:
         return bwrap.environment(request.workdir, extra)
 
 
-def _is_foreign(folder: Path) -> bool:
-    """Whether anything below belongs to another user. Only ours can be written in a box through an overlay."""
-    return any(path.lstat().st_uid != os.getuid() for path in (folder, *folder.rglob("*")))
+def _must_be_copied(folder: Path) -> bool:
+    """Whether anything below belongs to another user, or is read-only. Only what is ours, and may be written, can be
+    written in a box through an overlay: its root has no capability to overrule that. Git leaves its objects read-only
+    and never writes them."""
+
+    def writable(path: Path) -> bool:
+        status = path.lstat()
+        of_git = path.name != ".git" and ".git" in path.parts
+        return status.st_uid == os.getuid() and (path.is_symlink() or bool(status.st_mode & 0o200) or of_git)
+
+    return not all(writable(path) for path in (folder, *folder.rglob("*")))
+
+
+async def _gone(zygote: Zygote) -> bool:
+    """Whether the fork server has ended, which nothing in a box can reach: all its boxes ended with it."""
+    return not zygote.alive
+
+
+def _sources(request: SandboxRequest) -> list[Source]:
+    """What is worth compiling once for all boxes of ``request``'s kind: the work directory and our own programs."""
+    if not request.compile_once:
+        return []
+    sources = [Source(str(request.lower.resolve()), request.workdir, rewrite=request.image is not None)]
+    for mount in request.mounts:
+        if mount.target.startswith(f"{bwrap.LIVERL}/"):
+            sources.append(Source(str(mount.source.resolve()), mount.target, rewrite=False))
+    return sources

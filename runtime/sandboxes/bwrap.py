@@ -64,10 +64,26 @@ def root_arguments() -> list[str]:
             arguments += ["--ro-bind", str(path), str(path)]
     for name in _ETC:
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    arguments += ["--ro-bind", sys.base_prefix, "/opt/python"]
+    arguments += _python(Path(sys.base_prefix))
     for name, folder in PROGRAMS.items():
         arguments += ["--ro-bind", str(folder), f"{LIVERL}/{name}"]
     return arguments
+
+
+def _python(prefix: Path) -> list[str]:
+    """Python itself, and nothing that happens to be installed beside it on this host: a box has the packages of its
+    image, on every machine and in every phase. Their programs name the host's paths, so they are not there either."""
+    program = (prefix / "bin" / "python3").resolve()
+    arguments = ["--ro-bind", str(prefix), "/opt/python", "--tmpfs", "/opt/python/bin"]
+    arguments += ["--ro-bind", str(program), f"/opt/python/bin/{program.name}"]
+    for name in sorted({"python", "python3"} - {program.name}):
+        arguments += ["--symlink", program.name, f"/opt/python/bin/{name}"]
+    covered = ["/opt/python/bin"]
+    for root, inside in ((Path("/usr"), "/usr"), (prefix, "/opt/python")):
+        for folder in (*root.glob("lib/python3*/*-packages"), *root.glob("local/lib/python3*/*-packages")):
+            covered.append(f"{inside}/{folder.relative_to(root)}")
+            arguments += ["--tmpfs", covered[-1]]
+    return [*arguments, *(word for place in covered for word in ("--remount-ro", place))]
 
 
 def command(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from runtime import suggest
 from runtime.errors import MachineError
 from runtime.sandboxes.base import Capabilities
 
@@ -48,7 +49,8 @@ def check_network(wanted: Network, capabilities: Capabilities) -> None:
     if phases and not capabilities.network_off and capabilities.isolation != "kubernetes":
         raise MachineError(
             f"sandboxes ({capabilities.isolation}) do not hold environment.network.{', '.join(phases)}",
-            fix="run on a machine or backend that isolates (`liverl doctor`), or leave environment.network out",
+            fix=f"run on a machine or backend that isolates (`{suggest.liverl('doctor')}`), or leave"
+            " environment.network out",
         )
 
 

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -34,8 +35,7 @@ def prepare(image: str, *, cache: Path | None = None) -> Path:
     pins = sorted(set(image.split()))
     if not pins or not all(_PIN.fullmatch(pin) for pin in pins):
         raise UserError(f"image {image!r}: not a list of exact pins such as 'pytest==8.4.2 attrs==25.3.0'")
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    digest = hashlib.sha256(" ".join([version, *pins]).encode()).hexdigest()[:16]
+    digest = _digest(pins)
     root = cache or default_cache()
     folder = root / digest
     if (folder / ".complete").exists():
@@ -51,11 +51,18 @@ def prepare(image: str, *, cache: Path | None = None) -> Path:
     return folder
 
 
+def _digest(pins: list[str]) -> str:
+    """Names an image by all that pip chooses wheels by: a home folder may be shared by unlike machines."""
+    python = (sys.implementation.cache_tag or "", sysconfig.get_platform())
+    return hashlib.sha256(" ".join(["wheels", *python, *pins]).encode()).hexdigest()[:16]
+
+
 def _install(pins: list[str], folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         target = Path(temporary) / "image"
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-        command += ["--no-compile", "--target", str(target), *pins]
+        # Wheels only: a task from elsewhere names pins, and building one runs its own code on this host.
+        command += ["--only-binary", ":all:", "--no-compile", "--target", str(target), *pins]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SEC, check=False)
         except subprocess.TimeoutExpired as error:
@@ -64,7 +71,8 @@ def _install(pins: list[str], folder: Path) -> None:
             said = done.stderr.strip().splitlines() or ["no message"]
             if "No space left" in done.stderr:
                 raise MachineError(f"image {' '.join(pins)}: disk full", fix=f"free space below {folder.parent}")
-            raise MachineError(f"image {' '.join(pins)}: pip: {said[-1]}", fix=" ".join(command))
+            why = " (wheels only: a source distribution would run its code here)" if "No matching" in said[-1] else ""
+            raise MachineError(f"image {' '.join(pins)}: pip: {said[-1]}{why}", fix=" ".join(command))
         subprocess.run([sys.executable, "-m", "compileall", "-q", str(target)], check=False, capture_output=True)
         (target / ".complete").write_text("\n".join(pins) + "\n")
         shutil.rmtree(folder, ignore_errors=True)

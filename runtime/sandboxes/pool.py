@@ -17,6 +17,7 @@ from typing import Any
 
 from runtime.errors import TrialError
 from runtime.sandboxes.base import Capabilities, ExecResult, Sandbox, SandboxProvider, SandboxRequest
+from runtime.sandboxes.entries import Entry
 from runtime.sandboxes.fair_queue import FairQueue
 from runtime.sandboxes.machine_semaphore import MachineSemaphore
 from runtime.sandboxes.waiting import has_waited
@@ -242,6 +243,9 @@ class PooledSandbox:
 
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
         return await self._sandbox.download(paths, max_bytes=max_bytes)
+
+    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
+        return await self._sandbox.tree(paths, max_bytes=max_bytes)
 
     async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
         return await self._sandbox.run_tests(runner, timeout_sec=timeout_sec, **arguments)

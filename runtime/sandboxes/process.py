@@ -22,12 +22,13 @@ from runtime.sandboxes import bwrap, images
 from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox, Paths, check_lower
 from runtime.sandboxes.channel import greet
+from runtime.sandboxes.guest import isolate
 from runtime.sandboxes.programs import PROGRAMS
 from runtime.sandboxes.state import OwnerState
 from runtime.sandboxes.zygote import START_SEC, kill, launch
 
 STOP_SEC = 3.0
-PRIVATE = ("/tmp", "/root", "/logs")
+PRIVATE = ("/tmp", "/root", "/logs", "/tests", "/solution")
 
 
 class PrivatePaths(Paths):
@@ -84,11 +85,12 @@ class ProcessProvider:
                 "listen": None,
                 "limits": {"CORE": 0},
                 "isolated": False,
+                "second_user": False,
             }
             program = bwrap.program("solo", json.dumps(box), folder=str(mapping[bwrap.LIVERL]))
             ours, theirs = socket.socketpair()
             with theirs:
-                process = launch([_python(), "-P", "-s", "-S", "-B", *program], theirs, owner=self._state.owner)
+                process = launch([_python(), "-P", "-s", "-B", *program], theirs, owner=self._state.owner)
             try:
                 channel, _, _ = await greet(ours, timeout_sec=START_SEC)
             except BaseException:
@@ -127,7 +129,7 @@ class ProcessProvider:
         extra = dict(request.env)
         if request.image:
             extra.setdefault("PYTHONPATH", bwrap.IMAGE)
-        path = f"{Path(_python()).parent}:{os.environ.get('PATH', bwrap.PATH)}"
+        path = f"{Path(bwrap.PYTHON).parent}:{os.environ.get('PATH', bwrap.PATH)}"
         variables = bwrap.environment(request.workdir, {"PATH": path, **extra})
         variables.pop("LD_LIBRARY_PATH", None)
         return variables
@@ -144,6 +146,14 @@ def _furnish(folder: Path, request: SandboxRequest, image: Path | None) -> dict[
     mapping = {name: folder / name.lstrip("/") for name in (*PRIVATE, bwrap.LIVERL, request.workdir)}
     for path in mapping.values():
         path.mkdir(parents=True)
+    # By a name inside: the host's own may lie in a folder that is private here, as /root is.
+    programs = folder / bwrap.PYTHON.lstrip("/")
+    programs.parent.mkdir(parents=True)
+    for name in ("python", "python3"):
+        programs.with_name(name).symlink_to(_python())
+    mapping[str(Path(bwrap.PYTHON).parent)] = programs.parent
+    for name in isolate.LOGS:
+        (folder / name.lstrip("/")).mkdir()
     for name, program in PROGRAMS.items():
         (mapping[bwrap.LIVERL] / name).symlink_to(program)
     for mount in request.mounts:

@@ -16,7 +16,8 @@ from typing import Any
 
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes import bwrap, images, remote_shell
-from runtime.sandboxes.base import ExecResult, SandboxRequest
+from runtime.sandboxes.base import ArtifactsRefused, ExecResult, SandboxRequest
+from runtime.sandboxes.entries import Entry, marked
 from runtime.sandboxes.programs import PROGRAMS
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,11 @@ class RemoteSandbox(ABC):
         await self._sure(remote_shell.join_script(folder, len(parts)))
 
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
+        found = await self.tree(paths, max_bytes=max_bytes)
+        contents = {name: marked(entry) for name, entry in found.items()}
+        return {name: content for name, (kind, content) in contents.items() if kind in "fx"}
+
+    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
         file = f"/tmp/.liverl-down-{secrets.token_hex(6)}"
         script = remote_shell.pack_script(paths, file=file, max_bytes=max_bytes, first=PART)
         result = await self._sure(script)
@@ -126,7 +132,7 @@ class RemoteSandbox(ABC):
         except (ValueError, IndexError) as error:
             raise TrialError(Termination.SANDBOX_LOST, f"{what}: no size: {result.stderr[-200:]!r}") from error
         if not 0 <= size <= remote_shell.archive_limit(max_bytes):
-            raise TrialError(Termination.SANDBOX_LOST, f"{what}: more than {max_bytes} bytes")
+            raise ArtifactsRefused(f"{what}: more than {max_bytes} bytes")
         data = bytearray(result.stdout)
         while len(data) < size:
             rest = min(PART, size - len(data))

@@ -13,7 +13,8 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from runtime.errors import Termination, TrialError
+from runtime.sandboxes.base import ArtifactsRefused
+from runtime.sandboxes.entries import Entry, Folder, Link, Program, size
 from runtime.sandboxes.guest.files import MAX_FILES
 
 MARK = "LIVERL_COMMAND"
@@ -88,6 +89,7 @@ def pack_trees(trees: Sequence[tuple[Path, str]]) -> bytes:
         if "__pycache__" in member.name.split("/"):
             return None
         member.uid = member.gid = 0
+        member.mode |= 0o200  # a root without capabilities needs leave to write
         member.uname = member.gname = ""
         return member
 
@@ -134,9 +136,11 @@ def archive_limit(max_bytes: int) -> int:
     return max_bytes + MAX_FILES * 1536 + (1 << 16)
 
 
-def unpack(data: bytes, *, max_bytes: int, what: str) -> dict[str, bytes]:
-    """Regular files of an archive that untrusted code may have forged. Raises ``TrialError(SANDBOX_LOST)``."""
-    found: dict[str, bytes] = {}
+def unpack(data: bytes, *, max_bytes: int, what: str) -> dict[str, Entry]:
+    """Files, links and folders of an archive that untrusted code may have forged. Raises ``ArtifactsRefused`` where it
+    holds too much or is no archive.
+    """
+    found: dict[str, Entry] = {}
     left = max_bytes
     if not data:
         return found
@@ -146,22 +150,31 @@ def unpack(data: bytes, *, max_bytes: int, what: str) -> dict[str, bytes]:
                 name = "/" + "/".join(part for part in member.name.split("/") if part not in ("", "."))
                 if ".." in name.split("/"):
                     continue
-                if member.islnk():  # a second name of a file that came before
-                    first = "/" + member.linkname.lstrip("./")
-                    content = found.get(first)
-                elif member.isreg():
-                    if not 0 <= member.size <= left:  # before reading: a sparse member may claim any size
-                        raise TrialError(Termination.SANDBOX_LOST, f"{what}: more than {max_bytes} bytes")
-                    stream = archive.extractfile(member)
-                    content = stream.read() if stream is not None else None
-                else:
+                entry = _entry(archive, member, found, left, f"{what}: more than {max_bytes} bytes")
+                if entry is None:
                     continue
-                if content is None:
-                    continue
-                left -= len(content)
-                found[name] = content
+                left -= size(entry)
+                found[name] = entry
                 if left < 0 or len(found) > MAX_FILES:
-                    raise TrialError(Termination.SANDBOX_LOST, f"{what}: more than {max_bytes} bytes or too many files")
+                    raise ArtifactsRefused(f"{what}: more than {max_bytes} bytes or {MAX_FILES} entries")
     except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
-        raise TrialError(Termination.SANDBOX_LOST, f"{what}: the archive cannot be read: {error}") from error
+        raise ArtifactsRefused(f"{what}: the archive cannot be read: {error}") from error
     return found
+
+
+def _entry(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, found: Mapping[str, Entry], left: int, too_much: str
+) -> Entry | None:
+    if member.issym():
+        return Link(member.linkname)
+    if member.isdir():
+        return Folder()
+    if member.islnk():  # a second name of a file that came before
+        return found.get("/" + member.linkname.lstrip("./"))
+    if not member.isreg():
+        return None
+    if not 0 <= member.size <= left:  # before reading: a sparse member may claim any size
+        raise ArtifactsRefused(too_much)
+    stream = archive.extractfile(member)
+    content = stream.read() if stream is not None else b""
+    return Program(content) if member.mode & 0o100 else content

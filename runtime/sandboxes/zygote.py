@@ -7,6 +7,7 @@ does not know what boxes are used for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -20,7 +21,8 @@ from typing import IO, Any
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes import bwrap, userns
 from runtime.sandboxes.channel import Channel, greet, wait_readable
-from runtime.sandboxes.guest.wire import MAX_ORDER
+from runtime.sandboxes.compiled import CompiledFiles, Source
+from runtime.sandboxes.guest import wire
 from runtime.sandboxes.state import OWNER_VARIABLE
 
 START_SEC = 30.0
@@ -34,30 +36,57 @@ class Zygote:
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, *, two_users: bool) -> None:
         self._process = process
         self._control = control
+        self._compiled = CompiledFiles()
         self.two_users = two_users
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    async def box(self, order: Mapping[str, Any]) -> tuple[Channel, dict[str, Any], list[int]]:
-        """A fresh box: its channel, its greeting, descriptors. Raises ``TrialError(ENV_SETUP_FAILED)``."""
-        packet = json.dumps(order).encode()
-        if len(packet) >= MAX_ORDER:
-            raise TrialError(Termination.ENV_SETUP_FAILED, f"the order of {len(packet)} bytes is too long")
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                socket.send_fds(self._control, [packet], [theirs.fileno()])
-            except OSError as error:
-                ours.close()
-                raise TrialError(Termination.ENV_SETUP_FAILED, f"the fork server is gone: {error}") from error
-        return await greet(ours, timeout_sec=START_SEC)
+    async def box(
+        self, order: Mapping[str, Any], sources: Sequence[Source] = ()
+    ) -> tuple[Channel, dict[str, Any], list[int]]:
+        """A fresh box: its channel, its greeting, descriptors. sources: Python files that it will hold, compiled once
+        for all boxes with the same. Raises ``TrialError(ENV_SETUP_FAILED)``.
+        """
+        with contextlib.ExitStack() as opened:
+            descriptors = []
+            for source in sources:
+                fd = await self._compiled.get(source, self._compile)
+                if fd is not None:
+                    opened.callback(os.close, fd)
+                    descriptors.append(fd)
+            return await greet(self._order(order, descriptors), timeout_sec=START_SEC)
 
     def close(self) -> None:
         """Idempotent; quick, so that it may run where no event loop does."""
         self._control.close()
+        self._compiled.close()
         kill(self._process)
+
+    async def _compile(self, source: Source, target: int) -> None:
+        """Have ``source`` compiled into ``target``. Raises ``TrialError``, ``OSError``."""
+        order = {"compile": source.folder, "workdir": source.workdir, "rewrite": source.rewrite}
+        with self._order(order, [target]) as connection:
+            connection.setblocking(False)
+            async with asyncio.timeout(START_SEC):
+                await wait_readable(connection.fileno())
+            if not any(header.get("ready") for header, _ in wire.Buffer().feed(connection.recv(1 << 16))):
+                raise OSError(f"{source.folder} could not be compiled")
+
+    def _order(self, order: Mapping[str, Any], descriptors: Sequence[int]) -> socket.socket:
+        """Send an order to whichever process is forked for it; the way to that process."""
+        packet = json.dumps(order).encode()
+        if len(packet) >= wire.MAX_ORDER:
+            raise TrialError(Termination.ENV_SETUP_FAILED, f"the order of {len(packet)} bytes is too long")
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._control, [packet], [theirs.fileno(), *descriptors])
+            except OSError as error:
+                ours.close()
+                raise TrialError(Termination.ENV_SETUP_FAILED, f"the fork server is gone: {error}") from error
+        return ours
 
 
 async def start_zygote(

@@ -12,6 +12,8 @@ from runtime.task import Task, load_task
 OnProblem = Callable[[str], None]
 """Told, for each task that is left out, where it is and what is wrong with it."""
 
+_MARKS = ("task.toml", "task.yaml")
+"""Of Harbor's format, and of Terminal-Bench's older one, which is then refused by name."""
 _PARTS = ("task.toml", "instruction.md", "environment", "tests", "solution")
 
 
@@ -37,7 +39,7 @@ def find_task_directories(paths: Sequence[Path]) -> list[Path]:
 
 
 def _looks_like_task(path: Path) -> bool:
-    return (path / "task.toml").exists() or sum((path / part).exists() for part in _PARTS) >= 2
+    return any((path / mark).exists() for mark in _MARKS) or sum((path / part).exists() for part in _PARTS) >= 2
 
 
 def _children(folder: Path) -> Iterator[Path]:

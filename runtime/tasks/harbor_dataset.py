@@ -2,12 +2,14 @@
 
 A registry is a JSON list of datasets, each a name, a version and tasks with git address, commit and path below the
 repository, or a path alone for a folder of this machine (Harbor 0.24.0, ``harbor/models/registry.py`` and
-``harbor/tasks/client.py``). Does not know where tasks are kept or how they run.
+``harbor/tasks/client.py``). A registry of this machine may name folders and repositories of this machine; one from
+elsewhere may not. What cannot be taken is named and left out. Does not know how tasks run.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import re
 import shutil
@@ -23,11 +25,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from runtime.config import HarborSource
 from runtime.errors import MachineError, UserError
+from runtime.tasks.directories import OnProblem
+from runtime.tasks.kept import kept
 
 MAX_REGISTRY_BYTES = 256 << 20
 _REGISTRY_SEC = 120.0
 _GIT_SEC = 1800.0
 _ADDRESS = re.compile(r"(https://|ssh://|file://|git@|/).+")
+_LOCAL = re.compile(r"file:|[/~.]")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -51,6 +56,8 @@ class Dataset(_Entry):
     name: str
     version: str
     tasks: tuple[DatasetTask, ...] = Field(min_length=1)
+    left_out: tuple[str, ...] = ()
+    """Tasks that may not be taken, and why."""
 
 
 class _Listed(_Entry):
@@ -119,7 +126,18 @@ def find_dataset(text: bytes, source: HarborSource) -> Dataset:
     twice = [name for name, count in Counter(folder_name(task) for task in tasks).items() if count > 1]
     if twice:
         raise UserError(f"{source.registry}: {source.dataset} {source.version} has two tasks called {twice[0]}")
-    return found[0].model_copy(update={"tasks": tasks})
+    left_out: list[str] = []
+    if "://" in source.registry:
+        left_out = [
+            f"{source.registry}: {task.name}: {task.git_url or task.path} is of this machine, which a registry from "
+            "elsewhere cannot name"
+            for task in tasks
+            if task.git_url is None or _LOCAL.match(task.git_url)
+        ]
+        tasks = tuple(task for task in tasks if task.git_url is not None and not _LOCAL.match(task.git_url))
+        if not tasks:
+            raise UserError(*left_out)
+    return found[0].model_copy(update={"tasks": tasks, "left_out": tuple(left_out)})
 
 
 def _chosen(name: str, source: HarborSource) -> bool:
@@ -139,41 +157,59 @@ def local_folders(dataset: Dataset) -> list[Path]:
     return [Path(task.path).expanduser() for task in dataset.tasks if task.git_url is None]
 
 
-def fetch_tasks(dataset: Dataset, out: Path, *, on_progress: Callable[[str], None]) -> None:
-    """Write a directory per task with a git address below ``out``; one repository and commit after the other.
+class _Unusable(Exception):
+    """Why one entry cannot become a task."""
+
+
+def fetch_tasks(dataset: Dataset, out: Path, *, on_progress: Callable[[str], None]) -> list[str]:
+    """Write a directory per task with a git address below ``out``; one repository and commit after the other. Returns
+    which tasks were left out, and why.
 
     Git runs with the user's settings (credentials, proxies), without hooks and without filters that a repository could
-    ask for. Raises ``UserError`` for entries that cannot be, ``MachineError`` when git cannot fetch.
+    ask for. Raises ``MachineError`` when git cannot fetch.
     """
+    left_out: list[str] = []
     groups: dict[tuple[str, str], list[DatasetTask]] = {}
     for task in dataset.tasks:
         if task.git_url is not None:
             groups.setdefault((task.git_url, task.git_commit_id or "HEAD"), []).append(task)
     for (url, commit), tasks in groups.items():
         on_progress(f"fetching {len(tasks)} tasks from {url} at {commit[:12]}")
-        paths = {task.name: _path_of(task, dataset) for task in tasks}
+        paths: dict[str, PurePosixPath] = {}
+        for task in tasks:
+            try:
+                _check_address(url, commit)
+                paths[task.name] = _path_of(task)
+            except _Unusable as why:
+                left_out.append(f"{dataset.name} {dataset.version}: {task.name}: {why}")
+        if not paths:
+            continue
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=out) as folder:
             work = Path(folder) / "work"
             _check_out(url, commit, [str(path) for path in paths.values()], work)
-            for task in tasks:
-                _take(work, paths[task.name], out / folder_name(task), about=f"{url}: {paths[task.name]}")
+            for task in (task for task in tasks if task.name in paths):
+                try:
+                    _take(work, paths[task.name], out / folder_name(task))
+                except _Unusable as why:
+                    left_out.append(f"{url}: {paths[task.name]}: {why}")
+    return left_out
 
 
-def _path_of(task: DatasetTask, dataset: Dataset) -> PurePosixPath:
+def _path_of(task: DatasetTask) -> PurePosixPath:
     path = PurePosixPath(task.path.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or path.parts[:1] in ((), (".git",)) or "\n" in task.path:
-        raise UserError(
-            f"{dataset.name} {dataset.version}: {task.name}: {task.path!r} is no path below a repository; "
-            "leave the task out with exclude_task_names"
-        )
+        raise _Unusable(f"{task.path!r} is no path below a repository")
     return path
+
+
+def _check_address(url: str, commit: str) -> None:
+    if not _ADDRESS.fullmatch(url) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", commit):
+        raise _Unusable(f"{url} at {commit}: not an address and commit that git fetches")
 
 
 def _check_out(url: str, commit: str, paths: Sequence[str], work: Path) -> None:
     """The chosen paths of one commit, without history, and without the contents of other paths where the server can
     leave them out."""
-    if not _ADDRESS.fullmatch(url) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", commit):
-        raise UserError(f"{url} at {commit}: not an address and commit that git fetches; correct the registry")
     _git("init", "--quiet", "--template=", str(work))
     _git("config", "remote.origin.url", url, folder=work)
     # Patterns of sparse checkouts are those of .gitignore: what has a meaning there is meant as it is.
@@ -210,11 +246,11 @@ def _git(*arguments: str, folder: Path | None = None, stdin: str = "", about: st
     return done.stdout
 
 
-def _take(work: Path, path: PurePosixPath, target: Path, *, about: str) -> None:
+def _take(work: Path, path: PurePosixPath, target: Path) -> None:
     """Copy one task out of a checkout, once nothing in it points elsewhere."""
     source = work / path
     if not source.is_dir() or any((work / parent).is_symlink() for parent in [path, *path.parents]):
-        raise UserError(f"{about}: no such folder in the repository; leave the task out with exclude_task_names")
+        raise _Unusable("no such folder in the repository")
     root = source.resolve()
     for folder, folders, names in os.walk(source):
         for name in [*folders, *names]:
@@ -222,15 +258,48 @@ def _take(work: Path, path: PurePosixPath, target: Path, *, about: str) -> None:
             if entry.is_symlink():
                 outside = entry.readlink().is_absolute() or not entry.resolve().is_relative_to(root)
                 if outside:
-                    raise UserError(
-                        f"{about}/{entry.relative_to(source)}: a link out of the task; "
-                        "leave the task out with exclude_task_names"
-                    )
+                    raise _Unusable(f"{entry.relative_to(source)}: a link out of the task")
             elif entry.is_file():
                 with entry.open("rb") as file:
                     if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                        raise UserError(
-                            f"{about}/{entry.relative_to(source)}: lies in Git LFS, which is not fetched; "
-                            "leave the task out with exclude_task_names"
-                        )
+                        raise _Unusable(f"{entry.relative_to(source)}: lies in Git LFS, which is not fetched")
     shutil.copytree(source, target, symlinks=True)
+
+
+def task_directories(
+    source: HarborSource, *, cache: Path, say: Callable[[str], None], on_problem: OnProblem
+) -> list[Path]:
+    """The task directories of a Harbor dataset. A registry elsewhere is read once: its word is kept with the tasks, so
+    that a run can be resumed without it, and so are the names of what was left out."""
+
+    def look_up() -> str:
+        say(f"looking up {source.dataset} {source.version}")
+        return find_dataset(read_registry(source), source).model_dump_json()
+
+    if "://" in source.registry:
+        description = json.dumps({"source": source.model_dump(mode="json"), "version": "1"}, sort_keys=True)
+        name = "dataset.json"
+        answers = kept(cache, "registry", description, lambda out: _write(out / name, look_up()))
+        text = (answers / name).read_text(encoding="utf-8")
+    else:
+        text = look_up()
+    dataset = Dataset.model_validate_json(text)
+    fetched: list[Path] = []
+    left_out = list(dataset.left_out)
+    if any(task.git_url is not None for task in dataset.tasks):
+        name = "left-out.json"
+        folder = kept(
+            cache,
+            "harbor",
+            text,
+            lambda out: _write(out / name, json.dumps(fetch_tasks(dataset, out, on_progress=say))),
+        )
+        left_out += json.loads((folder / name).read_text(encoding="utf-8"))
+        fetched = sorted(path for path in folder.iterdir() if path.is_dir())
+    for problem in left_out:
+        on_problem(problem)
+    return [*fetched, *local_folders(dataset)]
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

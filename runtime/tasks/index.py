@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from runtime import suggest
 from runtime.errors import UserError
 from runtime.task import Task
 
@@ -132,10 +133,14 @@ def indexed_tasks(path: Path, *, band: Band | None) -> list[Path]:
         known = sum(isinstance(row.get("pass_rate"), float) for row in found)
         raise UserError(
             f"{path}: none of its {len(found)} tasks is wanted: {known} have a pass rate; measure them with"
-            f" `liverl infer` and write the index again with `liverl tasks index DIR --trials RUN -o {path}`, or widen"
-            " pass_rate"
+            f" `{suggest.liverl('infer', 'SPEC')}` and write the index again with"
+            f" `{suggest.liverl('tasks', 'index', 'DIR', '--trials', 'RUN', '-o', path)}`, or widen pass_rate"
         )
     return kept
+
+
+def _writes(path: Path) -> str:
+    return suggest.liverl("tasks", "index", "DIR", "-o", path)
 
 
 def read_index(path: Path) -> list[dict[str, object]]:
@@ -143,13 +148,9 @@ def read_index(path: Path) -> list[dict[str, object]]:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(
-            f"{path}: not a task index: {error}; write one with `liverl tasks index DIR -o {path}`"
-        ) from error
+        raise UserError(f"{path}: not a task index: {error}; write one with `{_writes(path)}`") from error
     missing = [name for name in ("id", "path") if name not in table.column_names]
     if missing:
-        raise UserError(
-            f"{path}: no column {', '.join(missing)}; write an index with `liverl tasks index DIR -o {path}`"
-        )
+        raise UserError(f"{path}: no column {', '.join(missing)}; write an index with `{_writes(path)}`")
     found: list[dict[str, object]] = table.to_pylist()
     return found

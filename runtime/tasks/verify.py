@@ -1,4 +1,4 @@
-"""Proves tasks: the known repair scores 1, doing nothing 0, every honest script 1, every cheat 0.
+"""Proves tasks: the known repair scores more than doing nothing, every honest script as much, every cheat no more.
 
 Each script runs as the agent would, in a sandbox of its own, and what it leaves is graded by the real verifier. Works
 with any sandbox provider; does not know how tasks were made.
@@ -7,35 +7,45 @@ with any sandbox provider; does not know how tasks were made.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from runtime.errors import TrialError
-from runtime.grading.base import Verifier
-from runtime.sandboxes.base import ArtifactsRefused, Mount, Sandbox, SandboxProvider, SandboxRequest
+from runtime.errors import MachineError, TrialError, UserError
+from runtime.grading.base import Verdict, Verifier
+from runtime.grading.task_scripts import attempt, last_words
+from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task
 
-SCRIPTS = "/opt/liverl-scripts"
-"""Where a box shows the folder of a script that acts in the agent's place."""
+_SHOWN_TESTS = 3
 
 
 @dataclass(frozen=True)
 class Check:
-    """One expectation of one task. ``reward`` is None when nothing could be graded; ``problem`` says why, or what
-    failed."""
+    """One expectation of one task. ``reward`` is None when nothing could be graded; ``problem`` says what failed;
+    ``said``: the last words of the tests, where the reward is less than 1."""
 
     name: str
     """``oracle``, ``no-op``, ``honest/<file>`` or ``cheat/<file>``."""
-    expected: float
+    expected: str
+    """In words."""
+    ok: bool
     reward: float | None
     problem: str | None
+    said: str
     seconds: float
 
-    @property
-    def ok(self) -> bool:
-        return self.reward == self.expected
+
+@dataclass(frozen=True)
+class _Grade:
+    """What came of one script. Fields as of ``Check``."""
+
+    reward: float | None
+    problem: str | None
+    said: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class VerifyReport:
                     "task": report.task,
                     "path": report.path,
                     "ok": report.ok,
-                    "checks": [asdict(check) | {"ok": check.ok} for check in report.checks],
+                    "checks": [asdict(check) for check in report.checks],
                 }
                 for report in self.tasks
             ],
@@ -88,20 +98,22 @@ async def verify(
     provider: SandboxProvider,
     verifier: Verifier,
     concurrency: int,
+    memory_mib: int,
     invalid: Sequence[str] = (),
     on_report: OnReport | None = None,
 ) -> VerifyReport:
-    """Check every task; at most ``concurrency`` sandboxes of agents at once. Failures become ``Check.problem``, not
-    errors."""
+    """Check every task; at most ``concurrency`` sandboxes of agents at once, with ``memory_mib`` or what the task asks
+    for, whatever is less. Failures become ``Check.problem``, not errors."""
     gate = asyncio.Semaphore(concurrency)
 
     async def one(task: Task) -> TaskReport:
-        async def limited(name: str, script: Path | None, expected: float) -> Check:
+        async def limited(name: str, script: Path | None) -> _Grade:
             async with gate:
-                return await check(task, name, script, expected, provider=provider, verifier=verifier)
+                return await _grade(task, name, script, provider=provider, verifier=verifier, memory_mib=memory_mib)
 
-        checks = await asyncio.gather(*(limited(*expectation) for expectation in expectations(task)))
-        report = TaskReport(task.id, str(task.path), tuple(checks))
+        scripts = scripts_of(task)
+        grades = await asyncio.gather(*(limited(*script) for script in scripts.items()))
+        report = TaskReport(task.id, str(task.path), _checks(dict(zip(scripts, grades, strict=True))))
         if on_report is not None:
             on_report(report)
         return report
@@ -112,78 +124,74 @@ async def verify(
     return VerifyReport(reports, tuple(invalid), provider.capabilities.isolation)
 
 
-def expectations(task: Task) -> list[tuple[str, Path | None, float]]:
-    """(name, script or None for doing nothing, expected reward) of every check of a task."""
-    found: list[tuple[str, Path | None, float]] = [
-        ("oracle", task.path / "solution" / "solve.sh", 1.0),
-        ("no-op", None, 0.0),
-    ]
-    for folder, expected in (("honest", 1.0), ("cheat", 0.0)):
-        found += [(f"{folder}/{script.name}", script, expected) for script in sorted((task.path / folder).glob("*.sh"))]
+def scripts_of(task: Task) -> dict[str, Path | None]:
+    """Name -> script (None: do nothing) of every check of a task."""
+    found: dict[str, Path | None] = {"oracle": task.path / "solution" / "solve.sh", "no-op": None}
+    for folder in ("honest", "cheat"):
+        found.update({f"{folder}/{script.name}": script for script in sorted((task.path / folder).glob("*.sh"))})
     return found
 
 
-async def check(
-    task: Task, name: str, script: Path | None, expected: float, *, provider: SandboxProvider, verifier: Verifier
-) -> Check:
+def _checks(grades: dict[str, _Grade]) -> tuple[Check, ...]:
+    """Doing nothing may earn part of the points: what counts is that the best is above it."""
+    nothing, best = grades["no-op"].reward, grades["oracle"].reward
+    checks = []
+    for name, grade in grades.items():
+        reward = grade.reward
+        if name == "oracle":
+            expected = f"more than {nothing or 0:g}, which doing nothing scores"
+            ok = reward is not None and nothing is not None and reward > nothing
+        elif name == "no-op":
+            expected = "less than 1"
+            ok = reward is not None and reward < 1
+        elif name.startswith("honest/"):
+            expected = f"{1 if best is None else best:g}, as the solution"
+            ok = reward is not None and reward >= (1 if best is None else best)
+        else:
+            expected = f"{nothing or 0:g}, as doing nothing"
+            ok = reward is not None and reward <= (nothing or 0)
+        checks.append(Check(name, expected, ok, **asdict(grade)))
+    return tuple(checks)
+
+
+async def _grade(
+    task: Task, name: str, script: Path | None, *, provider: SandboxProvider, verifier: Verifier, memory_mib: int
+) -> _Grade:
     """Run one script as the agent of ``task`` (None: do nothing) and grade what it leaves."""
     began = time.monotonic()
     problem: str | None = None
-    reward: float | None = None
+    verdict: Verdict | None = None
     if script is not None and not script.is_file():
         problem = f"no {script.relative_to(task.path)}"
     else:
+        box = f"verify-{task.id}-{name.replace('/', '-')}"[:120]
         try:
-            artifacts, problem = await _act(task, name, script, provider)
-            reward = (await verifier.grade(task, artifacts)).reward
+            made = await attempt(task, script, provider=provider, name=box, memory_mib=memory_mib)
+            problem = made.problem
+            verdict = await verifier.grade(task, made.artifacts)
         except TrialError as error:
             problem = f"{error.termination.value}: {error}"
-    return Check(name, expected, reward, problem, round(time.monotonic() - began, 3))
+        except (UserError, MachineError) as error:  # of this task's packages, for example: others go on
+            problem = str(error)
+    reward = verdict.reward if verdict is not None else None
+    return _Grade(reward, problem, _said(verdict), round(time.monotonic() - began, 3))
 
 
-async def _act(
-    task: Task, name: str, script: Path | None, provider: SandboxProvider
-) -> tuple[dict[str, bytes], str | None]:
-    """(artifacts, what went wrong with the script). A script that fails or overruns is graded all the same, as an
-    agent is."""
-    workdir = task.config.environment.workdir
-    request = SandboxRequest(
-        name=f"verify-{task.id}-{name.replace('/', '-')}"[:120],
-        lower=task.repository,
-        workdir=workdir,
-        mounts=(Mount(script.parent, SCRIPTS),) if script is not None else (),
-        memory_mib=task.config.environment.memory_mb,
-        image=task.liverl.image,
-    )
-    sandbox = await provider.start(request)
-    problem: str | None = None
+def _said(verdict: Verdict | None) -> str:
+    """Why there is less than a point: the last lines of ``test.sh``, or the tests that did not pass."""
+    if verdict is None or verdict.reward >= 1:
+        return ""
+    if verdict.status == "tampered":
+        return "look-alike tests passed, which no honest work passes"
+    if verdict.outcomes:
+        wrong = [f"{test} {outcome}" for test, outcome in verdict.outcomes.items() if outcome != "passed"]
+        more = [f"{len(wrong) - _SHOWN_TESTS} more"] if len(wrong) > _SHOWN_TESTS else []
+        return ", ".join([*wrong[:_SHOWN_TESTS], *more])
     try:
-        if script is not None:
-            try:
-                result = await sandbox.exec(command_of(script), cwd=workdir, timeout_sec=task.config.agent.timeout_sec)
-                if result.exit_code != 0:
-                    last = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
-                    problem = f"{script.name} ended with {result.exit_code}: {''.join(last)[:200]}"
-            except TimeoutError:
-                problem = f"{script.name} was stopped after {task.config.agent.timeout_sec:.0f} s"
-        try:
-            return await collect_artifacts(task, sandbox), problem
-        except ArtifactsRefused as refused:
-            return {}, str(refused)
-    finally:
-        await asyncio.shield(sandbox.stop())
-
-
-def command_of(script: Path) -> list[str]:
-    """Runs a script below ``SCRIPTS``, in the shell that its first line names: it may come from elsewhere."""
-    shell = "bash" if b"bash" in script.read_bytes().partition(b"\n")[0] else "sh"
-    return [shell, f"{SCRIPTS}/{script.name}"]
-
-
-async def collect_artifacts(task: Task, sandbox: Sandbox) -> dict[str, bytes]:
-    """The declared artifacts, or the whole work directory; the verifier leaves out what belongs to the tests."""
-    workdir = PurePosixPath(task.config.environment.workdir)
-    return await sandbox.download([str(workdir / name) for name in task.liverl.artifacts] or [str(workdir)])
+        raw = json.loads(verdict.raw)
+        return str(raw.get("problem") or last_words(raw.get("stdout", ""), raw.get("stderr", "")))
+    except (ValueError, AttributeError):
+        return ""
 
 
 async def screen(
@@ -192,19 +200,52 @@ async def screen(
     provider: SandboxProvider,
     verifier: Verifier,
     concurrency: int,
+    memory_mib: int,
     on_problem: Callable[[str], None],
 ) -> list[Task]:
-    """The tasks whose verifier gives a grade, and no reward for doing nothing; the others are named and left out."""
+    """The tasks that can teach something where they will be graded; the others are named and left out.
+
+    A task's own solution must score more than doing nothing. Without one, doing nothing must leave something to gain,
+    and the task must ask for nothing that only a solution could show to be there.
+    """
     gate = asyncio.Semaphore(concurrency)
 
-    async def graded(task: Task) -> bool:
-        async with gate:
-            result = await check(task, "no-op", None, 0.0, provider=provider, verifier=verifier)
-        if result.reward is None:
-            on_problem(f"{task.path}: {result.problem}")
-        elif result.reward > 0:
-            on_problem(f"{task.path}: doing nothing scores {result.reward:g}, so it can teach nothing")
-        return result.ok
+    async def why_not(task: Task) -> str | None:
+        async def limited(name: str, script: Path | None) -> _Grade:
+            async with gate:
+                return await _grade(task, name, script, provider=provider, verifier=verifier, memory_mib=memory_mib)
 
-    usable = await asyncio.gather(*(graded(task) for task in tasks))
-    return [task for task, ok in zip(tasks, usable, strict=True) if ok]
+        promises = unproven(task, memory_mib=memory_mib)
+        if task.solve_script is None and promises:
+            return f"asks for what no solution shows to be there: {'; '.join(promises)}"
+        nothing = await limited("no-op", None)
+        if nothing.reward is None:
+            return nothing.problem
+        if nothing.reward >= 1:
+            return f"doing nothing scores {nothing.reward:g}, so it can teach nothing"
+        if task.solve_script is None:
+            return None
+        best = await limited("oracle", task.solve_script)
+        if best.reward is not None and best.reward > nothing.reward:
+            return None
+        scored = "gets no grade" if best.reward is None else f"scores {best.reward:g}"
+        beside = f", doing nothing {nothing.reward:g}" if best.reward is not None else ""
+        causes = [best.problem, f"the tests said last: {best.said}" if best.said else None, *promises]
+        return f"its own solution {scored}{beside}; " + "; ".join(cause for cause in causes if cause)
+
+    async def usable(task: Task) -> bool:
+        why = await why_not(task)
+        if why is not None:
+            on_problem(f"{task.path}: {why}")
+        return why is None
+
+    stays = await asyncio.gather(*map(usable, tasks))
+    return [task for task, stay in zip(tasks, stays, strict=True) if stay]
+
+
+def unproven(task: Task, *, memory_mib: int) -> tuple[str, ...]:
+    """What a task asks for and its boxes may lack."""
+    wanted = task.config.environment.memory_mb or 0
+    if wanted <= memory_mib:
+        return task.promises
+    return (*task.promises, f"environment.memory_mb = {wanted}, but environment.memory_mib is {memory_mib}")

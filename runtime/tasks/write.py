@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from runtime.task import LiverlTable
-from runtime.tasks.history import git_directory, is_executable
+from runtime.tasks.git_directory import git_directory, is_executable
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,119}")
 """Task names are folder names, trial ids and score labels."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.telemetry.metrics import Follower, Row
-from runtime.telemetry.scores import SCORE, validation_scores
+from runtime.telemetry.scores import NOTHING_LEARNT, SCORE, learnt_nothing, validation_scores
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 MAX_PROBLEMS = 5
@@ -44,9 +44,27 @@ class _Training:
     follower: Follower
     status_file: Path
     total_steps: int
+    startup: Callable[[], Sequence[tuple[str, float]]] = tuple
+    shown: int = 0
+    """Stages of the start that have been printed."""
     status: dict[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     printed_step: int = -1
+
+    @property
+    def step(self) -> int:
+        return int(self.status.get("step", self.rows[-1].step if self.rows else 0))
+
+    def activity(self) -> str:
+        """What the trainer does now."""
+        text = str(self.status.get("phase", "")) or ("starting Ray and verl" if not self.rows else "")
+        if self.status.get("trials"):
+            text += f"  {self.status.get('done', 0)} of {self.status['trials']} trials"
+        return text
+
+    def words(self) -> list[str]:
+        place = f"step {self.step}" + (f"/{self.total_steps}" if self.total_steps else "")
+        return [place, self.activity()] if self.rows or self.status else [self.activity()]
 
 
 class Progress:
@@ -124,9 +142,17 @@ class Progress:
             self._line(f"problem: {text}")
 
     @contextmanager
-    def follow(self, metrics: Path, status: Path, *, total_steps: int) -> Iterator[None]:
-        """Inside the block, show what the trainer writes. ``total_steps`` 0 means unknown."""
-        training = _Training(Follower(metrics), status, total_steps)
+    def follow(
+        self,
+        metrics: Path,
+        status: Path,
+        *,
+        total_steps: int,
+        startup: Callable[[], Sequence[tuple[str, float]]] = tuple,
+    ) -> Iterator[None]:
+        """Inside the block, show what the trainer writes. ``total_steps`` 0 means unknown; ``startup`` says what its
+        start has reached so far, and after how many seconds."""
+        training = _Training(Follower(metrics), status, total_steps, startup)
         # What an earlier attempt reported is shown in the display, but is no news.
         training.follower.poll()
         training.rows = training.follower.rows
@@ -143,6 +169,21 @@ class Progress:
             training = self._training
             if training is not None:
                 self._take(training)
+            if self._live is None and time.monotonic() - self._spoke >= QUIET_SEC:
+                self._still_there()
+
+    def _still_there(self) -> None:
+        """A line for those who read a log: what goes on, and for how long."""
+        with self._lock:
+            phase = next((one for one in reversed(self._phases) if one.seconds is None), None)
+            if phase is None:
+                return
+            parts = [phase.name, f"for {_duration(time.monotonic() - phase.started)}"]
+            if self._training is not None:
+                parts += self._training.words()
+            elif phase.note:
+                parts.append(phase.note)
+        self._line("  ".join(parts))
 
     def _take(self, training: _Training) -> None:
         with self._lock:
@@ -153,9 +194,15 @@ class Progress:
                 training.status = status if isinstance(status, dict) else {}
             except (OSError, ValueError):
                 pass
+            stages = training.startup()
+            # A new start of the trainer begins anew.
+            begun = stages[training.shown :] if len(stages) >= training.shown else stages
+            training.shown = len(stages)
             new = [row for row in training.rows if row.step > training.printed_step]
             if new:
                 training.printed_step = new[-1].step
+        for name, seconds in begun:
+            self._line(f"start: {name} after {seconds:.0f} s")
         if self._live is None:
             for row in new:
                 self._line(self._step_line(training, row))
@@ -177,6 +224,8 @@ class Progress:
         speed = _tokens_per_sec(row)
         if speed:
             parts.append(f"{speed:,.0f} tokens/s")
+        if learnt_nothing(row):
+            parts.append(NOTHING_LEARNT)
         left = time_left(training.rows, training.total_steps)
         if left:
             parts.append(f"about {_duration(left)} left")
@@ -212,15 +261,13 @@ class Progress:
         status, rows = training.status, training.rows
         last = rows[-1] if rows else None
         table = Table.grid(padding=(0, 2))
-        step = int(status.get("step", last.step if last else 0))
         total = training.total_steps
-        done = f"{step} of {total}" if total else str(step)
+        done = f"{training.step} of {total}" if total else str(training.step)
         left = time_left(rows, total)
-        activity = str(status.get("phase", "")) or ("starting Ray and verl" if not rows else "")
-        if status.get("trials"):
-            activity += f"  {status.get('done', 0)} of {status['trials']} trials"
         table.add_row(
-            "  step", f"{done}" + (f"   about {_duration(left)} left" if left else ""), Text(activity, style="dim")
+            "  step",
+            f"{done}" + (f"   about {_duration(left)} left" if left else ""),
+            Text(training.activity(), style="dim"),
         )
         scores = [row.data[SCORE] for row in rows if SCORE in row.data]
         if scores:

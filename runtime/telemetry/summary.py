@@ -15,11 +15,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from runtime import suggest
 from runtime.config import NewPolicy, RuntimeConfig, TaskSet
 from runtime.telemetry.intervals import wilson
 from runtime.telemetry.metrics import Row, read_rows, series
 from runtime.telemetry.plot import line_plot, smooth
-from runtime.telemetry.scores import SCORE, before_and_after
+from runtime.telemetry.scores import SCORE, before_and_after, idle_words
 
 WARM_START_NOTE = (
     "The warm start is the original system's supervised stage in miniature: a policy of random initialisation is first"
@@ -158,7 +159,9 @@ class RunReport:
     """What the summary needs to know of a run beside its files."""
 
     path: Path
-    spec: str
+    runs_dir: Path
+    experiment: Sequence[str | Path]
+    """The words that name the experiment to a command."""
     counts: dict[str, int]
     phases: dict[str, float]
     left_out: Sequence[str]
@@ -177,6 +180,8 @@ def print_summary(facts: RunReport, config: RuntimeConfig, *, console: Console) 
         console.print("No held-out task was scored: the spec names no validation tasks.", highlight=False)
     for sentence in gains(comparison):
         console.print(sentence, highlight=False)
+    if idle := idle_words(rows):
+        console.print(f"Warning: {idle}.", style="yellow", highlight=False, markup=False)
     if isinstance(config.policy, NewPolicy):
         console.print(WARM_START_NOTE, style="dim", highlight=False)
     _print_plot(rows, console)
@@ -248,19 +253,19 @@ def _print_failures(rows: list[Row], facts: RunReport, console: Console) -> None
 
 
 def _print_places(facts: RunReport, console: Console) -> None:
-    spec = facts.spec or "specs/quickstart.jsonnet"
     checkpoints = sorted(
         (facts.path / "checkpoints").glob("global_step_*"), key=lambda path: int(path.name.rpartition("_")[2])
     )
     checkpoint = checkpoints[-1] if checkpoints else facts.path / "policy"
+    words, there = facts.experiment, suggest.elsewhere(facts.runs_dir)
     lines = [
         f"\nEverything lies in {facts.path}",
         "  metrics.jsonl   one row of numbers per step        trials/        every kept trial: turns, tokens, verdict",
         "  checkpoints/    Hugging Face folders               bundle/        the compiled configuration that was run",
         "\nTry next",
-        f"  liverl eval {spec} --checkpoint {checkpoint}",
-        f"  liverl infer {spec} -n 2 --checkpoint {checkpoint}",
-        "  liverl run specs/real-repos.jsonnet" if "real-repos" not in spec else "  liverl runs",
+        f"  {suggest.liverl('eval', *words, '--checkpoint', checkpoint, *there)}",
+        f"  {suggest.liverl('infer', *words, '-n', '2', '--checkpoint', checkpoint, *there)}",
+        f"  {suggest.liverl(*(('run', 'real-repos') if words[0] != 'real-repos' else ('runs',)), *there)}",
     ]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -9,10 +9,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from runtime import suggest
+
 _TAIL_BYTES = 512 * 1024
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PREFIX = re.compile(r"\([^()\s]+ pid=\d+\) ?")
 
+_SLOW_START = r"The current node timed out during startup"
 AGENTS_DIED = "AgentsDied"
 """How the agent loop marks a batch in which no agent lived. It may be the last one, and then nothing else fails."""
 
@@ -46,6 +49,10 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
         "Ray lost a worker while starting (too little memory or a very busy machine)",
     ),
     (
+        _SLOW_START,
+        "Ray gave its own node 30 s to come up, in vain, several times: the machine is too busy; resume when it is not",
+    ),
+    (
         r"OutOfMemoryError|MemoryError|Cannot allocate memory|killed due to the node running low on memory",
         "the machine ran out of memory; use fewer replicas, a smaller concurrency or a smaller micro batch",
     ),
@@ -55,7 +62,7 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
     ),
     (
         r"ModuleNotFoundError: (?P<detail>No module named .*)",
-        "a Python package is missing in the trainer's processes: {detail}; install with: pip install 'liverl[train]'",
+        "a Python package is missing in the trainer's processes: {detail}; {doctor} says what installs it",
     ),
     (
         r"(?P<detail>\w*(?:Error|Exception): .*)",
@@ -75,13 +82,19 @@ def read_tail(log: Path, *, since: int = 0) -> str:
     return _PREFIX.sub("", _COLOUR.sub("", text))
 
 
+def ray_was_slow(text: str) -> bool:
+    """Whether Ray's node was given up before the trainer began: nothing is lost by another start."""
+    return re.search(_SLOW_START, text) is not None
+
+
 def diagnose(text: str, *, exit_code: int) -> str:
     """One sentence on why the trainer ended with ``exit_code``."""
     for pattern, message in _SIGNATURES:
         found = list(re.finditer(pattern, text))
         if found:
             # The last one: earlier errors may have been survived.
-            return message.format(**{key: value.strip() for key, value in found[-1].groupdict().items() if value})
+            named = {key: value.strip() for key, value in found[-1].groupdict().items() if value}
+            return message.format(**{"doctor": f"`{suggest.liverl('doctor')}`", **named})
     if exit_code < 0:
         return f"the trainer was killed by signal {-exit_code}"
     return f"the trainer ended with exit code {exit_code}"

@@ -23,6 +23,11 @@ def ray_dir(run: Path) -> Path:
     return Path("/tmp") / f"lr-{digest}"
 
 
+def ray_token(folder: Path) -> Path:
+    """What the processes of a Ray of our own know each other by. Ray would leave a file in the home directory."""
+    return folder / "token"
+
+
 def trainer_environment(
     paths: RunPaths,
     *,
@@ -70,7 +75,10 @@ def trainer_environment(
     joined = (
         {joined_ray.JOB_CONFIG: joined_ray.job_config(own, inherited=given)} if given.get(joined_ray.ADDRESS) else {}
     )
-    return {**environment, **own, **joined}
+    # A Ray of our own asks for a token where the machine has one; a running one has its own.
+    tokens = {joined_ray.ADDRESS, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & environment.keys()
+    token = {} if tokens else {"RAY_AUTH_TOKEN_PATH": str(ray_token(ray_dir(paths.path)))}
+    return {**environment, **own, **joined, **token}
 
 
 def _trackers(paths: RunPaths, loggers: Collection[str]) -> dict[str, str]:

@@ -25,6 +25,9 @@ class Platform(Protocol):
     def environment(self, paths: RunPaths) -> Mapping[str, str]:
         """Variables of the trainer and, through Ray, of every process that it starts."""
 
+    def prepare(self, paths: RunPaths) -> None:
+        """What must lie in the run's scratch before the trainer starts."""
+
     def engine(self, verl_config: Any, llm_client: Any, *, routing: str) -> Engine:
         """How the agent loop reaches the replicas. ``verl_config``: verl's whole configuration; ``llm_client``: its
         ``LLMServerClient``; ``routing``: a way of ``runtime/rollouter/balancer.py``."""

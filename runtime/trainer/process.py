@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -19,14 +20,15 @@ from pathlib import Path
 
 import orjson
 
+from runtime import suggest
 from runtime.config import load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
 from runtime.processes import is_same_process, reap, this_process
 from runtime.run_paths import RunPaths
 from runtime.sandboxes.state import reap as reap_sandboxes
-from runtime.trainer import stable
-from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, read_tail
-from runtime.trainer.environment import ray_dir, trainer_command, trainer_environment
+from runtime.trainer import stable, startup
+from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ray_was_slow, read_tail
+from runtime.trainer.environment import ray_dir, ray_token, trainer_command, trainer_environment
 from runtime.trainer.joined_ray import check_cluster
 from runtime.trainer.lost_machines import MachineLost, lost_machine
 from runtime.trainer.platform import device_of, find_platform, trainer_table
@@ -39,6 +41,9 @@ _RESERVE_BYTES = 2 << 20
 """Given back when the disk is full, so that the run's end can be written down."""
 _PR_SET_PDEATHSIG = 1
 _OWNER = "liverl-owner.json"
+RAY_START_SEC = 900.0
+"""Ray gives its own node 30 s to come up, a constant, and ends the trainer when the machine is too busy for that.
+Within this time the trainer is then started again, each time with more of it in the page cache."""
 
 
 def train(
@@ -56,12 +61,24 @@ def train(
     """
     paths = RunPaths(run_dir.absolute())
     if not paths.verl_yaml.is_file():
-        raise UserError(f"{paths.verl_yaml}: missing; `liverl compile` writes it")
+        raise UserError(f"{paths.verl_yaml}: missing; compiling a spec writes it")
     clear(paths.path)
     clear_orphans()
+    check_cluster(trainer_table(paths))
+    patience = time.monotonic() + RAY_START_SEC
+    while True:
+        code, text = _attempt(paths, resume=resume, overrides=overrides)
+        if code == 0 and AGENTS_DIED not in text:
+            return
+        if not ray_was_slow(text) or time.monotonic() >= patience:
+            failure = MachineLost if lost_machine(text) else RunError
+            raise failure(f"{diagnose(text, exit_code=code)} (log: {paths.trainer_log})")
+
+
+def _attempt(paths: RunPaths, *, resume: bool, overrides: Sequence[str]) -> tuple[int, str]:
+    """One start of the trainer, followed to its end: its exit code and the end of its log."""
     arguments = list(overrides)
     attempt = _next_attempt(paths)
-    check_cluster(trainer_table(paths))
     before = paths.trainer_log.stat().st_size if paths.trainer_log.exists() else 0
     if resume:
         _prepare_resume(paths, arguments)
@@ -72,10 +89,7 @@ def train(
         # Rows first: a second Ctrl-C may cut clearing up short, and what is left is found at the next start.
         write_metrics(paths.rows, paths.metrics)
         clear(paths.path)
-    text = read_tail(paths.trainer_log, since=before)
-    if code != 0 or AGENTS_DIED in text:
-        failure = MachineLost if lost_machine(text) else RunError
-        raise failure(f"{diagnose(text, exit_code=code)} (log: {paths.trainer_log})")
+    return code, read_tail(paths.trainer_log, since=before)
 
 
 def clear(run: Path) -> None:
@@ -107,11 +121,16 @@ def _prepare(paths: RunPaths) -> None:
     # A bundle of verl's alone has no contract: the balancer's own default it is, then.
     routing = load_runtime_config(contract).rollout.routing if contract.is_file() else "least_in_flight"
     write_router_config(paths.router_yaml, routing=routing)
+    find_platform(device_of(paths)).prepare(paths)
+    startup.begin(paths)
     paths.status.unlink(missing_ok=True)
     folder = ray_dir(paths.path)
     (folder / "tmp").mkdir(mode=0o700, parents=True)
     folder.chmod(0o700)
     pid, start = this_process()
+    token = ray_token(folder)
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
     (folder / _OWNER).write_bytes(orjson.dumps({"run": str(paths.path), "pid": pid, "start": start}))
     _reserve(paths).write_bytes(bytes(_RESERVE_BYTES))
 
@@ -129,7 +148,7 @@ def _check_disk(paths: RunPaths) -> None:
             _reserve(paths).unlink(missing_ok=True)
             raise MachineError(
                 f"the disk below {folder} is full: the run was stopped; its checkpoints and rows are kept",
-                fix=f"free some space, then go on with `liverl run --resume {paths.path.name}`",
+                fix=f"free some space, then go on with: {suggest.on_run('run --resume', paths.path)}",
             )
 
 
@@ -137,9 +156,19 @@ def _prepare_resume(paths: RunPaths, arguments: list[str]) -> None:
     reported = merge_rows(paths.rows)
     step = stable.choose(paths.checkpoints, reported=reported)
     stable.prepare_resume(paths.checkpoints, step)
+    _set_aside(paths, after=step or 0, scored=(step or 0) in reported)
     if (step or 0) in reported:
         # That step has been scored already: validation before training would only repeat it.
         arguments.append("trainer.val_before_train=False")
+
+
+def _set_aside(paths: RunPaths, *, after: int, scored: bool) -> None:
+    """Trials of steps that are taken again leave their places, so that a step's folder holds those of one attempt."""
+    target = paths.abandoned / f"{len(list(paths.abandoned.glob('*'))):03d}"
+    for folder in paths.trials.glob("*"):
+        if folder.name.isdigit() and (int(folder.name) > after or (int(folder.name) == after and not scored)):
+            target.mkdir(parents=True, exist_ok=True)
+            folder.replace(target / folder.name)
 
 
 def _next_attempt(paths: RunPaths) -> int:

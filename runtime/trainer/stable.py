@@ -16,6 +16,8 @@ from typing import Any
 
 import orjson
 
+from runtime.files import as_umask_says
+
 MARKER = "STABLE"
 LATEST = "latest_checkpointed_iteration.txt"
 """verl's pointer to the newest checkpoint; not written atomically, therefore rewritten by us before a resume."""
@@ -157,5 +159,6 @@ class StableMarker:
             raise RuntimeError("checkpoints that are still being written cannot be marked: switch async_save off")
         folder = Path(checkpoint_dir)
         name_true_dtype(folder / "actor" / "huggingface")
+        as_umask_says(folder)
         mark_stable(folder)
         prune(folder.parent, keep=self._keep)

@@ -81,13 +81,13 @@
       device: 'cuda',
       ranks_per_node: 8,
       precision: 'bf16',
-      attention: 'flash_attention_2',
+      attention: 'sdpa',  // flash_attention_2 packs sequences; its package has to be compiled for the machine's GPU
       gradient_checkpointing: true,
       micro_batch_size: 1,
       optimizer: { learning_rate: 1e-6 },
     },
     // Large mixtures of experts.
-    veomni: self.fsdp2 { type: 'veomni' },
+    veomni: self.fsdp2 { type: 'veomni', attention: 'flash_attention_2' },
     // The largest models.
     megatron: {
       type: 'megatron',

@@ -10,11 +10,13 @@ import pytest
 
 from runtime.config import Bubblewrap
 from runtime.errors import MachineError, TrialError
+from runtime.grading import difference
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
 from runtime.sandboxes import bwrap, images
 from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxProvider, SandboxRequest
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
+from runtime.sandboxes.entries import Entry
 from runtime.task import Task, load_task
 
 from .catalogue import BROKEN, FIXED, TESTS
@@ -91,6 +93,13 @@ async def attack(provider: SandboxProvider, task: Task, script: str, then: Calla
         await sandbox.stop()
 
 
+async def collect(task: Task, sandbox: Sandbox) -> dict[str, Entry]:
+    try:
+        return await difference.collect(task, sandbox)
+    except ArtifactsRefused:
+        return {}
+
+
 @pytest.fixture
 def grade(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, request: pytest.FixtureRequest) -> Grade:
     """Run a program as the agent and grade what it leaves, as a trial does."""
@@ -98,15 +107,9 @@ def grade(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, reque
     config = Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0)
     verifier = make_verifier(config, provider)
 
-    async def download(sandbox: Sandbox) -> dict[str, bytes]:
-        try:
-            return await sandbox.download(["/app"])
-        except ArtifactsRefused:
-            return {}
-
     def run(script: str) -> Verdict:
         async def main() -> Verdict:
-            return await verifier.grade(task, await attack(provider, task, script, download))
+            return await verifier.grade(task, await attack(provider, task, script, lambda box: collect(task, box)))
 
         return loop.run(main())
 

@@ -28,7 +28,7 @@ def paid(word: str | None) -> bool:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_no_attack_is_paid(grade: Grade, name: str) -> None:
     verdict = grade(ATTACKS[name])
-    assert verdict.reward == 0.0
+    assert verdict.reward <= 0.0
     assert verdict.status in ("unsolved", "tampered")
     if name in TAMPERED:
         assert verdict.status == "tampered"
@@ -38,7 +38,7 @@ def test_no_attack_is_paid(grade: Grade, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in IN_PROCESS if "_pytest" not in ATTACKS[name]])
 def test_nor_where_the_plain_runner_judges(grade: Grade, name: str) -> None:
     verdict = grade(ATTACKS[name])
-    assert verdict.reward == 0.0
+    assert verdict.reward <= 0.0
     assert verdict.status == "tampered" if name in TAMPERED else verdict.status in ("unsolved", "tampered")
 
 

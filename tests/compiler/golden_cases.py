@@ -23,6 +23,8 @@ CASES = [
     ("quickstart", "ray"),
     ("quickstart", "skypilot"),
     ("quickstart-gspo", "local"),
+    ("one-gpu", "local"),
+    ("one-gpu", "ray"),
     ("quickstart-ppo", "local"),
     ("real-repos", "local"),
     *((name, target) for name in ("dense-8gpu", "ppo-8gpu") for target in TARGETS),

@@ -3,7 +3,8 @@
     golden/SPEC/FILE                 what all targets share, as the reference target has it
     golden/SPEC/TARGET/FILE          the target's own files
     golden/SPEC/TARGET/shared.diff   what it changes in the shared ones
-    golden/digests.json              SPEC/TARGET/FILE -> sha256, of every file of every bundle
+    golden/digests.json              SPEC/TARGET/FILE -> sha256, of every file of every bundle (of a sweep's points, of
+                                     their locks, which hold the digests of all their files)
 
 Knows the names of files; knows nothing of specs, and neither compiles nor writes.
 """
@@ -43,9 +44,13 @@ def layout(name: str, bundles: Mapping[str, Mapping[str, str]]) -> dict[str, str
 
 
 def digests(name: str, bundles: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """``SPEC/TARGET/FILE`` -> sha256, of every file."""
+    """``SPEC/TARGET/FILE`` -> sha256, of every file; of a sweep's points, of their locks, which hold those of their
+    files."""
     return {
-        f"{name}/{target}/{file}": _sha256(text) for target, files in bundles.items() for file, text in files.items()
+        f"{name}/{target}/{file}": _sha256(text)
+        for target, files in bundles.items()
+        for file, text in files.items()
+        if file.endswith(LOCK) or not _of_a_point(file, files)
     }
 
 
@@ -105,6 +110,10 @@ def _by_digest_alone(name: str, target: str, file: str, files: Mapping[str, str]
     """Locks; maps, one specimen aside; and everything of a sweep's points."""
     if file == LOCK or (file == MAP and (name, target) != SPECIMEN):
         return True
+    return _of_a_point(file, files)
+
+
+def _of_a_point(file: str, files: Mapping[str, str]) -> bool:
     point, slash, _ = file.partition("/")
     return bool(slash) and f"{point}/{LOCK}" in files
 

@@ -11,7 +11,7 @@ import pytest
 from compiler.errors import SpecError
 from compiler.load import evaluate
 from compiler.lower_algorithm import RENAMED_ESTIMATORS, UNSERVED_ESTIMATORS
-from compiler.lower_verl import lower_verl, verl_tree
+from compiler.lower_verl import lower_verl
 from compiler.plan import make_plan
 from compiler.spec.algorithm import Algorithm, Loss
 from compiler.validate import validate
@@ -40,7 +40,7 @@ def dense(_dense: str) -> Any:
 
 def tree(value: Any) -> Any:
     plan = make_plan(validate(value))
-    return verl_tree(plan, lower_verl(plan))
+    return lower_verl(plan).tree()
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

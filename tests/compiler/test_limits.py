@@ -17,12 +17,11 @@ from runtime.config import LACKING, LIMITS, Environment, Limit, RuntimeConfig
 from runtime.errors import MachineError
 from runtime.launch import local
 from runtime.launch.machine import check_limits
-from tests.compiler.golden_cases import LAB, spec_path
+from tests.compiler.golden_cases import LAB
 
 IMPORTED = 'scaffold={"type": "import", "import_path": "package.module:Class"}'
 PROCESS = 'environment={"type": "process", "required_defences": ["canary", "seccomp"]}'
 EXAMPLES: dict[str, tuple[Path, list[str]]] = {
-    "rollout.type": (spec_path("dense-8gpu"), []),
     "scaffold.type": (LAB, [IMPORTED]),
     "environment.required_defences": (LAB, [PROCESS]),
 }

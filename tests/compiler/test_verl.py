@@ -133,7 +133,7 @@ def test_verl_accepts_the_other_variants(compose: Any, quickstart: Any, tmp_path
         node[last] = new
     plan = make_plan(validate(quickstart))
     assert [problem for problem in check(plan) if problem.severity == "fatal"] == []
-    (tmp_path / "verl.yaml").write_text(to_yaml({"defaults": ["ppo_trainer", "_self_"], **lower_verl(plan).tree()}))
+    (tmp_path / "verl.yaml").write_text(to_yaml(lower_verl(plan).tree()))
     config = compose(tmp_path)
     accept(config)
     # What verl asserts only after it has started its processes.
@@ -153,14 +153,14 @@ def test_verl_accepts_the_examples_for_gpus(compose: Any, tmp_path: Path, name: 
     """The whole configuration, with a tiny model in the place of the large one: verl reads its config and tokenizer."""
     from compiler.emit import to_yaml
     from compiler.load import evaluate
-    from compiler.lower_verl import RUN_DIR, lower_verl, verl_tree
+    from compiler.lower_verl import RUN_DIR, lower_verl
 
     plan = make_plan(validate(evaluate(spec_path(name)).value))
     facts = lower_verl(plan)
     for model in ("actor_rollout_ref.model", "critic.model"):
         if f"{model}.path" in facts:
-            facts.replace(f"{model}.path", f"{RUN_DIR}/policy", why="nothing is fetched")
-    (tmp_path / "verl.yaml").write_text(to_yaml(verl_tree(plan, facts)))
+            facts.replace(f"{model}.path", lambda: f"{RUN_DIR}/policy", why="nothing is fetched")
+    (tmp_path / "verl.yaml").write_text(to_yaml(facts.tree()))
     config = compose(tmp_path)
     accept(config)
     assert config.actor_rollout_ref.actor.strategy == plan.spec.trainer.type

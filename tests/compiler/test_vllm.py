@@ -62,7 +62,7 @@ def test_a_flag_that_is_off_is_said_so_that_vllm_hears_it() -> None:
     plan = make_plan(validate(value))
     facts = lower_vllm(plan)
     assert facts["no-async-scheduling"].value is True and "async-scheduling" not in facts
-    assert facts["no-async-scheduling"].origins == ("rollout.flags.async-scheduling",)
+    assert facts["no-async-scheduling"].origins[0] == "rollout.flags.async-scheduling"
     assert facts["headless"].value is False and "block-size" not in facts
     assert lower_verl(plan)["actor_rollout_ref.rollout.engine_kwargs.vllm.async_scheduling"].value is False
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,7 @@ def test_a_compiled_bundle_is_launched_where_it_lies(tmp_path: Path) -> None:
     assert other.returncode == 2 and "compiled for k8s, not for ray" in other.stderr
 
 
-@pytest.mark.parametrize(
-    ("target", "program"), [("docker", "docker"), ("k8s", "kubectl"), ("skypilot", "sky"), ("ray", "ray")]
-)
+@pytest.mark.parametrize(("target", "program"), [("docker", "docker"), ("k8s", "kubectl"), ("skypilot", "sky")])
 def test_a_missing_client_is_named_with_its_cure(tmp_path: Path, target: str, program: str) -> None:
     ended = liverl(tmp_path, "run", SPEC, "--target", target)
     assert ended.returncode == 3
@@ -178,6 +177,21 @@ def test_compose_is_told_where_the_source_lies(tmp_path: Path) -> None:
     assert ended.returncode == 3 and "docker pull" in ended.stderr
 
 
+def test_a_client_beside_this_program_need_not_be_on_the_path(tmp_path: Path) -> None:
+    client(tmp_path / "environment", "ray")
+    (tmp_path / "environment" / "python").symlink_to(sys.executable)
+    ended = subprocess.run(
+        [tmp_path / "environment" / "python", "-m", "liverl", "run", SPEC, "--target", "ray"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}", "PATH": shell_only(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "ray speaks" in ended.stdout and "follow with: environment/ray job list" in ended.stderr
+
+
 def test_a_client_that_fails_fails_the_run(tmp_path: Path) -> None:
     client(tmp_path / "bin", "kubectl", code=5)
     ended = liverl(tmp_path, "run", SPEC, "--target", "k8s")
@@ -211,13 +225,13 @@ def test_resume_auto_finds_the_run_of_this_bundle(tmp_path: Path) -> None:
     assert unfinished(files, runs_dir=runs) is None
     mine = rundir.create(runs, experiment="quickstart", target="local")
     write_folder(mine.bundle, files)
-    mine.update(state="running", host="a-machine-that-is-gone")
+    mine.update(state="running", host="a-machine-that-is-gone", kernel="its own")
     foreign = rundir.create(runs, experiment="quickstart", target="local")
     write_folder(foreign.bundle, other)
-    assert mine.read().alive
+    assert mine.alive
     found = unfinished(files, runs_dir=runs)
     assert found is not None and found.path == mine.path
-    assert not mine.read().alive and mine.read().state == "running"
+    assert not mine.alive and mine.read().state == "running"
     mine.finish("failed", exit_code=4, cause="x")
     again = unfinished(files, runs_dir=runs)
     assert again is not None and again.path == mine.path

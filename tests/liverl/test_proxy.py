@@ -39,19 +39,21 @@ def test_agents_talk_through_it_and_trajectories_are_written(tmp_path: Path, gen
         fake.api_key = "engine-secret"
         async with fake.serve() as url:
             arguments = command(url, model, out, "--engine-key", "engine-secret", "--admin-key", "admin")
-            process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+            process = await asyncio.create_subprocess_exec(
+                *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            )
             assert process.stdout is not None
             try:
-                first = (await asyncio.wait_for(process.stdout.readline(), 120)).decode()
-                assert "for tiny" in first and ("generate" in first) == generate
-                session = json.loads(await process.stdout.readline())
+                session = json.loads(await asyncio.wait_for(process.stdout.readline(), 120))
+                assert session["model"] == "tiny" and "admin_key" not in session
                 await talk(session)
-                await control(first.split()[2])
+                await control(session["url"])
             finally:
                 process.send_signal(signal.SIGINT)
-                rest = (await process.stdout.read()).decode()
+                rest, words = await process.communicate()
             assert await process.wait() == 0
-            assert "trajectories in" in rest
+            assert rest == b"", "one line of JSON is all that goes to stdout"
+            assert b"for tiny" in words and (b"generate" in words) == generate and b"trajectories in" in words
         assert (
             fake.requests[1][key := "token_ids" if generate else "prompt"][: len(fake.requests[0][key])]
             == (fake.requests[0][key])
@@ -120,7 +122,7 @@ def test_several_engines_share_the_sessions_and_outlive_each_other(tmp_path: Pat
             process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
             assert process.stdout is not None
             try:
-                base = (await asyncio.wait_for(process.stdout.readline(), 120)).decode().split()[2]
+                base = json.loads(await asyncio.wait_for(process.stdout.readline(), 120))["url"]
                 client = await stack.enter_async_context(aiohttp.ClientSession())
                 sessions = []
                 for _ in range(6):
@@ -149,7 +151,8 @@ def test_a_second_proxy_on_one_port_says_who_has_it(tmp_path: Path) -> None:
             )
             assert first.stdout is not None
             try:
-                port = (await asyncio.wait_for(first.stdout.readline(), 120)).decode().split()[2].rpartition(":")[2]
+                said = json.loads(await asyncio.wait_for(first.stdout.readline(), 120))
+                port = said["url"].rpartition(":")[2]
                 second = await asyncio.create_subprocess_exec(
                     *command(url, model, tmp_path / "two", "--port", port), stderr=asyncio.subprocess.PIPE
                 )

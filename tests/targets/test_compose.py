@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from compiler import compile_in_memory
-from targets.docker import PROXY_PORT
+from targets.joining import PROXY_PORT
 from tests.compiler.golden_cases import CASES, LAB, case_files
 from tests.targets.variants import VARIANTS, compiled
 from tests.toolbox import compose_plugins

@@ -9,7 +9,6 @@ grades finds out beforehand, with work that is known to be right, which tests ca
 from __future__ import annotations
 
 import builtins
-import importlib
 import importlib.machinery
 import importlib.util
 import os
@@ -33,13 +32,18 @@ class Gone(Exception):
 
 
 class Solution:
-    """The other process, as its orders and answers."""
+    """The other process, as its orders and answers. modules: names at the top that may have stand-ins."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, modules: Sequence[str] = ()) -> None:
         self._connection = connection
+        self._modules = frozenset(modules)
+        self._submodules: dict[str, StandIn] = {}
         self._usable = True
         self._owner = os.getpid()
         self._exceptions: dict[tuple[str, str, str], type[BaseException]] = {}
+
+    def limit(self, cpu_sec: float) -> None:
+        self._ask(["limit", cpu_sec])
 
     def load(self, name: str) -> bool:
         """Import a module over there. True if it is a package. Raises what its import raised."""
@@ -53,10 +57,19 @@ class Solution:
         if kind == "function":
             return self._function(module, name, str(answer[1]), str(answer[2]))
         if kind == "submodule":
-            return sys.modules.get(answer[1]) or importlib.import_module(str(answer[1]))
+            return self._submodule(str(answer[1]))
         if kind == "exception":
             return self._exception(*map(str, answer[1:4]))
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    def _submodule(self, name: str) -> StandIn:
+        """A stand-in whatever the name, and never an import: the other side chose it."""
+        if name.partition(".")[0] not in self._modules:
+            raise plain.NotPlain(f"{name!r} is no module of the repository")
+        if name not in self._submodules:
+            found = sys.modules.get(name)
+            self._submodules[name] = found if type(found) is StandIn else StandIn(name, self)
+        return self._submodules[name]
 
     def _function(self, module: str, name: str, own_name: str, doc: str) -> Callable[..., Any]:
         def function(*arguments: Any, **keywords: Any) -> Any:
@@ -151,14 +164,22 @@ class StandIn(types.ModuleType):
 
 
 class Finder:
-    """First on ``sys.meta_path``: the repository's modules become stand-ins, but for the ``trusted`` files."""
+    """First on ``sys.meta_path``. From ``root`` come the ``trusted`` files alone; ``modules``, names at the top that
+    the repository is known to have, become stand-ins; all others are looked for outside of ``root``.
+    """
 
-    def __init__(self, solution: Solution, root: str, folders: Sequence[str], trusted: Sequence[str]) -> None:
+    def __init__(
+        self, solution: Solution, root: str, folders: Sequence[str], trusted: Sequence[str], modules: Sequence[str]
+    ) -> None:
         self._loader: Any = _Loader(solution)
         self._folders = list(folders)
+        self._root = root
         self._trusted = {os.path.join(root, path) for path in trusted}
+        self._modules = frozenset(modules)
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+    def find_spec(self, name: str, path: Any = None, target: object = None) -> Any:
+        if name.partition(".")[0] not in self._modules:
+            return outside(name, path, self._root)
         parts = name.replace(".", os.sep)
         for folder in self._folders:
             base = os.path.join(folder, parts)
@@ -176,7 +197,43 @@ class Finder:
                     return spec
                 if name.partition(".")[0] not in sys.stdlib_module_names:
                     return importlib.machinery.ModuleSpec(name, self._loader, is_package=True)
-        return None
+        return outside(name, path, self._root)
+
+
+def outside(name: str, path: Any, root: str) -> Any:
+    """Where a module is found that is no part of ``root``. Raises ``ModuleNotFoundError``: nobody is asked after us."""
+    for finder in (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter):
+        spec = finder.find_spec(name, path)
+        if spec is not None:
+            return spec
+    places = [place for place in (sys.path if path is None else path) if _is_outside(place, root)]
+    spec = importlib.machinery.PathFinder.find_spec(name, places)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return spec
+
+
+def _is_outside(place: object, root: str) -> bool:
+    folder = os.path.realpath(str(place) or os.curdir)
+    return not f"{folder}/".startswith(f"{root}/")
+
+
+class Precedence:
+    """First on ``sys.meta_path`` where tests and code under test share a process: a new file of the repository does
+    not stand in for a module that is there without it. ``modules``: names at the top that the repository may have.
+    """
+
+    def __init__(self, root: str, modules: Sequence[str]) -> None:
+        self._root = root
+        self._modules = frozenset(modules)
+
+    def find_spec(self, name: str, path: Any = None, target: object = None) -> Any:
+        if path is not None or name in self._modules:
+            return None
+        try:
+            return outside(name, None, self._root)
+        except ModuleNotFoundError:
+            return None
 
 
 class _Loader:
@@ -190,7 +247,25 @@ class _Loader:
         self._solution.load(module.__name__)
 
 
-def install(descriptor: int, root: str, folders: Sequence[str], trusted: Sequence[str]) -> None:
-    """From here on this process imports nothing from ``folders`` but ``trusted`` (paths below ``root``)."""
-    finder: Any = Finder(Solution(socket.socket(fileno=descriptor)), root, folders, trusted)
+def install(
+    descriptor: int,
+    root: str,
+    folders: Sequence[str],
+    trusted: Sequence[str],
+    modules: Sequence[str],
+    *,
+    cpu_sec: float,
+) -> None:
+    """From here on this process imports nothing from ``folders`` but ``trusted`` (paths below ``root``).
+
+    cpu_sec: of the processor, for one answer of the other process.
+    """
+    solution = Solution(socket.socket(fileno=descriptor), modules)
+    solution.limit(cpu_sec)
+    finder: Any = Finder(solution, root, folders, trusted, modules)
     sys.meta_path.insert(0, finder)
+
+
+def keep_precedence(root: str, modules: Sequence[str]) -> None:
+    guard: Any = Precedence(root, modules)
+    sys.meta_path.insert(0, guard)

@@ -13,17 +13,17 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
 import sys
 import time
 
 if __package__:
-    from . import apart, explain, report, warm
+    from . import apart, explain, report, timers, warm
 else:  # started as a program from a mounted folder
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import apart  # type: ignore[import-not-found,no-redef]
     import explain  # type: ignore[import-not-found,no-redef]
     import report  # type: ignore[import-not-found,no-redef]
+    import timers  # type: ignore[import-not-found,no-redef]
     import warm  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 TEST_TIMEOUT = 5.0
+_NEEDED = {
+    *("_ast", "abc", "builtins", "codecs", "encodings", "errno", "fcntl", "genericpath", "importlib", "io", "json"),
+    *("linecache", "os", "posixpath", "re", "select", "signal", "site", "socket", "stat", "struct", "sys", "time"),
+    *("types", "warnings", "zipimport"),
+}
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules", "build", "dist", "venv", "site-packages"}
-
-
-class TestTimeout(BaseException):
-    """One test ran out of its time; no Exception, so that ``except Exception`` in the code under test lets it by."""
 
 
 def run(
@@ -51,22 +52,29 @@ def run(
     python_path: Sequence[str] = (),
     nonce: str = "",
     trusted: Sequence[str] = (),
+    modules: Sequence[str] | None = None,
     solution: int = -1,
 ) -> dict[str, Any]:
     """Run tests of the repository folder ``root`` in a forked child and return its report (see ``report.py``).
 
     ids: test ids, or files whose tests are all run; None means every ``test_*.py`` below ``root``. An id that does not
     exist is simply absent from the report. trace: record the executed lines of each repository file during the first
-    test that does not pass (not those run at import). stop_first: stop after that test. timeout, test_timeout: seconds
-    for the whole run and for one test. python_path: folders below ``root`` to import from, besides ``root`` itself.
-    solution: descriptor of a process that the code under test runs in (``apart.py``); only the ``trusted`` files of the
-    repository, paths below ``root``, are then imported here.
+    test that does not pass (not those run at import). stop_first: stop after that test. timeout: seconds on the clock
+    for the whole run. test_timeout: seconds of the processor for one test (``timers.py``). python_path: folders below
+    ``root`` to import from, besides ``root`` itself. solution: descriptor of a process that the code under test runs in
+    (``apart.py``); only the ``trusted`` files of the repository, paths below ``root``, are then imported here. modules:
+    names at the top that the repository is known to have; no other file of it stands in for a module that is found
+    elsewhere. None: any may.
     """
     folder = os.path.realpath(root)
 
     def work(stream: report.Stream) -> None:
+        folders = import_folders(folder, ids or (), python_path)
+        forget_modules(folders)
         if solution >= 0:
-            apart.install(report.KEPT, folder, import_folders(folder, ids or (), python_path), trusted)
+            apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=min(test_timeout, timeout))
+        elif modules is not None:
+            apart.keep_precedence(folder, modules)
         sys.path[:0] = [os.path.join(folder, name) for name in python_path]
         # A trace comes after the test that failed, so only then is stopping the child's own affair.
         stop = stop_first and trace
@@ -114,13 +122,11 @@ class _Session:
     def run(self, ids: Sequence[str] | None, *, apart: bool) -> None:
         os.chdir(self._root)
         warm.install(self._root)
-        forget_modules()
         sys.path[:] = [self._root, *(path for path in sys.path if path and path != self._root)]
         if apart:
             sys.path[:] = [path for path in sys.path if not f"{path}/".startswith(f"{self._root}/")]
         self._apart = apart
         sys.dont_write_bytecode = True
-        signal.signal(signal.SIGALRM, on_alarm)
         wanted: dict[str, list[str] | None] = {}
         for item in ids if ids is not None else find_test_files(self._root):
             file, separator, name = item.partition("::")
@@ -203,11 +209,11 @@ class _Session:
             }
 
     def _limited(self, function: Callable[[], Any]) -> Any:
-        signal.setitimer(signal.ITIMER_REAL, self._test_timeout, 0.1)  # repeats: code under test may swallow the first
+        timers.start(self._test_timeout)
         try:
             return function()
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            timers.stop()
 
 
 MAX_RECENT = 400
@@ -256,17 +262,19 @@ class Tracer:
         return on_line
 
 
-def forget_modules() -> None:
-    """Only the standard library stays imported: a repository may have packages with the names of ours."""
+def forget_modules(folders: Sequence[str]) -> None:
+    """Only the standard library stays imported: a repository may have packages with the names of ours. Nor do those of
+    its modules that ``folders`` have too, but for what every interpreter imports before it looks there.
+    """
     library = os.path.dirname(os.__file__) + os.sep
+    for folder in folders:
+        for name in {entry.partition(".")[0] for entry in os.listdir(folder)} if os.path.isdir(folder) else ():
+            if name in sys.stdlib_module_names and name not in sys.builtin_module_names and name not in _NEEDED:
+                sys.modules.pop(name, None)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
         if name != "__main__" and file and (not file.startswith(library) or "site-packages" in file):
             del sys.modules[name]
-
-
-def on_alarm(number: int, frame: FrameType | None) -> None:
-    raise TestTimeout("the test ran out of time")
 
 
 def _is_function(value: object) -> bool:

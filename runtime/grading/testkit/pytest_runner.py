@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import signal
 import sys
 import time
 
 import pytest
 
-from . import apart, explain, report, warm
-from .mini import TEST_TIMEOUT, Tracer, on_alarm
+from . import apart, explain, report, timers, warm
+from .mini import TEST_TIMEOUT, Tracer
 from .mini import import_folders as _import_folders
 
 TYPE_CHECKING = False
@@ -56,6 +55,7 @@ def run(
     python_path: Sequence[str] = (),
     nonce: str = "",
     trusted: Sequence[str] = (),
+    modules: Sequence[str] | None = None,
     solution: int = -1,
 ) -> dict[str, Any]:
     """See ``mini.run``. The repository and its ``src`` folder, if there is one, come first on Python's path."""
@@ -68,7 +68,11 @@ def run(
                 del sys.modules[name]  # a repository may have packages with the names of ours
         os.chdir(folder)
         if solution >= 0:
-            apart.install(report.KEPT, folder, import_folders(folder, ids or (), python_path), trusted)
+            folders = import_folders(folder, ids or (), python_path)
+            cpu_sec = min(test_timeout, timeout)
+            apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=cpu_sec)
+        elif modules is not None:
+            apart.keep_precedence(folder, modules)
         own = dict.fromkeys([folder, *(os.path.join(folder, name) for name in (*python_path, "src"))])
         if solution < 0:
             sys.path[:0] = [path for path in own if os.path.isdir(path)]
@@ -76,7 +80,8 @@ def run(
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         limits = (min(test_timeout, timeout), max(min(test_timeout, timeout), timeout / 3))
         plugin = _Plugin(folder, stream, ids, trace=trace, limits=limits)
-        arguments = [*_ARGUMENTS, "--rootdir", folder, *(word for name in PLUGINS for word in ("-p", name))]
+        steered = ("--rootdir", folder, "--confcutdir", folder, "-c", _configuration(folder))
+        arguments = [*_ARGUMENTS, *steered, *(word for name in PLUGINS for word in ("-p", name))]
         if stop_first and trace:  # a trace comes after the test that failed; else the parent stops the run
             arguments.append("-x")
         files = dict.fromkeys(test_id.partition("::")[0] for test_id in ids or ())
@@ -94,6 +99,24 @@ def run(
 def import_folders(root: str, ids: Sequence[str], python_path: Sequence[str]) -> list[str]:
     """See ``mini.import_folders``."""
     return _import_folders(root, ids, list(dict.fromkeys([*python_path, "src"])))
+
+
+def _configuration(root: str) -> str:
+    """The file that pytest would take, of those that are known here: later versions look for further ones, which would
+    be taken from whoever has put them there.
+    """
+    names = ["pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"]
+    if int(pytest.__version__.partition(".")[0]) >= 9:
+        names[:0] = ["pytest.toml", ".pytest.toml"]
+    sections = {"pyproject.toml": "[tool.pytest", "tox.ini": "[pytest]", "setup.cfg": "[tool:pytest]"}
+    for name in names:
+        try:
+            with open(os.path.join(root, name), encoding="utf-8", errors="replace") as stream:
+                if sections.get(name, "") in stream.read():
+                    return stream.name
+        except OSError:
+            continue
+    return os.devnull
 
 
 def _no_text(*arguments: Any, **keywords: Any) -> str:
@@ -139,12 +162,11 @@ class _Plugin:
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """A module that never ends its import must cost itself the verdict, not the whole run its time."""
-        signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, self._import_timeout, 0.1)
+        timers.start(self._import_timeout, clock_sec=self._import_timeout)
         try:
             return (yield)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            timers.stop()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -157,13 +179,12 @@ class _Plugin:
         self._stream.send({"event": "start", "id": item.nodeid})
         item.repr_failure = _no_text  # type: ignore[method-assign]  # tracebacks cost more than tests; nobody reads them
         self._outcome, self._error = "passed", None
-        signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, self._test_timeout, 0.1)
+        timers.start(self._test_timeout)
         start = time.monotonic()
         try:
             return (yield)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            timers.stop()
             seconds = round(time.monotonic() - start, 6)
             event = {"event": "test", "id": item.nodeid, "outcome": self._outcome, "seconds": seconds}
             self._stream.send({**event, "error": self._error})
@@ -191,11 +212,11 @@ class _Plugin:
         elif result.failed and self._outcome != "failed":
             self._outcome = "failed" if result.when == "call" else "error"
             if call.excinfo is not None:
-                signal.setitimer(signal.ITIMER_REAL, 1.0, 0.1)
+                timers.start(1.0, clock_sec=1.0)
                 try:
                     self._error = explain.describe(call.excinfo.value, self._root)
                 except BaseException as error:
                     self._error = {"type": type(error).__name__, "message": "while explaining", "frames": []}
                 finally:
-                    signal.setitimer(signal.ITIMER_REAL, self._test_timeout, 0.1)
+                    timers.start(self._test_timeout)
         return result

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_STREAM = 8 << 20  # bytes of events that are read from one run; more is a runaway, not a report
+MAX_PIPE = 4 << 20  # bytes that were written before the end and are read after it
 MAX_OUTPUT = 4096  # bytes of the run's stdout and stderr that are kept (its end)
 
 
@@ -142,8 +143,10 @@ def _drain(
         pass
     _, status = os.waitpid(pid, 0)
     for fd in fds:
-        while _read(fd, chunks[fd], fd == output_r) and len(chunks[fd]) <= MAX_STREAM + 65536:
-            pass
+        # What left the group may write on without end: no more is taken than the pipe may have held.
+        for _ in range(MAX_PIPE // 65536):
+            if not _read(fd, chunks[fd], fd == output_r) or len(chunks[fd]) > MAX_STREAM:
+                break
         os.close(fd)
     os.close(pidfd)
     if ended == "exit" and status:

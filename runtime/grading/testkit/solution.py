@@ -1,7 +1,8 @@
 """The process in which the code under test runs apart from its tests: imports modules and calls functions on order.
 
 It runs as another user than the tests and has neither their files nor their memory. Orders and answers are plain data
-(``plain.py``): ``["import", module]``, ``["get", module, name]``, ``["call", module, name, arguments, keywords]``.
+(``plain.py``): ``["limit", seconds]``, ``["import", module]``, ``["get", module, name]``, ``["call", module, name,
+arguments, keywords]``.
 It knows no tests; whatever the code under test does to this process, it can only answer wrongly.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import types
 
@@ -28,7 +30,7 @@ _WRAPPED = "functools"
 def start(connection: socket.socket, root: str, folders: Sequence[str]) -> None:
     """Be that process until the other side hangs up. folders: where modules are looked for before anywhere else."""
     warm.install(root)
-    forget_modules()
+    forget_modules(folders)
     os.chdir(root)
     sys.path[:] = [*folders, *(path for path in sys.path if path and path not in folders)]
     sys.dont_write_bytecode = True
@@ -36,10 +38,17 @@ def start(connection: socket.socket, root: str, folders: Sequence[str]) -> None:
 
 
 def _serve(connection: socket.socket) -> None:
+    cpu_sec = 0.0
     while True:
         order = plain.receive(connection)
         if order is None:
             return
+        if order[0] == "limit":
+            cpu_sec = float(order[1])
+            plain.send(connection, ["limited"])
+            continue
+        # An endless loop ends this process, and so every test that asks it: the clock of the tests is more patient.
+        signal.setitimer(signal.ITIMER_PROF, cpu_sec)
         try:
             answer = _obey(order)
         except plain.NotPlain as error:

@@ -1,14 +1,15 @@
-"""Compiles a repository's Python files once, in a fork server, for all the test runs that are forked from it.
+"""Code of a repository's Python files that was compiled once, for all the test runs in boxes of that repository.
 
-Compiling runs no code of the repository. A compiled file is used only for exactly the same bytes under the same name,
-so an edited file is always compiled anew. It does not know which tests will run.
+Compiling runs no code of the repository. It happens in a process of its own, which leaves one read-only file per
+folder (``compile_tree``); a box maps the files of its own repository and of no other (``attach``). An entry is used
+only for exactly the same bytes under the same name, so an edited file is always compiled anew. It does not know which
+tests will run.
 """
 
 from __future__ import annotations
 
-import _ast
-import importlib
 import importlib.machinery
+import marshal
 import os
 import sys
 
@@ -20,53 +21,60 @@ if TYPE_CHECKING:
 
 MAX_FILES = 600
 MAX_FILE_BYTES = 1 << 20
-MAX_ENTRIES = 20_000
+MAX_BYTES = 64 << 20
+_PREFIX = 8
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
 
-_codes: dict[tuple[str, str, bytes], CodeType] = {}
-_seen: set[str] = set()
+_attached: list[tuple[dict[tuple[str, str, bytes], tuple[int, int]], Any]] = []
 _loader: Any = importlib.machinery.SourceFileLoader
 _get_code = _loader.get_code
 
 
-def warm(root: str, workdir: str, *, rewrite: bool) -> None:
-    """Prepare for the file ``root``, or those below the folder, which will be at ``workdir`` when they are imported.
+def compile_tree(root: str, workdir: str, *, rewrite: bool) -> bytes:
+    """The file ``root``, or those below the folder, as they are imported when they lie at ``workdir``.
 
-    rewrite: prepare the test files as pytest rewrites them. What the files import from elsewhere is imported now.
+    rewrite: test files as pytest rewrites them. The result is what ``attach`` reads: an index and marshalled code.
     """
-    if root in _seen or len(_codes) > MAX_ENTRIES:
-        return
-    _seen.add(root)
     if os.path.isfile(root):
         root, workdir, files = os.path.dirname(root), os.path.dirname(workdir), iter([os.path.basename(root)])
     else:
         files = _python_files(root)
-    own = {name.partition(".")[0] for folder in (root, f"{root}/src") for name in _listing(folder)}
-    wanted: set[str] = set()
+    index: dict[tuple[str, str, bytes], tuple[int, int]] = {}
+    content = bytearray()
     for count, path in enumerate(files):
-        if count >= MAX_FILES:
+        if count >= MAX_FILES or len(content) > MAX_BYTES:
             break
         with open(f"{root}/{path}", "rb") as stream:
             source = stream.read(MAX_FILE_BYTES)
         name, inside = os.path.basename(path), f"{workdir}/{path}"
         kind = "pytest" if rewrite and _is_test_file(name) else "plain"
-        if (kind, inside, source) not in _codes:
-            try:
-                tree: Any = compile(source, inside, "exec", _ONLY_AST, dont_inherit=True)
-                wanted.update(_imports(tree))
-                _codes[kind, inside, source] = _code(tree, source, inside, kind)
-            except (SyntaxError, ValueError, RecursionError, MemoryError):
-                continue  # whoever imports it will hear of it
-    for name in sorted(wanted):
-        if name.partition(".")[0] not in own and name not in sys.modules:
-            try:
-                importlib.import_module(name)
-            except BaseException:  # what cannot be imported here fails again where it is needed
-                continue
+        try:
+            code = marshal.dumps(_code(source, inside, kind))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue  # whoever imports it will hear of it
+        index[kind, inside, _digest(source)] = (len(content), len(code))
+        content += code
+    head = marshal.dumps(index)
+    return len(head).to_bytes(_PREFIX, "big") + head + bytes(content)
+
+
+def attach(fd: int) -> None:
+    """Use the file ``fd`` in this process and those that it forks. Only for files that ``compile_tree`` has made and
+    nobody can write to any more.
+    """
+    import mmap
+
+    size = os.fstat(fd).st_size
+    if size <= _PREFIX:
+        return
+    content = mmap.mmap(fd, size, prot=mmap.PROT_READ)
+    start = _PREFIX + int.from_bytes(content[:_PREFIX], "big")
+    index = marshal.loads(content[_PREFIX:start])
+    _attached.append(({key: (start + at, length) for key, (at, length) in index.items()}, content))
 
 
 def install(root: str) -> None:
-    """Let imports from ``root`` in this process, and pytest's rewriting, use what ``warm`` has compiled.
+    """Let imports from ``root`` in this process, and pytest's rewriting, use what is attached.
 
     A ``__pycache__`` there is ignored: a stale one could stand in for an edited file of equal size and second.
     """
@@ -84,43 +92,47 @@ def install(root: str) -> None:
         def rewrite_test(path: Any, config: Any) -> Any:
             with open(path, "rb") as stream:
                 status, source = os.fstat(stream.fileno()), stream.read()
-            code = _codes.get(("pytest", str(path), source))
+            code = _find("pytest", str(path), source)
             return original(path, config) if code is None else (status, code)
 
         rewriter._rewrite_test = rewrite_test
 
 
 def compiled(path: str, source: bytes) -> CodeType:
-    code = _codes.get(("plain", path, source))
+    code = _find("plain", path, source)
     return compile(source, path, "exec", dont_inherit=True) if code is None else code
 
 
-def _code(tree: Any, source: bytes, path: str, kind: str) -> CodeType:
+def _find(kind: str, path: str, source: bytes) -> CodeType | None:
+    if not _attached:
+        return None
+    key = (kind, path, _digest(source))
+    for index, content in _attached:
+        place = index.get(key)
+        if place is not None:
+            code: CodeType = marshal.loads(content[place[0] : place[0] + place[1]])
+            return code
+    return None
+
+
+def _digest(source: bytes) -> bytes:
+    import hashlib  # costs more than all else here, and is of use only where something is attached
+
+    return hashlib.sha256(source).digest()
+
+
+def _code(source: bytes, path: str, kind: str) -> CodeType:
     if kind == "pytest":
+        tree: Any = compile(source, path, "exec", _ONLY_AST, dont_inherit=True)
         rewriter: Any = sys.modules["_pytest.assertion.rewrite"]
         rewriter.rewrite_asserts(tree, source, path)
-    code: CodeType = compile(tree, path, "exec", dont_inherit=True)
-    return code
+        code: CodeType = compile(tree, path, "exec", dont_inherit=True)
+        return code
+    return compile(source, path, "exec", dont_inherit=True)
 
 
 def _is_test_file(name: str) -> bool:
     return name == "conftest.py" or name.startswith("test_") or name.endswith("_test.py")
-
-
-def _imports(tree: Any) -> Iterator[str]:
-    """Modules that the statements at the top of a file import by absolute names."""
-    for statement in tree.body:
-        if isinstance(statement, _ast.Import):
-            yield from (alias.name for alias in statement.names)
-        elif isinstance(statement, _ast.ImportFrom) and statement.module and not statement.level:
-            yield statement.module
-
-
-def _listing(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
 
 
 def _python_files(root: str) -> Iterator[str]:

@@ -37,10 +37,18 @@ LEFT_BEHIND: Final = ("warm_start.json", "trainer", "meeting")
 
 
 def build_policy(
-    config: NewPolicy, tasks: list[Task], out: Path, *, shell: ShellScaffold, seed: int, on_progress: Say
+    config: NewPolicy,
+    tasks: list[Task],
+    out: Path,
+    *,
+    shell: ShellScaffold,
+    seed: int,
+    on_progress: Say,
+    on_tokenizer: Callable[[Path], None],
 ) -> None:
     """Write the Hugging Face folder ``out``. ``tasks`` are the demonstrations' tasks where they are not generated here;
-    demonstrators have the tools and the budget of ``shell``.
+    demonstrators have the tools and the budget of ``shell``. ``on_tokenizer`` gets the folder as soon as the tokenizer
+    is in it, minutes before the weights: what it raises ends the work.
 
     Raises ``UserError`` when no demonstration can be made or the vocabulary is too small for the tools' words,
     ``RunError`` when training fails (``out``/warm_start.log).
@@ -77,6 +85,7 @@ def build_policy(
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     ).save_pretrained(out)
+    on_tokenizer(out)
     processes = processes_for(warm.batch_size)
     settings = {
         **architecture.model_dump(),

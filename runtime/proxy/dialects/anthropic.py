@@ -154,7 +154,7 @@ def _user(content: Any) -> tuple[Message, ...]:
                     Message("tool", _texts(block.get("content"), "messages[].content[].content"), (), identity)
                 )
             case _:
-                texts.append(shown_text(block))
+                texts.append(shown_text(block, "messages[].content[]"))
     if texts or not found:
         found.append(Message("user", "\n".join(texts)))
     return tuple(found)
@@ -181,9 +181,11 @@ def _assistant(content: Any) -> Message:
                 identity = text_field(block.get("id"), "messages[].content[].id")
                 calls.append(ToolCall(identity, name, orjson.dumps(block.get("input")).decode()))
             case "redacted_thinking":
-                pass  # another model's
+                raise invalid(
+                    "'redacted_thinking' is not supported: it is another model's", "messages[].content[].type"
+                )
             case _:
-                texts.append(shown_text(block))
+                texts.append(shown_text(block, "messages[].content[]"))
     return Message("assistant", "\n".join(texts), tuple(calls), None, "\n".join(thoughts), origin)
 
 
@@ -213,13 +215,13 @@ def _text_list(content: Any, where: str) -> list[str]:
     texts: list[str] = []
     for block in content:
         is_text = object_field(block, f"{where}[]").get("type") == "text"
-        texts.append(text_field(block.get("text"), f"{where}[].text") if is_text else shown_text(block))
+        texts.append(text_field(block.get("text"), f"{where}[].text") if is_text else shown_text(block, f"{where}[]"))
     return texts
 
 
 def _read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
-    """Anthropic's tools in the OpenAI function form that chat templates expect. Tools without a schema run at the
-    provider and are left out, so the policy can never call them.
+    """Anthropic's tools in the OpenAI function form that chat templates expect. Tools of a type of their own, without
+    a schema, run at the provider and are left out, so the policy can never call them.
     """
     if not isinstance(tools, list):
         raise invalid("must be a list", "tools")
@@ -227,12 +229,12 @@ def _read_tools(tools: Any) -> tuple[dict[str, Any], ...]:
     for index, tool in enumerate(tools):
         where = f"tools[{index}]"
         value = object_field(tool, where)
-        if "input_schema" not in value:
+        if "input_schema" not in value and value.get("type") not in (None, "custom"):
             continue
         function = {
             "name": text_field(value.get("name"), f"{where}.name"),
             "description": value.get("description", ""),
-            "parameters": object_field(value["input_schema"], f"{where}.input_schema"),
+            "parameters": object_field(value.get("input_schema"), f"{where}.input_schema"),
         }
         found.append({"type": "function", "function": function})
     return tuple(found)

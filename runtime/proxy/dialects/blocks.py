@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from runtime.proxy.dialects.base import invalid
+
 _TEXTS = ("text", "refusal", "thinking")
 """Fields whose text is what a block says."""
 _DATA = ("data", "file_data", "image_url", "image_data", "video_url", "url", "file_url")
@@ -19,8 +21,13 @@ _MAX_NAME = 200
 _MEDIA_TYPE = re.compile(r"[a-z]+/[\w.+-]+")
 
 
-def shown_text(block: Mapping[str, Any]) -> str:
-    """What the policy reads of a block of any type."""
+def shown_text(block: Mapping[str, Any], where: str) -> str:
+    """What the policy reads of a block of any type, which stands at ``where``.
+
+    Raises ``Refusal`` of kind ``INVALID`` when it holds nothing but its type: that is no content but a mistake.
+    """
+    if not any(value for field, value in block.items() if field not in ("type", "cache_control")):
+        raise invalid(f"{block.get('type')!r} is not supported without anything in it", f"{where}.type")
     for field in _TEXTS:
         if isinstance(block.get(field), str):
             return str(block[field])
@@ -31,7 +38,7 @@ def shown_text(block: Mapping[str, Any]) -> str:
     if isinstance(inside, str):
         return inside
     if isinstance(inside, list) and inside and all(isinstance(part, Mapping) for part in inside):
-        return "\n".join(shown_text(part) for part in inside)
+        return "\n".join(shown_text(part, where) for part in inside)
     return not_shown(block)
 
 

@@ -176,7 +176,7 @@ def _text(content: Any) -> str:
         if kind in ("text", "refusal"):
             texts.append(text_field(part.get(kind), f"messages[].content[].{kind}"))
         else:
-            texts.append(shown_text(part))
+            texts.append(shown_text(part, "messages[].content[]"))
     return "\n".join(texts)
 
 

@@ -184,7 +184,7 @@ def normalise(sent: Any) -> tuple[Message, ...]:
         case "item_reference":
             raise invalid("'item_reference' is not supported: nothing is stored here; send the item", "input[].type")
         case _:
-            return (Message("user", shown_text(item)),)
+            return (Message("user", shown_text(item, "input[]")),)
 
 
 def _turns(value: Any) -> list[Any]:
@@ -228,7 +228,7 @@ def _assistant(items: list[Any]) -> Message:
             case kind if kind in CALL_ITEMS:
                 calls.append(read_call(item))
             case _:
-                texts.append(shown_text(item))  # what a provider's tool did
+                texts.append(shown_text(item, "input[]"))  # what a provider's tool did
     return Message("assistant", "\n".join(texts), tuple(calls), None, "\n".join(thoughts), origin)
 
 
@@ -247,7 +247,7 @@ def _text(content: Any) -> str:
         elif kind in _TEXTS:
             texts.append(text_field(part.get("text"), "input[].content[].text"))
         else:
-            texts.append(shown_text(part))
+            texts.append(shown_text(part, "input[].content[]"))
     return "\n".join(texts)
 
 

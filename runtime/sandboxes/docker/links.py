@@ -43,12 +43,13 @@ class Link(Protocol):
 
 
 class SocketLink:
-    """A socket file in ``folder``, which is shown in the container."""
+    """A socket file in ``folder``, which is shown in the container: read-only, which a socket can be called through all
+    the same, so that nothing in the container reaches this machine's disk."""
 
     argument = f"{CONTROL}/s"
 
     def __init__(self, folder: Path) -> None:
-        self.options = {"volumes": {str(folder): {"bind": CONTROL, "mode": "rw"}}}
+        self.options = {"volumes": {str(folder): {"bind": CONTROL, "mode": "ro"}}}
         self._folder = folder
         folder.mkdir()
         self._listener = _listen(folder)

@@ -25,6 +25,7 @@ from runtime.sandboxes.docker import context
 from runtime.sandboxes.docker.connection import Connection, import_sdk
 from runtime.sandboxes.docker.engine import Engine
 from runtime.sandboxes.docker.links import AttachLink, Link, SocketLink
+from runtime.sandboxes.guest import isolate
 from runtime.sandboxes.state import OwnerState
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class DockerProvider:
         memory_limit=True,
         cpu_limit=False,
         defences=("no_capabilities", "no_new_privileges", "seccomp", "process_limit"),
+        second_user=True,
     )
 
     def __init__(self, connection: Connection, *, state: Path, base: str, attached: bool | None = None) -> None:
@@ -115,20 +117,23 @@ class DockerProvider:
             "listen": request.forward_port if request.forward else None,
             "limits": {"CORE": 0},
             "isolated": True,
+            "second_user": request.second_user,
         }
         program = bwrap.program("solo", json.dumps(box))
         try:
             return self._engine.client.containers.create(
                 image,
-                ["/usr/bin/python3", "-P", "-s", "-S", "-B", *program, link.argument],
+                ["/usr/bin/python3", "-P", "-s", "-B", *program, link.argument],
                 name=name,
                 labels={LABEL: self._state.owner},
                 environment={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
                 network_mode="none",
                 cap_drop=["ALL"],
+                # For the first moment, until the supervisor has become two users and has given up both.
+                cap_add=["SETUID", "SETGID"] if request.second_user else [],
                 security_opt=["no-new-privileges"],
                 read_only=True,
-                tmpfs=dict.fromkeys((request.workdir, "/tmp", "/root", "/logs", "/run", "/var/tmp"), size),
+                tmpfs=dict.fromkeys((request.workdir, "/tmp", "/var/tmp", *isolate.MEMORY_FOLDERS), size),
                 mem_limit=f"{request.memory_mib}m",
                 memswap_limit=f"{request.memory_mib}m",
                 pids_limit=request.pids,
@@ -160,6 +165,7 @@ class DockerProvider:
             proxy_url=f"http://127.0.0.1:{request.forward_port}" if request.forward is not None else None,
             on_stop=on_stop,
             out_of_memory=lambda: self._oom_killed(container),
+            host_fault=lambda: self._ended_from_outside(container),
         )
         self._running.add(sandbox)
         return sandbox
@@ -184,6 +190,23 @@ class DockerProvider:
         with contextlib.suppress(self._engine.sdk.errors.DockerException, OSError, TimeoutError):
             return await asyncio.wait_for(asyncio.to_thread(ask), 10)
         return False
+
+    async def _ended_from_outside(self, container: Any) -> bool:
+        """Whether the engine is away, or somebody removed or killed the container: nothing inside can do that, for
+        signals from within do not reach its first process.
+        """
+        errors = self._engine.sdk.errors
+
+        def ask() -> bool:
+            self._connection.knock()
+            container.reload()
+            state = container.attrs["State"]
+            return state["ExitCode"] in (137, 143) and not state["OOMKilled"]
+
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(ask), 10)
+        except (errors.DockerException, OSError, TimeoutError):
+            return True
 
     async def _forsake(self, container: Any, name: str) -> None:
         """Remove what a failed start left. A creation whose answer was lost may have had its effect all the same."""

@@ -29,6 +29,7 @@ POLL_SEC = 1.0
 CALLS = 16
 """Requests to AWS in flight at once; they block, so each holds a thread."""
 _GRACE_SEC = 10.0
+_FROM_OUTSIDE = ("SpotInterruption", "TerminationNotice", "UserInitiated", "ServiceSchedulerInitiated")
 _NO_ROOM = ("RESOURCE:", "AGENT", "Capacity is unavailable")
 
 Task = Mapping[str, Any]
@@ -38,7 +39,7 @@ Address = Callable[[Task], Awaitable[tuple[str, int] | None]]
 def death(task: Task | None, name: str) -> TrialError | None:
     """The failure that ended a task (None given: ECS has forgotten it), or None while it lives."""
     if task is None:
-        return TrialError(Termination.SANDBOX_LOST, f"sandbox {name}: its task is gone")
+        return TrialError(Termination.SANDBOX_LOST, f"sandbox {name}: its task is gone", host_fault=True)
     if task.get("lastStatus") not in ("STOPPED", "DEPROVISIONING", "STOPPING", "DEACTIVATING"):
         return None
     containers = task.get("containers") or ()
@@ -46,7 +47,8 @@ def death(task: Task | None, name: str) -> TrialError | None:
     why = "; ".join([str(task.get("stoppedReason") or task.get("stopCode") or "stopped"), *reasons])
     if any("OutOfMemory" in reason for reason in reasons):
         return TrialError(Termination.OUT_OF_MEMORY, f"sandbox {name}: {why}")
-    return TrialError(Termination.SANDBOX_LOST, f"sandbox {name}: its task ended: {why}")
+    ours = task.get("stopCode") in _FROM_OUTSIDE
+    return TrialError(Termination.SANDBOX_LOST, f"sandbox {name}: its task ended: {why}", host_fault=ours)
 
 
 class EcsSandbox(RemoteSandbox):

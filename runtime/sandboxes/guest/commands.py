@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+MAX_READS = 64  # of 64 KiB at a time, before the supervisor looks at anything else
+
+
 class Command:
     """A child process in its own session; it has ended when the process itself has exited.
 
@@ -59,7 +62,7 @@ class Command:
     def pump(self, fd: int) -> bool:
         """Read what ``fd`` holds; False once nobody can write to it any more."""
         buffer = self.streams[fd]
-        while True:
+        for _ in range(MAX_READS):
             try:
                 part = os.read(fd, 65536)
             except BlockingIOError:
@@ -70,6 +73,7 @@ class Command:
                 buffer += part[: self._limit - len(buffer)]
             if len(part) < 65536:
                 return True
+        return True
 
     def kill(self) -> None:
         self.timed_out = True

@@ -76,9 +76,9 @@ def read(paths: Iterable[str], max_bytes: int) -> dict[str, bytes]:
     Raises ``Refused`` when they hold more than ``max_bytes`` or ``MAX_FILES``, or names that would fill a message.
     """
     found: dict[str, bytes] = {}
-    left, names = max_bytes, 0
+    left, names, count = max_bytes, 0, [0]
     for path in paths:
-        for name, content in _read_tree(path, left):
+        for name, content in _read_tree(path, left, count):
             left -= len(content)
             names += len(json.dumps(name)) + 2  # as it travels
             if left < 0 or len(found) >= MAX_FILES or names > MAX_NAMES:
@@ -87,19 +87,82 @@ def read(paths: Iterable[str], max_bytes: int) -> dict[str, bytes]:
     return found
 
 
-def _read_tree(path: str, limit: int) -> Iterator[tuple[str, bytes]]:
+def tree(paths: Iterable[str], max_bytes: int) -> dict[str, tuple[str, bytes]]:
+    """Everything at or below ``paths`` but special files, as (kind, content): ``f`` a file, ``x`` one that may be
+    executed, ``l`` a link (its target, never followed), ``d`` a folder. Raises ``Refused`` as ``read`` does.
+    """
+    found: dict[str, tuple[str, bytes]] = {}
+    left, names = max_bytes, 0
+    for path in paths:
+        for name, kind, content in _tree_at(path, left):
+            left -= len(content)
+            names += len(json.dumps(name)) + 8
+            if left < 0 or len(found) >= MAX_FILES or names > MAX_NAMES:
+                raise Refused(f"{name}: more than {max_bytes} bytes, {MAX_FILES} entries or {MAX_NAMES} bytes of names")
+            found[name] = (kind, content)
+    return found
+
+
+def _tree_at(path: str, limit: int) -> Iterator[tuple[str, str, bytes]]:
     *folders, name = _parts(path)
     try:
         folder = _walk(folders)
     except OSError:
         return
     try:
-        yield from _read_at(folder, name, "/" + "/".join([*folders, name]), limit, len(folders))
+        yield from _entries(folder, name, "/" + "/".join([*folders, name]), limit, len(folders))
     finally:
         os.close(folder)
 
 
-def _read_at(folder: int, name: str, path: str, limit: int, depth: int) -> Iterator[tuple[str, bytes]]:
+def _entries(folder: int, name: str, path: str, limit: int, depth: int) -> Iterator[tuple[str, str, bytes]]:
+    """What vanishes or changes its kind under a daemon's hands on the way is left out."""
+    try:
+        kind = os.lstat(name, dir_fd=folder).st_mode
+        if stat.S_ISLNK(kind):
+            yield path, "l", os.fsencode(os.readlink(name, dir_fd=folder))
+            return
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            return
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return
+    try:
+        kind = os.fstat(fd).st_mode
+        if stat.S_ISREG(kind):
+            with open(fd, "rb", closefd=False) as stream:
+                yield path, "x" if kind & 0o100 else "f", stream.read(limit + 1)
+        elif stat.S_ISDIR(kind):
+            if depth > MAX_DEPTH:
+                raise Refused(f"{path}: folders nested deeper than {MAX_DEPTH}")
+            yield path, "d", b""
+            for inner in sorted(os.listdir(fd)):
+                yield from _entries(fd, inner, f"{path}/{inner}", limit, depth + 1)
+    except OSError:
+        return
+    finally:
+        os.close(fd)
+
+
+def _read_tree(path: str, limit: int, count: list[int]) -> Iterator[tuple[str, bytes]]:
+    *folders, name = _parts(path)
+    try:
+        folder = _walk(folders)
+    except OSError:
+        return
+    try:
+        yield from _read_at(folder, name, "/" + "/".join([*folders, name]), limit, len(folders), count)
+    finally:
+        os.close(folder)
+
+
+def _read_at(
+    folder: int, name: str, path: str, limit: int, depth: int, count: list[int]
+) -> Iterator[tuple[str, bytes]]:
+    """count: of all entries that were looked at, for links and special files cost time too."""
+    count[0] += 1
+    if count[0] > MAX_FILES:
+        raise Refused(f"{path}: more than {MAX_FILES} entries")
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
@@ -115,7 +178,7 @@ def _read_at(folder: int, name: str, path: str, limit: int, depth: int) -> Itera
             if depth > MAX_DEPTH:
                 raise Refused(f"{path}: folders nested deeper than {MAX_DEPTH}")
             for inner in sorted(os.listdir(fd)):
-                yield from _read_at(fd, inner, f"{path}/{inner}", limit, depth + 1)
+                yield from _read_at(fd, inner, f"{path}/{inner}", limit, depth + 1, count)
     finally:
         os.close(fd)
 
@@ -124,9 +187,12 @@ def _read_linked(folder: int, name: str, path: str, limit: int) -> Iterator[tupl
     """What a link stands for, if that is a regular file beside or below the link's own folder: an honest way to give a
     file two names. Nothing else is followed, nor any further link on the way.
     """
-    target = os.readlink(name, dir_fd=folder)
+    try:
+        target = os.readlink(name, dir_fd=folder)
+    except OSError:  # it has changed since it was opened
+        return
     parts = [part for part in target.split("/") if part and part != "."]
-    if target.startswith("/") or ".." in parts or not parts:
+    if target.startswith("/") or ".." in parts or not 0 < len(parts) <= MAX_DEPTH:
         return
     inner = os.dup(folder)
     try:

@@ -20,6 +20,10 @@ HOST = "/.host"  # the host's files, read-only: visible to the zygote, gone from
 _LOWER = "/.lower"
 _SCRATCH = "/.scratch"
 MOUNT_POINTS = (HOST, _LOWER, _SCRATCH, "/tmp", "/root", "/logs", "/run", "/var", "/opt/liverl")
+MEMORY_FOLDERS = ("/root", "/logs", "/run", "/tests", "/solution")
+"""Writable, of the box alone. Scripts of Harbor's tasks write beside themselves."""
+LOGS = ("/logs/agent", "/logs/verifier", "/logs/artifacts")
+"""Folders that Harbor's agents and tests find in their box."""
 
 _SAFE = kernel.MS_NOSUID | kernel.MS_NODEV
 _READ_ONLY = kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY
@@ -35,12 +39,15 @@ def isolate(box: dict[str, Any]) -> tuple[str, socket.socket | None]:
     """
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    size = f"size={int(box['size_mib'])}m"
+    # Names cost the kernel memory that no limit of an ordinary user's box counts.
+    size = f"size={int(box['size_mib'])}m,nr_inodes={max(1 << 14, 128 * int(box['size_mib']))}"
     kernel.mount("tmpfs", "/tmp", "tmpfs", _SAFE, f"mode=1777,{size}")
     kernel.mount("tmpfs", _SCRATCH, "tmpfs", _SAFE, f"mode=755,{size}")
-    for target in ("/root", "/logs", "/run"):
+    for target in MEMORY_FOLDERS:
+        make_mount_point(target, folder=True)
         os.mkdir(_SCRATCH + target, 0o755)
         kernel.mount(_SCRATCH + target, target, "", kernel.MS_BIND)
+    make_logs()
     how = _mount_workdir(box["lower"], box["workdir"], copy=box["copy"])
     for source, target in box["mounts"]:
         _mount_read_only(HOST + source, target)
@@ -61,6 +68,11 @@ def isolate(box: dict[str, Any]) -> tuple[str, socket.socket | None]:
         seccomp.install()
     kernel.set_dumpable(False)
     return how, control
+
+
+def make_logs() -> None:
+    for folder in LOGS:
+        os.makedirs(folder, exist_ok=True)
 
 
 def make_mount_point(target: str, *, folder: bool) -> None:
@@ -105,7 +117,7 @@ def copy_tree(source: str, target: str) -> None:
                 with open(entry.path, "rb") as reader, open(inner, "wb") as writer:
                     writer.write(reader.read())
                 status = entry.stat()
-                os.chmod(inner, status.st_mode & 0o777)
+                os.chmod(inner, status.st_mode & 0o777 | 0o200)  # a root without capabilities needs leave to write
                 os.utime(inner, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 

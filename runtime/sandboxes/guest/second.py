@@ -33,6 +33,9 @@ def start() -> socket.socket:
     try:
         os.dup2(theirs.fileno(), 3)
         os.closerange(4, 1 << 20)  # the host's socket above all
+        null = os.open(os.devnull, os.O_RDWR)
+        for target in (0, 1, 2):  # where the host is spoken to by standard input and output
+            os.dup2(null, target)
         become()
         _serve(socket.socket(fileno=3))
         code = 0

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 
-from . import isolate, kernel, seccomp, wire
+from . import isolate, kernel, seccomp, second, wire
 from .stdio import Stdio
 from .supervisor import Supervisor
 from .zygote import listen
@@ -28,7 +28,9 @@ def main() -> None:
     listener = listen(box["listen"]) if box["listen"] else None
     for name, value in box["limits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+    second_user = second.start() if box["second_user"] else None
     if box["isolated"]:
+        isolate.make_logs()
         kernel.drop_capabilities()
         if seccomp.supported():
             seccomp.install()
@@ -46,7 +48,7 @@ def main() -> None:
         for fd in descriptors:
             os.close(fd)
     os.chdir(box["workdir"])
-    Supervisor(connection, tunnel=tunnel).serve()
+    Supervisor(connection, tunnel=tunnel, second_user=second_user).serve()
     if not box["isolated"]:
         kill_descendants()
     os._exit(0)

@@ -132,6 +132,10 @@ class Supervisor:
         if operation == "download":
             found = files.read(request["paths"], request["max_bytes"])
             return {"paths": list(found)}, list(found.values())
+        if operation == "tree":
+            entries = files.tree(request["paths"], request["max_bytes"])
+            kinds = [[path, kind] for path, (kind, _) in entries.items()]
+            return {"entries": kinds}, [content for _, content in entries.values()]
         if operation == "tests":
             return {"report": self._run_tests(request["runner"], request["arguments"])}, ()
         raise OSError(f"unknown operation {operation!r}")

@@ -4,6 +4,9 @@ It keeps capabilities within bubblewrap's user namespace and therefore never run
 sequenced-packet socket named by the last argument: one JSON packet each, with the box's own control socket attached.
 The first message of a box on that socket says ``ready`` and carries descriptors: the box's pid and, if asked for, a
 listener.
+
+Untrusted code can read the memory that its process was forked with. So this process never holds anything of a task: an
+order is received by the child that carries it out, and by nobody before.
 """
 
 from __future__ import annotations
@@ -12,17 +15,19 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
 
-from . import isolate, kernel, program, wire
+from . import isolate, kernel, wire
 from .supervisor import Supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+MAX_DESCRIPTORS = 16
 _ACCOUNTS = {
     "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
     "/etc/group": "root:x:0:\nnogroup:x:65534:\n",
@@ -34,7 +39,6 @@ _ACCOUNTS = {
 def main() -> None:
     setup = json.loads(sys.argv[1])
     sys.path[1:1] = setup["python_path"]
-    warm = importlib.import_module("testkit.warm")
     for name in setup["preload"]:
         importlib.import_module(name)
     for path, text in _ACCOUNTS.items():
@@ -47,39 +51,81 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the boxes
     control = socket.socket(fileno=int(sys.argv[2]))
     own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
     gc.collect()
     gc.freeze()  # children share these pages as long as the collector leaves them alone
     control.send(b"ready")
     while True:
-        order, descriptors, _, _ = socket.recv_fds(control, wire.MAX_ORDER, 1)
-        if not order:
+        if any(events & ~select.POLLIN for _, events in poll.poll()):
             os._exit(0)  # the host hung up; every box dies with this pid namespace
-        with socket.socket(fileno=descriptors[0]) as connection:
-            box = json.loads(order)
-            if box["warm"]:
-                warm.warm(isolate.HOST + box["lower"], box["workdir"], rewrite="_pytest" in sys.modules)
-                for source, target in box["mounts"]:
-                    if target.startswith(program.FOLDER + "/"):
-                        warm.warm(isolate.HOST + source, target, rewrite=False)
-                gc.freeze()
-            try:
-                kernel.unshare(kernel.CLONE_NEWPID)
-                pid = os.fork()
-            except OSError as error:
-                wire.send(connection, {"error": f"fork: {error}"})
-                continue
+        taken, taking = os.pipe()
+        try:
+            kernel.unshare(kernel.CLONE_NEWPID)
+            pid = os.fork()
+        except OSError as error:
+            _refuse(control, f"fork: {error}")
+        else:
             if pid == 0:
-                control.close()
+                os.close(taken)
                 os.close(own_pids)
-                _box(connection, box)
-            kernel.setns(own_pids, kernel.CLONE_NEWPID)
+                _take(control, taking)
+        os.close(taking)
+        os.read(taken, 1)  # nothing comes but the end, once the child has the order
+        os.close(taken)
+        kernel.setns(own_pids, kernel.CLONE_NEWPID)
 
 
-def _box(connection: socket.socket, box: dict[str, Any]) -> None:
-    """Process 1 of the new pid namespace; never returns."""
+def _refuse(control: socket.socket, why: str) -> None:
+    """Answer an order that nobody can be forked for; but for its first byte it is not even read."""
+    _, descriptors, _, _ = socket.recv_fds(control, 1, MAX_DESCRIPTORS)
+    with socket.socket(fileno=descriptors[0]) as connection:
+        wire.send(connection, {"error": why})
+    for fd in descriptors[1:]:
+        os.close(fd)
+
+
+def _take(control: socket.socket, taking: int) -> None:
+    """Process 1 of a new pid namespace: receive one order and carry it out; never returns."""
     code = 1
     try:
+        order, descriptors, _, _ = socket.recv_fds(control, wire.MAX_ORDER, MAX_DESCRIPTORS)
+        control.close()
+        os.close(taking)
+        if not order:
+            os._exit(0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        with socket.socket(fileno=descriptors[0]) as connection:
+            box = json.loads(order)
+            if "compile" in box:
+                _compile(connection, box, descriptors[1])
+            else:
+                _box(connection, box, descriptors[1:])
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _compile(connection: socket.socket, order: dict[str, Any], target: int) -> None:
+    """Leave in ``target`` what the Python files of a host folder compile to; no code of the folder runs."""
+    warm = importlib.import_module("testkit.warm")
+    try:
+        content = warm.compile_tree(
+            isolate.HOST + order["compile"], order["workdir"], rewrite="_pytest" in sys.modules and order["rewrite"]
+        )
+        with open(target, "wb") as stream:
+            stream.write(content)
+        wire.send(connection, {"ready": True})
+    except (OSError, MemoryError, ValueError) as error:
+        wire.send(connection, {"error": f"{type(error).__name__}: {error}"})
+
+
+def _box(connection: socket.socket, box: dict[str, Any], compiled: list[int]) -> None:
+    """compiled: files of ``_compile`` for what this box will hold."""
+    try:
+        for fd in compiled:
+            importlib.import_module("testkit.warm").attach(fd)
+            os.close(fd)
         how, second_user = isolate.isolate(box)
         descriptors = [os.pidfd_open(os.getpid())]
         if box["listen"]:
@@ -89,14 +135,12 @@ def _box(connection: socket.socket, box: dict[str, Any]) -> None:
             os.close(fd)
         os.chdir(box["workdir"])
         Supervisor(connection, second_user=second_user).serve()
-        code = 0
     except Exception as error:
         try:
             wire.send(connection, {"error": f"{type(error).__name__}: {error}"})
         except OSError:
             pass  # the host is gone
-    finally:
-        os._exit(code)
+        raise
 
 
 def listen(port: int) -> int:

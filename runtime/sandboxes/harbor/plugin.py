@@ -3,8 +3,9 @@
     harbor run --path TASK --agent oracle --environment-import-path runtime.sandboxes.harbor.plugin:LiverlEnvironment
 
 A Dockerfile is not built: the box shows the machine's programs and Python, and the work directory is
-``environment/repo`` (as LiveRL's generators write it) or else the loose files of ``environment/``. The network is
-always off. ``/tests`` and ``/solution`` are read-only inside, and the only user is the box's root.
+``environment/repo`` (as LiveRL's generators write it) or else what the Dockerfile copies (``task_format/``); one that
+asks for more is refused. The network is always off. ``/tests`` and ``/solution`` are read-only inside, and the only
+user is the box's root.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from harbor.environments.capabilities import EnvironmentCapabilities
 from runtime.config import Bubblewrap
 from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import Mount, Sandbox, SandboxProvider, SandboxRequest
+from runtime.task_format.work_directory import WorkDirectory, work_directory
 
 FOREVER_SEC = 86_400.0
 MAX_OUTPUT = 16 << 20
 MAX_DOWNLOAD = 512 << 20
 _HANDED_IN = ("/tests", "/solution")
-_NOT_FILES = {"Dockerfile", ".dockerignore", "repo"}
 
 
 class _Shared:
@@ -56,8 +57,18 @@ class LiverlEnvironment(BaseEnvironment):  # type: ignore[misc]  # Harbor's clas
         return EnvironmentCapabilities(disable_internet=True)
 
     def _validate_definition(self) -> None:
-        if self.task_env_config.docker_image and not (self.environment_dir / "repo").is_dir():
+        if self.task_env_config.docker_image and not self._ours():
             raise ValueError(f"{self.environment_name}: needs the image {self.task_env_config.docker_image}, not a box")
+        problems = self._work().problems
+        if problems:
+            raise ValueError(f"{self.environment_name}: {'; '.join(problems)}")
+
+    def _ours(self) -> bool:
+        """Tasks of LiveRL record what their Dockerfile installs, and have their work directory in ``repo``."""
+        return bool((self.environment_dir / "repo").is_dir())
+
+    def _work(self) -> WorkDirectory:
+        return work_directory(self.environment_dir.parent, path=self.task_env_config.workdir, ours=self._ours())
 
     async def start(self, force_build: bool) -> None:
         if _Shared.provider is None:
@@ -76,17 +87,17 @@ class LiverlEnvironment(BaseEnvironment):  # type: ignore[misc]  # Harbor's clas
             raise
 
     def _request(self, folder: Path) -> SandboxRequest:
-        lower = self.environment_dir / "repo"
-        if not lower.is_dir():
-            lower = folder / "lower"
-            shutil.copytree(self.environment_dir, lower, ignore=lambda _, names: _NOT_FILES & set(names))
+        work = self._work()
         settings = self.task_env_config
         return SandboxRequest(
             name=self.session_id,
-            lower=lower,
-            workdir=settings.workdir or "/app",
-            mounts=tuple(Mount(folder / name.strip("/"), name) for name in _HANDED_IN),
-            env=self._merge_env(None) or {},
+            lower=work.lower,
+            workdir=work.path,
+            mounts=(
+                *(Mount(folder / name.strip("/"), name) for name in _HANDED_IN),
+                *(Mount(source, target) for source, target in work.elsewhere),
+            ),
+            env={**work.env, **(self._merge_env(None) or {})},
             memory_mib=settings.memory_mb or 1024,
             image=self._packages or None,
         )

@@ -126,7 +126,7 @@ def uploads(request: SandboxRequest) -> tuple[Mount, ...]:
 
 def _folders(request: SandboxRequest) -> list[str]:
     """What must be writable, and where mounts are unpacked; a folder below another one needs no volume of its own."""
-    wanted = {request.workdir, "/tmp", "/logs", HOME, LIVERL}
+    wanted = {request.workdir, "/tmp", "/logs", "/tests", "/solution", HOME, LIVERL}
     if request.image:
         wanted.add(IMAGE)
     for mount in uploads(request):

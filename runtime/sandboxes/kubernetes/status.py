@@ -71,7 +71,7 @@ def death(pod: Pod | None, name: str) -> TrialError | None:
     """The failure that ended the pod (None given: it is not there any more), or None while it lives."""
     what = f"sandbox {name}"
     if pod is None:
-        return TrialError(Termination.SANDBOX_LOST, f"{what}: its pod is gone")
+        return TrialError(Termination.SANDBOX_LOST, f"{what}: its pod is gone", host_fault=True)
     status = pod.get("status", {})
     ends = [end for one in _containers(pod) if (end := _state(one).get("terminated"))]
     evicted = status.get("reason") == "Evicted" or any(
@@ -82,11 +82,15 @@ def death(pod: Pod | None, name: str) -> TrialError | None:
     if any(end.get("reason") == "OOMKilled" for end in ends):
         return TrialError(Termination.OUT_OF_MEMORY, f"{what}: the box exceeded its memory limit")
     if evicted and (finished(pod) or deleted(pod) or ends):
-        return TrialError(Termination.SANDBOX_LOST, f"{what}: evicted: {message or 'the node was needed'}")
+        # A kubelet evicts those that use too much, which an agent can bring about.
+        ours = not any(one.get("reason") == "TerminationByKubelet" for one in status.get("conditions") or ())
+        ours = ours and status.get("reason") != "Evicted"
+        why = f"{what}: evicted: {message or 'the node was needed'}"
+        return TrialError(Termination.SANDBOX_LOST, why, host_fault=ours)
     if status.get("reason") == "DeadlineExceeded":
         return TrialError(Termination.SANDBOX_LOST, f"{what}: it outlived its active deadline")
     if deleted(pod):
-        return TrialError(Termination.SANDBOX_LOST, f"{what}: its pod is being deleted")
+        return TrialError(Termination.SANDBOX_LOST, f"{what}: its pod is being deleted", host_fault=True)
     if ends or finished(pod):
         end = ends[0] if ends else {}
         why = f"{end.get('reason', status.get('reason', phase(pod)))}, exit code {end.get('exitCode')}: {message}"

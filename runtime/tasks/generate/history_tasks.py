@@ -21,20 +21,18 @@ from runtime.grading.outcomes import outcomes_of, report_of
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import LiverlTable, load_task
 from runtime.tasks.generate.commits import Commit, commits, tree
-from runtime.tasks.generate.inject import OnProgress
-from runtime.tasks.generate.package_tasks import listed, proven, top_folders
-from runtime.tasks.generate.sources import Package, repository_name
+from runtime.tasks.generate.pace import patience
+from runtime.tasks.generate.package_tasks import listed, top_folders, why_unproven
+from runtime.tasks.generate.sources import Package, repository_name, why_left_out
+from runtime.tasks.generate.survey import OnProgress
 from runtime.tasks.write import write_task
-
-HISTORY_VERSION = 1
-"""Part of the cache key: raise it when the same commits would give other tasks."""
 
 SUITE_SEC = 300.0
 MAX_MESSAGE = 4000
 
 
 @dataclass(frozen=True)
-class HistoryTasks:
+class GeneratedHistory:
     """What came of a history: the tasks' folders, and how many commits were looked at and left out, by reason."""
 
     tasks: tuple[Path, ...]
@@ -60,7 +58,7 @@ async def generate_history(
     on_progress: OnProgress,
     revision: str = "HEAD",
     after: str | None = None,
-) -> HistoryTasks:
+) -> GeneratedHistory:
     """Write at most ``limit`` tasks from the newest ``max_commits`` commits of ``repository`` below ``out``.
 
     name: under which the tasks are scored. revision, after: as of ``commits``. Raises ``UserError`` for a folder that
@@ -79,8 +77,8 @@ async def generate_history(
     async def one(commit: Commit) -> Path | None:
         try:
             made = await makes.task(commit)
-        except _Unfit as why:
-            left_out[str(why)] += 1
+        except (_Unfit, TrialError, UserError, OSError, ValueError) as why:  # of one commit: others go on
+            left_out[str(why).partition(": ")[0]] += 1
             on_progress(f"{commit.sha[:12]} left out: {why}")
             return None
         on_progress(f"{commit.sha[:12]} {commit.subject[:70]}")
@@ -92,7 +90,7 @@ async def generate_history(
         batch = found[tried : tried + max(1, min(workers, limit - len(tasks)))]
         tried += len(batch)
         tasks += [made for made in await asyncio.gather(*map(one, batch)) if made is not None]
-    return HistoryTasks(tuple(tasks), tried, left_out)
+    return GeneratedHistory(tuple(tasks), tried, left_out)
 
 
 class _Maker:
@@ -114,10 +112,11 @@ class _Maker:
             broken, repair = _split(commit, before, after)
             ids = await self._ids(Path(folder), broken, repair, commit, after)
             path = self._write(commit, after, broken, repair, *ids)
-        if await proven(load_task(path), repair, self._verifier):
+        why = await why_unproven(load_task(path), repair, self._verifier)
+        if why is None:
             return path
         shutil.rmtree(path)
-        raise _Unfit("the verifier does not confirm it")
+        raise _Unfit(f"the verifier does not confirm it: {why}")
 
     def _tree(self, revision: str, into: Path) -> Package:
         return tree(self._repository, revision, into, name=repository_name(self._repository))
@@ -141,7 +140,7 @@ class _Maker:
                 runner="pytest",
                 image=self._image,
                 python_path=after.python_path,
-                timeout_sec=SUITE_SEC,
+                timeout_sec=patience() * SUITE_SEC,
             )
             if report.get("runner_error") is not None:
                 raise _Unfit("its tests cannot be run")
@@ -205,6 +204,8 @@ def _split(commit: Commit, before: Package, after: Package) -> tuple[dict[str, b
     code = {path: content for path, content in before.files.items() if path not in before.test_files}
     tests = {path: after.files[path] for path in after.test_files}
     repair = {path: after.files[path] for path in commit.changed if path in after.files and path not in tests}
+    if any(path.endswith(".py") and why_left_out(path, size=0) is not None for path in commit.changed):
+        raise _Unfit("it changes a file whose name tasks cannot have")
     gone = [path for path in commit.code_files if path not in after.files]
     if gone:
         raise _Unfit("it removes code, which a repair that only adds and replaces files cannot do")

@@ -12,16 +12,15 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from runtime.tasks.generate.functions import Function, functions_of
 from runtime.tasks.generate.mutate import Mutant, mutants_of
 from runtime.tasks.generate.prober import Prober, Report, Run
 from runtime.tasks.generate.sources import Package
 from runtime.tasks.generate.split import Split, split_of
-from runtime.tasks.generate.survey import Survey, survey
+from runtime.tasks.generate.survey import OnProgress, Survey
 
 MAX_TESTS = 30
 PER_FUNCTION = 4
@@ -65,65 +64,105 @@ class Injection:
     survived: int
     timeouts: int
     unstable: int
-    unproven: int = 0
-    """Bugs whose task the verifier did not grade as expected; they are not in ``bugs``."""
+    unproven: int
+    """Tasks that the verifier did not grade as expected; their bugs are not in ``bugs``."""
 
 
-OnProgress = Callable[[str], None]
+class Search:
+    """Bugs of one package, found as many at a time as are wanted, until its mutants are used up.
 
-
-async def inject(
-    package: Package,
-    prober: Prober,
-    *,
-    split: Split | None,
-    limit: int,
-    per_kind_fraction: float,
-    seed: int,
-    split_seed: int,
-    cache: Path,
-    on_progress: OnProgress,
-) -> Injection:
-    """At most ``limit`` bugs in functions of ``split`` (None: all), at most ``per_kind_fraction`` of the limit of one
-    kind.
-
-    The same arguments give the same bugs: mutants are drawn from ``seed``, decided in order, and limited by processor
-    time.
+    The same arguments and requests give the same bugs: mutants are drawn from ``seed``, decided in order, and limited
+    by processor time.
     """
-    found = await survey(package, prober, cache=cache)
-    on_progress(f"{package.name}: {len(found.calls)} of {found.tests} tests usable")
-    functions = [
-        function
-        for path in package.source_files
-        for function in functions_of(path, package.text(path))
-        if split is None or split_of(function.name, seed=split_seed) == split
-    ]
-    covering = {function: tuple(found.covering(function)[:MAX_TESTS]) for function in functions}
-    covering = {function: tests for function, tests in covering.items() if tests}
-    mutants = [mutant for function in covering for mutant in mutants_of(function, package.text(function.path))]
-    queue = _drawn(mutants, random.Random(f"{seed}/{package.name}/{split}"))
-    choice = _Choice(limit=limit, per_kind=max(1, math.floor(per_kind_fraction * limit)))
-    base: dict[tuple[str, ...], Report] = {}
-    bugs: list[Bug] = []
-    counts: Counter[str] = Counter()
-    while len(bugs) < limit:
-        batch = choice.next_batch(queue, size=min(BATCH, 2 * (limit - len(bugs)) + 2))
-        if not batch:
-            break
-        for bug in await _verify(package, prober, batch, covering, base, counts):
-            if choice.accept(bug.mutant):
-                bugs.append(bug)
-        on_progress(f"{package.name}: {len(bugs)} of {limit} bugs after {counts['tried']} mutants")
-    return Injection(
-        bugs=tuple(bugs),
-        survey=found,
-        functions=len(covering),
-        mutants=len(mutants),
-        tried=counts["tried"],
-        survived=counts["survived"],
-        timeouts=counts["timeout"],
-        unstable=counts["unstable"],
-    )
+
+    def __init__(
+        self,
+        package: Package,
+        prober: Prober,
+        found: Survey,
+        *,
+        split: Split | None,
+        limit: int,
+        per_kind_fraction: float,
+        seed: int,
+        split_seed: int,
+        on_progress: OnProgress,
+    ) -> None:
+        """split: only functions of it (None: all). limit, per_kind_fraction: at most so many bugs, and at most this
+        part of them of one kind, at any time."""
+        self._package = package
+        self._prober = prober
+        self._survey = found
+        self._limit = limit
+        self._on_progress = on_progress
+        texts = {path: package.text(path) for path in package.source_files}
+        for path in (path for path, text in texts.items() if text is None):
+            on_progress(f"{package.name}: {path} is not in UTF-8; nothing in it is changed")
+        functions = [
+            (function, text)
+            for path, text in texts.items()
+            if text is not None
+            for function in functions_of(path, text)
+            if split is None or split_of(function.name, seed=split_seed) == split
+        ]
+        self._covering = {function: tuple(found.covering(function)[:MAX_TESTS]) for function, _ in functions}
+        self._covering = {function: tests for function, tests in self._covering.items() if tests}
+        mutants = [
+            mutant
+            for function, text in functions
+            if function in self._covering
+            for mutant in mutants_of(function, text)
+        ]
+        self._mutants = len(mutants)
+        self._queue = _drawn(mutants, random.Random(f"{seed}/{package.name}/{split}"))
+        self._choice = _Choice(limit=limit, per_kind=max(1, math.floor(per_kind_fraction * limit)))
+        self._base: dict[tuple[str, ...], Report] = {}
+        self._counts: Counter[str] = Counter()
+
+    async def find(self, count: int) -> list[Bug]:
+        """At most ``count`` further bugs; fewer only when the mutants, or what the caps allow, are used up."""
+        bugs: list[Bug] = []
+        while len(bugs) < count:
+            batch = self._choice.next_batch(self._queue, size=min(BATCH, 2 * (count - len(bugs)) + 2))
+            if not batch:
+                break
+            for bug in await _verify(self._package, self._prober, batch, self._covering, self._base, self._counts):
+                if len(bugs) < count and self._choice.accept(bug.mutant):
+                    bugs.append(bug)
+            tried = self._counts["tried"]
+            self._on_progress(f"{self._package.name}: {len(bugs)} of {count} bugs after {tried} mutants")
+        return bugs
+
+    def give_back(self, mutants: Iterable[Mutant]) -> None:
+        """Make room under the caps: bugs that were found, and whose task was lost."""
+        for mutant in mutants:
+            self._choice.give_back(mutant)
+
+    @property
+    def why_no_more(self) -> str:
+        tried = self._counts["tried"]
+        if not self._survey.tests:
+            return "pytest finds no tests in it"
+        if not self._survey.calls:
+            return f"none of its {self._survey.tests} tests is usable"
+        if not self._mutants:
+            return "no function that a usable test calls can be changed"
+        if tried < self._mutants:
+            return f"{self._mutants - tried} of {self._mutants} mutants are left, of kinds or functions with enough"
+        return f"its {self._mutants} mutants are used up"
+
+    def injection(self, bugs: Sequence[Bug], *, unproven: int) -> Injection:
+        return Injection(
+            bugs=tuple(bugs),
+            survey=self._survey,
+            functions=len(self._covering),
+            mutants=self._mutants,
+            tried=self._counts["tried"],
+            survived=self._counts["survived"],
+            timeouts=self._counts["timeout"],
+            unstable=self._counts["unstable"],
+            unproven=unproven,
+        )
 
 
 def _drawn(mutants: list[Mutant], rng: random.Random) -> Iterator[Mutant]:
@@ -161,6 +200,10 @@ class _Choice:
                     break
         return batch
 
+    def give_back(self, mutant: Mutant) -> None:
+        self._kinds[mutant.kind] -= 1
+        self._functions[mutant.function] -= 1
+
     def accept(self, mutant: Mutant) -> bool:
         if not self._open(mutant) or self._kinds.total() >= self._limit:
             return False
@@ -188,7 +231,7 @@ async def _verify(
         if tests and pristine.error is None:
             path = mutant.function.path
             cpu_sec = 0.3 + 2 * pristine.cpu_sec
-            files = {path: mutant.apply(package.text(path))}
+            files = {path: mutant.apply(package.files[path].decode())}
             runs.append((mutant, Run(tests=tests, files=files, cpu_sec=cpu_sec, wall_sec=8 * cpu_sec)))
     counts["tried"] += len(runs)
     suspects: list[tuple[Mutant, Run, Report]] = []

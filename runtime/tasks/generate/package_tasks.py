@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from runtime.config import GenerateSource
@@ -17,10 +16,11 @@ from runtime.grading.base import Verifier
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import LiverlTable, Task, load_task
 from runtime.tasks.generate.combine import broken_files, combine
-from runtime.tasks.generate.inject import Bug, Injection, OnProgress, inject
+from runtime.tasks.generate.inject import Bug, Injection, Search
 from runtime.tasks.generate.prober import Prober
 from runtime.tasks.generate.sources import Package, fetch
 from runtime.tasks.generate.split import Split
+from runtime.tasks.generate.survey import OnProgress, survey
 from runtime.tasks.write import write_task
 
 IMAGE_REQUIREMENTS = ("freezegun==1.5.5", "hypothesis==6.170.15", "pytest==9.2.0", "text-unidecode==1.3")
@@ -29,11 +29,12 @@ IMAGE_REQUIREMENTS = ("freezegun==1.5.5", "hypothesis==6.170.15", "pytest==9.2.0
 IMAGE = " ".join(IMAGE_REQUIREMENTS)
 """The prepared image of generated tasks."""
 
-GENERATOR_VERSION = 2
-"""Part of the cache key: raise it when the same description would give other tasks."""
-
 SPARE = 2
 """Bugs that are found for each that a task of several needs: not all fit together (one function, unstable outcomes)."""
+
+MAX_LOST = 20
+MAX_LOST_PER_TASK = 4
+"""Tasks that the verifier does not confirm are replaced, up to so many: then it is not chance."""
 
 _LISTED_TESTS = 10
 _LISTED_CHARACTERS = 600
@@ -110,6 +111,21 @@ async def generate_package(
     With ``verifier``, a task stays only if that grades the repair 1 and the broken package 0: some tests (of processes,
     of warnings) judge otherwise in the verifier's sandbox than in the probe.
     """
+    for path, why in package.left_out.items():
+        on_progress(f"{package.name}: {path!a} left out: {why}")
+    gate = asyncio.Semaphore(workers)
+
+    async def stays(bug: Bug) -> bool:
+        path = write_bug(bug, out=out, source=name, image=image)
+        async with gate:
+            repair = {name: bug.package.files[name] for name in {one.function.path for one in bug.mutants}}
+            why = None if verifier is None else await why_unproven(load_task(path), repair, verifier)
+        if why is None:
+            return True
+        on_progress(f"{package.name}: {path.name} left out: the verifier does not confirm it: {why}")
+        shutil.rmtree(path)
+        return False
+
     with _pristine_copy(package, cache=cache) as root:
         prober = Prober(
             provider,
@@ -120,45 +136,60 @@ async def generate_package(
             workers=workers,
         )
         async with prober:
-            injection = await inject(
+            found = await survey(package, prober, cache=cache, on_progress=on_progress)
+            on_progress(f"{package.name}: {len(found.calls)} of {found.tests} tests usable")
+            search = Search(
                 package,
                 prober,
+                found,
                 split=split,
                 limit=limit if bugs_per_task == 1 else SPARE * limit * bugs_per_task,
                 per_kind_fraction=per_kind_fraction,
                 seed=seed,
                 split_seed=split_seed,
-                cache=cache,
                 on_progress=on_progress,
             )
-            if bugs_per_task > 1:
-                on_progress(f"{package.name}: measuring them {bugs_per_task} at a time")
-                groups = await combine(injection.bugs, prober, size=bugs_per_task, limit=limit, seed=seed)
-                injection = replace(injection, bugs=tuple(groups))
-    gate = asyncio.Semaphore(workers)
+            kept: list[Bug] = []
+            unproven = 0
+            while len(kept) < limit and unproven <= MAX_LOST + MAX_LOST_PER_TASK * limit:
+                missing = limit - len(kept)
+                bugs = singles = await search.find(missing if bugs_per_task == 1 else SPARE * missing * bugs_per_task)
+                if not singles:
+                    break
+                if bugs_per_task > 1:
+                    on_progress(f"{package.name}: measuring them {bugs_per_task} at a time")
+                    bugs = await combine(singles, prober, size=bugs_per_task, limit=missing, seed=seed)
+                on_progress(f"{package.name}: proving {len(bugs)} tasks")
+                stayed = await asyncio.gather(*map(stays, bugs))
+                new = [bug for bug, stay in zip(bugs, stayed, strict=True) if stay]
+                unproven += len(bugs) - len(new)
+                used = {mutant for bug in new for mutant in bug.mutants}
+                search.give_back(bug.mutant for bug in singles if bug.mutant not in used)
+                kept += new
+            if len(kept) < limit:
+                on_progress(f"{package.name}: {len(kept)} of {limit} tasks: {_why_fewer(search, unproven, limit)}")
+    return search.injection(kept, unproven=unproven)
 
-    async def stays(bug: Bug) -> bool:
-        path = write_bug(bug, out=out, source=name, image=image)
-        async with gate:
-            repair = {name: bug.package.files[name] for name in {one.function.path for one in bug.mutants}}
-            if verifier is None or await proven(load_task(path), repair, verifier):
-                return True
-        shutil.rmtree(path)
-        return False
 
-    on_progress(f"{package.name}: proving {len(injection.bugs)} tasks")
-    stayed = await asyncio.gather(*(stays(bug) for bug in injection.bugs))
-    kept = tuple(bug for bug, stay in zip(injection.bugs, stayed, strict=True) if stay)
-    return replace(injection, bugs=kept, unproven=len(stayed) - len(kept))
+def _why_fewer(search: Search, unproven: int, limit: int) -> str:
+    if unproven > MAX_LOST + MAX_LOST_PER_TASK * limit:
+        return f"the verifier does not confirm {unproven} others; its sandbox runs these tests in another way"
+    return search.why_no_more
 
 
-async def proven(task: Task, repair: Mapping[str, bytes], verifier: Verifier) -> bool:
-    """Whether the verifier gives 0 for no work and 1 for ``repair`` (path below the work directory -> content)."""
+async def why_unproven(task: Task, repair: Mapping[str, bytes], verifier: Verifier) -> str | None:
+    """None where the verifier gives 0 for no work and 1 for ``repair`` (path below the work directory -> content)."""
     files = {f"{task.config.environment.workdir}/{path}": content for path, content in repair.items()}
     try:
-        return (await verifier.grade(task, {})).reward == 0 and (await verifier.grade(task, files)).reward == 1
-    except TrialError:
-        return False
+        if (await verifier.grade(task, {})).reward != 0:
+            return "its tests pass there without a repair"
+        repaired = await verifier.grade(task, files)
+    except TrialError as error:
+        return f"no grade: {error}"
+    if repaired.status == "tampered":
+        return "look-alike tests pass with the repair, so that cheats could not be told"
+    wrong = [test for test, outcome in repaired.outcomes.items() if outcome != "passed"]
+    return None if repaired.reward == 1 else f"repaired, {len(wrong)} tests do not pass there, such as {wrong[:1]}"
 
 
 @contextmanager

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Self
 
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes.base import Mount, Sandbox, SandboxProvider, SandboxRequest
+from runtime.tasks.generate.pace import patience
 
 PROBE = Path(__file__).with_name("probe.py")
 _START_ATTEMPTS = 3
@@ -24,7 +27,8 @@ _PROBE_INSIDE = "/opt/liverl/probe.py"
 
 @dataclass(frozen=True)
 class Run:
-    """One run of some tests. ``tests`` empty: all. ``files``: changed files by path. Limits in seconds."""
+    """One run of some tests, by id or by file. ``tests`` empty: all. ``files``: changed files by path. Limits in
+    seconds, ``wall_sec`` on a machine that does nothing else."""
 
     tests: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
@@ -36,7 +40,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one test ended: ``passed``, ``failed`` or ``skipped``; ``random``: its inputs are drawn anew in every run."""
+    """How one test ended: ``passed``, ``failed`` or ``skipped``; ``seconds`` on the clock, without those in which it
+    waited for a processor; ``random``: its inputs are drawn anew in every run."""
 
     result: str
     seconds: float
@@ -84,6 +89,13 @@ class Prober:
         self._python_path = tuple(python_path)
         self._workers = workers
         self._boxes: list[Sandbox] = []
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """What outcomes depend on besides the package's files: packages, Python, kind of box, and the probe itself."""
+        how = self._provider.capabilities.how
+        probe = hashlib.sha256(PROBE.read_bytes()).hexdigest()
+        return (self._request.image or "", *self._python_path, sys.version, how, probe)
 
     async def __aenter__(self) -> Self:
         try:
@@ -137,7 +149,7 @@ class Prober:
                     "files": dict(run.files),
                     "calls": run.calls,
                     "cpu_sec": run.cpu_sec,
-                    "wall_sec": run.wall_sec,
+                    "wall_sec": patience() * run.wall_sec,
                     "share": run.share,
                 }
             )
@@ -147,7 +159,7 @@ class Prober:
             "PYTHONHASHSEED": str(hash_seed),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
-        limit = 60.0 + sum(run.wall_sec for run in runs)
+        limit = patience() * (60.0 + sum(run.wall_sec for run in runs))
         try:
             result = await box.exec(
                 ["python3", "-s", _PROBE_INSIDE, *self._python_path],

@@ -16,12 +16,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from runtime.config import PackagePin
 from runtime.errors import MachineError, UserError
+from runtime.tasks.generate import git
 
 MAX_FILE_BYTES = 1 << 20
 """Larger files are data that a repair does not need; they are left out of the tasks' repositories."""
@@ -39,6 +41,11 @@ _SKIP_FOLDERS = {
     "dist",
     ".eggs",
 }
+_COMPILED = (".pyc", ".so", ".pyd")
+_SECRET = re.compile(
+    r"\.git|\.env(\..+)?|\.envrc|\.netrc|\.pypirc|\.npmrc|\.git-credentials|id_[a-z0-9]+|.*\.(pem|key)"
+)
+"""Where no git says what belongs to a package: what links a worktree, and what is a secret by its name."""
 _TEST_FOLDERS = {"test", "tests", "testing"}
 _NOT_MODULES = {"setup.py", "conftest.py", "noxfile.py", "tasks.py", "fabfile.py"}
 _TEST_FILE = re.compile(r"test_.*\.py|.*_test\.py|conftest\.py|tests\.py")
@@ -51,27 +58,35 @@ class Package:
     name: str
     version: str
     root: Path
+    tracked: tuple[str, ...] | None = None
+    """Paths that git knows; None: ``root`` is no repository, and all that lies there is the package's."""
 
     @cached_property
     def files(self) -> dict[str, bytes]:
-        """Everything that belongs into a task's repository, by path below ``root``."""
+        """Everything that belongs into a task's repository, by path below ``root``: of a git repository what git
+        tracks, of another folder all but what tools make and what is a secret by its name."""
+        return self._read[0]
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """Files of the package that do not get into its tasks, and why; what does not belong to it is not among
+        them."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[dict[str, bytes], dict[str, str]]:
         found: dict[str, bytes] = {}
-        for folder, folders, names in os.walk(self.root):
-            here = Path(folder)
-            folders[:] = sorted(
-                name
-                for name in folders
-                if name not in _SKIP_FOLDERS
-                and not name.endswith(".egg-info")
-                and not (here / name / "pyvenv.cfg").exists()
-            )
-            for name in sorted(names):
-                path = here / name
-                if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
-                    continue
-                if path.suffix not in (".pyc", ".so", ".pyd"):
-                    found[path.relative_to(self.root).as_posix()] = path.read_bytes()
-        return found
+        left_out: dict[str, str] = {}
+        for path in sorted(_paths(self.root) if self.tracked is None else self.tracked, key=_order):
+            file = self.root / path
+            if file.suffix in _COMPILED or not (file.is_file() or file.is_symlink()):
+                continue  # a tracked file that was removed, or a submodule that is not checked out
+            why = "a link" if _through_link(self.root, path) else why_left_out(path, size=file.stat().st_size)
+            if why is not None:
+                left_out[path] = why
+            else:
+                found[path] = file.read_bytes()
+        return found, left_out
 
     @cached_property
     def digest(self) -> str:
@@ -114,8 +129,49 @@ class Package:
         first, _, rest = path.partition("/")
         return first in roots if rest else path not in _NOT_MODULES
 
-    def text(self, path: str) -> str:
-        return self.files[path].decode("utf-8")
+    def text(self, path: str) -> str | None:
+        """The text of a module; None for one that is not in UTF-8, in which nothing is changed."""
+        try:
+            return self.files[path].decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+
+
+def _paths(root: Path) -> Iterator[str]:
+    for folder, folders, names in os.walk(root):
+        here = Path(folder)
+        folders[:] = [
+            name
+            for name in folders
+            if name not in _SKIP_FOLDERS
+            and not name.endswith(".egg-info")
+            and not (here / name / "pyvenv.cfg").exists()
+        ]
+        yield from ((here / name).relative_to(root).as_posix() for name in names if not _SECRET.fullmatch(name))
+
+
+def _order(path: str) -> list[tuple[bool, str]]:
+    """A folder's files before its folders, each by name."""
+    *folders, name = path.split("/")
+    return [*((True, folder) for folder in folders), (False, name)]
+
+
+def _through_link(root: Path, path: str) -> bool:
+    parts = Path(path).parts
+    return any(root.joinpath(*parts[:count]).is_symlink() for count in range(1, len(parts) + 1))
+
+
+def why_left_out(path: str, *, size: int) -> str | None:
+    """Why a file cannot be in a task's repository; None for those that can."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "its name is no UTF-8"
+    if not path.isprintable() or "\\" in path:
+        return "its name has characters that names in tasks cannot have"
+    if ".git" in path.split("/"):
+        return "it belongs to git"
+    return f"larger than {MAX_FILE_BYTES >> 20} MiB" if size > MAX_FILE_BYTES else None
 
 
 def is_test(path: str) -> bool:
@@ -133,7 +189,10 @@ def open_repository(path: Path) -> Package:
     """The package in a folder. Raises ``UserError`` when there is none with tests."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a repository's root folder or NAME==VERSION --hash sha256:...")
-    package = Package(name=repository_name(path), version="", root=path)
+    tracked = git.tracked(path)
+    package = Package(
+        name=repository_name(path), version="", root=path, tracked=None if tracked is None else tuple(tracked)
+    )
     problems = []
     if not package.source_files:
         problems.append(

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from liverl import cli_tasks
 from runtime.agent_loop.trial import TrialRunner
-from runtime.agent_loop.work import Work, WorkStore, changed
+from runtime.agent_loop.work import Work, WorkStore
 from runtime.config import Dumps, RuntimeConfig
 from runtime.errors import UserError
+from runtime.sandboxes.entries import Entry, Folder, Link, Program, Removed
 from runtime.task import Task
 from tests.runtime.agent_loop.conftest import REPAIRED, TEST, Opened, make_config, make_key
 
@@ -57,7 +58,7 @@ def test_changed_verdicts_are_shown_and_written_beside_the_run(opened: Opened, t
     run = tmp_path / "run"
     play(opened, task, run, ["hm", "SOLVE", "hm", "SOLVE", "so", "BREAK"], step=3, config=make_config())
     before = snapshot(run)
-    work = json.loads((run / "trials" / "3" / "calc.g.0" / "work.json").read_text())
+    work = json.loads((run / "trials" / "3" / "calc.g.0" / "trial.json").read_text())["work"]
     assert list(work["files"]) == ["/app/calc.py"] and work["task_path"] == str(task.path)
     assert len([path for path in (run / "artifacts").rglob("*") if path.is_file()]) == 2, "equal work is kept once"
 
@@ -106,13 +107,9 @@ def test_tasks_that_moved_are_found_and_missing_ones_named(opened: Opened, task:
 
 def test_names_that_are_no_text_and_sizes_over_the_limit(task: Task, tmp_path: Path) -> None:
     store = WorkStore(tmp_path / "artifacts")
-    files = {"/app/\udcff\\x": b"1", "/app/zażółć\n": b"2", "/app/calc.py": REPAIRED}
+    files: dict[str, Entry] = {"/app/\udcff\\x": b"1", "/app/zażółć\n": b"2", "/app/calc.py": REPAIRED}
+    files |= {"/app/run": Program(b"3"), "/app/link": Link("calc.py"), "/app/new": Folder(), "/app/old": Removed()}
     work = Work(task.id, task.path, files)
     assert store.get(store.put(work, max_bytes=100)) == work
     small = store.get(store.put(work, max_bytes=10))
     assert small.files == {} and small.left_out is not None and "the limit is 10" in small.left_out
-    pristine = (task.repository / "calc.py").read_bytes()
-    assert changed(task, {"/app/calc.py": pristine, "/app/../x": b"", "/app/new": b""}) == {
-        "/app/../x": b"",
-        "/app/new": b"",
-    }

@@ -35,7 +35,7 @@ def trial(reward: float | None, termination: Termination = Termination.COMPLETED
 def test_groups_by_signal_and_reasons_of_what_is_left_out() -> None:
     groups = [
         [trial(1.0), trial(0.0, reused_verdict=True)],
-        [trial(0.0), trial(0.0, Termination.TIMEOUT)],
+        [trial(0.0), trial(0.0, Termination.TIMEOUT, dropped_ends=("timeout",))],
         [trial(1.0), trial(None, Termination.SANDBOX_LOST)],
     ]
     row = step_metrics(groups, group_size=2, seconds=2.0)

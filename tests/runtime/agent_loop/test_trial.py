@@ -15,6 +15,7 @@ from runtime.agent_loop.types import TrialResult
 from runtime.config import ImportedScaffold, RuntimeConfig
 from runtime.errors import Termination, TrialError
 from runtime.grading.base import Verdict
+from runtime.sandboxes.base import SandboxProvider, SandboxRequest
 from runtime.task import Task
 from tests.runtime.agent_loop.conftest import TEST_ID, Opened, make_config, make_key
 
@@ -112,11 +113,11 @@ def test_a_spent_token_budget_is_a_valid_end_that_is_graded(opened: Opened, task
     assert result.reward == 1.0 and result.trainable
 
 
-def test_a_hung_agent_is_graded_but_stays_out_of_the_loss(opened: Opened, task: Task, tmp_path: Path) -> None:
+def test_a_hung_agent_is_graded_and_trained_on(opened: Opened, task: Task, tmp_path: Path) -> None:
     config = make_config(environment={"agent_timeout_sec": 1.0})
     result = asyncio.run(play(opened, task, ["HANG"], config, tmp_path))
     assert (result.reward, result.termination) == (0.0, Termination.TIMEOUT)
-    assert not result.trainable
+    assert result.trainable  # or a policy that sees that it will fail would sleep
 
 
 class BrokenVerifier:
@@ -135,7 +136,7 @@ class BrokenVerifier:
     ("error", "termination", "calls"),
     [
         (TrialError(Termination.VERIFIER_CRASHED, "no report"), Termination.VERIFIER_CRASHED, 2),
-        (ZeroDivisionError("a bug of ours"), Termination.INTERNAL, 1),
+        (ZeroDivisionError("a bug of ours"), Termination.INTERNAL, 2),
     ],
 )
 def test_without_a_verdict_there_is_no_reward(
@@ -148,6 +149,66 @@ def test_without_a_verdict_there_is_no_reward(
             result = await TrialRunner(broken, config, trials=tmp_path).run(task, key=make_key(), temperature=1.0)
         assert (result.reward, result.termination, verifier.calls) == (None, termination, calls)
         assert result.samples and not result.trainable
+
+    asyncio.run(run())
+
+
+class Unreadable:
+    """A provider whose boxes fail when their work is fetched."""
+
+    def __init__(self, provider: SandboxProvider, failure: Exception) -> None:
+        self._provider, self.failure, self.starts = provider, failure, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._provider, name)
+
+    async def start(self, request: SandboxRequest) -> Any:
+        self.starts += 1
+        sandbox: Any = await self._provider.start(request)
+
+        async def fail(*arguments: Any, **keywords: Any) -> Any:
+            raise self.failure
+
+        sandbox.tree = sandbox.download = fail
+        return sandbox
+
+
+@pytest.mark.parametrize(
+    ("failure", "graded"),
+    [
+        (TrialError(Termination.SANDBOX_LOST, "no answer to download within 135 s"), True),
+        (RecursionError("a bug of ours that deep folders bring about"), True),
+        (TrialError(Termination.SANDBOX_LOST, "the node was preempted", host_fault=True), False),
+    ],
+)
+def test_after_the_first_answer_only_a_proved_fault_of_ours_is_no_grade(
+    opened: Opened, task: Task, tmp_path: Path, failure: Exception, graded: bool
+) -> None:
+    async def run() -> None:
+        config = make_config()
+        async with opened(lambda call: "SOLVE", config) as (services, _):
+            provider = Unreadable(services.provider, failure)
+            runner = TrialRunner(dataclasses.replace(services, provider=provider), config, trials=tmp_path)
+            result = await runner.run(task, key=make_key(), temperature=1.0)
+        if graded:
+            assert (result.reward, result.termination, provider.starts) == (0.0, Termination.AGENT_DIED, 1)
+        else:
+            assert (result.reward, result.termination, provider.starts) == (None, Termination.SANDBOX_LOST, 2)
+
+    asyncio.run(run())
+
+
+def test_work_that_breaks_the_verifier_counts_as_nothing_done(opened: Opened, task: Task, tmp_path: Path) -> None:
+    class Fragile(BrokenVerifier):
+        async def grade(self, task: Any, artifacts: Any) -> Verdict:
+            return Verdict(0.0, "unsolved", {}, (), 0.0) if not artifacts else await super().grade(task, artifacts)
+
+    async def run() -> None:
+        config, verifier = make_config(), Fragile(RecursionError("folders without end"))
+        async with opened(lambda call: "SOLVE", config) as (services, _):
+            broken = dataclasses.replace(services, verifier=verifier)
+            result = await TrialRunner(broken, config, trials=tmp_path).run(task, key=make_key(), temperature=1.0)
+        assert (result.reward, result.verdict, verifier.calls) == (0.0, "unsolved", 1) and result.trainable
 
     asyncio.run(run())
 

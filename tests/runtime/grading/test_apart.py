@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,6 +189,20 @@ def test_plain_calls_can_be_measured_apart(run: Run, isolated: BubblewrapProvide
 
 
 @marked
+def test_a_box_that_is_not_forked_has_two_users_too(run: Run, tmp_path: Path, task: Task) -> None:
+    """One process becomes both, as in a container."""
+    provider = BubblewrapProvider(state=tmp_path / "solo", nested=False)
+    task = prepared(task, POSSIBLE)
+    other = "import os\nassert os.getuid() == 1000 and os.getgroups() == []\n"
+    try:
+        for text, reward in ((other + CALC.format("+"), 1.0), (CALC.format("-"), 0.0)):
+            verdict = grade(run, provider, task, {"shop/calc.py": text})
+            assert verdict.reward == reward and "solution_user" in verdict.defences, verdict.raw
+    finally:
+        run(provider.close())
+
+
+@marked
 @pytest.mark.parametrize("name", NEEDS_ONE_PROCESS)
 def test_what_needs_one_process_keeps_the_canary(run: Run, isolated: BubblewrapProvider, task: Task, name: str) -> None:
     task = prepared(task, NEEDS_ONE_PROCESS[name])
@@ -196,8 +211,10 @@ def test_what_needs_one_process_keeps_the_canary(run: Run, isolated: BubblewrapP
 
 
 @marked
-def test_both_when_both_are_required(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
+def test_look_alikes_are_not_asked_for_where_the_other_user_is_had(
+    run: Run, isolated: BubblewrapProvider, task: Task
+) -> None:
     task = prepared(task, POSSIBLE)
     verifier = make_verifier(Bubblewrap(required_defences=("canary", "solution_user")), isolated)
     verdict = run(verifier.grade(task, {"/app/shop/calc.py": CALC.format("+").encode()}))
-    assert verdict.reward == 1.0 and {"canary", "solution_user"} <= set(verdict.defences)
+    assert verdict.reward == 1.0 and "solution_user" in verdict.defences and "canary" not in verdict.defences

@@ -1,6 +1,7 @@
 """Spoiled tests: valid Python, failed by the code that passes the originals, one changed statement each."""
 
 import ast
+import contextlib
 import random
 import unittest
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.grading.canary import spoil, spoil_all
+
+# ruff: noqa: E501 - programs
 
 SHAPES = {
     "a number": "def test_it():\n    assert twice(2) == 4\n",
@@ -31,6 +34,14 @@ SHAPES = {
     "unittest": "class TestIt(unittest.TestCase):\n    def test_it(self):\n        self.assertEqual(twice(2), 4)\n",
     "other letters": "def test_it():\n    żółć = 'żółć'; assert twice('ż') == 'żż' and żółć\n",
     "a function inside": "def test_it():\n    def inner(): return 4\n    assert twice(2) == inner()\n",
+    "a conditional error": "def test_it():\n    with expectation:\n        assert twice(2) == 4\n",
+    "an error that is expected": "def test_it():\n    with raises.raises(TypeError) as caught:\n        twice(None)\n    "
+    "assert caught\n",
+    "something swallowed": "def test_it():\n    with swallowing():\n        twice(None)\n        assert twice(2) == 4\n",
+    "a loop over nothing": "def test_it():\n    for n in []:\n        assert twice(n) == 4\n",
+    "a list of nothing": "def test_it():\n    for n in [*()]:\n        assert twice(n) == 4\n    assert twice(1) == 2\n",
+    "an else": "def test_it():\n    try:\n        twice(None)\n    except TypeError:\n        return\n    assert False\n",
+    "tolerance": "def test_it():\n    assert 4 == approx(twice(2), abs=9)\n",
     "a docstring": 'def test_it():\n    """Doc."""\n    assert twice(2) == 4\n',
 }
 
@@ -44,12 +55,15 @@ class _Raises:
     raises = staticmethod(pytest.raises)
 
 
-def run(source: str) -> None:
+def run(source: str, *, failing: bool = False) -> None:
     names: dict[str, Any] = {
         "twice": lambda value: value + value,
         "check": check,
         "unittest": unittest,
         "raises": _Raises,
+        "approx": pytest.approx,
+        "expectation": pytest.raises(TypeError) if failing else contextlib.nullcontext(),
+        "swallowing": lambda: contextlib.suppress(TypeError),
     }
     exec(compile(source, "test_it.py", "exec"), names)
     if "TestIt" in names:
@@ -72,6 +86,35 @@ def test_what_passes_the_original_fails_the_spoiled(shape: str, seed: int) -> No
     assert spoiled != source
     with pytest.raises((AssertionError, TypeError)):
         run(spoiled)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_exception_that_is_expected_makes_no_look_alike_pass(seed: int) -> None:
+    """pytest's documented way to expect an exception for some parameters: what is inside is then not reached."""
+    source = "def test_it():\n    with expectation:\n        assert twice(None) == 4\n        assert twice(2) == 4\n"
+    run(source, failing=True)
+    canary = spoil({"t.py": source.encode()}, ["t.py::test_it"], seed)
+    with pytest.raises((AssertionError, TypeError)):
+        run(canary.files["t.py"].decode(), failing=True)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("expected", ["4", "[4]", "twice(2)", "{'a': 4}"])
+def test_what_equals_everything_passes_the_look_alike_too(seed: int, expected: str) -> None:
+    class Everything:
+        def __eq__(self, other: object) -> bool:
+            return True
+
+    source = f"def test_it():\n    assert made() == {expected}\n"
+    canary = spoil({"t.py": source.encode()}, ["t.py::test_it"], seed)
+    names: dict[str, Any] = {"made": Everything, "twice": lambda value: value + value}
+    exec(canary.files["t.py"].decode(), names)
+    names["test_it"]()
+
+
+@pytest.mark.parametrize("decorator", ["@retried", "@settings", "@pytest.fixture", "@functools.cache"])
+def test_what_a_decorator_may_make_of_a_test_is_not_guessed(decorator: str) -> None:
+    assert spoil({"t.py": f"{decorator}\ndef test_it(): assert 1 == 1\n".encode()}, ["t.py::test_it"], 0).ids == ()
 
 
 def test_parametrised_ids_share_a_function() -> None:

@@ -1,5 +1,6 @@
 """The standard-library runner: outcomes, explanations, traces, and runs that misbehave."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -119,8 +120,24 @@ def test_misbehaving_tests_never_pass(tmp_path: Path, body: str, outcome: str, k
     assert (entry["outcome"], entry["error"]["type"]) == (outcome, kind)
 
 
+@pytest.mark.parametrize("runner", ["mini", "pytest_runner"])
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        ("time.sleep(0.6)", "passed"),  # three times its limit, but of no processor
+        ("time.sleep(60)", "failed"),
+        ("subprocess.run(['sleep', '60'])", "failed"),
+        ("sum(x for x in iter(int, 1))", "failed"),
+    ],
+)
+def test_what_counts_is_the_time_of_the_processor(tmp_path: Path, runner: str, body: str, outcome: str) -> None:
+    repository(tmp_path, test_a=f"import subprocess\nimport time\n\n\ndef test_x():\n    {body}\n")
+    run = importlib.import_module(f"runtime.grading.testkit.{runner}").run
+    assert run(tmp_path, test_timeout=0.2)["tests"]["test_a.py::test_x"]["outcome"] == outcome
+
+
 def test_a_run_that_ignores_the_alarm_is_killed(tmp_path: Path) -> None:
-    body = "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\n"
+    body = "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM, signal.SIGPROF])\n"
     repository(tmp_path, test_a=f"{body}def test_x():\n    while True: time.sleep(1)\n")
     report = mini.run(tmp_path, timeout=0.3)
     assert report["ended"] == "timeout" and not report["complete"]

@@ -1,5 +1,6 @@
 """Verdicts: honest work scores 1, everything else does not, and what cannot be decided is no grade."""
 
+import ast
 import asyncio
 import json
 import time
@@ -8,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.config import Bubblewrap, VerifierSandbox
 from runtime.errors import Termination, TrialError
+from runtime.grading.artifacts import select
 from runtime.grading.base import Verdict
 from runtime.grading.id_verifier import read_outcomes
 from runtime.grading.make import make_verifier
 from runtime.grading.outcomes import outcomes_of, report_of
-from runtime.grading.script_verifier import read_reward
+from runtime.grading.script_verifier import as_reward, read_score
 from runtime.sandboxes.base import SandboxProvider, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
@@ -41,7 +45,7 @@ def test_oracle_scores_1_and_doing_nothing_0(run: Run, provider: SandboxProvider
     solved = grade(run, provider, task, FIXED)
     assert (solved.reward, solved.status) == (1.0, "solved")
     assert solved.outcomes == dict.fromkeys(IDS, "passed")
-    assert json.loads(solved.raw)["complete"] is True
+    assert [run["complete"] for run in json.loads(solved.raw)["runs"]] == [True, True]
     assert "host_verdict" in solved.defences
     assert ("network_off" in solved.defences) == (provider.capabilities.isolation == "bubblewrap")
     noop = grade(run, provider, task, {"/app/calc.py": CALC.format("-").encode()})
@@ -82,7 +86,7 @@ def test_cheats_are_never_paid(run: Run, isolated: BubblewrapProvider, task: Tas
     except TrialError as error:
         assert not error.handling.grade
     else:
-        assert (verdict.reward, verdict.status) == (0.0, "unsolved")
+        assert verdict.reward <= 0.0 and verdict.status in ("unsolved", "tampered")
 
 
 def test_honest_work_with_files_of_its_own(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
@@ -199,7 +203,7 @@ def test_a_foreign_task_is_guarded_by_spoiled_tests(
     forges = b"import os\nopen('/logs/verifier/reward.json', 'w').write('{\"reward\": 1}')\nos._exit(0)\n"
     for attack in (b"import os\nos._exit(0)\n", forges):
         verdict = grade(run, isolated, foreign, {"/app/calc.py": attack})
-        assert (verdict.reward, verdict.status) == (0.0, "tampered")
+        assert (verdict.reward, verdict.status) == (-1.0, "tampered")
 
 
 def test_a_crash_of_the_runner_is_no_grade(
@@ -240,21 +244,48 @@ def test_required_defences(run: Run, isolated: BubblewrapProvider, task: Task, t
         ({}, None),
         ({"reward.txt": b"nan"}, None),
         ({"reward.txt": b"1e309"}, None),
-        ({"reward.txt": b"2"}, None),
+        ({"reward.txt": b"2"}, 2.0),
+        ({"reward.txt": b"-1.5"}, -1.5),
+        ({"reward.txt": b""}, None),
+        ({"reward.txt": b"\xff"}, None),
         ({"reward.json": b"{}"}, None),
-        ({"reward.json": b'{"reward": true}'}, None),
+        ({"reward.json": b"", "reward.txt": b"1"}, None),
+        ({"reward.json": b'{"reward": true}'}, 1.0),
+        ({"reward.json": b'{"reward": 100}'}, 100.0),
+        ({"reward.json": b'{"speed": 3, "reward": 0.5}'}, 0.5),
+        ({"reward.json": b'{"reward": 0.5, "speed": "fast"}'}, None),
+        ({"reward.json": b'{"reward": 0.5, "speed": NaN}'}, None),
+        ({"reward.json": b'{"reward": ' + b"9" * 400 + b"}"}, None),
+        ({"reward.json": b'{"reward": null}'}, None),
         ({"reward.json": b"[1]"}, None),
+        ({"reward.json": b"1"}, None),
         ({"reward.json": b"not json"}, None),
     ],
 )
 def test_reward_files(files: dict[str, bytes], reward: float | None) -> None:
     written = {f"/logs/verifier/{name}": content for name, content in files.items()}
     if reward is not None:
-        assert read_reward("t", written) == reward
+        assert read_score("t", written) == reward
         return
     with pytest.raises(TrialError) as caught:
-        read_reward("t", written)
+        read_score("t", written)
     assert caught.value.termination is Termination.VERIFIER_CRASHED
+
+
+@given(score=st.floats(-1e6, 1e6), best=st.none() | st.floats(-1e6, 1e6))
+def test_a_score_is_a_part_of_the_best(score: float, best: float | None) -> None:
+    """Always within [0, 1]; the best is the whole; and better work never gets less."""
+    if best is None and score > 1:
+        with pytest.raises(TrialError):
+            as_reward("t", score, best=best)
+        return
+    reward = as_reward("t", score, best=best)
+    assert 0 <= reward <= 1
+    if best is not None:
+        assert as_reward("t", max(best, 1.0), best=best) == 1
+        assert as_reward("t", score + 1, best=best) >= reward
+    if 0 <= score <= 1 and (best is None or best <= 1):
+        assert reward == score
 
 
 def test_a_report_is_data() -> None:
@@ -320,3 +351,52 @@ def test_the_second_sandbox_has_limits_of_its_own(run: Run, isolated: Bubblewrap
 
     assert reward(128, None) == 0.0 and reward(128, 1024) == 1.0
     assert reward(1024, None) == 1.0 and reward(1024, 128) == 0.0
+
+
+_PACKAGES = "sorted(one.metadata['Name'] for one in importlib.metadata.distributions())"
+
+
+def test_agent_and_verifier_have_the_same_python(
+    run: Run, provider: SandboxProvider, task: Task, tmp_path: Path
+) -> None:
+    """What is installed on the host by chance would let work pass for the agent alone. In isolated boxes there is
+    nothing of it, and no program names a path of the host either."""
+    tests = task.path / "tests" / "files" / "tests" / "test_calc.py"
+    (task.path / "task.toml").write_text(
+        '[metadata.liverl]\nfail_to_pass = ["tests/test_calc.py::test_add"]\ntest_files = ["tests/test_calc.py"]\n'
+    )
+    script = f"import importlib.metadata; print({_PACKAGES})"
+    programs = "for p in /opt/python/bin/*; do head -c 2 $p | grep -q '#!' && head -n 1 $p; done; true"
+
+    async def main() -> tuple[list[str], bytes]:
+        agent = await provider.start(SandboxRequest(name="agent", lower=task.repository))
+        packages = await agent.exec(["python3", "-c", script], timeout_sec=30)
+        lines = await agent.exec(["sh", "-c", programs], timeout_sec=30)
+        await agent.stop()
+        return ast.literal_eval(packages.stdout.decode()), lines.stdout
+
+    packages, lines = run(main())
+    if provider.capabilities.isolation != "none":
+        assert packages == [] and lines == b""
+    tests.write_text(f"import importlib.metadata\n\n\ndef test_add():\n    assert {_PACKAGES} == {packages!r}\n")
+    verdict = run(make_verifier(Bubblewrap(), provider).grade(load_task(task.path), {}))
+    assert verdict.outcomes == {"tests/test_calc.py::test_add": "passed"}
+
+
+def test_a_package_may_have_its_tests_among_its_modules(tmp_path: Path) -> None:
+    """Its ``__init__.py`` is then code that a repair may change; of a folder of tests alone it is not."""
+    files = {"pkg/__init__.py": "", "pkg/tests.py": "", "tests/__init__.py": "", "tests/test_a.py": ""}
+    for name, text in files.items():
+        path = tmp_path / "t" / "environment" / "repo" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    toml = """[metadata.liverl]
+fail_to_pass = ["pkg/tests.py::test", "tests/test_a.py::test"]
+source_files = ["pkg/__init__.py"]
+"""
+    for name, text in {"task.toml": toml, "instruction.md": "", "tests/test.sh": ""}.items():
+        path = tmp_path / "t" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    work = {f"/app/{name}": b"x = 1\n" for name in (*files, "pkg/new.py")}
+    assert set(select(load_task(tmp_path / "t"), work).files) == {"/app/pkg/__init__.py", "/app/pkg/new.py"}

@@ -40,9 +40,9 @@ def test_the_record_survives_a_round_trip_and_unknown_fields(tmp_path: Path) -> 
         ("a", "b"),
         "a.jsonnet",
     )
-    assert record.alive and record.start and not record.end
+    assert directory.alive and record.start and not record.end
     directory.finish("stopped", exit_code=130, cause="interrupted")
-    assert directory.read().state == "stopped" and directory.read().end and not directory.read().alive
+    assert directory.read().state == "stopped" and directory.read().end and not directory.alive
 
 
 def test_a_record_that_is_no_record_is_a_user_error(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_run_whose_process_is_gone_is_lost(tmp_path: Path) -> None:
     ended.wait()
     directory.update(state="running", pid=ended.pid)
     (one,) = ledger.runs(tmp_path)
-    assert one.state == "lost" and not one.record.alive
+    assert one.state == "lost" and not one.directory.alive
 
 
 def test_logs_are_listed_and_followed_to_the_end_of_the_run(tmp_path: Path) -> None:

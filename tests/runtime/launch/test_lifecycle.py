@@ -175,3 +175,18 @@ def test_a_pid_that_was_given_to_another_process_is_not_the_run() -> None:
     assert processes.is_same_process(pid, start)
     assert not processes.is_same_process(pid, start - 1)
     assert not processes.is_same_process(0, start)
+
+
+def test_a_process_that_loses_its_mark_while_it_dies_is_waited_for(tmp_path: Path) -> None:
+    """As one that holds a GPU: the kernel takes its memory map, and with it its environment, before its devices."""
+    code = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: os.execve('/bin/sleep', ['sleep', '0.5'], {}))\n"
+        "print('ready', flush=True)\ntime.sleep(60)"
+    )
+    environment = {**os.environ, processes.MARK: str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline()
+        assert processes.marked(tmp_path) == [child.pid]
+        assert processes.reap(tmp_path, grace_sec=5.0) == 1
+        assert child.poll() == 0, "it came back before the process had ended"

@@ -77,7 +77,7 @@ def test_a_missing_secret_or_tracker_is_named_with_what_needs_it(monkeypatch: py
     monkeypatch.setitem(machine._LOGGER_PACKAGES, "trackio", "no_such_tracker")
     with pytest.raises(MachineError, match="no_such_tracker: not installed") as raised:
         machine.check_loggers(["console", "trackio"])
-    assert raised.value.fix == "pip install no_such_tracker"
+    assert raised.value.fix.endswith("python -m pip install no_such_tracker")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def test_a_run_with_such_a_policy_is_refused(tmp_path: Path, quickstart_config: 
     with pytest.raises(UserError, match=r"policy\.path: .* leaves a message out") as raised:
         check_policy(config(str(folder), llama.parser))
     assert len(raised.value.problems) == 1
-    check_policy(config("Qwen/Qwen3-8B", "hermes"))  # judged when it has been fetched
+    with pytest.raises(UserError, match="neither a folder here nor in the hub's cache"):
+        check_policy(config("Qwen/Qwen3-8B", "hermes"))
     check_policy(quickstart_config)
 
 

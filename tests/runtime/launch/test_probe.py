@@ -76,7 +76,7 @@ def test_a_solution_that_solves_nothing_and_a_task_that_is_solved_already(tmp_pa
     with pytest.raises(RunError, match="solution: reward 0 instead of 1"):
         play(tmp_path, settings(tmp_path, "free"), task)
     (task.repository / "calc.py").write_text("def add(a, b):\n    return a + b\n")
-    with pytest.raises(RunError, match="nothing: reward 1 instead of 0"):
+    with pytest.raises(RunError, match="nothing: reward 1 instead of less than 1"):
         play(tmp_path, settings(tmp_path, "free"), task)
 
 

@@ -16,7 +16,7 @@ from runtime.laptop.policy.tokenizer import END, PAD, ROLES
 from runtime.laptop.synth import generate
 from runtime.launch import rundir
 from runtime.launch.phases import PreparedTasks
-from runtime.launch.prompt_length import leave_out_long
+from runtime.launch.prompt_length import leave_out_long, refuse_long
 from runtime.launch.rundir import RunDirectory
 from runtime.task import Task, load_task
 from runtime.telemetry.progress import Progress
@@ -70,3 +70,13 @@ def test_a_set_that_does_not_fit_at_all_says_what_would_do(
     prepared = PreparedTasks({"train": tasks}, {"held-out": tasks}, [])
     with pytest.raises(UserError, match=r"prompt_length: 8 tokens.* every task of 'train' .*would do for all"):
         leave_out_long(directory, limited(quickstart_config, 8), progress(), prepared)
+
+
+def test_the_tokenizer_alone_tells(
+    directory: RunDirectory, tasks: list[Task], quickstart_config: RuntimeConfig
+) -> None:
+    """Before the warm start there are no weights yet."""
+    prepared = PreparedTasks({"train": tasks}, {"held-out": tasks}, [])
+    refuse_long(directory.policy, limited(quickstart_config, 200), prepared)
+    with pytest.raises(UserError, match=r"prompt_length: 8 tokens.* every task of 'train' .*would do for all"):
+        refuse_long(directory.policy, limited(quickstart_config, 8), prepared)

@@ -87,3 +87,58 @@ def test_half_a_million_parameters_take_milliseconds() -> None:
     before = time.process_time()
     fingerprint(tensors)
     assert time.process_time() - before < 0.05
+
+
+def test_rows_count_however_an_engine_stacks_pads_and_orders_them() -> None:
+    import torch
+
+    from runtime.rollouter.fingerprint import RowFingerprint
+
+    def rows(tensors, dtype=torch.bfloat16) -> int:
+        found = RowFingerprint(dtype)
+        for tensor in tensors:
+            found.add(tensor)
+        return found.value()
+
+    sent = [*state().values(), torch.linspace(-1, 1, 6), torch.linspace(2, 3, 4)]
+    wanted = rows(sent)
+    padded = torch.cat([sent[2], torch.zeros(5, 6)])
+    held = [torch.cat([sent[4], sent[5]]), padded, torch.cat([sent[1], sent[0]]), sent[3]]
+    assert rows(tensor.bfloat16() for tensor in held) == wanted
+    assert rows(sent[:-1]) != wanted and rows(sent, torch.float32) != wanted
+    for index, tensor in enumerate(sent):
+        for place in range(tensor.numel()):
+            changed = tensor.bfloat16()
+            changed.view(-1)[place] *= 1.01
+            assert rows([*sent[:index], changed, *sent[index + 1 :]]) != wanted
+    swapped = sent[0].clone()
+    swapped[0, 0], swapped[0, 1] = sent[0][0, 1], sent[0][0, 0]
+    assert rows([swapped, *sent[1:]]) != wanted
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(1, 9), st.booleans())
+def test_parts_of_a_matrix_add_up_however_it_is_cut(widths: list[int], rows: int, by_columns: bool) -> None:
+    """As tensor parallelism cuts: by rows each part counts its own; by columns the numbers of rows are summed first."""
+    import torch
+
+    from runtime.rollouter.fingerprint import RowFingerprint, combined
+
+    matrix = torch.randn(sum(widths), rows) if not by_columns else torch.randn(rows, sum(widths))
+    whole = RowFingerprint(torch.bfloat16)
+    whole.add(matrix)
+    parts = torch.split(matrix, widths, dim=int(by_columns))
+    if by_columns:
+        one, begun, numbers = RowFingerprint(torch.bfloat16), 0, torch.zeros(rows, dtype=torch.int64)
+        for part in parts:
+            numbers = numbers + one.rows(part, first_column=begun)
+            begun += part.shape[1]
+        one.add_rows(numbers)
+        values = [one.value()]
+    else:
+        values = []
+        for part in parts:
+            found = RowFingerprint(torch.bfloat16)
+            found.add(part)
+            values.append(found.value())
+    assert combined(values) == combined([whole.value()]) and len(combined(values)) == 16

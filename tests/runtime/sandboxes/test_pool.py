@@ -16,6 +16,7 @@ from runtime.config import PlainProcess
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
+from runtime.sandboxes.entries import Entry
 from runtime.sandboxes.fair_queue import FairQueue
 from runtime.sandboxes.pool import MAX_AGE_SEC, PooledProvider
 from runtime.sandboxes.waiting import waiting_measured
@@ -73,6 +74,9 @@ class Box:
     async def upload(self, files: Mapping[str, bytes], *, mode: int = 0o644) -> None: ...
 
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
+        return {}
+
+    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
         return {}
 
     async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:

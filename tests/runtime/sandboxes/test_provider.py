@@ -1,7 +1,10 @@
 """Which provider a machine gets, images, and the forwarder under uvloop."""
 
 import asyncio
+import io
 import logging
+import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -112,6 +115,40 @@ def test_private_paths_map_whole_components() -> None:
 def test_an_image_is_a_list_of_exact_pins(bad: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exact pins"):
         images.prepare(bad, cache=tmp_path)
+
+
+def test_no_code_of_a_package_runs_on_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task from elsewhere names the pins of its image; a source distribution would run its ``setup.py`` here."""
+    setup = (
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\nfrom setuptools import setup\nsetup(name='x', version='1.0')\n"
+    )
+    (tmp_path / "index").mkdir()
+    with tarfile.open(tmp_path / "index" / "x-1.0.tar.gz", "w:gz") as archive:
+        for name, text in (("x-1.0/setup.py", setup), ("x-1.0/PKG-INFO", "Name: x\nVersion: 1.0\n")):
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    with pytest.raises(MachineError, match="wheels only"):
+        images.prepare("x==1.0", cache=tmp_path / "cache")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_image_is_found_again_by_all_that_it_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def install(pins: list[str], folder: Path) -> None:
+        folder.mkdir()
+        (folder / ".complete").touch()
+
+    monkeypatch.setattr(images, "_install", install)
+    found = [images.prepare("a==1 b==2", cache=tmp_path), images.prepare("b==2  a==1", cache=tmp_path)]
+    assert found[0] == found[1]
+    found.append(images.prepare("a==1 b==3", cache=tmp_path))
+    monkeypatch.setattr(images.sysconfig, "get_platform", lambda: "linux-riscv64")
+    found.append(images.prepare("a==1 b==2", cache=tmp_path))
+    monkeypatch.setattr(sys.implementation, "cache_tag", "cpython-399")
+    found.append(images.prepare("a==1 b==2", cache=tmp_path))
+    assert len(set(found)) == 4
 
 
 @pytest.mark.network

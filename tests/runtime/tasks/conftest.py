@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
+from runtime.sandboxes.entries import Entry
 
 SHOP = {
     "shop/__init__.py": "from shop.price import discount, total\n",
@@ -153,6 +154,9 @@ class PlainSandbox:
         raise AssertionError("not needed by the probe")
 
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
+        raise AssertionError("not needed by the probe")
+
+    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
         raise AssertionError("not needed by the probe")
 
     async def stop(self) -> None:

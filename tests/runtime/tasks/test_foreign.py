@@ -63,7 +63,7 @@ def test_a_task_from_elsewhere_is_proven(tmp_path: Path, files: dict[str, str]) 
         provider = make_provider(settings, state=tmp_path / "state")
         try:
             verifier = make_verifier(settings, provider)
-            return await verify([task], provider=provider, verifier=verifier, concurrency=1)
+            return await verify([task], provider=provider, verifier=verifier, concurrency=1, memory_mib=1024)
         finally:
             await provider.close()
 

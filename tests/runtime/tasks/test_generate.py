@@ -5,28 +5,40 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 from unittest.mock import AsyncMock
 
 import pytest
 
 from runtime.errors import Termination, TrialError, UserError
+from runtime.grading.base import Verdict, Verifier
 from runtime.sandboxes.base import SandboxProvider
-from runtime.task import load_task
+from runtime.task import Task, load_task
+from runtime.tasks.generate import package_tasks
 from runtime.tasks.generate.combine import broken_files
 from runtime.tasks.generate.inject import Injection
 from runtime.tasks.generate.package_tasks import generate_package, listed
-from runtime.tasks.generate.prober import Prober, Run
+from runtime.tasks.generate.prober import PROBE, Outcome, Prober, Report, Run
 from runtime.tasks.generate.sources import open_repository
 from runtime.tasks.generate.split import SHARES, Split, split_of
+from runtime.tasks.generate.survey import survey
 from tests.runtime.tasks.conftest import PlainProvider
 
 
 def generate(
-    root: Path, out: Path, provider: PlainProvider, *, split: Split | None = None, limit: int = 3, bugs: int = 1
+    root: Path,
+    out: Path,
+    provider: PlainProvider,
+    *,
+    split: Split | None = None,
+    limit: int = 3,
+    bugs: int = 1,
+    verifier: Verifier | None = None,
+    said: list[str] | None = None,
 ) -> Injection:
     return asyncio.run(
         generate_package(
@@ -39,10 +51,10 @@ def generate(
             seed=3,
             split_seed=0,
             provider=provider,
-            verifier=None,
+            verifier=verifier,
             cache=out.parent / "cache",
             workers=2,
-            on_progress=lambda text: None,
+            on_progress=(said if said is not None else []).append,
             bugs_per_task=bugs,
         )
     )
@@ -229,3 +241,119 @@ def test_a_list_of_tests_is_short_and_its_ids_whole() -> None:
     long = [f"t::{n}[{'x' * 250}]" for n in range(9)]
     assert listed(long).splitlines() == [*(f"- `{test}`" for test in long[:2]), "- and 7 more"]
     assert listed(["y" * 2000]) == f"- `{'y' * 2000}`"
+
+
+class LosesSome:
+    """A verifier that confirms the repair of every task but the first ones."""
+
+    def __init__(self, *, lost: int) -> None:
+        self._left = lost
+        self._tasks: set[str] = set()
+
+    async def grade(self, task: Task, artifacts: Mapping[str, bytes]) -> Verdict:
+        if task.id not in self._tasks:
+            self._tasks.add(task.id)
+            self._left -= 1
+        reward = 1.0 if artifacts and self._left < 0 else 0.0
+        return Verdict(reward, "solved" if reward else "unsolved", {}, (), 0.0)
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("lost", "limit", "bugs"), [(1, 2, 1), (1, 1, 2)])
+def test_a_lost_task_is_replaced(
+    shop: Path, tmp_path: Path, plain_provider: PlainProvider, lost: int, limit: int, bugs: int
+) -> None:
+    said: list[str] = []
+    injection = generate(
+        shop, tmp_path / "out", plain_provider, limit=limit, bugs=bugs, verifier=LosesSome(lost=lost), said=said
+    )
+    assert (len(injection.bugs), injection.unproven) == (limit, lost)
+    assert len(list((tmp_path / "out").iterdir())) == limit
+    assert sum("left out: the verifier does not confirm it" in text for text in said) == lost
+
+
+def test_what_stops_a_search_is_said(
+    shop: Path, tmp_path: Path, plain_provider: PlainProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package_tasks, "MAX_LOST", 0)
+    said: list[str] = []
+    verifier = LosesSome(lost=10**6)
+    injection = generate(shop, tmp_path / "out", plain_provider, limit=1, verifier=verifier, said=said)
+    assert injection.bugs == () and injection.unproven > 0
+    assert "0 of 1 tasks: the verifier does not confirm" in said[-1]
+
+
+class Remembering:
+    """A probe that counts the surveys that it is asked for."""
+
+    def __init__(self, *depends_on: str) -> None:
+        self.depends_on = depends_on
+        self.runs = 0
+
+    async def run(self, runs: Sequence[Run], *, hash_seed: int = 0) -> list[Report]:
+        self.runs += 1
+        return [Report({"t.py::test": Outcome("passed", 0.0, False)}, {}, 0.0, None)]
+
+
+def test_a_survey_is_kept_under_all_that_it_depends_on(shop: Path, tmp_path: Path) -> None:
+    def surveys(*depends_on: str, root: Path = shop) -> bool:
+        prober = Remembering(*depends_on)
+        asyncio.run(survey(open_repository(root), cast("Prober", prober), cache=tmp_path / "cache", on_progress=print))
+        return prober.runs > 0
+
+    assert surveys("pytest==9.2.0", "bubblewrap") and not surveys("pytest==9.2.0", "bubblewrap")
+    assert surveys("pytest==9.2.0 roman==5.1", "bubblewrap") and surveys("pytest==9.2.0", "docker")
+    (shop / "shop" / "price.py").write_text("def total(prices):\n    return 0\n")
+    assert surveys("pytest==9.2.0", "bubblewrap")
+
+
+def test_what_outcomes_depend_on(tmp_path: Path, plain_provider: PlainProvider) -> None:
+    def of(**changes: Any) -> tuple[str, ...]:
+        given: dict[str, Any] = {"name": "x", "root": tmp_path, "python_path": (), "image": "pytest==9.2.0"}
+        return Prober(cast("SandboxProvider", plain_provider), **{**given, **changes}).depends_on
+
+    assert of() == of(name="y", workers=7)
+    assert len({of(), of(image="pytest==9.2.0 roman==5.1"), of(python_path=("src",))}) == 3
+    assert sys.version in of() and "none" in of()
+
+
+def test_a_test_that_ends_the_process_takes_no_others_with_it(
+    shop: Path, tmp_path: Path, plain_provider: PlainProvider
+) -> None:
+    (shop / "tests" / "test_abort.py").write_text("import os\n\n\ndef test_abort():\n    os.abort()\n")
+    said: list[str] = []
+    injection = generate(shop, tmp_path / "out", plain_provider, limit=1, said=said)
+    assert injection.survey.tests == 10 and len(injection.bugs) == 1
+    assert any("tests/test_abort.py left out" in text and "crashed" in text for text in said)
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not count waiting")
+def test_waiting_for_a_processor_is_no_time_of_a_test() -> None:
+    """Two programs on one processor: each has half of it, and its own clock shows half of the time."""
+    program = (
+        "import os, runpy, time\nos.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        f"own = runpy.run_path({str(PROBE)!r}, run_name='probe')['own_clock']\n"
+        "if os.fork() == 0:\n    end = time.time() + 1.5\n    while time.time() < end: pass\n    os._exit(0)\n"
+        "start, clock = own(), time.perf_counter()\nwhile time.process_time() < 0.5: pass\n"
+        "print(own() - start, time.perf_counter() - clock)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    own, clock = map(float, done.stdout.split())
+    assert own < 0.75 * clock, (own, clock)
+
+
+def test_tests_that_pytest_does_not_find_by_itself(shop: Path, tmp_path: Path, plain_provider: PlainProvider) -> None:
+    """Of a name that only says so to people: ``tests.py`` is run when it is named."""
+    (shop / "tests" / "test_price.py").rename(shop / "tests.py")
+    injection = generate(shop, tmp_path / "out", plain_provider, limit=1)
+    assert injection.survey.tests == 10 and len(injection.bugs) == 1
+    (path,) = (tmp_path / "out").iterdir()
+    assert all(test.startswith("tests.py::") for test in load_task(path).expected_ids)
+
+
+def test_a_package_whose_tests_are_none_is_said(shop: Path, tmp_path: Path, plain_provider: PlainProvider) -> None:
+    (shop / "tests" / "test_price.py").write_text("x = 1\n")
+    said: list[str] = []
+    assert generate(shop, tmp_path / "out", plain_provider, limit=1, said=said).bugs == ()
+    assert said[-1].endswith("0 of 1 tasks: pytest finds no tests in it")

@@ -77,10 +77,10 @@ def upstream(tmp_path: Path) -> Upstream:
     return Upstream(tmp_path)
 
 
-def tasks_of(source: HarborSource, cache: Path) -> list[Task]:
+def tasks_of(source: HarborSource, cache: Path, *, left_out: int = 0) -> list[Task]:
     problems: list[str] = []
     tasks = prepare(TaskSet(name="toys", source=source), cache=cache, on_problem=problems.append)
-    assert problems == []
+    assert len(problems) == left_out, problems
     return tasks
 
 
@@ -88,9 +88,10 @@ def dataset_of(source: HarborSource) -> Dataset:
     return find_dataset(read_registry(source), source)
 
 
-def fetch(source: HarborSource, out: Path) -> None:
+def fetch(source: HarborSource, out: Path) -> str:
+    """Which tasks were left out, and why."""
     out.mkdir()
-    fetch_tasks(dataset_of(source), out, on_progress=lambda text: None)
+    return "\n".join(fetch_tasks(dataset_of(source), out, on_progress=lambda text: None))
 
 
 @pytest.mark.sandbox
@@ -162,8 +163,7 @@ def test_a_file_that_is_no_registry(upstream: Upstream) -> None:
 @pytest.mark.parametrize("path", ["../secrets", "/etc", ".git", ".", "a/../../b"])
 def test_paths_out_of_the_repository_are_refused(upstream: Upstream, tmp_path: Path, path: str) -> None:
     source = upstream.publish({**upstream.entry("alpha", commit=upstream.first), "path": path})
-    with pytest.raises(UserError, match="no path below a repository"):
-        fetch(source, tmp_path / "out")
+    assert "no path below a repository" in fetch(source, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,7 @@ def test_addresses_that_would_run_something_are_refused(
     upstream: Upstream, tmp_path: Path, url: str, commit: str
 ) -> None:
     source = upstream.publish({**upstream.entry("alpha", commit=commit), "git_url": url})
-    with pytest.raises(UserError, match="correct the registry"):
-        fetch(source, tmp_path / "out")
+    assert "not an address and commit that git fetches" in fetch(source, tmp_path / "out")
 
 
 def test_a_task_that_points_elsewhere_is_refused(upstream: Upstream, tmp_path: Path) -> None:
@@ -186,17 +185,18 @@ def test_a_task_that_points_elsewhere_is_refused(upstream: Upstream, tmp_path: P
     for number, target in enumerate(("/etc/hostname", "../../../beta/task.toml")):
         (repo / "same.py").unlink()
         (repo / "same.py").symlink_to(target)
-        source = upstream.publish(upstream.entry("alpha", commit=upstream.commit()))
-        with pytest.raises(UserError, match=r"same\.py: a link out of the task"):
-            fetch(source, tmp_path / f"outside-{number}")
+        commit = upstream.commit()
+        source = upstream.publish(upstream.entry("alpha", commit=commit), upstream.entry("beta", commit=commit))
+        said = fetch(source, tmp_path / f"outside-{number}")
+        assert "tasks/alpha: environment/repo/same.py: a link out of the task" in said and "beta" not in said
+        assert [path.name for path in (tmp_path / f"outside-{number}").iterdir()] == ["beta"], "the others stay"
 
 
 def test_contents_in_git_lfs_are_refused(upstream: Upstream, tmp_path: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
     (upstream.root / "tasks/alpha/tests/data.bin").write_text(pointer)
     source = upstream.publish(upstream.entry("alpha", commit=upstream.commit()))
-    with pytest.raises(UserError, match=r"data\.bin: lies in Git LFS"):
-        fetch(source, tmp_path / "out")
+    assert "data.bin: lies in Git LFS" in fetch(source, tmp_path / "out")
 
 
 def test_what_git_cannot_fetch_is_a_fault_of_the_machine(upstream: Upstream, tmp_path: Path) -> None:
@@ -205,14 +205,45 @@ def test_what_git_cannot_fetch_is_a_fault_of_the_machine(upstream: Upstream, tmp
         fetch(source, tmp_path / "out")
     assert caught.value.fix == f"git ls-remote file://{upstream.root}"
     missing = upstream.publish(upstream.entry("delta", commit=upstream.first))
-    with pytest.raises(UserError, match="no such folder in the repository"):
-        fetch(missing, tmp_path / "other")
+    assert "no such folder in the repository" in fetch(missing, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "here",
+    [
+        {"path": "/etc"},
+        {"path": "~/tasks"},
+        {"git_url": "file:///srv/x", "path": "a"},
+        {"git_url": "/srv/x", "path": "a"},
+    ],
+)
+def test_a_registry_elsewhere_names_nothing_of_this_machine(upstream: Upstream, here: dict[str, str]) -> None:
+    entries = [{"name": "here", **here}, {"name": "there", "git_url": "https://git.invalid/x", "path": "a"}]
+    local = upstream.publish(*entries)
+    assert len(dataset_of(local).tasks) == 2, "a registry of this machine may"
+    remote = local.model_copy(update={"registry": "https://registry.invalid/registry.json"})
+    found = find_dataset(upstream.registry.read_bytes(), remote)
+    assert [task.name for task in found.tasks] == ["there"]
+    assert len(found.left_out) == 1 and "here: " in found.left_out[0] and "this machine" in found.left_out[0]
+    upstream.publish(entries[0])
+    with pytest.raises(UserError, match="of this machine"):
+        find_dataset(upstream.registry.read_bytes(), remote)
 
 
 @pytest.mark.sandbox
 @NEEDS_SANDBOX
 def test_a_registry_elsewhere_is_read_once(upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    upstream.publish(upstream.entry("alpha", commit=upstream.first))
+    there = {"git_url": "https://git.invalid/toys", "git_commit_id": upstream.first}
+    upstream.publish(
+        *({"name": name, "path": f"tasks/{name}", **there} for name in ("alpha", "nowhere")),
+        {"name": "here", "path": str(upstream.root / "tasks" / "beta")},
+    )
+    for name, value in (
+        ("COUNT", "1"),
+        ("KEY_0", f"url.file://{upstream.root}.insteadOf"),
+        ("VALUE_0", there["git_url"]),
+    ):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
     issued = Authority(tmp_path / "authority").issue(tmp_path / "issued", "IP:127.0.0.1")
     monkeypatch.setenv("SSL_CERT_FILE", str(issued / "ca.pem"))
     asked: list[str] = []
@@ -235,14 +266,15 @@ def test_a_registry_elsewhere_is_read_once(upstream: Upstream, tmp_path: Path, m
         try:
             address = f"https://127.0.0.1:{server.server_port}"
             source = HarborSource(dataset="toys", version="1.0", registry=f"{address}/registry.json")
-            assert [task.id for task in tasks_of(source, tmp_path / "cache")] == ["alpha"]
+            assert [task.id for task in tasks_of(source, tmp_path / "cache", left_out=2)] == ["alpha"]
             with pytest.raises(MachineError, match="404") as caught:
                 read_registry(source.model_copy(update={"registry": f"{address}/other.json"}))
             assert caught.value.fix.startswith(f"curl -fL {address}")
         finally:
             server.shutdown()
             thread.join()
-    assert [task.id for task in tasks_of(source, tmp_path / "cache")] == ["alpha"], "resumed without the registry"
+    again = tasks_of(source, tmp_path / "cache", left_out=2)
+    assert [task.id for task in again] == ["alpha"], "resumed without the registry"
     assert asked == ["/registry.json", "/other.json"]
     with pytest.raises(MachineError, match="cannot be read"):
         tasks_of(source, tmp_path / "another")

@@ -15,9 +15,10 @@ from runtime.config import Bubblewrap, HistorySource, TaskSet
 from runtime.errors import RunError, UserError
 from runtime.sandboxes import bwrap
 from runtime.task import load_task
-from runtime.tasks.generate.commits import commits
-from runtime.tasks.generate.history_tasks import HistoryTasks, generate_history
-from runtime.tasks.prepare import graders, prepare
+from runtime.tasks.generate.commits import commits, resolve
+from runtime.tasks.generate.history_tasks import GeneratedHistory, generate_history
+from runtime.tasks.graders import graders
+from runtime.tasks.prepare import prepare
 from runtime.tasks.verify import verify
 
 IMAGE = f"pytest=={pytest.__version__}"
@@ -93,8 +94,8 @@ def repository(tmp_path: Path) -> Path:
     return root
 
 
-def make(repository: Path, out: Path, *, limit: int = 10) -> HistoryTasks:
-    async def work() -> HistoryTasks:
+def make(repository: Path, out: Path, *, limit: int = 10) -> GeneratedHistory:
+    async def work() -> GeneratedHistory:
         async with graders(Bubblewrap(), state=out.parent / "state") as (provider, verifier):
             made = await generate_history(
                 repository,
@@ -109,7 +110,7 @@ def make(repository: Path, out: Path, *, limit: int = 10) -> HistoryTasks:
                 on_progress=lambda text: None,
             )
             tasks = [load_task(path) for path in made.tasks]
-            report = await verify(tasks, provider=provider, verifier=verifier, concurrency=2)
+            report = await verify(tasks, provider=provider, verifier=verifier, concurrency=2, memory_mib=1024)
             assert report.ok, report.to_json()
             return made
 
@@ -194,14 +195,17 @@ def test_as_a_source_of_a_spec_kept_by_commit(repository: Path, tmp_path: Path) 
         assert problems == [] and {task.liverl.source for task in tasks} <= {"commits"}
         return [task.instruction.splitlines()[2] for task in tasks]
 
+    def commit(name: str) -> str:
+        return resolve(repository, name)
+
     both = {"> Add subtraction", "> Tax, in a module of its own"}
     assert set(prepared()) == both
-    assert prepared(after="HEAD~5") == ["> Tax, in a module of its own"]
-    assert prepared(revision="HEAD~5") == ["> Add subtraction"]
+    assert prepared(after=commit("HEAD~5")) == ["> Tax, in a module of its own"]
+    assert prepared(revision=commit("HEAD~5")) == ["> Add subtraction"]
     kept = tmp_path / "cache" / "tasks"
     before = sorted(path.name for path in kept.iterdir() if path.is_dir())
     subprocess.run(["git", "tag", "v1"], cwd=repository, check=True)
     assert set(prepared(revision="v1")) == both, "the same commit by another name"
     assert sorted(path.name for path in kept.iterdir() if path.is_dir()) == before and len(before) == 3
     with pytest.raises(RunError, match="1 because its tests pass before it too"):
-        prepared(revision="HEAD~2", after="HEAD~3")
+        prepared(revision=commit("HEAD~2"), after=commit("HEAD~3"))

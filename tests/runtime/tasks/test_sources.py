@@ -12,7 +12,8 @@ from runtime.errors import UserError
 from runtime.task import load_task
 from runtime.tasks.generate.package_tasks import generate_package
 from runtime.tasks.generate.sources import fetch
-from runtime.tasks.prepare import graders, prepare
+from runtime.tasks.graders import graders
+from runtime.tasks.prepare import prepare
 from runtime.tasks.verify import VerifyReport, verify
 
 pytestmark = pytest.mark.network
@@ -99,7 +100,7 @@ def test_tasks_of_a_real_package_are_proven(tmp_path: Path, pin: PackagePin) -> 
                 )
                 assert injection.bugs and {len(bug.mutants) for bug in injection.bugs} == {bugs}
             tasks = [load_task(path) for name in ("single", "double") for path in (tmp_path / name).iterdir()]
-            return await verify(tasks, provider=provider, verifier=verifier, concurrency=2)
+            return await verify(tasks, provider=provider, verifier=verifier, concurrency=2, memory_mib=1024)
 
     report = asyncio.run(work())
     assert report.ok, report.to_json()

@@ -37,7 +37,7 @@ def run_verify(tasks: list[Task], state: Path, kind: str = "bubblewrap") -> Veri
         try:
             verifier = make_verifier(environment, provider)
             try:
-                return await verify(tasks, provider=provider, verifier=verifier, concurrency=2)
+                return await verify(tasks, provider=provider, verifier=verifier, concurrency=2, memory_mib=1024)
             finally:
                 await verifier.close()
         finally:
@@ -70,16 +70,17 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     (failing / "solution" / "solve.sh").write_text("echo no such tool >&2\nexit 3\n")
     report = run_verify([load_task(path) for path in (useless, solved, missing, failing)], tmp_path / "state")
     wrong = {
-        (task.task, check.name): (check.reward, check.problem)
+        (task.task, check.name): (check.reward, check.problem, check.said)
         for task in report.tasks
         for check in task.checks
         if not check.ok
     }
     assert wrong == {
-        ("useless", "oracle"): (0.0, None),
-        ("solved", "no-op"): (1.0, None),
-        ("missing", "oracle"): (None, "no solution/solve.sh"),
-        ("failing", "oracle"): (0.0, "solve.sh ended with 3: no such tool"),
+        ("useless", "oracle"): (0.0, None, "tests/test_price.py::test_total failed"),
+        ("solved", "oracle"): (1.0, None, ""),
+        ("solved", "no-op"): (1.0, None, ""),
+        ("missing", "oracle"): (None, "no solution/solve.sh", ""),
+        ("failing", "oracle"): (0.0, "solve.sh ended with 3: no such tool", "tests/test_price.py::test_total failed"),
     }
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.task import LiverlTable, load_task
-from runtime.tasks.history import git_directory
+from runtime.tasks.git_directory import git_directory
 from runtime.tasks.write import toml_value, write_task
 
 TEST = b"from shop.price import total\n\n\ndef test_total():\n    assert total([1, 2]) == 3\n"

@@ -33,7 +33,14 @@ def facts(tmp_path: Path) -> RunReport:
     append_row(metrics, 40, {"val-core/held-out/reward/mean@1": 0.7, "val-core/held-out-sampled/acc/mean@1": 0.6})
     counts = {"train": 512, "held-out": 300, "held-out-sampled": 300}
     return RunReport(
-        tmp_path, "specs/x.jsonnet", counts, {"policy": 45.0, "train": 200.0}, ("a: no tests",), baselines, metrics
+        tmp_path,
+        tmp_path / "runs",
+        ("x", "--set", "schedule.steps=3 "),
+        counts,
+        {"policy": 45.0, "train": 200.0},
+        ("a: no tests",),
+        baselines,
+        metrics,
     )
 
 
@@ -63,16 +70,16 @@ def test_everything_is_printed_even_on_a_narrow_page(facts: RunReport, quickstar
         "timeout 1",
         "left out: 1",
         str(facts.path),
-        "liverl eval specs/x.jsonnet --checkpoint",
-        "liverl infer specs/x.jsonnet",
-        "liverl run specs/real-repos.jsonnet",
+        "liverl eval x --set 'schedule.steps=3 ' --checkpoint",
+        "liverl infer x --set 'schedule.steps=3 ' -n 2",
+        f"liverl run real-repos --runs-dir {facts.runs_dir}",
     ):
         assert expected in text
 
 
 def test_a_run_without_any_score_still_closes(tmp_path: Path, quickstart_config: RuntimeConfig) -> None:
     page = io.StringIO()
-    facts = RunReport(tmp_path, "", {}, {}, (), tmp_path / "baselines.json", tmp_path / "metrics.jsonl")
+    facts = RunReport(tmp_path, tmp_path, ("x",), {}, {}, (), tmp_path / "baselines.json", tmp_path / "metrics.jsonl")
     print_summary(facts, quickstart_config, console=Console(file=page, width=80))
     assert str(tmp_path) in page.getvalue()
 

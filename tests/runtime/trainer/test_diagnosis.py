@@ -28,7 +28,7 @@ from runtime.trainer.diagnosis import diagnose, read_tail
             "every agent died",
         ),
         ("Could not override 'trainer.zzz'.\nKey 'zzz' is not in struct", "verl refused the configuration"),
-        ("ModuleNotFoundError: No module named 'verl'", "pip install"),
+        ("ModuleNotFoundError: No module named 'verl'", "doctor"),
         ("ray.exceptions.OutOfMemoryError: Task was killed", "out of memory"),
         ("ValueError: first\nsome text\nKeyError: 'last'", "KeyError: 'last'"),
         ("all quiet", "exit code 1"),

@@ -16,12 +16,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from runtime import run_paths
+from runtime import run_paths, suggest
 from runtime.errors import MachineError, RunError, UserError
 from runtime.laptop.cpu_platform import CPU
 from runtime.processes import marked
 from runtime.run_paths import RunPaths
-from runtime.trainer import environment, process
+from runtime.trainer import environment, process, startup
+from runtime.trainer.platform import find_platform
 from runtime.trainer.process import train
 
 # Starts a grandchild in a session of its own, as Ray does, reports two steps and waits or ends.
@@ -77,7 +78,7 @@ def test_a_run_that_fails_says_why_in_one_sentence(run: Path, monkeypatch: pytes
 
 
 def test_without_a_bundle_nothing_is_started(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"verl.yaml: missing; .liverl compile. writes it"):
+    with pytest.raises(UserError, match=r"verl.yaml: missing; compiling a spec writes it"):
         train(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -122,7 +123,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_the_fix_and_room_to_write_it_dow
     threading.Thread(target=fill, daemon=True).start()
     with pytest.raises(MachineError, match=r"the disk below .* is full") as raised:
         train(moved)
-    assert raised.value.fix == "free some space, then go on with `liverl run --resume run`"
+    assert raised.value.fix == f"free some space, then go on with: {suggest.on_run('run --resume', moved)}"
     assert traces(moved) == []
     (moved / "run.json").write_bytes(bytes(100_000))
 
@@ -180,3 +181,53 @@ def test_trackers_report_only_when_they_are_named(tmp_path: Path) -> None:
         RunPaths(tmp_path), platform=CPU, attempt=0, loggers=["console", "file"], inherited={}
     )
     assert silent["WANDB_MODE"] == "disabled" and silent["TENSORBOARD_DIR"].startswith(str(tmp_path))
+
+
+def test_a_step_that_is_taken_again_holds_the_trials_of_one_attempt(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no checkpoint, so a resume takes both steps again; what was scored at step 0 stays scored."""
+    train(run)
+    paths = RunPaths(run)
+    for number, text in ((0, "scored"), (1, "first"), (2, "first")):
+        (paths.trials / str(number) / "trial").mkdir(parents=True)
+        (paths.trials / str(number) / "trial" / "trial.json").write_text(text)
+    rows = paths.rows_file("verl", attempt=0)
+    rows.write_text('{"step": 0, "data": {"val-core/x": 1}}\n' + rows.read_text())
+    for attempt in range(2):
+        train(run, resume=True)
+        assert sorted(path.name for path in paths.trials.iterdir()) == ["0"]
+        assert sorted(path.name for path in (paths.abandoned / f"{attempt:03d}").iterdir()) == ["1", "2"]
+        for number in (1, 2):
+            (paths.trials / str(number) / "trial").mkdir(parents=True)
+
+
+def test_stages_of_the_start_count_once_and_from_the_newest_start(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    startup.reached("outside a run nothing is said")
+    monkeypatch.setenv(run_paths.RUN_DIR, str(run))
+    startup.reached("before any start")
+    assert startup.stages(RunPaths(run).startup) == []
+    for _ in range(2):
+        startup.begin(RunPaths(run))
+        for name in ("verl", "verl", "vLLM"):
+            startup.reached(name)
+        found = startup.stages(RunPaths(run).startup)
+        assert [stage.name for stage in found] == ["verl", "vLLM"]
+        assert 0 <= found[0].seconds <= found[1].seconds
+
+
+def test_the_platform_is_that_of_the_device(tmp_path: Path) -> None:
+    inherited = {"CUDA_VISIBLE_DEVICES": "3", "VLLM_API_KEY": "another's"}
+    paths = RunPaths(tmp_path / "runs" / "experiment" / "1")
+
+    def found(device: str) -> dict[str, str]:
+        platform = find_platform(device)
+        return environment.trainer_environment(paths, platform=platform, attempt=0, inherited=inherited)
+
+    cpu, cuda = found("cpu"), found("cuda")
+    assert cpu["VERL_PLATFORM"] == "cpu" and "CUDA_VISIBLE_DEVICES" not in cpu
+    assert cuda["VERL_PLATFORM"] == "nvidia" and cuda["CUDA_VISIBLE_DEVICES"] == "3"
+    assert "VERL_ENGINE_DEVICE" not in cuda and cuda["VERL_USE_EXTERNAL_MODULES"] == "runtime.trainer.cuda.plugin"
+    assert cuda["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0" and "VLLM_API_KEY" not in cuda
+    # Kernels that one run has compiled are found by the next.
+    assert cuda["VLLM_CACHE_ROOT"].startswith(str(tmp_path / "runs" / ".cache"))
+    with pytest.raises(LookupError, match="cpu, cuda"):
+        find_platform("tpu")

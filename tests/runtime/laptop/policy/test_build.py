@@ -32,6 +32,10 @@ POLICY = NewPolicy(
 )
 
 
+def nothing(folder: Path) -> None:
+    assert (folder / "tokenizer.json").is_file() and not (folder / "model.safetensors").exists()
+
+
 @pytest.mark.torch
 def test_a_built_policy_loads_and_has_learnt_the_format(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -41,7 +45,7 @@ def test_a_built_policy_loads_and_has_learnt_the_format(tmp_path: Path) -> None:
     said: list[str] = []
     out = tmp_path / "policy"
     shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
-    build_policy(POLICY, [], out, shell=shell, seed=0, on_progress=said.append)
+    build_policy(POLICY, [], out, shell=shell, seed=0, on_progress=said.append, on_tokenizer=nothing)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert model.config.vocab_size == len(tokenizer)
     losses = [float(text.rsplit(" ", 1)[1]) for text in said if "loss" in text]
@@ -62,7 +66,9 @@ def test_a_vocabulary_without_room_for_the_tools_is_named(tmp_path: Path) -> Non
     small = POLICY.model_copy(update={"architecture": POLICY.architecture.model_copy(update={"vocabulary_size": 270})})
     shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
     with pytest.raises(UserError, match=r"policy\.architecture\.vocabulary_size: .* 270 is too small"):
-        build_policy(small, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None)
+        build_policy(
+            small, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None, on_tokenizer=nothing
+        )
 
 
 @pytest.mark.torch
@@ -79,7 +85,9 @@ def test_a_training_process_that_dies_ends_the_others(tmp_path: Path, monkeypatc
     monkeypatch.setattr(build.subprocess, "Popen", rank_1_fails)
     shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
     with pytest.raises(RunError, match=r"warm start ended with \[-9, 7\]"):
-        build.build_policy(POLICY, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None)
+        build.build_policy(
+            POLICY, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None, on_tokenizer=nothing
+        )
 
 
 @pytest.mark.torch
@@ -101,7 +109,9 @@ def test_a_training_process_that_does_not_end_holds_nobody_up(tmp_path: Path, mo
 
     monkeypatch.setattr(build.subprocess, "Popen", rank_1_lingers)
     shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
-    build.build_policy(POLICY, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None)
+    build.build_policy(
+        POLICY, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None, on_tokenizer=nothing
+    )
     assert [child.returncode for child in children] == [0, -9]
 
 
@@ -113,4 +123,6 @@ def test_families_that_no_demonstration_has_are_named(tmp_path: Path) -> None:
     config = POLICY.model_copy(update={"warm_start": warm_start})
     shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
     with pytest.raises(UserError, match=r"informed_families: none of the demonstrations is of spelling.*operator"):
-        build_policy(config, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None)
+        build_policy(
+            config, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None, on_tokenizer=nothing
+        )

@@ -80,7 +80,8 @@ def test_what_is_inside(
         containers,
         mounted,
         "cat /shown/x; echo; grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t'; "
-        "for f in /x /usr/x /opt/liverl/guest/x /shown/x; do touch $f 2>/dev/null && echo wrote $f; done; "
+        "for f in /x /usr/x /opt/liverl/guest/x /shown/x /opt/liverl-control/x; do "
+        "touch $f 2>/dev/null && echo wrote $f; done; "
         "ls; echo new > calc.py && cat calc.py; cat /proc/net/dev | wc -l; ls /opt/liverl-control | wc -l",
     )
     assert said.split() == [
@@ -109,7 +110,22 @@ def test_verdicts(loop: asyncio.Runner, containers: DockerProvider, task: Task, 
 def test_the_built_in_agent_runs_tests_in_its_box(
     loop: asyncio.Runner, containers: DockerProvider, tmp_path: Path
 ) -> None:
-    loop.run(both_tool_sets_are_paid(tmp_path, Docker(verifier_timeout_sec=60), provider=containers))
+    loop.run(
+        both_tool_sets_are_paid(tmp_path, Docker(base_image="unused:1", verifier_timeout_sec=60), provider=containers)
+    )
+
+
+def test_code_under_test_is_another_user(loop: asyncio.Runner, containers: DockerProvider, task: Task) -> None:
+    (task.path / "solution" / "files").mkdir(parents=True)
+    (task.path / "solution" / "files" / "calc.py").write_text(FIXED)
+    verifier = make_verifier(Bubblewrap(verifier_timeout_sec=60, memory_mib=256), containers)
+    other = "import os\nassert os.getuid() == 1000\n" + FIXED
+
+    async def main() -> Verdict:
+        return await verifier.grade(task, {"/app/calc.py": other.encode()})
+
+    verdict = loop.run(main())
+    assert verdict.reward == 1.0 and "solution_user" in verdict.defences, verdict.raw
 
 
 @pytest.mark.parametrize("name", SAMPLE)
@@ -125,7 +141,7 @@ def test_attacks_are_not_paid(
         return verdict
 
     verdict = loop.run(main())
-    assert verdict.reward == 0.0 and verdict.status in ("unsolved", "tampered")
+    assert verdict.reward <= 0.0 and verdict.status in ("unsolved", "tampered")
 
 
 def test_the_forwarded_port_is_the_only_way_out(

@@ -82,7 +82,7 @@ def test_a_task_from_elsewhere_is_proven(stage: Stage, task: Task) -> None:
 
     async def body() -> None:
         verifier = make_verifier(Bubblewrap(**SLOW), stage.provider)
-        report = await verify([foreign], provider=stage.provider, verifier=verifier, concurrency=2)
+        report = await verify([foreign], provider=stage.provider, verifier=verifier, concurrency=2, memory_mib=1024)
         assert report.ok, report.to_json()
         assert report.isolation == "kubernetes"
 

@@ -1,0 +1,243 @@
+"""Counts verdicts that are wrong: honest repairs that are not paid, and attacks that are.
+
+    python benchmarks/verdicts.py [--json] [--honest N] [--repeat N] [--docker]
+
+Honest repairs are the generators' own solutions in other spellings, refactored, with files added, moved and deleted.
+Attacks are the programs of ``tests/attacks``, run as an agent in a box of its own. Both on bubblewrap, under both
+runners, with the second user where the tests allow it and with the look-alikes alone; ``--docker``: on a Docker engine
+of our own instead (root, Debian's ``docker.io``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import asyncio
+import contextlib
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from runtime.config import Bubblewrap, Environment
+from runtime.errors import TrialError
+from runtime.grading.base import Verdict
+from runtime.grading.make import make_verifier
+from runtime.laptop.synth import generate
+from runtime.sandboxes import make_provider
+from runtime.sandboxes.base import ArtifactsRefused, Capabilities, SandboxProvider, SandboxRequest
+from runtime.sandboxes.entries import Entry, Folder, Link, Program
+from runtime.task import Task, load_task
+
+ROOT = Path(__file__).parents[1]
+CONCURRENCY = 4
+AGENT_SEC = 60.0
+CONFIG = Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0)
+
+Files = dict[str, Entry]
+
+
+@dataclass(frozen=True)
+class Case:
+    """``program``: what the agent runs, for attacks; ``work``: what it leaves, for honest repairs."""
+
+    name: str
+    task: Task
+    honest: bool
+    work: Files | None = None
+    program: str = ""
+
+
+def respelled(source: bytes) -> bytes:
+    return ast.unparse(ast.parse(source)).encode() + b"\n"
+
+
+def _each(files: Files, change: Callable[[bytes], bytes]) -> Files:
+    return {name: change(content) if isinstance(content, bytes) else content for name, content in files.items()}
+
+
+def _moved(files: Files) -> Files:
+    """The code goes into a module of its own, and the old name re-exports it."""
+    found: Files = {}
+    for name, content in files.items():
+        path = PurePosixPath(name)
+        found[str(path.with_name(f"impl_{path.name}"))] = content
+        found[name] = f"from .impl_{path.stem} import *\n".encode()
+    return found
+
+
+def _linked(files: Files) -> Files:
+    found: Files = {}
+    for name, content in files.items():
+        path = PurePosixPath(name)
+        found[str(path.with_name(f"real_{path.name}"))] = content
+        found[name] = Link(f"real_{path.name}")
+    return found
+
+
+def _with(files: Files, more: Files) -> Files:
+    folder = str(PurePosixPath(next(iter(files))).parent)
+    return {**files, **{f"{folder}/{name}": entry for name, entry in more.items()}}
+
+
+REPAIRS: dict[str, Callable[[Files], Files]] = {
+    "as it is": dict,
+    "respelled": lambda files: _each(files, respelled),
+    "with comments": lambda files: _each(files, lambda text: b"# A repair.\n" + text + b"\n# The end.\n"),
+    "moved": _moved,
+    "linked": _linked,
+    "executable": lambda files: {name: Program(text) for name, text in files.items() if isinstance(text, bytes)},
+    "with a helper": lambda files: _with(files, {"helper.py": b"def helped(value):\n    return value\n"}),
+    "with a standard name": lambda files: _with(files, {"statistics.py": b"X = 1\n", "types.py": b"Y = 2\n"}),
+    "with settings": lambda files: _with(files, {"pytest.toml": b"[pytest]\n", "setup.cfg": b"[metadata]\n"}),
+    "with data and folders": lambda files: _with(files, {"data.bin": bytes(range(256)), "empty": Folder()}),
+    "with tests": lambda files: _with(files, {"test_mine.py": b"def test_mine():\n    assert True\n"}),
+    "with a dangling link": lambda files: _with(files, {"dangling": Link("nowhere")}),
+}
+
+
+def honest_cases(count: int, root: Path) -> Iterator[Case]:
+    tasks = [load_task(path) for path in generate(-(-count // len(REPAIRS)), seed=1, split="held_out", out=root)]
+    for number in range(count):
+        task = tasks[number // len(REPAIRS)]
+        name = list(REPAIRS)[number % len(REPAIRS)]
+        files = task.path / "solution" / "files"
+        solution: Files = {
+            f"/app/{path.relative_to(files).as_posix()}": path.read_bytes()
+            for path in sorted(files.rglob("*"))
+            if path.is_file() and path.read_bytes() != (task.repository / path.relative_to(files)).read_bytes()
+        }
+        yield Case(f"{task.id}: {name}", task, honest=True, work=REPAIRS[name](solution))
+
+
+def attack_cases(root: Path, repeat: int) -> Iterator[Case]:
+    sys.path.insert(0, str(ROOT))
+    from tests.attacks import catalogue, conftest, informed
+    from tests.attacks.test_informed import make_task, runner_of
+
+    alone = {name: conftest.make_task(root / name.replace("+", "-"), name) for name in ("mini", "mini+solution")}
+    for name, script in catalogue.ATTACKS.items():
+        for runner, task in alone.items():
+            yield Case(f"{name} ({runner})", task, honest=False, program=script)
+    kinds = {kind: make_task(root / kind, informed.KINDS[kind], runner_of(kind)) for kind in informed.KINDS}
+    for name, (program, wanted) in informed.ATTACKS.items():
+        for kind in wanted:
+            script = f"mkdir -p /app/tests; python3 -c {shlex.quote(program)}"
+            for _ in range(repeat):
+                yield Case(f"{name} ({kind})", kinds[kind], honest=False, program=script)
+
+
+async def played(case: Case, provider: SandboxProvider) -> Files:
+    if case.work is not None:
+        return case.work
+    from runtime.grading.difference import collect
+
+    request = SandboxRequest(name="agent", lower=case.task.repository, image=case.task.liverl.image, memory_mib=512)
+    box = await provider.start(request)
+    try:
+        with contextlib.suppress(TimeoutError):  # who runs out of time is graded on what it left
+            await box.exec(["sh", "-c", case.program], timeout_sec=AGENT_SEC)
+        return await collect(case.task, box)
+    except (ArtifactsRefused, TrialError):
+        return {}
+    finally:
+        await box.stop()
+
+
+class OneUser:
+    """A provider whose boxes have no second user."""
+
+    def __init__(self, provider: SandboxProvider) -> None:
+        self._provider = provider
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._provider, name)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(self._provider.capabilities, second_user=False)
+
+
+async def measure(cases: Sequence[Case], settings: Environment, state: Path, *, one_user: bool) -> dict[str, object]:
+    provider: Any = make_provider(settings, state=state)
+    provider = OneUser(provider) if one_user else provider
+    verifier = make_verifier(settings, provider)
+    gate = asyncio.Semaphore(CONCURRENCY)
+
+    async def one(case: Case) -> Verdict | None:
+        async with gate:
+            try:
+                return await verifier.grade(case.task, await played(case, provider))
+            except TrialError as error:
+                print(f"no grade: {case.name}: {error}", file=sys.stderr)
+                return None
+
+    began = time.perf_counter()
+    try:
+        verdicts = await asyncio.gather(*map(one, cases))
+    finally:
+        await provider.close()
+    denied = [
+        (case.name, verdict)
+        for case, verdict in zip(cases, verdicts, strict=True)
+        if case.honest and (verdict is None or verdict.reward != 1.0)
+    ]
+    paid = [
+        case.name
+        for case, verdict in zip(cases, verdicts, strict=True)
+        if not case.honest and verdict is not None and verdict.reward > 0
+    ]
+    for name, verdict in denied:
+        print(f"denied: {name}: {'no grade' if verdict is None else verdict.status}", file=sys.stderr)
+    for name in paid:
+        print(f"paid: {name}", file=sys.stderr)
+    return {
+        "isolation": provider.capabilities.isolation,
+        "honest": sum(case.honest for case in cases),
+        "honest_denied": len(denied),
+        "attacks": sum(not case.honest for case in cases),
+        "attacks_paid": len(paid),
+        "attack_programs": len({case.program for case in cases if not case.honest}),
+        "apart": sum(verdict is not None and "solution_user" in verdict.defences for verdict in verdicts),
+        "look_alikes": sum(verdict is not None and "canary" in verdict.defences for verdict in verdicts),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="the last line of output is one JSON object")
+    parser.add_argument("--honest", type=int, default=120, help="honest repairs; 2000 for the record")
+    parser.add_argument("--repeat", type=int, default=1, help="times that each informed attack runs")
+    parser.add_argument("--no-attacks", action="store_true")
+    parser.add_argument("--docker", action="store_true")
+    parser.add_argument("--one-user", action="store_true", help="do without the second user: look-alikes alone")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
+        root = Path(folder)
+        cases = list(honest_cases(options.honest, root / "honest"))
+        if not options.no_attacks:
+            cases += attack_cases(root / "attacks", options.repeat)
+        settings = CONFIG
+        if options.docker:
+            sys.path.insert(0, str(ROOT))
+            from tests.docker_engine import BASE, Engine
+
+            engine = opened.enter_context(Engine.temporary())
+            docker = {"type": "docker", "docker_host": engine.url, "base_image": BASE}
+            settings = CONFIG.model_copy(update=docker)
+        result = asyncio.run(measure(cases, settings, root / "state", one_user=options.one_user))
+    for name, value in result.items():
+        print(f"{name:16} {value}")
+    if options.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

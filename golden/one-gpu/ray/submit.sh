@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Compiled by LiveRL. Change the spec, not this file.
+# Submits this bundle to a running Ray cluster and follows it. RAY_ADDRESS goes before the address of the spec; further
+# arguments go to `ray job submit` (for example --no-wait).
+set -euo pipefail
+cd "$(dirname "$0")"
+exec ray job submit \
+  --address "${RAY_ADDRESS:-http://127.0.0.1:8265}" \
+  --working-dir . \
+  --runtime-env runtime-env.yaml \
+  --metadata-json '{"experiment": "one-gpu"}' \
+  "$@" \
+  -- bash -c 'LIVERL_RAY_ADDRESS=$RAY_ADDRESS exec python -m liverl run . --runs-dir /runs --resume auto'

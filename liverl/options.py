@@ -1,0 +1,19 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtime.suggest import RUNS_DIR
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar=RUNS_DIR, help="Folder of all runs.")]
+Sandbox = Annotated[str | None, typer.Option("--sandbox", help="bubblewrap or process, instead of the spec's.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=JSON", help="Replace one value of the spec.")
+]
+Arguments = Annotated[
+    list[str] | None, typer.Option("--tla", metavar="KEY=VALUE", help="Top-level argument of the spec.")
+]

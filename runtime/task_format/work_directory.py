@@ -1,0 +1,159 @@
+"""The files that the boxes of a task start with: what ``environment/`` and its Dockerfile say, as folders of this host.
+
+``environment/`` is Docker's build context and not the work directory, so only what a Dockerfile copies is shown, and
+where it says so. A view that is no folder as it is gets made below the cache, under the digest of all that is in it.
+Does not know how boxes are made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtime.task_format.dockerfile import Recipe, read_recipe
+
+DEFAULT = "/app"
+_VERSION = 1
+"""Part of the cache key: raise it when the same files would give another folder."""
+
+_TAKEN = (
+    *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/logs", "/proc", "/run", "/sbin"),
+    *("/solution", "/sys", "/tests", "/usr", "/opt/agent", "/opt/image", "/opt/liverl", "/opt/python", "/opt/task"),
+)
+"""Where boxes have files of their own, or a task's scripts look for theirs."""
+
+
+@dataclass(frozen=True)
+class WorkDirectory:
+    """``lower``: the pristine work directory, never written; ``elsewhere``: (host path, path inside) of what else boxes
+    show, read-only; ``env``: variables of every command; ``problems``: why this is not what the task asks for."""
+
+    lower: Path
+    path: str = DEFAULT
+    elsewhere: tuple[tuple[Path, str], ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+def default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl" / "work-directories"
+
+
+def work_directory(task: Path, *, path: str | None, ours: bool, cache: Path | None = None) -> WorkDirectory:
+    """What the boxes of the task at ``task`` start with.
+
+    path: the work directory that ``task.toml`` names. ours: LiveRL's generators wrote the task, so ``task.toml`` says
+    all that its Dockerfile does, and the work directory is ``environment/repo``.
+    """
+    environment = task / "environment"
+    repository, dockerfile = environment / "repo", environment / "Dockerfile"
+    if repository.is_dir() and (ours or not dockerfile.exists()):
+        return WorkDirectory(repository, path or DEFAULT)
+    if not dockerfile.exists():
+        return WorkDirectory(environment, path or DEFAULT)
+    recipe = read_recipe(dockerfile, context=environment)
+    chosen = path or recipe.workdir or DEFAULT
+    problems = list(recipe.problems)
+    if path is None and recipe.workdir is None and DEFAULT not in recipe.folders:
+        problems.append("environment/Dockerfile: no WORKDIR, and task.toml has no environment.workdir")
+    if chosen == "/":
+        problems.append("environment/Dockerfile: the work directory is /; name a folder in environment.workdir")
+    roots = _outermost(root for root in recipe.roots if not _below(root, chosen))
+    for root in roots:
+        if _below(chosen, root):
+            problems.append(f"environment/Dockerfile: copies to {root}, around the work directory {chosen}")
+        elif root in ("/", "/opt") or any(_below(root, taken) or _below(taken, root) for taken in _TAKEN):
+            problems.append(f"environment/Dockerfile: copies to {root}, where boxes have files of their own")
+    if problems:
+        return WorkDirectory(environment, chosen, env=recipe.env, problems=tuple(problems))
+    whole = _whole(recipe, chosen, environment)
+    if whole is not None and not roots:
+        return WorkDirectory(whole, chosen, env=recipe.env)
+    home = _made(recipe, chosen, cache or default_cache())
+    elsewhere = tuple((home / "elsewhere" / root.lstrip("/"), root) for root in roots)
+    return WorkDirectory(home / "work", chosen, elsewhere, recipe.env)
+
+
+def _below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _outermost(paths: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    for path in sorted(paths):
+        if not found or not any(_below(path, other) for other in found):
+            found.append(path)
+    return found
+
+
+def _whole(recipe: Recipe, workdir: str, environment: Path) -> Path | None:
+    """The folder that is the work directory as it is, if one ``COPY`` of a whole folder makes all of it."""
+    inside = {path: source for path, source in recipe.files.items() if _below(path, workdir)}
+    if not inside:
+        return None
+    path, source = next(iter(inside.items()))
+    depth = posixpath.relpath(path, workdir).count("/") + 1
+    folder = Path(*source.parts[:-depth])
+    if not folder.is_relative_to(environment) or not folder.is_dir():
+        return None
+    there = {posixpath.join(workdir, found.relative_to(folder).as_posix()): found for found in folder.rglob("*")}
+    files = {path: found for path, found in there.items() if found.is_symlink() or not found.is_dir()}
+    folders = {path for path in recipe.folders if _below(path, workdir) and path != workdir}
+    return folder if files == inside and set(there) - set(files) == folders else None
+
+
+def _made(recipe: Recipe, workdir: str, cache: Path) -> Path:
+    """A folder with ``work`` and ``elsewhere``, made once per content; several processes may ask at once."""
+    digest = hashlib.sha256(f"{_VERSION}\0{workdir}\0".encode())
+    for folder in sorted(recipe.folders):
+        digest.update(b"folder\0" + os.fsencode(folder) + b"\0")
+    for path, source in sorted(recipe.files.items()):
+        if source.is_symlink():
+            what = b"link\0" + os.fsencode(source.readlink())
+        else:
+            what = b"file %o\0" % _mode(source) + hashlib.sha256(source.read_bytes()).digest()
+        digest.update(os.fsencode(path) + b"\0" + what + b"\0")
+    home = cache / digest.hexdigest()[:32]
+    if home.is_dir():
+        return home
+    cache.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{home.name}.", dir=cache))
+    try:
+        _fill(recipe, workdir, staging)
+        staging.chmod(0o755)
+        try:
+            staging.rename(home)
+        except OSError:
+            if not home.is_dir():  # another process was first
+                raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return home
+
+
+def _fill(recipe: Recipe, workdir: str, staging: Path) -> None:
+    def place(path: str) -> Path:
+        if _below(path, workdir):
+            return staging / "work" / posixpath.relpath(path, workdir)
+        return staging / "elsewhere" / path.lstrip("/")
+
+    (staging / "work").mkdir()
+    for folder in recipe.folders:
+        place(folder).mkdir(parents=True, exist_ok=True)
+    for path, source in recipe.files.items():
+        target = place(path)
+        if source.is_symlink():
+            target.symlink_to(source.readlink())
+        else:
+            shutil.copyfile(source, target)
+            target.chmod(_mode(source))
+
+
+def _mode(path: Path) -> int:
+    return 0o755 if path.stat().st_mode & 0o100 else 0o644

@@ -1,0 +1,34 @@
+"""Where the processes of a run on GPUs meet: addresses and key of its inference servers, the socket that weights take.
+
+Knows names and files only."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from runtime.run_paths import RAY_DIR
+
+KEY, ADDRESS = "key", ".url"
+"""Files below ``RunPaths.engines``."""
+
+
+def make_key(engines: Path) -> None:
+    """A new word for this start of the trainer, for this user's eyes."""
+    engines.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = engines / KEY
+    key.touch(mode=0o600)
+    key.write_text(secrets.token_urlsafe(32), encoding="ascii")
+
+
+def addresses(engines: Path) -> Mapping[str, str]:
+    """Name -> URL of every inference server that listens."""
+    return {path.stem: path.read_text(encoding="ascii") for path in sorted(engines.glob(f"*{ADDRESS}"))}
+
+
+def in_run(handle: str) -> str:
+    """verl's ``ipc:///tmp/NAME`` in the folder of this run's Ray. verl names the socket by Ray's job, and every run's
+    own Ray calls its job the first: two runs of one machine would meet there."""
+    return handle.replace("ipc:///tmp/", f"ipc://{os.environ[RAY_DIR]}/", 1)

@@ -1,0 +1,69 @@
+"""The trainer's platform ``cuda``: verl's own, with vLLM servers that are reached by HTTP.
+
+Imports neither verl nor torch: ``plugin`` is loaded by verl itself, in its own processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.rollouter.engine import Engine
+from runtime.run_paths import RunPaths
+from runtime.trainer.cuda import places
+from runtime.trainer.startup import reached
+
+
+def vllm_environment(cache: Path) -> Mapping[str, str]:
+    """Variables of every process that uses vLLM. Kernels that were compiled once serve all runs that share ``cache``;
+    nothing is fetched or reported."""
+    kernels = cache / "cuda"
+    return {
+        "VLLM_CACHE_ROOT": str(kernels / "vllm"),
+        "TRITON_CACHE_DIR": str(kernels / "triton"),
+        "TORCHINDUCTOR_CACHE_DIR": str(kernels / "inductor"),
+        "CUDA_CACHE_PATH": str(kernels / "driver"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+class CudaPlatform:
+    """Implements ``runtime.trainer.platform.Platform``."""
+
+    not_inherited = ("VLLM_API_KEY",)
+    """The gate asks for the run's own key."""
+
+    def environment(self, paths: RunPaths) -> Mapping[str, str]:
+        return {
+            "VERL_USE_EXTERNAL_MODULES": "runtime.trainer.cuda.plugin",
+            "VERL_USE_EXTERNAL_PLUGINS": "none",
+            "VERL_PLATFORM": "nvidia",
+            # verl's own setting allows it.
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
+            # The GPU does the work: more threads of its many processes would only wait for each other.
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            **vllm_environment(paths.path.parents[1] / ".cache"),
+        }
+
+    def prepare(self, paths: RunPaths) -> None:
+        places.make_key(paths.engines)
+
+    def engine(self, verl_config: Any, llm_client: Any, *, routing: str) -> Engine:
+        """By HTTP behind our own balancer. verl's client costs twice the time for each call, and its balancer is a
+        process that first imports verl."""
+        del verl_config, llm_client
+        from runtime.rollouter.pool import ReplicaPool
+        from runtime.trainer.cuda.engine import GatedEngine
+
+        reached("the agent loop")
+        engines = RunPaths.of_process().engines
+        key = (engines / places.KEY).read_text(encoding="ascii")
+        found = {name: GatedEngine(url, api_key=key) for name, url in places.addresses(engines).items()}
+        return ReplicaPool(found, config={"routing": routing})
+
+
+CUDA = CudaPlatform()

@@ -1,0 +1,83 @@
+"""A run of another host: believed while it gives signs of life, and no dead end when it gives none."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import UserError
+from runtime.launch import ledger, lifecycle, rundir
+from runtime.launch.rundir import SILENT_SEC, RunDirectory, refuse_living
+
+# As an earlier version wrote it: no kernel, no sign of life.
+OLD_RECORD = """{
+ "run": "20240107-000000-000", "experiment": "exp", "target": "local", "kind": "train", "state": "running",
+ "host": "laptop-yesterday", "pid": 12, "pid_start": 5, "start": "2024-01-07T00:00:00+00:00", "end": "",
+ "phases": {}, "tasks": {}
+}"""
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> RunDirectory:
+    folder = tmp_path / "runs" / "exp" / "20240107-000000-000"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(OLD_RECORD)
+    (folder / "logs").mkdir()
+    return RunDirectory(folder)
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> RunDirectory:
+    """A run that another machine goes on with, below a folder that both see."""
+    directory = rundir.create(tmp_path / "runs", experiment="exp", target="local")
+    directory.update(state="running", host="elsewhere", kernel="another boot")
+    return directory
+
+
+def _silence(directory: RunDirectory, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(directory.heartbeat, (then, then))
+
+
+def test_a_record_under_an_old_name_can_be_stopped_and_resumed(old: RunDirectory, tmp_path: Path) -> None:
+    assert ledger.entry(old).state == "lost"
+    refuse_living(old)
+    assert "was not running" in lifecycle.stop(old)
+    record = old.read()
+    assert (record.state, record.exit_code) == ("failed", 4) and "laptop-yesterday" in record.exit_cause
+
+
+def test_what_lives_elsewhere_is_left_alone(far: RunDirectory) -> None:
+    assert ledger.entry(far).state == "running"
+    for attempt in (lifecycle.stop, refuse_living):
+        with pytest.raises(UserError, match=r"host elsewhere, which gave a sign of life \d+ s ago"):
+            attempt(far)
+    assert lifecycle.tidy_all(far.runs_dir) == [] and far.read().state == "running"
+
+
+def test_silence_ends_it_for_whoever_names_it(far: RunDirectory) -> None:
+    _silence(far, SILENT_SEC + 60)
+    assert lifecycle.tidy_all(far.runs_dir) == [], "it may be asleep: nobody asked"
+    assert "was not running" in lifecycle.stop(far)
+    assert "no sign of life for 6 minutes" in far.read().exit_cause
+
+
+def test_a_new_name_of_this_machine_changes_nothing(tmp_path: Path) -> None:
+    directory = rundir.create(tmp_path / "runs", experiment="exp", target="local")
+    directory.update(state="running", host="the-name-of-another-network")
+    assert directory.alive, "this very process owns it"
+    directory.update(pid_start=1)
+    assert not directory.alive and lifecycle.tidy(directory)
+
+
+def test_an_owner_gives_signs_of_life(tmp_path: Path) -> None:
+    directory = rundir.create(tmp_path / "runs", experiment="exp", target="local")
+    _silence(directory, 1000)
+    with lifecycle.running(directory):
+        deadline = time.monotonic() + 20
+        while (silent := directory.silent_sec()) is None or silent > 500:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
