@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from runtime.config import Bubblewrap, Environment
+from runtime.config import Bubblewrap, Docker, Environment
 from runtime.errors import TrialError
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
@@ -224,14 +224,13 @@ def main() -> None:
         cases = list(honest_cases(options.honest, root / "honest"))
         if not options.no_attacks:
             cases += attack_cases(root / "attacks", options.repeat)
-        settings = CONFIG
+        settings: Environment = CONFIG
         if options.docker:
             sys.path.insert(0, str(ROOT))
             from tests.docker_engine import BASE, Engine
 
             engine = opened.enter_context(Engine.temporary())
-            docker = {"type": "docker", "docker_host": engine.url, "base_image": BASE}
-            settings = CONFIG.model_copy(update=docker)
+            settings = Docker(docker_host=engine.url, base_image=BASE, memory_mib=512, verifier_timeout_sec=60.0)
         result = asyncio.run(measure(cases, settings, root / "state", one_user=options.one_user))
     for name, value in result.items():
         print(f"{name:16} {value}")

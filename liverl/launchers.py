@@ -100,8 +100,8 @@ def launch(target: str, folder: Path) -> None:
     print(f"+ cd {shlex.quote(str(folder))} && {shlex.join(command)}", flush=True)
     # A client that was installed with LiveRL need not be on the PATH; nor need what it calls.
     path = os.pathsep.join([*os.environ.get("PATH", os.defpath).split(os.pathsep), str(Path(program).parent)])
-    variables |= {"PATH": path}
-    code = subprocess.run(command, cwd=folder, env={**os.environ, **variables}, check=False).returncode
+    environment = {**os.environ, "PATH": path, **variables}
+    code = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
     if code:
         raise RunError(f"{launcher.program} ended with code {code}; its words are above")
     names = {"name": resolved["name"], "namespace": resolved["cluster"]["namespace"]}

@@ -78,10 +78,6 @@ class Docker:
 
         spec = plan.spec
         own = Asked(
-            seccomp=lambda: SECCOMP if _makes_boxes(plan) else None,
-            source=lambda: SOURCE,
-            dockerfile=lambda: f"${{LIVERL_DOCKERFILE:-build/{spec.name}/{self.name}/Dockerfile}}",
-            limited=lambda: spec.cluster.docker.machine is not None,
             machine=lambda: _machine(plan)[0],
             kubeconfig=lambda: _kubeconfig(plan),
             open=lambda: _open(plan),
@@ -92,6 +88,9 @@ class Docker:
             extras=lambda: pins.extras(plan),
             system=lambda: pins.system(plan),
             npm=lambda: pins.npm(plan),
+            source=lambda: SOURCE,
+            seccomp=lambda: SECCOMP if _makes_boxes(plan) else None,
+            dockerfile=lambda: f"${{LIVERL_DOCKERFILE:-build/{spec.name}/{self.name}/Dockerfile}}",
             node=lambda: pins.NODE,
         )
         context = {"header": joining.HEADER, "spec": spec, "cluster": spec.cluster, "own": own}

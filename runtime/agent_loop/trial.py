@@ -117,18 +117,18 @@ class TrialRunner:
         began = time.monotonic()
         with waiting_measured() as waited:
             try:
-                await self._grade(task, artifacts, progress, key)
+                progress.verdict = await self._judged(task, key, artifacts, progress)
             finally:
-                # Boxes of one verdict may wait side by side.
                 spent = time.monotonic() - began
-                in_line = min(waited.seconds, spent)
+                in_line = min(waited.seconds, spent)  # boxes of one verdict may wait side by side
                 progress.clock(verifier=spent - in_line, queue=progress.timings.queue + in_line)
         return termination
 
-    async def _grade(self, task: Task, artifacts: Mapping[str, Entry], progress: _Progress, key: TrialKey) -> None:
+    async def _judged(self, task: Task, key: TrialKey, artifacts: Mapping[str, Entry], progress: _Progress) -> Verdict:
+        """A verdict on the work; on none of it, where the work itself keeps the verifier from one."""
         try:
             try:
-                progress.verdict = await self._verdict(task, artifacts)
+                return await self._verdict(task, artifacts)
             except Exception as failure:
                 # A verifier says by a ``TrialError`` that other work could not be judged either.
                 if isinstance(failure, TrialError) and failure.termination is not Termination.INTERNAL:
@@ -136,7 +136,7 @@ class TrialRunner:
                 if not artifacts or not _own_doing(failure, progress.trajectory):
                     raise
                 log.warning("%s: %s; graded as if nothing had been done", key.trial_id, failure, exc_info=failure)
-                progress.verdict = await self._verdict(task, {})
+                return await self._verdict(task, {})
         except TimeoutError as error:
             raise TrialError(Termination.VERIFIER_TIMEOUT, "the verifier gave no answer in time") from error
 

@@ -89,7 +89,8 @@ async def put(sandbox: Sandbox, changes: Mapping[str, Entry], *, workdir: str = 
 
 def _below(workdir: str, name: str) -> str:
     """The name from the work directory on, quoted: a box may know that folder by another name."""
-    return shlex.quote("./" + str(PurePosixPath(name).relative_to(workdir)))
+    path = PurePosixPath(name)
+    return shlex.quote(f"./{path.relative_to(workdir)}" if path.is_relative_to(workdir) else name)
 
 
 async def _run(sandbox: Sandbox, workdir: str, commands: list[str]) -> None:

@@ -6,7 +6,6 @@ Imports neither verl nor torch: ``verl_cpu`` is loaded by verl itself, in its ow
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from runtime.rollouter.engine import Engine
 from runtime.run_paths import RunPaths
@@ -37,12 +36,8 @@ class CpuPlatform:
     def prepare(self, paths: RunPaths) -> None:
         """Nothing: engine servers find their sockets by name."""
 
-    def engine(self, verl_config: Any, llm_client: Any, *, routing: str) -> Engine:
-        """Our own replicas are called on their sockets, behind the same balancer; all others through verl's client."""
-        if str(verl_config.actor_rollout_ref.rollout.name) != ROLLOUT_NAME:
-            from runtime.trainer.verl_engine import VerlEngine
-
-            return VerlEngine(llm_client)
+    def engine(self, *, routing: str) -> Engine:
+        """Our own replicas, called on their sockets behind the balancer."""
         from runtime.laptop.engine.socket_replica import SocketReplica, engine_sockets
         from runtime.rollouter.pool import ReplicaPool
 

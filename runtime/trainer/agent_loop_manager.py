@@ -70,12 +70,12 @@ class LiverlAgentLoopManager:
         teacher_client: Any = None,
         reward_loop_worker_handles: Any = None,
     ) -> LiverlAgentLoopManager:
-        """Called by keyword in the task runner, where no event loop runs. Rewards come from our verifier: no reward
-        workers."""
-        del teacher_client, reward_loop_worker_handles
-        return cls(config, llm_client)
+        """Called by keyword in the task runner, where no event loop runs. Replicas are reached in the platform's own
+        way, and rewards come from our verifier: verl's clients and workers are not used."""
+        del llm_client, teacher_client, reward_loop_worker_handles
+        return cls(config)
 
-    def __init__(self, config: Any, llm_client: Any) -> None:
+    def __init__(self, config: Any) -> None:
         self._run = RunPaths.of_process()
         self._config: RuntimeConfig = load_runtime_config(self._run.runtime_json)
         self._verl = config
@@ -85,7 +85,7 @@ class LiverlAgentLoopManager:
         self._fewest = 2 if grouped else 1
         self._greedy_baseline = str(config.algorithm.adv_estimator) == REMAX
         platform = find_platform(str(config.trainer.device))
-        self._engine: Engine = platform.engine(config, llm_client, routing=self._config.rollout.routing)
+        self._engine: Engine = platform.engine(routing=self._config.rollout.routing)
         self._tasks: dict[str, Task] = {}
         self._steps: dict[tuple[int, bool], _Step] = {}
         self._rows = RowWriter(self._run.rows_file("loop"))

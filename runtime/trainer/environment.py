@@ -75,9 +75,9 @@ def trainer_environment(
     joined = (
         {joined_ray.JOB_CONFIG: joined_ray.job_config(own, inherited=given)} if given.get(joined_ray.ADDRESS) else {}
     )
-    # A Ray of our own asks for a token where the machine has one; a running one has its own.
-    tokens = {joined_ray.ADDRESS, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & environment.keys()
-    token = {} if tokens else {"RAY_AUTH_TOKEN_PATH": str(ray_token(ray_dir(paths.path)))}
+    token = {}
+    if not {joined_ray.ADDRESS, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & environment.keys():
+        token = {"RAY_AUTH_TOKEN_PATH": str(ray_token(ray_dir(paths.path)))}
     return {**environment, **own, **joined, **token}
 
 

@@ -28,9 +28,9 @@ class Platform(Protocol):
     def prepare(self, paths: RunPaths) -> None:
         """What must lie in the run's scratch before the trainer starts."""
 
-    def engine(self, verl_config: Any, llm_client: Any, *, routing: str) -> Engine:
-        """How the agent loop reaches the replicas. ``verl_config``: verl's whole configuration; ``llm_client``: its
-        ``LLMServerClient``; ``routing``: a way of ``runtime/rollouter/balancer.py``."""
+    def engine(self, *, routing: str) -> Engine:
+        """How the agent loop, in verl's task runner, reaches the replicas. ``routing``: a way of
+        ``runtime/rollouter/balancer.py``."""
 
 
 def find_platform(device: str) -> Platform:

@@ -64,7 +64,6 @@ def train(
         raise UserError(f"{paths.verl_yaml}: missing; compiling a spec writes it")
     clear(paths.path)
     clear_orphans()
-    check_cluster(trainer_table(paths))
     patience = time.monotonic() + RAY_START_SEC
     while True:
         code, text = _attempt(paths, resume=resume, overrides=overrides)
@@ -79,6 +78,7 @@ def _attempt(paths: RunPaths, *, resume: bool, overrides: Sequence[str]) -> tupl
     """One start of the trainer, followed to its end: its exit code and the end of its log."""
     arguments = list(overrides)
     attempt = _next_attempt(paths)
+    check_cluster(trainer_table(paths))
     before = paths.trainer_log.stat().st_size if paths.trainer_log.exists() else 0
     if resume:
         _prepare_resume(paths, arguments)

@@ -25,6 +25,8 @@ DIFF = "shared.diff"
 SHARED = ("resolved.json", "verl.yaml", "vllm.yaml", "runtime.json", "SUMMARY.md", "sweep.json")
 SPECIMEN = ("quickstart", "local")
 """The one case whose source map is shown."""
+CONSTANT = ("seccomp.json",)
+"""Files that follow from no spec."""
 
 
 def layout(name: str, bundles: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -107,8 +109,8 @@ def _reference(bundles: Mapping[str, object]) -> str:
 
 
 def _by_digest_alone(name: str, target: str, file: str, files: Mapping[str, str]) -> bool:
-    """Locks; maps, one specimen aside; and everything of a sweep's points."""
-    if file == LOCK or (file == MAP and (name, target) != SPECIMEN):
+    """Locks; maps and what is the same in every bundle, one specimen aside; and everything of a sweep's points."""
+    if file == LOCK or (file == MAP and (name, target) != SPECIMEN) or (file in CONSTANT and name != SPECIMEN[0]):
         return True
     return _of_a_point(file, files)
 

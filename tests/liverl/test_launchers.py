@@ -109,6 +109,21 @@ def test_a_missing_client_is_named_with_its_cure(tmp_path: Path, target: str, pr
     assert "Traceback" not in ended.stderr
 
 
+def test_a_client_beside_this_program_need_not_be_on_the_path(tmp_path: Path) -> None:
+    client(tmp_path / "environment", "ray")
+    (tmp_path / "environment" / "python").symlink_to(sys.executable)
+    ended = subprocess.run(
+        [tmp_path / "environment" / "python", "-m", "liverl", "run", SPEC, "--target", "ray"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}", "PATH": shell_only(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "ray speaks" in ended.stdout and "follow with: environment/ray job list" in ended.stderr
+
+
 def test_a_cluster_that_lacks_a_kind_gets_nothing_of_the_bundle(tmp_path: Path) -> None:
     client(tmp_path / "bin", "kubectl")
     lines = (tmp_path / "bin" / "known").read_text().splitlines()
@@ -175,21 +190,6 @@ def test_compose_is_told_where_the_source_lies(tmp_path: Path) -> None:
     assert told == {"LIVERL_SOURCE": str(ROOT), "LIVERL_DOCKERFILE": str(bundle / "Dockerfile")}
     ended = liverl(tmp_path, "run", SPEC, "--target", "docker", LIVERL_SOURCE=str(tmp_path))
     assert ended.returncode == 3 and "docker pull" in ended.stderr
-
-
-def test_a_client_beside_this_program_need_not_be_on_the_path(tmp_path: Path) -> None:
-    client(tmp_path / "environment", "ray")
-    (tmp_path / "environment" / "python").symlink_to(sys.executable)
-    ended = subprocess.run(
-        [tmp_path / "environment" / "python", "-m", "liverl", "run", SPEC, "--target", "ray"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{ROOT}:{sysconfig.get_path('purelib')}", "PATH": shell_only(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert "ray speaks" in ended.stdout and "follow with: environment/ray job list" in ended.stderr
 
 
 def test_a_client_that_fails_fails_the_run(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from runtime.rollouter.engine import Engine
 from runtime.run_paths import RunPaths
@@ -52,10 +51,9 @@ class CudaPlatform:
     def prepare(self, paths: RunPaths) -> None:
         places.make_key(paths.engines)
 
-    def engine(self, verl_config: Any, llm_client: Any, *, routing: str) -> Engine:
+    def engine(self, *, routing: str) -> Engine:
         """By HTTP behind our own balancer. verl's client costs twice the time for each call, and its balancer is a
         process that first imports verl."""
-        del verl_config, llm_client
         from runtime.rollouter.pool import ReplicaPool
         from runtime.trainer.cuda.engine import GatedEngine
 

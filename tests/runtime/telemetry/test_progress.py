@@ -10,6 +10,7 @@ import orjson
 import pytest
 from rich.console import Console
 
+from runtime.telemetry import progress as progress_module
 from runtime.telemetry.metrics import Row
 from runtime.telemetry.progress import Progress, time_left
 from tests.runtime.rows import append_row
@@ -70,3 +71,22 @@ def test_time_left_follows_the_newest_steps() -> None:
     assert time_left(rows, 20) == 10.0
     assert time_left(rows, 0) is None
     assert time_left([], 20) is None
+
+
+def test_a_log_never_falls_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal, a phase that says nothing by itself is named from time to time."""
+    monkeypatch.setattr(progress_module, "QUIET_SEC", 0.0)
+    page = io.StringIO()
+    deadline = time.monotonic() + 30
+    with (
+        Progress("x", console=Console(file=page, width=200)) as progress,
+        progress.phase("train"),
+        progress.follow(tmp_path / "metrics.jsonl", tmp_path / "status.json", total_steps=9),
+    ):
+        while "starting Ray and verl" not in page.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (tmp_path / "status.json").write_text('{"phase": "rollout", "step": 3, "trials": 8, "done": 5}')
+        while "step 3/9  rollout  5 of 8 trials" not in page.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from runtime.config import RuntimeConfig
 from runtime.telemetry.intervals import wilson
-from runtime.telemetry.metrics import read_rows
+from runtime.telemetry.metrics import Row, read_rows
 from runtime.telemetry.plot import line_plot, smooth
+from runtime.telemetry.scores import idle_words
 from runtime.telemetry.summary import RunReport, compare, failure_counts, gains, print_summary, time_by_part
 from tests.runtime.rows import append_row
 
@@ -118,3 +119,19 @@ def test_plot_rises_where_the_values_rise() -> None:
 
 def test_smoothing_keeps_the_mean_of_a_constant() -> None:
     assert smooth([2.0] * 5, width=3) == [2.0] * 5
+
+
+@given(mixed=st.lists(st.integers(0, 8), min_size=1, max_size=6))
+def test_steps_from_which_nothing_was_learnt_are_said(mixed: list[int]) -> None:
+    rows = [Row(0, {}), *(Row(step, {"groups/total": 8.0, "groups/mixed": n}) for step, n in enumerate(mixed, 1))]
+    said, idle = idle_words(rows), mixed.count(0)
+    assert bool(said) == bool(idle)
+    if idle:
+        assert ("in all" in said) == (idle == len(mixed)) and "nothing was learnt" in said
+
+
+def test_the_warning_stands_in_the_closing_words(facts: RunReport, quickstart_config: RuntimeConfig) -> None:
+    append_row(facts.metrics, 7, {"groups/total": 8.0, "groups/mixed": 0.0})
+    page = io.StringIO()
+    print_summary(facts, quickstart_config, console=Console(file=page, width=400))
+    assert "Warning: no group differed: nothing was learnt in all 1 steps" in page.getvalue()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime.laptop.cpu_platform import CPU
 from runtime.run_paths import RUN_DIR, RunPaths
-from runtime.trainer.environment import trainer_command
+from runtime.trainer.environment import ray_dir, ray_token, trainer_command, trainer_environment
 
 MAIN = """
 import hydra
@@ -42,3 +43,13 @@ def test_a_run_may_lie_in_any_folder(folder: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(paths.state / "hydra"), "found"]
+
+
+def test_ray_leaves_no_token_in_the_home_directory(tmp_path: Path) -> None:
+    """Its own Ray has a token below its own folder; that of a cluster which others started is theirs."""
+    paths, quickly = RunPaths(tmp_path), {"HOME": str(tmp_path)}
+    own = trainer_environment(paths, platform=CPU, attempt=0, inherited=quickly)
+    assert own["RAY_AUTH_TOKEN_PATH"] == str(ray_token(ray_dir(tmp_path)))
+    for theirs in ("LIVERL_RAY_ADDRESS", "RAY_AUTH_TOKEN"):
+        joined = trainer_environment(paths, platform=CPU, attempt=0, inherited={**quickly, theirs: "x"})
+        assert "RAY_AUTH_TOKEN_PATH" not in joined

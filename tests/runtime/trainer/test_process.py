@@ -35,6 +35,8 @@ with open(os.environ["VERL_FILE_LOGGER_PATH"], "w") as rows:
 print("cwd", os.getcwd(), "safe", sys.flags.safe_path, "arguments", *sys.argv[1:], flush=True)
 if MODE == "wait":
     time.sleep(600)
+if MODE == "busy" and int(os.environ["LIVERL_ATTEMPT"]) < 2:
+    raise Exception("The current node timed out during startup. This could happen because some of the raylet failed")
 if MODE == "fail":
     raise ValueError("the learning rate is a fish")
 """
@@ -75,6 +77,20 @@ def test_a_run_that_fails_says_why_in_one_sentence(run: Path, monkeypatch: pytes
     with pytest.raises(RunError, match=r"ValueError: the learning rate is a fish \(log: .*trainer.log\)"):
         train(run)
     assert traces(run) == []
+
+
+def test_a_ray_that_came_up_too_slowly_is_started_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "busy")
+    train(run)
+    rows = [orjson.loads(line) for line in RunPaths(run).metrics.read_bytes().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2] and traces(run) == []
+
+
+def test_patience_with_a_busy_machine_ends(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, "busy")
+    monkeypatch.setattr(process, "RAY_START_SEC", 0.0)
+    with pytest.raises(RunError, match="the machine is too busy"):
+        train(run)
 
 
 def test_without_a_bundle_nothing_is_started(tmp_path: Path) -> None:

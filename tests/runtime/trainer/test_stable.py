@@ -69,3 +69,13 @@ def test_a_saved_models_config_says_what_its_tensors_are(tmp_path: Path, types: 
     (tmp_path / "config.json").write_text('{"model_type": "qwen2", "dtype": "bfloat16"}')
     stable.name_true_dtype(tmp_path)
     assert orjson.loads((tmp_path / "config.json").read_bytes()) == {"model_type": "qwen2", "dtype": dtype}
+
+
+def test_a_checkpoint_has_the_modes_of_ordinary_files(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 1, marked=False)
+    for path in (folder / "data.pt", folder / "actor" / "huggingface" / "vocabulary"):
+        path.chmod(0o600)
+    (plain := tmp_path / "plain").touch()
+    stable.StableMarker().on_save(None, 1, str(folder))
+    modes = {path.stat().st_mode for path in folder.rglob("*") if path.is_file()}
+    assert modes == {plain.stat().st_mode}

@@ -126,3 +126,19 @@ def test_families_that_no_demonstration_has_are_named(tmp_path: Path) -> None:
         build_policy(
             config, [], tmp_path / "policy", shell=shell, seed=0, on_progress=lambda text: None, on_tokenizer=nothing
         )
+
+
+@pytest.mark.torch
+def test_the_same_seed_makes_the_same_policy(tmp_path: Path) -> None:
+    from runtime.laptop.policy.build import build_policy
+
+    warm = POLICY.warm_start.model_copy(update={"steps": 6})
+    short = POLICY.model_copy(update={"warm_start": warm})
+    shell = ShellScaffold(tools="repair", max_turns=20, max_edits=3)
+    for name in ("one", "two"):
+        build_policy(
+            short, [], tmp_path / name, shell=shell, seed=0, on_progress=lambda text: None, on_tokenizer=nothing
+        )
+    for file in ("tokenizer.json", "model.safetensors"):
+        one, two = ((tmp_path / name / file).read_bytes() for name in ("one", "two"))
+        assert one == two, f"{file}: differs on one machine"
