@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def check_needs(wanted: Needs, folder: Path) -> list[Check]:
     checks = [check_gpus(wanted.gpus), check_shared_memory(), check_disk(folder), check_pins(wanted.pins)]
     if wanted.attention.startswith("flash_attention"):
         checks.append(check_flash_attention())
-    return checks
+    return [replace(check, required=True) for check in checks]
 
 
 def check_bundle(bundle: Mapping[str, str], folder: Path) -> None:

@@ -26,7 +26,7 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
     ),
     (
         r"WeightMismatch: (?P<detail>.*)",
-        "a replica served other weights than the trainer sent, twice: {detail}",
+        "a replica served other weights than the trainer sent: {detail}",
     ),
     (
         r"No space left on device|ENOSPC",

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 
+from compiler import compile_in_memory
 from compiler.bundle import write_files
 from compiler.lower_algorithm import RENAMED_ESTIMATORS, UNSERVED_ESTIMATORS
 from compiler.lower_verl import TORCH_CHECKPOINT_ENGINE, TORCH_ROLLOUT
 from compiler.plan import make_plan
 from compiler.spec.algorithm import KlEstimator, LossAggregation
 from compiler.validate import validate
-from tests.compiler.golden_cases import CASES, ON_GPUS, case_files, spec_path
+from tests.compiler.golden_cases import CASES, EXAMPLES, ON_GPUS, case_files, spec_path
 from tests.compiler.test_axes import ALGORITHMS, LOSSES
 
 pytestmark = [pytest.mark.verl, pytest.mark.filterwarnings("ignore")]
@@ -277,3 +279,15 @@ def test_main_ppo_reads_the_bundle_as_it_is_started(run_dir: Path, tmp_path: Pat
 
 def test_the_specs_of_the_cases_exist() -> None:
     assert all(spec_path(name).is_file() for name, _ in CASES)
+
+
+@pytest.mark.parametrize("name", ["one-gpu", *EXAMPLES])
+def test_rays_cpus_are_enough_for_the_bundles_that_verl_places(name: str) -> None:
+    """verl reserves three beside every GPU; a node with fewer would wait for ever."""
+    from verl.single_controller.ray.base import ResourcePoolManager
+
+    each = ResourcePoolManager.max_colocate_count
+    tree = yaml.safe_load(compile_in_memory(spec_path(name), target="local").files["verl.yaml"])
+    trainer, rollout = tree["trainer"], tree["actor_rollout_ref"]["rollout"]
+    gpus = trainer["nnodes"] * trainer["n_gpus_per_node"] + rollout.get("nnodes", 0) * rollout.get("n_gpus_per_node", 0)
+    assert tree["ray_kwargs"]["ray_init"]["num_cpus"] >= each * gpus + 8

@@ -98,6 +98,18 @@ def test_doctor_answers_for_people_and_programs(tmp_path: Path) -> None:
     assert "Python" in _liverl("doctor", cwd=tmp_path).stdout
 
 
+def test_doctor_asks_a_machine_for_the_gpus_of_a_spec(tmp_path: Path) -> None:
+    spec = ROOT / "specs" / "one-gpu.jsonnet"
+    result = _liverl("doctor", str(spec), "--json", cwd=tmp_path, PATH=str(tmp_path))
+    checks = {check["name"]: check for check in json.loads(result.stdout)}
+    assert result.returncode == 3 and not checks["GPUs"]["ok"] and checks["GPUs"]["required"]
+    assert "vllm" in checks["packages for GPUs"]["found"] and "install-gpu" in checks["packages for GPUs"]["fix"]
+    # No run is begun there either.
+    refused = _liverl("run", str(spec), "--runs-dir", "runs", cwd=tmp_path, PATH=str(tmp_path))
+    assert refused.returncode == 3 and "GPUs: no NVIDIA driver" in refused.stderr, refused.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_doctor_judges_a_model(tmp_path: Path) -> None:
     family = FAMILIES["gpt-oss"]
     good = write_family(tmp_path / "good", family)

@@ -104,7 +104,8 @@ def test_every_check_says_what_to_do(tmp_path: Path, driver: Path) -> None:
     assert wanted is not None
     checks = check_needs(wanted, tmp_path)
     assert len({check.name for check in checks}) == len(checks) == 5
-    assert all(check.fix and check.found and check.needed_for for check in checks)
+    assert all(check.fix and check.found and check.needed_for and check.required for check in checks)
+    assert not check_gpus().required, "a machine without GPUs can run something"
 
 
 def test_a_small_shared_memory_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
