@@ -38,7 +38,7 @@ def experiment(spec: str, options: Sequence[str], bundle: Path) -> tuple[str | P
 
 def elsewhere(runs_dir: Path) -> tuple[str | Path, ...]:
     """The option that a command needs to use ``runs_dir``; nothing where it is the one that is taken anyway."""
-    return () if runs_dir.absolute() == default_runs_dir().absolute() else ("--runs-dir", runs_dir)
+    return () if _absolute(runs_dir) == _absolute(default_runs_dir()) else ("--runs-dir", runs_dir)
 
 
 def default_runs_dir() -> Path:
@@ -50,19 +50,28 @@ def pip(*requirements: str) -> str:
     return shlex.join([_here(Path(sys.executable)), "-m", "pip", "install", *requirements])
 
 
-def install() -> str:
+def install(*, gpu: bool = False) -> str:
     """What installs everything that training needs: the checkout's own way, or pip's."""
-    checkout = Path(__file__).parents[1]
+    checkout, target = Path(__file__).parents[1], "install-gpu" if gpu else "install"
     if (checkout / "Makefile").is_file() and (checkout / "pyproject.toml").is_file():
         folder = shown(checkout)
-        return "make install" if folder == "." else shlex.join(["make", "-C", folder, "install"])
+        return shlex.join(["make", *([] if folder == "." else ["-C", folder]), target])
     return pip("liverl[train]")
 
 
 def shown(path: Path) -> str:
     """A path as one would type it here: relative where it lies below the current folder, else absolute."""
-    absolute, here = Path(os.path.normpath(path.absolute())), Path.cwd()
+    absolute, here = Path(os.path.normpath(_absolute(path))), _absolute(Path())
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
+def _absolute(path: Path) -> Path:
+    """``path.absolute()``, also where the current folder is gone, as that of a job may be before its end: then what was
+    relative to it leads nowhere and stays as it is."""
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        return path
 
 
 def beside(program: str) -> str | None:
@@ -73,7 +82,7 @@ def beside(program: str) -> str | None:
 def _program() -> list[str]:
     """``liverl`` where the shell finds this very program under that name, else its path."""
     called = Path(sys.argv[0])
-    script = str(called.absolute()) if called.name == PROGRAM and called.is_file() else beside(PROGRAM)
+    script = str(_absolute(called)) if called.name == PROGRAM and called.is_file() else beside(PROGRAM)
     if script is None:
         return [shlex.quote(_here(Path(sys.executable))), "-m", PROGRAM]
     found = shutil.which(PROGRAM)

@@ -18,6 +18,7 @@ from runtime.agent_loop.services import open_services
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialResult
 from runtime.config import RuntimeConfig
+from runtime.grading.base import solved_share
 from runtime.rollouter.engine import Engine
 from runtime.task import Task
 
@@ -122,7 +123,7 @@ def scores(records: Sequence[Mapping[str, Any]]) -> list[SetScore]:
         counts[name] = counts.get(name, 0) + 1
         tasks = by_set.setdefault(name, {})
         if record["reward"] is not None:
-            tasks.setdefault(str(record["task"]), []).append(float(record["reward"]))
+            tasks.setdefault(str(record["task"]), []).append(solved_share(float(record["reward"])))
     table = []
     for name, tasks in by_set.items():
         means = [sum(rewards) / len(rewards) for rewards in tasks.values()]

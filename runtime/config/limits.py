@@ -14,7 +14,7 @@ _BEYOND_A_BOX = frozenset(
     {"no_capabilities", "no_new_privileges", "process_limit", "seccomp", "solution_user", "user_namespace"}
 )
 LACKING: Mapping[str, frozenset[str]] = {
-    "docker": frozenset({"solution_user", "user_namespace"}),
+    "docker": frozenset({"user_namespace"}),
     "kubernetes": _BEYOND_A_BOX | {"network_off"},
     "ecs": _BEYOND_A_BOX | {"network_off"},
     "harbor": _BEYOND_A_BOX | {"network_off", "memory_limit"},

@@ -16,6 +16,11 @@ TAMPERED_REWARD = -1.0
 """Less than for nothing done: a forger who guesses right one time in a few must lose by it on the whole."""
 
 
+def solved_share(reward: float) -> float:
+    """What a reward counts in a solve rate, 0 to 1: tampering costs more than failure in training alone."""
+    return max(0.0, reward)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the host computed from the verifier's report.

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from runtime import suggest
 from runtime.errors import MachineError
 from runtime.launch.machine import Check
 
@@ -26,7 +27,7 @@ MIN_SHM_GIB = 1.0
 MIN_DISK_GIB = 10.0
 """Compiled kernels, Ray's object store when it spills, and one checkpoint of a small model."""
 _QUERY = "--query-gpu=index,uuid,name,memory.total,driver_version"
-_INSTALL = "make install-gpu"
+_INSTALL = suggest.install(gpu=True)
 _ELSEWHERE = "run on a machine with NVIDIA GPUs, or choose rollout.type 'torch' and trainer.device 'cpu'"
 
 
@@ -170,7 +171,8 @@ def check_flash_attention() -> Check:
         "installed" if there else "not installed",
         there,
         "trainer.attention flash_attention_2",
-        "pip install flash-attn==2.8.3 --no-build-isolation   (compiles for this machine's GPU: an hour, needs nvcc),"
+        suggest.pip("flash-attn==2.8.3", "--no-build-isolation")
+        + "   (compiles for this machine's GPU: an hour, needs nvcc),"
         " or set trainer.attention to sdpa",
         required=False,
     )

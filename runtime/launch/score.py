@@ -21,6 +21,7 @@ from runtime import suggest
 from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, TorchRollout, load_runtime_config
 from runtime.errors import RunError, Termination, UserError
 from runtime.files import write_folder, write_whole
+from runtime.grading.base import solved_share
 from runtime.launch import gpus, lifecycle, machine, phases, rundir
 from runtime.launch.model import check_policy, check_weights, locate
 from runtime.launch.prompt_length import refuse_long
@@ -154,7 +155,7 @@ async def _trials(
     def one_more(record: Mapping[str, Any]) -> None:
         nonlocal finished, solved
         finished += 1
-        solved += float(record["reward"] or 0.0)
+        solved += solved_share(float(record["reward"] or 0.0))
         progress.update(f"{finished} of {total}, {solved / finished:.0%} solved", finished / total)
         if record["error"]:
             progress.problem(f"{record['trial_id']}: {record['error']}")

@@ -11,12 +11,12 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.config import Bubblewrap, Docker, Ecs, Environment, Harbor, Imported, Kubernetes, PlainProcess
 from runtime.errors import MachineError
 from runtime.sandboxes import images
 from runtime.sandboxes.defences import check_network, check_provider
 
 if TYPE_CHECKING:
+    from runtime.config import Bubblewrap, Docker, Ecs, Environment, Harbor, Imported, Kubernetes, PlainProcess
     from runtime.sandboxes.base import SandboxProvider
     from runtime.sandboxes.fair_queue import FairQueue
 
@@ -54,9 +54,9 @@ def make_provider(config: Environment, *, state: Path, queue: FairQueue | None =
 
 
 def _make(config: Environment, state: Path) -> SandboxProvider:
-    if isinstance(config, Bubblewrap | PlainProcess):
+    if config.type == "bubblewrap" or config.type == "process":
         return _local(config, state)
-    if isinstance(config, Docker):
+    if config.type == "docker":
         return _docker(config, state)
     remote = _remote(config, state)
     check_provider(config.required_defences, remote.capabilities)
@@ -69,8 +69,8 @@ def _local(config: Bubblewrap | PlainProcess, state: Path) -> SandboxProvider:
     from runtime.sandboxes.bubblewrap import BubblewrapProvider
     from runtime.sandboxes.process import ProcessProvider
 
-    why = "environment.type is 'process'" if isinstance(config, PlainProcess) else bwrap.why_impossible()
-    if why is not None and isinstance(config, Bubblewrap) and config.require_isolation:
+    why = "environment.type is 'process'" if config.type == "process" else bwrap.why_impossible()
+    if why is not None and config.type == "bubblewrap" and config.require_isolation:
         raise MachineError(f"sandboxes are not isolated: {why}", fix=bwrap.INSTALL)
     provider: SandboxProvider
     try:
@@ -93,15 +93,15 @@ def _local(config: Bubblewrap | PlainProcess, state: Path) -> SandboxProvider:
 
 
 def _remote(config: Kubernetes | Ecs | Harbor | Imported, state: Path) -> SandboxProvider:
-    if isinstance(config, Kubernetes):
+    if config.type == "kubernetes":
         from runtime.sandboxes.kubernetes import KubernetesProvider
 
         return KubernetesProvider(config.kubernetes, run=run_label())
-    if isinstance(config, Ecs):
+    if config.type == "ecs":
         from runtime.sandboxes.ecs import EcsProvider
 
         return EcsProvider(config.ecs, run=run_label())
-    if isinstance(config, Harbor):
+    if config.type == "harbor":
         from runtime.sandboxes.harbor.provider import HarborProvider
 
         return HarborProvider(config.harbor)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import shlex
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from runtime.sandboxes.base import ArtifactsRefused
@@ -102,6 +102,13 @@ def pack_trees(trees: Sequence[tuple[Path, str]]) -> bytes:
             else:
                 archive.add(source, arcname=target.strip("/"), filter=anonymous)
     return buffer.getvalue()
+
+
+def folders_script(folders: Iterable[str], *, mounts: Iterable[str]) -> str:
+    """Makes ``folders`` and prints those of ``mounts`` that are mount points: whoever made the box put them there, and
+    no image can."""
+    names = "\\|".join(mounts)
+    return f"mkdir -p {' '.join(folders)} || exit\ncut -d' ' -f5 /proc/self/mountinfo | grep -x '{names}'; :\n"
 
 
 def unpack_script(source: str = "-") -> str:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from runtime import suggest
 from runtime.errors import UserError
+from runtime.grading.base import solved_share
 from runtime.task import Task
 
 SCHEMA = pa.schema(
@@ -83,7 +84,7 @@ def pass_rates(run_directories: Sequence[Path]) -> dict[str, PassRate]:
             except ValueError:
                 continue  # a trial that was being written when its run was killed
             if isinstance(trial, dict) and isinstance(trial.get("reward"), int | float):
-                rewards.setdefault(str(trial["task"]), []).append(float(trial["reward"]))
+                rewards.setdefault(str(trial["task"]), []).append(solved_share(float(trial["reward"])))
     return {task: PassRate(len(values), sum(values) / len(values)) for task, values in rewards.items()}
 
 

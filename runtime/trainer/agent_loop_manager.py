@@ -31,6 +31,7 @@ from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialResult
 from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import RunError
+from runtime.grading.base import solved_share
 from runtime.rollouter.engine import Engine
 from runtime.run_paths import RunPaths
 from runtime.task import Task, load_task
@@ -140,6 +141,8 @@ class LiverlAgentLoopManager:
                 results, baseline = await self._groups.run(request), None
             kept = [result for result in results if (result.reward is not None if validate else result.trainable)]
             kept = [result for result in kept if result.samples]
+            if validate:  # the mean of a validation is a solve rate
+                kept = [replace(result, reward=solved_share(result.reward or 0.0)) for result in kept]
             if self._greedy_baseline and not validate:
                 record.baselines.append(baseline)
                 if baseline is None:

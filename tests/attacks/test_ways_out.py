@@ -11,6 +11,7 @@ import pytest
 from runtime.agent_loop.services import open_services
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey, TrialResult
+from runtime.config import Bubblewrap
 from runtime.errors import Termination
 from runtime.proxy.codec import load_codec
 from runtime.sandboxes import bwrap
@@ -51,7 +52,7 @@ def test_a_way_out_is_graded(tmp_path: Path, name: str) -> None:
 
 
 def play(tmp_path: Path, replies: list[str]) -> TrialResult:
-    settings, model = config("free", "bubblewrap"), write_model(tmp_path / "model", family="chatml")
+    settings, model = config("free", Bubblewrap()), write_model(tmp_path / "model", family="chatml")
     task = make_task(tmp_path / "tasks")
 
     async def run() -> TrialResult:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import Problem, SpecError
-from liverl.exits import exit_codes, explain
+from liverl.exits import exit_codes, explain, resume_hint
 from runtime.errors import MachineError, RunError, Termination, TrialError, UserError
 from runtime.launch import TRACEBACK_NOTE
 
@@ -73,3 +73,22 @@ def test_codes_chosen_by_a_command_pass() -> None:
     with pytest.raises(SystemExit) as end, exit_codes():
         raise SystemExit(3)
     assert end.value.code == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [
+        (UserError("rollout.prompt_length: too short"), False),
+        (RunError("the trainer ended"), True),
+        (MachineError("the disk is full", fix="free some space"), True),
+        (KeyboardInterrupt(), True),
+        (ZeroDivisionError(), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_only_what_can_end_otherwise_is_worth_another_start(
+    error: BaseException, goes_on: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(type(error)), resume_hint("liverl run --resume runs/x/1"):
+        raise error
+    assert ("go on with: liverl run --resume runs/x/1" in capsys.readouterr().err) == goes_on

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from runtime import suggest
 from runtime.errors import MachineError
 
 log = logging.getLogger(__name__)
 
-INSTALL = "pip install 'docker>=7.1', and start an engine: apt-get install -y docker.io"
+INSTALL = f"{suggest.pip('docker>=7.1')}, and start an engine: apt-get install -y docker.io"
 TIMEOUT_SEC = 60.0
 _PROBE_SEC = 10.0
 _POOL = 64

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runtime import suggest
 from runtime.config import HarborEnvironment
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
@@ -133,7 +134,7 @@ class HarborProvider:
             from harbor.models.trial.config import EnvironmentConfig
             from harbor.models.trial.paths import TrialPaths
         except ImportError as error:
-            fix = "with Python 3.12: pip install harbor==0.24.0"
+            fix = f"with Python 3.12: {suggest.pip('harbor==0.24.0')}"
             raise MachineError(f"no Harbor here: {error}", fix=fix) from error
         for name in ("environment", "trial"):
             (folder / name).mkdir()

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+from runtime import suggest
 from runtime.config import KubernetesCluster
 from runtime.errors import MachineError
 from runtime.sandboxes.base import ExecResult
@@ -48,7 +49,7 @@ async def connect(settings: KubernetesCluster) -> Api:
     try:
         from kubernetes.aio import client, config
     except ImportError as error:
-        raise MachineError(f"no Kubernetes client: {error}", fix="pip install 'liverl[kubernetes]'") from error
+        raise MachineError(f"no Kubernetes client: {error}", fix=suggest.pip("kubernetes>=37")) from error
     configuration = client.Configuration()
     try:
         if settings.kubeconfig is None and settings.context is None:

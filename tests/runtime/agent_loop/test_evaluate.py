@@ -40,3 +40,9 @@ def test_scores_average_over_tasks_and_count_the_ungraded() -> None:
     assert score.standard_error == 0.25
     (nothing,) = scores([{"task_set": "s", "task": "a", "reward": None}])
     assert math.isnan(nothing.mean) and nothing.graded == 0
+
+
+def test_tampering_is_a_failure_in_a_rate_and_no_less() -> None:
+    records = [{"task_set": "held-out", "task": task, "reward": reward} for task, reward in (("a", -1.0), ("b", 1.0))]
+    (line,) = scores(records)
+    assert line.mean == 0.5 and line.graded == 2

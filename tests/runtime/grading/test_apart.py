@@ -211,10 +211,8 @@ def test_what_needs_one_process_keeps_the_canary(run: Run, isolated: BubblewrapP
 
 
 @marked
-def test_look_alikes_are_not_asked_for_where_the_other_user_is_had(
-    run: Run, isolated: BubblewrapProvider, task: Task
-) -> None:
+def test_both_when_both_are_required(run: Run, isolated: BubblewrapProvider, task: Task) -> None:
     task = prepared(task, POSSIBLE)
     verifier = make_verifier(Bubblewrap(required_defences=("canary", "solution_user")), isolated)
     verdict = run(verifier.grade(task, {"/app/shop/calc.py": CALC.format("+").encode()}))
-    assert verdict.reward == 1.0 and "solution_user" in verdict.defences and "canary" not in verdict.defences
+    assert verdict.reward == 1.0 and {"canary", "solution_user"} <= set(verdict.defences)

@@ -1,6 +1,5 @@
 """The standard-library runner: outcomes, explanations, traces, and runs that misbehave."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -132,8 +131,12 @@ def test_misbehaving_tests_never_pass(tmp_path: Path, body: str, outcome: str, k
 )
 def test_what_counts_is_the_time_of_the_processor(tmp_path: Path, runner: str, body: str, outcome: str) -> None:
     repository(tmp_path, test_a=f"import subprocess\nimport time\n\n\ndef test_x():\n    {body}\n")
-    run = importlib.import_module(f"runtime.grading.testkit.{runner}").run
-    assert run(tmp_path, test_timeout=0.2)["tests"]["test_a.py::test_x"]["outcome"] == outcome
+    code = "import json, sys, importlib; r = importlib.import_module(f'testkit.{sys.argv[1]}')\n"
+    code += "print(json.dumps(r.run(sys.argv[2], test_timeout=0.2)))"
+    command = [sys.executable, "-c", code, runner, str(tmp_path)]  # pytest inside pytest would share its state
+    env = {**os.environ, "PYTHONPATH": str(PROGRAM.parents[1])}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout.splitlines()[-1])["tests"]["test_a.py::test_x"]["outcome"] == outcome
 
 
 def test_a_run_that_ignores_the_alarm_is_killed(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_bugs_are_told_by_the_tests_and_repaired_by_the_solution(
         assert outcomes(task.repository, task.expected_ids) == {"passed"}
 
 
+@pytest.mark.deep
 def test_several_bugs_of_one_task_are_of_different_functions_and_each_must_be_found(
     shop: Path, tmp_path: Path, plain_provider: PlainProvider
 ) -> None:
@@ -261,6 +262,7 @@ class LosesSome:
 
 
 @pytest.mark.parametrize(("lost", "limit", "bugs"), [(1, 2, 1), (1, 1, 2)])
+@pytest.mark.deep
 def test_a_lost_task_is_replaced(
     shop: Path, tmp_path: Path, plain_provider: PlainProvider, lost: int, limit: int, bugs: int
 ) -> None:
@@ -273,6 +275,7 @@ def test_a_lost_task_is_replaced(
     assert sum("left out: the verifier does not confirm it" in text for text in said) == lost
 
 
+@pytest.mark.deep
 def test_what_stops_a_search_is_said(
     shop: Path, tmp_path: Path, plain_provider: PlainProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,16 +15,18 @@ from pathlib import Path
 import pytest
 
 from compiler import compile_in_memory
+from runtime import processes
 from runtime.errors import MachineError
+from runtime.files import write_folder
 from runtime.laptop.cpu_platform import CPU
+from runtime.launch.rundir import RunDirectory
 from runtime.processes import reap
 from runtime.run_paths import RAY_DIR, RUN_DIR, RunPaths
-from runtime.trainer import joined_ray, process
+from runtime.telemetry.metrics import read_rows
+from runtime.trainer import joined_ray
 from runtime.trainer.environment import trainer_environment
 from tests.docker_engine import free_port
-from tests.runtime.trainer.test_verl import GROUP, PROMPTS, ROOT, SMALL, make_run, rows, traces
-from tests.runtime.trainer.test_verl import importable as importable
-from tests.runtime.trainer.test_verl import policy as policy
+from tests.liverl.test_run import ROOT, SMALL
 
 
 def test_what_travels_is_what_liverl_set(tmp_path: Path) -> None:
@@ -60,6 +62,7 @@ def node(folder: Path, *arguments: str) -> Iterator[None]:
     """One node of Ray with a token. What its workers inherit names another run: only what travels can be right."""
     program = Path(sys.executable).parent / "ray"
     environment = {**os.environ, RUN_DIR: str(folder), "PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"}
+    environment |= {"PATH": f"{program.parent}:{os.environ['PATH']}"}
     environment |= {"RAY_memory_monitor_refresh_ms": "0", "RAY_worker_register_timeout_seconds": "300"}
     ports = [f"--dashboard-agent-{name}-port={free_port()}" for name in ("grpc", "listen")]
     command = [str(program), "start", "--block", "--disable-usage-stats", "--num-cpus=8", *ports, *arguments]
@@ -80,35 +83,50 @@ def node(folder: Path, *arguments: str) -> Iterator[None]:
 @pytest.mark.torch
 @pytest.mark.sandbox
 @pytest.mark.timeout(600)
-def test_a_run_on_a_running_ray_of_two_nodes(tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a token; the task runner lands on one node, the trainer's rank on the other, which has the GPU token."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
-    address = f"127.0.0.1:{free_port()}"
-    monkeypatch.setenv(joined_ray.ADDRESS, address)
-    bundle = compile_in_memory(ROOT / "specs" / "quickstart-site.jsonnet", target="ray")
-    run = make_run(tmp_path / "run", policy, "quickstart-site")
-    RunPaths(run).verl_yaml.write_text(bundle.files["verl.yaml"])
+def test_a_bundle_is_submitted_to_a_running_ray_of_two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ``submit.sh``, with a token; the task runner lands on one node, the trainer's rank on the other, which has the
+    GPU token."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+    address, dashboard = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    for name, value in {**token, joined_ray.ADDRESS: address}.items():
+        monkeypatch.setenv(name, value)
+    sets = [f"{path}={value}" for path, value in SMALL.items()]
+    bundle = compile_in_memory(
+        ROOT / "specs" / "quickstart.jsonnet",
+        target="ray",
+        sets=[*sets, "schedule.steps=1", "schedule.validate_every=1", f'cluster.ray.runs_dir="{tmp_path}/runs"'],
+    )
+    write_folder(tmp_path / "bundle", bundle.files)
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as short:
         folder = Path(short)
+        head = ["--head", f"--port={address.rpartition(':')[2]}", "--num-gpus=0", f"--temp-dir={folder}"]
+        head += [f"--dashboard-port={dashboard.rpartition(':')[2]}", f"--ray-client-server-port={free_port()}"]
         try:
-            head = ["--head", f"--port={address.rpartition(':')[2]}", "--num-gpus=0", f"--temp-dir={folder}"]
-            with node(folder, *head, "--include-dashboard=false", f"--ray-client-server-port={free_port()}"):
+            with node(folder, *head):
                 with pytest.raises(MachineError, match="has 0 GPUs, but the trainer needs 1") as caught:
-                    process.train(run)
+                    joined_ray.check_cluster({"n_gpus_per_node": 1, "device": "cpu"})
                 assert "--num-gpus=1" in caught.value.fix
                 with node(folder, f"--address={address}", "--num-gpus=1"):
-                    overrides = ["trainer.total_training_steps=1", "trainer.val_before_train=False"]
-                    overrides.append("trainer.logger=[console,file]")  # the site's tracker wants a key
                     while True:
                         try:
                             joined_ray.check_cluster({"n_gpus_per_node": 1})
                             break
                         except MachineError:
                             continue  # the second node is on its way
-                    process.train(run, overrides=[*SMALL, *overrides, "trainer.save_freq=-1"])
+                    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+                    submitted = subprocess.run(
+                        ["bash", str(tmp_path / "bundle" / "submit.sh")],
+                        env={"PATH": path, "HOME": short, "RAY_ADDRESS": f"http://{dashboard}", **token},
+                        capture_output=True,
+                        text=True,
+                        check=False,
+                    )
+                    assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
         finally:
             reap(folder)
-    assert rows(run)[1]["agent_loop/trials"] == PROMPTS * GROUP
-    assert rows(run)[1]["weights/replicas_verified"] == 2
-    assert traces(run) == []
+    (record,) = (tmp_path / "runs").glob("*/*/run.json")
+    run = RunDirectory(record.parent)
+    assert run.read().state == "succeeded"
+    found = {row.step: row.data for row in read_rows(run.metrics)}
+    assert found[1]["agent_loop/trials"] == 8 and found[1]["weights/replicas_verified"] == 2
+    assert processes.marked(run.path) == []
