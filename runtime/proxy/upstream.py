@@ -115,7 +115,8 @@ class VLLMEngine:
                 listed = orjson.loads(await response.read())["data"][0]
             # An empty object is refused by validation where the endpoint exists (400 or 422).
             async with client.post(self._url + GENERATE, json={}) as response:
-                path = COMPLETIONS if response.status in (404, 405) else GENERATE
+                # 403: newer versions have it and serve it only when told (--enable-scale-out).
+                path = COMPLETIONS if response.status in (403, 404, 405) else GENERATE
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise MachineError(
                 f"no engine answers at {self._url}: {error}", fix="start it: vllm serve MODEL --port 8000"
