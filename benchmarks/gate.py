@@ -102,7 +102,11 @@ def serving(model: str, further: list[str]) -> Iterator[tuple[str, str]]:
                     return
             raise SystemExit("vLLM did not start")
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # the engine's own processes too
+            os.killpg(process.pid, signal.SIGTERM)  # the engine's own processes too
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 async def load(engine: VLLMEngine, at_a_time: int, calls: int, tokens: int, prompt: int) -> dict[str, float]:
