@@ -114,6 +114,10 @@ class MachineError(Exception):
         self.fix = fix
 
 
+class ImageError(MachineError):
+    """What one image needs is not to be had: tasks of other images can go on."""
+
+
 class RunError(Exception):
     """The run itself failed (exit code 4), with a message for people and where to look."""
 

@@ -17,7 +17,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from runtime.errors import MachineError, UserError
+from runtime.errors import ImageError, MachineError, UserError
 
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!]*")
 INSTALL_SEC = 600
@@ -66,13 +66,13 @@ def _install(pins: list[str], folder: Path) -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SEC, check=False)
         except subprocess.TimeoutExpired as error:
-            raise MachineError(f"pip took longer than {INSTALL_SEC} s", fix=" ".join(command)) from error
+            raise ImageError(f"pip took longer than {INSTALL_SEC} s", fix=" ".join(command)) from error
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["no message"]
             if "No space left" in done.stderr:
                 raise MachineError(f"image {' '.join(pins)}: disk full", fix=f"free space below {folder.parent}")
             why = " (wheels only: a source distribution would run its code here)" if "No matching" in said[-1] else ""
-            raise MachineError(f"image {' '.join(pins)}: pip: {said[-1]}{why}", fix=" ".join(command))
+            raise ImageError(f"image {' '.join(pins)}: pip: {said[-1]}{why}", fix=" ".join(command))
         subprocess.run([sys.executable, "-m", "compileall", "-q", str(target)], check=False, capture_output=True)
         (target / ".complete").write_text("\n".join(pins) + "\n")
         shutil.rmtree(folder, ignore_errors=True)

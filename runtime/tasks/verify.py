@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runtime.errors import MachineError, TrialError, UserError
+from runtime.errors import ImageError, TrialError, UserError
 from runtime.grading.base import Verdict, Verifier
 from runtime.grading.task_scripts import attempt, last_words
 from runtime.sandboxes.base import SandboxProvider
@@ -103,7 +103,8 @@ async def verify(
     on_report: OnReport | None = None,
 ) -> VerifyReport:
     """Check every task; at most ``concurrency`` sandboxes of agents at once, with ``memory_mib`` or what the task asks
-    for, whatever is less. Failures become ``Check.problem``, not errors."""
+    for, whatever is less. Failures become ``Check.problem``; what the machine lacks for all is raised
+    (``MachineError``)."""
     gate = asyncio.Semaphore(concurrency)
 
     async def one(task: Task) -> TaskReport:
@@ -171,7 +172,7 @@ async def _grade(
             verdict = await verifier.grade(task, made.artifacts)
         except TrialError as error:
             problem = f"{error.termination.value}: {error}"
-        except (UserError, MachineError) as error:  # of this task's packages, for example: others go on
+        except (UserError, ImageError) as error:  # the task's own: others go on
             problem = str(error)
     reward = verdict.reward if verdict is not None else None
     return _Grade(reward, problem, _said(verdict), round(time.monotonic() - began, 3))

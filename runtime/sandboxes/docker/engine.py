@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runtime.errors import MachineError
+from runtime.errors import ImageError, MachineError
 from runtime.sandboxes import images
 from runtime.sandboxes.base import SandboxRequest
 from runtime.sandboxes.docker import context
@@ -130,7 +130,7 @@ class Engine:
                     _is_missing(error) or not self._worth_repeating(error, attempt, time.monotonic() - start)
                 ):
                     why = "the registry is too busy (429)" if busy else str(getattr(error, "explanation", error))
-                    raise MachineError(
+                    raise ImageError(
                         f"docker: no image {base}: {why}",
                         fix=f"docker pull {base} (docker login raises a registry's limits), or docker import",
                     ) from error
