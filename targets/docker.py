@@ -6,6 +6,7 @@ whoever holds it is root. Knows Compose's words, never a daemon.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 
 from compiler import readers
@@ -100,7 +101,10 @@ class Docker:
             "compose.yaml": Artifact(compose.text, compose.origins),
             "Dockerfile": Artifact(image.text, image.origins),
         }
-        return {**made, **({SECCOMP: Artifact(profile(), {})} if _makes_boxes(plan) else {})}
+        if _makes_boxes(plan):
+            text = profile()
+            made[SECCOMP] = Artifact(text, dict.fromkeys(json.loads(text), ("environment.type",)))
+        return made
 
 
 def _machine(plan: Plan) -> tuple[Resources, tuple[str, ...]]:
