@@ -13,6 +13,8 @@ import ast
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import PurePosixPath
 
 _NEGATED = {
     "assertEqual": "assertNotEqual",
@@ -47,8 +49,8 @@ def spoil(sources: Mapping[str, bytes], ids: Iterable[str], seed: int, *, share:
     """A spoiled copy of the test files ``sources`` (path -> content) that the test ids name.
 
     Tests whose end is not certain (expected failures, retries, generated inputs) are left as they are, and so are files
-    that do not parse. share: of the tests that can be spoiled, drawn one by one. ``Canary.ids`` is empty when nothing
-    was spoiled.
+    that do not parse, and tests on which others stand: spoiled, they would fail those too. share: of the tests that can
+    be spoiled, drawn one by one. ``Canary.ids`` is empty when nothing was spoiled.
     """
     draw = random.Random(seed)
     names: dict[str, dict[str, list[str]]] = {}
@@ -58,8 +60,10 @@ def spoil(sources: Mapping[str, bytes], ids: Iterable[str], seed: int, *, share:
             names.setdefault(file, {}).setdefault(rest.partition("[")[0], []).append(test_id)
     files: dict[str, bytes] = {}
     spoiled: list[str] = []
+    used = frozenset[str]().union(*(_used(source) for file, source in sources.items() if file.endswith(".py")))
     for file, every in sorted(names.items()):
-        wanted = {name: of for name, of in every.items() if draw.random() < share}
+        alone = {name: of for name, of in every.items() if used.isdisjoint({*name.split("::"), _everything(file)})}
+        wanted = {name: of for name, of in alone.items() if draw.random() < share}
         source = sources.get(file)
         if source is None or not wanted:
             continue
@@ -68,6 +72,34 @@ def spoil(sources: Mapping[str, bytes], ids: Iterable[str], seed: int, *, share:
             files[file] = content
             spoiled += [test_id for name in done for test_id in wanted[name]]
     return Canary(files, tuple(spoiled))
+
+
+@lru_cache(maxsize=1024)
+def _used(source: bytes) -> frozenset[str]:
+    """Names that a file calls, derives from, takes from elsewhere or speaks of in any other way but by defining them;
+    of what it takes whole from a module, ``module.*``."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return frozenset()
+    # Not what the file does only as a program.
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "__name__" in ast.unparse(node.test))]
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            whole = f"{(node.module or '').rpartition('.')[2]}.*"
+            found |= {whole if alias.name == "*" else alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+            found.add(node.value)  # ``getattr(self, "test_x")``, ``@pytest.mark.dependency(depends=["test_x"])``
+    return frozenset(found)
+
+
+def _everything(file: str) -> str:
+    return f"{PurePosixPath(file).stem}.*"
 
 
 def spoil_all(source: bytes, seed: int) -> bytes | None:

@@ -147,3 +147,33 @@ def test_every_mixture_stays_python_and_keeps_its_names(shapes: list[str], seed:
         node.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)
     ]
     assert names(spoiled.decode()) == names(source)
+
+
+STANDING = {
+    "a call": ("", "def test_b():\n    test_a()\n"),
+    "a call in a method": ("", "class TestB:\n    def test_b(self):\n        test_a()\n"),
+    "an alias": ("", "test_b = test_a\n"),
+    "by name": ("", "def test_b():\n    globals()['test_a']()\n"),
+    "a module's": ("from . import test_one", "def test_b():\n    test_one.test_a()\n"),
+    "taken from elsewhere": ("from test_one import test_a", "def test_b():\n    assert 1\n"),
+    "everything from elsewhere": ("from pkg.test_one import *", "def test_b():\n    assert 1\n"),
+}
+
+
+@pytest.mark.parametrize("case", STANDING)
+def test_a_test_on_which_others_stand_is_left_as_it_is(case: str) -> None:
+    """toolz calls its tests from other tests: a look-alike of the first would fail honest work in the second."""
+    imports, more = STANDING[case]
+    first = "def test_a(flag=False):\n    assert 1 + 1 == 2\n\n\ndef test_free():\n    assert 1 + 1 == 2\n\n\n"
+    first += "if __name__ == '__main__':\n    test_free()\n"
+    whole = not imports
+    sources = {"test_one.py": (first + more if whole else first).encode()}
+    sources |= {} if whole else {"test_two.py": f"{imports}\n{more}".encode()}
+    ids = ["test_one.py::test_a", "test_one.py::test_free"]
+    left = () if "import *" in imports else ("test_one.py::test_free",)
+    assert spoil(sources, ids, 1).ids == left
+
+
+def test_a_class_from_which_others_derive_is_left_as_it_is() -> None:
+    source = b"class TestA:\n    def test_x(self):\n        assert 1 == 1\n\n\nclass TestB(TestA):\n    pass\n"
+    assert spoil({"t.py": source}, ["t.py::TestA::test_x", "t.py::TestB::test_x"], 1).ids == ()

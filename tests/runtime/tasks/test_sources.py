@@ -103,4 +103,5 @@ def test_tasks_of_a_real_package_are_proven(tmp_path: Path, pin: PackagePin) -> 
             return await verify(tasks, provider=provider, verifier=verifier, concurrency=2, memory_mib=1024)
 
     report = asyncio.run(work())
-    assert report.ok, report.to_json()
+    wrong = [(task.task, check) for task in report.tasks for check in task.checks if not check.ok]
+    assert report.ok, "\n".join(map(str, wrong))
