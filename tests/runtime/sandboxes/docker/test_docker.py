@@ -108,11 +108,10 @@ def test_verdicts(loop: asyncio.Runner, containers: DockerProvider, task: Task, 
 
 
 def test_the_built_in_agent_runs_tests_in_its_box(
-    loop: asyncio.Runner, containers: DockerProvider, tmp_path: Path
+    loop: asyncio.Runner, engine: Engine, containers: DockerProvider, tmp_path: Path
 ) -> None:
-    loop.run(
-        both_tool_sets_are_paid(tmp_path, Docker(base_image="unused:1", verifier_timeout_sec=60), provider=containers)
-    )
+    settings = Docker(base_image=BASE, docker_host=engine.url, verifier_timeout_sec=60)
+    loop.run(both_tool_sets_are_paid(tmp_path, settings, provider=containers))
 
 
 def test_code_under_test_is_another_user(loop: asyncio.Runner, containers: DockerProvider, task: Task) -> None:
@@ -226,7 +225,6 @@ def test_refusals(engine: Engine, tmp_path: Path) -> None:
     for settings, words in (
         ({"docker_host": f"unix://{tmp_path}/none.sock", "base_image": BASE}, "none.sock"),
         ({"docker_host": engine.url, "base_image": "no/such:image"}, "no image no/such:image"),
-        ({"docker_host": engine.url}, "base_image"),
         ({"docker_host": engine.url, "base_image": BASE, "required_defences": ("user_namespace",)}, "user_namespace"),
     ):
         with pytest.raises(MachineError, match=words):
