@@ -108,7 +108,9 @@ def folders_script(folders: Iterable[str], *, mounts: Iterable[str]) -> str:
     """Makes ``folders`` and prints those of ``mounts`` that are mount points: whoever made the box put them there, and
     no image can."""
     names = "\\|".join(mounts)
-    return f"mkdir -p {' '.join(folders)} || exit\ncut -d' ' -f5 /proc/self/mountinfo | grep -x '{names}'; :\n"
+    points = f"cut -d' ' -f5 /proc/self/mountinfo | grep -x '{names}'"
+    # Another mount above may hide one.
+    return f"mkdir -p {' '.join(folders)} || exit\nfor p in $({points}); do [ ! -d $p ] || echo $p; done; :\n"
 
 
 def unpack_script(source: str = "-") -> str:

@@ -34,7 +34,8 @@ def definition(settings: EcsCluster, memory_mib: int) -> dict[str, Any]:
         "name": CONTAINER,
         "image": settings.image,
         "essential": True,
-        "command": ["python3", "-s", "-c", _AGENT.read_text()],
+        # By this name the end of a command spares it: in a task with an init process it is an orphan like others.
+        "command": ["python3", "-s", "-c", _AGENT.read_text(), "liverl"],
         "memory": memory,
         "linuxParameters": {"initProcessEnabled": True},
     }
