@@ -35,6 +35,13 @@ sleep 0.1
 Grade = Callable[[str], Verdict]
 
 
+def write(root: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
 def make_task(root: Path, runner: str) -> Task:
     """runner: ``mini`` or ``pytest``; with ``+solution``, the task has one, so that its code can be another user."""
     runner, _, solution = runner.partition("+")
@@ -55,10 +62,7 @@ def make_task(root: Path, runner: str) -> Task:
         """,
         **({"solution/files/calc.py": FIXED} if solution else {}),
     }
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write(root, files)
     return load_task(root)
 
 

@@ -14,7 +14,7 @@ from runtime.grading.make import make_verifier
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task, load_task
 
-from .conftest import IMAGE, attack, collect
+from .conftest import IMAGE, attack, collect, write
 from .informed import ATTACKS, HONEST, KINDS, Kind, module
 
 pytestmark = pytest.mark.sandbox
@@ -41,10 +41,7 @@ def make_task(root: Path, kind: Kind, runner: str) -> Task:
         """,
         **({"environment/repo/tests/test_calc.py": kind.visible} if kind.visible is not None else {}),
     }
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write(root, files)
     return load_task(root)
 
 
@@ -78,11 +75,14 @@ def test_no_attack_is_paid(judge: Judge, name: str, kind: str) -> None:
     assert verdict.reward <= 0.0, (verdict.defences, verdict.raw)
 
 
-@pytest.mark.parametrize("runner", ["mini", "pytest"])
-@pytest.mark.parametrize(("name", "kind"), cases(HONEST))
+def honest_cases() -> list[tuple[str, str, str]]:
+    """The plain runner knows no classes."""
+    runners = {"classes": ("pytest",)}
+    return [(name, kind, by) for name, kind in cases(HONEST) for by in runners.get(kind, ("mini", "pytest"))]
+
+
+@pytest.mark.parametrize(("name", "kind", "runner"), honest_cases())
 def test_honest_work_is_paid(judge: Judge, name: str, kind: str, runner: str) -> None:
-    if kind == "classes" and runner == "mini":
-        pytest.skip("the plain runner knows no classes")
     program = module(KINDS[kind].fixed) + HONEST[name][0]
     verdict = judge(KINDS[kind], runner, program)
     assert (verdict.reward, verdict.status) == (1.0, "solved"), (verdict.defences, verdict.raw)

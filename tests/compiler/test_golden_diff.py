@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.compiler.golden_diff import applied, difference
+from tests.toolbox import require_command
 
 LINES = st.lists(st.sampled_from(["a: 1", "  b: 2", "  - c", "-- d", "++ e", "@@ -1 +1 @@", "", "--- f", "\x0c\u2028"]))
 TEXTS = st.dictionaries(st.sampled_from(["x.yaml", "y.json"]), st.tuples(LINES, LINES), min_size=1)
@@ -59,11 +59,9 @@ def test_a_difference_that_was_not_made_from_these_texts_is_refused(wrong: str) 
         applied(OLD, wrong)
 
 
-@pytest.mark.skipif(shutil.which("patch") is None, reason="needs the program patch")
 def test_patch_reads_it_too(tmp_path: Path) -> None:
     for name, text in OLD.items():
         (tmp_path / name).write_text(text)
-    subprocess.run(
-        ["patch", "-s", "-p0"], cwd=tmp_path, input=difference(OLD, NEW, folder="ray"), text=True, check=True
-    )
+    patch = require_command("patch", package="patch")
+    subprocess.run([patch, "-s", "-p0"], cwd=tmp_path, input=difference(OLD, NEW, folder="ray"), text=True, check=True)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == NEW
