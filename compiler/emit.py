@@ -137,12 +137,6 @@ def _loader() -> type[Any]:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def from_yaml(text: str) -> Any:
-    import yaml
-
-    return yaml.load(text, Loader=_loader())
-
-
 def nodes(text: str) -> list[Any]:
     """The documents of a YAML or JSON text as PyYAML's nodes, which know where they stand; none where it does not
     parse."""

@@ -44,7 +44,7 @@ def put_engine(plan: Plan, facts: Facts, role: Role) -> None:
     else:
         _megatron(plan, facts, trainer, prefix)
         if role != REF:
-            _megatron_training(plan, facts, trainer, prefix)
+            _megatron_training(facts, trainer, prefix)
     if role == ACTOR and not isinstance(trainer, Fsdp):
         facts.derive(f"{prefix}.router_replay.mode", lambda: _ROUTING_REPLAY[plan.spec.routing_replay])
     if trainer.device == "cuda":
@@ -93,7 +93,7 @@ def _megatron(plan: Plan, facts: Facts, trainer: Megatron, prefix: str) -> None:
     put(f"{prefix}.seed", lambda: plan.spec.seed)
 
 
-def _megatron_training(plan: Plan, facts: Facts, trainer: Megatron, prefix: str) -> None:
+def _megatron_training(facts: Facts, trainer: Megatron, prefix: str) -> None:
     facts.decide(f"{prefix}.use_distributed_optimizer", True, "AdamW's state is spread over data-parallel ranks")
     recompute = f"{prefix}.override_transformer_config.recompute"
     facts.derive(f"{recompute}_granularity", lambda: "full" if trainer.gradient_checkpointing else None)

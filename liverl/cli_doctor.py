@@ -69,7 +69,7 @@ def _policy_folder(config: RuntimeConfig | None) -> Path | None:
 
     if config is None or not isinstance(config.policy, PretrainedPolicy):
         return None
-    folder = Path(config.policy.path)
+    folder = Path(config.policy.path).expanduser()
     return folder if folder.is_dir() else None
 
 

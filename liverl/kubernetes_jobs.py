@@ -42,6 +42,8 @@ def prepare(folder: Path, *, name: str, namespace: str) -> None:
         *("--namespace", namespace, "get", "rayjob", name),
         *("--ignore-not-found", "--output=jsonpath={.status.jobDeploymentStatus}"),
     )
+    if state.returncode != 0:
+        raise RunError(f"the job {name} in {namespace} cannot be read: {state.stderr.strip()}")
     if state.stdout.strip() in ENDED:
         command = ["--namespace", namespace, "delete", "rayjob", name]
         print(f"+ {shlex.join(['kubectl', *command])}", flush=True)

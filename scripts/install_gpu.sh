@@ -9,7 +9,7 @@ right_version() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[
 for python in ${PYTHON:-python3.12 python3.11 python3}; do right_version "$python" && break; python=; done
 [ -n "$python" ] || { printf 'install: no Python 3.12 or 3.11\nfix: make install-gpu PYTHON=/path/to/python3.12\n' >&2; exit 3; }
 
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+if [ ! -x "$venv/bin/python" ] || ! right_version "$venv/bin/python"; then rm -rf "$venv"; "$python" -m venv "$venv"; fi
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
 here=$(cd "$(dirname "$0")/.." && pwd)
 pins=$(mktemp); override=$(mktemp); trap 'rm -f "$pins" "$override"' EXIT

@@ -84,7 +84,7 @@ def find_uv() -> str:
     beside = Path(sysconfig.get_path("scripts")) / "uv"
     found = str(beside) if beside.is_file() else shutil.which("uv")
     if found is None:
-        sys.exit("lock: uv is not installed\nfix: make lock")
+        sys.exit("lock: uv is not installed\nfix: pip install uv, or put uv on the PATH")
     return found
 
 
@@ -106,7 +106,12 @@ def compiled(root: Path, *, keep: bool) -> str:
         command += ["--universal", "--python-version", OLDEST_PYTHON, "--fork-strategy", "fewest"]
         command += ["--generate-hashes", "--no-header", "--no-emit-index-url", "--no-emit-find-links"]
         command += ["--no-emit-package", "torch", *(word for extra in EXTRAS for word in ("--extra", extra))]
-        ended = subprocess.run(command, cwd=folder, stderr=subprocess.PIPE, text=True, timeout=_ENOUGH_SEC, check=False)
+        try:
+            ended = subprocess.run(
+                command, cwd=folder, stderr=subprocess.PIPE, text=True, timeout=_ENOUGH_SEC, check=False
+            )
+        except subprocess.TimeoutExpired:
+            sys.exit(f"lock: uv took more than {_ENOUGH_SEC} s\nfix: look at the way to PyPI, then make lock again")
         if ended.returncode != 0:
             sys.exit(f"lock: uv cannot resolve pyproject.toml with targets/pins.py:\n{ended.stderr.strip()}")
         return header(project) + (folder / LOCK).read_text()

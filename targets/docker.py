@@ -18,6 +18,7 @@ from runtime.config.environment import Ecs, Harbor
 from runtime.config.environment import Kubernetes as Pods
 from targets import joining, pins
 from targets.base import Artifact, Lowered
+from targets.cuda_set import OVERRIDES
 from targets.docker_seccomp import profile
 from targets.machines import gpu_problem, pods_address_warning, proxy_host_problem, shm_problems
 
@@ -86,6 +87,7 @@ class Docker:
             python=lambda: pins.python(plan),
             cuda=lambda: spec.trainer.device == "cuda",
             requirements=lambda: pins.requirements(pins.of(plan)),
+            overrides=lambda: pins.requirements(OVERRIDES) if spec.trainer.device == "cuda" else [],
             extras=lambda: pins.extras(plan),
             system=lambda: pins.system(plan),
             npm=lambda: pins.npm(plan),

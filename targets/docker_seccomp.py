@@ -1,7 +1,8 @@
 """The seccomp profile of a container that makes sandboxes of its own: Docker's default denies namespaces to containers.
 
-Everything that an engine denies by default stays denied but for what bubblewrap needs, which the kernel allows only
-inside a user namespace that the container has made; trials have a stricter filter of their own (``runtime.sandboxes``).
+The significant calls that an engine denies by default stay denied, but for those that bubblewrap needs, which the
+kernel allows only inside a user namespace that the container has made. All others are allowed; trials have a stricter
+filter of their own (``runtime.sandboxes``).
 Reference: https://docs.docker.com/engine/security/seccomp/, "Significant syscalls blocked by the default profile".
 """
 
@@ -9,8 +10,7 @@ from __future__ import annotations
 
 import json
 
-ALLOWED = ("clone", "clone3", "mount", "pivot_root", "setns", "umount", "umount2", "unshare")
-"""What bubblewrap needs of the calls that Docker's default denies."""
+# Not clone, clone3, mount, pivot_root, setns, umount, umount2 and unshare, which bubblewrap needs.
 DENIED = (
     *("acct", "add_key", "bpf", "clock_adjtime", "clock_settime", "create_module", "delete_module", "finit_module"),
     *("fsconfig", "fsmount", "fsopen", "fspick", "get_kernel_syms", "init_module", "io_uring_enter"),

@@ -18,7 +18,6 @@ _OTHERS_PORTS = {
     6379: "the job's Ray",
     6380: "SkyPilot's own Ray",
     8266: "SkyPilot's own dashboard",
-    joining.PROXY_PORT: "the proxy",
 }
 
 
@@ -55,11 +54,13 @@ class SkyPilot:
                 "s3://BUCKET/PATH",
                 severity="warn",
             )
-        if spec.proxy.port in joining.RESERVED_PORTS:
-            yield Problem(("proxy", "port"), f"{spec.proxy.port} is one of Ray's own ports", "any other")
+        if spec.proxy.port in {*joining.RESERVED_PORTS, *_OTHERS_PORTS}:
+            what = f"{spec.proxy.port} is taken by {_OTHERS_PORTS.get(spec.proxy.port, 'Ray')}"
+            yield Problem(("proxy", "port"), what, "any other")
         dashboard = spec.observability.dashboard
-        if dashboard is not None and dashboard.port in _OTHERS_PORTS:
-            what = f"{dashboard.port} is taken by {_OTHERS_PORTS[dashboard.port]}"
+        taken = {**_OTHERS_PORTS, joining.proxy_port(plan): "the proxy"}
+        if dashboard is not None and dashboard.port in taken:
+            what = f"{dashboard.port} is taken by {taken[dashboard.port]}"
             yield Problem(("observability", "dashboard", "port"), what, "any other, for example 8265")
         yield from image_warnings(cluster.image)
 

@@ -34,9 +34,7 @@ def turns(plan: Plan) -> Iterator[Problem]:
             f"{spec.scaffold.max_edits} edits do not fit into max_turns {spec.scaffold.max_turns}",
             f"1 to {spec.scaffold.max_turns}",
         )
-    if spec.scaffold.tools == "repair" and spec.rollout.tool_parser == "hermes" and isinstance(spec.policy, NewPolicy):
-        yield Problem(("rollout", "tool_parser"), '"hermes" with a new policy, which writes "compact" calls', "compact")
-    elif isinstance(spec.policy, NewPolicy) and spec.rollout.tool_parser != "compact":
+    if isinstance(spec.policy, NewPolicy) and spec.rollout.tool_parser != "compact":
         yield Problem(
             ("rollout", "tool_parser"),
             f'"{spec.rollout.tool_parser}" with a new policy, whose chat template is compact',

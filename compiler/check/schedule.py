@@ -41,7 +41,7 @@ def batches(plan: Plan) -> Iterator[Problem]:
         )
         return
     yield from _unpacked(plan)
-    if per_rank and micro > per_rank and plan.spec.trainer.max_tokens_per_rank is None:
+    if micro > per_rank and plan.spec.trainer.max_tokens_per_rank is None:
         yield Problem(
             ("trainer", "micro_batch_size"),
             f"{micro} is more than the {per_rank} sequences that a rank has per optimizer step",

@@ -112,6 +112,7 @@ class TrialRunner:
             if not _own_doing(failure, progress.trajectory):
                 raise
             log.warning("%s: %s; graded as if nothing had been done", key.trial_id, failure, exc_info=failure)
+            progress.cause = str(failure)
             artifacts, termination = {}, Termination.AGENT_DIED
         progress.artifacts = artifacts
         began = time.monotonic()

@@ -215,7 +215,7 @@ class ImportedProvider(Model):
 
     import_path: ImportPath
     """``package.module:Class``, implementing ``runtime.sandboxes.base.SandboxProvider``; its sandboxes also run the
-    tests (``runtime.sandboxes.grading``). ``runtime.sandboxes.remote.RemoteSandbox`` does both from one call."""
+    tests (``run_tests``). ``runtime.sandboxes.remote.RemoteSandbox`` does both from one call."""
     kwargs: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Arguments of its constructor, beside ``state``, a folder for what it leaves on the trainer's machine."""
 

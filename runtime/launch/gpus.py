@@ -26,7 +26,7 @@ MIN_SHM_GIB = 1.0
 """vLLM's processes and Ray's object store meet in /dev/shm."""
 MIN_DISK_GIB = 10.0
 """Compiled kernels, Ray's object store when it spills, and one checkpoint of a small model."""
-_QUERY = "--query-gpu=index,uuid,name,memory.total,driver_version"
+_QUERY = "--query-gpu=index,uuid,memory.total,name"
 _INSTALL = suggest.install(gpu=True)
 _ELSEWHERE = "run on a machine with NVIDIA GPUs, or choose rollout.type 'torch' and trainer.device 'cpu'"
 
@@ -110,7 +110,9 @@ def visible_gpus() -> Sequence[Gpu] | str:
     wanted = None if chosen is None else [part.strip() for part in chosen.split(",")]
     found = []
     for line in asked.stdout.splitlines():
-        index, uuid, name, memory, _ = (part.strip() for part in line.split(","))
+        index, uuid, memory, name = (part.strip() for part in line.split(",", 3))
+        if not memory.replace(".", "", 1).isdigit():
+            return f"nvidia-smi gives no memory for {name}: {memory}"
         if wanted is None or index in wanted or any(part and uuid.startswith(part) for part in wanted):
             found.append(Gpu(name, float(memory) / 1024))
     return found

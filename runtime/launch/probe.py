@@ -14,7 +14,7 @@ from pathlib import Path
 from runtime.agent_loop.services import Services, make_scaffold, open_services
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey, TrialResult
-from runtime.config import NewPolicy, RuntimeConfig
+from runtime.config import RuntimeConfig
 from runtime.errors import RunError, Termination, TrialError
 from runtime.grading.task_scripts import run_script
 from runtime.launch.scripted_policy import ScriptedPolicy
@@ -51,18 +51,18 @@ class Solving:
         done = await run_script(sandbox, script, env=env, cwd=workdir, timeout_sec=timeout_sec)
         if done.exit_code != 0:
             said = done.stderr.decode(errors="replace").strip()[-300:]
-            raise TrialError(Termination.TASK_INVALID, f"{self._solution}: ended with {done.exit_code}: {said}")
+            why = f"{self._solution}: ended with {done.exit_code}: {said}"
+            raise TrialError(Termination.TASK_INVALID, why, host_fault=True)  # the task's, not the agent's
         return outcome
 
 
 async def probe(paths: RunPaths, config: RuntimeConfig, task: Task) -> None:
     """Play both trials on ``task``; their records lie in ``paths.probe``. Raises ``RunError`` saying what is wrong."""
-    folder = paths.policy if isinstance(config.policy, NewPolicy) else Path(config.policy.path).expanduser()
     kept = config.model_copy(update={"dump": config.dump.model_copy(update={"trials_every": 1, "work_every": 0})})
     engine = ScriptedPolicy(
-        load_codec(folder, config.rollout.tool_parser), rehearsal_of(make_scaffold(config.scaffold))
+        load_codec(paths.policy, config.rollout.tool_parser), rehearsal_of(make_scaffold(config.scaffold))
     )
-    async with open_services(kept, engine=engine, model_folder=folder, state=paths.state / "probe") as services:
+    async with open_services(kept, engine=engine, model_folder=paths.policy, state=paths.state / "probe") as services:
         trials = [_trial(services, kept, task, NOTHING, paths.probe)]
         solution = task.path / "solution" / "solve.sh"
         if solution.is_file():

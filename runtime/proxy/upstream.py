@@ -117,15 +117,15 @@ class VLLMEngine:
             async with client.post(self._url + GENERATE, json={}) as response:
                 # 403: newer versions have it and serve it only when told (--enable-scale-out).
                 path = COMPLETIONS if response.status in (403, 404, 405) else GENERATE
+            self.model = ServedModel(str(listed["id"]), listed.get("max_model_len"), path)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise MachineError(
                 f"no engine answers at {self._url}: {error}", fix="start it: vllm serve MODEL --port 8000"
             ) from None
-        except (orjson.JSONDecodeError, KeyError, IndexError, TypeError):
+        except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError):
             raise MachineError(
                 f"{self._url}/v1/models is not a vLLM server's answer", fix="give the URL of a `vllm serve`"
             ) from None
-        self.model = ServedModel(str(listed["id"]), listed.get("max_model_len"), path)
         return self.model
 
     async def identity(self) -> WeightIdentity:

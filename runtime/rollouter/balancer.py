@@ -73,25 +73,22 @@ class LoadBalancer:
     ("least_in_flight", the default, or "rendezvous": a session's replica depends on the names of session and healthy
     servers alone, whatever happened before), ``max_sticky_sessions`` (least recently used sessions are forgotten beyond
     it, default 10000), ``breaker_failures``, ``breaker_pause_sec`` and ``breaker_longest_pause_sec`` (see
-    ``BreakerSettings``), ``router_class`` (verl's own, ignored). ``max_cache_size`` and ``full_determinism`` are the
-    names under which verl's built-in factory passes two of them. Raises ``ValueError`` on other settings."""
+    ``BreakerSettings``), ``router_class`` (verl's own, ignored). Raises ``ValueError`` on other settings."""
 
     def __init__(
         self,
         servers: Mapping[str, Any],
         config: Mapping[str, Any] | None = None,
         *,
-        max_cache_size: int | None = None,
-        full_determinism: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         settings = dict(config or {})
         if unknown := sorted(settings.keys() - _SETTINGS):
             raise ValueError(f"load balancer: unknown setting {unknown[0]!r}; allowed: {', '.join(sorted(_SETTINGS))}")
-        routing = "rendezvous" if full_determinism else settings.get("routing", "least_in_flight")
+        routing = settings.get("routing", "least_in_flight")
         if routing not in _ROUTINGS:
             raise ValueError(f"load balancer: routing: {routing!r}; allowed: {', '.join(_ROUTINGS)}")
-        limit = settings.get("max_sticky_sessions", 10_000) if max_cache_size is None else max_cache_size
+        limit = settings.get("max_sticky_sessions", 10_000)
         if not isinstance(limit, int) or limit < 1:
             raise ValueError(f"load balancer: max_sticky_sessions: {limit!r}; give a whole number of at least 1")
         self._breaker = _breaker_settings(settings)

@@ -52,12 +52,13 @@ async def vllm_servers(
                     stderr=asyncio.subprocess.STDOUT,
                     start_new_session=True,
                 )
-        async with asyncio.timeout(_START_SEC), aiohttp.ClientSession() as client:
-            for url, process in servers.items():
-                await _ready(client, url, process, logs=logs)
+        try:
+            async with asyncio.timeout(_START_SEC), aiohttp.ClientSession() as client:
+                for url, process in servers.items():
+                    await _ready(client, url, process, logs=logs)
+        except TimeoutError:
+            raise RunError(f"vLLM was not ready after {_START_SEC:.0f} s (logs: {logs})") from None
         yield list(servers)
-    except TimeoutError:
-        raise RunError(f"vLLM was not ready after {_START_SEC:.0f} s (logs: {logs})") from None
     finally:
         for process in servers.values():
             with suppress(ProcessLookupError):

@@ -35,6 +35,10 @@ def settings(folder: Path, tools: str, **changes: Any) -> RuntimeConfig:
 
 def play(folder: Path, made: RuntimeConfig, task: Task | None = None) -> RunPaths:
     paths = RunPaths(folder / "run")
+    paths.policy.parent.mkdir(exist_ok=True)
+    paths.policy.unlink(missing_ok=True)
+    paths.policy.symlink_to(made.policy.path)  # type: ignore[union-attr]
+    made = made.model_copy(update={"policy": PretrainedPolicy(path="OWNER/NAME-of-the-hub")})
     asyncio.run(probe(paths, made, task or make_task(folder / "tasks")))
     return paths
 

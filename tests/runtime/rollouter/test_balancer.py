@@ -158,7 +158,7 @@ def test_sticky_memory_is_bounded_and_can_be_cleared() -> None:
 def test_rendezvous_moves_only_what_it_must(names: set[str], sessions: list[str], data: st.DataObject) -> None:
     ordered = data.draw(st.permutations(sorted(names)))
     servers = LoadBalancer(dict.fromkeys(ordered), {"routing": "rendezvous"})
-    again = LoadBalancer(dict.fromkeys(sorted(names)), full_determinism=True)
+    again = LoadBalancer(dict.fromkeys(sorted(names)), config={"routing": "rendezvous"})
     homes = {session: servers.acquire_server(session)[0] for session in reversed(sessions)}
     assert homes == {session: again.acquire_server(session)[0] for session in homes}
     removed = ordered[0]
