@@ -104,6 +104,7 @@ def verify(
                     verifier=verifier,
                     concurrency=jobs,
                     memory_mib=environment.memory_mib,
+                    pids=environment.pids,
                     invalid=invalid,
                     on_report=None if as_json else _print_report,
                 )

@@ -55,36 +55,31 @@ class Termination(StrEnum):
 
 @dataclass(frozen=True)
 class Handling:
-    """What the system does after a failure: which boundary it crossed, run the trial again?, may it be graded?, keep it
-    in the loss (unless the run's trajectory filter says otherwise)?"""
+    """What the system does after a failure: which boundary it crossed, run the trial again?, may it be graded? What is
+    graded stays in the loss, unless the run's trajectory filter says otherwise."""
 
     boundary: Boundary | None
     retry: bool
     grade: bool
-    train: bool
 
 
 HANDLING: dict[Termination, Handling] = {
-    Termination.COMPLETED: Handling(None, retry=False, grade=True, train=True),
-    Termination.MAX_TURNS: Handling(None, retry=False, grade=True, train=True),
-    Termination.OVERLONG: Handling(None, retry=False, grade=True, train=True),
-    Termination.NO_TOOL: Handling(None, retry=False, grade=True, train=True),
-    Termination.TIMEOUT: Handling(Boundary.AGENT, retry=False, grade=True, train=True),
-    Termination.AGENT_CRASHED: Handling(Boundary.AGENT, retry=True, grade=False, train=False),
-    Termination.AGENT_DIED: Handling(Boundary.AGENT, retry=False, grade=True, train=True),
-    Termination.ENV_SETUP_FAILED: Handling(Boundary.SANDBOX, retry=True, grade=False, train=False),
-    Termination.SANDBOX_LOST: Handling(Boundary.SANDBOX, retry=True, grade=False, train=False),
-    Termination.OUT_OF_MEMORY: Handling(Boundary.SANDBOX, retry=True, grade=False, train=False),
-    Termination.MODEL_UNAVAILABLE: Handling(Boundary.MODEL, retry=True, grade=False, train=False),
-    Termination.VERIFIER_TIMEOUT: Handling(Boundary.VERIFIER, retry=True, grade=False, train=False),
-    Termination.VERIFIER_CRASHED: Handling(Boundary.VERIFIER, retry=True, grade=False, train=False),
-    Termination.TASK_INVALID: Handling(Boundary.TASK, retry=False, grade=False, train=False),
-    Termination.INTERNAL: Handling(Boundary.INTERNAL, retry=False, grade=False, train=False),
+    Termination.COMPLETED: Handling(None, retry=False, grade=True),
+    Termination.MAX_TURNS: Handling(None, retry=False, grade=True),
+    Termination.OVERLONG: Handling(None, retry=False, grade=True),
+    Termination.NO_TOOL: Handling(None, retry=False, grade=True),
+    Termination.TIMEOUT: Handling(Boundary.AGENT, retry=False, grade=True),
+    Termination.AGENT_CRASHED: Handling(Boundary.AGENT, retry=True, grade=False),
+    Termination.AGENT_DIED: Handling(Boundary.AGENT, retry=False, grade=True),
+    Termination.ENV_SETUP_FAILED: Handling(Boundary.SANDBOX, retry=True, grade=False),
+    Termination.SANDBOX_LOST: Handling(Boundary.SANDBOX, retry=True, grade=False),
+    Termination.OUT_OF_MEMORY: Handling(Boundary.SANDBOX, retry=True, grade=False),
+    Termination.MODEL_UNAVAILABLE: Handling(Boundary.MODEL, retry=True, grade=False),
+    Termination.VERIFIER_TIMEOUT: Handling(Boundary.VERIFIER, retry=True, grade=False),
+    Termination.VERIFIER_CRASHED: Handling(Boundary.VERIFIER, retry=True, grade=False),
+    Termination.TASK_INVALID: Handling(Boundary.TASK, retry=False, grade=False),
+    Termination.INTERNAL: Handling(Boundary.INTERNAL, retry=False, grade=False),
 }
-
-
-DROPPED_ENDS = tuple(end.value for end, handling in HANDLING.items() if handling.grade and not handling.train)
-"""What a trajectory filter drops unless it is told otherwise."""
 
 
 class TrialError(Exception):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from runtime.errors import DROPPED_ENDS, Termination
+from runtime.errors import Termination
 from runtime.proxy.types import Accounting, Sample
 
 
@@ -92,7 +92,7 @@ class TrialResult:
     error: str | None = None
     cause: str | None = None
     """How the agent died, where that is graded (``AGENT_DIED``)."""
-    dropped_ends: tuple[str, ...] = DROPPED_ENDS
+    dropped_ends: tuple[str, ...] = ()
     """Ends that the run's trajectory filter leaves out of the loss."""
     started: float = 0.0
     """When this attempt began, in seconds since the epoch."""

@@ -9,7 +9,6 @@ odds of a forger; it does not shut him out.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
@@ -23,7 +22,8 @@ from runtime.grading.artifacts import Selection, own_modules, select, test_sourc
 from runtime.grading.base import TAMPERED_REWARD, Verdict
 from runtime.grading.canary import Canary, spoil
 from runtime.grading.difference import put
-from runtime.grading.verifier import Plan, SandboxVerifier, solution_files
+from runtime.grading.once import Once
+from runtime.grading.verifier import Plan, SandboxVerifier, of_the_task, solution_files
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task
 
@@ -35,9 +35,13 @@ class IdVerifier(SandboxVerifier):
 
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         super().__init__(config, provider)
-        self._canaries: dict[Path, Canary] = {}
-        self._calibrating: dict[Path, asyncio.Lock] = {}
-        self._apart: dict[Path, tuple[str, ...]] = {}
+        self._canaries: Once[Path, Canary] = Once()
+        self._apart: Once[Path, tuple[str, ...]] = Once()
+
+    async def close(self) -> None:
+        await self._canaries.close()
+        await self._apart.close()
+        await super().close()
 
     async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, tuple[str, ...]]:
         trusted = await self._trusted(task, timeout_sec)
@@ -162,44 +166,45 @@ class IdVerifier(SandboxVerifier):
         """
         if not self._provider.capabilities.second_user:
             return ()
-        async with self._calibrating.setdefault(task.path, asyncio.Lock()):
-            if task.path not in self._apart:
-                trusted: tuple[str, ...] = ()
-                files = solution_files(task)
-                if files:
-                    trusted = tests_own_modules(task)
-                    try:
-                        tests, right = test_sources(task), select(task, files)
-                        report = await self._report(
-                            task, right, tests, timeout_sec, stop_first=True, trusted=trusted, noise=False
-                        )
-                        outcomes = read_outcomes(report, task.expected_ids)
-                    except (TrialError, TimeoutError):
-                        outcomes = {}
-                    if not outcomes or set(outcomes.values()) != {"passed"}:
-                        trusted = ()
-                self._apart[task.path] = trusted
-            return self._apart[task.path]
+
+        async def make() -> tuple[str, ...]:
+            files = solution_files(task)
+            if not files:
+                return ()
+            trusted, tests, right = tests_own_modules(task), test_sources(task), select(task, files)
+            try:
+                report = await self._report(
+                    task, right, tests, timeout_sec, stop_first=True, trusted=trusted, noise=False
+                )
+                outcomes = read_outcomes(report, task.expected_ids)
+            except (TrialError, TimeoutError) as error:
+                of_the_task(error)
+                return ()
+            return trusted if set(outcomes.values()) == {"passed"} else ()
+
+        return await self._apart.get(task.path, make)
 
     async def _canary(self, task: Task, timeout_sec: float) -> Canary:
         """What can be spoiled. Tried once per task with its own solution, if it has one: a look-alike that passes all
         the same tells nothing, and its test is left as it is.
         """
-        async with self._calibrating.setdefault(task.path, asyncio.Lock()):
-            if task.path not in self._canaries:
-                tests, files = test_sources(task), solution_files(task)
-                found = spoil(tests, task.expected_ids, secrets.randbits(64))
-                if files and found.ids:
-                    try:
-                        spoiled = {**tests, **found.files}
-                        report = await self._report(task, select(task, files), spoiled, timeout_sec, stop_first=False)
-                        outcomes = read_outcomes(report, found.ids)
-                    except TrialError:
-                        outcomes = {}
-                    sure = [test_id for test_id, outcome in outcomes.items() if outcome in ("failed", "error")]
-                    found = spoil(tests, sure, secrets.randbits(64))
-                self._canaries[task.path] = found
-            return self._canaries[task.path]
+
+        async def make() -> Canary:
+            tests, files = test_sources(task), solution_files(task)
+            found = spoil(tests, task.expected_ids, secrets.randbits(64))
+            if not files or not found.ids:
+                return found
+            spoiled = {**tests, **found.files}
+            try:
+                report = await self._report(task, select(task, files), spoiled, timeout_sec, stop_first=False)
+                outcomes = read_outcomes(report, found.ids)
+            except (TrialError, TimeoutError) as error:
+                of_the_task(error)
+                return Canary({}, ())
+            sure = [test_id for test_id, outcome in outcomes.items() if outcome in ("failed", "error")]
+            return spoil(tests, sure, secrets.randbits(64))
+
+        return await self._canaries.get(task.path, make)
 
 
 def with_noise(name: str, source: bytes) -> bytes:

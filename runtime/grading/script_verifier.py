@@ -20,7 +20,7 @@ from runtime.grading.canary import Canary, spoil_all
 from runtime.grading.difference import put
 from runtime.grading.once import Once
 from runtime.grading.task_scripts import last_words, run_script
-from runtime.grading.verifier import Plan, SandboxVerifier
+from runtime.grading.verifier import Plan, SandboxVerifier, of_the_task
 from runtime.sandboxes.base import TASK_FILES, ArtifactsRefused, Mount, SandboxProvider, SandboxRequest
 from runtime.task import Task
 
@@ -39,6 +39,9 @@ class ScriptVerifier(SandboxVerifier):
         await super().close()
 
     async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, tuple[str, ...]]:
+        if self._provider.capabilities.isolation == "none":
+            why = f"{task.id}: tests/test.sh names /tests and /logs, which exist in isolated sandboxes only"
+            raise TrialError(Termination.VERIFIER_CRASHED, why)
         return await self._script_canary(task, timeout_sec), ()
 
     def _with_tests(self, task: Task, folder: Path) -> SandboxRequest:
@@ -52,7 +55,8 @@ class ScriptVerifier(SandboxVerifier):
                 return None
             try:
                 score, _ = await self._script(task, select(task, await self._solution(task)), {}, timeout_sec)
-            except (TrialError, TimeoutError):
+            except (TrialError, TimeoutError) as error:
+                of_the_task(error)
                 return None
             return score
 
@@ -60,11 +64,9 @@ class ScriptVerifier(SandboxVerifier):
 
     async def _run(self, plan: Plan, selection: Selection) -> Verdict:
         task, canary, timeout_sec = plan.task, plan.canary, plan.timeout_sec
-        if self._provider.capabilities.isolation == "none":
-            why = f"{task.id}: tests/test.sh names /tests and /logs, which exist in isolated sandboxes only"
-            raise TrialError(Termination.VERIFIER_CRASHED, why)
         score, raw = await self._script(task, selection, {}, timeout_sec)
-        tampered = False
+        tampered = forged_all = False
+        best = await self._best(task, timeout_sec) if score > 0 else None
         if score > 0 and canary.files:
             try:
                 forged, raw["canary"] = await self._script(task, selection, canary.files, timeout_sec)
@@ -72,9 +74,11 @@ class ScriptVerifier(SandboxVerifier):
                 if error.termination is not Termination.VERIFIER_CRASHED:
                     raise
                 forged, raw["canary"] = 0.0, str(error)  # a script that writes no reward when tests fail
-            # A score for parts of the tests may be above 0 for honest work: the part that could not be spoiled.
-            tampered = forged >= score
-        reward = 0.0 if score <= 0 else as_reward(task.id, score, best=await self._best(task, timeout_sec))
+            # Below the solution's score this may be honest: the part that could not be spoiled, or look-alikes that
+            # wrong work passes. It is not paid, and not punished either.
+            forged_all = forged >= score
+            tampered = forged_all and best is not None and score >= best
+        reward = 0.0 if score <= 0 or forged_all else as_reward(task.id, score, best=best)
         return Verdict(
             reward=TAMPERED_REWARD if tampered else reward,
             status="tampered" if tampered else "solved" if reward == 1.0 else "unsolved",
@@ -132,16 +136,13 @@ class ScriptVerifier(SandboxVerifier):
         honest = await self._best(task, timeout_sec)
         if honest is None:
             return False
-        try:
-            selection = select(task, await self._solution(task))
-        except TrialError:
-            return False
+        selection = select(task, await self._solution(task))
         try:
             spoiled, _ = await self._script(task, selection, canary.files, timeout_sec)
-        except TrialError as error:
-            return error.termination is Termination.VERIFIER_CRASHED and honest > 0  # no reward when tests fail
-        except TimeoutError:
-            return False
+        except (TrialError, TimeoutError) as error:
+            of_the_task(error)
+            crashed = isinstance(error, TrialError) and error.termination is Termination.VERIFIER_CRASHED
+            return crashed and honest > 0  # no reward when tests fail
         return spoiled < honest
 
 

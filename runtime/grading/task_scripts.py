@@ -53,12 +53,19 @@ async def run_script(
 
 
 async def attempt(
-    task: Task, script: Path | None, *, provider: SandboxProvider, name: str, memory_mib: int, folder: str = "/solution"
+    task: Task,
+    script: Path | None,
+    *,
+    provider: SandboxProvider,
+    name: str,
+    memory_mib: int,
+    pids: int,
+    folder: str = "/solution",
 ) -> Attempt:
     """Run a script as the task's agent would be run (None: do nothing). A script that fails or overruns is judged by
     what it leaves, as an agent is. Raises ``TrialError`` where the box fails.
 
-    folder: where the script finds itself, with its neighbours. memory_mib: what the run gives an agent.
+    folder: where the script finds itself, with its neighbours. memory_mib, pids: what the run gives an agent.
     """
     workdir = task.config.environment.workdir
     shown = (Mount(script.parent, TASK_FILES + folder),) if script is not None else ()
@@ -69,6 +76,7 @@ async def attempt(
         mounts=(*mounts_of(task), *shown),
         env=task.config.environment.env,
         memory_mib=task.memory_mib(memory_mib),
+        pids=pids,
         image=task.liverl.image,
     )
     sandbox = await provider.start(request)

@@ -12,8 +12,9 @@ import itertools
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.config import Environment
@@ -58,6 +59,14 @@ def longest_sec(config: Environment, task: Task) -> float:
     return TEST_RUNS * (limit + _AROUND_SEC)
 
 
+def of_the_task(error: TrialError | TimeoutError) -> None:
+    """For a failure while something is found out about a task with its own solution: raises it again where it was the
+    machine's, because what is found out is kept."""
+    own = (Termination.VERIFIER_CRASHED, Termination.OUT_OF_MEMORY)
+    if isinstance(error, TrialError) and error.termination not in own:
+        raise error
+
+
 class SandboxVerifier(ABC):
     """Implements ``Verifier`` with sandboxes of one provider, which it does not close."""
 
@@ -80,7 +89,8 @@ class SandboxVerifier(ABC):
     async def grade(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
         start = time.monotonic()
         timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
-        canary, trusted = await self._prepare(task, timeout_sec)
+        with _typed(task):
+            canary, trusted = await self._prepare(task, timeout_sec)
         defences = self._defences(canary, apart=bool(trusted))
         lacking = missing(self._config.required_defences, defences)
         if lacking:
@@ -92,13 +102,15 @@ class SandboxVerifier(ABC):
             return Verdict(0.0, "unsolved", outcomes, defences, time.monotonic() - start, raw)
         plan = Plan(task, canary, trusted, defences, timeout_sec, start)
         try:
-            return await self._judge(plan, selection)
+            return _with_refused(await self._judge(plan, selection), selection)
         except TrialError:
             # Whoever could bring this about by the work that is judged could trade a bad grade for another attempt.
             if not selection.files or not await self._control(plan):
                 raise
         try:
-            return await self._judge(plan, selection)  # once may have been the machine's fault; twice is the work's
+            return _with_refused(
+                await self._judge(plan, selection), selection
+            )  # once may have been the machine's fault; twice is the work's
         except TrialError as error:
             problem = f"{error.termination.value}: {error}; with other work the verifier came to its end"
             outcomes = dict.fromkeys(task.expected_ids, "missing")
@@ -106,15 +118,8 @@ class SandboxVerifier(ABC):
             return Verdict(0.0, "unsolved", outcomes, defences, time.monotonic() - start, raw)
 
     async def _judge(self, plan: Plan, selection: Selection) -> Verdict:
-        task = plan.task
-        try:
+        with _typed(plan.task):
             return await self._run(plan, selection)
-        except TimeoutError as error:
-            raise TrialError(Termination.VERIFIER_TIMEOUT, f"{task.id}: {error}") from error
-        except TrialError as error:
-            if error.termination is Termination.SANDBOX_LOST:
-                raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: {error}") from error
-            raise
 
     async def _control(self, plan: Plan) -> bool:
         """Whether a verdict can be had now for other work on the task: for its own solution, or else for none."""
@@ -132,8 +137,14 @@ class SandboxVerifier(ABC):
             files = solution_files(task)
             if files or task.solve_script is None:
                 return files
-            name, memory_mib = f"solution-{task.id}-{next(_NAMES)}", self._config.memory_mib
-            made = await attempt(task, task.solve_script, provider=self._provider, name=name, memory_mib=memory_mib)
+            made = await attempt(
+                task,
+                task.solve_script,
+                provider=self._provider,
+                name=f"solution-{task.id}-{next(_NAMES)}",
+                memory_mib=self._config.memory_mib,
+                pids=self._config.pids,
+            )
             return made.artifacts
 
         return await self._solutions.get(task.path, make)
@@ -164,6 +175,26 @@ class SandboxVerifier(ABC):
         if canary.files:
             names.append("canary")
         return (*names, self._provider.capabilities.how)
+
+
+@contextmanager
+def _typed(task: Task) -> Iterator[None]:
+    """A verifier's box that is lost or overruns is the verifier's failure, not the agent's box's."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise TrialError(Termination.VERIFIER_TIMEOUT, f"{task.id}: {error}") from error
+    except TrialError as error:
+        if error.termination is Termination.SANDBOX_LOST:
+            raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: {error}") from error
+        raise
+
+
+def _with_refused(verdict: Verdict, selection: Selection) -> Verdict:
+    """With what was not taken of the work, for who reads why."""
+    if not selection.refused:
+        return verdict
+    return replace(verdict, raw=json.dumps({**json.loads(verdict.raw), "refused": dict(selection.refused)}).encode())
 
 
 def solution_files(task: Task) -> dict[str, bytes]:

@@ -78,7 +78,7 @@ def _apply(recipe: Recipe, name: str, rest: str, context: Path) -> None:
             raise NotHonoured("a second stage is not built here")
     elif name == "WORKDIR":
         path = _unquoted(_plain(rest))
-        recipe.workdir = posixpath.normpath(posixpath.join(recipe.workdir or "/", path))
+        recipe.workdir = _place(recipe, path)
         _make_folder(recipe, recipe.workdir)
     elif name == "COPY":
         _copy(recipe, rest, context)
@@ -134,7 +134,7 @@ def _copy(recipe: Recipe, rest: str, context: Path) -> None:
     if (context / ".dockerignore").exists():
         raise NotHonoured(".dockerignore is not read here; name the files to copy")
     *patterns, written = words
-    target = posixpath.normpath(posixpath.join(recipe.workdir or "/", written))
+    target = _place(recipe, written)
     sources = [source for pattern in patterns for source in _sources(context, pattern)]
     into = written.endswith(("/", "/.")) or written == "." or len(sources) > 1 or target in recipe.folders
     for source in sources:
@@ -163,6 +163,11 @@ def _sources(context: Path, pattern: str) -> list[Path]:
     if not found:
         raise NotHonoured(f"{pattern}: no such file in {context.name}/")
     return found
+
+
+def _place(recipe: Recipe, path: str) -> str:
+    """Its whole name. Two slashes at the start are one, which ``normpath`` leaves to the system."""
+    return "/" + posixpath.normpath(posixpath.join(recipe.workdir or "/", path)).lstrip("/")
 
 
 def _make_folder(recipe: Recipe, path: str) -> None:

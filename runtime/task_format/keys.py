@@ -138,7 +138,10 @@ def size_mb(text: str) -> int:
     number, unit = text.strip().upper()[:-1], text.strip().upper()[-1:]
     if unit not in ("G", "M", "K"):
         raise ValueError(f"{text!r} is no size such as '4G' or '512M'")
-    return int(float(number) * {"G": 1024, "M": 1, "K": 1 / 1024}[unit])
+    try:
+        return int(float(number) * {"G": 1024, "M": 1, "K": 1 / 1024}[unit])
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no size such as '4G' or '512M'") from None
 
 
 def plain_value(text: str) -> str:

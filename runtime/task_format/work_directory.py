@@ -53,6 +53,8 @@ def work_directory(task: Path, *, path: str | None, ours: bool, cache: Path | No
     """
     environment = task / "environment"
     repository, dockerfile = environment / "repo", environment / "Dockerfile"
+    if path is not None and (wrong := _wrong(path)):
+        return WorkDirectory(environment, path, problems=(f'task.toml: environment.workdir = "{path}" {wrong}',))
     if repository.is_dir() and (ours or not dockerfile.exists()):
         return WorkDirectory(repository, path or DEFAULT)
     if not dockerfile.exists():
@@ -78,6 +80,15 @@ def work_directory(task: Path, *, path: str | None, ours: bool, cache: Path | No
     home = _made(recipe, chosen, cache or default_cache())
     elsewhere = tuple((home / "elsewhere" / root.lstrip("/"), root) for root in roots)
     return WorkDirectory(home / "work", chosen, elsewhere, recipe.env)
+
+
+def _wrong(path: str) -> str:
+    """Why a box cannot have its work directory there; empty where it can."""
+    if not path.startswith("/") or path.startswith("//") or posixpath.normpath(path) != path.rstrip("/"):
+        return "is no whole path; name a folder such as /app"
+    if any(_below(taken, path) for taken in _TAKEN):
+        return "hides files that boxes have there; name a folder of the task's own, such as /app"
+    return ""
 
 
 def _below(path: str, folder: str) -> bool:

@@ -92,6 +92,7 @@ def _screened(tasks: list[Task], *, cache: Path, on_problem: OnProblem, environm
                 verifier=verifier,
                 concurrency=os.cpu_count() or 1,
                 memory_mib=environment.memory_mib,
+                pids=environment.pids,
                 on_problem=on_problem,
             )
 

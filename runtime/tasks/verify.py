@@ -16,7 +16,7 @@ from pathlib import Path
 from runtime.errors import ImageError, TrialError, UserError
 from runtime.grading.base import Verdict, Verifier
 from runtime.grading.task_scripts import attempt, last_words
-from runtime.sandboxes.base import SandboxProvider
+from runtime.sandboxes.base import SandboxProvider, SandboxRequest
 from runtime.task import Task
 
 _SHOWN_TESTS = 3
@@ -99,6 +99,7 @@ async def verify(
     verifier: Verifier,
     concurrency: int,
     memory_mib: int,
+    pids: int = SandboxRequest.pids,
     invalid: Sequence[str] = (),
     on_report: OnReport | None = None,
 ) -> VerifyReport:
@@ -110,7 +111,9 @@ async def verify(
     async def one(task: Task) -> TaskReport:
         async def limited(name: str, script: Path | None) -> _Grade:
             async with gate:
-                return await _grade(task, name, script, provider=provider, verifier=verifier, memory_mib=memory_mib)
+                return await _grade(
+                    task, name, script, provider=provider, verifier=verifier, memory_mib=memory_mib, pids=pids
+                )
 
         scripts = scripts_of(task)
         grades = await asyncio.gather(*(limited(*script) for script in scripts.items()))
@@ -156,7 +159,14 @@ def _checks(grades: dict[str, _Grade]) -> tuple[Check, ...]:
 
 
 async def _grade(
-    task: Task, name: str, script: Path | None, *, provider: SandboxProvider, verifier: Verifier, memory_mib: int
+    task: Task,
+    name: str,
+    script: Path | None,
+    *,
+    provider: SandboxProvider,
+    verifier: Verifier,
+    memory_mib: int,
+    pids: int,
 ) -> _Grade:
     """Run one script as the agent of ``task`` (None: do nothing) and grade what it leaves."""
     began = time.monotonic()
@@ -167,7 +177,7 @@ async def _grade(
     else:
         box = f"verify-{task.id}-{name.replace('/', '-')}"[:120]
         try:
-            made = await attempt(task, script, provider=provider, name=box, memory_mib=memory_mib)
+            made = await attempt(task, script, provider=provider, name=box, memory_mib=memory_mib, pids=pids)
             problem = made.problem
             verdict = await verifier.grade(task, made.artifacts)
         except TrialError as error:
@@ -202,6 +212,7 @@ async def screen(
     verifier: Verifier,
     concurrency: int,
     memory_mib: int,
+    pids: int = SandboxRequest.pids,
     on_problem: Callable[[str], None],
 ) -> list[Task]:
     """The tasks that can teach something where they will be graded; the others are named and left out.
@@ -214,7 +225,9 @@ async def screen(
     async def why_not(task: Task) -> str | None:
         async def limited(name: str, script: Path | None) -> _Grade:
             async with gate:
-                return await _grade(task, name, script, provider=provider, verifier=verifier, memory_mib=memory_mib)
+                return await _grade(
+                    task, name, script, provider=provider, verifier=verifier, memory_mib=memory_mib, pids=pids
+                )
 
         promises = unproven(task, memory_mib=memory_mib)
         if task.solve_script is None and promises:

@@ -143,10 +143,10 @@ def test_megatron_parallel_sizes() -> None:
 def test_the_trajectory_filter_reaches_the_runtime(quickstart: Any) -> None:
     from compiler.lower_runtime import contract, lower_runtime
     from runtime.config.run import GradedEnd, TrajectoryFilter
-    from runtime.errors import DROPPED_ENDS, HANDLING
+    from runtime.errors import HANDLING
 
     assert set(get_args(GradedEnd)) == {end.value for end, handling in HANDLING.items() if handling.grade}
-    assert TrajectoryFilter().drop == DROPPED_ENDS
+    assert TrajectoryFilter().drop == ()
     quickstart["algorithm"]["trajectory_filter"] = {"drop": ["overlong", "timeout"]}
     found = contract(lower_runtime(make_plan(validate(quickstart)), target="local"))
     assert found.trajectory_filter.drop == ("overlong", "timeout")

@@ -20,9 +20,10 @@ from runtime.grading.id_verifier import read_outcomes
 from runtime.grading.make import make_verifier
 from runtime.grading.outcomes import outcomes_of, report_of
 from runtime.grading.script_verifier import as_reward, read_score
-from runtime.sandboxes.base import SandboxProvider, SandboxRequest
+from runtime.sandboxes.base import Sandbox, SandboxProvider, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
+from runtime.sandboxes.entries import Link
 from runtime.task import Task, load_task
 
 from .conftest import CALC, IDS, Run
@@ -400,3 +401,33 @@ source_files = ["pkg/__init__.py"]
         path.write_text(text)
     work = {f"/app/{name}": b"x = 1\n" for name in (*files, "pkg/new.py")}
     assert set(select(load_task(tmp_path / "t"), work).files) == {"/app/pkg/__init__.py", "/app/pkg/new.py"}
+
+
+def test_a_fault_of_the_machine_is_not_kept_as_a_fact_about_the_task(
+    run: Run, isolated: BubblewrapProvider, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (task.path / "solution" / "files").mkdir(parents=True, exist_ok=True)
+    (task.path / "solution" / "files" / "calc.py").write_bytes(FIXED["/app/calc.py"])
+    start, failed = isolated.start, []
+
+    async def first_fails(request: SandboxRequest) -> Sandbox:
+        if not failed:
+            failed.append(request.name)
+            raise TrialError(Termination.ENV_SETUP_FAILED, "no room")
+        return await start(request)
+
+    monkeypatch.setattr(isolated, "start", first_fails)
+
+    async def main() -> tuple[Verdict, Verdict]:
+        verifier = make_verifier(Bubblewrap(verifier_timeout_sec=60), isolated)
+        with pytest.raises(TrialError, match="no room"):
+            await verifier.grade(task, FIXED)
+        work = {**FIXED, "/app/out": Link("/etc/passwd")}
+        first, second = await verifier.grade(task, work), await verifier.grade(task, {})
+        await verifier.close()
+        return first, second
+
+    first, second = run(main())
+    assert (first.reward, second.reward) == (1.0, 0.0)
+    assert {"solution_user", "canary"} & set(first.defences)
+    assert json.loads(first.raw)["refused"] == {"out": "a link that leads out of the work directory"}

@@ -144,7 +144,7 @@ def graded(tmp_path: Path, files: Mapping[str, str | None], work: Mapping[str, b
         async with graders(Bubblewrap(), state=tmp_path / "state") as (provider, verifier):
             given = work
             if given is None:
-                made = await attempt(task, task.solve_script, provider=provider, name="x", memory_mib=1024)
+                made = await attempt(task, task.solve_script, provider=provider, name="x", memory_mib=1024, pids=128)
                 given = made.artifacts
             return await verifier.grade(task, given)
 

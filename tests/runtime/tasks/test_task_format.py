@@ -107,9 +107,32 @@ def test_sizes_in_both_spellings(tmp_path: Path, toml: str, memory_mb: int | Non
     assert task.memory_mib(1024) == min(1024, memory_mb or 1024)
 
 
-@pytest.mark.parametrize("toml", ['memory = "4 giga"', 'memory = "4G"\nmemory_mb = 5', 'memory = "G"', "memory_mb = 0"])
+@pytest.mark.parametrize(
+    "toml",
+    [
+        'memory = "infG"',
+        'memory = "nanG"',
+        'memory = "4 giga"',
+        'memory = "4G"\nmemory_mb = 5',
+        'memory = "G"',
+        "memory_mb = 0",
+    ],
+)
 def test_sizes_that_are_none(tmp_path: Path, toml: str) -> None:
     assert "environment" in refused(write(tmp_path / "word", {"task.toml": f"[environment]\n{toml}\n"}))
+
+
+@pytest.mark.parametrize("workdir", ["app", "/", "//", "/usr", "/tests", "/opt", "/app/../tests", "//app", ""])
+def test_work_directories_that_no_box_can_have(tmp_path: Path, workdir: str) -> None:
+    toml = f'[environment]\nworkdir = "{workdir}"\n'
+    assert "environment.workdir" in refused(write(tmp_path / "word", {"task.toml": toml}))
+
+
+@pytest.mark.parametrize("line", ["WORKDIR //app", "COPY a.txt //app/", "COPY . //app", "WORKDIR //app//x/.."])
+def test_two_slashes_at_the_start_are_one(tmp_path: Path, line: str) -> None:
+    recipe = f"FROM x\nWORKDIR /app\n{line}\nCOPY a.txt .\n"
+    task = load_task(write(tmp_path / "word", {"environment/Dockerfile": recipe, "environment/a.txt": "a"}))
+    assert task.config.environment.workdir == "/app" and (task.repository / "a.txt").read_text() == "a"
 
 
 def test_keys_of_a_later_schema_are_not_passed_over(tmp_path: Path) -> None:
