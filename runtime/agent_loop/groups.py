@@ -7,6 +7,7 @@ Knows trials by their results only; what becomes of a finished group is its call
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey, TrialResult
 from runtime.task import Task
 
-_UNBOUNDED = 0.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class GroupRequest:
 class GroupRunner:
     """Runs groups with at most ``concurrency`` trials in flight over all of them.
 
-    ``deadline_sec`` bounds a group from its first trial's start to its end (0: no bound): what has not finished by
+    ``deadline_sec`` of a task bounds each trial from its start, not from when it was asked for: what has not ended by
     then is cancelled and missing from the group's results. ``on_trial`` sees every finished trial at once.
     """
 
@@ -53,7 +54,7 @@ class GroupRunner:
         runner: TrialRunner,
         *,
         concurrency: int,
-        deadline_sec: float = _UNBOUNDED,
+        deadline_sec: Callable[[Task], float] | None = None,
         on_trial: Callable[[TrialResult], None] | None = None,
     ) -> None:
         self._runner = runner
@@ -65,14 +66,8 @@ class GroupRunner:
     async def run(self, request: GroupRequest) -> list[TrialResult]:
         """Results of every trial that came to an end, in order of ``index``; returns only after all of them have
         settled."""
-        began = asyncio.Event()
-        trials = [asyncio.create_task(self._trial(request, index, began)) for index in range(request.size)]
+        trials = [asyncio.create_task(self._trial(request, index)) for index in range(request.size)]
         try:
-            if self._deadline_sec != _UNBOUNDED:
-                await asyncio.wait({asyncio.create_task(began.wait())}, return_when=asyncio.FIRST_COMPLETED)
-                await asyncio.wait(trials, timeout=self._deadline_sec)
-                for trial in trials:
-                    trial.cancel()
             settled = await asyncio.gather(*trials, return_exceptions=True)
         except asyncio.CancelledError:
             for trial in trials:
@@ -80,22 +75,27 @@ class GroupRunner:
             await asyncio.gather(*trials, return_exceptions=True)
             raise
         for outcome in settled:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
+            if isinstance(outcome, BaseException):
                 raise outcome
         return [outcome for outcome in settled if isinstance(outcome, TrialResult)]
 
-    async def _trial(self, request: GroupRequest, index: int, began: asyncio.Event) -> TrialResult:
+    async def _trial(self, request: GroupRequest, index: int) -> TrialResult | None:
         asked = time.monotonic()
+        key = request.key(index)
         async with self._gate:
-            began.set()
             self.in_flight += 1
+            limit = None if self._deadline_sec is None else self._deadline_sec(request.task)
+            deadline = asyncio.timeout(limit)
             try:
-                result = await self._runner.run(
-                    request.task,
-                    key=request.key(index),
-                    temperature=request.temperature,
-                    queued=time.monotonic() - asked,
-                )
+                async with deadline:
+                    result = await self._runner.run(
+                        request.task, key=key, temperature=request.temperature, queued=time.monotonic() - asked
+                    )
+            except TimeoutError:
+                if not deadline.expired():
+                    raise
+                log.warning("%s: has not ended after %.0f s; left out", key.trial_id, limit)
+                return None
             finally:
                 self.in_flight -= 1
         if self._on_trial is not None:

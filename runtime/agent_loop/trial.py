@@ -34,6 +34,9 @@ from runtime.task import Task
 
 log = logging.getLogger(__name__)
 
+_AROUND_SEC = 600.0
+"""For waiting in line, making a box, fetching the work and the end of both: far more than these take."""
+
 
 def trial_seed(seed: int, key: TrialKey) -> int:
     """A 31-bit sampling seed: the same trial of the same run samples the same, every retry and sibling differently."""
@@ -83,6 +86,13 @@ class TrialRunner:
             if result.reward is not None or not HANDLING[result.termination].retry:
                 break
         return result
+
+    def longest_sec(self, task: Task) -> float:
+        """Above everything that one trial may take with all its attempts: the backstop for what has no limit of its
+        own."""
+        environment = self._config.environment
+        one = environment.agent_timeout_sec + 2 * longest_sec(environment, task) + _AROUND_SEC
+        return max(1, self._config.rollout.attempts) * one
 
     async def _attempt(self, task: Task, key: TrialKey, *, temperature: float, queued: float) -> TrialResult:
         sampling = Sampling(temperature=temperature, seed=trial_seed(self._config.seed, key))

@@ -243,13 +243,11 @@ class LiverlAgentLoopManager:
                 await asyncio.sleep(_STATUS_SEC)
 
     def _group_runner(self, services: Services) -> GroupRunner:
-        environment, attempts = self._config.environment, max(1, self._config.rollout.attempts)
-        # Above everything that one trial may take with all its attempts: the backstop for what has no limit of its own.
-        deadline = attempts * (environment.agent_timeout_sec + 2 * environment.verifier_timeout_sec + 60.0)
+        runner = TrialRunner(services, self._config, trials=self._run.trials)
         return GroupRunner(
-            TrialRunner(services, self._config, trials=self._run.trials),
+            runner,
             concurrency=self._config.rollout.concurrency,
-            deadline_sec=deadline,
+            deadline_sec=runner.longest_sec,
             on_trial=self._status.trial,
         )
 

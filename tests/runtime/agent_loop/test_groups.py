@@ -75,7 +75,7 @@ def test_groups_share_the_slots_and_finish_one_by_one(task: Task) -> None:
 
 def test_a_sibling_that_never_returns_costs_only_itself(task: Task) -> None:
     trials = WaitingTrials({2: 3600.0})
-    results = asyncio.run(runner(trials, deadline_sec=0.2).run(request(task, "a")))
+    results = asyncio.run(runner(trials, deadline_sec=lambda task: 0.2).run(request(task, "a")))
     assert [r.key.index for r in results] == [0, 1, 3] and trials.cancelled == 1 and trials.running == 0
 
 
