@@ -8,15 +8,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from runtime.agent_loop.types import TrialResult
 from runtime.errors import Termination
 
 FEWEST = 2
 """Trials that make a batch: one death alone says nothing."""
 
 
-def why_all_died(trials: Sequence[TrialResult]) -> str | None:
+class Ended(Protocol):
+    """What is looked at of a trial; ``TrialResult`` has it."""
+
+    @property
+    def termination(self) -> Termination: ...
+
+    @property
+    def reward(self) -> float | None: ...
+
+    @property
+    def cause(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class End:
+    """A trial of which only its record is left."""
+
+    termination: Termination
+    reward: float | None
+    cause: str | None
+
+
+def why_all_died(trials: Sequence[Ended]) -> str | None:
     """What to tell a person when every trial ended with a dead agent or without a grade, and at least one with a dead
     agent; else None. Batches in which nothing was graded for other reasons are the trainer's to refuse."""
     died = [one for one in trials if one.termination is Termination.AGENT_DIED]

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runtime import suggest
+from runtime.agent_loop.deaths import End, why_all_died
 from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, TorchRollout, load_runtime_config
 from runtime.errors import RunError, Termination, UserError
 from runtime.files import write_folder, write_whole
@@ -55,15 +56,7 @@ def prepare(
     if request.checkpoint is not None:
         request = replace(request, checkpoint=str(find_model(Path(request.checkpoint))))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
-    gpus.check_bundle(bundle, runs_dir)
-    if request.checkpoint is None:
-        check_weights(config)
-    check_policy(config)
-    machine.check_imports(config)
-    machine.check_way_to_the_model(config.environment)
-    machine.preflight(
-        runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold
-    )
+    _refuse_unfit(bundle, config, request, runs_dir)
     lifecycle.tidy_all(runs_dir)
     directory = rundir.create(
         runs_dir, experiment=config.experiment, target="local", kind=request.kind, spec=spec, options=options
@@ -73,6 +66,19 @@ def prepare(
     return directory
 
 
+def _refuse_unfit(bundle: Mapping[str, str], config: RuntimeConfig, request: Request, runs_dir: Path) -> None:
+    """Raises ``MachineError`` or ``UserError`` where this machine or the policy will not do."""
+    gpus.check_bundle(bundle, runs_dir)
+    if request.checkpoint is None:
+        check_weights(config)
+    check_policy(config)
+    machine.check_imports(config)
+    machine.check_way_to_the_model(config.environment)
+    machine.preflight(
+        runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold
+    )
+
+
 def reopen(directory: RunDirectory) -> RunDirectory:
     """Ready an unfinished evaluation for ``execute``, where trials that were graded are not run again."""
     record = directory.read()
@@ -80,6 +86,9 @@ def reopen(directory: RunDirectory) -> RunDirectory:
     if not (directory.path / REQUEST_FILE).is_file():
         command = suggest.on_run("run --resume", directory.path)
         raise UserError(f"{record.run}: is a training run; go on with `{command}`")
+    bundle = {name: (directory.bundle / name).read_text(encoding="utf-8") for name in ("verl.yaml", "liverl.lock")}
+    request = Request(**orjson.loads((directory.path / REQUEST_FILE).read_bytes()))
+    _refuse_unfit(bundle, load_runtime_config(directory.bundle / "runtime.json"), request, directory.runs_dir)
     lifecycle.tidy(directory)
     directory.update(resumed=record.resumed + 1)
     return directory
@@ -97,9 +106,9 @@ def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
         sets, folder = _inputs(directory, config, request, progress)
         with phases.timed(directory, "trials", progress):
             records = interrupts.run(_trials(directory, config, request, sets, folder=folder, progress=progress))
-        if records and all(record["termination"] == Termination.AGENT_DIED for record in records):
-            cause = next((record["cause"] for record in records if record.get("cause")), "it left no words")
-            raise RunError(f"every agent died, so nothing was scored: {cause} (trials: {directory.trials})")
+        ends = [End(Termination(record["termination"]), record["reward"], record.get("cause")) for record in records]
+        if (why := why_all_died(ends)) is not None:
+            raise RunError(f"{why}, so nothing was scored (trials: {directory.trials})")
     _print_scores(records, directory, console=console)
 
 
