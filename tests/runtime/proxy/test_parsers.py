@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.proxy.parsers import NAMES, format_named
+from runtime.proxy.parsers import NAMES, blocks, format_named
 from tests.runtime.proxy.call_texts import EDITOR, MARKERS, WITHOUT_ESCAPES, WRITERS, arguments, texts
 
 TOOLS = {
@@ -244,10 +246,20 @@ def test_half_a_surrogate_pair_in_arguments_becomes_a_character(family: str) -> 
 
 
 @pytest.mark.parametrize("family", WITHOUT_ESCAPES)
-def test_markers_without_end_are_read_in_time(family: str) -> None:
+def test_markers_without_end_are_read_in_bounded_work(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, following = 0, blocks._Reader._following
+
+    def counted(search: Any, state: Any) -> Iterator[Any]:
+        nonlocal steps
+        for one in following(search, state):
+            steps += 1
+            yield one
+
+    monkeypatch.setattr(blocks._Reader, "_following", counted)
     unit = WRITERS[family]("read", {"path": "a"})[len("<tool_call>") :]
     text = WRITERS[family]("read", {"path": unit * 2000}) + "</parameter></arg_value>"
-    format_named(family).parser(text, TOOLS, complete=True)
+    assert format_named(family).parser(text, TOOLS, complete=True).tool_calls
+    assert 0 < steps < 100_000, "every way to read it was tried"
 
 
 PIECES = ["<call>", "<tool_call>", "</tool_call>", "<function=read>", "</function>", "<parameter=path>"]
