@@ -1,8 +1,8 @@
 """Replicas whose weights can be replaced as one ``Engine``: closed to any whose weights are not the expected ones.
 
-A replica is in rotation, lost (until it answers again) or quarantined (alive, other weights). Under verl this part is
-played by verl's own client around the same ``LoadBalancer``, but for LiveRL's CPU replicas; the pool serves those,
-evaluation and inference.
+A replica is in rotation, lost (until it answers again) or quarantined (alive, other weights). Both platforms make their
+engine of it. Nothing calls ``verify`` or ``add`` yet: in the synchronous modes the trainer compares fingerprints before
+each rollout and replicas neither come nor go.
 """
 
 from __future__ import annotations
