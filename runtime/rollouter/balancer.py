@@ -73,13 +73,16 @@ class LoadBalancer:
     ("least_in_flight", the default, or "rendezvous": a session's replica depends on the names of session and healthy
     servers alone, whatever happened before), ``max_sticky_sessions`` (least recently used sessions are forgotten beyond
     it, default 10000), ``breaker_failures``, ``breaker_pause_sec`` and ``breaker_longest_pause_sec`` (see
-    ``BreakerSettings``), ``router_class`` (verl's own, ignored). Raises ``ValueError`` on other settings."""
+    ``BreakerSettings``), ``router_class`` (verl's own, ignored). Raises ``ValueError`` on other settings.
+
+    ``max_cache_size``: what verl's factory calls ``max_sticky_sessions`` when a class is its ``load_balancer_cls``."""
 
     def __init__(
         self,
         servers: Mapping[str, Any],
         config: Mapping[str, Any] | None = None,
         *,
+        max_cache_size: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         settings = dict(config or {})
@@ -88,7 +91,7 @@ class LoadBalancer:
         routing = settings.get("routing", "least_in_flight")
         if routing not in _ROUTINGS:
             raise ValueError(f"load balancer: routing: {routing!r}; allowed: {', '.join(_ROUTINGS)}")
-        limit = settings.get("max_sticky_sessions", 10_000)
+        limit = settings.get("max_sticky_sessions", max_cache_size)
         if not isinstance(limit, int) or limit < 1:
             raise ValueError(f"load balancer: max_sticky_sessions: {limit!r}; give a whole number of at least 1")
         self._breaker = _breaker_settings(settings)
