@@ -9,9 +9,11 @@ export OMP_NUM_THREADS=1
 reports=$(mktemp -d)
 trap 'rm -rf "$reports"' EXIT
 
-# Fast tests are independent of each other and of the machine's load; published programs wait more than they work, and
-# tests of one room stay together (tests/conftest.py). The other groups use all cores by themselves.
-declare -A workers=([fast]="-n 2 --dist worksteal" [consumers]="-n 2 --dist loadgroup")
+# Two at a time: most tests use one core or wait (verl's processes are imported one after the other, published programs
+# wait for a network). Tests of one room stay together where they install something (tests/conftest.py). A second chance,
+# where a test needs a quiet machine, is one at a time.
+declare -A workers=([consumers]="-n 2 --dist loadgroup" [network]="-n 2 --dist loadscope")
+for name in fast sandbox torch verl deep; do workers[$name]="-n 2 --dist worksteal"; done
 "$bin/python" -c 'import xdist' 2>/dev/null || workers=()
 
 failed=()

@@ -16,11 +16,13 @@ from runtime.sandboxes.state import OWNER_VARIABLE, OwnerState, reap
 from .conftest import needs_bubblewrap
 
 OWNER = """
-import asyncio, sys
+import asyncio, os, sys
 from pathlib import Path
 from runtime.sandboxes.base import SandboxRequest
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
 from runtime.sandboxes.process import ProcessProvider
+
+SLEEP = f"sleep 600.{os.getpid()}"
 
 async def main(kind, end, state, lower):
     state = Path(state)
@@ -29,8 +31,8 @@ async def main(kind, end, state, lower):
     try:
         boxes = [await provider.start(SandboxRequest(name=str(i), lower=Path(lower))) for i in range(3)]
         for box in boxes:
-            await box.exec(["sh", "-c", "echo x > made; setsid sleep 600 > /dev/null 2>&1 &"], timeout_sec=10)
-        running = [asyncio.ensure_future(box.exec(["sleep", "600"], timeout_sec=700)) for box in boxes]
+            await box.exec(["sh", "-c", f"echo x > made; setsid {SLEEP} > /dev/null 2>&1 &"], timeout_sec=10)
+        running = [asyncio.ensure_future(box.exec(SLEEP.split(), timeout_sec=700)) for box in boxes]
         print("ready", flush=True)
         if end == "exception":
             raise ValueError("a bug")
@@ -45,9 +47,11 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def traces(state: Path) -> list[str]:
-    """Processes, mounts and control groups that belong to owners below ``state``, and files in it."""
-    found = [str(path) for path in state.rglob("*")]
+def traces(state: Path, owner: int) -> list[str]:
+    """Processes, mounts and control groups that belong to the process ``owner``, and files in ``state``."""
+    name = f"owner-{owner}-"
+    # os.walk passes over what goes away meanwhile.
+    found = [os.path.join(at, entry) for at, folders, files in os.walk(state) for entry in (*folders, *files)]
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(state) in line]
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -55,16 +59,15 @@ def traces(state: Path) -> list[str]:
             words = (entry / "cmdline").read_bytes()
         except OSError:
             continue
-        if f"{OWNER_VARIABLE}=owner-".encode() in environment or words == b"sleep\x00600\x00":
+        if f"{OWNER_VARIABLE}={name}".encode() in environment or words == f"sleep\x00600.{owner}\x00".encode():
             found.append(f"{entry.name} {words!r}")
-    return found + [str(path) for path in ROOT.glob("*/**/liverl-owner-*")]
+    return found + [str(path) for path in ROOT.glob(f"*/**/liverl-{name}*")]
 
 
-def settled(state: Path, before: list[str]) -> list[str]:
-    """The kernel needs a moment to take a killed tree apart."""
+def settled(state: Path, owner: int) -> list[str]:
+    """What is left when the kernel has had a moment to take a killed tree apart."""
     for _ in range(40):
-        left = [trace for trace in traces(state) if trace not in before]
-        if not left:
+        if not (left := traces(state, owner)):
             return []
         time.sleep(0.05)
     return left
@@ -76,7 +79,6 @@ def settled(state: Path, before: list[str]) -> list[str]:
 @pytest.mark.parametrize("end", ["success", "exception", "interrupt", "kill"])
 def test_no_trace_is_left(tmp_path: Path, repository: Path, kind: str, end: str) -> None:
     state = tmp_path / "state"
-    before = traces(state)
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, kind, end, str(state), str(repository)],
         stdout=subprocess.PIPE,
@@ -86,6 +88,8 @@ def test_no_trace_is_left(tmp_path: Path, repository: Path, kind: str, end: str)
     )
     try:
         assert owner.stdout is not None and owner.stdout.readline() == b"ready\n"
+        if end in ("interrupt", "kill"):
+            assert any("sleep" in trace for trace in traces(state, owner.pid)), "or nothing would be looked for"
         if end == "interrupt":
             os.killpg(owner.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
         elif end == "kill":
@@ -97,7 +101,7 @@ def test_no_trace_is_left(tmp_path: Path, repository: Path, kind: str, end: str)
         owner.wait()
     if end == "kill":
         reap(state)  # what the next start does first
-    assert settled(state, before) == []
+    assert settled(state, owner.pid) == []
 
 
 def test_a_living_owner_is_left_alone(tmp_path: Path) -> None:
