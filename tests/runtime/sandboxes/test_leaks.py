@@ -51,7 +51,7 @@ def traces(state: Path, owner: int) -> list[str]:
     """Processes, mounts and control groups that belong to the process ``owner``, and files in ``state``."""
     name = f"owner-{owner}-"
     # os.walk passes over what goes away meanwhile.
-    found = [os.path.join(at, entry) for at, folders, files in os.walk(state) for entry in (*folders, *files)]
+    found = [f"{at}/{entry}" for at, folders, files in os.walk(state) for entry in (*folders, *files)]
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(state) in line]
     for entry in Path("/proc").glob("[0-9]*"):
         try:
