@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install install-gpu quickstart test check golden bench lock
+.PHONY: help install install-gpu quickstart test check golden docs bench lock
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,10 @@ golden: install  ## compile every golden spec, the spec reference and the README
 	@$(BIN)/python -m compiler.reference > docs/spec.md.new && mv docs/spec.md.new docs/spec.md
 	@$(BIN)/python -m scripts.picture
 	@git --no-pager diff --stat -- golden docs/spec.md docs/system.svg
+
+docs: install  ## the documentation site into build/site; a dead link is an error
+	@$(BIN)/zensical build --strict
+	@echo "to read it: $(BIN)/zensical serve, or any web server of build/site"
 
 lock:  ## the newest versions into requirements.lock (KEEP=1: only what pyproject.toml asks for and the lock lacks)
 	@PYTHON="$(PYTHON)" scripts/install.sh $(VENV) uv
