@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 
 _OPTION = re.compile(r"-(?![0-9.])")
+_VARIABLE = re.compile(r"\$(\w|\{)", re.ASCII)
+"""What ``os.path.expandvars``, which Ray uses, may take for a variable."""
 _SKYPILOT = re.compile(r"[a-zA-Z0-9]+([._-]{1,2}[a-zA-Z0-9]+)*")
 
 
@@ -28,6 +30,18 @@ def vllm(text: str) -> str:
 def compose(text: str) -> str:
     """A value of Compose's file, which reads "$" as the beginning of a variable."""
     return text.replace("$", "$$")
+
+
+def kubernetes_env(text: str) -> str:
+    """The value of a pod's variable: the kubelet puts other variables in the place of ``$(NAME)``, and reads "$$" as a
+    dollar."""
+    return text.replace("$", "$$")
+
+
+def ray_env(text: str) -> str:
+    """Why Ray, which hands a job's variables (``runtime_env``) to its workers, would give them another value; empty
+    where they get ``text``. Nothing escapes a dollar there."""
+    return "Ray puts a variable of each node in the place of $NAME" if _VARIABLE.search(text) else ""
 
 
 def dns_1035(name: str) -> str:

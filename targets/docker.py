@@ -70,6 +70,7 @@ class Docker:
             if plan.spec.observability.dashboard is not None:
                 why = "inside the container; Compose publishes it where the spec says"
                 verl.replace("ray_kwargs.ray_init.dashboard_host", lambda: "0.0.0.0", why=why)
+        joining.give_env(plan, runtime)
         with runtime.section():
             if _open(plan):
                 joining.open_proxy(plan, runtime)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
+from compiler import readers
 from compiler.bundle import lock_text
 from compiler.compiled import VERSION
 from compiler.errors import Problem
@@ -49,6 +51,20 @@ def dashboard_problems(plan: Plan) -> list[Problem]:
         for field, value, default in (("host", dashboard.host, Dashboard().host), ("port", dashboard.port, 8265))
         if value != default
     ]
+
+
+def env_problems(plan: Plan) -> list[Problem]:
+    """Variables that travel to a running Ray's workers arrive as they are, or are refused."""
+    return [
+        Problem(("cluster", "env", name), f"{json.dumps(value, ensure_ascii=False)}: {why}", fix="write it out")
+        for name, value in plan.spec.cluster.env.items()
+        if (why := readers.ray_env(value))
+    ]
+
+
+def give_env(plan: Plan, runtime: Facts) -> None:
+    """The trainer's variables, for the runtime to hand on where nothing is inherited."""
+    runtime.replace("env", lambda: plan.spec.cluster.env, why="of every process of the trainer")
 
 
 def join_ray(verl: Facts) -> Facts:

@@ -50,6 +50,7 @@ class Kubernetes:
         if why := readers.dns_1035(spec.name):
             yield Problem(("name",), f'"{spec.name}" {why}', "a letter first")
         yield from joining.dashboard_problems(plan)
+        yield from joining.env_problems(plan)
         if isinstance(spec.environment, Bubblewrap):
             yield Problem(
                 ("environment", "type"),
@@ -113,6 +114,7 @@ class Kubernetes:
         policies know."""
         runtime = lowered.runtime.copy()
         joining.open_proxy(plan, runtime)
+        joining.give_env(plan, runtime)
         _known_pods(plan, runtime)
         return Lowered(verl=joining.join_ray(lowered.verl), vllm=lowered.vllm, runtime=runtime)
 

@@ -27,6 +27,7 @@ class RayJobs:
         yield from proxy_host_problem(plan)
         yield from pods_address_warning(plan)
         yield from joining.dashboard_problems(plan)
+        yield from joining.env_problems(plan)
         port = plan.spec.proxy.port
         if port in joining.RESERVED_PORTS:
             yield Problem(("proxy", "port"), f"{port} is one of Ray's own ports", "any other")
@@ -35,6 +36,7 @@ class RayJobs:
         """Ray is already running; the proxy listens where the other machines reach it."""
         runtime = lowered.runtime.copy()
         joining.open_proxy(plan, runtime)
+        joining.give_env(plan, runtime)
         return Lowered(verl=joining.join_ray(lowered.verl), vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:

@@ -21,7 +21,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from compiler import emit
+from compiler import emit, readers
 from compiler.reads import Reads
 from targets.trace import NAME, Trace, TracedEnvironment
 
@@ -157,4 +157,6 @@ def _environment() -> jinja2.Environment:
 
     environment.filters["q"] = q
     environment.filters["sh"] = sh
+    environment.filters["compose"] = readers.compose
+    environment.filters["kubernetes_env"] = readers.kubernetes_env
     return environment

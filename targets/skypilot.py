@@ -62,12 +62,14 @@ class SkyPilot:
         if dashboard is not None and dashboard.port in taken:
             what = f"{dashboard.port} is taken by {taken[dashboard.port]}"
             yield Problem(("observability", "dashboard", "port"), what, "any other, for example 8265")
+        yield from joining.env_problems(plan)
         yield from image_warnings(cluster.image)
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """The task's script has started Ray; the proxy listens where the other machines reach it."""
         runtime = lowered.runtime.copy()
         joining.open_proxy(plan, runtime)
+        joining.give_env(plan, runtime)
         return Lowered(verl=joining.join_ray(lowered.verl), vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:

@@ -6,6 +6,7 @@ Fatal problems stop the compilation; warnings are printed and go on. Knows no ta
 
 from compiler.check import (
     algorithm,
+    cluster,
     environment,
     limits,
     memory,
@@ -39,6 +40,7 @@ RULES: tuple[Rule, ...] = (
     *schedule.RULES,
     *observability.RULES,
     *secrets.RULES,
+    *cluster.RULES,
     *values.RULES,
     *limits.RULES,
 )

@@ -20,7 +20,7 @@ _OWNED = re.compile(
     r"|(LIVERL|VERL|RAY|VLLM|NCCL|OMP|HYDRA|SKYPILOT|TORCH|TOKENIZERS)_\w+)"
 )
 """Variables that LiveRL, the launcher or the loader of programs set: a secret there would change what runs."""
-_FREE = ("kwargs", "flags", "attributes")
+_FREE = ("kwargs", "flags", "attributes", "env")
 """Free-form fields; a name there may say that a secret belongs to it."""
 
 

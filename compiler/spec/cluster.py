@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from runtime.config.base import LABEL, PATTERNS, PORT, Count, Image, LabelKey, LabelValue, Model, Name, Text, Whole
+from runtime.config.variables import EnvironmentName, EnvironmentValue
 
 ClusterName = Annotated[str, Field(pattern=LABEL, max_length=50)]
 ABSOLUTE = r"^(/\.?[A-Za-z0-9_-][A-Za-z0-9._-]*)+/?$"
@@ -174,6 +175,9 @@ class Cluster(Model):
     """Container image with LiveRL and its training extras."""
     image_pull_secrets: tuple[Name, ...] = ()
     """Secrets of the namespace with which ``k8s`` pulls private images, by name."""
+    env: dict[EnvironmentName, EnvironmentValue] = Field(default_factory=dict)
+    """Variables of every process of the trainer on every machine: NCCL and EFA, HF_HOME, proxies. Written out: nothing
+    expands ``$NAME``. Secrets go into ``secrets``; sandboxes get none of either."""
     head: Resources = Resources.model_construct(cpus=4, memory_gib=12)
     worker: Resources = Resources.model_construct(cpus=2, memory_gib=6)
     """Machines of the trainer beside the head."""

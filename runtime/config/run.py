@@ -1,20 +1,19 @@
 """``runtime.json``: everything the runtime must know of one run, fully resolved."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from runtime.config.base import ENVIRONMENT_NAME, Model
+from runtime.config.base import Model
 from runtime.config.environment import Environment
 from runtime.config.policy import Policy
 from runtime.config.proxy import Proxy
 from runtime.config.rollout import Dumps, Rollout
 from runtime.config.scaffold import Scaffold
 from runtime.config.tasks import TaskSet
+from runtime.config.variables import EnvironmentName, EnvironmentValue
 
-EnvironmentName = Annotated[str, Field(pattern=ENVIRONMENT_NAME, max_length=128)]
-"""Name of an environment variable."""
 Use = Literal["policy", "tasks", "environment", "observability", "storage"]
 
 
@@ -62,6 +61,8 @@ class RuntimeConfig(Model):
     trajectory_filter: TrajectoryFilter = TrajectoryFilter.model_construct()
     secrets: tuple[SecretName, ...] = ()
     """Names alone; the values stay in the environment."""
+    env: dict[EnvironmentName, EnvironmentValue] = Field(default_factory=dict)
+    """Variables of the trainer and of all its processes, on every machine. Sandboxes get none of them."""
     loggers: tuple[str, ...] = ("console", "file")
     """verl's logger backends."""
 

@@ -34,10 +34,12 @@ def trainer_environment(
     platform: Platform,
     attempt: int,
     loggers: Collection[str] = (),
+    given_by_spec: Mapping[str, str] | None = None,
     inherited: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Variables of the trainer and, through Ray, of every process it starts. ``loggers``: verl's backends of this run;
-    those that report elsewhere are switched off unless they are named."""
+    those that report elsewhere are switched off unless they are named. ``given_by_spec`` holds where it differs
+    (``runtime.config.variables`` says where it may)."""
     dropped = {*_NOT_INHERITED, *platform.not_inherited}
     given = os.environ if inherited is None else inherited
     environment = {key: value for key, value in given.items() if key not in dropped}
@@ -71,6 +73,7 @@ def trainer_environment(
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         **platform.environment(paths),
+        **(given_by_spec or {}),
     }
     joined = (
         {joined_ray.JOB_CONFIG: joined_ray.job_config(own, inherited=given)} if given.get(joined_ray.ADDRESS) else {}

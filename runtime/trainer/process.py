@@ -180,7 +180,8 @@ def _next_attempt(paths: RunPaths) -> int:
 def _environment(paths: RunPaths, *, attempt: int) -> dict[str, str]:
     platform = find_platform(device_of(paths))
     loggers = list(trainer_table(paths).get("logger") or ())
-    return trainer_environment(paths, platform=platform, attempt=attempt, loggers=loggers)
+    given = load_runtime_config(paths.runtime_json).env if paths.runtime_json.is_file() else {}
+    return trainer_environment(paths, platform=platform, attempt=attempt, loggers=loggers, given_by_spec=given)
 
 
 def _follow(paths: RunPaths, arguments: Sequence[str], *, attempt: int) -> int:

@@ -14,7 +14,7 @@ import yaml
 from compiler import compile_all, compile_in_memory
 from targets.joining import LOCAL_RAY
 from tests.compiler.golden_cases import CASES, LAB, spec_path
-from tests.targets.variants import VARIANTS, compiled
+from tests.targets.variants import ENV, VARIANTS, compiled
 
 REMOTE = ["docker", "k8s", "ray", "skypilot"]
 JOINS_RAY = {"k8s", "ray", "skypilot"}
@@ -33,7 +33,7 @@ def differences(one: Any, other: Any, path: str = "") -> dict[str, tuple[Any, An
 
 def allowed(target: str, *, sandboxes_elsewhere: bool) -> set[str]:
     """Everything that a target may change: addresses, and who starts Ray."""
-    listed = {"target"}
+    listed = {"target", *(f"env.{name}" for name in ENV)}
     if target in JOINS_RAY:
         listed |= {f"ray_kwargs.ray_init.{name}" for name in (*LOCAL_RAY, "address")}
     if target == "docker":

@@ -23,7 +23,15 @@ SECRETS = [
 ]
 NAMED = f"secrets={json.dumps(SECRETS)}"
 EIGHT = {"cpus": 32, "memory_gib": 200, "gpus": 8, "shm_gib": 64}
+ENV = {
+    "NCCL_SOCKET_IFNAME": "eth0",
+    "FI_PROVIDER": "efa",
+    "HF_HOME": "/weights/hugging face",
+    "HTTPS_PROXY": "http://proxy.example.com:3128",
+    "NO_PROXY": "127.0.0.1,localhost,10.0.0.0/8",
+}
 SITE = {
+    "env": ENV,
     "image": "registry.example.com/team/liverl:0.1.0",
     "head": {**EIGHT, "rdma": 8, "node_selector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}},
     "worker": {**EIGHT, "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]},
