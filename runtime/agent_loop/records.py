@@ -16,8 +16,9 @@ from typing import Any
 import orjson
 
 from runtime.agent_loop.types import TrialResult
-from runtime.agent_loop.work import MANIFEST
+from runtime.grading.work import MANIFEST
 from runtime.proxy.types import Turn
+from runtime.report import trials as index
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class TrialFiles:
     verifier: bytes = b""
     agent: Mapping[str, bytes] = field(default_factory=dict)
     work: Mapping[str, Any] | None = None
-    """Manifest of the work that is kept for a later verdict (``work.py``)."""
+    """Manifest of the work that is kept for a later verdict (``grading/work.py``)."""
 
 
 def trial_folder(trials: Path, *, step: int, trial_id: str) -> Path:
@@ -37,7 +38,8 @@ def trial_folder(trials: Path, *, step: int, trial_id: str) -> Path:
 
 
 def write_trial(trials: Path, result: TrialResult, files: TrialFiles) -> Path:
-    """Write one trial's folder below ``trials`` and return it. An existing folder of the same trial is replaced."""
+    """Write one trial's folder below ``trials``, note it in their index, and return it. An existing folder of the same
+    trial is replaced."""
     final = trial_folder(trials, step=result.key.step, trial_id=result.key.trial_id)
     partial = final.parent / f".{final.name}.{os.getpid()}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -62,6 +64,7 @@ def write_trial(trials: Path, result: TrialResult, files: TrialFiles) -> Path:
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)
+    index.add(trials, record, final)
     return final
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import orjson
 
-from runtime.agent_loop.work import MANIFEST, Work, WorkStore, task_of
 from runtime.errors import TrialError, UserError
 from runtime.grading.base import Verifier
+from runtime.grading.work import MANIFEST, Work, WorkStore, task_of
 from runtime.task import Task
 
 

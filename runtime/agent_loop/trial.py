@@ -18,13 +18,13 @@ from typing import Any
 from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
-from runtime.agent_loop.work import Work, WorkStore
 from runtime.config import InstalledScaffold, RuntimeConfig
 from runtime.errors import HANDLING, Termination, TrialError
 from runtime.grading.base import Verdict
 from runtime.grading.difference import collect
 from runtime.grading.task_scripts import mounts_of as task_mounts
 from runtime.grading.verifier import longest_sec
+from runtime.grading.work import Work, WorkStore
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
 from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxRequest
 from runtime.sandboxes.entries import Entry

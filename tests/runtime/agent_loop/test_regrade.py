@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from liverl import cli_tasks
 from runtime.agent_loop.trial import TrialRunner
-from runtime.agent_loop.work import Work, WorkStore
 from runtime.config import Dumps, RuntimeConfig
 from runtime.errors import UserError
+from runtime.grading.work import Work, WorkStore
 from runtime.sandboxes.entries import Entry, Folder, Link, Program, Removed
 from runtime.task import Task
 from tests.runtime.agent_loop.conftest import REPAIRED, TEST, Opened, make_config, make_key
