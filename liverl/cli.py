@@ -32,6 +32,7 @@ def build_app() -> typer.Typer:
         cli_doctor,
         cli_init,
         cli_ledger,
+        cli_page,
         cli_proxy,
         cli_run,
         cli_score,
@@ -48,7 +49,18 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for part in (cli_init, cli_compile, cli_run, cli_ledger, cli_tasks, cli_score, cli_proxy, cli_doctor, cli_version):
+    for part in (
+        cli_init,
+        cli_compile,
+        cli_run,
+        cli_ledger,
+        cli_page,
+        cli_tasks,
+        cli_score,
+        cli_proxy,
+        cli_doctor,
+        cli_version,
+    ):
         part.register(app)
     return app
 

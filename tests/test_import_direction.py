@@ -67,6 +67,7 @@ RUNTIME = (
     *("telemetry", "sandboxes", "grading", "rollouter", "proxy", "scaffolds", "tasks", "report", "agent_loop"),
     "trainer",
     "launch",
+    "page",
     # Former names, for parts that others have written; no room imports them.
     "environment",
     # The wing: it may use every room, and no room imports it (runtime/parts.py names what is in it).

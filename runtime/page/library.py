@@ -1,0 +1,117 @@
+"""The runs below a folder, by name, with what has been read of each. A name is looked up, never made into a path: so no
+request leaves the folder."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import UserError
+from runtime.launch.ledger import entry
+from runtime.launch.rundir import RunDirectory
+from runtime.report import curves
+from runtime.report.overview import overview
+from runtime.telemetry.metrics import Follower, Row
+from runtime.telemetry.scores import SCORE, before_and_after
+
+
+class Run:
+    """One run directory and the rows that were read of it. May be used by several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.directory = RunDirectory(path)
+        self._follower = Follower(self.directory.metrics)
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return f"{self.directory.path.parent.name}/{self.directory.path.name}"
+
+    def rows(self) -> list[Row]:
+        with self._lock:
+            self._follower.poll()
+            return self._follower.rows
+
+    def counts(self) -> Mapping[str, int]:
+        return self.directory.read().tasks
+
+    def brief(self) -> dict[str, Any]:
+        """One line of the list of runs."""
+        one = entry(self.directory)
+        rows = self.rows()
+        return {
+            "name": self.name,
+            "experiment": one.record.experiment,
+            "run": one.record.run,
+            "kind": one.record.kind,
+            "state": one.state,
+            "seconds": round(one.seconds, 1),
+            "step": rows[-1].step if rows else None,
+            "score": curves.newest(rows, SCORE),
+            "held_out": {score.name: score.last for score in before_and_after(rows)},
+        }
+
+    def overview(self) -> dict[str, Any]:
+        one = entry(self.directory)
+        return overview(
+            self.directory,
+            self.rows(),
+            record=asdict(one.record),
+            state=one.state,
+            seconds=one.seconds,
+            total_steps=_total_steps(self.directory.verl_yaml),
+        )
+
+    def curves(self, *, since: int = -1) -> dict[str, Any]:
+        return curves.table(self.rows(), counts=self.counts(), since=since)
+
+    def stamp(self) -> tuple[tuple[int, int], ...]:
+        """Changes whenever a file does that the page shows."""
+        stamps = []
+        for path in (self.directory.record_file, self.directory.metrics, self.directory.status, self.directory.trials):
+            try:
+                status = path.stat()
+                stamps.append((status.st_mtime_ns, status.st_size))
+            except OSError:
+                stamps.append((0, 0))
+        return tuple(stamps)
+
+
+class Library:
+    """All runs below ``runs_dir``; or, where that is itself a run directory, this one."""
+
+    def __init__(self, runs_dir: Path) -> None:
+        self.runs_dir = runs_dir.absolute()
+        self._runs: dict[Path, Run] = {}
+
+    def runs(self) -> list[Run]:
+        """Oldest first. Folders without a readable record are passed over."""
+        found = []
+        for run in self._here():
+            with suppress(UserError):
+                run.directory.read()
+                found.append(run)
+        return sorted(found, key=lambda run: (run.directory.path.name, run.name))
+
+    def run(self, name: str) -> Run | None:
+        return next((run for run in self._here() if run.name == name), None)
+
+    def _here(self) -> Iterator[Run]:
+        single = (self.runs_dir / "run.json").is_file()
+        for record_file in [self.runs_dir / "run.json"] if single else self.runs_dir.glob("*/*/run.json"):
+            if record_file.parent not in self._runs:
+                self._runs[record_file.parent] = Run(record_file.parent)
+            yield self._runs[record_file.parent]
+
+
+def _total_steps(verl_yaml: Path) -> int:
+    from runtime.launch.local import total_steps
+
+    try:
+        return total_steps(verl_yaml)
+    except (OSError, ValueError, AttributeError):
+        return 0  # of an evaluation, or a bundle that cannot be read: the page does without

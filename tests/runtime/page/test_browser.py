@@ -1,0 +1,145 @@
+"""The page in a real browser: a run in progress and a finished one show what their files say, to everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from runtime.launch.rundir import RunDirectory
+from tests.runtime.page import made
+from tests.runtime.page.browser import Watched, axe, chromium, served, until, violations
+
+pytestmark = pytest.mark.consumers
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    runs = tmp_path_factory.mktemp("runs")
+    made.make_run(runs, experiment="other", lr=3e-4).finish("failed", exit_code=4, cause=made.HOSTILE)
+    run = made.make_run(runs)
+    run.finish("succeeded", exit_code=0, cause="")
+    return run
+
+
+@pytest.fixture(scope="module")
+def address(finished: RunDirectory) -> Iterator[str]:
+    with served(finished.runs_dir) as found:
+        yield found
+
+
+@pytest.fixture
+def watched(browser: Any) -> Iterator[Watched]:
+    found = Watched(browser, viewport={"width": 1200, "height": 900})
+    yield found
+    found.page.close()
+    assert found.complaints == []
+
+
+def rows(run: RunDirectory) -> list[Any]:
+    return [orjson.loads(line) for line in run.metrics.read_bytes().splitlines()]
+
+
+def shown_numbers(page: Any, panel: str, key: str) -> list[tuple[int, float]]:
+    """Numbers of one series in the table below a plot."""
+    page.locator(f"#panel-{panel} summary").click() if not page.locator(f"#panel-{panel} table").count() else None
+    page.wait_for_selector(f"#panel-{panel} td[data-key]")
+    cells = page.eval_on_selector_all(
+        f"#panel-{panel} td[data-key='{key}']", "cells => cells.map(cell => [cell.dataset.step, cell.dataset.value])"
+    )
+    return [(int(step), float(value)) for step, value in cells if value != ""]
+
+
+def file_numbers(run: RunDirectory, key: str) -> list[tuple[int, float]]:
+    return [(row["step"], row["data"][key]) for row in rows(run) if key in row["data"]]
+
+
+def test_a_finished_run_shows_its_files(watched: Watched, address: str, finished: RunDirectory) -> None:
+    page = watched.page
+    page.goto(f"{address}#/overview?run=small/{finished.path.name}")
+    page.wait_for_selector("#panel-reward canvas")
+    assert page.inner_text("#tile-state .big") == "succeeded"
+    assert page.inner_text("#tile-step .big") == "4 of 10"
+    for panel, key in (("reward", "critic/score/mean"), ("lr", "actor/lr"), ("turns", "num_turns/mean")):
+        assert shown_numbers(page, panel, key) == file_numbers(finished, key)
+    last = file_numbers(finished, "critic/score/mean")[-1][1]
+    assert float(page.get_attribute("#tile-score-0", "data-value")) == pytest.approx(last)
+    assert page.locator("[data-lamp]").count() > 8
+
+
+def test_a_run_in_progress_grows_on_the_page(watched: Watched, tmp_path: Path) -> None:
+    run = made.make_run(tmp_path, steps=2)
+    page = watched.page
+    with served(tmp_path) as address:
+        page.goto(address)
+        page.wait_for_selector("#live[data-state=live]")
+        assert page.inner_text("#tile-state .big") == "running"
+        assert len(shown_numbers(page, "reward", "critic/score/mean")) == 2
+        # Whether the watcher has had its first look cannot be seen from here: every further step is news, too.
+        for step in range(3, 60):
+            made.add_step(run, step)
+            page.wait_for_timeout(500)
+            if len(shown_numbers(page, "reward", "critic/score/mean")) > 2:
+                break
+        until(page, "step => document.querySelector('#tile-step .big').textContent.startsWith(step + ' of')", step)
+        page.wait_for_selector(f"#panel-reward td[data-step='{step}']")
+        assert shown_numbers(page, "reward", "critic/score/mean") == file_numbers(run, "critic/score/mean")
+        run.finish("succeeded", exit_code=0, cause="")
+        until(page, "document.querySelector('#tile-state .big').textContent === 'succeeded'")
+        page.goto("about:blank")  # closes its stream before the server ends
+
+
+def test_runs_are_laid_over_each_other(watched: Watched, address: str) -> None:
+    page = watched.page
+    page.goto(address)
+    page.wait_for_selector("#panel-lr canvas")
+    page.locator(".overlay summary").click()
+    page.locator(".overlay input").first.check()
+    until(page, "document.querySelectorAll('#panel-lr .legend li').length === 2")
+    assert sorted(page.eval_on_selector_all("#panel-lr .legend b", "all => all.map(one => +one.dataset.value)")) == [
+        1e-4,
+        3e-4,
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Any, address: str, scheme: str) -> None:
+    watched = Watched(browser, viewport={"width": 1200, "height": 900}, color_scheme=scheme)
+    watched.page.goto(address)
+    watched.page.wait_for_selector("#panel-reward canvas")
+    assert violations(watched.page, axe()) == []
+    watched.page.close()
+    assert watched.complaints == []
+
+
+def test_a_phone_is_wide_enough(browser: Any, address: str) -> None:
+    watched = Watched(browser, viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
+    watched.page.goto(address)
+    watched.page.wait_for_selector("#panel-reward canvas")
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= 360
+    watched.page.close()
+
+
+def test_keys_read_and_zoom_a_plot(watched: Watched, address: str) -> None:
+    page = watched.page
+    page.goto(address)
+    page.wait_for_selector("#panel-reward canvas")
+    page.focus("#panel-reward .canvas")
+    page.keyboard.press("End")
+    assert "step 4:" in page.inner_text("#panel-reward .readout")
+    page.keyboard.press("ArrowLeft")
+    assert "step 3:" in page.inner_text("#panel-reward .readout")
+    assert page.is_disabled("#zoom-reset")
+    page.keyboard.press("+")
+    assert page.is_enabled("#zoom-reset")
+    page.keyboard.press("0")
+    assert page.is_disabled("#zoom-reset")
