@@ -80,7 +80,9 @@ def _liverl(command: shell.Command) -> None:
         if group in RUN:
             shell.tree().main(list(command.words), standalone_mode=False)
         else:
-            found.make_context(name, rest)
+            out = found.make_context(name, rest).params.get("out")
+            if out is not None and not out.suffix:
+                out.mkdir(parents=True, exist_ok=True)  # what it would have made; later commands of the page name it
     except Exception as error:
         raise AssertionError(f"{command}: {type(error).__name__}: {error}") from error
 
