@@ -37,6 +37,7 @@ def build_app() -> typer.Typer:
         cli_run,
         cli_score,
         cli_tasks,
+        cli_trials,
         cli_version,
     )
 
@@ -55,6 +56,7 @@ def build_app() -> typer.Typer:
         cli_run,
         cli_ledger,
         cli_page,
+        cli_trials,
         cli_tasks,
         cli_score,
         cli_proxy,

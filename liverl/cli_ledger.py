@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from liverl.completion import complete_run
 from liverl.options import RunsDir
 
 if TYPE_CHECKING:
     from runtime.launch.ledger import Entry
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A path, an id or the beginning of one, or `last`.")]
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A path, an id or the beginning of one, or `last`.", autocompletion=complete_run
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:

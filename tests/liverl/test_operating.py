@@ -1,0 +1,101 @@
+"""The commands that look into runs, on run directories made by a run's own writers; in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from liverl.cli import build_app
+from runtime.errors import UserError
+from tests.run_directories import MadeRun, make_run, make_tasks
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[MadeRun, MadeRun]:
+    folder = tmp_path_factory.mktemp("operating")
+    tasks = make_tasks(folder / "tasks")
+    return make_run(folder / "runs", steps=2, tasks=tasks), make_run(folder / "runs", steps=2, seed=3, tasks=tasks)
+
+
+def call(*words: str | Path, stdin: str | None = None) -> str:
+    """What a command prints; what it raises is raised here."""
+    result = CliRunner().invoke(build_app(), [str(word) for word in words], input=stdin)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def answer(*words: str | Path) -> Any:
+    return json.loads(call(*words, "--json"))
+
+
+def test_trials_are_listed_for_people_and_programs(runs: tuple[MadeRun, MadeRun]) -> None:
+    run = runs[0].path
+    listed = answer("trials", run, "--step", "1", "--training", "--limit", "5", "--sort", "id")
+    assert listed["total"] == 12 and len(listed["trials"]) == 5
+    assert [row["trial_id"] for row in listed["trials"]] == sorted(row["trial_id"] for row in listed["trials"])
+    (lost,) = answer("trials", run, "--failed")["trials"]
+    assert lost["termination"] == "sandbox_lost" and lost["reward"] is None
+    text = call("trials", run, "--failed")
+    assert lost["trial_id"] in text and "the box is gone" in text
+    assert "50 of" not in call("trials", run, "--limit", "0") and "5 of 12" in call(
+        "trials", run, "--step", "1", "--training", "-n", "5"
+    )
+    assert {row["reward"] for row in answer("trials", run, "--reward", "0.5:")["trials"]} == {1.0}
+    assert call("trials", run, "--task", "nothing*") == "no such trial\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trials", "RUN", "--sort", "luck"], "--sort luck"),
+        (["trials", "RUN", "--reward", "much"], "--reward much"),
+        (["trial", "RUN", "calc"], "matches several trials"),
+        (["trial", "RUN", "x"], "matches no trial"),
+        (["compare", "RUN"], "needs two runs"),
+    ],
+)
+def test_wrong_words_are_told(runs: tuple[MadeRun, MadeRun], words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        call(*[str(runs[0].path) if word == "RUN" else word for word in words])
+
+
+def test_one_trial_in_full(runs: tuple[MadeRun, MadeRun]) -> None:
+    run = runs[0].path
+    row = answer("trials", run, "--reward", "1:1", "--training")["trials"][0]
+    name = f"{row['step']}/{row['trial_id']}"
+    text = call("trial", run, name)
+    for part in (
+        "solved  reward 1",
+        "call run: ",
+        "-    return a - b",
+        "+    return a + b",
+        "passed   tests/test_calc.py::test_add",
+    ):
+        assert part in text, part
+    assert "\x1b" not in text and "\\x1b[31m" in text  # an agent's escape codes do not reach the terminal
+    whole = answer("trial", run, name, "--tokens")
+    assert whole["record"]["reward"] == 1.0 and len(whole["turns"]) == 3 and len(whole["siblings"]) == 4
+    assert len(whole["samples"][0]["response_ids"]) == len(whole["samples"][0]["response_logprobs"])
+    assert "samples" not in answer("trial", run, name)
+    assert "token 1000  logprob -0.2500" in call("trial", run, name, "--tokens")
+
+
+def test_runs_side_by_side(runs: tuple[MadeRun, MadeRun]) -> None:
+    paths = [one.path for one in runs]
+    result = answer("compare", *paths)
+    assert result["paired"][0]["tasks"] == 3 and "not to be had" in result["spec_differences"][0]
+    assert "held-out tasks" in call("compare", *paths)
+
+
+def test_shells_complete_runs(runs: tuple[MadeRun, MadeRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    from liverl.completion import complete_run
+
+    monkeypatch.setenv("LIVERL_RUNS_DIR", str(runs[0].path.parents[1]))
+    assert complete_run("la") == ["last"]
+    assert complete_run("demo/") == [f"demo/{one.path.name}" for one in reversed(runs)]
