@@ -35,6 +35,10 @@ OTHERS = {
     "hf": "downloads a model",
     "claude": "a published agent: tests/liverl/test_run_claude_code.py drives it",
     "curl": "asks a proxy that is running: tests/liverl/test_proxy.py asks the same",
+    "docker": "builds an image of gigabytes; tests/targets/test_docker.py reads the Dockerfile",
+    "kubectl": "needs a cluster, or kustomize: tests/targets/test_consumers.py builds the bundle with it",
+    "sky": "needs an account; tests/targets/test_sky_optimizer.py runs its planner",
+    "export": "sets a variable of your shell",
     "harbor": "needs Python 3.12 and minutes: tests/runtime/sandboxes/harbor has it",
 }
 """Programs that are not `liverl`, and why they are not run here."""
