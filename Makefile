@@ -33,11 +33,12 @@ check: install  ## lint, types and fast tests: what to run before a commit
 	@$(BIN)/mypy
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not (sandbox or torch or verl or deep or network or consumers)"
 
-golden: install  ## compile every golden spec, the spec reference and the README's picture again and show what changed
+golden: install  ## compile every golden spec, the reference pages and the README's picture again and show what changed
 	@$(BIN)/python -m tests.compiler.refresh_golden
 	@$(BIN)/python -m compiler.reference > docs/spec.md.new && mv docs/spec.md.new docs/spec.md
 	@$(BIN)/python -m scripts.picture
-	@git --no-pager diff --stat -- golden docs/spec.md docs/system.svg
+	@$(BIN)/python -m scripts.reference
+	@git --no-pager diff --stat -- golden docs/spec.md docs/system.svg docs/reference
 
 docs: install  ## the documentation site into build/site; a dead link is an error
 	@$(BIN)/zensical build --strict

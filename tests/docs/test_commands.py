@@ -25,6 +25,10 @@ NOT_RUN = {
     "status": "it needs a run: tests/liverl/test_cli.py",
     "logs": "it needs a run: tests/liverl/test_cli.py",
     "stop": "it needs a run: tests/liverl/test_cli.py",
+    "dashboard": "it serves until it is stopped: tests/liverl",
+    "trials": "it needs a run: tests/liverl",
+    "trial": "it needs a run: tests/liverl",
+    "compare": "it needs two runs: tests/liverl",
     "tasks": "they start sandboxes: tests/docs/test_recipes.py, tests/runtime/tasks",
 }
 """Commands of ours that are parsed only, and why."""

@@ -1,0 +1,65 @@
+"""What docs/troubleshooting.md quotes is there: messages in the code, metrics and ends by their names."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+
+import pytest
+
+from runtime.errors import Termination
+from scripts import reference
+from tests.docs import pages
+
+PAGE = pages.DOCS / "troubleshooting.md"
+VERL = {"training", "rollout_corr", "actor", "critic", "response_length", "num_turns", "timing_s"}
+"""Metrics of these families are verl's; where a plot shows one, its name was checked there."""
+
+
+@cache
+def texts() -> str:
+    """Every string that the product's code can print, a line each; what an f-string fills in is a line's end."""
+    found = []
+    for room in ("compiler", "runtime", "liverl", "targets"):
+        for path in sorted((pages.ROOT / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+    return "\n".join(found)
+
+
+def cells(heading: str) -> list[str]:
+    """The first column of the tables whose first heading it is."""
+    rows, inside = [], False
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        first = line.split("|")[1].strip() if line.startswith("|") else None
+        inside = first is not None and (inside or first == heading)
+        if inside and first not in (heading, "---"):
+            rows.append(str(first))
+    return rows
+
+
+@pytest.mark.parametrize("message", cells("message"))
+def test_messages_are_those_of_the_code(message: str) -> None:
+    for part in message.strip("`").split("…"):
+        assert part.strip() in texts(), f"no code says {part.strip()!r}"
+
+
+def test_every_bad_end_is_there() -> None:
+    named = {name for cell in cells("termination") for name in re.findall(r"`(\w+)`", cell)}
+    fine = {Termination.COMPLETED, Termination.MAX_TURNS, Termination.INTERNAL}
+    assert named == {end.value for end in Termination if end not in fine}
+
+
+def test_metrics_are_those_of_the_reference() -> None:
+    known = set(re.findall(r"`([^`]+)`", reference.metrics()))
+    families = {name.partition("/")[0] for name in known} | VERL
+    for _, name in pages.code_words(PAGE):
+        if re.fullmatch(r"[\w<>]+(/[\w<>]+)+", name) and name.partition("/")[0] in families:
+            pattern = re.sub(r"<\w+>", "<reason>", name)
+            assert name in known or pattern in known or name in OF_VERL, name
+
+
+OF_VERL = {"rollout_corr/rollout_is_eff_sample_size"}
+"""Not plotted; verl 0.9.1 writes it where a correction is on."""
