@@ -30,6 +30,8 @@ def build_app() -> typer.Typer:
     from liverl import (
         cli_compile,
         cli_doctor,
+        cli_export,
+        cli_gc,
         cli_init,
         cli_ledger,
         cli_page,
@@ -57,6 +59,8 @@ def build_app() -> typer.Typer:
         cli_ledger,
         cli_page,
         cli_trials,
+        cli_export,
+        cli_gc,
         cli_tasks,
         cli_score,
         cli_proxy,

@@ -7,12 +7,16 @@ and unsolved trials, tool calls, a branching session, failures, kept work, held-
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compiler import compile_in_memory
+from compiler.library import find_spec
 from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
 from runtime.errors import Termination
+from runtime.files import write_folder
 from runtime.grading.work import Work, WorkStore
 from runtime.launch import rundir
 from runtime.launch.rundir import RunDirectory
@@ -27,6 +31,15 @@ REPAIRED = b"def add(a, b):\n    return a + b\n"
 TEST_ID = "tests/test_calc.py::test_add"
 HOSTILE = "<script>alert('xss')</script> \x1b[31mred\x1b[0m"
 """What an agent may write: shown as text, wherever it is shown."""
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "run",
+        "description": "Run a command.",
+        "parameters": {"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -68,10 +81,16 @@ def make_run(
     group_size: int = 4,
     finished: bool = True,
     tasks: tuple[Task, ...] | None = None,
+    sets: Sequence[str] | None = None,
 ) -> MadeRun:
-    """A run whose policy gets better: the share of solved trials grows with the step."""
+    """A run whose policy gets better: the share of solved trials grows with the step. ``sets``: it has the bundle of
+    the quickstart with these values replaced; None: none."""
     tasks = tasks if tasks is not None else make_tasks(runs_dir.parent / "tasks")
     directory = rundir.create(runs_dir, experiment=experiment, target="local", spec=experiment)
+    if sets is not None:
+        write_folder(
+            directory.bundle, compile_in_memory(find_spec(Path("quickstart")), target="local", sets=sets).files
+        )
     directory.update(tasks={"train": len(tasks), "held-out": len(tasks)})
     draw = random.Random(seed)
     for step in range(steps + 1):
@@ -109,7 +128,7 @@ def _training_step(
             rewards += [] if lost else [float(solved)]
     length = 200.0 - 5 * step
     return {
-        "critic/score/mean": sum(rewards) / len(rewards),
+        "critic/score/mean": sum(rewards) / max(1, len(rewards)),
         "response_length/mean": length,
         "actor/entropy": 1.0 / step,
         "actor/kl_loss": 0.01 * step,
@@ -234,6 +253,7 @@ def _turn(
         started_sec=float(seq),
         generate_sec=0.5,
         gap_sec=0.25 if seq else None,
+        tools=() if parent is not None else (TOOL,),
     )
 
 

@@ -57,6 +57,10 @@ class Node:
     echo: Any = None
     """The last spelling in which the agent sent this node's reply back."""
     children: list[Node] = field(default_factory=list)
+    system: str = ""
+    """Of a root: system text that its wire API keeps outside of the messages."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Of a root: the tools that its request offered, in OpenAI's form."""
     routing: Routing | None = None
     """Rows of the tokens that this node adds: from the parent's last token, which had none yet, to its own last but
     one."""

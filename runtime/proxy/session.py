@@ -418,6 +418,8 @@ class Session:
             finished_sec=0.0,
             cached_tokens=sampled.cached_tokens,
             routing=sampled.routing,
+            system="\n\n".join(message.content for message in request.system) if prompt.parent is None else "",
+            tools=request.tools if prompt.parent is None else (),
         )
 
     # -- the end
@@ -489,6 +491,8 @@ def _turn(node: Node) -> Turn:
         generate_sec=node.generate_sec,
         gap_sec=node.gap_sec,
         delivery="sent" if node.delivered else "unknown",
+        system=node.system,
+        tools=node.tools,
     )
 
 

@@ -39,6 +39,7 @@ class Turn:
     how long the agent took between the previous reply of its conversation and this request (None for a first turn).
     ``messages`` are the wire messages that this request added; ``kind`` is ``auxiliary`` for side calls (titles,
     quota probes) that are never trained; ``delivery`` is unknown when the agent was gone before it had the whole reply.
+    ``system`` (where the API keeps it outside of the messages) and ``tools`` are those of a conversation's first turn.
     """
 
     seq: int
@@ -59,6 +60,8 @@ class Turn:
     gap_sec: float | None
     discarded: bool = False
     delivery: Literal["sent", "unknown"] = "sent"
+    system: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

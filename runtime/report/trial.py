@@ -65,6 +65,12 @@ class TurnView:
     def kind(self) -> str:
         return str(self.record.get("kind", "policy"))
 
+    @property
+    def offered(self) -> Sequence[Mapping[str, Any]]:
+        """Of a first turn: the tools that the model was shown, in OpenAI's form."""
+        tools = self.record.get("tools")
+        return [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+
     def number(self, name: str) -> float:
         """A number of its record (``prompt_tokens``, ``generate_sec`` ...); 0 where there is none."""
         value = self.record.get(name)
@@ -215,7 +221,8 @@ def _turns(found: Any, samples: Sequence[SampleView], missing: list[str]) -> tup
 def _messages(turn: Mapping[str, Any]) -> tuple[Message, ...]:
     sent = turn.get("messages")
     normalise = _NORMALISE.get(str(turn.get("dialect")), openai.normalise)
-    found: list[Message] = []
+    system = turn.get("system")
+    found = [Message("system", system)] if isinstance(system, str) and system else []
     for one in sent if isinstance(sent, list) else ():
         try:
             found += normalise(one)

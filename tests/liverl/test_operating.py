@@ -99,3 +99,28 @@ def test_shells_complete_runs(runs: tuple[MadeRun, MadeRun], monkeypatch: pytest
     monkeypatch.setenv("LIVERL_RUNS_DIR", str(runs[0].path.parents[1]))
     assert complete_run("la") == ["last"]
     assert complete_run("demo/") == [f"demo/{one.path.name}" for one in reversed(runs)]
+
+
+def test_trajectories_and_models_are_handed_on(runs: tuple[MadeRun, MadeRun], tmp_path: Path) -> None:
+    run = runs[0].path
+    words = ["export", "trajectories", run, "--format", "messages", "-o", tmp_path / "m.jsonl", "--reward", "1:"]
+    facts = answer(*words)
+    assert facts["rows"] == len((tmp_path / "m.jsonl").read_text().splitlines()) > 0
+    with pytest.raises(UserError, match="--format csv"):
+        call("export", "trajectories", run, "--format", "csv", "-o", tmp_path / "x")
+    with pytest.raises(UserError, match="no whole model of step 7"):
+        call("export", "model", run, "7", "-o", tmp_path / "x")
+
+
+def test_space_is_freed_when_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = make_run(tmp_path / "runs", steps=3, tasks=make_tasks(tmp_path / "tasks", 1), group_size=1)
+    words = ["gc", "--runs-dir", tmp_path / "runs", "--only", "checkpoints", "--older-than", "0"]
+    before = sorted(path.name for path in made.directory.checkpoints.iterdir())
+    assert (
+        "to be freed" in call(*words) and sorted(path.name for path in made.directory.checkpoints.iterdir()) == before
+    )
+    assert answer(*words, "--yes")["removed"]
+    assert len(list(made.directory.checkpoints.iterdir())) < 3 and "nothing to free" in call(*words)
+    with pytest.raises(UserError, match="--only dust"):
+        call("gc", "--only", "dust")

@@ -1,0 +1,102 @@
+"""``liverl export``: a run as a page (``export RUN``), its trajectories, a step's model. Each of the three is a command
+of this group; the page's has no name that a person types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from liverl.completion import complete_run
+from liverl.options import RunsDir
+
+PAGE = "page"
+"""The command that ``export RUN`` means."""
+
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A path, an id or the beginning of one, or `last`.", autocompletion=complete_run
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+class ExportGroup(TyperGroup):
+    """A first word that names none of its commands is a run."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if PAGE in self.commands and args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = [PAGE, *args]
+        return super().parse_args(ctx, args)
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(
+        cls=ExportGroup,
+        no_args_is_help=True,
+        help="Hand a run on: its page, its trajectories, a step's model.",
+        epilog="Example: liverl export trajectories last --format messages -o solved.jsonl --reward 1:1",
+    )
+    group.command(epilog="Example: liverl export trajectories last --format atif -o atif/ --reward 1:")(trajectories)
+    group.command(epilog="Example: liverl export model last 20 -o model/")(model)
+    app.add_typer(group, name="export")
+
+
+def trajectories(
+    run: Run,
+    form: Annotated[str, typer.Option("--format", help="messages, atif, tokens (Parquet) or sharegpt.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A file; for atif a folder.")],
+    runs_dir: RunsDir = Path("runs"),
+    reward: Annotated[str | None, typer.Option("--reward", metavar="LO:HI", help="Rewards from LO to HI.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Of this task; * and ? stand for others.")] = None,
+    step: Annotated[int | None, typer.Option("--step", min=0, help="Of this step.")] = None,
+    held_out: Annotated[bool | None, typer.Option("--held-out/--training", help="Only validation, or none.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's trajectories for other programs, one conversation a row or document."""
+    import json
+    import sys
+
+    from runtime.errors import UserError
+    from runtime.launch import ledger
+    from runtime.report.choose import bounds
+    from runtime.report.trajectories import FORMATS, export_trajectories
+    from runtime.report.trials import TrialFilter
+
+    if form not in FORMATS:
+        raise UserError(f"--format {form}: unknown; allowed: {', '.join(FORMATS)}")
+    low, high = bounds(reward)
+    wanted = TrialFilter(task=task, step=step, validation=held_out, reward_min=low, reward_max=high)
+    chosen: Any = form
+    done = export_trajectories(ledger.find(run, runs_dir=runs_dir).path, out, form=chosen, wanted=wanted)
+    for line in done.left_out:
+        print(f"left out  {line}", file=sys.stderr)
+    facts = {"path": str(done.path), "trials": done.trials, "rows": done.rows, "left_out": list(done.left_out)}
+    print(json.dumps(facts) if as_json else f"{done.path}: {done.rows} of {done.trials} trials")
+
+
+def model(
+    run: Run,
+    step: Annotated[int, typer.Argument(metavar="STEP", min=0, help="Of its checkpoint; 0: the first policy.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A folder that does not exist.")],
+    runs_dir: RunsDir = Path("runs"),
+    adapters: Annotated[str, typer.Option("--adapters", help="merged into the weights, or apart.")] = "merged",
+    licence: Annotated[str | None, typer.Option("--licence", help="Of the model, where its origin names none.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a step's policy as a folder that transformers and vLLM load, with a model card."""
+    import json
+
+    from runtime.errors import UserError
+    from runtime.launch import ledger
+    from runtime.launch.export_model import export_model
+
+    if adapters not in ("merged", "apart"):
+        raise UserError(f"--adapters {adapters}: unknown; allowed: merged, apart")
+    directory = ledger.find(run, runs_dir=runs_dir)
+    done = export_model(directory, step, out, keep_adapters=adapters == "apart", licence=licence)
+    facts = {"path": str(done.path), "step": done.step, "form": done.form, "licence": done.licence}
+    print(json.dumps(facts) if as_json else f"{done.path}: step {done.step}, {done.form}; README.md is its card")
