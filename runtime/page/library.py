@@ -5,16 +5,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import UserError
 from runtime.launch.ledger import entry
 from runtime.launch.rundir import RunDirectory
+from runtime.page.trials import Tokenizer, everything, listing, tokens
 from runtime.report import curves
+from runtime.report.diagnosis import RULES, diagnose
+from runtime.report.facts import gather
+from runtime.report.groups import groups
 from runtime.report.overview import overview
+from runtime.report.trial import read_trial
+from runtime.report.trials import TrialIndex
 from runtime.telemetry.metrics import Follower, Row
 from runtime.telemetry.scores import SCORE, before_and_after
 
@@ -25,7 +32,9 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.directory = RunDirectory(path)
         self._follower = Follower(self.directory.metrics)
-        self._lock = threading.Lock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._index: TrialIndex | None = None
+        self._indexed = False
 
     @property
     def name(self) -> str:
@@ -63,8 +72,77 @@ class Run:
             record=asdict(one.record),
             state=one.state,
             seconds=one.seconds,
-            total_steps=_total_steps(self.directory.verl_yaml),
+            total_steps=self._total_steps,
         )
+
+    def groups(self) -> dict[str, Any]:
+        with self.index() as index:
+            return groups(self.directory, index, self.rows())
+
+    def diagnosis(self) -> dict[str, Any]:
+        """Every rule, and what those that fire have found."""
+        one = entry(self.directory)
+        alive = one.state in ("pending", "running")
+        with self.index() as index:
+            facts = gather(
+                self.directory, self.rows(), counts=self.counts(), alive=alive, cause=one.record.exit_cause, index=index
+            )
+        found = {finding.rule: finding.evidence for finding in diagnose(facts)}
+        return {
+            "rules": [
+                {
+                    "id": rule.id,
+                    "title": rule.title,
+                    "look": rule.look,
+                    "advice": rule.advice,
+                    "evidence": found.get(rule.id),
+                }
+                for rule in RULES
+            ]
+        }
+
+    def trials(self, query: Mapping[str, str]) -> dict[str, Any]:
+        with self.index() as index:
+            return listing(index, query)
+
+    def trial(self, step: str, trial_id: str) -> dict[str, Any] | None:
+        with self.index() as index:
+            row = index.one(f"{step}/{trial_id}")
+            return None if row is None else everything(self.directory.path, index, row)
+
+    def tokens(self, step: str, trial_id: str, sample: int) -> dict[str, Any] | None:
+        with self.index() as index:
+            row = index.one(f"{step}/{trial_id}")
+            view = None if row is None else read_trial(index.folder(row))
+        return None if view is None else tokens(view, sample, self._texts)
+
+    @cached_property
+    def _total_steps(self) -> int:
+        return _total_steps(self.directory.verl_yaml)
+
+    @cached_property
+    def _texts(self) -> Tokenizer | None:
+        return Tokenizer.of_run(self.directory.policy)
+
+    @contextmanager
+    def index(self) -> Iterator[TrialIndex]:
+        """The index of trials as of now, for one thread at a time."""
+        with self._reading:
+            if self._index is None or not self._indexed:
+                # Before the first trial there is no place for its file.
+                self._indexed = self.directory.trials.is_dir()
+                if self._index is not None:
+                    self._index.close()
+                self._index = TrialIndex(self.directory.path)
+            else:
+                self._index.refresh()
+            yield self._index
+
+    def close(self) -> None:
+        with self._reading:
+            if self._index is not None:
+                self._index.close()
+                self._index = None
 
     def curves(self, *, since: int = -1) -> dict[str, Any]:
         return curves.table(self.rows(), counts=self.counts(), since=since)
@@ -96,6 +174,10 @@ class Library:
                 run.directory.read()
                 found.append(run)
         return sorted(found, key=lambda run: (run.directory.path.name, run.name))
+
+    def close(self) -> None:
+        for run in self._runs.values():
+            run.close()
 
     def run(self, name: str) -> Run | None:
         return next((run for run in self._here() if run.name == name), None)

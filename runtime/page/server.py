@@ -21,7 +21,10 @@ ASSETS: Mapping[str, str] = {
     "page.css": "text/css",
     "uPlot.min.css": "text/css",
     "uPlot.iife.min.js": "text/javascript",
-    **{f"{name}.js": "text/javascript" for name in ("base", "plots", "overview", "main")},
+    **{
+        f"{name}.js": "text/javascript"
+        for name in ("base", "plots", "overview", "groups", "trials", "trial", "tokens", "diagnosis", "main")
+    },
     "icon.svg": "image/svg+xml",
 }
 """Every file of the page but ``index.html``. What is not here is not served."""
@@ -98,6 +101,7 @@ def make_app(library: Library, *, token: str | None = None, compare: Compare | N
 
     async def close(_: web.Application) -> None:
         await app[_NEWS].close()
+        library.close()
 
     app.on_shutdown.append(close)
     return app
@@ -159,6 +163,13 @@ def _number(request: web.Request, name: str, default: int) -> int:
 _VIEWS: Mapping[str, Callable[[Run, web.Request], Any]] = {
     "overview": lambda run, request: run.overview(),
     "curves": lambda run, request: run.curves(since=_number(request, "since", -1)),
+    "groups": lambda run, request: run.groups(),
+    "diagnosis": lambda run, request: run.diagnosis(),
+    "trials": lambda run, request: run.trials(request.query),
+    "trial": lambda run, request: run.trial(request.query.get("step", ""), request.query.get("id", "")),
+    "tokens": lambda run, request: run.tokens(
+        request.query.get("step", ""), request.query.get("id", ""), _number(request, "sample", 0)
+    ),
 }
 """What can be asked of one run."""
 
@@ -166,7 +177,10 @@ _VIEWS: Mapping[str, Callable[[Run, web.Request], Any]] = {
 def _view(answer: Callable[[Run, web.Request], Any]) -> Callable[[web.Request], Any]:
     async def handler(request: web.Request) -> web.Response:
         run = _known(request, f"{request.match_info['experiment']}/{request.match_info['run']}")
-        return _json(await asyncio.to_thread(answer, run, request))
+        found = await asyncio.to_thread(answer, run, request)
+        if found is None:
+            raise web.HTTPNotFound(text="no such trial\n")
+        return _json(found)
 
     return handler
 

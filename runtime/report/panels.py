@@ -27,6 +27,7 @@ class Panel:
     note: str = ""
     unit: str = ""
     log: bool = False
+    view: str = "overview"
 
 
 def _span(key: str, name: str = "mean") -> tuple[Line, ...]:
@@ -63,6 +64,36 @@ PANELS: tuple[Panel, ...] = (
         (Line("solve/held-out/*", ""),),
         "Tasks that are never trained on.",
         "share",
+    ),
+    Panel(
+        "groups",
+        "Groups of trials of one task",
+        "Groups by outcome",
+        (
+            Line("groups/all_wrong", "all wrong"),
+            Line("groups/mixed", "mixed"),
+            Line("groups/all_correct", "all right"),
+            Line("groups/partial", "incomplete", dash=True),
+        ),
+        "Only from mixed groups a policy learns what to prefer.",
+        view="groups",
+    ),
+    Panel("ends", "Groups of trials of one task", "How trials ended", (Line("termination/*", ""),), view="groups"),
+    Panel(
+        "failures",
+        "Groups of trials of one task",
+        "Trials outside the loss, by reason",
+        (Line("trajectory_filter/reason/*", ""), Line("agent_loop/ungraded", "without a grade", dash=True)),
+        view="groups",
+    ),
+    Panel(
+        "tokens",
+        "Groups of trials of one task",
+        "What became of sampled tokens",
+        tuple(Line(f"proxy_tokens/{fate}", fate) for fate in ("sampled", "trained", "discarded", "auxiliary", "lost")),
+        "Trained, discarded, auxiliary and lost make up sampled.",
+        "tokens",
+        view="groups",
     ),
     Panel("reward", "Does it learn?", "Reward", _span("critic/score"), "Flat at 0 from step 1 is infrastructure."),
     Panel(

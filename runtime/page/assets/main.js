@@ -22,7 +22,7 @@
     const overlay = runs.length > 1 && now.view === "overview" && el("details", { class: "overlay" }, el("summary", {}, "Lay others over" + (now.others.length ? " (" + now.others.length + ")" : "")),
       el("fieldset", {}, el("legend", {}, "Runs to lay over"), [...runs].reverse().filter((run) => run.name !== now.run).slice(0, 50).map((run) => el("label", {}, el("input", { type: "checkbox", value: run.name, checked: now.others.includes(run.name), on: { change: (event) => address.change({ run: now.run, with: event.target.checked ? [...now.others, run.name] : now.others.filter((name) => name !== run.name) }) } }), " " + run.name))));
     const tabs = Object.entries(LiveRL.views).filter(([, view]) => view.title).map(([name, view]) => el("a", { href: address.of(name, { run: now.run }), "aria-current": name === now.view || (name === "trials" && now.view === "trial") ? "page" : null }, view.title));
-    top.replaceChildren(el("div", { class: "bar" }, el("span", { class: "brand" }, "LiveRL"), el("label", { for: "run", class: "hidden" }, "Run"), picker, overlay || "", live,
+    top.replaceChildren(el("div", { class: "topbar" }, el("span", { class: "brand" }, "LiveRL"), el("label", { for: "run", class: "hidden" }, "Run"), picker, overlay || "", live,
       el("button", { type: "button", id: "theme", on: { click: theme } }, "Light or dark")), el("nav", { "aria-label": "Views" }, tabs));
   }
 

@@ -51,7 +51,7 @@
     if (!found.length) return null;
     return el("section", { class: "card", id: "differences", "aria-labelledby": "differences-title" }, el("h2", { id: "differences-title" }, "What differs in their specs"),
       found.map((one) => el("div", {}, el("h3", {}, runs[0] + " → " + one.b), one.error ? el("p", {}, one.error) : !one.sections.length ? el("p", {}, "They compile to the same artifacts.") : one.sections.map((section) =>
-        LiveRL.table([{ title: "", cell: (row) => row.path }, { title: "before", cell: (row) => row.old }, { title: "after", cell: (row) => row.new }, { title: "because of", cell: (row) => row.because.join(", ") }], section.changes, { caption: section.title })))));
+        LiveRL.table([{ title: "value", cell: (row) => row.path }, { title: "before", cell: (row) => row.old }, { title: "after", cell: (row) => row.new }, { title: "because of", cell: (row) => row.because.join(", ") }], section.changes, { caption: section.title })))));
   }
 
   function times(facts) {
@@ -77,8 +77,8 @@
       const keys = [...new Set(curves.flatMap((one) => Object.keys(one.series)))].sort();
       const plots = [];
       const add = (key) => { const plot = LiveRL.plots.make({ id: "metric-" + plots.length, title: key, note: "", unit: "", log: false, lines: [{ key, label: key, dash: false }] }, runs); plots.push(plot); extra.append(plot.node); plot.draw(); };
-      const sections = [...new Set(panels.map((panel) => panel.section))].map((title) => {
-        const chosen = panels.filter((panel) => panel.section === title).map((panel) => LiveRL.plots.make(panel, runs));
+      const sections = [...new Set(panels.filter((panel) => panel.view === "overview").map((panel) => panel.section))].map((title) => {
+        const chosen = panels.filter((panel) => panel.section === title && panel.view === "overview").map((panel) => LiveRL.plots.make(panel, runs));
         plots.push(...chosen);
         return el("section", {}, el("h2", {}, title), el("div", { class: "panels" }, chosen.map((plot) => plot.node)));
       });

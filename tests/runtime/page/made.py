@@ -9,7 +9,7 @@ from runtime.agent_loop.step_metrics import step_metrics
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
 from runtime.errors import Termination
 from runtime.launch.rundir import RunDirectory, create
-from runtime.proxy.types import Sample, Turn
+from runtime.proxy.types import Accounting, Sample, Turn
 from tests.runtime.rows import append_row
 
 HOSTILE = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>\"'>&amp;\u202e\x1b[31m"
@@ -92,6 +92,7 @@ def _write(run: RunDirectory, task: str, step: int, index: int) -> TrialResult:
         samples=(sample,),
         model_calls=2,
         prompt_tokens=15,
+        accounting=Accounting(sampled=5, trained=5),
         started=1_800_000_000.0 + step * 10 + index,
     )
     files = TrialFiles(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 import pytest
@@ -111,14 +112,101 @@ def test_runs_are_laid_over_each_other(watched: Watched, address: str) -> None:
     ]
 
 
+def go(watched: Watched, address: str, run: RunDirectory, view: str, ready: str, **query: Any) -> Any:
+    """The page on a view, when ``ready`` is there."""
+    words = urlencode({"run": f"{run.path.parent.name}/{run.path.name}", **query})
+    watched.page.goto(f"{address}#/{view}?{words}")
+    watched.page.wait_for_selector(ready)
+    return watched.page
+
+
+VIEWS = {
+    "overview": ("#panel-reward canvas", {}),
+    "groups": ("#grid table", {}),
+    "trials": ("#trials td a", {}),
+    "trial": ("#tokens button", {"step": 2, "id": "sometimes.train-sometimes.0"}),
+    "diagnosis": ("#rules h2", {}),
+}
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser: Any, address: str, scheme: str) -> None:
+def test_axe_finds_nothing(browser: Any, address: str, finished: RunDirectory, scheme: str) -> None:
     watched = Watched(browser, viewport={"width": 1200, "height": 900}, color_scheme=scheme)
-    watched.page.goto(address)
-    watched.page.wait_for_selector("#panel-reward canvas")
-    assert violations(watched.page, axe()) == []
+    found = {}
+    for view, (ready, query) in VIEWS.items():
+        page = go(watched, address, finished, view, ready, **query)
+        if view == "trial":
+            page.click("#tokens button.sample")
+            page.wait_for_selector(".token")
+            page.click("#side-by-side")
+            page.wait_for_selector(".beside .card")
+        found[view] = violations(page, axe())
+    assert found == {view: [] for view in VIEWS}
     watched.page.close()
     assert watched.complaints == []
+
+
+def test_a_trial_is_shown_turn_by_turn_and_token_by_token(
+    watched: Watched, address: str, finished: RunDirectory
+) -> None:
+    trial = finished.trials / "2" / "sometimes.train-sometimes.0"
+    page = go(watched, address, finished, "trials", "#trials td a", task="sometimes", step=2)
+    assert page.locator("#trials tbody tr").count() == 2
+    page.click(f"text={trial.name}")
+    page.wait_for_selector("#turn-1")
+    record = orjson.loads((trial / "trial.json").read_bytes())
+    assert page.inner_text("[data-fact=verdict]") == record["verdict"] == "solved"
+    assert float(page.inner_text("[data-fact=reward]")) == record["reward"]
+    assert page.locator("#siblings tbody tr").count() == 2
+    assert page.locator("#times .bar.model").count() == 2
+    page.click("#tokens button.sample")
+    page.wait_for_selector(".token")
+    sample = orjson.loads((trial / "trajectory.json").read_bytes())["samples"][0]
+    own = page.eval_on_selector_all(".token.own", "all => all.map(one => +one.dataset.at)")
+    assert own == [len(sample["prompt_ids"]) + at for at, mask in enumerate(sample["response_mask"]) if mask]
+    page.click(".token.own >> nth=1")
+    assert "-2.5, weight version 1" in page.inner_text("#token-about")
+
+
+def test_what_agents_wrote_is_text_and_nothing_else(watched: Watched, address: str, finished: RunDirectory) -> None:
+    page = go(watched, address, finished, "trial", "#turn-1", step=2, id="sometimes.train-sometimes.0")
+    for node in page.query_selector_all("details"):
+        node.evaluate("one => { one.open = true; }")
+    page.wait_for_selector("pre.output")
+    shown = page.eval_on_selector_all("pre", "all => all.map(one => one.textContent)")
+    assert f"Repair sometimes. {made.HOSTILE}" in shown and f"FAIL {made.HOSTILE}" in shown and made.HOSTILE in shown
+    assert page.locator("main img, main script, main iframe").count() == 0
+    assert page.title().startswith("LiveRL: ")
+    # Whatever a mistake of ours may do: the browser refuses to make HTML of text here.
+    with pytest.raises(Exception, match="TrustedHTML"):
+        page.evaluate("document.body.innerHTML = '<p>'")
+    other = next(path for path in finished.runs_dir.glob("other/*"))
+    page = go(watched, address, RunDirectory(other), "overview", "#tile-state")
+    assert made.HOSTILE in page.text_content("#tile-state")
+    watched.complaints.clear()  # of what this test itself tried
+
+
+def test_tasks_by_step(watched: Watched, address: str, finished: RunDirectory) -> None:
+    page = go(watched, address, finished, "groups", "#grid table")
+    cells = page.eval_on_selector_all(
+        "#grid td[data-task]", "all => all.map(one => [one.dataset.task, +one.dataset.step, +one.dataset.share])"
+    )
+    assert sorted(map(tuple, cells)) == [
+        (task, step, share) for task, share in (("always", 1), ("never", 0), ("sometimes", 0.5)) for step in range(1, 5)
+    ]
+    assert page.eval_on_selector_all("#grid tbody tr td:nth-child(3)", "all => all.map(one => one.textContent)") == [
+        "never solved", "now and then", "always solved",
+    ]  # fmt: skip
+
+
+def test_a_known_failure_is_told(watched: Watched, tmp_path: Path) -> None:
+    run = made.make_run(tmp_path, lr=0.0)
+    run.finish("succeeded", exit_code=0, cause="")
+    with served(tmp_path) as address:
+        page = go(watched, address, run, "diagnosis", ".finding")
+        assert page.eval_on_selector_all(".finding", "all => all.map(one => one.dataset.rule)") == ["lr-zero"]
+        assert "0 at 4 of 4 steps" in page.inner_text(".finding")
+        page.goto("about:blank")
 
 
 def test_a_phone_is_wide_enough(browser: Any, address: str) -> None:
