@@ -16,7 +16,7 @@ from compiler.spec.cluster import Resources
 from runtime.config.environment import Docker as Engine
 from runtime.config.environment import Ecs, Harbor
 from runtime.config.environment import Kubernetes as Pods
-from targets import joining, pins
+from targets import joining, pins, volumes
 from targets.base import Artifact, Lowered
 from targets.cuda_set import OVERRIDES
 from targets.docker_seccomp import profile
@@ -51,6 +51,7 @@ class Docker:
             fix="or use a target with several machines: skypilot, k8s or ray",
         )
         yield from _engine_problems(plan)
+        yield from volumes.problems(plan, self.name)
         if spec.trainer.nodes > 1:
             yield Problem(
                 ("trainer", "nodes"),
@@ -96,6 +97,8 @@ class Docker:
             seccomp=lambda: SECCOMP if _makes_boxes(plan) else None,
             dockerfile=lambda: f"${{LIVERL_DOCKERFILE:-build/{spec.name}/{self.name}/Dockerfile}}",
             node=lambda: pins.NODE,
+            weights=lambda: volumes.mounted_weights(plan, self.name),
+            hub_cache=lambda: volumes.hub_cache(plan, self.name),
         )
         context = {"header": joining.HEADER, "spec": spec, "cluster": spec.cluster, "own": own}
         compose = render("docker/compose.yaml.j2", context, plan.reads)

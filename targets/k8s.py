@@ -22,7 +22,7 @@ from compiler.spec.cluster import Cluster, KueueQueue, Storage
 from runtime.config.environment import Bubblewrap, KubernetesCluster
 from runtime.config.environment import Docker as Engine
 from runtime.config.environment import Kubernetes as Pods
-from targets import joining, pins
+from targets import joining, pins, volumes
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, image_warnings, proxy_host_problem, shm_problems
 
@@ -97,10 +97,17 @@ class Kubernetes:
                 "their cpus and memory_gib",
             )
         yield from _storage_problems(cluster.storage)
+        yield from volumes.problems(plan, self.name)
         if any(pod.rdma for pod in pods.values()):
             yield Problem(
                 ("cluster", "namespace"),
                 f"remote memory access needs locked memory: the namespace {cluster.namespace} is labelled privileged",
+                severity="warn",
+            )
+        if _host_folders(plan):
+            yield Problem(
+                ("cluster", "namespace"),
+                f"pods mount folders of their nodes: the namespace {cluster.namespace} is labelled privileged",
                 severity="warn",
             )
         if cluster.sandboxes.runtime_handler is not None and cluster.sandboxes.runtime_class is None:
@@ -193,6 +200,10 @@ def _sizes(plan: Plan) -> dict[str, Callable[[], Any]]:
         ),
         "box_cpus": lambda: max(1, math.ceil(environment.kubernetes.cpus)) if isinstance(environment, Pods) else 1,
         "pull_secrets": lambda: len(_pull_secrets(plan)),
+        "weights": lambda: volumes.mounted_weights(plan, "k8s"),
+        "hub_cache": lambda: volumes.hub_cache(plan, "k8s"),
+        "download_gib": lambda: volumes.download_gib(plan, "k8s"),
+        "host_folders": lambda: _host_folders(plan),
         "rdma": lambda: any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
         "proxy_port": lambda: joining.proxy_port(plan),
         "fake_gpus": lambda: joining.fake_gpus(plan),
@@ -210,6 +221,13 @@ def _runtime_image(plan: Plan) -> str | None:
     """The image that brings the agent into pods; None: there is none."""
     image: str | None = getattr(plan.spec.scaffold, "runtime_image", None)
     return image
+
+
+def _host_folders(plan: Plan) -> bool:
+    """Whether pods mount folders of their node, which "baseline" does not know."""
+    weights = volumes.mounted_weights(plan, "k8s")
+    kinds = [*(volume.source.type for volume in plan.spec.cluster.volumes), *([weights.type] if weights else [])]
+    return "host" in kinds
 
 
 def _pull_secrets(plan: Plan) -> set[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from compiler.errors import Problem
 from compiler.plan import Plan
-from targets import joining, pins
+from targets import joining, pins, volumes
 from targets.base import Artifact, Lowered
 from targets.machines import pods_address_warning, proxy_host_problem
 
@@ -28,6 +28,7 @@ class RayJobs:
         yield from pods_address_warning(plan)
         yield from joining.dashboard_problems(plan)
         yield from joining.env_problems(plan)
+        yield from volumes.problems(plan, self.name)
         port = plan.spec.proxy.port
         if port in joining.RESERVED_PORTS:
             yield Problem(("proxy", "port"), f"{port} is one of Ray's own ports", "any other")
@@ -50,6 +51,7 @@ class RayJobs:
                 f"{joining.RAY_ADDRESS}=$RAY_ADDRESS exec python -m liverl run . "
                 f"--runs-dir {shlex.quote(spec.cluster.ray.runs_dir)} --resume auto"
             ),
+            hub_cache=lambda: volumes.hub_cache(plan, self.name),
             secrets=lambda: " ".join(secret.variable for secret in spec.secrets),
         )
         context = {"header": joining.HEADER, "spec": spec, "cluster": spec.cluster, "own": own}

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from compiler import readers
 from compiler.errors import Problem
 from compiler.plan import Plan
-from targets import joining, pins
+from targets import joining, pins, volumes
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, image_warnings
 
+_IMAGE_GIB = 40
 _OTHERS_PORTS = {
     6379: "the job's Ray",
     6380: "SkyPilot's own Ray",
@@ -63,6 +64,8 @@ class SkyPilot:
             what = f"{dashboard.port} is taken by {taken[dashboard.port]}"
             yield Problem(("observability", "dashboard", "port"), what, "any other, for example 8265")
         yield from joining.env_problems(plan)
+        yield from volumes.problems(plan, self.name)
+        yield from _disk_problems(plan)
         yield from image_warnings(cluster.image)
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
@@ -79,6 +82,8 @@ class SkyPilot:
         own = Asked(
             fake_gpus=lambda: joining.fake_gpus(plan),
             address_variable=lambda: joining.RAY_ADDRESS,
+            weights=lambda: volumes.mounted_weights(plan, self.name),
+            hub_cache=lambda: volumes.hub_cache(plan, self.name),
         )
         context = {"header": joining.HEADER, "spec": spec, "cluster": spec.cluster, "own": own}
         script = render_text("skypilot/run.sh.j2", context, plan.reads)
@@ -88,6 +93,15 @@ class SkyPilot:
             "task.sky.yaml": Artifact(task.text, {**task.origins, **script.within("run")}),
             ".skyignore": Artifact("# The whole bundle travels.\n", {}),
         }
+
+
+def _disk_problems(plan: Plan) -> list[Problem]:
+    """Weights of a bucket are copied to the machine's disk, beside the image and Ray's own files."""
+    disk, size = plan.spec.cluster.skypilot.disk_gib, volumes.weights_gib(plan)
+    if volumes.mounted_weights(plan, "skypilot") is None or size is None or disk >= size + _IMAGE_GIB:
+        return []
+    what = f"{disk}, but the weights take {size} GiB of it, and image and logs some {_IMAGE_GIB}"
+    return [Problem(("cluster", "skypilot", "disk_gib"), what, f">= {size + _IMAGE_GIB}")]
 
 
 TARGET = SkyPilot()

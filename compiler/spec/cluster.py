@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from compiler.spec.places import AbsolutePath, Bucket
+from compiler.spec.volumes import Volume, Weights
 from runtime.config.base import LABEL, PATTERNS, PORT, Count, Image, LabelKey, LabelValue, Model, Name, Text, Whole
 from runtime.config.variables import EnvironmentName, EnvironmentValue
 
 ClusterName = Annotated[str, Field(pattern=LABEL, max_length=50)]
-ABSOLUTE = r"^(/\.?[A-Za-z0-9_-][A-Za-z0-9._-]*)+/?$"
-BUCKET = r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[-A-Za-z0-9._/]*)?$"
 DRIVER = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 DAEMON = rf"^tcp://[A-Za-z0-9.-]+:{PORT}$"
 INFRA = r"^aws(/[a-z0-9-]+(/[a-z0-9-]+)?)?$"
@@ -19,8 +19,6 @@ INSTANCE = r"^[a-z][a-z0-9.-]*$"
 DASHBOARD = rf"^https?://[A-Za-z0-9.-]+(:{PORT})?(/[A-Za-z0-9._/-]*)?$"
 PATTERNS.update(
     {
-        ABSOLUTE: "not the absolute path of a folder below / without ..",
-        BUCKET: "not of the form s3://BUCKET/PATH",
         DRIVER: "not the name of a CSI driver, such as ru.yandex.s3.csi",
         DAEMON: "not of the form tcp://HOST:PORT",
         INFRA: "not of the form aws, aws/REGION or aws/REGION/ZONE",
@@ -29,8 +27,6 @@ PATTERNS.update(
         DASHBOARD: "not of the form http://HOST:PORT",
     }
 )
-AbsolutePath = Annotated[str, Field(pattern=ABSOLUTE, max_length=255)]
-Bucket = Annotated[str, Field(pattern=BUCKET, max_length=512)]
 
 
 class BucketDriver(Model):
@@ -80,6 +76,9 @@ class Resources(Model):
     gpus: Annotated[int, Field(ge=0, le=16)] = 0
     shm_gib: Count = 2
     """Size of /dev/shm, part of the memory."""
+    disk_gib: Annotated[int, Field(ge=4, le=1 << 20)] = 16
+    """Local disk that a pod may fill on ``k8s``: Ray's session and what it spills, agents, kernels. Weights that are
+    fetched onto it come on top."""
     rdma: Annotated[int, Field(ge=0, le=64)] = 0
     """Units of ``cluster.rdma_resource``: network cards with remote memory access."""
     node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
@@ -194,6 +193,11 @@ class Cluster(Model):
     rdma_resource: LabelKey = "rdma/hca_shared_devices_a"
     """The device plug-in's name of network cards."""
     storage: Storage = Storage.model_construct()
+    volumes: tuple[Volume, ...] = ()
+    """Mounted on the trainer's machines beside the folder of runs."""
+    weights: Weights | None = None
+    """Where the policy's weights come from, for an existing policy; null: a folder of ``volumes`` that ``policy.path``
+    names, or a cache that ``env`` names by HF_HOME."""
     sandboxes: Sandboxes = Sandboxes.model_construct()
     monitor: bool = False
     """Add a ServiceMonitor for Ray's metrics; the cluster needs the Prometheus operator."""

@@ -11,12 +11,23 @@
     },
   },
 
+  // Where policies lie: the first that the platform can mount. Filled once with `hf download OWNER/NAME --cache-dir FOLDER`.
+  local weights = {
+    sources: [
+      { type: 'claim', name: 'weights' },  // Kubernetes
+      { type: 'bucket', url: 's3://example-weights/hub' },  // SkyPilot
+      { type: 'host', path: '/srv/weights' },  // Compose
+      { type: 'present' },  // a standing Ray: on its nodes
+    ],
+  },
+
   // Machines with eight H100 and 2 TiB of memory. Pods: a head without GPUs beside the machines; Compose: one such machine.
   h100: site {
     local machine = { cpus: 160, memory_gib: 1800, gpus: 8, shm_gib: 256 },
     cluster+: {
       head: { cpus: 32, memory_gib: 128 },
       worker: machine,
+      weights: weights,
       docker: { machine: machine },
       skypilot: { accelerator: 'H100', disk_gib: 1024 },
     },
@@ -72,6 +83,7 @@
     cluster+: {
       worker: { cpus: 160, memory_gib: 1800, gpus: 8, shm_gib: 256 },
       storage: { bucket: 's3://example-runs/liverl' },
+      weights: weights,
       skypilot: { infra: 'aws/us-east-1', accelerator: 'H100', nodes: 1, spot: true, disk_gib: 1024 },
     },
     trainer+: { gpu: 'H100', ranks_per_node: 8 },

@@ -27,6 +27,8 @@ SPECIMEN = ("quickstart", "local")
 """The one case whose source map is shown."""
 CONSTANT = ("seccomp.json",)
 """Files that follow from no spec."""
+BOILERPLATE = ("limitranges.yaml", "networkpolicies.yaml", "rolebindings.yaml", "roles.yaml")
+"""Manifests in which examples differ by names and ports alone: shown of the quickstarts."""
 
 
 def layout(name: str, bundles: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -112,7 +114,7 @@ def _by_digest_alone(name: str, target: str, file: str, files: Mapping[str, str]
     """Locks; maps and what is the same in every bundle, one specimen aside; and everything of a sweep's points."""
     if file == LOCK or (file == MAP and (name, target) != SPECIMEN) or (file in CONSTANT and name != SPECIMEN[0]):
         return True
-    return _of_a_point(file, files)
+    return (file in BOILERPLATE and not name.startswith(SPECIMEN[0])) or _of_a_point(file, files)
 
 
 def _of_a_point(file: str, files: Mapping[str, str]) -> bool:

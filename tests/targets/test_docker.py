@@ -170,6 +170,7 @@ def test_the_image_has_what_installs_the_agent(scaffold: str, python: str, line:
         cluster(head=EIGHT),
         f"scaffold={scaffold}",
         'policy={"type": "pretrained", "path": "Qwen/Qwen3-8B"}',
+        'cluster.weights={"sources": [{"type": "present"}]}',
     ]
     sets += ['rollout.tool_parser="hermes"', "rollout.max_tokens_per_turn=64"]
     files = compile_in_memory(LAB, target="docker", sets=sets).files

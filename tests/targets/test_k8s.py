@@ -26,7 +26,7 @@ from runtime.scaffolds.base import mounts_of
 from runtime.scaffolds.image import fill
 from tests.compiler.golden_cases import LAB, spec_path
 from tests.targets.schemas import NOT_MANIFESTS, WITHOUT_SCHEMA, documents, kubernetes_errors, of_kind
-from tests.targets.variants import BUCKET, EIGHT, GPUS, SECRETS, SITE, VARIANTS, cluster, compiled
+from tests.targets.variants import BUCKET, CLAIMED, EIGHT, GPUS, SECRETS, SITE, VARIANTS, cluster, compiled
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 PODS = (
@@ -186,7 +186,8 @@ def test_references_lead_somewhere(files: dict[str, str]) -> None:
             if "configMap" in volume:
                 assert ("ConfigMap", namespace, volume["configMap"]["name"]) in present
             claim = volume.get("persistentVolumeClaim", {}).get("claimName", "shared-runs")
-            assert claim == "shared-runs" or ("PersistentVolumeClaim", namespace, claim) in present
+            # Those of the namespace, by the spec's own words.
+            assert claim in ("shared-runs", CLAIMED["name"]) or ("PersistentVolumeClaim", namespace, claim) in present
         for container in spec["containers"]:
             for variable in container.get("env", []):
                 reference = variable.get("valueFrom", {}).get("secretKeyRef")

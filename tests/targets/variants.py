@@ -67,10 +67,44 @@ BUCKET = {
 """Run directories in object storage on Kubernetes."""
 
 
+VOLUMES = [
+    {"source": {"type": "claim", "name": "data"}, "mount_path": "/mnt/data", "read_only": False},
+    {"source": {"type": "nfs", "server": "nfs.example.com", "path": "/export/sets"}, "mount_path": "/mnt/sets"},
+    {"source": {"type": "host", "path": "/opt/amazon/efa"}, "mount_path": "/opt/amazon/efa"},
+    {"source": {"type": "config_map", "name": "authorities"}, "mount_path": "/etc/ssl/site"},
+    {"source": {"type": "secret", "name": "netrc"}, "mount_path": "/mnt/netrc"},
+    {"source": {"type": "bucket", "url": "s3://team-sets/one"}, "mount_path": "/mnt/bucket"},
+]
+"""One of each kind."""
+
+
+def mounts(*kinds: str) -> str:
+    return f"cluster.volumes={json.dumps([one for one in VOLUMES if one['source']['type'] in kinds])}"
+
+
+PRETRAINED = [
+    *GPUS,
+    'policy={"type": "pretrained", "path": "Qwen/Qwen3-8B"}',
+    'rollout.tool_parser="hermes"',
+    "rollout.max_tokens_per_turn=64",
+]
+
+
+def weights(*sources: Any, **fields: Any) -> str:
+    return f"cluster.weights={json.dumps({'sources': list(sources), **fields})}"
+
+
 def cluster(**changes: Any) -> str:
     return f"cluster={json.dumps(changes)}"
 
 
+CLAIMED, FETCHED = {"type": "claim", "name": "models"}, {"type": "download"}
+EVERYWHERE = (
+    CLAIMED,
+    {"type": "bucket", "url": "s3://models/hub"},
+    {"type": "nfs", "server": "nfs", "path": "/models"},
+)
+BIG = cluster(head=EIGHT, worker=EIGHT, skypilot={"accelerator": "H100"})
 VARIANTS: dict[str, list[str]] = {
     "quickstart": [],
     "dashboard": ["observability.dashboard={}"],
@@ -79,6 +113,8 @@ VARIANTS: dict[str, list[str]] = {
     "bucket": [cluster(storage=BUCKET)],
     "gpus": [*GPUS, cluster(head=EIGHT, worker=EIGHT, skypilot={"accelerator": "H100"})],
     "site": [*GPUS, cluster(**SITE), NAMED],
+    "weights": [*PRETRAINED, BIG, weights(*EVERYWHERE, {"type": "present"})],
+    "fetched": [*PRETRAINED, BIG, NAMED, weights(FETCHED, {"type": "present"})],
     "volcano": [cluster(queue={"type": "volcano", "name": "batch"}), NAMED],
 }
 
