@@ -34,6 +34,7 @@ Defence = Literal[
     "no_new_privileges",
     "process_limit",
     "report_nonce",
+    "reward_file",
     "solution_user",
     "seccomp",
     "tests_restored",

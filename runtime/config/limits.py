@@ -10,15 +10,13 @@ from typing import Any
 
 from runtime.config.run import RuntimeConfig
 
-_BEYOND_A_BOX = frozenset(
-    {"no_capabilities", "no_new_privileges", "process_limit", "seccomp", "solution_user", "user_namespace"}
-)
+_BEYOND_A_BOX = frozenset({"no_capabilities", "no_new_privileges", "process_limit", "seccomp", "user_namespace"})
 LACKING: Mapping[str, frozenset[str]] = {
     "docker": frozenset({"user_namespace"}),
     "kubernetes": _BEYOND_A_BOX | {"network_off"},
     "ecs": _BEYOND_A_BOX | {"network_off"},
     "harbor": _BEYOND_A_BOX | {"network_off", "memory_limit"},
-    "process": _BEYOND_A_BOX | {"network_off", "memory_limit", "fresh_sandbox"},
+    "process": _BEYOND_A_BOX | {"network_off", "memory_limit", "fresh_sandbox", "reward_file", "solution_user"},
 }
 """Type of sandboxes -> the defences (``runtime/sandboxes/defences.py``) that no machine gives them."""
 
@@ -40,7 +38,10 @@ class Limit:
 
 def _missing_defences(asked: Asked) -> str:
     kind = asked("environment.type")
-    lacking = sorted(LACKING.get(kind, frozenset()) & set(asked("environment.required_defences")))
+    never = LACKING.get(kind, frozenset())
+    if kind == "kubernetes" and asked("environment.kubernetes.user") is not None:
+        kind, never = "kubernetes whose user is not null", never | {"reward_file", "solution_user"}
+    lacking = sorted(never & set(asked("environment.required_defences")))
     return f"sandboxes of {kind} never have {', '.join(lacking)}" if lacking else ""
 
 

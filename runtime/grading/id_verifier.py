@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,39 +24,48 @@ from runtime.grading.artifacts import Selection, own_modules, select, test_sourc
 from runtime.grading.base import TAMPERED_REWARD, Verdict
 from runtime.grading.canary import Canary, spoil
 from runtime.grading.difference import put
+from runtime.grading.interplay import Interplay
 from runtime.grading.once import Once
-from runtime.grading.verifier import Plan, SandboxVerifier, of_the_task, solution_files
+from runtime.grading.verifier import Apart, Plan, SandboxVerifier, of_the_task, solution_files
 from runtime.sandboxes.base import SandboxProvider
+from runtime.sandboxes.defences import missing
 from runtime.task import Task
+
+NO_SECOND_USER = "no second user"
+"""How a box says that it cannot have one (``guest/second.py``)."""
 
 
 class IdVerifier(SandboxVerifier):
     """For tasks with ``fail_to_pass`` and ``pass_to_pass``."""
 
     OWN_DEFENCES = ("tests_restored", "host_verdict", "report_nonce")
+    APART_DEFENCES = ("solution_user", "reward_file")
 
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         super().__init__(config, provider)
         self._canaries: Once[Path, Canary] = Once()
-        self._apart: Once[Path, tuple[str, ...]] = Once()
+        self._apart: Once[Path, Apart | None] = Once()
+        self._no_second_user = False
+        self._interplay: defaultdict[Path, Interplay] = defaultdict(Interplay)
 
     async def close(self) -> None:
         await self._canaries.close()
         await self._apart.close()
         await super().close()
 
-    async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, tuple[str, ...]]:
-        trusted = await self._trusted(task, timeout_sec)
-        if trusted and "canary" not in self._config.required_defences:
-            return Canary({}, ()), trusted  # nothing that the code under test can do reaches the process that judges
-        return await self._canary(task, timeout_sec), trusted
+    async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, Apart | None]:
+        apart = await self._kept_apart(task, timeout_sec)
+        if apart is not None and "canary" not in self._config.required_defences:
+            return Canary({}, ()), apart  # nothing that the code under test can do reaches the process that judges
+        canary = await self._canary(task, timeout_sec)
+        return self._undisturbing(task, canary), apart
 
     async def _run(self, plan: Plan, selection: Selection) -> Verdict:
         if plan.canary.ids:
             return await self._mixed(plan, selection)
         task, tests = plan.task, test_sources(plan.task)
         report = await self._report(
-            task, selection, tests, plan.timeout_sec, stop_first=True, trusted=plan.trusted, noise=not plan.trusted
+            task, selection, tests, plan.timeout_sec, stop_first=True, apart=plan.apart, noise=plan.apart is None
         )
         if report.get("ended") == "timeout":
             raise TimeoutError(f"the tests took longer than {plan.timeout_sec:g} s")
@@ -75,9 +86,7 @@ class IdVerifier(SandboxVerifier):
         unsolved = False
         for spoiled in runs:
             files = {**tests, **spoiled.files}
-            report = await self._report(
-                task, selection, files, plan.timeout_sec, stop_first=False, trusted=plan.trusted
-            )
+            report = await self._report(task, selection, files, plan.timeout_sec, stop_first=False, apart=plan.apart)
             raw.append({**report, "spoiled": list(spoiled.ids)})
             found = read_outcomes(report, tuple(test_id for test_id in task.expected_ids if test_id not in spoiled.ids))
             outcomes.update(found)
@@ -88,6 +97,8 @@ class IdVerifier(SandboxVerifier):
                 raise TimeoutError(f"the tests took longer than {plan.timeout_sec:g} s")
             unsolved |= report.get("complete") is not True or any(outcome != "passed" for outcome in found.values())
             if unsolved:
+                if spoiled.ids and await self._disturbed(plan, files, found, spoiled.ids):
+                    return await self._run(self._with_fewer(plan), selection)
                 break
             undecided = [test_id for test_id, outcome in alike.items() if outcome in ("missing", "skipped")]
             if undecided and not forged:
@@ -99,6 +110,38 @@ class IdVerifier(SandboxVerifier):
             "tampered" if forged else "unsolved" if unsolved else "solved"
         )
         return self._verdict(plan, outcomes, status, {"runs": raw})
+
+    async def _disturbed(
+        self, plan: Plan, files: Mapping[str, bytes], found: Mapping[str, str], spoiled: tuple[str, ...]
+    ) -> bool:
+        """Whether tests that did not pass beside the look-alikes ``spoiled`` do not pass there with the known solution
+        either; from then on those look-alikes that may be why are left out. What is known already is not tried again.
+        """
+        failed = [test_id for test_id, outcome in found.items() if outcome != "passed"]
+        interplay = self._interplay[plan.task.path]
+        if not interplay.unknown(failed, spoiled):
+            return False
+        solution = await self._solution(plan.task)
+        if not solution:
+            return False
+        right = select(plan.task, solution)
+        report = await self._report(plan.task, right, files, plan.timeout_sec, stop_first=False, apart=plan.apart)
+        outcomes = read_outcomes(report, tuple(found))
+        mended = interplay.learn(outcomes, spoiled)
+        return mended and any(outcomes[test_id] != "passed" for test_id in failed)
+
+    def _undisturbing(self, task: Task, canary: Canary) -> Canary:
+        usable = self._interplay[task.path].usable(canary.ids)
+        return replace(canary, ids=usable) if usable else Canary({}, ())
+
+    def _with_fewer(self, plan: Plan) -> Plan:
+        """``plan`` without the look-alikes that have turned out to disturb true tests. Raises ``TrialError``."""
+        canary = self._undisturbing(plan.task, plan.canary)
+        defences = plan.defences if canary.ids else tuple(name for name in plan.defences if name != "canary")
+        lacking = missing(self._config.required_defences, defences)
+        if lacking:
+            raise TrialError(Termination.TASK_INVALID, f"{plan.task.id}: required defences not to be had: {lacking}")
+        return replace(plan, canary=canary, defences=defences)
 
     def _verdict(
         self,
@@ -124,24 +167,23 @@ class IdVerifier(SandboxVerifier):
         timeout_sec: float,
         *,
         stop_first: bool,
-        trusted: tuple[str, ...] = (),
+        apart: Apart | None = None,
         noise: bool = True,
     ) -> dict[str, Any]:
         """Run ``tests`` against the work in a fresh sandbox. Raises ``TrialError`` where the runner itself failed.
 
-        trusted: modules that the tests' process imports; all others live in a process of their own, whose user cannot
-        read the tests.
+        apart: the code under test lives in a process of its own, whose user cannot read the tests.
         """
         workdir = task.config.environment.workdir
         noisy = {f"{workdir}/{name}": with_noise(name, text) if noise else text for name, text in tests.items()}
         ids = list(task.expected_ids)
         secrets.SystemRandom().shuffle(ids)
         others = {name: content for name, content in selection.files.items() if name not in noisy}
-        sandbox = await self._provider.start(self._request(task, second_user=bool(trusted)))
+        sandbox = await self._provider.start(self._request(task, second_user=apart is not None))
         try:
             # Who judges owns these files and may not read them: no import and no configuration is taken from there.
-            await put(sandbox, others, workdir=workdir, mode=0o044 if trusted else 0o644)
-            await sandbox.upload(noisy, mode=0o600 if trusted else 0o644)
+            await put(sandbox, others, workdir=workdir, mode=0o044 if apart is not None else 0o644)
+            await sandbox.upload(noisy, mode=0o600 if apart is not None else 0o644)
             report = await sandbox.run_tests(
                 task.liverl.runner,
                 timeout_sec=timeout_sec,
@@ -151,7 +193,7 @@ class IdVerifier(SandboxVerifier):
                 python_path=list(task.liverl.python_path),
                 nonce=secrets.token_hex(8),
                 modules=list(own_modules(task)),
-                **({"trusted": list(trusted)} if trusted else {}),
+                **({} if apart is None else {"trusted": apart.trusted, "places": apart.places}),
             )
         finally:
             await sandbox.stop()
@@ -160,27 +202,28 @@ class IdVerifier(SandboxVerifier):
             raise TrialError(Termination.VERIFIER_CRASHED, why)
         return report
 
-    async def _trusted(self, task: Task, timeout_sec: float) -> tuple[str, ...]:
-        """The tests' own modules, if the code under test can live in another process; else (). Found out once per task
-        with its own solution: tests that need more of it than plain calls fail there.
+    async def _kept_apart(self, task: Task, timeout_sec: float) -> Apart | None:
+        """How the code under test can live in another process than its tests, if it can. Found out once per task with
+        its own solution: tests that need more of it than can be asked fail there.
         """
-        if not self._provider.capabilities.second_user:
-            return ()
+        if not self._provider.capabilities.second_user or self._no_second_user:
+            return None
 
-        async def make() -> tuple[str, ...]:
+        async def make() -> Apart | None:
             files = solution_files(task)
             if not files:
-                return ()
-            trusted, tests, right = tests_own_modules(task), test_sources(task), select(task, files)
+                return None
+            apart, tests, right = Apart(tests_own_modules(task), None), test_sources(task), select(task, files)
             try:
-                report = await self._report(
-                    task, right, tests, timeout_sec, stop_first=True, trusted=trusted, noise=False
-                )
+                report = await self._report(task, right, tests, timeout_sec, stop_first=True, apart=apart, noise=False)
                 outcomes = read_outcomes(report, task.expected_ids)
             except (TrialError, TimeoutError) as error:
                 of_the_task(error)
-                return ()
-            return trusted if set(outcomes.values()) == {"passed"} else ()
+                self._no_second_user |= NO_SECOND_USER in str(error)  # the image's user is not root
+                return None
+            if set(outcomes.values()) != {"passed"}:
+                return None
+            return replace(apart, places=tuple(map(str, report.get("places", ()))))
 
         return await self._apart.get(task.path, make)
 

@@ -1,4 +1,10 @@
-"""Verdicts of tasks from elsewhere: Harbor's contract, ``tests/test.sh`` and the reward file that it writes."""
+"""Verdicts of tasks from elsewhere: Harbor's contract, ``tests/test.sh`` and the reward file that it writes.
+
+Where the sandbox has a second user and the task's own solution scores the same that way, every program that the script
+starts is another user's (``sandboxes/guest/shims.py``), and the script's own shell alone can write the reward file. Its
+judgement may still be led astray: by a runner that shares its process with the code under test, and so by the exit
+code that the shell believes. Against that there are look-alikes, no more.
+"""
 
 from __future__ import annotations
 
@@ -20,32 +26,63 @@ from runtime.grading.canary import Canary, spoil_all
 from runtime.grading.difference import put
 from runtime.grading.once import Once
 from runtime.grading.task_scripts import last_words, run_script
-from runtime.grading.verifier import Plan, SandboxVerifier, of_the_task
-from runtime.sandboxes.base import TASK_FILES, ArtifactsRefused, Mount, SandboxProvider, SandboxRequest
+from runtime.grading.verifier import Apart, Plan, SandboxVerifier, of_the_task
+from runtime.sandboxes import bwrap
+from runtime.sandboxes.base import TASK_FILES, ArtifactsRefused, Mount, Sandbox, SandboxProvider, SandboxRequest
+from runtime.sandboxes.guest import shims
+from runtime.sandboxes.zygote import START_SEC
 from runtime.task import Task
+
+_TWO_USERS = ("bubblewrap", "docker")
+"""Isolations whose boxes have a supervisor of ours, which keeps the second user's process."""
+_SHIMS = f"{bwrap.LIVERL}/guest/shims.py"
 
 
 class ScriptVerifier(SandboxVerifier):
     """For tasks without expected test ids."""
 
+    APART_DEFENCES = ("reward_file",)
+
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         super().__init__(config, provider)
         self._canaries: Once[Path, Canary] = Once()
         self._best_scores: Once[Path, float | None] = Once()
+        self._apart: Once[Path, bool] = Once()
 
     async def close(self) -> None:
         await self._canaries.close()
+        await self._apart.close()
         await self._best_scores.close()
         await super().close()
 
-    async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, tuple[str, ...]]:
+    async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, Apart | None]:
         if self._provider.capabilities.isolation == "none":
             why = f"{task.id}: tests/test.sh names /tests and /logs, which exist in isolated sandboxes only"
             raise TrialError(Termination.VERIFIER_CRASHED, why)
-        return await self._script_canary(task, timeout_sec), ()
+        apart = await self._kept_apart(task, timeout_sec)
+        return await self._script_canary(task, timeout_sec, apart=apart), Apart((), None) if apart else None
 
-    def _with_tests(self, task: Task, folder: Path) -> SandboxRequest:
-        return self._request(task, mounts=(Mount(folder, f"{TASK_FILES}/tests"),))
+    def _with_tests(self, task: Task, folder: Path, *, apart: bool) -> SandboxRequest:
+        return self._request(task, mounts=(Mount(folder, f"{TASK_FILES}/tests"),), second_user=apart)
+
+    async def _kept_apart(self, task: Task, timeout_sec: float) -> bool:
+        """Whether the script's programs can be another user's: found out once, by what it gives the known solution."""
+        if not self._provider.capabilities.second_user or self._provider.capabilities.isolation not in _TWO_USERS:
+            return False
+
+        async def make() -> bool:
+            best = await self._best(task, timeout_sec)
+            if best is None or best <= 0:
+                return False
+            try:
+                right = select(task, await self._solution(task))
+                score, _ = await self._script(task, right, {}, timeout_sec, apart=True)
+            except (TrialError, TimeoutError) as error:
+                of_the_task(error)
+                return False
+            return score == best
+
+        return await self._apart.get(task.path, make)
 
     async def _best(self, task: Task, timeout_sec: float) -> float | None:
         """What the task's script gives its own solution, found out once; None where that cannot be had."""
@@ -54,7 +91,8 @@ class ScriptVerifier(SandboxVerifier):
             if task.solve_script is None:
                 return None
             try:
-                score, _ = await self._script(task, select(task, await self._solution(task)), {}, timeout_sec)
+                right = select(task, await self._solution(task))
+                score, _ = await self._script(task, right, {}, timeout_sec, apart=False)
             except (TrialError, TimeoutError) as error:
                 of_the_task(error)
                 return None
@@ -63,13 +101,13 @@ class ScriptVerifier(SandboxVerifier):
         return await self._best_scores.get(task.path, make)
 
     async def _run(self, plan: Plan, selection: Selection) -> Verdict:
-        task, canary, timeout_sec = plan.task, plan.canary, plan.timeout_sec
-        score, raw = await self._script(task, selection, {}, timeout_sec)
+        task, canary, timeout_sec, apart = plan.task, plan.canary, plan.timeout_sec, plan.apart is not None
+        score, raw = await self._script(task, selection, {}, timeout_sec, apart=apart)
         tampered = forged_all = False
         best = await self._best(task, timeout_sec) if score > 0 else None
         if score > 0 and canary.files:
             try:
-                forged, raw["canary"] = await self._script(task, selection, canary.files, timeout_sec)
+                forged, raw["canary"] = await self._script(task, selection, canary.files, timeout_sec, apart=apart)
             except TrialError as error:
                 if error.termination is not Termination.VERIFIER_CRASHED:
                     raise
@@ -89,9 +127,10 @@ class ScriptVerifier(SandboxVerifier):
         )
 
     async def _script(
-        self, task: Task, selection: Selection, spoiled: Mapping[str, bytes], timeout_sec: float
+        self, task: Task, selection: Selection, spoiled: Mapping[str, bytes], timeout_sec: float, *, apart: bool
     ) -> tuple[float, dict[str, Any]]:
-        """Score of one run of ``tests/test.sh`` in a fresh sandbox, and what it wrote. ``spoiled`` replaces tests."""
+        """Score of one run of ``tests/test.sh`` in a fresh sandbox, and what it wrote. ``spoiled`` replaces tests.
+        apart: its programs are the second user's."""
         with tempfile.TemporaryDirectory(prefix="liverl-tests-") as folder:
             tests = task.tests
             if spoiled:
@@ -99,14 +138,20 @@ class ScriptVerifier(SandboxVerifier):
                 shutil.copytree(task.tests, tests, symlinks=True)
                 for name, content in spoiled.items():
                     (tests / name).write_bytes(content)
-            sandbox = await self._provider.start(self._with_tests(task, tests))
+            sandbox = await self._provider.start(self._with_tests(task, tests, apart=apart))
             try:
                 workdir = task.config.environment.workdir
-                await put(sandbox, selection.files, workdir=workdir)
+                # The script's shell owns these files and may not read them: it takes nothing from there.
+                await put(sandbox, selection.files, workdir=workdir, mode=0o044 if apart else 0o644)
                 await sandbox.upload({"/logs/verifier/.keep": b""})
-                env = task.config.verifier.env
-                result = await run_script(sandbox, "/tests/test.sh", env=env, timeout_sec=timeout_sec)
+                if apart:
+                    await _give_to_second_user(task, sandbox)
+                env, programs = task.config.verifier.env, shims.FOLDER if apart else ""
+                result = await run_script(
+                    sandbox, "/tests/test.sh", env=env, timeout_sec=timeout_sec, programs=programs
+                )
                 written = await sandbox.download(list(REWARD_FILES), max_bytes=1 << 20)
+                written = {name: content for name, content in written.items() if content or not apart}
             except ArtifactsRefused as refused:
                 raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: its reward file: {refused}") from refused
             finally:
@@ -120,30 +165,38 @@ class ScriptVerifier(SandboxVerifier):
             why = f"{error}; test.sh said last: {said}" if said else str(error)
             raise TrialError(error.termination, why) from error
 
-    async def _script_canary(self, task: Task, timeout_sec: float) -> Canary:
+    async def _script_canary(self, task: Task, timeout_sec: float, *, apart: bool) -> Canary:
         """Spoiled tests of a foreign task, if its script heeds them: what its own solution scores with them must be
         less than without. Found out once per task; a task without a solution has no canary.
         """
 
         async def make() -> Canary:
             canary = _scripts(task, secrets.randbits(64))
-            heeded = bool(canary.files) and await self._heeds(task, canary, timeout_sec)
+            heeded = bool(canary.files) and await self._heeds(task, canary, timeout_sec, apart=apart)
             return canary if heeded else Canary({}, ())
 
         return await self._canaries.get(task.path, make)
 
-    async def _heeds(self, task: Task, canary: Canary, timeout_sec: float) -> bool:
+    async def _heeds(self, task: Task, canary: Canary, timeout_sec: float, *, apart: bool) -> bool:
         honest = await self._best(task, timeout_sec)
         if honest is None:
             return False
         selection = select(task, await self._solution(task))
         try:
-            spoiled, _ = await self._script(task, selection, canary.files, timeout_sec)
+            spoiled, _ = await self._script(task, selection, canary.files, timeout_sec, apart=apart)
         except (TrialError, TimeoutError) as error:
             of_the_task(error)
             crashed = isinstance(error, TrialError) and error.termination is Termination.VERIFIER_CRASHED
             return crashed and honest > 0  # no reward when tests fail
         return spoiled < honest
+
+
+async def _give_to_second_user(task: Task, sandbox: Sandbox) -> None:
+    """From here on a script that finds ``shims.FOLDER`` first on its path starts the second user's programs."""
+    made = await sandbox.exec(["python3", _SHIMS, *REWARD_FILES], cwd="/", timeout_sec=START_SEC)
+    if made.exit_code != 0:
+        said = made.stderr.decode(errors="replace").strip()[-300:]
+        raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: no programs of a second user: {said}")
 
 
 def _scripts(task: Task, seed: int) -> Canary:

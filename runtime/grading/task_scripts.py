@@ -25,7 +25,10 @@ from runtime.sandboxes.entries import Entry
 from runtime.task import Task
 
 # The shell that is told a file's name, and not the file, runs a script without #! itself; the kernel runs the others.
-_RUN = 'mkdir -p "$1" && cp -RP "$2/." "$1/" && chmod -R u+w "$1" && chmod +x "$1/$3" && exec bash -c \'"$0"\' "$1/$3"'
+_RUN = (
+    'mkdir -p "$1" && cp -RP "$2/." "$1/" && chmod -R u+w "$1" && chmod +x "$1/$3" && '
+    'PATH="${4:+$4:}$PATH" exec bash -c \'"$0"\' "$1/$3"'
+)
 _SAID_LINES = 3
 _SAID_CHARACTERS = 300
 
@@ -44,11 +47,18 @@ def mounts_of(task: Task) -> tuple[Mount, ...]:
 
 
 async def run_script(
-    sandbox: Sandbox, script: str, *, env: Mapping[str, str], cwd: str | None = None, timeout_sec: float
+    sandbox: Sandbox,
+    script: str,
+    *,
+    env: Mapping[str, str],
+    cwd: str | None = None,
+    timeout_sec: float,
+    programs: str = "",
 ) -> ExecResult:
-    """Run ``/folder/name`` of a box that shows the folder below ``TASK_FILES``. Raises ``TimeoutError``."""
+    """Run ``/folder/name`` of a box that shows the folder below ``TASK_FILES``. Raises ``TimeoutError``. programs:
+    folder inside that comes first on the script's path."""
     folder, _, name = script.rpartition("/")
-    command = ["bash", "-c", _RUN, "liverl", folder, TASK_FILES + folder, name]
+    command = ["bash", "-c", _RUN, "liverl", folder, TASK_FILES + folder, name, programs]
     return await sandbox.exec(command, cwd=cwd, env=env, timeout_sec=timeout_sec)
 
 

@@ -35,13 +35,22 @@ _NAMES = itertools.count()
 
 
 @dataclass(frozen=True)
+class Apart:
+    """That the code under test lives in another process than its tests. ``trusted``: modules that the tests' process
+    may import; ``places``: where its answers may be objects (``testkit/apart.py``; None: anywhere)."""
+
+    trusted: tuple[str, ...]
+    places: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
 class Plan:
-    """How one verdict is come to, whatever the work. ``trusted``: modules that the tests' process may import where the
-    code under test lives in another one, else empty; ``start``: on the monotonic clock."""
+    """How one verdict is come to, whatever the work. ``apart``: None where tests and code under test share a process;
+    ``start``: on the monotonic clock."""
 
     task: Task
     canary: Canary
-    trusted: tuple[str, ...]
+    apart: Apart | None
     defences: tuple[str, ...]
     timeout_sec: float
     start: float
@@ -72,6 +81,8 @@ class SandboxVerifier(ABC):
 
     OWN_DEFENCES: tuple[str, ...] = ()
     """What this way of grading always has, beside the sandbox's."""
+    APART_DEFENCES: tuple[str, ...] = ()
+    """What it has besides where the code under test is another user."""
 
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         self._config = config
@@ -79,8 +90,8 @@ class SandboxVerifier(ABC):
         self._solutions: Once[Path, Mapping[str, Entry]] = Once()
 
     @abstractmethod
-    async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, tuple[str, ...]]:
-        """The look-alike tests and the trusted modules of a verdict on ``task``."""
+    async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, Apart | None]:
+        """The look-alike tests of a verdict on ``task``, and how its code is kept apart from them."""
 
     @abstractmethod
     async def _run(self, plan: Plan, selection: Selection) -> Verdict:
@@ -90,8 +101,8 @@ class SandboxVerifier(ABC):
         start = time.monotonic()
         timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
         with _typed(task):
-            canary, trusted = await self._prepare(task, timeout_sec)
-        defences = self._defences(canary, apart=bool(trusted))
+            canary, apart = await self._prepare(task, timeout_sec)
+        defences = self._defences(canary, apart=apart is not None)
         lacking = missing(self._config.required_defences, defences)
         if lacking:
             raise TrialError(Termination.TASK_INVALID, f"{task.id}: required defences not to be had: {lacking}")
@@ -100,7 +111,7 @@ class SandboxVerifier(ABC):
             outcomes = dict.fromkeys(task.expected_ids, "missing")
             raw = json.dumps({"problem": selection.problem}).encode()
             return Verdict(0.0, "unsolved", outcomes, defences, time.monotonic() - start, raw)
-        plan = Plan(task, canary, trusted, defences, timeout_sec, start)
+        plan = Plan(task, canary, apart, defences, timeout_sec, start)
         try:
             return _with_refused(await self._judge(plan, selection), selection)
         except TrialError:
@@ -171,7 +182,7 @@ class SandboxVerifier(ABC):
         names = [*provider_defences(self._provider.capabilities), "agent_killed", "declared_artifacts"]
         names += self.OWN_DEFENCES
         if apart:
-            names.append("solution_user")
+            names += self.APART_DEFENCES
         if canary.files:
             names.append("canary")
         return (*names, self._provider.capabilities.how)

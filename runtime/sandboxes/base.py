@@ -42,7 +42,8 @@ class Capabilities:
     """What else holds against untrusted code, for records and for ``required_defences``: user_namespace,
     no_capabilities, no_new_privileges, seccomp, process_limit."""
     second_user: bool = False
-    """Boxes can run code under test as another user than its tests (``SandboxRequest.second_user``)."""
+    """Boxes can run code under test as another user than its tests (``SandboxRequest.second_user``), or may: where
+    the user of an image decides, a test run that asks for it and is not root says so (``guest/second.py``)."""
     made_by: str = ""
     """How boxes are made, for records, where ``isolation`` alone does not say it: ``bubblewrap+zygote``."""
 

@@ -16,9 +16,10 @@ from runtime.sandboxes.base import Capabilities
 if TYPE_CHECKING:
     from runtime.config import Network
 
-OF_THE_TASK = frozenset({"canary", "solution_user", "tests_restored", "host_verdict", "report_nonce"})
+OF_THE_TASK = frozenset({"canary", "reward_file", "solution_user", "tests_restored", "host_verdict", "report_nonce"})
 """Depend on the task's tests, so they are checked with each verdict. ``solution_user``: code under test ran in a
-process of its own, as a user who can neither read the tests nor reach the process that judges."""
+process of its own, as a user who can neither read the tests nor reach the process that judges. ``reward_file``: no
+program that runs code under test can write what the reward is read from."""
 OF_THE_VERIFIER = frozenset({"agent_killed", "declared_artifacts"})
 """Always there."""
 

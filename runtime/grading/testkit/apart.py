@@ -1,9 +1,11 @@
 """The tests' side of a test run whose code under test lives in another process, as another user.
 
 Modules of the repository that are not the tests' own are never imported here: an import finds a stand-in whose
-functions ask the other process. Only plain data come back (``plain.py``), so an answer cannot compare, print or unwind
-itself; it is right or wrong. What cannot be asked so (classes, callbacks, patching) fails with ``NotPlain``: whoever
-grades finds out beforehand, with work that is known to be right, which tests can be run this way.
+functions ask the other process. Plain data come back (``plain.py``), so an answer cannot compare, print or unwind
+itself; it is right or wrong. An object comes back as a number, and only where the known solution gave one
+(``objects.py``); functions of the tests are lent to the other side (``lent.py``). What cannot be asked so (patching,
+derived classes, captured output) fails with ``NotPlain``: whoever grades finds out beforehand, with work that is known
+to be right, which tests can be run this way, and at which places objects come.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ import types
 
 if __package__:
     from . import plain
+    from .lent import Lent
+    from .objects import Class, Object
 else:  # beside a runner that was started as a program
     import plain  # type: ignore[import-not-found,no-redef]
+    from lent import Lent  # type: ignore[import-not-found,no-redef]
+    from objects import Class, Object  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 
@@ -32,15 +38,28 @@ class Gone(Exception):
 
 
 class Solution:
-    """The other process, as its orders and answers. modules: names at the top that may have stand-ins."""
+    """The other process, as its orders and answers. modules: names at the top that may have stand-ins. trusted: files
+    whose functions may be called from over there, as callbacks. places: where objects may come from (None: anywhere,
+    and ``seen`` gets to know where they did)."""
 
-    def __init__(self, connection: socket.socket, modules: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        modules: Sequence[str] = (),
+        *,
+        trusted: Sequence[str] = (),
+        places: Sequence[str] | None = None,
+    ) -> None:
         self._connection = connection
         self._modules = frozenset(modules)
         self._submodules: dict[str, StandIn] = {}
         self._usable = True
         self._owner = os.getpid()
         self._exceptions: dict[tuple[str, str, str], type[BaseException]] = {}
+        self._objects: dict[int, Object] = {}
+        self._lent = Lent(trusted)
+        self._places = None if places is None else frozenset(places)
+        self.seen: set[str] = set()
 
     def limit(self, cpu_sec: float) -> None:
         self._ask(["limit", cpu_sec])
@@ -50,17 +69,50 @@ class Solution:
         return self._ask(["import", name])[-1] is True
 
     def attribute(self, module: str, name: str) -> Any:
-        answer = [*self._ask(["get", module, name]), "", "", ""]
-        kind = answer[0]
+        answer = self._ask(["get", module, name])
+        if answer[0] == "missing":
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return self._described(answer, f"{module}:{name}", ["g", module, name])
+
+    def member(self, number: int, name: str) -> Any:
+        answer = self._ask(["member", number, name])
+        if answer[0] == "missing":
+            raise AttributeError(f"the object has no attribute {name!r}")
+        return self._described(answer, f".{name}", ["q", number, name])
+
+    def special(self, number: int, name: str, *arguments: Any) -> Any:
+        """What an operator or built-in function gives for an object (``objects.py``)."""
+        answer = self._ask(["special", number, name, [self._encoded(item) for item in arguments]])
+        return self._decoded(answer[1], f"__{name}__")
+
+    def invoke(self, item: Object, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        number: int = item._apart[1]
+        place = "class()" if type(item) is Class else "()"
+        return self._call(["o", number], place, arguments, keywords)
+
+    def leave(self, number: int, error: BaseException | None) -> bool:
+        """The end of a ``with``: whether the other side swallows ``error``, which it may where the known solution did,
+        and never the failure of an assertion."""
+        told = None if error is None else self._lent.threw(error)
+        swallowed = self._ask(["leave", number, told])[-1] is True
+        if error is None or not swallowed or not isinstance(error, Exception):
+            return False
+        return not isinstance(error, (AssertionError, plain.NotPlain, Gone)) and self._may("a with swallows")
+
+    def _described(self, answer: list[Any], place: str, origin: list[Any]) -> Any:
+        kind: str = answer[0]
+        rest = [*answer[1:], "", "", ""]
         if kind == "value":
-            return plain.decode(answer[1])
+            return self._decoded(rest[0], place)
         if kind == "function":
-            return self._function(module, name, str(answer[1]), str(answer[2]))
-        if kind == "submodule":
-            return self._submodule(str(answer[1]))
+            return self._function(place, origin, str(rest[0]), str(rest[1]))
+        if kind == "submodule" and origin[0] == "g":
+            return self._submodule(str(rest[0]))
         if kind == "exception":
-            return self._exception(*map(str, answer[1:4]))
-        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+            return self._exception(*map(str, rest[:3]))
+        if kind == "class" and self._may(f"class {place}"):
+            return self._object(rest[0], Class)
+        raise plain.NotPlain(f"{kind}, where {place} is to be something else")
 
     def _submodule(self, name: str) -> StandIn:
         """A stand-in whatever the name, and never an import: the other side chose it."""
@@ -71,52 +123,129 @@ class Solution:
             self._submodules[name] = found if type(found) is StandIn else StandIn(name, self)
         return self._submodules[name]
 
-    def _function(self, module: str, name: str, own_name: str, doc: str) -> Callable[..., Any]:
+    def _function(self, place: str, origin: list[Any], own_name: str, doc: str) -> Callable[..., Any]:
         def function(*arguments: Any, **keywords: Any) -> Any:
-            given = [plain.encode(item) for item in arguments]
-            named = {key: plain.encode(item) for key, item in keywords.items()}
-            answer = self._ask(["call", module, name, given, named])
-            try:
-                _, result, changes = answer
-                for place, item in changes.items():
-                    _update(arguments[int(place)], plain.decode(item))
-            except (AttributeError, LookupError, TypeError, ValueError) as error:
-                raise plain.NotPlain(f"malformed answer: {error}") from error
-            return plain.decode(result)
+            return self._call(origin, place, arguments, keywords)
 
-        function.__name__ = function.__qualname__ = own_name or name
-        function.__module__, function.__doc__ = module, doc
+        function.__name__ = function.__qualname__ = own_name or place
+        function.__module__, function.__doc__ = place.partition(":")[0], doc
+        self._lent.know(function, origin)
         return function
+
+    def _call(self, what: list[Any], place: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        given = [self._encoded(item) for item in arguments]
+        named = {key: self._encoded(item) for key, item in keywords.items()}
+        answer = self._ask(["call", what, given, named])
+        try:
+            _, result, changes = answer
+            for number, item in changes.items():
+                _update(arguments[int(number)], self._decoded(item, f"argument of {place}"))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise plain.NotPlain(f"malformed answer: {error}") from error
+        return self._decoded(result, place)
+
+    def _encoded(self, value: object) -> Any:
+        return plain.encode(value, refer=self._refer)
+
+    def _refer(self, value: object) -> list[Any]:
+        if isinstance(value, Object):
+            number: int = value._apart[1]
+            return ["o", number]
+        return self._lent.refer(value)
+
+    def _decoded(self, data: Any, place: str) -> Any:
+        def resolve(data: list[Any]) -> Any:
+            if data[0] == "fn" and len(data) > 1:
+                return self._lent.function(data[1])
+            if data[0] not in ("o", "k") or len(data) != 3:
+                raise plain.NotPlain("malformed data")
+            if self._may(place):
+                return self._object(data[1], Class if data[0] == "k" else Object)
+            if data[2] is not None:  # of a class of its own, and yet data
+                return plain.decode(data[2], resolve=resolve)
+            raise plain.NotPlain(f"an object, where {place} gives data")
+
+        return plain.decode(data, resolve=resolve)
+
+    def _may(self, place: str) -> bool:
+        self.seen.add(place)
+        return self._places is None or place in self._places
+
+    def _object(self, number: Any, kind: type[Object]) -> Object:
+        if type(number) is not int:
+            raise plain.NotPlain("malformed data")
+        found = self._objects.get(number)
+        if found is None or type(found) is not kind:
+            found = self._objects[number] = kind(self, number)
+        return found
 
     def _ask(self, order: list[Any]) -> list[Any]:
         if not self._usable or os.getpid() != self._owner:
             raise Gone("the process of the code under test cannot be asked any more")
         self._usable = False  # a test that runs out of time interrupts us here, and answers would be out of step
-        try:
-            plain.send(self._connection, order)
-            answer = plain.receive(self._connection)
-        except OSError as error:
-            raise Gone("the process of the code under test ended") from error
-        if answer is None:
-            raise Gone("the process of the code under test ended")
+        failed: BaseException | None = None
+        answer = self._said(order)
+        while answer[0] == "callback":
+            self._usable = True  # what is called may ask in its turn
+            told, error = self._called(answer)
+            failed = failed or error
+            self._usable = False
+            answer = self._said(told)
         self._usable = True
+        if failed is not None:
+            raise failed  # an assertion of the tests' own: nobody over there may swallow it
         if answer[0] == "no":
             raise plain.NotPlain(str(answer[1:])[:200])
+        if answer[0] == "thrown":
+            raise self._lent.thrown(answer[1:])
         if answer[0] == "raised":
             raise self._rebuilt(answer)
         return answer
 
+    def _said(self, order: list[Any]) -> list[Any]:
+        try:
+            plain.send(self._connection, order)
+            answer = plain.receive(self._connection)
+        except plain.NotPlain:
+            self._usable = False
+            raise
+        except OSError as error:
+            raise Gone("the process of the code under test ended") from error
+        if answer is None:
+            raise Gone("the process of the code under test ended")
+        return answer
+
+    def _called(self, order: list[Any]) -> tuple[list[Any], BaseException | None]:
+        """One call from over there of a function that a test has lent: what to answer."""
+        try:
+            _, number, arguments, keywords = order
+            function = self._lent.function(number)
+            given = [self._decoded(item, "argument of a callback") for item in arguments]
+            named = {str(key): self._decoded(item, "argument of a callback") for key, item in keywords.items()}
+            return ["returned", self._encoded(function(*given, **named))], None
+        except BaseException as error:
+            if type(error).__name__ == "TestTimeout" or isinstance(error, (KeyboardInterrupt, SystemExit, Gone)):
+                raise
+            failed = isinstance(error, AssertionError) or not isinstance(error, Exception)
+            return ["threw", self._lent.threw(error)], error if failed else None
+
     def _rebuilt(self, answer: list[Any]) -> BaseException:
-        if len(answer) != 6 or type(answer[4]) is not list:
+        if len(answer) != 7 or type(answer[4]) is not list or type(answer[6]) is not dict:
             return plain.NotPlain("malformed answer")
         kind = self._exception(*map(str, answer[1:4]))
-        arguments = [plain.decode(item) for item in answer[4]]
+        arguments = [self._decoded(item, "an error's argument") for item in answer[4]]
         try:
-            return kind(*arguments)
+            error = kind(*arguments)
         except Exception:  # a class with arguments of its own
             error = kind.__new__(kind)
             error.args = (str(answer[5]),)
-            return error
+        for name, item in answer[6].items():
+            if not name.startswith("__"):
+                try:
+                    setattr(error, name, self._decoded(item, f"an error's {name}"))
+                except (AttributeError, TypeError, plain.NotPlain):
+                    continue  # whoever looks for it does not find it
+        return error
 
     def _exception(self, module: str, name: str, base: str) -> type[BaseException]:
         above: Any = getattr(builtins, base, Exception)
@@ -128,6 +257,7 @@ class Solution:
         key = (module, name, base)
         if key not in self._exceptions:
             self._exceptions[key] = type(name, (found,), {"__module__": module})
+            self._lent.know(self._exceptions[key], ["g", module, name])
         return self._exceptions[key]
 
 
@@ -255,15 +385,18 @@ def install(
     modules: Sequence[str],
     *,
     cpu_sec: float,
-) -> None:
+    places: Sequence[str] | None = None,
+) -> Solution:
     """From here on this process imports nothing from ``folders`` but ``trusted`` (paths below ``root``).
 
-    cpu_sec: of the processor, for one answer of the other process.
+    cpu_sec: of the processor, for one answer of the other process. places: see ``Solution``.
     """
-    solution = Solution(socket.socket(fileno=descriptor), modules)
+    files = [os.path.join(root, path) for path in trusted]
+    solution = Solution(socket.socket(fileno=descriptor), modules, trusted=files, places=places)
     solution.limit(cpu_sec)
     finder: Any = Finder(solution, root, folders, trusted, modules)
     sys.meta_path.insert(0, finder)
+    return solution
 
 
 def keep_precedence(root: str, modules: Sequence[str]) -> None:

@@ -54,6 +54,7 @@ def run(
     trusted: Sequence[str] = (),
     modules: Sequence[str] | None = None,
     solution: int = -1,
+    places: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Run tests of the repository folder ``root`` in a forked child and return its report (see ``report.py``).
 
@@ -62,24 +63,26 @@ def run(
     test that does not pass (not those run at import). stop_first: stop after that test. timeout: seconds on the clock
     for the whole run. test_timeout: seconds of the processor for one test (``timers.py``). python_path: folders below
     ``root`` to import from, besides ``root`` itself. solution: descriptor of a process that the code under test runs in
-    (``apart.py``); only the ``trusted`` files of the repository, paths below ``root``, are then imported here. modules:
-    names at the top that the repository is known to have; no other file of it stands in for a module that is found
-    elsewhere. None: any may.
+    (``apart.py``); only the ``trusted`` files of the repository, paths below ``root``, are then imported here, and
+    objects come from there at ``places`` alone (None: anywhere; the report then says where they did). modules: names at
+    the top that the repository is known to have; no other file of it stands in for a module that is found elsewhere.
+    None: any may.
     """
     folder = os.path.realpath(root)
 
     def work(stream: report.Stream) -> None:
-        folders = import_folders(folder, ids or (), python_path)
+        folders, other = import_folders(folder, ids or (), python_path), None
         forget_modules(folders)
         if solution >= 0:
-            apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=min(test_timeout, timeout))
+            cpu_sec = min(test_timeout, timeout)
+            other = apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=cpu_sec, places=places)
         elif modules is not None:
             apart.keep_precedence(folder, modules)
         sys.path[:0] = [os.path.join(folder, name) for name in python_path]
         # A trace comes after the test that failed, so only then is stopping the child's own affair.
         stop = stop_first and trace
         session = _Session(folder, stream, trace=trace, stop_first=stop, test_timeout=min(test_timeout, timeout))
-        session.run(ids, apart=solution >= 0)
+        session.run(ids, other=other)
 
     stop = stop_first and not trace
     return report.collect(work, runner="mini", timeout=timeout, nonce=nonce, stop_first=stop, keep=solution)
@@ -119,13 +122,13 @@ class _Session:
         self._test_timeout = test_timeout
         self._apart = False
 
-    def run(self, ids: Sequence[str] | None, *, apart: bool) -> None:
+    def run(self, ids: Sequence[str] | None, *, other: apart.Solution | None) -> None:
         os.chdir(self._root)
         warm.install(self._root)
         sys.path[:] = [self._root, *(path for path in sys.path if path and path != self._root)]
-        if apart:
+        if other is not None:
             sys.path[:] = [path for path in sys.path if not f"{path}/".startswith(f"{self._root}/")]
-        self._apart = apart
+        self._apart = other is not None
         sys.dont_write_bytecode = True
         wanted: dict[str, list[str] | None] = {}
         for item in ids if ids is not None else find_test_files(self._root):
@@ -139,6 +142,8 @@ class _Session:
         for file, names in wanted.items():
             if not self._run_file(file, names):
                 break
+        if other is not None:
+            self._stream.send({"event": "places", "places": sorted(other.seen)})
         self._stream.send({"event": "done"})
 
     def _run_file(self, file: str, names: list[str] | None) -> bool:

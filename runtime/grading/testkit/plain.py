@@ -1,18 +1,21 @@
 """Plain data between two processes that do not trust each other: exact built-in types, as length-prefixed JSON.
 
-What arrives can be built of nothing but None, bool, int, float, complex, str, bytes, list, tuple, dict, set and
-frozenset of exactly these types, so no method of the other side's making ever runs here. ``pickle`` and ``marshal``
-give no such promise. It does not know what the data mean.
+What arrives can be built of nothing but None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset,
+range and a few values of the standard library, of exactly these types, so no method of the other side's making ever
+runs here. ``pickle`` and ``marshal`` give no such promise. It does not know what the data mean.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
+import types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from typing import Any
 
 MAX_MESSAGE = 16 << 20
@@ -21,14 +24,37 @@ MAX_ITEMS = 100_000  # of an iterator, which crosses as its items
 _PREFIX = struct.Struct("!I")
 _SEQUENCES: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "f"}
 _BUILD: dict[str, Any] = {"l": list, "t": tuple, "s": set, "f": frozenset, "i": iter}
+_ITERATORS = ("builtins", "itertools")
+_VIEWS: dict[type, str] = {type({}.keys()): "K", type({}.values()): "V", type({}.items()): "I"}
+_BASES: tuple[Any, ...] = (int, float, str, bytes, tuple, list, dict, set, frozenset)
+_STANDARD: dict[tuple[str, str], Callable[[Any], list[Any]]] = {
+    ("decimal", "Decimal"): lambda value: [str(value)],
+    ("fractions", "Fraction"): lambda value: [value.numerator, value.denominator],
+    ("datetime", "date"): lambda value: [value.year, value.month, value.day],
+    ("datetime", "datetime"): lambda value: _moment(value),
+    ("datetime", "timedelta"): lambda value: [value.days, value.seconds, value.microseconds],
+    ("pathlib", "PosixPath"): lambda value: [str(value)],
+    ("pathlib", "PurePosixPath"): lambda value: [str(value)],
+    ("uuid", "UUID"): lambda value: [str(value)],
+}
+"""Values of the standard library that are made anew from plain arguments: module and class -> those."""
 
 
 class NotPlain(Exception):
     """A value that cannot cross."""
 
 
-def encode(value: object, *, iterators: bool = False, depth: int = 0) -> Any:
-    """JSON data for ``value``. iterators: a generator or iterator crosses as an iterator over its items.
+def _moment(value: Any) -> list[Any]:
+    if value.tzinfo is not None:
+        raise NotPlain("a time with a zone")
+    return [value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond]
+
+
+def encode(
+    value: object, *, refer: Callable[[object], list[Any]] | None = None, iterators: bool = False, depth: int = 0
+) -> Any:
+    """JSON data for ``value``. refer: the data for what does not cross itself (a tag and what goes with it). iterators:
+    a generator or iterator crosses as an iterator over its items.
 
     Raises ``NotPlain``, and whatever an iterator raises.
     """
@@ -37,44 +63,90 @@ def encode(value: object, *, iterators: bool = False, depth: int = 0) -> Any:
         return value
     if depth > MAX_DEPTH:
         raise NotPlain("nested too deeply")
+
+    def inner(item: object) -> Any:
+        return encode(item, refer=refer, depth=depth + 1)
+
     if kind in _SEQUENCES:
-        return [_SEQUENCES[kind], *(encode(item, depth=depth + 1) for item in value)]  # type: ignore[attr-defined]
+        return [_SEQUENCES[kind], *map(inner, value)]  # type: ignore[call-overload]
     if kind is dict:
-        pairs = value.items()  # type: ignore[attr-defined]
-        return ["d", *([encode(key, depth=depth + 1), encode(item, depth=depth + 1)] for key, item in pairs)]
+        return ["d", *([inner(key), inner(item)] for key, item in value.items())]  # type: ignore[attr-defined]
+    if kind in _VIEWS:
+        return [_VIEWS[kind], *map(inner, value)]  # type: ignore[call-overload]
     if kind in (bytes, bytearray):
         return ["b" if kind is bytes else "a", value.hex()]  # type: ignore[attr-defined]
     if kind is complex:
         return ["c", value.real, value.imag]  # type: ignore[attr-defined]
-    if iterators and hasattr(kind, "__next__"):
+    if kind is range:
+        return ["r", value.start, value.stop, value.step]  # type: ignore[attr-defined]
+    if (kind.__module__, kind.__qualname__) in _STANDARD:
+        name = (kind.__module__, kind.__qualname__)
+        return ["v", *name, *map(inner, _STANDARD[name](value))]
+    if iterators and hasattr(kind, "__next__") and (refer is None or kind.__module__ in _ITERATORS):
         items = []
         for item in value:  # type: ignore[attr-defined]
-            items.append(encode(item, depth=depth + 1))
+            items.append(inner(item))
             if len(items) > MAX_ITEMS:
                 raise NotPlain("an iterator without end")
         return ["i", *items]
+    if refer is not None:
+        return refer(value)
     raise NotPlain(f"a value of type {kind.__name__}")
 
 
-def decode(data: Any, depth: int = 0) -> Any:
-    """The value. Raises ``NotPlain`` for data that ``encode`` does not make."""
+def base_of(value: object) -> object:
+    """A value of a class of its own as the built-in one that it is, or None: a named tuple as a tuple."""
+    for base in _BASES:
+        if isinstance(value, base):
+            made = base(value)
+            return made if type(made) is base else None
+    return None
+
+
+def decode(data: Any, *, resolve: Callable[[list[Any]], Any] | None = None, depth: int = 0) -> Any:
+    """The value. resolve: makes what ``refer`` has named. Raises ``NotPlain`` for what ``encode`` does not make."""
     if data is None or type(data) in (bool, int, float, str):
         return data
     if type(data) is not list or not data or depth > MAX_DEPTH:
         raise NotPlain("malformed data")
+
+    def inner(item: Any) -> Any:
+        return decode(item, resolve=resolve, depth=depth + 1)
+
     tag, *items = data
     try:
         if tag in _BUILD:
-            return _BUILD[tag]([decode(item, depth + 1) for item in items])
+            return _BUILD[tag](list(map(inner, items)))
         if tag == "d":
-            return {decode(key, depth + 1): decode(item, depth + 1) for key, item in items}
+            return {inner(key): inner(item) for key, item in items}
+        if tag == "K":
+            return dict.fromkeys(map(inner, items)).keys()
+        if tag == "V":
+            return dict(enumerate(map(inner, items))).values()
+        if tag == "I":
+            return dict(map(inner, items)).items()
         if tag in ("a", "b"):
             return (bytes if tag == "b" else bytearray).fromhex(items[0])
         if tag == "c":
             return complex(float(items[0]), float(items[1]))
-    except (TypeError, ValueError, IndexError) as error:
+        if tag == "r":
+            return range(*items)
+        if tag == "v":
+            return _standard(items[0], items[1], list(map(inner, items[2:])))
+    except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
         raise NotPlain(f"malformed data: {error}") from error
+    if resolve is not None and type(tag) is str:
+        return resolve(data)
     raise NotPlain("malformed data")
+
+
+def _standard(module: str, name: str, arguments: list[Any]) -> Any:
+    if (module, name) not in _STANDARD:
+        raise NotPlain(f"a value of type {name}")
+    found = importlib.import_module(module)
+    if type(found) is not types.ModuleType:  # a stand-in: the repository has a module of that name
+        raise NotPlain(f"{module} is the repository's")
+    return getattr(found, name)(*arguments)
 
 
 def send(connection: socket.socket, message: list[Any]) -> None:

@@ -57,6 +57,7 @@ def run(
     trusted: Sequence[str] = (),
     modules: Sequence[str] | None = None,
     solution: int = -1,
+    places: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """See ``mini.run``. The repository and its ``src`` folder, if there is one, come first on Python's path."""
     folder = os.path.realpath(root)
@@ -67,10 +68,11 @@ def run(
             if (getattr(module, "__file__", None) or "").startswith(_KIT):
                 del sys.modules[name]  # a repository may have packages with the names of ours
         os.chdir(folder)
+        other = None
         if solution >= 0:
             folders = import_folders(folder, ids or (), python_path)
             cpu_sec = min(test_timeout, timeout)
-            apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=cpu_sec)
+            other = apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=cpu_sec, places=places)
         elif modules is not None:
             apart.keep_precedence(folder, modules)
         own = dict.fromkeys([folder, *(os.path.join(folder, name) for name in (*python_path, "src"))])
@@ -79,7 +81,7 @@ def run(
         sys.dont_write_bytecode = True
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         limits = (min(test_timeout, timeout), max(min(test_timeout, timeout), timeout / 3))
-        plugin = _Plugin(folder, stream, ids, trace=trace, limits=limits)
+        plugin = _Plugin(folder, stream, ids, trace=trace, limits=limits, other=other)
         steered = ("--rootdir", folder, "--confcutdir", folder, "-c", _configuration(folder))
         arguments = [*_ARGUMENTS, *steered, *(word for name in PLUGINS for word in ("-p", name))]
         if stop_first and trace:  # a trace comes after the test that failed; else the parent stops the run
@@ -134,8 +136,10 @@ class _Plugin:
         *,
         trace: bool,
         limits: tuple[float, float],
+        other: apart.Solution | None,
     ) -> None:
-        """limits: seconds for one test, and for the import of one test file."""
+        """limits: seconds for one test, and for the import of one test file. other: where the code under test is."""
+        self._other = other
         self._root = root
         self._stream = stream
         self._ids = None if ids is None else {test_id for test_id in ids if "::" in test_id}
@@ -154,6 +158,8 @@ class _Plugin:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
+            if self._other is not None:
+                self._stream.send({"event": "places", "places": sorted(self._other.seen)})
             self._stream.send({"event": "done"})
         os._exit(0)  # what pytest does from here on, collecting garbage five times, costs more than most tests
 

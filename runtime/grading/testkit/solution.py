@@ -1,13 +1,16 @@
 """The process in which the code under test runs apart from its tests: imports modules and calls functions on order.
 
 It runs as another user than the tests and has neither their files nor their memory. Orders and answers are plain data
-(``plain.py``): ``["limit", seconds]``, ``["import", module]``, ``["get", module, name]``, ``["call", module, name,
-arguments, keywords]``.
+(``plain.py``): ``["limit", seconds]``, ``["import", module]``, ``["get", module, name]``,
+``["member", object, name]``, ``["call", WHAT, arguments, keywords]``, ``["special", object, name, arguments]``,
+``["leave", object, error]``.
+While it carries one out it may ask for a function of the tests: ``["callback", function, arguments, keywords]``.
 It knows no tests; whatever the code under test does to this process, it can only answer wrongly.
 """
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import os
 import signal
@@ -16,15 +19,17 @@ import types
 
 from . import plain, warm
 from .mini import forget_modules
+from .objects import perform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, type(os.stat), types.MethodType)
 _WRAPPED = "functools"
+_ERROR = "_liverl_error"
 
 
 def start(connection: socket.socket, root: str, folders: Sequence[str]) -> None:
@@ -34,53 +39,188 @@ def start(connection: socket.socket, root: str, folders: Sequence[str]) -> None:
     os.chdir(root)
     sys.path[:] = [*folders, *(path for path in sys.path if path and path not in folders)]
     sys.dont_write_bytecode = True
-    _serve(connection)
+    _Server(connection).serve()
 
 
-def _serve(connection: socket.socket) -> None:
-    cpu_sec = 0.0
-    while True:
-        order = plain.receive(connection)
-        if order is None:
-            return
-        if order[0] == "limit":
-            cpu_sec = float(order[1])
-            plain.send(connection, ["limited"])
-            continue
-        # An endless loop ends this process, and so every test that asks it: the clock of the tests is more patient.
-        signal.setitimer(signal.ITIMER_PROF, cpu_sec)
+class _Gone(BaseException):
+    """The other side has hung up."""
+
+
+class _Server:
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._cpu_sec = 0.0
+        self._kept: list[Any] = []
+        self._numbers: dict[int, int] = {}
+        self._functions: dict[int, Callable[..., Any]] = {}
+
+    def serve(self) -> None:
         try:
-            answer = _obey(order)
+            while True:
+                self._answer(self._received())
+        except _Gone:
+            return
+
+    def _received(self) -> list[Any]:
+        order = plain.receive(self._connection)
+        if order is None:
+            raise _Gone
+        return order
+
+    def _answer(self, order: list[Any]) -> None:
+        if order[0] == "limit":
+            self._cpu_sec = float(order[1])
+            plain.send(self._connection, ["limited"])
+            return
+        # An endless loop ends this process, and so every test that asks it: the clock of the tests is more patient.
+        signal.setitimer(signal.ITIMER_PROF, self._cpu_sec)
+        try:
+            answer = self._obey(order)
         except plain.NotPlain as error:
             answer = ["no", str(error)]
+        except _Gone:
+            raise
         except BaseException as error:  # of the code under test: the tests may expect it
-            answer = _raised(error)
+            answer = self._raised(error)
         try:
-            plain.send(connection, answer)
+            plain.send(self._connection, answer)
         except plain.NotPlain as error:
-            plain.send(connection, ["no", str(error)[:200]])
+            plain.send(self._connection, ["no", str(error)[:200]])
+
+    def _obey(self, order: list[Any]) -> list[Any]:
+        kind = order[0]
+        if kind == "import":
+            module = importlib.import_module(order[1])
+            return ["module", hasattr(module, "__path__")]
+        if kind == "get":
+            return self._described(_attribute(sys.modules[order[1]], order[2]))
+        if kind == "member":
+            return self._described(_attribute(self._kept[order[1]], order[2]))
+        if kind == "special":
+            arguments = [self._decoded(item) for item in order[3]]
+            return ["value", self._encoded(perform(self._kept[order[1]], order[2], arguments)), {}]
+        if kind == "leave":
+            told = order[2]
+            error = None if told is None else self._told(told)
+            return ["left", bool(self._kept[order[1]].__exit__(type(error) if told else None, error, None))]
+        value: Any = self._decoded(order[1])
+        given = [self._decoded(item) for item in order[2]]
+        keywords = {key: self._decoded(item) for key, item in order[3].items()}
+        before = [plain.encode(item, refer=self._refer) for item in given]
+        result = self._encoded(value(*given, **keywords))
+        after = [plain.encode(item, refer=self._refer) for item in given]
+        # A function may change the lists and tables that it was given: the caller's own are changed alike.
+        return ["value", result, {str(place): item for place, item in enumerate(after) if item != before[place]}]
+
+    def _described(self, value: Any) -> list[Any]:
+        if value is _MISSING:
+            return ["missing"]
+        if isinstance(value, types.ModuleType):
+            return ["submodule", value.__name__, hasattr(value, "__path__")]
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return ["exception", *_names(value)]
+        if isinstance(value, type):
+            return ["class", self._number(value)]
+        if isinstance(value, _FUNCTIONS) or (callable(value) and type(value).__module__ == _WRAPPED):
+            return ["function", str(getattr(value, "__name__", "")), getattr(value, "__doc__", None) or ""]
+        return ["value", self._encoded(value), {}]
+
+    def _encoded(self, value: object) -> Any:
+        return plain.encode(value, refer=self._refer, iterators=True)
+
+    def _refer(self, value: object) -> list[Any]:
+        if isinstance(value, types.ModuleType):
+            raise plain.NotPlain("a module")
+        for number, function in self._functions.items():
+            if function is value:
+                return ["fn", number]
+        base = plain.base_of(value)
+        try:
+            shown = None if base is None else plain.encode(base, refer=self._refer)
+        except (plain.NotPlain, RecursionError):
+            shown = None
+        return ["k" if isinstance(value, type) else "o", self._number(value), shown]
+
+    def _number(self, value: object) -> int:
+        number = self._numbers.get(id(value))
+        if number is None:
+            number = self._numbers[id(value)] = len(self._kept)
+            self._kept.append(value)  # for good, so that no other object ever has its identity
+        return number
+
+    def _decoded(self, data: Any) -> Any:
+        return plain.decode(data, resolve=self._resolve)
+
+    def _resolve(self, data: list[Any]) -> Any:
+        tag, *rest = data
+        if tag == "o":
+            return self._kept[rest[0]]
+        if tag == "fn":
+            return self._callback(*rest)
+        if tag == "g":
+            return getattr(sys.modules[rest[0]], rest[1])
+        if tag == "q":
+            return getattr(self._kept[rest[0]], rest[1])
+        value: Any = builtins if rest[0] == "builtins" else importlib.import_module(rest[0])
+        for part in rest[1].split("."):
+            value = getattr(value, part)
+        return value
+
+    def _callback(self, number: int, name: str) -> Callable[..., Any]:
+        """A function of the tests, as the code under test sees it."""
+        if number not in self._functions:
+
+            def callback(*arguments: Any, **keywords: Any) -> Any:
+                given = [self._encoded(item) for item in arguments]
+                named = {key: self._encoded(item) for key, item in keywords.items()}
+                plain.send(self._connection, ["callback", number, given, named])
+                while True:
+                    order = self._received()
+                    if order[0] == "returned":
+                        return self._decoded(order[1])
+                    if order[0] == "threw":
+                        raise self._told(order[1])
+                    self._answer(order)
+
+            callback.__name__ = callback.__qualname__ = name
+            self._functions[number] = callback
+        return self._functions[number]
+
+    def _told(self, told: list[Any]) -> BaseException:
+        """An error of the tests' process, of the class that this process has for it."""
+        number, module, name, base, arguments = told
+        kind: Any = getattr(sys.modules.get(module), name, None)
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            kind = type(name, (getattr(builtins, base, Exception),), {"__module__": module})
+        given = [self._decoded(item) for item in arguments]
+        try:
+            error = kind(*given)
+        except Exception:
+            error = kind.__new__(kind)
+        setattr(error, _ERROR, number)
+        assert isinstance(error, BaseException)
+        return error
+
+    def _raised(self, error: BaseException) -> list[Any]:
+        thrown = getattr(error, _ERROR, None)
+        if thrown is not None:
+            return ["thrown", thrown]
+        try:
+            arguments = [plain.encode(argument, refer=self._refer) for argument in error.args]
+        except plain.NotPlain:
+            arguments = [str(error)]
+        more = {}
+        for name, value in vars(error).items():
+            try:
+                more[str(name)] = plain.encode(value, refer=self._refer)
+            except plain.NotPlain:
+                continue
+        return ["raised", *_names(type(error)), arguments, str(error)[:1000], more]
 
 
-def _obey(order: list[Any]) -> list[Any]:
-    kind, name = order[0], order[1]
-    if kind == "import":
-        module = importlib.import_module(name)
-        return ["module", hasattr(module, "__path__")]
-    value: Any = _attribute(name, order[2])
-    if kind == "get":
-        return _described(value)
-    given = [plain.decode(item) for item in order[3]]
-    keywords = {key: plain.decode(item) for key, item in order[4].items()}
-    before = [plain.encode(item) for item in given]
-    result = plain.encode(value(*given, **keywords), iterators=True)
-    after = [plain.encode(item) for item in given]
-    # A function may change the lists and tables that it was given: the caller's own are changed alike.
-    return ["value", result, {str(place): item for place, item in enumerate(after) if item != before[place]}]
-
-
-def _attribute(module: str, name: str) -> object:
+def _attribute(item: object, name: str) -> object:
     try:
-        return getattr(sys.modules[module], name)
+        return getattr(item, name)
     except AttributeError:
         return _MISSING
 
@@ -88,27 +228,7 @@ def _attribute(module: str, name: str) -> object:
 _MISSING = object()
 
 
-def _described(value: object) -> list[Any]:
-    if value is _MISSING:
-        return ["missing"]
-    if isinstance(value, types.ModuleType):
-        return ["submodule", value.__name__, hasattr(value, "__path__")]
-    if isinstance(value, type) and issubclass(value, BaseException):
-        return ["exception", *_names(value)]
-    if isinstance(value, _FUNCTIONS) or (callable(value) and type(value).__module__ == _WRAPPED):
-        return ["function", str(getattr(value, "__name__", "")), getattr(value, "__doc__", None) or ""]
-    return ["value", plain.encode(value), {}]
-
-
 def _names(kind: type) -> list[Any]:
     """Names of an exception's class: module, name, and the first built-in class above it."""
     base = next((above.__name__ for above in kind.__mro__ if above.__module__ == "builtins"), "Exception")
     return [str(kind.__module__), str(kind.__qualname__), base]
-
-
-def _raised(error: BaseException) -> list[Any]:
-    try:
-        arguments = [plain.encode(argument) for argument in error.args]
-    except plain.NotPlain:
-        arguments = [str(error)]
-    return ["raised", *_names(type(error)), arguments, str(error)[:1000]]

@@ -119,6 +119,7 @@ class EcsProvider:
             fresh_filesystem=True,
             memory_limit=True,
             cpu_limit=True,
+            second_user=True,
             made_by=f"ecs+{self._settings.launch_type.lower()}",
         )
 

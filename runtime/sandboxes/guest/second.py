@@ -1,21 +1,25 @@
 """A second user of a box: one process that starts test runs' solution processes, forked before rights are dropped.
 
 The supervisor has no capability and could not become another user; this process became one while it still could. It
-takes orders from the supervisor alone: one packet each, JSON with a socket attached that the new process serves.
+takes orders from the supervisor alone: one packet each, JSON with a socket attached that the new process serves. In a
+box without a supervisor of ours the program of a test run is both (``run_alone``).
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 
-from . import kernel, seccomp
+from . import kernel, seccomp, shims
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 USER = 1000
@@ -25,22 +29,63 @@ MAX_ORDER = 1 << 16
 def start() -> socket.socket:
     """Fork the process; the end of its socket that is the supervisor's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener = _listener()
     pid = os.fork()
     if pid:
         theirs.close()
+        if listener is not None:
+            listener.close()
         return ours
     code = 1
     try:
-        os.dup2(theirs.fileno(), 3)
-        os.closerange(4, 1 << 20)  # the host's socket above all
+        control, programs = _kept(theirs), None if listener is None else _kept(listener)
+        os.dup2(control, 3)
+        if programs is not None:
+            os.dup2(programs, 4)
+        os.closerange(4 if programs is None else 5, 1 << 20)  # the host's socket above all
         null = os.open(os.devnull, os.O_RDWR)
         for target in (0, 1, 2):  # where the host is spoken to by standard input and output
             os.dup2(null, target)
         become()
-        _serve(socket.socket(fileno=3))
+        _serve(socket.socket(fileno=3), None if programs is None else socket.socket(fileno=4))
         code = 0
     finally:
         os._exit(code)
+
+
+def why_impossible() -> str | None:
+    """Why this process cannot start one; None if it can."""
+    if os.getuid() != 0:
+        return f"no second user: the box's own is {os.getuid()}, not root"
+    with open("/proc/self/status") as stream:
+        effective = next(int(line.split()[1], 16) for line in stream if line.startswith("CapEff:"))
+    lacking = [name for name, bit in (("SETGID", 6), ("SETUID", 7)) if not effective >> bit & 1]
+    if lacking:
+        return f"no second user: the box lacks {' and '.join(lacking)}"
+    with open("/proc/self/uid_map") as stream:
+        ranges = [[int(word) for word in line.split()] for line in stream]
+    if not any(first <= USER < first + count for first, _, count in ranges):
+        return f"no second user: the box has no user {USER}"
+    return None
+
+
+def run_alone(runner: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A test run whose code under test is another user, by a process that gives up all its rights for it."""
+    why = why_impossible()
+    if why is not None:
+        return {"runner_error": why, "tests": {}}
+    control = start()
+    kernel.drop_capabilities()
+    kernel.set_dumpable(False)
+    return run_apart(control, runner, arguments)
+
+
+def run_apart(control: socket.socket, runner: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A test run (``testkit``) with its code under test in a new solution process. Raises ``OSError``."""
+    folders = runner.import_folders(arguments["root"], arguments["ids"], arguments["python_path"])
+    with order(control, root=arguments["root"], folders=folders) as connection:
+        report: dict[str, Any] = runner.run(**arguments, solution=connection.fileno())
+    return report
 
 
 def become() -> None:
@@ -55,20 +100,86 @@ def become() -> None:
     kernel.set_dumpable(False)
 
 
-def _serve(control: socket.socket) -> None:
+def _kept(connection: socket.socket) -> int:
+    """A descriptor of it that is in nobody's way."""
+    return fcntl.fcntl(connection, fcntl.F_DUPFD, 64)
+
+
+def _listener() -> socket.socket | None:
+    """Where the first user's programs ask for the second's (``shims.py``): nobody else can connect."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = os.umask(0o177)
+    try:
+        listener.bind(shims.LISTENER)
+        listener.listen(64)
+    except OSError:  # no such folder, or one that another test run has used
+        listener.close()
+        return None
+    finally:
+        os.umask(before)
+    return listener
+
+
+def _serve(control: socket.socket, programs: socket.socket | None) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    poll = select.poll()
+    for one in (control, programs):
+        if one is not None:
+            poll.register(one, select.POLLIN)
     while True:
-        packet, descriptors, _, _ = socket.recv_fds(control, MAX_ORDER, 1)
-        if not packet:
-            return
-        if os.fork() == 0:
-            try:
-                os.setsid()
-                _become_solution(descriptors[0], json.loads(packet))
-            finally:
-                os._exit(1)
-        for fd in descriptors:
-            os.close(fd)
+        for fd, _ in poll.poll():
+            if fd != control.fileno():
+                assert programs is not None
+                connection, _ = programs.accept()
+                with connection:
+                    _fork(lambda connection=connection: _program(connection))  # type: ignore[misc]
+                continue
+            packet, descriptors, _, _ = socket.recv_fds(control, MAX_ORDER, 1)
+            if not packet:
+                return
+            _fork(lambda packet=packet, fd=descriptors[0]: _become_solution(fd, json.loads(packet)))  # type: ignore[misc]
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def _fork(work: Callable[[], None]) -> None:
+    try:
+        pid = os.fork()
+    except OSError:
+        return  # who asked finds its connection closed
+    if pid == 0:
+        try:
+            os.setsid()
+            work()
+        finally:
+            os._exit(1)
+
+
+def _program(connection: socket.socket) -> None:
+    """Run one program for whoever asked, say how it ended, and end it where nobody waits any more."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    packet, descriptors, _, _ = socket.recv_fds(connection, shims.MAX_ORDER, 3)
+    order = json.loads(packet)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in descriptors]
+            for target, fd in enumerate(high):
+                os.dup2(fd, target)
+            os.closerange(3, 1 << 20)
+            shims.run(order)
+        finally:
+            os._exit(1)
+    for fd in descriptors:
+        os.close(fd)
+    ended, poll = os.pidfd_open(pid), select.poll()
+    poll.register(ended, select.POLLIN)
+    poll.register(connection, select.POLLIN)
+    if not any(fd == ended for fd, _ in poll.poll()):
+        os.killpg(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    connection.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
 def _become_solution(fd: int, order: dict[str, Any]) -> None:

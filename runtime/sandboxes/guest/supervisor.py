@@ -154,7 +154,4 @@ class Supervisor:
             return report
         if self._second_user is None:
             raise OSError("this box has no second user")
-        folders = module.import_folders(arguments["root"], arguments["ids"], arguments["python_path"])
-        with second.order(self._second_user, root=arguments["root"], folders=folders) as connection:
-            report = module.run(**arguments, solution=connection.fileno())
-        return report
+        return second.run_apart(self._second_user, module, arguments)

@@ -88,6 +88,7 @@ class HarborProvider:
             fresh_filesystem=True,
             memory_limit=False,
             cpu_limit=False,
+            second_user=True,
             made_by=f"harbor+{self._settings.environment or self._settings.import_path}",
         )
 

@@ -160,6 +160,7 @@ class KubernetesProvider:
             fresh_filesystem=True,
             memory_limit=True,
             cpu_limit=True,
+            second_user=self._settings.user is None,
             made_by="kubernetes" + (f"+{self._settings.runtime_class}" if self._settings.runtime_class else ""),
         )
 
