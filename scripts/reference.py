@@ -1,4 +1,5 @@
-"""Writes the pages of ``docs/reference/`` that are made from the code: the command line, how trials end, metrics.
+"""Writes the pages of ``docs/reference/`` that are made from the code: the command line, how trials end, metrics,
+verl's settings.
 
     python -m scripts.reference
 
@@ -8,6 +9,7 @@ A test compares the pages with this. ``docs/spec.md`` has a generator of its own
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +46,7 @@ MEANINGS = {
     Termination.TASK_INVALID: "The task's own files are wrong.",
     Termination.INTERNAL: "A bug of ours.",
 }
+_SPECS = ("dense-8gpu.jsonnet", "ppo-8gpu.jsonnet", "moe-async.jsonnet", "moe-megatron.jsonnet")
 _WRITTEN_BY = (
     "runtime/agent_loop/step_metrics.py",
     "runtime/trainer/agent_loop_manager.py",
@@ -56,7 +59,7 @@ _METRIC = re.compile(r"[a-z_0-9<>*]+(/[a-z_0-9<>*]+)+|proxy_[a-z_0-9]+")
 
 def pages() -> dict[str, str]:
     """File name -> text."""
-    return {"cli.md": command_line(), "errors.md": errors(), "metrics.md": metrics()}
+    return {"cli.md": command_line(), "errors.md": errors(), "metrics.md": metrics(), "verl.md": verl()}
 
 
 def command_line() -> str:
@@ -199,6 +202,41 @@ def _text(node: ast.expr | None) -> str:
             part.value if isinstance(part, ast.Constant) else f"<{ast.unparse(part.value)}>" for part in node.values
         )
     return ""
+
+
+def verl() -> str:
+    """What every key of the examples' ``verl.yaml`` follows from, as their source maps say."""
+    from compiler import compile_in_memory
+
+    found: dict[str, dict[str, None]] = {}
+    for spec in _SPECS:
+        files = compile_in_memory(ROOT / "specs" / spec).files
+        for key, entry in json.loads(files[".map.json"])["files"]["verl.yaml"].items():
+            if "[" not in key and "." in key:
+                words = [f"`{origin}`" for origin in entry.get("from", ())] or [entry.get("why", "")]
+                found.setdefault(key, {}).update(dict.fromkeys(words))
+    parts = [
+        "# verl's settings",
+        MADE,
+        "Every key that LiveRL writes into `verl.yaml`, and the fields of the spec that it follows from; words\n"
+        "instead of a field: why it is always so. Read from the source maps of\n"
+        f"{', '.join(f'`{one}`' for one in _SPECS)}.\n"
+        "What is not here has verl's own default. For a bundle of yours, `liverl explain BUNDLE/verl.yaml:LINE` says\n"
+        "it with the value, file and line.",
+    ]
+    for section in dict.fromkeys(_section(key) for key in found):
+        rows = [
+            f"| `{key}` | {_cell(', '.join(words))} |"
+            for key, words in sorted(found.items())
+            if _section(key) == section
+        ]
+        parts += [f"## {section}", "\n".join(["| verl | spec |", "|---|---|", *rows])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(key: str) -> str:
+    words = key.split(".")
+    return ".".join(words[: 2 if words[0] == "actor_rollout_ref" else 1])
 
 
 def _yes(value: bool) -> str:

@@ -43,6 +43,7 @@ OTHERS = {
     "kubectl": "needs a cluster, or kustomize: tests/targets/test_consumers.py builds the bundle with it",
     "sky": "needs an account; tests/targets/test_sky_optimizer.py runs its planner",
     "export": "sets a variable of your shell",
+    "python3": "a script of verl's, for comparison",
     "harbor": "needs Python 3.12 and minutes: tests/runtime/sandboxes/harbor has it",
 }
 """Programs that are not `liverl`, and why they are not run here."""
