@@ -15,21 +15,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from runtime.agent_loop.boxes import agent_box
 from runtime.agent_loop.records import TrialFiles, write_trial
 from runtime.agent_loop.services import Services
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
-from runtime.config import InstalledScaffold, RuntimeConfig
+from runtime.config import RuntimeConfig
 from runtime.errors import HANDLING, Termination, TrialError
 from runtime.grading.base import Verdict
 from runtime.grading.difference import collect
-from runtime.grading.task_scripts import mounts_of as task_mounts
 from runtime.grading.verifier import longest_sec
 from runtime.grading.work import Work, WorkStore
 from runtime.proxy.types import Accounting, SessionLimits, Trajectory
 from runtime.sandboxes.base import ArtifactsRefused, Sandbox, SandboxRequest
 from runtime.sandboxes.entries import Entry
 from runtime.sandboxes.waiting import waiting_measured
-from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, mounts_of, needs_of
+from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint
 from runtime.task import Task
 
 log = logging.getLogger(__name__)
@@ -254,20 +254,13 @@ class TrialRunner:
         return {path: entry for path, entry in found.items() if path not in withheld}
 
     def _request(self, task: Task, key: TrialKey) -> SandboxRequest:
-        environment, needs = self._config.environment, needs_of(self._services.scaffold)
-        agent = self._config.scaffold
-        brought_by = agent.runtime_image if isinstance(agent, InstalledScaffold) else None
-        return SandboxRequest(
+        return agent_box(
+            task,
+            self._config.environment,
             name=key.trial_id,
-            lower=task.repository,
-            workdir=task.config.environment.workdir,
-            mounts=(*task_mounts(task), *mounts_of(self._services.scaffold, image=brought_by)),
-            env=task.config.environment.env,
-            image=task.liverl.image,
+            scaffold=self._services.scaffold,
+            settings=self._config.scaffold,
             forward=(self._services.proxy.host, self._services.proxy.port),
-            memory_mib=task.memory_mib(environment.memory_mib) + needs.memory_mib,
-            pids=environment.pids + needs.pids,
-            limit_address_space=not needs.address_space,
         )
 
     def _result(

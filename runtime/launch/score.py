@@ -169,14 +169,14 @@ async def _trials(
         if record["error"]:
             progress.problem(f"{record['trial_id']}: {record['error']}")
 
-    async with _engine(directory, config, folder) as engine:
+    async with open_engine(directory, config, folder) as engine:
         return await evaluate(
             sets, config=config, engine=engine, model_folder=folder, out=directory.path, on_trial=one_more
         )
 
 
 @asynccontextmanager
-async def _engine(directory: RunDirectory, config: RuntimeConfig, folder: Path) -> AsyncIterator[Engine]:
+async def open_engine(directory: RunDirectory, config: RuntimeConfig, folder: Path) -> AsyncIterator[Engine]:
     """The spec's: in this process, or vLLM servers of this machine."""
     rollout = config.rollout
     engine: Engine
