@@ -59,7 +59,7 @@ def run(
             " `compile` takes other targets too, and writes their artifacts"
         )
     if target != "local":
-        _launch(spec, target=target, resume=resume, sandbox=sandbox, tla=tla, settings=settings)
+        _launch(spec, target=target, resume=resume, runs_dir=runs_dir, sandbox=sandbox, tla=tla, settings=settings)
         return
     if resume is not None and resume != "auto":
         if spec is not None or tla or settings or sandbox:
@@ -89,6 +89,7 @@ def _launch(
     *,
     target: str,
     resume: str | None,
+    runs_dir: Path,
     sandbox: str | None,
     tla: list[str] | None,
     settings: list[str] | None,
@@ -114,4 +115,4 @@ def _launch(
 
         folder = Path("build") / json.loads(files["liverl.lock"])["experiment"] / target
         write_bundle(folder, files)
-    launch(target, folder)
+    launch(target, folder, runs_dir=runs_dir)

@@ -1,13 +1,15 @@
 """What ``liverl run --target k8s`` asks the cluster before it applies a bundle: is it there, does it know every kind of
 object, and has an earlier job of this name ended.
 
-Speaks through ``kubectl`` alone. Half a bundle is never applied for want of a kind.
+Speaks through ``kubectl`` alone. Half a bundle is never applied for want of a kind, and what an earlier job left in the
+cluster does not hold back the next.
 """
 
 from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ _CURES = {
 def prepare(folder: Path, *, name: str, namespace: str) -> None:
     """Raises ``MachineError`` where applying the bundle in ``folder`` could not lead to a job. A job of this ``name``
     that has ended is deleted, because applying it again would start nothing; its runs stay on their volume."""
-    listed = _kubectl("api-resources", "--no-headers")
+    listed = kubectl("api-resources", "--no-headers")
     if listed.returncode != 0 and not listed.stdout.strip():
         said = (listed.stderr.strip().splitlines() or ["no words"])[-1]
         fix = "kubectl config get-contexts shows those that are known; kubectl config use-context NAME takes one"
@@ -38,17 +40,34 @@ def prepare(folder: Path, *, name: str, namespace: str) -> None:
     if lacking := sorted(kind for version, kind in _kinds(folder) if (version, kind) not in known):
         cures = [_CURES.get(kind, f"install what brings {kind}") for kind in lacking]
         raise MachineError(f"the cluster knows no {', '.join(lacking)}", fix="\n".join(cures))
-    state = _kubectl(
+    state = kubectl(
         *("--namespace", namespace, "get", "rayjob", name),
         *("--ignore-not-found", "--output=jsonpath={.status.jobDeploymentStatus}"),
     )
     if state.returncode != 0:
         raise RunError(f"the job {name} in {namespace} cannot be read: {state.stderr.strip()}")
     if state.stdout.strip() in ENDED:
-        command = ["--namespace", namespace, "delete", "rayjob", name]
-        print(f"+ {shlex.join(['kubectl', *command])}", flush=True)
-        if (done := _kubectl(*command)).returncode != 0:
+        done = _show("--namespace", namespace, "delete", "rayjob", name)
+        if done.returncode != 0:
             raise RunError(f"the ended job {name} cannot be deleted: {done.stderr.strip()}")
+    if state.stdout.strip() in ("", *ENDED):
+        _remove_boxes(name, f"{namespace}-sandboxes")
+
+
+def _remove_boxes(name: str, namespace: str) -> None:
+    """Delete the sandboxes that a killed trainer of this experiment left. No job, no trainer: nobody uses them, and
+    they would hold the namespace's quota until their active deadline."""
+    chosen = f"liverl/experiment={name},app.kubernetes.io/managed-by=liverl"
+    found = kubectl("--namespace", namespace, "get", "pods", "--selector", chosen, "--output=name")
+    if found.returncode == 0 and found.stdout.strip():
+        done = _show("--namespace", namespace, "delete", "pods", "--selector", chosen, "--wait=false")
+        if done.returncode != 0:
+            print(f"sandboxes of an earlier job remain: {done.stderr.strip()}", file=sys.stderr)
+
+
+def _show(*arguments: str) -> subprocess.CompletedProcess[str]:
+    print(f"+ {shlex.join(['kubectl', *arguments])}", flush=True)
+    return kubectl(*arguments)
 
 
 def _kinds(folder: Path) -> set[tuple[str, str]]:
@@ -61,5 +80,5 @@ def _kinds(folder: Path) -> set[tuple[str, str]]:
     return {(str(one["apiVersion"]), str(one["kind"])) for one in objects if "apiVersion" in one and "kind" in one}
 
 
-def _kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
+def kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["kubectl", *arguments], capture_output=True, text=True, check=False)

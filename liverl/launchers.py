@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from liverl import docker_engine, kubernetes_jobs
+from liverl import docker_engine, kubernetes_follow, kubernetes_jobs
 from runtime import suggest
 from runtime.config import load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
@@ -74,8 +74,9 @@ LAUNCHERS: Mapping[str, Launcher] = {
 }
 
 
-def launch(target: str, folder: Path) -> None:
-    """Run the target's client on the bundle in ``folder`` and wait for it.
+def launch(target: str, folder: Path, *, runs_dir: Path) -> None:
+    """Run the target's client on the bundle in ``folder`` and wait for it; of the target k8s for the job's end, when
+    its run is brought to ``runs_dir``.
 
     Raises ``MachineError`` when the runtime would refuse the bundle, or the client, a secret, or what the target's own
     engine or cluster needs is missing, ``RunError`` when the client fails, ``UserError`` when the bundle was compiled
@@ -109,6 +110,13 @@ def launch(target: str, folder: Path) -> None:
     if shutil.which(launcher.program) is None:
         follow = shlex.join([suggest.shown(Path(program)), *follow.split()[1:]])
     print(f"follow with: {follow}", file=sys.stderr)
+    if target == "k8s":
+        job = kubernetes_follow.Job(resolved["name"], resolved["cluster"]["namespace"])
+        try:
+            kubernetes_follow.follow(job, runs_dir=runs_dir)
+        except KeyboardInterrupt:
+            print(f"the job {job.name} goes on; follow with: {follow}", file=sys.stderr)
+            raise
 
 
 def _secrets(launcher: Launcher, variables: list[str]) -> list[str]:

@@ -55,7 +55,7 @@ def test_no_cluster_is_asked_for_what_its_run_would_refuse(
     folder = tmp_path / "bundle"
     write_bundle(folder, compile_in_memory(spec, target="k8s", sets=sets).files)
     with pytest.raises(MachineError, match=limit.field):
-        launch("k8s", folder)
+        launch("k8s", folder, runs_dir=tmp_path)
     assert not (folder / "called").exists()
 
 

@@ -8,10 +8,15 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from liverl import kubernetes_follow
+from runtime.errors import RunError
+from runtime.launch import ledger
 
 ROOT = Path(__file__).parents[2]
 SPEC = str(ROOT / "specs" / "quickstart.jsonnet")
@@ -30,8 +35,26 @@ KNOWN = [
 """Of ``kubectl api-resources``; short names may be missing there."""
 CLUSTER = """echo "$@" >> {folder}/kubectl.asked
 if [ "$1" = api-resources ]; then cat {folder}/known && exit 0; echo "connection refused" >&2; exit 1; fi
-case " $* " in *" get "*) cat {folder}/state 2>/dev/null; exit 0;; *" delete "*) exit 0;; esac
+case " $* " in
+*rayjob*json*) if [ -e {folder}/applied ]; then
+    # The states that the job goes through, one for each question; the last one stays.
+    head -n 1 {folder}/states; [ $(wc -l < {folder}/states) = 1 ] || sed -i 1d {folder}/states
+  else cat {folder}/state 2>/dev/null; fi; exit 0;;
+*" get pods "*liverl/role=head*) [ -e {folder}/run.tar ] && echo head-pod; exit 0;;
+*" get pods "*) cat {folder}/boxes 2>/dev/null; exit 0;;
+*" delete "*) exit 0;;
+*" logs "*) echo "words of the submitter"; exit 0;;
+*" exec "*) cat {folder}/run.tar; exit 0;;
+esac
+touch {folder}/applied
 """
+DONE = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+
+
+def states(folder: Path, *found: dict[str, str] | None) -> None:
+    """What the cluster says of the job after it was applied; None: there is none."""
+    lines = ["" if one is None else json.dumps({"status": one}) for one in found]
+    (folder / "states").write_text("".join(f"{line}\n" for line in lines))
 
 
 def client(folder: Path, name: str, *, code: int = 0) -> None:
@@ -39,6 +62,7 @@ def client(folder: Path, name: str, *, code: int = 0) -> None:
     folder.mkdir(exist_ok=True)
     asked = CLUSTER.format(folder=folder) if name == "kubectl" else ""
     (folder / "known").write_text("".join(f"{one} {kind}\n" for one, kind in KNOWN))
+    states(folder, DONE)
     (folder / name).write_text(
         f'#!/bin/bash\n{asked}printf "%s\\0" "$PWD" "$@" > {folder}/{name}.called\necho "{name} speaks"\nexit {code}\n'
     )
@@ -62,7 +86,7 @@ def shell_only(folder: Path) -> str:
     programs = folder / "shell"
     if not programs.exists():
         programs.mkdir()
-        for name in ("bash", "cat", "dirname", "env", "git", "grep"):
+        for name in ("bash", "cat", "dirname", "env", "git", "grep", "head", "sed", "touch", "wc"):
             found = next((path for path in ("/bin", "/usr/bin") if os.access(f"{path}/{name}", os.X_OK)), None)
             if found:
                 (programs / name).symlink_to(f"{found}/{name}")
@@ -143,8 +167,83 @@ def test_a_job_that_has_ended_makes_room_for_its_successor(tmp_path: Path, state
     ended = liverl(tmp_path, "run", SPEC, "--target", "k8s")
     assert ended.returncode == 0, ended.stderr
     asked = (tmp_path / "bin" / "kubectl.asked").read_text().splitlines()
-    assert any("delete rayjob quickstart" in line for line in asked) == deleted and asked[-1].startswith("apply")
+    before = asked[: next(index for index, line in enumerate(asked) if line.startswith("apply"))]
+    assert any("delete rayjob quickstart" in line for line in before) == deleted
     assert "delete rayjob quickstart" in ended.stderr and "logs --follow" in ended.stderr
+
+
+@pytest.mark.parametrize(("state", "removed"), [("", True), ("Failed", True), ("Running", False)])
+def test_a_killed_trainers_sandboxes_make_room(tmp_path: Path, state: str, removed: bool) -> None:
+    """Where no job of this name goes on, nobody uses them."""
+    client(tmp_path / "bin", "kubectl")
+    (tmp_path / "bin" / "state").write_text(state)
+    (tmp_path / "bin" / "boxes").write_text("pod/box-1\n")
+    assert liverl(tmp_path, "run", SPEC, "--target", "k8s").returncode == 0
+    asked = (tmp_path / "bin" / "kubectl.asked").read_text()
+    chosen = "--selector liverl/experiment=quickstart,app.kubernetes.io/managed-by=liverl"
+    assert (f"--namespace liverl-sandboxes delete pods {chosen}" in asked) == removed
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> kubernetes_follow.Job:
+    """One that was applied; ``kubectl`` is the fake of ``tmp_path``."""
+    client(tmp_path / "bin", "kubectl")
+    (tmp_path / "bin" / "applied").touch()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{shell_only(tmp_path)}")
+    monkeypatch.setattr(kubernetes_follow, "POLL_SEC", 0.0)
+    return kubernetes_follow.Job("quickstart", "liverl")
+
+
+def test_a_job_is_followed_to_its_end_and_its_run_comes_home(
+    job: kubernetes_follow.Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    states(tmp_path / "bin", {}, {"jobDeploymentStatus": "Initializing"}, {"jobDeploymentStatus": "Running"}, DONE)
+    far = tmp_path / "far" / "20260101-000000-000"
+    far.mkdir(parents=True)
+    record = {"run": far.name, "experiment": "quickstart", "target": "k8s", "state": "succeeded", "host": "head"}
+    (far / "run.json").write_text(json.dumps(record))
+    with tarfile.open(tmp_path / "bin" / "run.tar", "w") as archive:
+        archive.add(far, far.name)
+    for _ in range(2):  # the second time it is there already
+        kubernetes_follow.follow(job, runs_dir=tmp_path / "runs")
+    said = capfd.readouterr().out.splitlines()
+    told = [line for line in said if line.startswith("job quickstart")]
+    assert told[:4] == [f"job quickstart: {state}" for state in ("New", "Initializing", "Running", "Complete")]
+    assert "words of the submitter" in said
+    (found,) = ledger.runs(tmp_path / "runs")
+    assert found.state == "succeeded" and found.record.run == far.name
+    asked = (tmp_path / "bin" / "kubectl.asked").read_text().splitlines()
+    assert asked[-1] == "--namespace liverl delete rayjob quickstart"
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (
+            {"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded", "message": "too late"},
+            "DeadlineExceeded too",
+        ),
+        ({"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, "failed: STOPPED"),
+        (None, "was deleted"),
+    ],
+)
+def test_a_job_that_fails_fails_the_run(
+    job: kubernetes_follow.Job, tmp_path: Path, last: dict[str, str] | None, words: str
+) -> None:
+    states(tmp_path / "bin", {"jobDeploymentStatus": "Running"}, last)
+    with pytest.raises(RunError, match=words):
+        kubernetes_follow.follow(job, runs_dir=tmp_path / "runs")
+    asked = (tmp_path / "bin" / "kubectl.asked").read_text().splitlines()
+    assert not any("delete rayjob" in line for line in asked), "its pods may still be looked at"
+
+
+def test_a_cluster_that_stays_away_ends_the_following(
+    job: kubernetes_follow.Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin" / "kubectl").write_text("#!/bin/bash\necho connection refused >&2\nexit 1\n")
+    monkeypatch.setattr(kubernetes_follow, "DEAF", 2)
+    with pytest.raises(RunError, match="connection refused; the job quickstart goes on without us"):
+        kubernetes_follow.follow(job, runs_dir=tmp_path / "runs")
 
 
 ENGINE = """case "$1" in info) {info};; image) exit 1;; esac

@@ -100,7 +100,7 @@ def test_the_image_is_built_without_a_hub_or_a_new_builder() -> None:
 def test_namespaces_are_allowed_only_where_sandboxes_are_made_inside() -> None:
     files = compiled("quickstart", "docker")
     assert trainer(files)["security_opt"] == [
-        *("no-new-privileges:true", "seccomp:seccomp.json", "apparmor:unconfined", "systempaths:unconfined"),
+        *("no-new-privileges:true", "seccomp:seccomp.json", "apparmor:unconfined", "systempaths=unconfined"),
     ]
     (denied,) = json.loads(files["seccomp.json"])["syscalls"]
     assert {"bpf", "kexec_load", "init_module", "keyctl"} <= set(denied["names"]) and denied["errnoRet"] == 1
