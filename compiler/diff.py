@@ -4,7 +4,6 @@ the artifact values that move and why."""
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +19,7 @@ from compiler.validate import validate
 __all__ = ["Change", "Difference", "compare", "open_side", "render"]
 
 _MISSING = "(none)"
-_UNCOMPARED = (bundle.LOCK, bundle.MAP, "SUMMARY.md", "resolved.json")
-_DIGEST = re.compile(r"-[0-9a-f]{10}$")
+_UNCOMPARED = (bundle.MAP, "SUMMARY.md", "resolved.json")
 _SHOWN = 80
 
 
@@ -60,7 +58,7 @@ def compare(a: Side, b: Side, *, catalogue: Path | None = None) -> Difference:
     artifacts = {}
     for name in sorted(set(a.files) | set(b.files)):
         old, new = a.files.get(name, ""), b.files.get(name, "")
-        if name not in _UNCOMPARED and old != new:
+        if name not in _UNCOMPARED and not name.endswith(bundle.LOCK) and old != new:
             structured = name.endswith((".yaml", ".json"))
             changes = _changes(_parsed(old), _parsed(new)) if structured else _lines(old, new)
             paths = [change.path for change in facts]
@@ -84,11 +82,6 @@ def _reasoned(change: Change, name: str, sides: Sequence[Side], facts: Iterable[
         found = sourcemap.lookup(entries, change.path)
         origins += found[1].get("from", ()) if found is not None else ()
     because = [fact for fact in facts if any(related(origin, fact) for origin in origins)]
-    if not because and any(_DIGEST.search(text.strip('"')) for text in (change.old, change.new)):
-        because = ["a digest of the configuration"]
-    embedded = change.path.removeprefix("data.")
-    if not because and any(embedded in side.files for side in sides):
-        because = [f"as {embedded}"]
     return replace(change, because=tuple(because))
 
 

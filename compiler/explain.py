@@ -93,8 +93,8 @@ def explain_line(place: str) -> str:
     text = file.read_text(encoding="utf-8", errors="replace")
     if not 0 < line <= text.count("\n") + 1:
         raise refuse(f"{place}: no such line", allowed=f"1 to {text.count(chr(10))}")
-    if name in _RECORDS:
-        return f"{name}:{line}  {_RECORDS[name]}"
+    if record := _RECORDS.get(bundle.LOCK if name.endswith(bundle.LOCK) else name):
+        return f"{name}:{line}  {record}"
     return "\n".join(
         [
             f"{name}:{line}  {first}" if number == 0 else first
@@ -112,7 +112,7 @@ _RECORDS = {
 
 def _explained(name: str, text: str, line: int, entries: Mapping[str, Any]) -> list[str]:
     """What stands on a line of a file, and why."""
-    path, block = _path_on(name, text, line)
+    path, inner = _path_on(name, text, line)
     if path is None:
         return ["no value on this line"]
     if name == "resolved.json":
@@ -126,14 +126,8 @@ def _explained(name: str, text: str, line: int, entries: Mapping[str, Any]) -> l
         where = _place(places[0]) if places else f"`explain SPEC {path}` says where it was set"
         return [f"the spec's own field {path}", f"  {where}"]
     held = entries.get(name, {})
-    if block is not None:
-        inner, inside = block
-        embedded = path.removeprefix("data.")
-        if embedded in entries:
-            first, *rest = _explained(embedded, inside, inner, entries)
-            return [f"{embedded}:{inner}  {first}", *rest]
-        if f"{path}[line {inner}]" in held:
-            path = f"{path}[line {inner}]"
+    if inner is not None and f"{path}[line {inner}]" in held:
+        path = f"{path}[line {inner}]"
     found = sourcemap.lookup(held, path)
     if found is None:
         if origins := sourcemap.below(held, path):
@@ -161,15 +155,15 @@ def _several(origins: Sequence[str]) -> str:
     return ", ".join(origins[:8]) + (f" and {len(origins) - 8} more" if len(origins) > 8 else "")
 
 
-def _path_on(name: str, text: str, line: int) -> tuple[str | None, tuple[int, str] | None]:
+def _path_on(name: str, text: str, line: int) -> tuple[str | None, int | None]:
     """What the line of a file is called in the source map; with it, where it belongs to a text of several lines, its
-    number in that text, and the text."""
+    number in that text."""
     content = text.split("\n")[line - 1].strip()
     if name.endswith(".md"):
         return (row_name(content.strip("| ").split(" | ")[0]), None) if content.startswith("| ") else (None, None)
     if name.endswith((".yaml", ".json")):
         block = emit.block_at_line(text, line)
-        return (block[0], block[1:]) if block is not None else (emit.path_at_line(text, line), None)
+        return block[:2] if block is not None else (emit.path_at_line(text, line), None)
     return (f"line {line}", None) if content and not content.startswith("#") else (None, None)
 
 

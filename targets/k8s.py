@@ -1,12 +1,11 @@
 """The target ``k8s``: a KubeRay job and everything around it as a kustomization, one file per object kind.
 
-The training pods run the bundle from an immutable ConfigMap; run directories live on a volume. Knows Kubernetes'
-names and limits, never a cluster.
+The training pods run the bundle from a ConfigMap that kustomize makes of the files; run directories live on a volume.
+Knows Kubernetes' names and limits, never a cluster.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from compiler.errors import Problem, refuse
 from compiler.facts import Facts, section
 from compiler.plan import Plan
 from compiler.spec.cluster import Cluster, KueueQueue, Storage
+from compiler.spec.volumes import ConfigMapFiles
 from runtime.config.environment import Bubblewrap, KubernetesCluster
 from runtime.config.environment import Docker as Engine
 from runtime.config.environment import Kubernetes as Pods
@@ -26,6 +26,8 @@ from targets import joining, pins, volumes
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, image_warnings, proxy_host_problem, shm_problems
 
+PODS_LOCK = f"pods.{LOCK}"
+"""The lock of what the pods run: fewer files than the bundle."""
 _CONFIGMAP_BYTES = 1 << 20
 _RAYJOB_NAME = 47
 
@@ -98,6 +100,7 @@ class Kubernetes:
             )
         yield from _storage_problems(cluster.storage)
         yield from volumes.problems(plan, self.name)
+        yield from _same_name(plan)
         if any(pod.rdma for pod in pods.values()):
             yield Problem(
                 ("cluster", "namespace"),
@@ -130,17 +133,16 @@ class Kubernetes:
 
         spec = plan.spec
         configuration = {name: files[name] for name in joining.CONFIGURATION}
-        lock = plan.reads.once(lambda: joining.lock_of(plan, configuration, target=self.name))
-        size = sum(len(text.encode()) for text in (*configuration.values(), lock()))
+        lock = joining.lock_of(plan, configuration, target=self.name)
+        size = sum(len(text.encode()) for text in (*configuration.values(), lock))
         if size > _CONFIGMAP_BYTES * 9 // 10:
             raise refuse(
                 f"the compiled configuration has {size >> 10} KiB",
                 allowed="at most 921 KiB in a ConfigMap",
                 fix="list fewer task sets or packages",
             )
-        configmap = plan.reads.once(lambda: _configmap(plan, {**configuration, LOCK: lock()}))
-        carried = {"files": lambda: configuration, "lock": lock, "configmap": configmap}
-        own = Asked(**_names(plan), **_sizes(plan), **carried)
+        carried = (*joining.CONFIGURATION, f"{LOCK}={PODS_LOCK}")
+        own = Asked(**_names(plan), **_sizes(plan), carried=lambda: carried)
         context = {"header": joining.HEADER, "spec": spec, "cluster": spec.cluster, "own": own}
 
         def made(kind: str) -> Artifact | None:
@@ -155,12 +157,15 @@ class Kubernetes:
             image = render_text("k8s/agent.Dockerfile.j2", context, plan.reads)
             return Artifact(image.text, image.origins)
 
+        rendered = render("k8s/references.yaml.j2", context, plan.reads)
+        references = Artifact(rendered.text, rendered.origins)
         # What is read to know whether there is a file is an origin of all that is in it.
         makers = {f"{kind}.yaml": partial(made, kind) for kind in _KINDS} | {"agent.Dockerfile": agent}
         found = {name: plan.reads.during(make)[0] for name, make in makers.items()}
+        made_once = {PODS_LOCK: Artifact(lock, {}), "references.yaml": references}
         listed = render("k8s/kustomization.yaml.j2", {**context, "kinds": _KINDS}, plan.reads)
         present = {name: artifact for name, artifact in found.items() if artifact is not None}
-        return {**present, "kustomization.yaml": Artifact(listed.text, listed.origins)}
+        return {**present, **made_once, "kustomization.yaml": Artifact(listed.text, listed.origins)}
 
 
 def _names(plan: Plan) -> dict[str, Callable[[], Any]]:
@@ -170,6 +175,7 @@ def _names(plan: Plan) -> dict[str, Callable[[], Any]]:
     return {
         "sandboxes": lambda: f"{cluster.namespace}-sandboxes",
         "trainer": lambda: f"{spec.name}-trainer",
+        "configmap": lambda: configmap(plan),
         "sandbox": lambda: sandbox_account(plan),
         "prepull": lambda: f"{spec.name}-prepull",
         "metrics": lambda: f"{spec.name}-metrics",
@@ -211,12 +217,6 @@ def _sizes(plan: Plan) -> dict[str, Callable[[], Any]]:
     }
 
 
-def _configmap(plan: Plan, configuration: Mapping[str, str]) -> str:
-    """Ends in a digest of its content: no job runs on a configuration that changed under it."""
-    content = "\0".join(f"{name}\0{text}" for name, text in sorted(configuration.items()))
-    return f"{plan.spec.name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
-
-
 def _runtime_image(plan: Plan) -> str | None:
     """The image that brings the agent into pods; None: there is none."""
     image: str | None = getattr(plan.spec.scaffold, "runtime_image", None)
@@ -251,6 +251,15 @@ def _storage_problems(storage: Storage) -> list[Problem]:
             what = f"{getattr(storage, field)}, but the runs are in a bucket (cluster.storage.driver)"
             problems.append(Problem((*place, field), what, "null", "or leave the driver out"))
     return problems
+
+
+def _same_name(plan: Plan) -> Iterator[Problem]:
+    """Kustomize would take a ConfigMap of the bundle's name for the bundle."""
+    for index, volume in enumerate(plan.spec.cluster.volumes):
+        source = volume.source
+        if isinstance(source, ConfigMapFiles) and source.name == configmap(plan):
+            place = ("cluster", "volumes", index, "source", "name")
+            yield Problem(place, f"{source.name} is the ConfigMap of the bundle itself", fix="name another")
 
 
 def _sandbox_problems(pods: KubernetesCluster, cluster: Cluster) -> list[Problem]:
@@ -306,6 +315,11 @@ def _known_pods(plan: Plan, runtime: Facts) -> None:
         runtime.replace(labels, lambda: {**pods.labels, "liverl/experiment": plan.spec.name}, why=why)
 
 
+def configmap(plan: Plan) -> str:
+    """Kustomize adds a digest of the content."""
+    return f"{plan.spec.name}-bundle"
+
+
 def sandbox_account(plan: Plan) -> str:
     return f"{plan.spec.name}-sandbox"
 
@@ -321,7 +335,6 @@ _KINDS: Mapping[str, Callable[[Cluster], bool]] = {
     "resourcequotas": lambda cluster: True,
     "limitranges": lambda cluster: True,
     "networkpolicies": lambda cluster: True,
-    "configmaps": lambda cluster: True,
     "persistentvolumes": lambda cluster: cluster.storage.driver is not None,
     "persistentvolumeclaims": lambda cluster: cluster.storage.claim is None,
     "localqueues": lambda cluster: isinstance(cluster.queue, KueueQueue) and cluster.queue.cluster_queue is not None,

@@ -25,7 +25,7 @@ DIFF = "shared.diff"
 SHARED = ("resolved.json", "verl.yaml", "vllm.yaml", "runtime.json", "SUMMARY.md", "sweep.json")
 SPECIMEN = ("quickstart", "local")
 """The one case whose source map is shown."""
-CONSTANT = ("seccomp.json",)
+CONSTANT = ("references.yaml", "seccomp.json")
 """Files that follow from no spec."""
 BOILERPLATE = ("limitranges.yaml", "networkpolicies.yaml", "rolebindings.yaml", "roles.yaml")
 """Manifests in which examples differ by names and ports alone: shown of the quickstarts."""
@@ -73,27 +73,10 @@ def restored(golden: Mapping[str, str], name: str, target: str) -> dict[str, str
 
 
 def shown(file: str, text: str) -> str:
-    """The text of a target's own file, but for two kinds that would only repeat others: a text in a ConfigMap is shown
-    by its name, digest and length; a source map has one line per entry."""
+    """The text of a target's own file; a source map with one line per entry."""
     if file == MAP:
         return f"{_outlined(json.loads(text), levels=3)}\n"
-    if not file.endswith(".yaml") or "\nkind: ConfigMap\n" not in text:
-        return text
-    import yaml
-
-    spans: list[tuple[int, int, str]] = []
-    for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
-        fields = {key.value: value for key, value in document.value}
-        if fields["kind"].value == "ConfigMap":
-            embedded = [value for _, value in fields["data"].value if value.style == "|"]
-            spans += [(value.start_mark.index, value.end_mark.index, _stand_in(value.value)) for value in embedded]
-    for start, end, stand_in in sorted(spans, reverse=True):
-        text = f"{text[:start]}{stand_in}\n{text[end:]}"
     return text
-
-
-def _stand_in(text: str) -> str:
-    return f"sha256 {_sha256(text)}, {len(text.splitlines())} lines"
 
 
 def _outlined(value: Any, *, levels: int, pad: str = "") -> str:
@@ -112,7 +95,11 @@ def _reference(bundles: Mapping[str, object]) -> str:
 
 def _by_digest_alone(name: str, target: str, file: str, files: Mapping[str, str]) -> bool:
     """Locks; maps and what is the same in every bundle, one specimen aside; and everything of a sweep's points."""
-    if file == LOCK or (file == MAP and (name, target) != SPECIMEN) or (file in CONSTANT and name != SPECIMEN[0]):
+    if (
+        file.endswith(LOCK)
+        or (file == MAP and (name, target) != SPECIMEN)
+        or (file in CONSTANT and name != SPECIMEN[0])
+    ):
         return True
     return (file in BOILERPLATE and not name.startswith(SPECIMEN[0])) or _of_a_point(file, files)
 

@@ -73,12 +73,9 @@ def test_a_line_of_an_artifact_names_the_line_of_the_spec(bundle: Path, file: st
 @pytest.mark.parametrize(
     ("target", "file", "text", "said"),
     [
-        (
-            "k8s",
-            "configmaps.yaml",
-            "    lr: 0.0",
-            "  actor_rollout_ref.actor.optim.lr\n  from trainer.optimizer.learning_rate, set at quickstart.jsonnet:",
-        ),
+        ("k8s", "kustomization.yaml", "quickstart-site-bundle", "from name, set at quickstart-site.jsonnet:"),
+        ("k8s", "references.yaml", "kind: RayJob", "the same in every bundle of this target"),
+        ("k8s", "pods.liverl.lock", '"compiler"', "written by the compiler"),
         ("k8s", "rayjobs.yaml", "rayClusterSpec:", "values below it follow from"),
         ("k8s", "kustomization.yaml", "namespaces.yaml", "the same in every bundle of this target"),
         ("k8s", "rayjobs.yaml", '"WANDB_API_KEY"', "from secrets[0].variable, set at <library>/site.libsonnet:"),

@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
 
 from compiler import compile_in_memory
 from compiler.bundle import LOCK, MAP
@@ -28,7 +27,7 @@ from tests.compiler.golden_cases import (
     spec_path,
     targets_of,
 )
-from tests.compiler.golden_layout import DIFF, DIGESTS, SHARED, SPECIMEN, digests, layout, restored, shown
+from tests.compiler.golden_layout import DIFF, DIGESTS, SHARED, SPECIMEN, digests, layout, restored
 from tests.compiler.refresh_golden import refresh
 
 MOST_LINES = 15_000
@@ -88,19 +87,12 @@ def test_golden_holds_the_cases_and_nothing_else() -> None:
 @pytest.mark.parametrize(("name", "target"), [*CASES, *SWEEPS])
 def test_what_golden_shows_is_what_its_digests_pin(name: str, target: str) -> None:
     """Without compiling: shared files with the target's difference are the target's bytes, and so are its own files,
-    but for the two kinds that are shown shorter; those name the digests of what they leave out."""
+    but for the map, which is shown shorter."""
     shorter = []
     for file, text in restored(pinned(), name, target).items():
         if hashlib.sha256(text.encode()).hexdigest() != pinned_digests()[f"{name}/{target}/{file}"]:
             shorter.append(file)
-    assert shorter == [*(["configmaps.yaml"] if target == "k8s" and (name, target) not in SWEEPS else []),
-                       *([MAP] if (name, target) == SPECIMEN else [])]  # fmt: skip
-    for file in set(shorter) - {MAP}:
-        for document in yaml.safe_load_all(pinned()[f"{name}/{target}/{file}"]):
-            assert {"verl.yaml", "runtime.json", LOCK} <= document["data"].keys()
-            for embedded, text in document["data"].items():
-                if embedded != LOCK:  # of the job, which has no map to name
-                    assert pinned_digests()[f"{name}/{target}/{embedded}"] in text
+    assert shorter == ([MAP] if (name, target) == SPECIMEN else [])
 
 
 def test_every_file_of_a_sweeps_points_is_pinned() -> None:
@@ -128,8 +120,7 @@ NUMBERS = {
 
 @pytest.mark.parametrize("name", [name for name in NAMES if (name, targets_of(name)[0]) in CASES])
 def test_one_number_moves_few_files(name: str) -> None:
-    """At most two of each target, whichever number: on Kubernetes the ConfigMap, whose name has a digest, and the job
-    that names it. And those of the shared files that say it."""
+    """At most one of each target, whichever number, and those of the shared files that say it."""
     before = layout(name, bundles_of(name))
     for path, value in NUMBERS.items():
         after = layout(name, bundles_of(name, f"{path}={value}"))
@@ -139,7 +130,7 @@ def test_one_number_moves_few_files(name: str) -> None:
         for target in targets_of(name):
             # Positions too move where a value comes from the command line.
             own = {file for file in moved if file.startswith(f"{name}/{target}/")} - {f"{name}/{target}/{MAP}"}
-            assert len(own) <= 2 and f"{name}/{target}/{DIFF}" not in own, (path, own)
+            assert len(own) <= 1 and f"{name}/{target}/{DIFF}" not in own, (path, own)
 
 
 def test_a_map_is_shown_whole_with_one_line_per_entry() -> None:
@@ -147,38 +138,6 @@ def test_a_map_is_shown_whole_with_one_line_per_entry() -> None:
     assert json.loads(short) == json.loads(full)
     entries = [path for file in json.loads(full)["files"].values() for path in file]
     assert len(entries) < short.count("\n") < len(entries) + 30
-
-
-CONFIGMAP = """apiVersion: v1
-kind: ConfigMap
-metadata:
-  name: "one"
-data:
-  "a.yaml": |
-    x: 1
-
-    y: |
-      kind: ConfigMap
-  "b.txt": "short"
----
-apiVersion: v1
-kind: Secret
-stringData:
-  "c": |
-    as it is
-"""
-
-
-def test_texts_in_config_maps_are_shown_by_name_digest_and_length() -> None:
-    read = list(yaml.safe_load_all(shown("x.yaml", CONFIGMAP)))
-    text = yaml.safe_load(CONFIGMAP.partition("---")[0])["data"]["a.yaml"]
-    assert read[0]["data"] == {
-        "a.yaml": f"sha256 {hashlib.sha256(text.encode()).hexdigest()}, 4 lines",
-        "b.txt": "short",
-    }
-    assert read[1]["stringData"] == {"c": "as it is\n"}
-    assert shown("x.yaml", CONFIGMAP.replace("x: 1", "x: 2")) != shown("x.yaml", CONFIGMAP)
-    assert shown("x.sh", CONFIGMAP) == CONFIGMAP
 
 
 def test_bytes_name_no_machine() -> None:
@@ -204,9 +163,8 @@ def test_refreshing_says_by_meaning_what_changed_and_why(tmp_path: Path) -> None
     steps = json.loads(pinned()["dense-8gpu/resolved.json"])["schedule"]["steps"]
     assert "golden dense-8gpu on local -> specs/dense-8gpu.jsonnet" in said
     assert f"  schedule.steps: 123 -> {steps}" in said and "dense-8gpu ray: as on local" in said
-    assert "  metadata.name: " in said.partition("golden dense-8gpu on k8s")[2]
     assert f"trainer.total_training_steps: 123 -> {steps}  (schedule.steps)" in said
-    assert re.search(r"dense-8gpu k8s: \d+ files; changed: .map.json, SUMMARY.md, configmaps.yaml, ", said)
+    assert re.search(r"dense-8gpu k8s: \d+ files; changed: .map.json, SUMMARY.md, liverl.lock, ", said)
     changed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert [line.partition("changed: ")[2] for line in refresh(tmp_path, ["dense-8gpu"])] == ["nothing"] * 5
     assert changed == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,11 +13,11 @@ import pytest
 import yaml
 
 from targets import pins
-from tests.compiler.golden_cases import CASES, GOLDEN
-from tests.targets.schemas import CUSTOM, WITHOUT_SCHEMA, documents
-from tests.targets.test_k8s import pods
+from tests.compiler.golden_cases import CASES, GOLDEN, case_files
+from tests.targets.schemas import CUSTOM, WITHOUT_SCHEMA, documents, kubernetes_errors
+from tests.targets.test_k8s import carried, pods
 from tests.targets.variants import VARIANTS, compiled
-from tests.toolbox import python_tools, require_command
+from tests.toolbox import debian_tools, python_tools, require_command
 
 pytestmark = [pytest.mark.consumers, pytest.mark.timeout(1800)]
 
@@ -105,8 +106,48 @@ def test_kustomize_builds_the_bundle(variant: str, tmp_path: Path) -> None:
     def key(document: dict[str, object]) -> str:
         return json.dumps(document, sort_keys=True)
 
-    expected = [one for one in documents(compiled(variant, "k8s")) if one["kind"] != "Kustomization"]
-    assert sorted(map(key, yaml.safe_load_all(built))) == sorted(map(key, expected))
+    files = compiled(variant, "k8s")
+    documents_built = list(yaml.safe_load_all(built))
+    (config,) = [one for one in documents_built if one["kind"] == "ConfigMap"]
+    assert config["data"] == {name: files[file] for name, file in carried(files).items()}
+    name, plain = (
+        config["metadata"]["name"],
+        yaml.safe_load(files["kustomization.yaml"])["configMapGenerator"][0]["name"],
+    )
+    # The name with a digest is in every place where pods mount it, and nothing else has changed.
+    assert re.fullmatch(rf"{plain}-[a-z0-9]{{10}}", name)
+    (job,) = [one for one in documents_built if one["kind"] == "RayJob"]
+    assert json.dumps(job).count(name) == 1 + len(job["spec"]["rayClusterSpec"]["workerGroupSpecs"])
+    expected = [one for one in documents(files) if one["kind"] != "Kustomization"]
+    rest = [json.loads(key(one).replace(name, plain)) for one in documents_built if one is not config]
+    assert sorted(map(key, rest)) == sorted(map(key, expected))
+
+
+def test_the_overlay_of_the_docs_builds(tmp_path: Path) -> None:
+    """Its files as the page shows them, on the bundle that it names; by a kubectl that is newer than Debian 12's."""
+    kubectl = debian_tools("kubectl", "kubectl/trixie", suite="trixie") / "usr/bin/kubectl"
+    page = (GOLDEN.parent / "docs" / "overlays.md").read_text()
+    bundle, overlay = tmp_path / "build" / "dense-8gpu" / "k8s", tmp_path / "overlays" / "production"
+    for folder in (bundle, overlay):
+        folder.mkdir(parents=True)
+    for name, text in case_files("dense-8gpu", "k8s").items():
+        (bundle / name).write_text(text)
+    for name, text in re.findall(r"`overlays/production/(\S+)`[^`]*```yaml\n(.*?)```", page, re.DOTALL):
+        (overlay / name).write_text(text)
+    command = [str(kubectl), "kustomize", str(overlay)]
+    built = list(yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    (job,) = [one for one in built if one["kind"] == "RayJob"]
+    (config,) = [one for one in built if one["kind"] == "ConfigMap"]
+    cluster = job["spec"]["rayClusterSpec"]
+    (group,) = cluster["workerGroupSpecs"]
+    assert group["template"]["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"] == "rdma-net"
+    assert cluster["headGroupSpec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 300
+    for one in built:
+        assert one["metadata"]["annotations"]["example.com/cost-centre"] == "4711"
+    for pod in (group, cluster["headGroupSpec"]):
+        (volume,) = [one for one in pod["template"]["spec"]["volumes"] if one["name"] == "bundle"]
+        assert volume["configMap"]["name"] == config["metadata"]["name"]
+    assert kubernetes_errors(job) == []
 
 
 COMPOSE = """
