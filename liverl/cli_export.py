@@ -37,12 +37,40 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         cls=ExportGroup,
         no_args_is_help=True,
-        help="Hand a run on: its page, its trajectories, a step's model.",
+        help="Hand a run on: its page (export RUN -o DIR), its trajectories, a step's model.",
         epilog="Example: liverl export trajectories last --format messages -o solved.jsonl --reward 1:1",
     )
+    group.command(PAGE, hidden=True, epilog="Example: liverl export last -o page/")(page)
     group.command(epilog="Example: liverl export trajectories last --format atif -o atif/ --reward 1:")(trajectories)
     group.command(epilog="Example: liverl export model last 20 -o model/")(model)
     app.add_typer(group, name="export")
+
+
+def page(
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write; an earlier page is replaced.")],
+    runs_dir: RunsDir = Path("runs"),
+    trials: Annotated[
+        int, typer.Option("--trials", min=0, help="How many trials can be opened in it, the newest first.")
+    ] = 500,
+    as_json: Json = False,
+) -> None:
+    """Write a run's page as files that open without a server: curves, tasks, trials, diagnosis."""
+    import json
+
+    from runtime.launch import ledger
+    from runtime.page.library import Run as Shown
+    from runtime.page.static import write_static
+
+    shown = Shown(ledger.find(run, runs_dir=runs_dir).path)
+    try:
+        done = write_static(shown, out, trials=trials)
+    finally:
+        shown.close()
+    if as_json:
+        print(json.dumps({"folder": str(done.folder), "trials": done.trials, "of": done.of, "bytes": done.bytes}))
+        return
+    print(f"{done.folder / 'index.html'}: {done.trials} of {done.of} trials can be opened, {done.bytes / 1e6:.1f} MB")
 
 
 def trajectories(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
+from liverl.cli_page import PORT
 from liverl.options import Arguments, RunsDir, Settings
 from runtime import suggest
 from runtime.errors import UserError
@@ -80,8 +82,14 @@ def run(
         else:
             options = spec_options(tla=tla, settings=settings, sandbox=sandbox)
             directory = local.prepare(files, runs_dir=runs_dir, spec=lasting_name(spec), options=options)
+    page = suggest.liverl("dashboard", directory.runs_dir)
+    print(f"watch it: {page}   then http://127.0.0.1:{PORT}/#/overview?run={_page_name(directory.path)}", flush=True)
     with resume_hint(suggest.on_run("run --resume", directory.path)):
         local.execute(directory)
+
+
+def _page_name(run: Path) -> str:
+    return quote(f"{run.parent.name}/{run.name}", safe="")
 
 
 def _launch(

@@ -4,6 +4,7 @@ request leaves the folder."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -20,10 +21,13 @@ from runtime.report.diagnosis import RULES, diagnose
 from runtime.report.facts import gather
 from runtime.report.groups import groups
 from runtime.report.overview import overview
-from runtime.report.trial import read_trial
+from runtime.report.trial import TrialView, read_trial
 from runtime.report.trials import TrialIndex
 from runtime.telemetry.metrics import Follower, Row
 from runtime.telemetry.scores import SCORE, before_and_after
+
+_STANDS_SEC = 30.0
+"""How long a diagnosis stands although nothing has changed: some rules look at how long nothing has."""
 
 
 class Run:
@@ -35,6 +39,7 @@ class Run:
         self._lock, self._reading = threading.Lock(), threading.Lock()
         self._index: TrialIndex | None = None
         self._indexed = False
+        self._diagnosed: tuple[object, float, dict[str, Any]] | None = None
 
     @property
     def name(self) -> str:
@@ -80,7 +85,13 @@ class Run:
             return groups(self.directory, index, self.rows())
 
     def diagnosis(self) -> dict[str, Any]:
-        """Every rule, and what those that fire have found."""
+        """Every rule, and what those that fire have found: as of half a minute ago where no file has changed."""
+        stamp, now = self.stamp(), time.monotonic()
+        if self._diagnosed is None or self._diagnosed[0] != stamp or now - self._diagnosed[1] > _STANDS_SEC:
+            self._diagnosed = (stamp, now, self._diagnose())
+        return self._diagnosed[2]
+
+    def _diagnose(self) -> dict[str, Any]:
         one = entry(self.directory)
         alive = one.state in ("pending", "running")
         with self.index() as index:
@@ -114,7 +125,10 @@ class Run:
         with self.index() as index:
             row = index.one(f"{step}/{trial_id}")
             view = None if row is None else read_trial(index.folder(row))
-        return None if view is None else tokens(view, sample, self._texts)
+        return None if view is None else self.tokens_of(view, sample)
+
+    def tokens_of(self, view: TrialView, sample: int) -> dict[str, Any]:
+        return tokens(view, sample, self._texts)
 
     @cached_property
     def _total_steps(self) -> int:

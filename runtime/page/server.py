@@ -15,6 +15,7 @@ from aiohttp import web
 
 from runtime.page.access import HEADERS, guard
 from runtime.page.library import Library, Run
+from runtime.page.prometheus import render
 from runtime.report.panels import as_data
 
 ASSETS: Mapping[str, str] = {
@@ -93,6 +94,7 @@ def make_app(library: Library, *, token: str | None = None, compare: Compare | N
     app.router.add_get("/", _index)
     app.router.add_get("/assets/{name}", _asset)
     app.router.add_get("/events", _events)
+    app.router.add_get("/metrics", _metrics)
     app.router.add_get("/api/runs", _runs)
     app.router.add_get("/api/panels", _panels)
     app.router.add_get("/api/differences", _differences)
@@ -135,6 +137,11 @@ async def _asset(request: web.Request) -> web.Response:
 async def _runs(request: web.Request) -> web.Response:
     library = request.app[_LIBRARY]
     return _json(await asyncio.to_thread(lambda: [run.brief() for run in library.runs()]))
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    text = await asyncio.to_thread(lambda: render(request.app[_LIBRARY].runs()))
+    return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
 async def _panels(request: web.Request) -> web.Response:

@@ -49,11 +49,21 @@ def listing(index: TrialIndex, query: Mapping[str, str]) -> dict[str, Any]:
         "total": total,
         "page": page,
         "size": size,
-        "choices": {
-            "step": sorted((int(step) for step in index.counts("step")), reverse=True),
-            **{name: list(index.counts(column)) for name, column in _CHOICES.items()},
-        },
+        "choices": _choices(index),
     }
+
+
+def whole_list(index: TrialIndex) -> dict[str, Any]:
+    """Every trial, the newest first, and what there is to choose from."""
+    return {
+        "rows": [asdict(row) for row in index.rows(sort="started", descending=True)],
+        "choices": _choices(index),
+    }
+
+
+def _choices(index: TrialIndex) -> dict[str, list[Any]]:
+    steps = sorted((int(step) for step in index.counts("step")), reverse=True)
+    return {"step": steps, **{name: list(index.counts(column)) for name, column in _CHOICES.items()}}
 
 
 _CHOICES = {"set": "task_set", "verdict": "verdict", "termination": "termination"}

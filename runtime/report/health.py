@@ -81,9 +81,9 @@ def _rate(rows: Sequence[Row]) -> Judged:
         return "unknown", "actor/lr is not in the metrics"
     # A schedule that ends at 0 is well; one that was 0 in the middle of the run taught nothing.
     zero = [step for step, value in found if value == 0.0]
-    if len(zero) > 1 or (zero and len(found) == 1):
+    if len(zero) > 1 or (zero and zero[0] != found[-1][0]) or (zero and len(found) == 1):
         return "ill", f"0 at {len(zero)} of {len(found)} steps, first at step {zero[0]}: nothing is learnt there"
-    return "ok", f"{found[-1][1]:.2g}; healthy above 0"
+    return "ok", "0 at the end of its schedule" if zero else f"{found[-1][1]:.2g}; healthy above 0"
 
 
 def _gradient(rows: Sequence[Row]) -> Judged:

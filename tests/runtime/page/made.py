@@ -100,3 +100,33 @@ def _write(run: RunDirectory, task: str, step: int, index: int) -> TrialResult:
     )
     write_trial(run.trials, result, files)
     return result
+
+
+def add_long_trial(run: RunDirectory, *, turns: int, tokens: int) -> str:
+    """A trial as long as real ones get; returns its id."""
+    each = tokens // turns
+    kept = [
+        Turn(
+            seq=number, parent=number - 1 if number else None, dialect="openai", kind="policy",
+            messages=({"role": "user", "content": "Repair it."},) if not number else
+            ({"role": "tool", "tool_call_id": f"call_{number - 1}", "content": f"line {number}\n" * each},),
+            text=f"Now {number}.", tool_calls=({"id": f"call_{number}", "name": "bash", "arguments": "{}"},),
+            parse_status="ok", finish_reason="tool_calls", prompt_tokens=10 + number * each,
+            completion_tokens=each // 4,
+            cached_tokens=0, weight_versions=(1, 1), started_sec=float(number), generate_sec=0.5, gap_sec=0.5,
+        )
+        for number in range(turns)
+    ]  # fmt: skip
+    mask = ([1] * (each // 4) + [0] * (each - each // 4)) * turns
+    sample = Sample(
+        prompt_ids=list(range(10)), response_ids=[number % 5000 for number in range(len(mask))], response_mask=mask,
+        response_logprobs=[-0.5 * one for one in mask], weight_versions=[2 * one - 1 for one in mask],
+    )  # fmt: skip
+    result = TrialResult(
+        key=TrialKey(task="long", task_set="train", step=1, group="train-long", index=0),
+        termination=Termination.COMPLETED, reward=1.0, isolation="bubblewrap", verdict="solved",
+        timings=Timings(setup=1.0, agent=float(turns), model=turns / 2, verifier=1.0, total=turns + 2.0),
+        sampling=Sampling(temperature=1.0, seed=0), samples=(sample,), model_calls=turns, started=1_800_000_000.0,
+    )  # fmt: skip
+    write_trial(run.trials, result, TrialFiles(turns=kept))
+    return result.key.trial_id

@@ -11,6 +11,8 @@ import orjson
 import pytest
 
 from runtime.launch.rundir import RunDirectory
+from runtime.page.library import Run
+from runtime.page.static import write_static
 from tests.runtime.page import made
 from tests.runtime.page.browser import Watched, axe, chromium, served, until, violations
 
@@ -197,6 +199,39 @@ def test_tasks_by_step(watched: Watched, address: str, finished: RunDirectory) -
     assert page.eval_on_selector_all("#grid tbody tr td:nth-child(3)", "all => all.map(one => one.textContent)") == [
         "never solved", "now and then", "always solved",
     ]  # fmt: skip
+
+
+def test_a_page_of_files_opens_without_a_server(watched: Watched, finished: RunDirectory, tmp_path: Path) -> None:
+    shown = Run(finished.path)
+    write_static(shown, tmp_path / "page", trials=3)
+    shown.close()
+    address = (tmp_path / "page" / "index.html").as_uri()
+    page = go(watched, address, finished, "overview", "#panel-reward canvas")
+    assert page.inner_text("#live") == "static copy"
+    assert shown_numbers(page, "reward", "critic/score/mean") == file_numbers(finished, "critic/score/mean")
+    page = go(watched, address, finished, "trials", "#trials td a")
+    assert page.locator("#trials tbody tr").count() == 24 and page.locator("#trials a.trial").count() == 3
+    page.select_option("#filter-verdict", "solved")
+    until(page, "() => document.querySelectorAll('#trials tbody tr').length === 12")
+    page.locator("#trials a.trial").first.click()
+    page.wait_for_selector("#turn-1")
+    page.click("#tokens button.sample")
+    page.wait_for_selector(".token")
+    page = go(watched, address, finished, "groups", "#grid table")
+    page = go(watched, address, finished, "diagnosis", "#rules h2")
+
+
+def test_a_long_trial_makes_few_elements(watched: Watched, tmp_path: Path) -> None:
+    """A browser is slow by the number of elements, which do not depend on how busy this machine is."""
+    run = made.make_run(tmp_path, steps=1)
+    trial = made.add_long_trial(run, turns=300, tokens=100_000)
+    with served(tmp_path) as address:
+        page = go(watched, address, run, "trial", "#turn-299", step=1, id=trial)
+        page.click("#tokens button.sample")
+        page.wait_for_selector(".token")
+        assert page.evaluate("document.querySelectorAll('*').length") < 5000
+        assert "of 99910" in page.inner_text("#tokens")
+        page.goto("about:blank")
 
 
 def test_a_known_failure_is_told(watched: Watched, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 import pytest
@@ -101,6 +102,25 @@ def test_no_path_leads_out(tmp_path: Path, path: str) -> None:
     make_run(tmp_path / "runs", steps=1)
     (tmp_path / "run.json").write_text("{}")
     assert served(tmp_path / "runs", status_of(path)) == 404
+
+
+@pytest.mark.parametrize("trial", ["../../run.json", "..", "always.train-always.0/../../../run.json", "x\0", ""])
+def test_no_trial_is_a_path(tmp_path: Path, trial: str) -> None:
+    run = make_run(tmp_path, steps=1)
+    for what in ("trial", "tokens"):
+        query = urlencode({"step": "1", "id": trial})
+        assert served(tmp_path, status_of(f"api/run/small/{run.path.name}/{what}?{query}")) == 404
+
+
+def test_wrong_words_of_a_query_are_as_none(tmp_path: Path) -> None:
+    run = make_run(tmp_path, steps=1)
+
+    async def ask(session: ClientSession, root: URL) -> Any:
+        query = "step=x&sort=;drop&page=-9&size=99999999999999999999&min=nan&max=&words='\"*"
+        async with session.get(f"{root}api/run/small/{run.path.name}/trials?{query}") as answer:
+            return answer.status, orjson.loads(await answer.read())["total"]
+
+    assert served(tmp_path, ask) == (200, 0)
 
 
 def test_another_name_for_this_machine_is_refused(tmp_path: Path) -> None:
