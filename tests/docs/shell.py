@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from liverl.cli_export import PAGE
 from tests.docs import pages
 
 LANGUAGES = {"sh", "bash", "shell", "console"}
@@ -70,6 +71,9 @@ def find(words: Sequence[str]) -> tuple[str, Any, list[str]]:
     node, rest, name = tree(), list(words), ""
     while hasattr(node, "commands") and rest and not rest[0].startswith("-"):
         word = rest.pop(0)
+        if word not in node.commands and PAGE in node.commands:
+            rest.insert(0, word)  # `liverl export RUN`
+            word = PAGE
         if word not in node.commands:
             raise LookupError(f"no command {name} {word}")
         node, name = node.commands[word], f"{name} {word}".strip()
