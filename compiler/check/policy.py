@@ -91,8 +91,8 @@ def weights(plan: Plan) -> Iterator[Problem]:
         yield Problem(
             ("policy", "path"),
             f'"{policy.path}" reads as a name, but LiveRL\'s own engine reads a folder and downloads nothing',
-            "a Hugging Face model folder, as /FOLDER or ./FOLDER",
-            "download it before, and name the folder",
+            "a Hugging Face model folder, as /FOLDER or ./FOLDER, or a name of `liverl models list`",
+            "`liverl models add` it before, on the machine that runs",
             severity="warn",
         )
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from runtime.config import PretrainedPolicy, RuntimeConfig, Scaffold, TorchRollout
 from runtime.errors import UserError
 from runtime.launch.machine import Check
+from runtime.models import store
+from runtime.suggest import liverl
 
 
 def check_model(folder: Path, *, tool_parser: str | None, scaffold: Scaffold | None = None) -> Check:
@@ -52,7 +54,8 @@ def check_weights(config: RuntimeConfig) -> None:
         or rollout.import_path is not None
     ):
         return
-    if not (Path(policy.path).expanduser() / "config.json").is_file():
+    folder = locate(policy.path)
+    if not (folder / "config.json").is_file():
         raise UserError(
             f"policy.path: {policy.path!r}: no config.json there; name a Hugging Face model folder of this machine"
             " (weights are not downloaded for you)"
@@ -73,14 +76,18 @@ def check_policy(config: RuntimeConfig) -> None:
 
 
 def locate(named: str) -> Path:
-    """The folder of a model that is named by its folder or by its name on the Hugging Face hub; nothing is fetched.
-    Raises ``UserError`` when it is not on this machine."""
+    """The folder of a model that is named by its folder, by the name under which it was taken in (``liverl models
+    add``) or by its name on the Hugging Face hub; nothing is fetched. Raises ``UserError`` when it is not on this
+    machine."""
     folder = Path(named).expanduser()
     if folder.is_dir():
         return folder.absolute()
+    if (kept := store.find(named)) is not None:
+        return kept
     if named.startswith(("/", "./", "../", "~")) or not is_hub_name(named):
         raise UserError(
-            f"policy.path: {named}: no such folder; name a Hugging Face model folder, or OWNER/NAME of the hub"
+            f"policy.path: {named}: no such folder; name a Hugging Face model folder, OWNER/NAME of the hub, or one of"
+            f" `{liverl('models', 'list')}`"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -89,7 +96,8 @@ def locate(named: str) -> Path:
         return Path(snapshot_download(named, local_files_only=True))
     except LocalEntryNotFoundError:
         raise UserError(
-            f"policy.path: {named}: neither a folder here nor in the hub's cache; `hf download {named}`"
+            f"policy.path: {named}: neither a folder here, nor taken in ({', '.join(store.here()) or 'nothing is'}),"
+            f" nor in the hub's cache; `{liverl('models', 'add', named)}`"
         ) from None
 
 

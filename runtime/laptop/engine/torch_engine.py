@@ -30,9 +30,9 @@ Result = TypeVar("Result")
 class TorchEngine:
     """A replica in this process. ``generate`` may be called from any event loop; all other calls too.
 
-    ``model``: a Hugging Face folder (Qwen2 or Qwen3, ``config.json`` + safetensors) or loaded ``Weights``. ``slots``:
-    sequences decoded at once; more calls wait in order. ``max_len``: tokens of prompt plus reply, at most the model's
-    positions. ``kept``: further cache slots for sessions between two turns (None: as many as ``slots``).
+    ``model``: a Hugging Face folder (Qwen2, Qwen3, Llama; ``config.json`` + safetensors) or loaded ``Weights``.
+    ``slots``: sequences decoded at once; more calls wait in order. ``max_len``: tokens of prompt plus reply, at most
+    the model's positions. ``kept``: further cache slots for sessions between two turns (None: as many as ``slots``).
     ``prefill_tokens``: most prompt tokens computed in one step. ``seed`` feeds requests that bring none. Raises
     ``UserError`` when the model cannot be served.
 

@@ -1,8 +1,8 @@
-"""The weights of a small Qwen2 or Qwen3 as the CPU engine uses them: read from a Hugging Face folder, checked, packed,
-fingerprinted.
+"""The weights of a small Qwen2, Qwen3 or Llama as the CPU engine uses them: read from a Hugging Face folder, checked,
+packed, fingerprinted.
 
-Knows the architecture's parameter names and shapes (transformers' ``models/qwen2`` and ``models/qwen3``). Does not know
-how a forward pass runs, nor what a version is. A ``Weights`` object is never changed: an update makes another one.
+Knows the architecture's parameter names and shapes (transformers' ``models/qwen2``, ``qwen3`` and ``llama``). Does not
+know how a forward pass runs, nor what a version is. A ``Weights`` object is never changed: an update makes another one.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ class Architecture:
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         layer_types = config.get("layer_types") or []
         checks = {
-            "model_type": (config.get("model_type"), ("qwen2", "qwen3")),
+            "model_type": (config.get("model_type"), ("qwen2", "qwen3", "llama")),
             "hidden_act": (config.get("hidden_act", "silu"), ("silu",)),
             "rope_type": (rope.get("rope_type", "default"), ("default",)),
+            "mlp_bias": (bool(config.get("mlp_bias", False)), (False,)),
             "use_sliding_window": (config.get("use_sliding_window") or "sliding_attention" in layer_types, (False,)),
         }
         problems = [
@@ -78,7 +79,7 @@ class Architecture:
             tied=bool(config.get("tie_word_embeddings", False)),
             qkv_bias=qwen2 or bias,
             out_bias=not qwen2 and bias,
-            qk_norm=not qwen2,
+            qk_norm=config["model_type"] == "qwen3",
         )
 
     def parameters(self) -> dict[str, tuple[int, ...]]:

@@ -13,12 +13,12 @@ ModelFolder = Callable[..., tuple[Any, Path]]
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    """(transformers model in eval mode, its folder) for "qwen2" or "qwen3"; the same arguments give the same model.
+    """(transformers model in eval mode, its folder) for "qwen2", "qwen3" or "llama"; equal arguments, equal model.
 
     Norm weights and biases are random too: at their initial ones and zeros a wrong use of them would not show.
     """
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+    import transformers
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -39,11 +39,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
                 "initializer_range": 0.1,
                 "tie_word_embeddings": tied,
             }
-            if family == "qwen3":
+            if family != "qwen2":
                 numbers |= {"head_dim": 20, "attention_bias": not tied}
-            classes = (Qwen2Config, Qwen2ForCausalLM) if family == "qwen2" else (Qwen3Config, Qwen3ForCausalLM)
+            name = family.capitalize()
+            config = getattr(transformers, f"{name}Config")(**(numbers | changes))
             torch.manual_seed(seed)
-            model = classes[1](classes[0](**(numbers | changes))).eval().requires_grad_(False)
+            model = getattr(transformers, f"{name}ForCausalLM")(config).eval().requires_grad_(False)
             for name, parameter in model.named_parameters():
                 if "norm" in name or "bias" in name:
                     parameter.normal_(mean=float("norm" in name), std=0.1)

@@ -44,7 +44,7 @@ def close_to(got, wanted) -> bool:
     return len(got) == len(wanted) and max(abs(a - b) for a, b in zip(got, wanted, strict=True)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_logprobs_equal_a_full_forward(model_folder, full_logprobs, family: str, tied: bool) -> None:
     model, folder = model_folder(family, tied=tied)
@@ -364,7 +364,11 @@ def test_an_idle_engine_uses_no_cpu(model_folder) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llama"}, "model_type: 'llama' is not supported by the CPU engine; allowed: 'qwen2', 'qwen3'"),
+        (
+            {"model_type": "gemma3"},
+            "model_type: 'gemma3' is not supported by the CPU engine; allowed: 'qwen2', 'qwen3', 'llama'",
+        ),
+        ({"mlp_bias": True}, "mlp_bias: True"),
         ({"hidden_act": "gelu"}, "hidden_act: 'gelu'"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_type: 'yarn'"),
         ({"use_sliding_window": True}, "use_sliding_window: True"),
