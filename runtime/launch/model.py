@@ -95,9 +95,10 @@ def locate(named: str) -> Path:
     try:
         return Path(snapshot_download(named, local_files_only=True))
     except LocalEntryNotFoundError:
+        get = f"hf download {named}" if "/" in named else liverl("models", "add", named)
+        taken = ", ".join(store.here()) or "no model is"
         raise UserError(
-            f"policy.path: {named}: neither a folder here, nor taken in ({', '.join(store.here()) or 'nothing is'}),"
-            f" nor in the hub's cache; `{liverl('models', 'add', named)}`"
+            f"policy.path: {named}: neither a folder here, nor taken in ({taken}), nor in the hub's cache; `{get}`"
         ) from None
 
 

@@ -30,6 +30,7 @@ NOT_RUN = {
     "trials": "it needs a run: tests/liverl",
     "trial": "it needs a run: tests/liverl",
     "compare": "it needs two runs: tests/liverl",
+    "models": "it fetches and converts: tests/runtime/models",
     "tasks": "they start sandboxes: tests/docs/test_recipes.py, tests/runtime/tasks",
 }
 """Commands of ours that are parsed only, and why."""
