@@ -83,6 +83,10 @@ def status(
         )
     if facts["warning"]:
         print(f"  warning {facts['warning']}")
+    if facts["halting"]:
+        print(f"  ending  after the next checkpoint: {facts['halting']}")
+    for wait in facts["waits"]:
+        print(f"  {wait['words']}")
     for name, seconds in facts["phases"].items():
         print(f"  {name:<10} {seconds:8.1f} s")
     print(f"  folder  {facts['path']}")

@@ -116,6 +116,11 @@ class RunPaths:
         return self.path / "state"
 
     @property
+    def waits(self) -> Path:
+        """What the processes of the run wait for right now, a file for each wait (``runtime/telemetry/waits.py``)."""
+        return self.state / "waits"
+
+    @property
     def router_yaml(self) -> Path:
         return self.state / "router.yaml"
 
@@ -134,6 +139,11 @@ class RunPaths:
     def journal(self) -> Path:
         """The proxy's log of turns of the start that this process belongs to."""
         return self.path / "journal" / f"proxy-{_attempt():03d}.jsonl"
+
+    @property
+    def groups_journal(self) -> Path:
+        """What became of every group of trials, over all starts of the trainer."""
+        return self.path / "journal" / "groups.log"
 
 
 def _attempt() -> int:

@@ -14,6 +14,7 @@ from compiler.spec.tasks import Tasks
 from compiler.spec.trainer import Trainer
 from runtime.config.base import IPV4, Count, Model, Name, Seed, Whole
 from runtime.config.environment import Environment
+from runtime.config.health import Health
 from runtime.config.proxy import Proxy
 from runtime.config.rollout import Dumps
 from runtime.config.scaffold import Scaffold
@@ -85,6 +86,7 @@ class ExperimentSpec(Model):
     schedule: Schedule
     proxy: Proxy = Proxy.model_construct()
     observability: Observability = Observability.model_construct()
+    health: Health = Health.model_construct()
     secrets: tuple[Secret, ...] = ()
     """What the trainer needs and no file may hold, by name."""
     cluster: Cluster = Cluster.model_construct()

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey, TrialResult
@@ -30,6 +31,8 @@ class GroupRequest:
     size: int
     temperature: float
     validation: bool = False
+    uid: str = ""
+    """The trainer's own name of the group; what has none is not kept."""
 
     def key(self, index: int) -> TrialKey:
         return TrialKey(
@@ -42,11 +45,22 @@ class GroupRequest:
         )
 
 
+class Keeper(Protocol):
+    """Remembers finished trials beyond the death of this process."""
+
+    def reserve(self, request: GroupRequest) -> list[TrialResult]:
+        """The group begins; its trials that are known already."""
+
+    async def keep(self, request: GroupRequest, result: TrialResult) -> None:
+        """Returns once the result is safe."""
+
+
 class GroupRunner:
     """Runs groups with at most ``concurrency`` trials in flight over all of them.
 
     ``deadline_sec`` of a task bounds each trial from its start, not from when it was asked for: what has not ended by
-    then is cancelled and missing from the group's results. ``on_trial`` sees every finished trial at once.
+    then is cancelled and missing from the group's results. ``on_trial`` sees every finished trial at once, as soon as
+    ``keeper`` has it.
     """
 
     def __init__(
@@ -56,8 +70,10 @@ class GroupRunner:
         concurrency: int,
         deadline_sec: Callable[[Task], float] | None = None,
         on_trial: Callable[[TrialResult], None] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._runner = runner
+        self._keeper = keeper
         self._gate = asyncio.Semaphore(max(1, concurrency))
         self._deadline_sec = deadline_sec
         self._on_trial = on_trial
@@ -66,7 +82,11 @@ class GroupRunner:
     async def run(self, request: GroupRequest) -> list[TrialResult]:
         """Results of every trial that came to an end, in order of ``index``; returns only after all of them have
         settled."""
-        trials = [asyncio.create_task(self._trial(request, index)) for index in range(request.size)]
+        known = [] if self._keeper is None else self._keeper.reserve(request)
+        for result in known:
+            self._tell(result)
+        missing = [index for index in range(request.size) if index not in {one.key.index for one in known}]
+        trials = [asyncio.create_task(self._trial(request, index)) for index in missing]
         try:
             settled = await asyncio.gather(*trials, return_exceptions=True)
         except asyncio.CancelledError:
@@ -77,7 +97,8 @@ class GroupRunner:
         for outcome in settled:
             if isinstance(outcome, BaseException):
                 raise outcome
-        return [outcome for outcome in settled if isinstance(outcome, TrialResult)]
+        ended = [outcome for outcome in settled if isinstance(outcome, TrialResult)]
+        return sorted([*known, *ended], key=lambda one: one.key.index)
 
     async def _trial(self, request: GroupRequest, index: int) -> TrialResult | None:
         asked = time.monotonic()
@@ -98,9 +119,14 @@ class GroupRunner:
                 return None
             finally:
                 self.in_flight -= 1
+        if self._keeper is not None:
+            await self._keeper.keep(request, result)
+        self._tell(result)
+        return result
+
+    def _tell(self, result: TrialResult) -> None:
         if self._on_trial is not None:
             self._on_trial(result)
-        return result
 
 
 async def run_groups(

@@ -43,13 +43,14 @@ class StatusFile:
             self._graded += 1
             self._solved += result.reward
 
-    def write(self, *, in_flight: int) -> None:
+    def write(self, *, in_flight: int, halting: str | None = None) -> None:
         seconds = time.monotonic() - self._began
         content = {
             "time": time.time(),
             "phase": self.phase if self._done < self.total or not self.total else f"after {self.phase}",
             "step": self.step,
             "sandboxes": in_flight,
+            **({"halting": halting} if halting else {}),
             "trials": self.total,
             "done": self._done,
             "solve_rate": self._solved / self._graded if self._graded else None,

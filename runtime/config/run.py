@@ -7,6 +7,7 @@ from pydantic import Field
 
 from runtime.config.base import Model
 from runtime.config.environment import Environment
+from runtime.config.health import Health
 from runtime.config.policy import Policy
 from runtime.config.proxy import Proxy
 from runtime.config.rollout import Dumps, Rollout
@@ -59,6 +60,7 @@ class RuntimeConfig(Model):
     proxy: Proxy = Proxy.model_construct()
     dump: Dumps = Dumps.model_construct()
     trajectory_filter: TrajectoryFilter = TrajectoryFilter.model_construct()
+    health: Health = Health.model_construct()
     secrets: tuple[SecretName, ...] = ()
     """Names alone; the values stay in the environment."""
     env: dict[EnvironmentName, EnvironmentValue] = Field(default_factory=dict)

@@ -10,11 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from runtime import suggest
 from runtime.errors import UserError
 from runtime.launch.rundir import FINAL_STATES, RunDirectory, RunRecord
+from runtime.run_paths import RunPaths
 from runtime.telemetry.metrics import Row, read_rows
 from runtime.telemetry.scores import SCORE, before_and_after, idle_words
+from runtime.telemetry.waits import read_waits
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def find(run: str, *, runs_dir: Path) -> RunDirectory:
 
 def status(directory: RunDirectory) -> dict[str, Any]:
     """Everything worth knowing about one run, ready for JSON: the record, its liveness, newest step, scores, file
-    ages."""
+    ages, what it waits for, and why it is about to end by itself."""
     one = entry(directory)
     rows = read_rows(directory.metrics)
     return {
@@ -98,7 +102,24 @@ def status(directory: RunDirectory) -> dict[str, Any]:
             for score in before_and_after(rows)
         },
         "metrics_age_sec": _age(directory.metrics),
+        "halting": _now(directory).get("halting"),
+        "waits": [asdict(wait) | {"words": wait.words(time.time())} for wait in read_waits(_paths(directory).waits)],
     }
+
+
+def _paths(directory: RunDirectory) -> RunPaths:
+    return RunPaths(directory.path)
+
+
+def _now(directory: RunDirectory) -> dict[str, Any]:
+    """What the agent loop said about a second ago; empty where no run is alive to say it."""
+    if not directory.alive:
+        return {}
+    try:
+        told = orjson.loads(_paths(directory).status.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def newest(rows: list[Row], name: str) -> float | None:

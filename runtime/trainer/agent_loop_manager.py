@@ -24,6 +24,7 @@ from tensordict import NonTensorData, NonTensorStack, TensorDict
 
 from runtime.agent_loop.deaths import why_all_died
 from runtime.agent_loop.groups import GroupRequest, GroupRunner
+from runtime.agent_loop.health import HealthWatch, free_mib, memory_in_use
 from runtime.agent_loop.services import Services, open_services
 from runtime.agent_loop.status import StatusFile
 from runtime.agent_loop.step_metrics import step_metrics
@@ -37,9 +38,12 @@ from runtime.run_paths import RunPaths
 from runtime.task import Task, load_task
 from runtime.trainer.diagnosis import AGENTS_DIED
 from runtime.trainer.estimators import BASELINES, REMAX
+from runtime.trainer.halt import Halt
+from runtime.trainer.ledger import LEDGER
 from runtime.trainer.platform import find_platform
-from runtime.trainer.publish import mark_running, publish_group
+from runtime.trainer.publish import ORDER, finished_groups, mark_running, publish_group
 from runtime.trainer.rows import RowWriter
+from runtime.trainer.stable import SAVED
 from runtime.trainer.wakeup import published
 
 logger = logging.getLogger(__name__)
@@ -89,6 +93,12 @@ class LiverlAgentLoopManager:
         self._engine: Engine = platform.engine(routing=self._config.rollout.routing)
         self._tasks: dict[str, Task] = {}
         self._steps: dict[tuple[int, bool], _Step] = {}
+        self._given_out = 0
+        LEDGER.open(self._run, restored=finished_groups("train"))
+        self._halt = Halt(config)
+        SAVED.extend([lambda folder: LEDGER.saved(folder.parent), self._halt.saved])
+        run = self._run.path
+        self._health = HealthWatch(self._config.health, memory=memory_in_use, free_mib=lambda: free_mib(run))
         self._rows = RowWriter(self._run.rows_file("loop"))
         self._status = StatusFile(self._run.status)
         self._background: set[asyncio.Task[None]] = set()
@@ -105,12 +115,15 @@ class LiverlAgentLoopManager:
     def generate_sequences(self, prompts: TensorDict) -> None:
         """Start one group per row and return. verl has already marked every ``uid`` pending.
 
-        Raises ``RunError`` when all agents of a finished batch had died: every further one would die as well.
+        Raises ``RunError`` when all agents of a finished batch had died: every further one would die as well; and when
+        the run is to end.
         """
         if self._dead is not None:
             raise RunError(self._dead)
         validate = bool(_plain(prompts["validate"], 0)) if "validate" in prompts.keys() else False  # noqa: SIM118
         rows = list(rows_of(prompts))
+        if rows and not validate:
+            self._halt.check(int(rows[0]["global_steps"]))
         self._loop.call_soon_threadsafe(self._start, rows, validate)
 
     def _start(self, rows: list[dict[str, Any]], validate: bool) -> None:
@@ -122,6 +135,8 @@ class LiverlAgentLoopManager:
         record = self._steps.setdefault((step, validate), _Step(began=time.monotonic()))
         record.open_groups += len(rows)
         for row in rows:
+            self._given_out += 1
+            row[ORDER] = self._given_out
             self._spawn(self._group(row, validate=validate, record=record))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -149,8 +164,11 @@ class LiverlAgentLoopManager:
                     kept = []  # there is nothing to compare them with
                 elif kept:
                     BASELINES.put(str(row["uid"]), baseline)
-            fewest = 1 if validate else self._fewest
-            await publish_group(row, kept if len(kept) >= fewest else [], partition=partition)
+            if len(kept) < (1 if validate else self._fewest):
+                kept = []
+                reason = f"fewer than {self._fewest} of its trials can be trained"
+                LEDGER.dropped([str(row["uid"])], step=int(row["global_steps"]), reason=reason)
+            await publish_group(row, kept, partition=partition)
         except Exception:
             # Not a trial's failure (those are data) but ours: verl must hear of the group's end all the same, or it
             # waits for ever.
@@ -176,7 +194,7 @@ class LiverlAgentLoopManager:
 
     async def _baseline(self, request: GroupRequest) -> float | None:
         """The reward of one greedy trial of the prompt, which is not trained on; None when it could not be graded."""
-        greedy = replace(request, group=f"{request.group}-greedy", size=1, temperature=0.0)
+        greedy = replace(request, group=f"{request.group}-greedy", size=1, temperature=0.0, uid="")
         return next((one.reward for one in await self._groups.run(greedy)), None)
 
     def _request(self, row: Mapping[str, Any], *, validate: bool) -> GroupRequest:
@@ -195,17 +213,22 @@ class LiverlAgentLoopManager:
             size=size,
             temperature=temperature,
             validation=validate,
+            uid=str(row["uid"]),
         )
 
     def _task(self, path: str) -> Task:
         if path not in self._tasks:
-            self._tasks[path] = load_task(Path(path))
+            task = self._tasks[path] = load_task(Path(path))
+            # Every trial has a deadline of its own, so that each group ends; the worst of them one trial after another.
+            longest = self._runner.longest_sec(task) * (self._train_size + 1)
+            published.patience_sec = max(published.patience_sec, longest)
         return self._tasks[path]
 
     def _write_row(self, step: int, validate: bool, record: _Step) -> None:
         size = self._val_size if validate else self._train_size
         row = step_metrics(record.groups, group_size=size, seconds=time.monotonic() - record.began)
         row.update({f"sandbox/{name}": float(value) for name, value in self._provider.counts.items()})
+        row.update({f"buffer/{name}": float(value) for name, value in LEDGER.stats().items()})
         if record.baselines:
             known = [reward for reward in record.baselines if reward is not None]
             row["remax/baselines_missing"] = len(record.baselines) - len(known)
@@ -215,7 +238,7 @@ class LiverlAgentLoopManager:
             row = {f"val-aux/{name}": value for name, value in row.items()}
         self._rows.write(step, row)
         self._steps.pop((step, validate), None)
-        self._status.write(in_flight=self._groups.in_flight)
+        self._status.write(in_flight=self._groups.in_flight, halting=self._halt.why)
 
     def _serve(self, ready: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
@@ -239,16 +262,23 @@ class LiverlAgentLoopManager:
             self._groups = self._group_runner(services)
             ready.set()
             while not self._stop.is_set():
-                self._status.write(in_flight=self._groups.in_flight)
+                if (why := self._health.why_stop()) is not None:
+                    self._halt.ask(why)
+                self._status.write(in_flight=self._groups.in_flight, halting=self._halt.why)
                 await asyncio.sleep(_STATUS_SEC)
 
+    def _on_trial(self, result: TrialResult) -> None:
+        self._status.trial(result)
+        self._health.trial(result)
+
     def _group_runner(self, services: Services) -> GroupRunner:
-        runner = TrialRunner(services, self._config, trials=self._run.trials)
+        runner = self._runner = TrialRunner(services, self._config, trials=self._run.trials)
         return GroupRunner(
             runner,
             concurrency=self._config.rollout.concurrency,
             deadline_sec=runner.longest_sec,
-            on_trial=self._status.trial,
+            on_trial=self._on_trial,
+            keeper=LEDGER,
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runtime import suggest
+from runtime.trainer.halt import HALTED
 
 _TAIL_BYTES = 512 * 1024
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -23,6 +24,14 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
     (
         rf"{AGENTS_DIED}: (?P<detail>.*)",
         "{detail}; trials/<step>/*/agent has what they said, and nothing trained on this is worth keeping",
+    ),
+    (
+        rf"{HALTED}: (?P<detail>.*)",
+        "{detail}",
+    ),
+    (
+        r"(?:RefillBudget|WaitedTooLong): (?P<detail>.*)",
+        "{detail}",
     ),
     (
         r"WeightMismatch: (?P<detail>.*)",

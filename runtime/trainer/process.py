@@ -68,6 +68,7 @@ def train(
     while True:
         code, text = _attempt(paths, resume=resume, overrides=overrides)
         if code == 0 and AGENTS_DIED not in text:
+            _check_last_step(paths, overrides)
             return
         if not ray_was_slow(text) or time.monotonic() >= patience:
             failure = MachineLost if lost_machine(text) else RunError
@@ -90,6 +91,25 @@ def _attempt(paths: RunPaths, *, resume: bool, overrides: Sequence[str]) -> tupl
         write_metrics(paths.rows, paths.metrics)
         clear(paths.path)
     return code, read_tail(paths.trainer_log, since=before)
+
+
+def _check_last_step(paths: RunPaths, overrides: Sequence[str]) -> None:
+    """Raise ``RunError`` when the trainer ended well and yet before the step that was planned as its last. Where verl
+    writes no rows to a file, nobody can tell."""
+    table = trainer_table(paths)
+    planned = table.get("total_training_steps")
+    for one in overrides:
+        name, _, value = one.lstrip("+").partition("=")
+        planned = int(value) if name == "trainer.total_training_steps" else planned
+    if planned is None or "file" not in (table.get("logger") or ()):
+        return
+    last = max(merge_rows(paths.rows), default=0)
+    if last < int(planned):
+        again = suggest.on_run("run --resume", paths.path)
+        raise RunError(
+            f"the trainer ended without an error at step {last}, but {planned} steps were planned; go on with: "
+            f"{again} (log: {paths.trainer_log})"
+        )
 
 
 def clear(run: Path) -> None:

@@ -32,6 +32,10 @@ class Trajectories:
     tags: list[dict[str, Any]]
 
 
+ORDER = "order"
+"""Of a row, and tag of its trajectories: prompts as they were given out, counted. Uids are random."""
+
+
 def trajectories(row: Mapping[str, Any], results: Sequence[TrialResult]) -> Trajectories:
     """Keys, fields and tags for every sample of every result. ``results`` must all be graded and hold at least one
     sample."""
@@ -43,7 +47,7 @@ def trajectories(row: Mapping[str, Any], results: Sequence[TrialResult]) -> Traj
         for index, sample in enumerate(result.samples):
             batch.keys.append(f"{row['uid']}_{session}_{index}")
             batch.fields.append({**kept, **_fields(result, sample), "session_id": session})
-            batch.tags.append(_tag(sample, int(row["global_steps"])))
+            batch.tags.append({**_tag(sample, int(row["global_steps"])), ORDER: row.get(ORDER, 0)})
     return batch
 
 
@@ -91,6 +95,12 @@ def _tag(sample: Sample, global_steps: int) -> dict[str, Any]:
         "min_global_steps": min(sampled),
         "max_global_steps": max(sampled),
     }
+
+
+def finished_groups(partition: str) -> list[str]:
+    """The groups that a checkpoint has brought back with their trajectories."""
+    held = (tq.kv_list(partition) or {}).get(partition, {})
+    return [key for key, tag in held.items() if tag.get("is_prompt") and tag.get("status") == "finished"]
 
 
 async def mark_running(uid: str, *, partition: str) -> None:

@@ -1,38 +1,116 @@
-"""verl's replay buffers without their 2-second poll: the trainer wakes when a group has been published.
+"""verl's replay buffers, woken by the bell, in a fixed order, with staleness bounded by tokens and refills by a budget.
 
-Selected by ``trainer.v1.sampler.custom_sampler``. What is sampled, and when, stays verl's. Upstream:
-``verl/trainer/ppo/v1/replay_buffer.py`` (poll_interval 2.0 is not in the YAML), 0.9.1.
+Selected by ``trainer.v1.sampler.custom_sampler``. When a batch is taken, and what is dropped for being stale, stays
+verl's; on top of it:
+
+- the trainer wakes when a group has been published, not at verl's next poll after two seconds;
+- trajectories come in the order in which their prompts were given out, not in that of arrival and of random uids, so
+  that equal samples make equal updates;
+- verl judges staleness by the step at which a prompt was given out. A replica that serves older weights than it should
+  would pass: here the oldest version of any token of the group counts as well;
+- what is dropped is refilled within a budget, so that a run whose every group fails ends instead of going on for ever.
+
+Upstream: ``verl/trainer/ppo/v1/replay_buffer.py`` (poll_interval 2.0 is not in the YAML), 0.9.1.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
+from runtime.errors import RunError
+from runtime.run_paths import RunPaths
+from runtime.telemetry.waits import overdue, waiting
+from runtime.trainer.ledger import LEDGER
+from runtime.trainer.publish import ORDER
+from runtime.trainer.refills import RefillBudget
 from runtime.trainer.wakeup import published
 
 _FALLBACK_SEC = 0.25
 """Poll interval when nobody announces groups (another agent loop manager, or another process)."""
+_OWNER = "trainer"
 
 
-class PromptReplayBuffer(ReplayBuffer):  # type: ignore[misc]
+class _Ordered:
+    """What both buffers do beside verl's own."""
+
+    poll_interval: float
+    partitions: dict[str, dict[str, dict[str, Any]]]
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._budget = RefillBudget(kwargs.get("refill_fn"))
+        super().__init__(**{**kwargs, "poll_interval": _FALLBACK_SEC, "refill_fn": self._budget})
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
+        self._budget.begin(global_steps, batch_size)
+        what = (
+            f"{batch_size} groups of {'step' if partition_id == 'train' else 'the validation at step'} {global_steps}"
+        )
+        self._wanted, self._moved = what, time.monotonic()
+        with waiting(RunPaths.of_process().waits, owner=_OWNER, what=what, deadline_sec=published.patience_sec):
+            batch, metrics = super().sample(global_steps, partition_id, batch_size)  # type: ignore[misc]
+        if partition_id == "train":
+            uids = list(dict.fromkeys(key.split("_")[0] for key in batch.keys))
+            LEDGER.taken(uids, step=global_steps)
+            metrics["training/refilled_groups"] = self._budget.used
+        return batch, metrics
+
+    def _clear_groups(self, partition_id: str, uids: set[str]) -> None:
+        if partition_id == "train":
+            LEDGER.dropped(sorted(uids), step=self._budget.step, reason="stale, failed or without signal")
+        super()._clear_groups(partition_id, uids)  # type: ignore[misc]
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        if published.wait(self.poll_interval):
+            self._moved = time.monotonic()
+        elif time.monotonic() - self._moved > published.patience_sec:
+            raise RunError(overdue(f"one more of {self._wanted}", owner=_OWNER, deadline_sec=published.patience_sec))
+        return last_debug_time
+
+    def _select_prompt_uids(
+        self, partition_id: str, sampleable_keys: set[str], batch_size: int
+    ) -> tuple[list[str], dict[str, dict[str, Any]], dict[str, int]]:
+        """The oldest groups, as verl would, but never left to the order of a set."""
+        orders = {key.split("_")[0]: tag.get(ORDER, math.inf) for key, tag in self.partitions[partition_id].items()}
+        ordered = sorted(sampleable_keys, key=lambda uid: (orders.get(uid, math.inf), uid))
+        _, snapshot, steps = super()._select_prompt_uids(partition_id, set(), 0)  # type: ignore[misc]
+        chosen = sorted(ordered, key=lambda uid: steps.get(uid, 0))[:batch_size]
+        return chosen, snapshot, steps
+
+    def _materialize_batch(self, partition_id: str, chosen: list[str], snapshot: dict[str, dict[str, Any]]) -> Any:
+        batch = super()._materialize_batch(partition_id, chosen, snapshot)  # type: ignore[misc]
+        rank = {uid: place for place, uid in enumerate(chosen)}
+        pairs = sorted(zip(batch.keys, batch.tags, strict=True), key=lambda pair: _place(pair[0], rank))
+        return KVBatchMeta(
+            partition_id=partition_id, keys=[key for key, _ in pairs], tags=[dict(tag) for _, tag in pairs]
+        )
+
+
+class PromptReplayBuffer(_Ordered, ReplayBuffer):  # type: ignore[misc]
     """Synchronous sampling (trainer mode ``sync``)."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "poll_interval": _FALLBACK_SEC})
 
-    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
-        published.wait(self.poll_interval)
-        return last_debug_time
-
-
-class PromptReplayBufferAsync(ReplayBufferAsync):  # type: ignore[misc]
+class PromptReplayBufferAsync(_Ordered, ReplayBufferAsync):  # type: ignore[misc]
     """Asynchronous sampling (``colocate_async``, ``separate_async``)."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "poll_interval": _FALLBACK_SEC})
+    def _stale_terminal_keys(self, global_steps: int, partition_id: str) -> set[str]:
+        stale: set[str] = super()._stale_terminal_keys(global_steps, partition_id)
+        limit = self.max_off_policy_threshold
+        if partition_id != "train" or limit is None or self.max_off_policy_strategy != "drop":
+            return stale
+        finished = self.finished_keys[partition_id]
+        # The batch of step N is trained on top of version N - 1: with tokens of that version alone it spans one.
+        return stale | {
+            uid
+            for key, tag in self.partitions[partition_id].items()
+            if (uid := key.split("_")[0]) in finished and global_steps - tag["min_global_steps"] > limit
+        }
 
-    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
-        published.wait(self.poll_interval)
-        return last_debug_time
+
+def _place(key: str, rank: dict[str, int]) -> tuple[int, int, int]:
+    uid, session, index = key.split("_")
+    return rank[uid], int(session), int(index)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,10 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+SAVED: list[Callable[[Path], None]] = []
+"""Who in this process wants to hear of every whole checkpoint; called with its folder."""
+
+
 class StableMarker:
     """verl's checkpoint callback (``verl/trainer/ppo/checkpoint_callback.py``, 0.9.1; found by name, needs no base
     class)."""
@@ -162,3 +166,5 @@ class StableMarker:
         as_umask_says(folder)
         mark_stable(folder)
         prune(folder.parent, keep=self._keep)
+        for told in SAVED:
+            told(folder)

@@ -11,14 +11,18 @@ class Bell:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.patience_sec = 3600.0
+        """How long the bell may be silent while somebody waits: longer than any group takes, which whoever rings
+        knows."""
 
     def ring(self) -> None:
         self._event.set()
 
-    def wait(self, timeout: float) -> None:
-        """Return when the bell rang since the last call returned, or after ``timeout`` seconds."""
-        self._event.wait(timeout)
+    def wait(self, timeout: float) -> bool:
+        """Return when the bell rang since the last call returned, or after ``timeout`` seconds; whether it rang."""
+        rang = self._event.wait(timeout)
         self._event.clear()
+        return rang
 
 
 published = Bell()

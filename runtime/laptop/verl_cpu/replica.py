@@ -8,6 +8,7 @@ client as a server of its own. Knows nothing of what is generated. Upstream:
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -27,12 +28,16 @@ from runtime.laptop.engine.server import EngineServer
 from runtime.laptop.engine.socket_replica import engine_socket
 from runtime.laptop.engine.weights import Architecture, state_fingerprint
 from runtime.run_paths import RunPaths
+from runtime.telemetry.waits import overdue, waiting
 from runtime.trainer.router import ADDRESS_SCHEME
 from runtime.trainer.rows import RowWriter
 
 ROLLOUT_NAME = "liverl_cpu"
 
 _ATTEMPTS = 2
+_OWNER = "weight-sync"
+_SYNC_SEC = 600.0
+"""One server's copy of a small policy takes milliseconds; the rest is patience with a busy machine."""
 
 
 class WeightMismatch(RuntimeError):
@@ -136,7 +141,7 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
             calls = {
                 name: server.load_weights.remote(reference, version=global_steps) for name, server in behind.items()
             }
-            served = {name: await call for name, call in calls.items()}
+            served = {name: await _taken(name, call, version=global_steps) for name, call in calls.items()}
             behind = {name: servers[name] for name, print_ in served.items() if print_ != wanted}
             mismatches += len(behind)
             if not behind:
@@ -158,6 +163,17 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
                 "weights/fingerprint": wanted,
             },
         )
+
+
+async def _taken(name: str, call: Any, *, version: int) -> str:
+    """The fingerprint that this server answers with. Raises ``WeightMismatch`` when it takes too long."""
+    what = f"replica {name} to take version {version}"
+    with waiting(RunPaths.of_process().waits, owner=_OWNER, what=what, deadline_sec=_SYNC_SEC):
+        try:
+            fingerprint: str = await asyncio.wait_for(call, _SYNC_SEC)
+        except TimeoutError as error:
+            raise WeightMismatch(overdue(what, owner=_OWNER, deadline_sec=_SYNC_SEC)) from error
+        return fingerprint
 
 
 def register() -> None:

@@ -79,6 +79,14 @@ def test_a_run_that_fails_says_why_in_one_sentence(run: Path, monkeypatch: pytes
     assert traces(run) == []
 
 
+def test_a_run_that_ends_before_its_last_step_has_failed(run: Path) -> None:
+    (run / "bundle" / "verl.yaml").write_text("trainer: {total_training_steps: 2, logger: [console, file]}")
+    train(run)
+    with pytest.raises(RunError, match=r"ended without an error at step 2, but 3 steps were planned; .*run --resume"):
+        train(run, overrides=["trainer.total_training_steps=3"])
+    assert traces(run) == []
+
+
 def test_a_ray_that_came_up_too_slowly_is_started_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "busy")
     train(run)

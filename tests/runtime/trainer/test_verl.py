@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
+from compiler import compile_spec
 from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import RunError
 from runtime.processes import marked
@@ -35,7 +36,12 @@ SMALL = [
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
     "trainer.test_freq=-1",
     "trainer.save_freq=1",
+    # Not a schedule over all steps: runs of different lengths are compared.
+    "actor_rollout_ref.actor.optim.lr_scheduler_type=constant",
 ]
+
+
+BRIEF = ["trainer.val_before_train=False", "trainer.save_freq=3"]
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +67,19 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def make_run(folder: Path, policy: Path, example: str, *, agent: str = "ParityAgent") -> Path:
-    """A run directory as the launcher would have prepared it, from the example's compiled bundle for this machine."""
-    source = ROOT / "golden" / example
+def make_run(
+    folder: Path, policy: Path, example: str, *, agent: str = "ParityAgent", mode: dict[str, Any] | None = None
+) -> Path:
+    """A run directory as the launcher would have prepared it, from the example's compiled bundle for this machine.
+    ``mode``: the spec's field, in place of the example's."""
     (folder / "bundle").mkdir(parents=True)
+    if mode is None:
+        source = ROOT / "golden" / example
+    else:
+        source = folder / "compiled"
+        small = {"schedule.train_batch_size": PROMPTS, "schedule.mini_batch_size": PROMPTS, "mode": mode}
+        sets = [f"{name}={orjson.dumps(value).decode()}" for name, value in small.items()]
+        compile_spec(ROOT / "specs" / f"{example}.jsonnet", out=source, sets=sets)
     (folder / "bundle" / "verl.yaml").write_bytes((source / "verl.yaml").read_bytes())
     raw = load_runtime_config(source / "runtime.json").model_dump(mode="json")
     raw["scaffold"] = {"type": "import", "import_path": f"tests.runtime.agent_loop.agents:{agent}"}
@@ -119,6 +134,10 @@ def traces(run: Path) -> list[object]:
     return left + marked(run) + ([f"{mounts} mounts"] if mounts else [])
 
 
+SYNCHRONOUS: list[str] = []
+"""Fingerprints of the weights after each step of the synchronous run below, for the asynchronous one to be equal to."""
+
+
 def test_grpo_learns_through_the_whole_line_and_survives_a_kill(tmp_path: Path, policy: Path) -> None:
     run = make_run(tmp_path / "run", policy, "quickstart")
     launcher = f"""
@@ -154,6 +173,7 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
         assert 0.0 <= found[0][f"val-core/{name}/reward/mean@1"] <= 1.0
     fingerprints = [found[step]["weights/fingerprint"] for step in found]
     assert len(set(fingerprints)) > 1, "no update changed the weights"
+    SYNCHRONOUS.extend(fingerprints)
 
     checkpoints = RunPaths(run).checkpoints
     assert stable.stable_steps(checkpoints)[-1] == last
@@ -170,6 +190,40 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
     assert len(trials) == PROMPTS * GROUP
     record = orjson.loads((trials[0] / "trial.json").read_bytes())
     assert record["isolation"] == "bubblewrap" and record["weight_versions"] == {"min": last - 1, "max": last - 1}
+    assert traces(run) == []
+
+
+def test_without_staleness_the_asynchronous_trainer_makes_the_synchronous_weights(tmp_path: Path, policy: Path) -> None:
+    """Same seed, same samples, same parameters: bit for bit, also as a run that was killed and resumed has them."""
+    if not SYNCHRONOUS:
+        test_grpo_learns_through_the_whole_line_and_survives_a_kill(tmp_path / "synchronous", policy)
+    mode = {"type": "separate_async", "warmup_batches": 0, "max_staleness": 1, "sync_every": 1}
+    run = make_run(tmp_path / "run", policy, "quickstart", mode=mode)
+    process.train(run, overrides=[*SMALL, *BRIEF, "trainer.total_training_steps=3"])
+    found = rows(run)
+    assert [found[step]["weights/fingerprint"] for step in (1, 2, 3)] == SYNCHRONOUS[1:4]
+    for step in (1, 2, 3):
+        assert found[step]["training/off_policy/trajectory_staleness/max"] == 0
+        assert found[step]["training/rollout_probs_diff_max"] <= 1e-4
+    assert traces(run) == []
+
+
+def test_rollouts_go_on_while_the_trainer_trains(tmp_path: Path, policy: Path) -> None:
+    """colocate_async, a batch ahead: trials in flight are held for an update and go on under the new weights."""
+    mode = {"type": "colocate_async", "warmup_batches": 1, "max_staleness": 2}
+    run = make_run(tmp_path / "run", policy, "quickstart", mode=mode)
+    process.train(run, overrides=[*SMALL, *BRIEF, "trainer.total_training_steps=3"])
+    found = rows(run)
+    assert sorted(found) == [1, 2, 3]
+    stale = [found[step]["training/off_policy/trajectory_staleness/max"] for step in (1, 2, 3)]
+    assert stale[0] == 0 and max(stale) == 1, "the bound of the spec: one version behind"
+    assert all(found[step]["weights/mismatches"] == 0 for step in found)
+    newest = [found[step]["training/rollout_probs_diff_max"] for step in found]
+    assert newest[0] <= 1e-4
+    trials = [orjson.loads(one.read_bytes()) for one in RunPaths(run).trials.glob("*/*/trial.json")]
+    assert any(one["weight_versions"]["max"] >= one["step"] for one in trials if one["weight_versions"]), (
+        "none was ahead"
+    )
     assert traces(run) == []
 
 

@@ -1,0 +1,96 @@
+"""Whether a run should go on: shares of failed trials, verifiers that crash, tokens that do not fit; memory and disk.
+
+Judges only; who stops the run, and how, is not known here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from runtime.config.health import Health
+from runtime.errors import Termination
+
+WINDOW = 64
+"""Newest trials that shares are taken of; before there are so many, nothing is judged."""
+MOST_MEMORY = 0.97
+LEAST_FREE_MIB = 512
+_VERIFIER = frozenset({Termination.VERIFIER_CRASHED, Termination.VERIFIER_TIMEOUT})
+
+
+class Ended(Protocol):
+    """What is looked at of a trial; ``TrialResult`` has it."""
+
+    @property
+    def termination(self) -> Termination: ...
+
+    @property
+    def reward(self) -> float | None: ...
+
+    @property
+    def mismatches(self) -> int: ...
+
+
+class HealthWatch:
+    """Of one run. ``memory``: share of the memory in use; ``free_mib``: free space below the run directory."""
+
+    def __init__(self, limits: Health, *, memory: Callable[[], float], free_mib: Callable[[], float]) -> None:
+        self._limits = limits
+        self._memory, self._free_mib = memory, free_mib
+        self._newest: deque[tuple[Termination, bool, bool]] = deque(maxlen=WINDOW)
+
+    def trial(self, result: Ended) -> None:
+        self._newest.append((result.termination, result.reward is None, result.mismatches > 0))
+
+    def why_stop(self) -> str | None:
+        """The first reason to end the run, in words for people; None while there is none."""
+        return self._trials() or self._machine()
+
+    def _trials(self) -> str | None:
+        limits, seen = self._limits, len(self._newest)
+        if seen < WINDOW:
+            return None
+        failed = [end for end, ungraded, _ in self._newest if ungraded]
+        verifier = sum(end in _VERIFIER for end in failed)
+        mismatched = sum(mismatch for _, _, mismatch in self._newest)
+        ends = ", ".join(f"{count} {end.value}" for end, count in Counter(failed).most_common(3))
+        for name, count, allowed, what in (
+            # The more specific first: a verifier that crashes fails its trial too.
+            ("verifier_crashes", verifier, limits.verifier_crashes, "were left without a grade by their verifier"),
+            ("failed_trials", len(failed), limits.failed_trials, f"ended without a grade ({ends})"),
+            ("token_mismatches", mismatched, limits.token_mismatches, "hold tokens that cannot be trained on"),
+        ):
+            if allowed < 1 and count > allowed * seen:
+                return f"{count} of the newest {seen} trials {what}; health.{name} allows {allowed:.0%}"
+        return None
+
+    def _machine(self) -> str | None:
+        if (used := self._memory()) > MOST_MEMORY:
+            return f"{used:.1%} of the memory are in use, more than {MOST_MEMORY:.0%}"
+        if (free := self._free_mib()) < LEAST_FREE_MIB:
+            return f"{free:.0f} MiB of disk are free, less than {LEAST_FREE_MIB}"
+        return None
+
+
+def memory_in_use(root: Path = Path("/")) -> float:
+    """Share of the machine's memory that is not available, or of the limit of this process's control group where that
+    is nearer. What the page cache holds can be given back and does not count."""
+    lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
+    table = {name: int(value.split()[0]) << 10 for name, _, value in (line.partition(":") for line in lines)}
+    used = 1 - table["MemAvailable"] / table["MemTotal"]
+    group = root / "sys/fs/cgroup"
+    try:
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        current = int((group / "memory.current").read_text(encoding="ascii"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+    except (OSError, ValueError):
+        return used
+    cache = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+    return max(used, (current - cache) / limit)
+
+
+def free_mib(folder: Path) -> float:
+    return shutil.disk_usage(folder).free / 2**20

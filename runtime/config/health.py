@@ -1,0 +1,23 @@
+"""When a run ends by itself, after a checkpoint, because going on would train on rubbish or break the machine."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from runtime.config.base import Model
+
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class Health(Model):
+    """What a run may suffer before it ends by itself: after the next checkpoint, which is written for it, with a
+    message and exit code 4. Shares are those of the newest 64 trials, validations included. Memory and disk end it in
+    the same way: where 97 % of the memory are in use, or less than 512 MiB of disk are free."""
+
+    failed_trials: Share = 0.5
+    """Most of them may end without a grade, for whatever reason. 1: never a reason to stop."""
+    verifier_crashes: Share = 0.25
+    """Most of them may be left without a grade by a verifier that crashed or gave no answer in time."""
+    token_mismatches: Share = 0.25
+    """Most of them may hold a reply whose log-probabilities are unusable, or a history that does not extend the stored
+    tokens. (A replica whose weights have another fingerprint than the trainer's gets no rollouts at all.)"""

@@ -1,0 +1,255 @@
+"""The data buffer: every finished trial is on disk before it counts, and every group is trained once or reported.
+
+It keeps what became of each group of trials: given out, finished, taken by the trainer for a step, dropped, lost. A
+checkpoint of step N makes everything final that was taken up to N; when a run goes on from there, what was taken later
+is untrained again, and its trials can be claimed by whoever asks for them, unless weights that no longer exist have
+sampled them. Payloads are opaque bytes. Which groups a step takes is the sampler's decision. Safe for several threads.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from runtime.rollouter.record_log import RecordLog, read_records
+
+State = Literal["open", "taken", "dropped", "lost"]
+_META = struct.Struct("<I")
+_COMPACT_BYTES = 64 << 20
+"""The file is written anew, without what is final, when it has grown by so much."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What a group is for: who asks for the same may have its trials after a crash."""
+
+    task_set: str
+    task: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A finished trial. ``versions``: oldest and newest weights that sampled a token of it; None without a token."""
+
+    payload: bytes
+    versions: tuple[int, int] | None
+
+
+@dataclass
+class _Group:
+    slot: Slot
+    trials: dict[int, Kept] = field(default_factory=dict)
+    state: State = "open"
+    step: int = 0
+    """That took or dropped it."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Trials that will not be trained, and why."""
+
+    group: str
+    trials: tuple[int, ...]
+    """Their indices in it."""
+    reason: str
+
+
+class DataBuffer:
+    """``path``: its journal. Groups are named by whoever gives them out; a name is used once."""
+
+    def __init__(self, path: Path) -> None:
+        self._groups: dict[str, _Group] = {}
+        self._lock = threading.RLock()
+        self._lost: list[Lost] = []
+        for record in read_records(path):
+            self._replay(*_unpack(record))
+        self._log = RecordLog(path)
+        self._compacted_at = self._log.bytes
+        self._claimable: dict[Slot, list[tuple[str, int]]] = defaultdict(list)
+        self._alive: set[str] = set()
+        """Groups that somebody works on or holds in this start of the trainer."""
+
+    def recover(self, step: int, *, restored: Collection[str] = ()) -> list[Lost]:
+        """Go on from the checkpoint of ``step`` (0: from the start). ``restored``: finished groups that the checkpoint
+        itself brings back to the trainer. Durable when it returns; returns what is lost by it."""
+        with self._lock:
+            known = len(self._lost)
+            self._do({"do": "resume", "step": step})
+            self._alive = set(restored)
+            self._claimable.clear()
+            for name, group in self._groups.items():
+                if group.state == "open" and name not in self._alive:
+                    self._claimable[group.slot] += [(name, index) for index in sorted(group.trials)]
+            lost = self._lost[known:]
+        self._log.commit()
+        return lost
+
+    def reserve(self, group: str, slot: Slot) -> None:
+        """A group is given out. The same name again (a restarted trainer) changes nothing."""
+        with self._lock:
+            self._alive.add(group)
+            if group not in self._groups:
+                self._do({"do": "reserve", "group": group, "slot": [slot.task_set, slot.task, slot.step]})
+
+    def claim(self, group: str, index: int) -> bytes | None:
+        """The payload of this trial, when it had been finished before a crash: of the group itself, else of one that
+        was given out for the same slot and is gone. Each is handed out once."""
+        with self._lock:
+            mine = self._groups[group]
+            if (kept := mine.trials.get(index)) is not None:
+                return kept.payload
+            waiting = self._claimable.get(mine.slot, [])
+            for place, (other, number) in enumerate(waiting):
+                theirs = self._groups.get(other)
+                if number != index or other == group or theirs is None or number not in theirs.trials:
+                    continue
+                del waiting[place]
+                self._do({"do": "claim", "group": group, "index": index, "of": other})
+                return mine.trials[index].payload
+        return None
+
+    def put(self, group: str, index: int, payload: bytes, *, versions: tuple[int, int] | None) -> int | None:
+        """A trial has ended. Insert-if-absent: None when the buffer has it already. The number is for ``commit``: until
+        that has returned, a crash may lose the trial."""
+        with self._lock:
+            if group not in self._groups or index in self._groups[group].trials:
+                return None
+            return self._do({"do": "put", "group": group, "index": index, "versions": versions}, payload)
+
+    def commit(self, number: int | None = None) -> None:
+        self._log.commit(number)
+
+    def taken(self, groups: Collection[str], *, step: int) -> None:
+        """The trainer trains these groups in ``step``. Durable when it returns. Raises ``ValueError`` when one of them
+        was taken or dropped before: it would be trained twice."""
+        with self._lock:
+            for name in groups:
+                if (found := self._groups.get(name)) is not None and found.state != "open":
+                    raise ValueError(f"group {name} is {found.state} already (step {found.step})")
+            self._do({"do": "take", "groups": sorted(groups), "step": step})
+            late = [
+                name
+                for name, group in self._groups.items()
+                # Two steps: the prompts of the step before may be on their way to the agent loop.
+                if group.state == "open" and group.trials and group.slot.step < step - 1 and name not in self._alive
+            ]
+            if late:
+                self._do({"do": "lose", "groups": late, "reason": f"nobody asked for it again before step {step}"})
+        self._log.commit()
+
+    def dropped(self, groups: Collection[str], *, step: int, reason: str) -> None:
+        """These groups will not be trained: stale, failed, or without signal. Durable when it returns."""
+        with self._lock:
+            known = [name for name in groups if name in self._groups]
+            if not known:
+                return
+            self._do({"do": "drop", "groups": sorted(known), "step": step, "reason": reason})
+        self._log.commit()
+
+    def saved(self, step: int) -> None:
+        """No checkpoint before ``step`` will be gone back to: what was final by then is forgotten, now and then."""
+        with self._lock:
+            if self._log.bytes - self._compacted_at < _COMPACT_BYTES:
+                return
+            for name, group in list(self._groups.items()):
+                if group.state == "lost" or (group.state != "open" and group.step <= step):
+                    del self._groups[name]
+            self._log.replace(self._snapshot())
+            self._compacted_at = self._log.bytes
+
+    def state(self, group: str) -> tuple[State, int]:
+        """What became of a group, and the step that took it."""
+        with self._lock:
+            found = self._groups[group]
+            return found.state, found.step
+
+    def stats(self) -> Mapping[str, int]:
+        """Groups by state, and trials lost since the file was begun."""
+        with self._lock:
+            counts: Counter[str] = Counter(group.state for group in self._groups.values())
+            return {**counts, "lost_trials": sum(len(one.trials) for one in self._lost)}
+
+    @property
+    def lost(self) -> tuple[Lost, ...]:
+        return tuple(self._lost)
+
+    def close(self) -> None:
+        self._log.close()
+
+    # -- the journal
+
+    def _do(self, meta: dict[str, Any], payload: bytes = b"") -> int:
+        number = self._log.append(_pack(meta, payload))
+        self._replay(meta, payload)
+        return number
+
+    def _replay(self, meta: Mapping[str, Any], payload: bytes) -> None:
+        """One record's effect: the only place where the state changes, so that a restart reaches the same."""
+        match meta["do"]:
+            case "reserve":
+                self._groups[meta["group"]] = _Group(Slot(*meta["slot"]))
+            case "put":
+                versions = meta["versions"]
+                kept = Kept(payload, None if versions is None else (versions[0], versions[1]))
+                self._groups[meta["group"]].trials.setdefault(meta["index"], kept)
+            case "claim":
+                moved = self._groups[meta["of"]].trials.pop(meta["index"])
+                self._groups[meta["group"]].trials[meta["index"]] = moved
+            case "take":
+                for name in meta["groups"]:
+                    if name in self._groups:
+                        self._groups[name].state, self._groups[name].step = "taken", meta["step"]
+            case "drop":
+                for name in meta["groups"]:
+                    self._groups[name].state, self._groups[name].step = "dropped", meta["step"]
+            case "lose":
+                for name in meta["groups"]:
+                    self._lose(name, range(1 << 30), meta["reason"])
+                    self._groups[name].state = "lost"
+            case "resume":
+                self._resume(meta["step"])
+
+    def _resume(self, step: int) -> None:
+        for name, group in self._groups.items():
+            if group.state in ("taken", "dropped") and group.step > step:
+                group.state, group.step = "open", 0
+            if group.state == "open":
+                gone = [i for i, one in group.trials.items() if one.versions is not None and one.versions[1] > step]
+                self._lose(name, gone, f"sampled under weights after step {step}, which are gone")
+
+    def _lose(self, name: str, indices: Collection[int], reason: str) -> None:
+        trials = self._groups[name].trials
+        gone = [index for index in trials if index in indices]
+        for index in gone:
+            del trials[index]
+        if gone:
+            self._lost.append(Lost(name, tuple(gone), reason))
+
+    def _snapshot(self) -> Iterator[bytes]:
+        for name, group in self._groups.items():
+            slot = [group.slot.task_set, group.slot.task, group.slot.step]
+            yield _pack({"do": "reserve", "group": name, "slot": slot})
+            for index, kept in group.trials.items():
+                yield _pack({"do": "put", "group": name, "index": index, "versions": kept.versions}, kept.payload)
+            if group.state != "open":
+                final = {"groups": [name], "step": group.step, "reason": ""}
+                yield _pack({"do": "take" if group.state == "taken" else "drop", **final})
+
+
+def _pack(meta: Mapping[str, Any], payload: bytes = b"") -> bytes:
+    head = orjson.dumps(meta)
+    return _META.pack(len(head)) + head + payload
+
+
+def _unpack(record: bytes) -> tuple[dict[str, Any], bytes]:
+    (length,) = _META.unpack_from(record)
+    meta: dict[str, Any] = orjson.loads(record[_META.size : _META.size + length])
+    return meta, record[_META.size + length :]

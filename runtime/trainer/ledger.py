@@ -1,0 +1,99 @@
+"""What the trainer's process keeps of every group: the data buffer, shared by agent loop manager, sampler and
+checkpoints, which verl makes apart from each other.
+
+Without a manager of ours it keeps nothing. Only groups for training are kept: a validation is played again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from runtime.agent_loop.groups import GroupRequest
+from runtime.agent_loop.trial_bytes import from_bytes, to_bytes
+from runtime.agent_loop.types import TrialResult
+from runtime.rollouter.buffer import DataBuffer, Slot
+from runtime.run_paths import RunPaths
+from runtime.trainer.stable import LATEST, stable_steps
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """Implements ``runtime.agent_loop.groups.Keeper`` for the trials of training groups."""
+
+    def __init__(self) -> None:
+        self._buffer: DataBuffer | None = None
+        self._paths: RunPaths | None = None
+
+    def open(self, paths: RunPaths, *, restored: Collection[str] = ()) -> None:
+        """Read what an earlier start of the trainer left. ``restored``: see ``DataBuffer.recover``."""
+        step = resumed_step(paths.checkpoints)
+        self._paths = paths
+        self._buffer = DataBuffer(paths.groups_journal)
+        for lost in self._buffer.recover(step, restored=restored):
+            log.warning("group %s: %d finished trial(s) lost: %s", lost.group, len(lost.trials), lost.reason)
+
+    def close(self) -> None:
+        if self._buffer is not None:
+            self._buffer.close()
+        self._buffer = None
+
+    def reserve(self, request: GroupRequest) -> list[TrialResult]:
+        """A group is given out; its trials that had been finished before a crash."""
+        if self._buffer is None or request.validation or not request.uid:
+            return []
+        name = request.uid
+        self._buffer.reserve(name, Slot(request.task_set, request.task.id, request.step))
+        payloads = [self._buffer.claim(name, index) for index in range(request.size)]
+        found = [from_bytes(payload) for payload in payloads if payload is not None]
+        for result in found:
+            self._bring_back(result)
+        return found
+
+    async def keep(self, request: GroupRequest, result: TrialResult) -> None:
+        """Returns once the trial is on disk. What nobody graded is not kept: it would be played again."""
+        if self._buffer is None or request.validation or not request.uid or result.reward is None:
+            return
+        number = self._buffer.put(request.uid, result.key.index, to_bytes(result), versions=result.weight_versions)
+        if number is not None:
+            await asyncio.to_thread(self._buffer.commit, number)
+
+    def taken(self, groups: Collection[str], *, step: int) -> None:
+        if self._buffer is not None:
+            self._buffer.taken(groups, step=step)
+
+    def dropped(self, groups: Collection[str], *, step: int, reason: str) -> None:
+        if self._buffer is not None:
+            self._buffer.dropped(groups, step=step, reason=reason)
+
+    def saved(self, checkpoints: Path) -> None:
+        """A checkpoint is whole: what the oldest kept one holds needs no record any more."""
+        if self._buffer is not None and (steps := stable_steps(checkpoints)):
+            self._buffer.saved(steps[0])
+
+    def _bring_back(self, result: TrialResult) -> None:
+        """Its folder had left its place with the step that is taken again."""
+        assert self._paths is not None
+        name = Path(str(result.key.step)) / result.key.trial_id
+        target = self._paths.trials / name
+        aside = sorted(self._paths.abandoned.glob(f"*/{name}"))
+        if aside and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside[-1].rename(target)
+
+    def stats(self) -> dict[str, int]:
+        return dict(self._buffer.stats()) if self._buffer is not None else {}
+
+
+def resumed_step(checkpoints: Path) -> int:
+    """The step of the checkpoint that verl goes on from; 0 without one."""
+    try:
+        return int((checkpoints / LATEST).read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+LEDGER = Ledger()

@@ -1,0 +1,35 @@
+"""Groups that are asked for again, within a budget: stale, failed and uniform ones are replaced, but not for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from runtime.errors import RunError
+
+REFILLS_PER_GROUP = 4
+"""Groups that may be asked for again for each one that a batch needs."""
+
+
+class RefillBudget:
+    """verl's ``refill_fn`` with a limit for each batch. Raises ``RunError`` beyond it."""
+
+    def __init__(self, refill: Callable[[int], Any] | None) -> None:
+        self._refill = refill
+        self._limit = 0
+        self.step = 0
+        self.used = 0
+
+    def begin(self, step: int, batch_size: int) -> None:
+        """A batch of ``batch_size`` groups is about to be taken."""
+        self.step, self._limit, self.used = step, REFILLS_PER_GROUP * batch_size, 0
+
+    def __call__(self, count: int) -> None:
+        self.used += count
+        if self.used > self._limit:
+            raise RunError(
+                f"RefillBudget: step {self.step}: {self.used} groups had to be asked for again (stale, failed or "
+                f"without signal), more than {self._limit}: trials/{self.step}/*/trial.json say why"
+            )
+        if self._refill is not None:
+            self._refill(count)

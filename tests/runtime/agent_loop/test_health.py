@@ -1,0 +1,82 @@
+"""When a run should not go on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from runtime.agent_loop.health import WINDOW, HealthWatch, memory_in_use
+from runtime.config.health import Health
+from runtime.errors import Termination
+
+
+@dataclass(frozen=True)
+class Trial:
+    termination: Termination = Termination.COMPLETED
+    reward: float | None = 0.0
+    mismatches: int = 0
+
+
+LOST = Trial(Termination.SANDBOX_LOST, None)
+CRASHED = Trial(Termination.VERIFIER_CRASHED, None)
+STRANGE = Trial(mismatches=2)
+
+
+def watch(limits: Health, *, memory: float = 0.5, free: float = 1e6) -> HealthWatch:
+    return HealthWatch(limits, memory=lambda: memory, free_mib=lambda: free)
+
+
+@pytest.mark.parametrize(
+    ("bad", "allowed", "said"),
+    [
+        (
+            LOST,
+            32,
+            r"33 of the newest 64 trials ended without a grade \(33 sandbox_lost\); health.failed_trials",
+        ),
+        (CRASHED, 16, r"17 of the newest 64 trials were left without a grade by their verifier; .*verifier_crashes"),
+        (STRANGE, 16, r"17 of the newest 64 trials hold tokens that cannot be trained on; health.token_mismatches"),
+    ],
+)
+def test_a_share_of_bad_trials_ends_the_run(bad: Trial, allowed: int, said: str) -> None:
+    health = watch(Health())
+    for _ in range(WINDOW - 1):
+        health.trial(bad)
+    assert health.why_stop() is None, "too few to judge"
+    for one in [Trial()] * (WINDOW - allowed) + [bad] * allowed:
+        health.trial(one)
+    assert health.why_stop() is None, "as many as are allowed, the older ones are forgotten"
+    for one in [bad] * (allowed + 1) + [Trial()] * (WINDOW - allowed - 1):
+        health.trial(one)
+    why = health.why_stop()
+    assert why is not None and re.match(said, why), why
+
+
+def test_a_share_of_one_never_ends_it() -> None:
+    health = watch(Health(failed_trials=1.0))
+    for _ in range(WINDOW):
+        health.trial(LOST)
+    assert health.why_stop() is None
+
+
+def test_memory_and_disk_end_it() -> None:
+    assert watch(Health()).why_stop() is None
+    assert watch(Health(), memory=0.98).why_stop() == "98.0% of the memory are in use, more than 97%"
+    assert watch(Health(), free=100.0).why_stop() == "100 MiB of disk are free, less than 512"
+
+
+def test_memory_is_the_containers_where_that_is_nearer(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 750 kB\n")
+    assert memory_in_use(tmp_path) == 0.25
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("100000\n")
+    (group / "memory.current").write_text("90000\n")
+    (group / "memory.stat").write_text("anon 1\ninactive_file 10000\nactive_file 20000\n")
+    assert memory_in_use(tmp_path) == 0.6
+    (group / "memory.max").write_text("max\n")
+    assert memory_in_use(tmp_path) == 0.25

@@ -1,0 +1,166 @@
+"""Nothing lost: the buffer's journal over every point at which the process may be killed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from runtime.rollouter import record_log
+from runtime.rollouter.buffer import DataBuffer, Slot
+from runtime.rollouter.record_log import RecordLog, read_records
+from tests.runtime.rollouter.crashes import GROUPS, SAVE_EVERY, SIZE, STEPS, World, check, run_with_kills
+
+SLOT = Slot("train", "task", 1)
+
+
+def open_group(path: Path, *, name: str = "g", slot: Slot = SLOT) -> DataBuffer:
+    buffer = DataBuffer(path)
+    buffer.recover(0)
+    buffer.reserve(name, slot)
+    return buffer
+
+
+@pytest.mark.parametrize("lag", [0, 1], ids=["synchronous", "ahead"])
+@pytest.mark.parametrize("power", [False, True], ids=["killed", "power cut"])
+def test_killed_at_any_write_a_group_is_trained_once_or_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lag: int, power: bool
+) -> None:
+    world = World(tmp_path / "whole", lag)
+    state, writes = run_with_kills(world, [], power=power, patch=monkeypatch)
+    check(world, state, resumed_from="never killed")
+    assert sum(world.played.values()) == STEPS * GROUPS * SIZE and not state["buffer"].lost
+    for at in range(1, writes + 1):
+        world = World(tmp_path / str(at), lag)
+        state, _ = run_with_kills(world, [at], power=power, patch=monkeypatch)
+        check(world, state, resumed_from=f"write {at}")
+        # Played again: what was not acknowledged, and what had come from weights that are no more.
+        again = sum(world.played.values()) - STEPS * GROUPS * SIZE
+        assert again <= 1 + (SAVE_EVERY - 1) * GROUPS * SIZE
+        assert again >= sum(len(one.trials) for one in state["buffer"].lost)
+
+
+def test_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(0)
+    for number in range(60):
+        world = World(tmp_path / str(number), lag=number % 2)
+        kills = [dice.randrange(1, 40) for _ in range(dice.randrange(2, 6))]
+        state, _ = run_with_kills(world, kills, power=bool(number % 3), patch=monkeypatch)
+        check(world, state, resumed_from=f"writes {kills}")
+
+
+def test_a_group_is_never_taken_twice(tmp_path: Path) -> None:
+    buffer = open_group(tmp_path / "log")
+    buffer.taken(["g"], step=1)
+    with pytest.raises(ValueError, match=r"group g is taken already \(step 1\)"):
+        buffer.taken(["g"], step=2)
+
+
+def test_a_trial_is_kept_once(tmp_path: Path) -> None:
+    buffer = open_group(tmp_path / "log")
+    assert buffer.put("g", 0, b"first", versions=(0, 0)) is not None
+    assert buffer.put("g", 0, b"second", versions=(0, 0)) is None
+    assert buffer.claim("g", 0) == b"first"
+
+
+def test_what_was_dropped_after_the_checkpoint_is_open_again(tmp_path: Path) -> None:
+    buffer = open_group(tmp_path / "log")
+    buffer.commit(buffer.put("g", 0, b"trial", versions=(0, 0)))
+    buffer.dropped(["g"], step=3, reason="stale")
+    assert buffer.state("g") == ("dropped", 3)
+    buffer.recover(3)
+    assert buffer.state("g") == ("dropped", 3)
+    buffer.recover(2)
+    assert buffer.state("g") == ("open", 0)
+
+
+def test_trials_that_nobody_asks_for_again_are_reported(tmp_path: Path) -> None:
+    buffer = open_group(tmp_path / "log")
+    buffer.commit(buffer.put("g", 0, b"trial", versions=(0, 0)))
+    buffer.close()
+    buffer = DataBuffer(tmp_path / "log")
+    assert buffer.recover(0) == []
+    buffer.taken([], step=2)
+    assert buffer.lost == ()
+    buffer.taken([], step=3)
+    (lost,) = buffer.lost
+    assert (lost.group, lost.trials) == ("g", (0,)) and "nobody asked" in lost.reason
+    assert buffer.stats() == {"lost": 1, "lost_trials": 1}
+
+
+def test_what_a_checkpoint_brings_back_is_not_given_to_others(tmp_path: Path) -> None:
+    buffer = open_group(tmp_path / "log")
+    buffer.commit(buffer.put("g", 0, b"trial", versions=(0, 0)))
+    buffer.recover(0, restored=["g"])
+    buffer.reserve("other", SLOT)
+    assert buffer.claim("other", 0) is None
+    buffer.taken(["g"], step=9)
+    assert not buffer.lost
+
+
+def test_the_file_is_written_anew_without_what_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.rollouter.buffer._COMPACT_BYTES", 10_000)
+    path = tmp_path / "log"
+    buffer = open_group(path)
+    for step in range(1, 30):
+        buffer.reserve(f"g{step}", Slot("train", "task", step))
+        buffer.commit(buffer.put(f"g{step}", 0, bytes(1000), versions=(step - 1, step - 1)))
+        if step < 29:
+            buffer.taken([f"g{step}"], step=step)
+        buffer.saved(step - 1)
+    assert path.stat().st_size < 20_000
+    buffer.close()
+    again = DataBuffer(path)
+    assert again.state("g28") == ("taken", 28) and again.state("g29") == ("open", 0)
+    assert again.claim("g29", 0) == bytes(1000)
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "rubbish"])
+def test_a_damaged_end_is_cut_off_and_the_rest_is_read(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "log"
+    log = RecordLog(path)
+    for number in range(3):
+        log.append(b"record %d" % number)
+    log.close()
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[-1] ^= 1
+    path.write_bytes(content[:-3] if damage == "torn" else content + b"\xff" * 7 if damage == "rubbish" else content)
+    kept = 3 if damage == "rubbish" else 2
+    assert list(read_records(path)) == [b"record %d" % number for number in range(kept)]
+    log = RecordLog(path)
+    log.append(b"next")
+    log.close()
+    assert list(read_records(path)) == [*(b"record %d" % number for number in range(kept)), b"next"]
+
+
+def test_on_a_full_disk_a_commit_fails_and_the_next_one_makes_it_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        full = True
+
+        def write(self, file: int, block: memoryview) -> int:
+            if self.full and len(block) < 8:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return os.write(file, block[:5])
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+    disk = Full()
+    path = tmp_path / "log"
+    log = RecordLog(path)
+    log.append(b"before")
+    log.commit()
+    monkeypatch.setattr(record_log, "os", disk)
+    number = log.append(b"during")
+    with pytest.raises(OSError, match="No space"):
+        log.commit(number)
+    assert list(read_records(path)) == [b"before"]
+    disk.full = False
+    log.commit(number)
+    assert list(read_records(path)) == [b"before", b"during"]

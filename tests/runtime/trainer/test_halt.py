@@ -1,0 +1,57 @@
+"""A run that should not go on ends after a checkpoint, and says why; what is asked for again has a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runtime.errors import RunError
+from runtime.trainer.diagnosis import diagnose
+from runtime.trainer.halt import Halt
+from runtime.trainer.refills import RefillBudget
+
+
+def config(save_freq: int = 10) -> Any:
+    return SimpleNamespace(trainer=SimpleNamespace(save_freq=save_freq))
+
+
+def test_the_run_ends_after_the_checkpoint_that_is_written_for_it(tmp_path: Path) -> None:
+    verl = config()
+    halt = Halt(verl)
+    halt.check(5)
+    halt.saved(tmp_path / "global_step_5")
+    halt.check(6)
+    halt.ask("40 of the newest 64 trials ended without a grade")
+    assert verl.trainer.save_freq == 1, "verl saves at the end of this step"
+    halt.check(7)
+    halt.saved(tmp_path / "global_step_7")
+    halt.ask("another reason, later")
+    with pytest.raises(
+        RunError, match=r"^RunHalted: 40 of .*; the run was ended after the checkpoint of step 7$"
+    ) as end:
+        halt.check(8)
+    assert diagnose(f"Traceback ...\nruntime.errors.RunError: {end.value}\n", exit_code=1).startswith(
+        "40 of the newest"
+    )
+
+
+def test_before_the_first_step_there_is_nothing_to_save() -> None:
+    halt = Halt(config())
+    halt.ask("97.5% of the memory are in use")
+    with pytest.raises(RunError, match="before it had trained a step"):
+        halt.check(1)
+
+
+def test_what_is_asked_for_again_has_a_budget_for_each_batch() -> None:
+    asked: list[int] = []
+    budget = RefillBudget(asked.append)
+    for step in (1, 2):
+        budget.begin(step, 2)
+        budget(5)
+        budget(3)
+    with pytest.raises(RunError, match=r"step 2: 9 groups had to be asked for again .* more than 8"):
+        budget(1)
+    assert asked == [5, 3, 5, 3]

@@ -1,0 +1,102 @@
+"""Trials that had been finished before a crash are not played again: the ledger with real groups of trials."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from runtime.agent_loop.groups import GroupRequest, GroupRunner
+from runtime.agent_loop.trial import TrialRunner
+from runtime.agent_loop.types import TrialKey, TrialResult
+from runtime.run_paths import RunPaths
+from runtime.task import Task
+from runtime.trainer import stable
+from runtime.trainer.ledger import Ledger
+from tests.runtime.agent_loop.conftest import make_task
+from tests.runtime.agent_loop.test_groups import result
+
+
+class Dying(BaseException):
+    """The process ends here."""
+
+
+class Trials:
+    """In ``TrialRunner``'s place: counts what is played; the process dies at trial ``dies_at``."""
+
+    def __init__(self, *, dies_at: int | None = None, ungraded: int | None = None) -> None:
+        self.played: list[int] = []
+        self._dies_at, self._ungraded = dies_at, ungraded
+
+    async def run(self, task: Task, *, key: TrialKey, temperature: float, queued: float = 0.0) -> TrialResult:
+        if key.index == self._dies_at:
+            raise Dying
+        self.played.append(key.index)
+        return result(key, None if key.index == self._ungraded else float(key.index))
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    return make_task(Path(tmp_path_factory.mktemp("tasks")))
+
+
+def play(run: Path, task: Task, trials: Trials, *, uid: str, step: int = 1, validation: bool = False) -> list[float]:
+    """One start of the trainer that plays one group."""
+    ledger = Ledger()
+    ledger.open(RunPaths(run))
+    request = GroupRequest(task, "train", f"train-{uid}", step, 4, 1.0, validation=validation, uid=uid)
+    runner = GroupRunner(cast(TrialRunner, trials), concurrency=1, keeper=ledger)
+    try:
+        results = asyncio.run(runner.run(request))
+    finally:
+        ledger.close()
+    assert [one.key.index for one in results] == [0, 1, 2, 3]
+    return [one.reward if one.reward is not None else -1.0 for one in results]
+
+
+def test_only_what_had_not_ended_is_played_again(tmp_path: Path, task: Task) -> None:
+    first = Trials(dies_at=3)
+    with pytest.raises(Dying):
+        play(tmp_path, task, first, uid="one")
+    assert first.played == [0, 1, 2]
+    # Its folders had left their place with the step that is taken again.
+    aside = RunPaths(tmp_path).abandoned / "000" / "1" / f"{task.id}.train-one.0"
+    aside.mkdir(parents=True)
+    second = Trials()
+    assert play(tmp_path, task, second, uid="two") == [0.0, 1.0, 2.0, 3.0]
+    assert second.played == [3]
+    assert (RunPaths(tmp_path).trials / "1" / aside.name).is_dir() and not aside.exists()
+
+
+def test_another_step_or_task_set_plays_its_own(tmp_path: Path, task: Task) -> None:
+    play(tmp_path, task, Trials(), uid="one")
+    other = Trials()
+    play(tmp_path, task, other, uid="two", step=2)
+    assert other.played == [0, 1, 2, 3]
+
+
+def test_validations_and_what_nobody_graded_are_played_again(tmp_path: Path, task: Task) -> None:
+    play(tmp_path, task, Trials(), uid="one", validation=True)
+    play(tmp_path, task, Trials(ungraded=1), uid="two")
+    third = Trials()
+    play(tmp_path, task, third, uid="three")
+    assert third.played == [1]
+
+
+def test_trained_groups_are_not_given_out_again(tmp_path: Path, task: Task) -> None:
+    paths = RunPaths(tmp_path)
+    play(tmp_path, task, Trials(), uid="one")
+    ledger = Ledger()
+    ledger.open(paths)
+    ledger.taken(["one"], step=1)
+    ledger.close()
+    folder = stable.step_folder(paths.checkpoints, 1)
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text("of step 1")
+    stable.mark_stable(folder)
+    stable.prepare_resume(paths.checkpoints, 1)
+    again = Trials()
+    play(tmp_path, task, again, uid="two")
+    assert again.played == [0, 1, 2, 3]
