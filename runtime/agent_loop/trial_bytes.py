@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import asdict, replace
+from array import array
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import orjson
 
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
@@ -16,27 +16,28 @@ from runtime.rollouter.engine import Routing
 
 _HEAD = struct.Struct("<I")
 _LISTS = (
-    ("prompt_ids", "<i4"),
-    ("response_ids", "<i4"),
-    ("response_mask", "<i1"),
-    ("response_logprobs", "<f8"),
-    ("weight_versions", "<i4"),
+    ("prompt_ids", "i"),
+    ("response_ids", "i"),
+    ("response_mask", "b"),
+    ("response_logprobs", "d"),
+    ("weight_versions", "i"),
 )
+"""With their types of ``array``: the journal is read on the machine that wrote it, or on one like it."""
 
 
 def to_bytes(result: TrialResult) -> bytes:
     head = {
         **{name: getattr(result, name) for name in _PLAIN},
-        "key": asdict(result.key),
+        "key": vars(result.key),
         "termination": result.termination.value,
-        "timings": asdict(result.timings),
-        "sampling": asdict(result.sampling),
-        "accounting": asdict(result.accounting),
+        "timings": vars(result.timings),
+        "sampling": vars(result.sampling),
+        "accounting": vars(result.accounting),
         "outcomes": dict(result.outcomes),
         "metrics": dict(result.metrics),
         "samples": [_measure(sample) for sample in result.samples],
     }
-    parts = [np.asarray(getattr(one, name), kind).tobytes() for one in result.samples for name, kind in _LISTS]
+    parts = [array(kind, getattr(one, name)).tobytes() for one in result.samples for name, kind in _LISTS]
     routing = [one.routed_experts.rows for one in result.samples if one.routed_experts is not None]
     text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
     return b"".join([_HEAD.pack(len(text)), text, *parts, *routing])
@@ -50,8 +51,10 @@ def from_bytes(content: bytes) -> TrialResult:
         lists: dict[str, Any] = {}
         for name, kind in _LISTS:
             count = measure["prompt" if name == "prompt_ids" else "response"]
-            array = np.frombuffer(content, kind, count, place)
-            lists[name], place = array.tolist(), place + array.nbytes
+            values = array(kind)
+            size = count * values.itemsize
+            values.frombytes(memoryview(content)[place : place + size])
+            lists[name], place = values.tolist(), place + size
         samples.append(Sample(**lists))
     for number, measure in enumerate(head["samples"]):
         if (routing := measure["routing"]) is None:
