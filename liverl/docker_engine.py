@@ -1,10 +1,12 @@
-"""What ``liverl run --target docker`` asks the engine before it starts Compose, and tells Compose of LiveRL's source.
+"""What ``liverl run --target docker`` asks the engine before it starts Compose, tells Compose of LiveRL's source, and
+asks how the container ended.
 
 Speaks through the ``docker`` program alone. The bundle names no path: it may lie anywhere.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import liverl
-from runtime.errors import MachineError
+from runtime.errors import MachineError, RunError
 
 OLDEST = (20, 10)
 """The first engine whose builder is BuildKit; Debian 11's and 12's."""
@@ -45,6 +47,23 @@ def prepare(folder: Path, resolved: Mapping[str, Any]) -> dict[str, str]:
             fix=f"docker pull {image}\nexport {SOURCE}=DIRECTORY",
         )
     return {}
+
+
+def finish(folder: Path) -> None:
+    """Raise ``RunError`` where the container of the bundle in ``folder`` failed: Compose itself is content when it has
+    ended."""
+    told = subprocess.run(
+        ["docker", "compose", "ps", "--all", "--format", "json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # One list, or, of newer ones, a line for each container.
+    read = [json.loads(line) for line in told.stdout.splitlines() if line.strip()]
+    containers = [one for each in read for one in (each if isinstance(each, list) else [each])]
+    if failed := [one for one in containers if one.get("ExitCode")]:
+        raise RunError(f"{failed[0].get('Name')} ended with code {failed[0]['ExitCode']}; its words are above")
 
 
 def _check_cores(said: list[str], resolved: Mapping[str, Any]) -> None:

@@ -105,6 +105,8 @@ def launch(target: str, folder: Path, *, runs_dir: Path) -> None:
     code = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
     if code:
         raise RunError(f"{launcher.program} ended with code {code}; its words are above")
+    if target == "docker":
+        docker_engine.finish(folder)
     names = {"name": resolved["name"], "namespace": resolved["cluster"]["namespace"]}
     follow = launcher.follow.format(**names)
     if shutil.which(launcher.program) is None:

@@ -60,7 +60,7 @@ def states(folder: Path, *found: dict[str, str] | None) -> None:
 def client(folder: Path, name: str, *, code: int = 0) -> None:
     """A program called ``name`` in ``folder`` that notes its folder and arguments."""
     folder.mkdir(exist_ok=True)
-    asked = CLUSTER.format(folder=folder) if name == "kubectl" else ""
+    asked = CLUSTER.format(folder=folder) if name == "kubectl" else '[ "$2" = ps ] && exit 0\n'
     (folder / "known").write_text("".join(f"{one} {kind}\n" for one, kind in KNOWN))
     states(folder, DONE)
     (folder / name).write_text(
@@ -248,13 +248,14 @@ def test_a_cluster_that_stays_away_ends_the_following(
 
 ENGINE = """case "$1" in info) {info};; image) exit 1;; esac
 [ "$2" = version ] && exit {compose}
+[ "$2" = ps ] && echo '{ended}' && exit 0
 env | grep ^LIVERL_ > {folder}/variables
 """
 
 
-def engine(folder: Path, *, info: str = "echo 20.10.24+dfsg1 2; exit 0", compose: int = 0) -> None:
+def engine(folder: Path, *, info: str = "echo 20.10.24+dfsg1 2; exit 0", compose: int = 0, ended: str = "") -> None:
     folder.mkdir(exist_ok=True)
-    script = ENGINE.format(info=info, compose=compose, folder=folder)
+    script = ENGINE.format(info=info, compose=compose, folder=folder, ended=ended)
     (folder / "docker").write_text(f"#!/bin/bash\n{script}")
     (folder / "docker").chmod(0o755)
 
@@ -289,6 +290,17 @@ def test_compose_is_told_where_the_source_lies(tmp_path: Path) -> None:
     assert told == {"LIVERL_SOURCE": str(ROOT), "LIVERL_DOCKERFILE": str(bundle / "Dockerfile")}
     ended = liverl(tmp_path, "run", SPEC, "--target", "docker", LIVERL_SOURCE=str(tmp_path))
     assert ended.returncode == 3 and "docker pull" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [('{"Name": "x", "ExitCode": 4}', 4), ('[{"Name": "x", "ExitCode": 126}]', 4), ('{"Name": "x", "ExitCode": 0}', 0)],
+)
+def test_a_container_that_fails_fails_the_run(tmp_path: Path, ended: str, code: int) -> None:
+    """Though Compose is content; older ones print a list."""
+    engine(tmp_path / "bin", ended=ended)
+    done = liverl(tmp_path, "run", SPEC, "--target", "docker")
+    assert done.returncode == code and ("x ended with code" in done.stderr) == bool(code)
 
 
 def test_a_client_that_fails_fails_the_run(tmp_path: Path) -> None:
