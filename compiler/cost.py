@@ -80,6 +80,8 @@ def cost(plan: Plan, catalogue: Path | None) -> Cost | Unknown:
             "no catalogue of SkyPilot on this machine (it fetches one at its first use; --catalog names another)"
         )
     sky, worker = plan.spec.cluster.skypilot, plan.spec.cluster.worker
+    if not sky.infra.startswith("aws"):
+        return Unknown(f"prices are those of EC2, and cluster.skypilot.infra is {sky.infra}")
     accelerator = sky.accelerator or plan.spec.trainer.gpu
     needed = plan.trainer_ranks + plan.rollout_gpus if plan.spec.trainer.device == "cuda" else 0
     if needed and not worker.gpus:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from liverl import docker_engine, kubernetes_follow, kubernetes_jobs
 from runtime import suggest
@@ -91,8 +92,11 @@ def launch(target: str, folder: Path, *, runs_dir: Path) -> None:
     resolved = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))
     program = shutil.which(launcher.program) or suggest.beside(launcher.program)
     if program is None:
-        raise MachineError(f"--target {target}: the program {launcher.program} is missing", fix=launcher.install)
+        install = _sky_client(resolved) if target == "skypilot" else launcher.install
+        raise MachineError(f"--target {target}: the program {launcher.program} is missing", fix=install)
     command = [*launcher.command]
+    if target == "skypilot" and (bucket := resolved["cluster"]["skypilot"].get("jobs_bucket")):
+        command += ["--config", f"jobs.bucket={bucket}"]
     if launcher.needs_secrets:
         command += _secrets(launcher, [secret["variable"] for secret in resolved["secrets"]])
     if target == "k8s":
@@ -119,6 +123,11 @@ def launch(target: str, folder: Path, *, runs_dir: Path) -> None:
         except KeyboardInterrupt:
             print(f"the job {job.name} goes on; follow with: {follow}", file=sys.stderr)
             raise
+
+
+def _sky_client(resolved: Mapping[str, Any]) -> str:
+    """SkyPilot with the client of the spec's cloud."""
+    return suggest.pip(f"skypilot[{resolved['cluster']['skypilot']['infra'].partition('/')[0]}]")
 
 
 def _secrets(launcher: Launcher, variables: list[str]) -> list[str]:

@@ -52,6 +52,7 @@ class Docker:
         )
         yield from _engine_problems(plan)
         yield from volumes.problems(plan, self.name)
+        yield from joining.annotation_warning(plan)
         if spec.trainer.nodes > 1:
             yield Problem(
                 ("trainer", "nodes"),

@@ -62,6 +62,16 @@ def env_problems(plan: Plan) -> list[Problem]:
     ]
 
 
+def annotation_warning(plan: Plan) -> list[Problem]:
+    """Where nothing carries ``cluster.annotations``."""
+    if not plan.spec.cluster.annotations:
+        return []
+    what = "nothing carries them on this target: they are the pods' of k8s"
+    return [
+        Problem(("cluster", "annotations"), what, fix="leave them out where they are not only for k8s", severity="warn")
+    ]
+
+
 def give_env(plan: Plan, runtime: Facts) -> None:
     """The trainer's variables, for the runtime to hand on where nothing is inherited."""
     runtime.replace("env", lambda: plan.spec.cluster.env, why="of every process of the trainer")

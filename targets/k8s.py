@@ -189,7 +189,7 @@ def _names(plan: Plan) -> dict[str, Callable[[], Any]]:
         "priority_class": lambda: f"{cluster.namespace}-{spec.name}",
         "runs_volume": lambda: f"{cluster.namespace}-{spec.name}-runs",
         "runs_claim": lambda: cluster.storage.claim or f"{spec.name}-runs",
-        "bucket_path": lambda: (cluster.storage.bucket or "").removeprefix("s3://").rstrip("/"),
+        "bucket_path": lambda: (cluster.storage.bucket or "").partition("://")[2].rstrip("/"),
         "ray_version": lambda: pins.of(plan)["ray"],
         "runtime_image": lambda: _runtime_image(plan),
         "agent": lambda: json.dumps(plan.reads.plain(spec.scaffold)),
@@ -244,6 +244,9 @@ def _storage_problems(storage: Storage) -> list[Problem]:
     if storage.driver is None:
         return []
     place, problems = ("cluster", "storage"), []
+    if storage.bucket is not None and not storage.bucket.startswith(("s3://", "gs://")):
+        what = f"{storage.bucket} has no name by which a CSI driver is asked for it"
+        problems.append(Problem((*place, "bucket"), what, "s3://BUCKET/PATH, gs://BUCKET/PATH", "or name a claim"))
     if storage.bucket is None:
         problems.append(Problem((*place, "bucket"), "null, but there is a driver to mount it", "s3://BUCKET/PATH"))
     for field in ("claim", "storage_class"):

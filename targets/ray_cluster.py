@@ -29,6 +29,10 @@ class RayJobs:
         yield from joining.dashboard_problems(plan)
         yield from joining.env_problems(plan)
         yield from volumes.problems(plan, self.name)
+        yield from joining.annotation_warning(plan)
+        if plan.spec.cluster.labels:
+            what = "nothing carries them on this target: its nodes are someone else's"
+            yield Problem(("cluster", "labels"), what, severity="warn")
         port = plan.spec.proxy.port
         if port in joining.RESERVED_PORTS:
             yield Problem(("proxy", "port"), f"{port} is one of Ray's own ports", "any other")

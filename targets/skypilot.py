@@ -1,4 +1,4 @@
-"""The target ``skypilot``: one task file for machines of EC2, with Ray across them, for SkyPilot's managed jobs.
+"""The target ``skypilot``: one task file for machines of a cloud, with Ray across them, for SkyPilot's managed jobs.
 
 Knows SkyPilot's task format (checked against the version in ``pins``), never an account.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from compiler import readers
 from compiler.errors import Problem
 from compiler.plan import Plan
-from targets import joining, pins, volumes
+from targets import clouds, joining, pins, volumes
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, image_warnings
 
@@ -66,6 +66,8 @@ class SkyPilot:
         yield from joining.env_problems(plan)
         yield from volumes.problems(plan, self.name)
         yield from _disk_problems(plan)
+        yield from clouds.problems(plan)
+        yield from joining.annotation_warning(plan)
         yield from image_warnings(cluster.image)
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
@@ -83,6 +85,8 @@ class SkyPilot:
             fake_gpus=lambda: joining.fake_gpus(plan),
             address_variable=lambda: joining.RAY_ADDRESS,
             weights=lambda: volumes.mounted_weights(plan, self.name),
+            stops=lambda: clouds.of(plan).stops,
+            labels=lambda: clouds.of(plan).label is not None,
             hub_cache=lambda: volumes.hub_cache(plan, self.name),
         )
         context = {"header": joining.HEADER, "spec": spec, "cluster": spec.cluster, "own": own}

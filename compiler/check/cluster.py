@@ -1,7 +1,8 @@
-"""Where the experiment runs, whatever the target: variables that are someone else's."""
+"""Where the experiment runs, whatever the target: names that are someone else's."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from compiler.check.rule import Rule
@@ -9,6 +10,10 @@ from compiler.errors import Problem
 from compiler.plan import Plan
 from runtime.config.variables import OWNED
 
+_OWN_MARKS = re.compile(
+    r"(liverl|ray\.io|volcano\.sh)/.+|kueue\.x-k8s\.io/(queue-name|priority-class)"
+    r"|cluster-autoscaler\.kubernetes\.io/safe-to-evict|karpenter\.sh/do-not-disrupt"
+)
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
@@ -41,4 +46,18 @@ def variables(plan: Plan) -> Iterator[Problem]:
                 )
 
 
-RULES: tuple[Rule, ...] = (variables,)
+def marks(plan: Plan) -> Iterator[Problem]:
+    """``cluster.labels`` and ``annotations`` change none by which LiveRL, KubeRay or a queue find what is theirs."""
+    for field in ("labels", "annotations"):
+        if not plan.spec.cluster.knows(field):
+            continue
+        for key in getattr(plan.spec.cluster, field):
+            if _OWN_MARKS.fullmatch(key):
+                yield Problem(
+                    ("cluster", field, key),
+                    f"{key} is set by LiveRL or KubeRay itself",
+                    fix="leave it out; cluster.queue and cluster.priority have fields of their own",
+                )
+
+
+RULES: tuple[Rule, ...] = (variables, marks)

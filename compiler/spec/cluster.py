@@ -7,21 +7,36 @@ from pydantic import Field
 
 from compiler.spec.places import AbsolutePath, Bucket
 from compiler.spec.volumes import Volume, Weights
-from runtime.config.base import LABEL, PATTERNS, PORT, Count, Image, LabelKey, LabelValue, Model, Name, Text, Whole
+from runtime.config.base import (
+    LABEL,
+    PATTERNS,
+    PORT,
+    TEXT,
+    Count,
+    Image,
+    LabelKey,
+    LabelValue,
+    Model,
+    Name,
+    Text,
+    Whole,
+)
 from runtime.config.variables import EnvironmentName, EnvironmentValue
 
+Annotation = Annotated[str, Field(pattern=TEXT, max_length=4096)]
 ClusterName = Annotated[str, Field(pattern=LABEL, max_length=50)]
 DRIVER = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 DAEMON = rf"^tcp://[A-Za-z0-9.-]+:{PORT}$"
-INFRA = r"^aws(/[a-z0-9-]+(/[a-z0-9-]+)?)?$"
+INFRA = r"^((aws|gcp|azure|lambda)(/[a-z0-9-]+(/[a-z0-9-]+)?)?|kubernetes(/[A-Za-z0-9@:._/-]*[A-Za-z0-9])?)$"
 ACCELERATOR = r"^[A-Za-z][A-Za-z0-9.-]*$"
-INSTANCE = r"^[a-z][a-z0-9.-]*$"
+INSTANCE = r"^[A-Za-z][A-Za-z0-9._-]*$"
 DASHBOARD = rf"^https?://[A-Za-z0-9.-]+(:{PORT})?(/[A-Za-z0-9._/-]*)?$"
 PATTERNS.update(
     {
         DRIVER: "not the name of a CSI driver, such as ru.yandex.s3.csi",
         DAEMON: "not of the form tcp://HOST:PORT",
-        INFRA: "not of the form aws, aws/REGION or aws/REGION/ZONE",
+        INFRA: "not of the form CLOUD, CLOUD/REGION or CLOUD/REGION/ZONE with aws, gcp, azure or lambda, or "
+        "kubernetes/CONTEXT",
         ACCELERATOR: "not a GPU's name in SkyPilot's catalogue, such as H100",
         INSTANCE: "not the name of a machine type, such as p5.48xlarge",
         DASHBOARD: "not of the form http://HOST:PORT",
@@ -52,7 +67,8 @@ class Storage(Model):
     """An existing volume claim of the namespace, instead of one of this experiment's own. Pods on several machines
     share it: ReadWriteMany."""
     bucket: Bucket | None = None
-    """Object storage for run directories, ``s3://bucket/path``: on ``skypilot``, and on ``k8s`` with a ``driver``.
+    """Object storage for run directories, ``s3://bucket/path`` or another cloud's: on ``skypilot``, and on ``k8s`` with
+    a ``driver`` (``s3://``, ``gs://``).
     null: a volume claim there, the machine's own disk on ``skypilot``, lost with it."""
     driver: BucketDriver | None = None
     """What mounts the bucket on ``k8s``; null: run directories are on a volume claim."""
@@ -139,8 +155,12 @@ class DockerHost(Model):
 class Skypilot(Model):
     """What the target ``skypilot`` needs to know."""
 
-    infra: Annotated[str, Field(pattern=INFRA)] = "aws"
-    """``aws``, ``aws/REGION`` or ``aws/REGION/ZONE``."""
+    infra: Annotated[str, Field(pattern=INFRA, max_length=255)] = "aws"
+    """``CLOUD``, ``CLOUD/REGION`` or ``CLOUD/REGION/ZONE`` with ``aws``, ``gcp``, ``azure`` or ``lambda``;
+    ``kubernetes`` or ``kubernetes/CONTEXT``: SkyPilot's own pods."""
+    jobs_bucket: Bucket | None = None
+    """Where SkyPilot keeps what travels to a managed job, this bundle for example; null: a bucket that it makes for
+    each job, for which whoever launches needs the right."""
     accelerator: Annotated[str, Field(pattern=ACCELERATOR, max_length=40)] | None = None
     """The catalogue's name of the GPU, for example H100; needed where machines have GPUs."""
     instance_type: Annotated[str, Field(pattern=INSTANCE, max_length=40)] | None = None
@@ -174,6 +194,11 @@ class Cluster(Model):
     """Container image with LiveRL and its training extras."""
     image_pull_secrets: tuple[Name, ...] = ()
     """Secrets of the namespace with which ``k8s`` pulls private images, by name."""
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    """Of the job and of the trainer's pods on ``k8s``, of the container on ``docker``, of the machines on
+    ``skypilot``."""
+    annotations: dict[LabelKey, Annotation] = Field(default_factory=dict)
+    """Of the job and of the trainer's pods on ``k8s``: networks, topology, cost centres."""
     env: dict[EnvironmentName, EnvironmentValue] = Field(default_factory=dict)
     """Variables of every process of the trainer on every machine: NCCL and EFA, HF_HOME, proxies. Written out: nothing
     expands ``$NAME``. Secrets go into ``secrets``; sandboxes get none of either."""

@@ -116,6 +116,17 @@ def test_the_client_gets_the_bundle(tmp_path: Path, target: str, program: str, a
     assert "secretvalue" not in everything
 
 
+def test_a_managed_job_gets_the_bucket_of_its_files(tmp_path: Path) -> None:
+    client(tmp_path / "bin", "sky")
+    bucket = 'cluster.skypilot={"infra": "gcp", "jobs_bucket": "gs://team-jobs/liverl"}'
+    assert liverl(tmp_path, "run", SPEC, "--target", "skypilot", "--set", bucket).returncode == 0
+    given = (tmp_path / "bin" / "sky.called").read_text().split("\0")[1:-1]
+    assert given == ["jobs", "launch", "--yes", "task.sky.yaml", "--config", "jobs.bucket=gs://team-jobs/liverl"]
+    (tmp_path / "bin" / "sky").unlink()
+    missing = liverl(tmp_path, "run", SPEC, "--target", "skypilot", "--set", bucket)
+    assert missing.returncode == 3 and "skypilot[gcp]" in missing.stderr
+
+
 def test_a_compiled_bundle_is_launched_where_it_lies(tmp_path: Path) -> None:
     client(tmp_path / "bin", "kubectl")
     assert liverl(tmp_path, "compile", SPEC, "--target", "k8s", "-o", "there").returncode == 0

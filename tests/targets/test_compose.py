@@ -63,6 +63,7 @@ def test_compose_makes_of_the_bundle_what_the_spec_means(case: str, tmp_path: Pa
     assert service["build"]["dockerfile"] == f"build/{spec['name']}/docker/Dockerfile"
     assert service["command"][:4] == ["python", "-m", "liverl", "run"] and service["init"] is True
     assert (service["restart"], service["stop_grace_period"]) == ("on-failure:2", "2m0s")
+    assert service.get("labels", {}) == spec["cluster"]["labels"]
     assert service["read_only"] is True and service["user"] == "10001:10001" and service["cap_drop"] == ["ALL"]
     # Sizes are in bytes by now.
     assert service["shm_size"] == str(machine["shm_gib"] << 30)

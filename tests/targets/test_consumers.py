@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from targets import pins
-from tests.compiler.golden_cases import CASES, GOLDEN, case_files
+from compiler import compile_in_memory
+from targets import clouds, pins
+from tests.compiler.golden_cases import CASES, GOLDEN, LAB, case_files
 from tests.targets.schemas import CUSTOM, WITHOUT_SCHEMA, documents, kubernetes_errors
 from tests.targets.test_k8s import carried, pods
-from tests.targets.variants import VARIANTS, compiled
+from tests.targets.variants import LABELS, SKIES, VARIANTS, compiled
 from tests.toolbox import debian_tools, python_tools, require_command
 
 pytestmark = [pytest.mark.consumers, pytest.mark.timeout(1800)]
@@ -28,6 +29,14 @@ import sky
 from sky.client.cli import command
 from sky.data import storage_utils
 found = {}
+
+
+def refused(resources):
+    # What the cloud does not have of what the task asks for.
+    unsupported = getattr(resources.cloud, "_CLOUD_UNSUPPORTED_FEATURES", {})
+    return sorted(feature.value for feature in resources.get_required_cloud_features() if feature in unsupported)
+
+
 for folder in map(Path, sys.argv[1:]):
     os.chdir(folder)
     config = yaml.safe_load(Path("task.sky.yaml").read_text())
@@ -38,9 +47,15 @@ for folder in map(Path, sys.argv[1:]):
         "name": task.name, "nodes": task.num_nodes, "spot": resources.use_spot, "cloud": str(resources.cloud),
         "accelerators": resources.accelerators, "secrets": sorted(task.secrets), "files": sorted(task.file_mounts),
         "stores": {path: [store.source, store.mode.name] for path, store in task.storage_mounts.items()},
+        "labels": resources.labels, "place": [resources.region, resources.zone],
+        "refused": refused(resources),
         "left_out": storage_utils.get_excluded_files(str(folder)),
     }
-parsed = command.jobs_launch.make_context("launch", ["--yes", "task.sky.yaml", "--secret", "A=b"]).params
+words = ["--yes", "task.sky.yaml", "--config", "jobs.bucket=s3://team-jobs/x", "--secret", "A=b"]
+parsed = command.jobs_launch.make_context("launch", words).params
+from sky import clouds
+found["labels"] = {name: bool(kind.is_label_valid("Team", "rl")[0]) for name, kind in
+                   {"aws": clouds.AWS, "gcp": clouds.GCP, "kubernetes": clouds.Kubernetes}.items()}
 found["command"] = {"yes": parsed["yes"], "secret": parsed["secret"]}
 for name, change in {"typo": {"acelerators": "H100:8"}, "number": {"num_nodes": "two"}}.items():
     config = yaml.safe_load(Path("task.sky.yaml").read_text())  # SkyPilot empties what it has read
@@ -65,6 +80,11 @@ def written(folder: Path, variant: str, target: str) -> Path:
 def test_skypilot_reads_every_task(tmp_path: Path) -> None:
     tools = python_tools("skypilot", f"skypilot=={pins.SKYPILOT}")
     folders = [written(tmp_path, variant, "skypilot") for variant in VARIANTS]
+    for name, sets in SKIES.items():
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        for file, text in compile_in_memory(LAB, target="skypilot", sets=sets).files.items():
+            (folders[-1] / file).write_text(text)
     environment = {**os.environ, "HOME": str(tmp_path), "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
     ended = subprocess.run(
         [str(tools / "python"), "-c", SKY, *map(str, folders)],
@@ -86,7 +106,26 @@ def test_skypilot_reads_every_task(tmp_path: Path) -> None:
         "files": ["~/liverl/bundle"],
         "stores": {"~/liverl/runs": ["s3://team-runs/liverl", "MOUNT_CACHED"]},
         "left_out": found["site"]["left_out"],
+        "labels": LABELS,
+        "place": ["us-east-1", None],
+        "refused": [],
     }
+    for name, place in {
+        "aws": ["us-east-1", "us-east-1a"],
+        "gcp": ["us-central1", "us-central1-a"],
+        "azure": ["eastus", None],
+        "lambda": [None, None],
+        "kubernetes": ["gke_project_zone_name", None],
+    }.items():
+        task = found[name]
+        assert (task["cloud"].lower(), task["place"]) == (name, place)
+        # On Kubernetes it depends on the cluster; nothing that no cluster has.
+        assert task["refused"] == [] and task["accelerators"] == {"H100": 8}
+        assert (task["labels"] == LABELS) == (name != "lambda")
+        ((_, mode),) = task["stores"].values()
+        assert mode == "MOUNT_CACHED" and "/weights" in task["files"]
+    assert found["labels"] == {name: clouds.CLOUDS[name].label is not None and bool(
+        re.fullmatch(clouds.CLOUDS[name].label or "", "Team=rl")) for name in found["labels"]}  # fmt: skip
     bundle = set(compiled("site", "skypilot")) - {".skyignore"}
     assert not bundle & set(found["site"]["left_out"])
     assert found["quickstart"]["nodes"] == 1 and found["quickstart"]["accelerators"] is None

@@ -26,7 +26,19 @@ from runtime.scaffolds.base import mounts_of
 from runtime.scaffolds.image import fill
 from tests.compiler.golden_cases import LAB, spec_path
 from tests.targets.schemas import NOT_MANIFESTS, WITHOUT_SCHEMA, documents, kubernetes_errors, of_kind
-from tests.targets.variants import BUCKET, CLAIMED, EIGHT, GPUS, SECRETS, SITE, VARIANTS, cluster, compiled
+from tests.targets.variants import (
+    ANNOTATIONS,
+    BUCKET,
+    CLAIMED,
+    EIGHT,
+    GPUS,
+    LABELS,
+    SECRETS,
+    SITE,
+    VARIANTS,
+    cluster,
+    compiled,
+)
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 PODS = (
@@ -302,6 +314,36 @@ def test_a_queue_holds_the_job_back() -> None:
     assert "suspend" not in volcano["spec"]
     (plain,) = of_kind(compiled("quickstart", "k8s"), "RayJob")
     assert not any("queue" in label for label in plain["metadata"]["labels"])
+
+
+def test_labels_and_annotations_are_on_the_job_and_on_its_pods(site: dict[str, str]) -> None:
+    (job,) = of_kind(site, "RayJob")
+    marked = [job["metadata"], *(pod["metadata"] for pod in pods(site) if "liverl/role" in pod["metadata"]["labels"])]
+    assert len(marked) == 5
+    for metadata in marked:
+        assert LABELS.items() <= metadata["labels"].items()
+        assert ANNOTATIONS.items() <= metadata["annotations"].items()
+
+
+@pytest.mark.parametrize(
+    ("field", "key"),
+    [
+        ("labels", "liverl/experiment"),
+        ("labels", "kueue.x-k8s.io/queue-name"),
+        ("labels", "ray.io/node-type"),
+        ("annotations", "cluster-autoscaler.kubernetes.io/safe-to-evict"),
+        ("annotations", "not a key"),
+    ],
+)
+def test_marks_of_others_are_refused(field: str, key: str) -> None:
+    found = check_spec(LAB, target="k8s", sets=[cluster(**{field: {key: "x"}})])
+    assert [one.path for one in found if one.severity == "fatal"] == [("cluster", field, key)]
+
+
+@pytest.mark.parametrize("target", ["docker", "ray", "skypilot"])
+def test_annotations_that_nothing_carries_are_a_warning(target: str) -> None:
+    found = check_spec(LAB, target=target, sets=[cluster(annotations={"a.b/c": "x"})])
+    assert ("cluster.annotations", "warn") in {(dotted(one.path), one.severity) for one in found}
 
 
 def test_rollout_has_a_pool_of_its_own(site: dict[str, str]) -> None:

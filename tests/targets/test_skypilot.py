@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from compiler import check_spec
+from compiler import check_spec, compile_in_memory
 from compiler.errors import dotted
 from tests.compiler.golden_cases import LAB
 from tests.targets.schemas import skypilot_errors
-from tests.targets.variants import EIGHT, GPUS, VARIANTS, cluster, compiled
+from tests.targets.variants import EIGHT, GPUS, SKIES, VARIANTS, cluster, compiled
 
 
 def task(variant: str) -> dict[str, Any]:
@@ -105,13 +105,39 @@ def test_the_bundle_travels_whole() -> None:
         ([*GPUS, cluster(worker=EIGHT)], "cluster.skypilot.accelerator"),
         (GPUS, "cluster.worker.gpus"),
         (["trainer.nodes=2", "trainer.micro_batch_size=1"], "cluster.skypilot.nodes"),
-        ([cluster(skypilot={"infra": "azure"})], "cluster.skypilot.infra"),
+        ([cluster(skypilot={"infra": "azur"})], "cluster.skypilot.infra"),
+        ([cluster(skypilot={"infra": "gcp/a/b/c"})], "cluster.skypilot.infra"),
+        ([cluster(skypilot={"infra": "lambda/us/a"})], "cluster.skypilot.infra"),
+        ([cluster(skypilot={"infra": "lambda", "spot": True})], "cluster.skypilot.spot"),
+        ([cluster(skypilot={"infra": "gcp"}, labels={"Team": "rl"})], "cluster.labels.Team"),
+        ([cluster(skypilot={"jobs_bucket": "/tmp"})], "cluster.skypilot.jobs_bucket"),
+        ([cluster(storage={"bucket": "https://example.com/x"})], "cluster.storage.bucket"),
         ([cluster(storage={"bucket": "my bucket"})], "cluster.storage.bucket"),
     ],
 )
 def test_what_machines_cannot_hold_is_refused(sets: list[str], path: str) -> None:
     fatal = [problem for problem in check_spec(LAB, target="skypilot", sets=sets) if problem.severity == "fatal"]
     assert path in [dotted(problem.path) for problem in fatal]
+
+
+@pytest.mark.parametrize("name", SKIES)
+def test_every_cloud_has_its_task(name: str) -> None:
+    files = compile_in_memory(LAB, target="skypilot", sets=SKIES[name]).files
+    document = yaml.safe_load(files["task.sky.yaml"])
+    assert skypilot_errors(document) == []
+    resources = document["resources"]
+    assert resources["infra"].startswith(name)
+    # SkyPilot ends no idle pods, and a managed job needs it nowhere.
+    assert ("autostop" in resources) == (name != "kubernetes")
+    assert ("labels" in resources) == (name != "lambda")
+    bucket = document["file_mounts"]["~/liverl/runs"]["source"]
+    assert f'--config "jobs.bucket={bucket}"' in files["task.sky.yaml"]
+    assert document["file_mounts"]["/weights"] == bucket
+
+
+def test_labels_that_a_cloud_passes_over_are_a_warning() -> None:
+    found = check_spec(LAB, target="skypilot", sets=[cluster(skypilot={"infra": "lambda"}, labels={"team": "rl"})])
+    assert ("cluster.labels.team", "warn") in {(dotted(one.path), one.severity) for one in found}
 
 
 def test_spot_without_a_bucket_is_a_warning() -> None:

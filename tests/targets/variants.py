@@ -30,8 +30,12 @@ ENV = {
     "HTTPS_PROXY": "http://proxy.example.com:3128",
     "NO_PROXY": "127.0.0.1,localhost,10.0.0.0/8",
 }
+LABELS = {"team": "rl", "cost-centre": "4711"}
+ANNOTATIONS = {"k8s.v1.cni.cncf.io/networks": '[{"name": "rdma"}]', "example.com/owner": "{{ someone }}: yes # no"}
 SITE = {
     "env": ENV,
+    "labels": LABELS,
+    "annotations": ANNOTATIONS,
     "image": "registry.example.com/team/liverl:0.1.0",
     "head": {**EIGHT, "rdma": 8, "node_selector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}},
     "worker": {**EIGHT, "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]},
@@ -117,6 +121,23 @@ VARIANTS: dict[str, list[str]] = {
     "fetched": [*PRETRAINED, BIG, NAMED, weights(FETCHED, {"type": "present"})],
     "volcano": [cluster(queue={"type": "volcano", "name": "batch"}), NAMED],
 }
+
+
+def sky(infra: str, bucket: str, **changes: Any) -> list[str]:
+    chosen = {"infra": infra, "accelerator": "H100", "jobs_bucket": bucket, **changes}
+    settings = cluster(head=EIGHT, worker=EIGHT, skypilot=chosen, labels=LABELS, storage={"bucket": bucket})
+    return [*PRETRAINED, settings, weights({"type": "bucket", "url": bucket})]
+
+
+AZURE = "https://account.blob.core.windows.net/runs/liverl"
+SKIES = {
+    "aws": sky("aws/us-east-1/us-east-1a", "s3://team-runs/liverl", spot=True),
+    "gcp": sky("gcp/us-central1/us-central1-a", "gs://team-runs/liverl", spot=True),
+    "azure": sky("azure/eastus", AZURE, spot=True),
+    "lambda": sky("lambda", "r2://team-runs/liverl"),
+    "kubernetes": sky("kubernetes/gke_project_zone_name", "gs://team-runs/liverl"),
+}
+"""SkyPilot's clouds, each with a bucket of one kind."""
 
 
 @cache
