@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -85,10 +86,12 @@ def verify(
     from runtime.tasks import verify as room
     from runtime.tasks.directories import find_task_directories, load_tasks
     from runtime.tasks.graders import graders
+    from runtime.tasks.images import with_images
 
     environment = _environment(sandbox)
     invalid: list[str] = []
     tasks = load_tasks(find_task_directories(directories), on_problem=invalid.append)
+    tasks = with_images(tasks, environment=environment, on_problem=invalid.append, say=partial(typer.echo, err=True))
     if not tasks:
         raise UserError(*invalid)
 

@@ -18,7 +18,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from runtime.errors import Termination, TrialError
+from runtime.oci.types import Image
 from runtime.task_format import keys
+from runtime.task_format.task_image import ImageSource
 from runtime.task_format.work_directory import WorkDirectory, work_directory
 
 PUBLISHED = "/logs/artifacts"
@@ -26,7 +28,6 @@ PUBLISHED = "/logs/artifacts"
 _FOREIGN_FILES = {
     "task.yaml": "Terminal-Bench's older format is not read; convert it with `harbor tasks migrate`",
     "trajectory.json": "agents cannot be started in the middle of an earlier conversation",
-    "environment/docker-compose.yaml": "a task has one box; several services are not started",
 }
 
 
@@ -72,6 +73,8 @@ class EnvironmentTable(_EnvTable):
     memory_mb: int | None = Field(default=None, gt=0)
     """None: as the run has it."""
     workdir: str = "/app"
+    docker_image: str | None = None
+    build_timeout_sec: float = Field(default=600.0, gt=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -163,6 +166,20 @@ class Task(BaseModel):
         return self.work.lower
 
     @property
+    def root(self) -> Image | None:
+        """The image that its boxes are made of, by digest; None for the backend's own. Raises ``TrialError`` while it
+        is not here."""
+        if self.image_missing is not None:
+            why = f"{self.path}: the image {self.image_missing} is not here; `liverl tasks verify` fetches or builds it"
+            raise TrialError(Termination.TASK_INVALID, why)
+        return self.work.image
+
+    @property
+    def image_missing(self) -> ImageSource | None:
+        """The image that must be fetched or built before the task can be played."""
+        return self.work.source if self.work.image is None else None
+
+    @property
     def tests(self) -> Path:
         return self.path / "tests"
 
@@ -224,7 +241,8 @@ def load_task(path: Path) -> Task:
         raise TrialError(Termination.TASK_INVALID, "; ".join(wrong)) from error
     given = raw.get("environment", {}).get("workdir")
     try:
-        work = work_directory(path, path=given, ours="liverl" in config.metadata)
+        ours = "liverl" in config.metadata
+        work = work_directory(path, path=given, ours=ours, docker_image=config.environment.docker_image)
     except OSError as error:
         raise TrialError(Termination.TASK_INVALID, f"{path}: {error}") from error
     environment = config.environment.model_copy(

@@ -28,6 +28,7 @@ def agent_box(
         workdir=task.config.environment.workdir,
         mounts=(*task_mounts(task), *mounts_of(scaffold, image=brought_by)),
         env=task.config.environment.env,
+        root=task.root,
         image=task.liverl.image,
         forward=forward,
         memory_mib=task.memory_mib(environment.memory_mib) + needs.memory_mib,

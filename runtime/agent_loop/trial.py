@@ -110,7 +110,7 @@ class TrialRunner:
         if error is not None:
             termination = error.termination
         progress.clock(total=time.monotonic() - progress.started)
-        result = self._result(key, sampling, progress, termination, error)
+        result = replace(self._result(key, sampling, progress, termination, error), image=_image_of(task))
         await self._record(task, result, progress)
         return result
 
@@ -333,6 +333,10 @@ def _own_doing(failure: Exception, trajectory: Trajectory | None) -> bool:
     if trajectory is None or trajectory.num_turns == 0:
         return False
     return not (isinstance(failure, TrialError) and failure.host_fault)
+
+
+def _image_of(task: Task) -> str | None:
+    return task.work.image.reference if task.work.image is not None else None
 
 
 def _nth(step: int, every: int) -> bool:

@@ -94,6 +94,8 @@ class TrialResult:
     """How the agent died, where that is graded (``AGENT_DIED``)."""
     dropped_ends: tuple[str, ...] = ()
     """Ends that the run's trajectory filter leaves out of the loss."""
+    image: str | None = None
+    """The task's own image, by digest, that both boxes were made of; None for the backend's."""
     started: float = 0.0
     """When this attempt began, in seconds since the epoch."""
 
@@ -136,6 +138,7 @@ class TrialResult:
             "verdict": self.verdict,
             "reused_verdict": self.reused_verdict,
             "isolation": self.isolation,
+            "image": self.image,
             "defences": list(self.defences),
             "sampling": asdict(self.sampling),
             "started": self.started,

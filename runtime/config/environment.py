@@ -63,6 +63,21 @@ class VerifierSandbox(Model):
     """null: ``pids`` of the environment."""
 
 
+class Images(Model):
+    """Images of tasks that name one or bring a Dockerfile: where they come from and how much they may take."""
+
+    disk_gib: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+    """Disk for unpacked layers on one machine; beyond it the least recently used images go, never one in use. null: as
+    much as the disk has."""
+    mirrors: dict[Text, Text] = Field(default_factory=dict)
+    """Registry (``docker.io``) to the one that is asked in its place, a pull-through cache for example."""
+    plaintext_registries: tuple[Text, ...] = ()
+    """Registries (``host:port``) that are asked without TLS; everybody on the way can change what they answer, but for
+    what is named by digest."""
+    build_network: bool = False
+    """Whether the instructions of a task's Dockerfile may use the network while it is built."""
+
+
 class SandboxSettings(Model):
     """What every backend has."""
 
@@ -82,6 +97,7 @@ class SandboxSettings(Model):
     agent_timeout_sec: Positive = 60.0
     verifier_timeout_sec: Positive = 30.0
     verifier: VerifierSandbox = VerifierSandbox.model_construct()
+    images: Images = Images.model_construct()
     reuse_verdicts: bool = False
     """Equal work on a task is graded once: trials that leave the same files share a verdict."""
 

@@ -27,7 +27,7 @@ from runtime.task import Task
 # The shell that is told a file's name, and not the file, runs a script without #! itself; the kernel runs the others.
 _RUN = (
     'mkdir -p "$1" && cp -RP "$2/." "$1/" && chmod -R u+w "$1" && chmod +x "$1/$3" && '
-    'PATH="${4:+$4:}$PATH" exec bash -c \'"$0"\' "$1/$3"'
+    'PATH="${4:+$4:}$PATH" exec "$(command -v bash || echo sh)" -c \'"$0"\' "$1/$3"'
 )
 _SAID_LINES = 3
 _SAID_CHARACTERS = 300
@@ -58,7 +58,7 @@ async def run_script(
     """Run ``/folder/name`` of a box that shows the folder below ``TASK_FILES``. Raises ``TimeoutError``. programs:
     folder inside that comes first on the script's path."""
     folder, _, name = script.rpartition("/")
-    command = ["bash", "-c", _RUN, "liverl", folder, TASK_FILES + folder, name, programs]
+    command = ["sh", "-c", _RUN, "liverl", folder, TASK_FILES + folder, name, programs]
     return await sandbox.exec(command, cwd=cwd, env=env, timeout_sec=timeout_sec)
 
 
@@ -85,6 +85,7 @@ async def attempt(
         workdir=workdir,
         mounts=(*mounts_of(task), *shown),
         env=task.config.environment.env,
+        root=task.root,
         memory_mib=task.memory_mib(memory_mib),
         pids=pids,
         image=task.liverl.image,

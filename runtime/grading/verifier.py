@@ -172,6 +172,7 @@ class SandboxVerifier(ABC):
             workdir=task.config.environment.workdir,
             mounts=(*mounts_of(task), *mounts),
             env=task.config.environment.env,
+            root=task.root,
             memory_mib=self._config.verifier.memory_mib or self._config.memory_mib,
             pids=self._config.verifier.pids or self._config.pids,
             image=task.liverl.image,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from runtime.errors import Termination, TrialError
+from runtime.oci.types import Image
 from runtime.sandboxes.entries import Entry
 
 AGENT = "/opt/agent"
@@ -44,6 +45,8 @@ class Capabilities:
     second_user: bool = False
     """Boxes can run code under test as another user than its tests (``SandboxRequest.second_user``), or may: where
     the user of an image decides, a test run that asks for it and is not root says so (``guest/second.py``)."""
+    task_images: bool = False
+    """Boxes can be made of an image that the task names or brings (``SandboxRequest.root``)."""
     made_by: str = ""
     """How boxes are made, for records, where ``isolation`` alone does not say it: ``bubblewrap+zygote``."""
 
@@ -79,6 +82,9 @@ class SandboxRequest:
     forward_port: int = 8080
     memory_mib: int = 1024
     pids: int = 128
+    root: Image | None = None
+    """The image that the box is made of, in place of the backend's own; ``lower`` is then its work directory, with what
+    the task adds."""
     image: str | None = None
     """Pinned packages that Python finds inside (``images.py``), for example ``pytest==8.4.2``."""
     compile_once: bool = True

@@ -18,7 +18,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import Termination, TrialError
+from runtime.errors import MachineError, Termination, TrialError
+from runtime.oci.store import ImageStore
+from runtime.oci.types import Image
 from runtime.sandboxes import bwrap, images, userns
 from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox, check_lower
@@ -27,6 +29,7 @@ from runtime.sandboxes.channel import Channel, greet
 from runtime.sandboxes.compiled import Source
 from runtime.sandboxes.forwarder import Forwarder
 from runtime.sandboxes.guest import isolate, seccomp
+from runtime.sandboxes.guest_python import guest_python
 from runtime.sandboxes.state import OwnerState
 from runtime.sandboxes.zygote import START_SEC, Zygote, kill, launch, start_zygote, tail
 
@@ -41,13 +44,15 @@ _PRELOADED = (
 
 
 class BubblewrapProvider:
-    """Implements ``SandboxProvider``. nested: make boxes with a fork server (None: find out)."""
+    """Implements ``SandboxProvider``. nested: make boxes with a fork server (None: find out). store: where the layers
+    of tasks' images are."""
 
-    def __init__(self, *, state: Path, nested: bool | None = None) -> None:
+    def __init__(self, *, state: Path, nested: bool | None = None, store: ImageStore | None = None) -> None:
         self._state = OwnerState(state)
         self._groups = GroupPool(self._state)
         self._nested = nested
-        self._zygotes: dict[str | None, Zygote] = {}
+        self._zygotes: dict[tuple[str | None, bool], Zygote] = {}
+        self._store = store
         self._lock = asyncio.Lock()
         self._running: set[BoxSandbox] = set()
         self._copied: dict[Path, bool] = {}
@@ -67,6 +72,7 @@ class BubblewrapProvider:
                 *(("seccomp",) if seccomp.supported() else ()),
                 *(("process_limit",) if self._groups.pids or os.getuid() != 0 else ()),
             ),
+            task_images=self._nested is not False,
             made_by="bubblewrap" if self._nested is False else "bubblewrap+zygote",
             second_user=userns.spare_user() is not None and all(zygote.two_users for zygote in self._zygotes.values()),
         )
@@ -84,10 +90,21 @@ class BubblewrapProvider:
         if self._nested is None:
             await self._find_out(request)
         if self._nested:
-            zygote = await self._zygote(request.image, image)
+            zygote = await self._zygote(request.image, image, bare=request.root is not None)
             gone = functools.partial(_gone, zygote)
-            channel, _, descriptors = await zygote.box(self._order(request), _sources(request))
+            order = self._order(request)
+            if request.root is not None:
+                order |= await asyncio.to_thread(self._hold, request.root)
+                order["mounts"] += [[str(image), bwrap.IMAGE]] if image is not None else []
+            try:
+                channel, _, descriptors = await zygote.box(order, _sources(request))
+            except BaseException:
+                self._release(request)
+                raise
             cleanup = None
+        elif request.root is not None:
+            why = "this machine makes no namespaces within namespaces, which boxes of a task's own image need"
+            raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {why}")
         else:
             channel, descriptors, cleanup = await self._solo(request, image)
         return await self._sandbox(request, channel, descriptors, cleanup, gone)
@@ -97,6 +114,8 @@ class BubblewrapProvider:
         for zygote in self._zygotes.values():
             zygote.close()
         self._zygotes.clear()
+        if self._store is not None:
+            self._store.close()
         self._groups.close()
         self._state.close()
 
@@ -112,15 +131,30 @@ class BubblewrapProvider:
         else:
             self._nested = True
 
-    async def _zygote(self, name: str | None, image: Path | None) -> Zygote:
+    def _hold(self, root: Image) -> dict[str, Any]:
+        """What the fork server is told of an image, which stays from now on. Raises ``TrialError`` where it is not to
+        be had any more."""
+        self._store = self._store or ImageStore()
+        try:
+            self._store.hold(root)
+        except MachineError as error:
+            raise TrialError(Termination.ENV_SETUP_FAILED, str(error), host_fault=True) from error
+        return {"root": {"store": str(self._store.root / "layers"), "layers": list(root.folders)}}
+
+    def _release(self, request: SandboxRequest) -> None:
+        if request.root is not None and self._store is not None:
+            self._store.release(request.root)
+
+    async def _zygote(self, name: str | None, image: Path | None, *, bare: bool = False) -> Zygote:
+        python = await asyncio.to_thread(guest_python) if bare else None
         async with self._lock:
-            zygote = self._zygotes.get(name)
+            zygote = self._zygotes.get((name, bare))
             if zygote is None or not zygote.alive:
                 if zygote is not None:
                     zygote.close()
                 preload = [*_PRELOADED, "testkit.mini" if image is None else "testkit.pytest_runner"]
-                zygote = await start_zygote(owner=self._state.owner, image=image, preload=preload)
-                self._zygotes[name] = zygote
+                zygote = await start_zygote(owner=self._state.owner, image=image, preload=preload, python=python)
+                self._zygotes[name, bare] = zygote
             return zygote
 
     def _order(self, request: SandboxRequest) -> dict[str, Any]:
@@ -201,6 +235,7 @@ class BubblewrapProvider:
                 cleanup()
             if group is not None:
                 self._groups.give_back(group)
+            self._release(request)
             self._running.discard(sandbox)
 
         try:
@@ -224,6 +259,7 @@ class BubblewrapProvider:
             if forwarder is not None:
                 forwarder.close()
             await channel.kill()
+            self._release(request)
             with contextlib.suppress(OSError):
                 if cleanup is not None:
                     cleanup()
@@ -237,6 +273,8 @@ class BubblewrapProvider:
         extra = dict(request.env)
         if request.image:
             extra.setdefault("PYTHONPATH", bwrap.IMAGE)
+        if request.root is not None:
+            return bwrap.image_environment(request.workdir, dict(request.root.env), extra)
         return bwrap.environment(request.workdir, extra)
 
 
@@ -262,7 +300,9 @@ def _sources(request: SandboxRequest) -> list[Source]:
     """What is worth compiling once for all boxes of ``request``'s kind: the work directory and our own programs."""
     if not request.compile_once:
         return []
-    sources = [Source(str(request.lower.resolve()), request.workdir, rewrite=request.image is not None)]
+    sources = []
+    if request.root is None or request.image is not None:  # else an image's own Python runs its files
+        sources.append(Source(str(request.lower.resolve()), request.workdir, rewrite=request.image is not None))
     for mount in request.mounts:
         if mount.target.startswith(f"{bwrap.LIVERL}/"):
             sources.append(Source(str(mount.source.resolve()), mount.target, rewrite=False))

@@ -20,6 +20,7 @@ PYTHON = "/opt/python/bin/python3"
 LIVERL = "/opt/liverl"
 IMAGE = "/opt/image"
 PATH = "/opt/python/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INSTALL = "apt-get install -y bubblewrap"
 
 _BOOT = "import sys; sys.path.insert(0, {folder!r}); from guest import {module}; {module}.main()"
@@ -34,6 +35,12 @@ def _interpreter() -> dict[str, str]:
     if sysconfig.get_config_var("Py_ENABLE_SHARED") and not sys.base_prefix.startswith("/usr"):
         return {"LD_LIBRARY_PATH": "/opt/python/lib"}
     return {}
+
+
+def image_environment(workdir: str, image: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
+    """What every command inside gets, where the box is made of an image with variables of its own."""
+    ours = {"LIVERL_WORKDIR": workdir, "LIVERL_MOUNT": LIVERL}
+    return {"PATH": IMAGE_PATH, "HOME": "/root", **image, **ours, **extra}
 
 
 def environment(workdir: str, extra: Mapping[str, str]) -> dict[str, str]:
@@ -86,15 +93,32 @@ def _python(prefix: Path) -> list[str]:
     return [*arguments, *(word for place in covered for word in ("--remount-ro", place))]
 
 
+def bare_root(python: Path) -> list[str]:
+    """Nothing of the host but what boxes of other images need: a Python that brings all it needs
+    (``guest_python.py``), and the guest programs."""
+    arguments = [word for name in ("opt", "opt/liverl", "etc") for word in ("--perms", "0755", "--dir", f"/{name}")]
+    arguments += ["--ro-bind", str(python), "/opt/python"]
+    for name, folder in PROGRAMS.items():
+        arguments += ["--ro-bind", str(folder), f"{LIVERL}/{name}"]
+    return arguments
+
+
 def command(
-    arguments: Sequence[str], program: Sequence[str], *, writable_root: bool = False, users: int | None = None
+    arguments: Sequence[str],
+    program: Sequence[str],
+    *,
+    writable_root: bool = False,
+    users: int | None = None,
+    python: Path | None = None,
 ) -> list[str]:
     """bubblewrap with namespaces of its own around ``program`` (arguments of Python).
 
     writable_root: leave the (empty, in memory) root folder writable, for mount points that are made later. users:
-    descriptor of the user namespace to use (``userns.py``); None: one of its own with one user.
+    descriptor of the user namespace to use (``userns.py``); None: one of its own with one user. python: show this one,
+    and no other file of the host's system.
     """
-    variables = {"PATH": PATH, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8", **_interpreter()}
+    interpreter = _interpreter() if python is None else {}
+    variables = {"PATH": PATH, "PYTHONHASHSEED": "0", "LANG": "C.UTF-8", **interpreter}
     return [
         _executable() or "bwrap",
         *(("--unshare-user",) if users is None else ("--userns", str(users))),
@@ -103,7 +127,7 @@ def command(
         "--die-with-parent",
         "--new-session",
         "--as-pid-1",
-        *root_arguments(),
+        *(root_arguments() if python is None else bare_root(python)),
         *arguments,
         # Without the second, the host's root could turn the kernel's switches: bubblewrap covers them only where the
         # folder itself is writable.

@@ -90,25 +90,36 @@ class Zygote:
 
 
 async def start_zygote(
-    *, owner: str, image: Path | None, preload: Sequence[str] = (), extra: Sequence[str] = ()
+    *,
+    owner: str,
+    image: Path | None,
+    preload: Sequence[str] = (),
+    extra: Sequence[str] = (),
+    python: Path | None = None,
 ) -> Zygote:
     """image: folder of packages, shown at ``/opt/image`` and on Python's path. preload: modules to import once for all
-    boxes; they must not run code of a repository. Boxes have a second user where the machine lets us map one. Raises
-    ``TrialError(ENV_SETUP_FAILED)``.
+    boxes; they must not run code of a repository. python: for boxes of other images, one that needs nothing of the
+    host's system. Boxes have a second user where the machine lets us map one. Raises ``TrialError(ENV_SETUP_FAILED)``.
     """
     users = await asyncio.to_thread(userns.two_users)
     if users is not None:
         try:
-            return await _start(owner=owner, image=image, preload=preload, extra=extra, users=users)
+            return await _start(owner=owner, image=image, preload=preload, extra=extra, users=users, python=python)
         except TrialError as error:
             log.warning("no second user in sandboxes: %s", error)
         finally:
             os.close(users)
-    return await _start(owner=owner, image=image, preload=preload, extra=extra, users=None)
+    return await _start(owner=owner, image=image, preload=preload, extra=extra, users=None, python=python)
 
 
 async def _start(
-    *, owner: str, image: Path | None, preload: Sequence[str], extra: Sequence[str], users: int | None
+    *,
+    owner: str,
+    image: Path | None,
+    preload: Sequence[str],
+    extra: Sequence[str],
+    users: int | None,
+    python: Path | None,
 ) -> Zygote:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     shown = ["--ro-bind", "/", "/.host", *extra]
@@ -117,7 +128,8 @@ async def _start(
     # CAP_SYS_ADMIN and the rest hold within bubblewrap's own user namespace; boxes drop them before anything runs.
     shown += ["--cap-add", "ALL"]
     setup = {"python_path": [bwrap.IMAGE] if image is not None else [], "preload": list(preload)}
-    arguments = bwrap.command(shown, bwrap.program("zygote", json.dumps(setup)), writable_root=True, users=users)
+    program = bwrap.program("zygote", json.dumps(setup))
+    arguments = bwrap.command(shown, program, writable_root=True, users=users, python=python)
     with tempfile.TemporaryFile() as errors, theirs:
         process = launch(arguments, theirs, owner=owner, errors=errors, also=() if users is None else (users,))
         try:

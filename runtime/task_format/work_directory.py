@@ -7,6 +7,7 @@ Does not know how boxes are made.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import posixpath
@@ -16,7 +17,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime.errors import ImageError
+from runtime.oci.store import ImageStore
+from runtime.oci.types import Image
 from runtime.task_format.dockerfile import Recipe, read_recipe
+from runtime.task_format.task_image import ImageSource, NoImage, built, image_source
 
 DEFAULT = "/app"
 _VERSION = 1
@@ -27,33 +32,58 @@ _TAKEN = (
     *("/solution", "/sys", "/tests", "/usr", "/opt/agent", "/opt/image", "/opt/liverl", "/opt/python", "/opt/task"),
 )
 """Where boxes have files of their own, or a task's scripts look for theirs."""
+_OURS = (
+    *("/dev", "/logs", "/opt/agent", "/opt/image", "/opt/liverl", "/opt/python", "/opt/task", "/proc", "/solution"),
+    *("/sys", "/tests"),
+)
+"""The same, where the box is made of an image."""
 
 
 @dataclass(frozen=True)
 class WorkDirectory:
     """``lower``: the pristine work directory, never written; ``elsewhere``: (host path, path inside) of what else boxes
-    show, read-only; ``env``: variables of every command; ``problems``: why this is not what the task asks for."""
+    show, read-only; ``env``: variables of every command; ``problems``: why this is not what the task asks for.
+    ``image``: what the task's boxes are made of, in place of the backend's own; ``source``: where that is to be had,
+    also while it is not here yet.
+    """
 
     lower: Path
     path: str = DEFAULT
     elsewhere: tuple[tuple[Path, str], ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    image: Image | None = None
+    source: ImageSource | None = None
 
 
 def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl" / "work-directories"
 
 
-def work_directory(task: Path, *, path: str | None, ours: bool, cache: Path | None = None) -> WorkDirectory:
+def work_directory(
+    task: Path,
+    *,
+    path: str | None,
+    ours: bool,
+    docker_image: str | None = None,
+    cache: Path | None = None,
+    store: ImageStore | None = None,
+) -> WorkDirectory:
     """What the boxes of the task at ``task`` start with.
 
     path: the work directory that ``task.toml`` names. ours: LiveRL's generators wrote the task, so ``task.toml`` says
-    all that its Dockerfile does, and the work directory is ``environment/repo``.
+    all that its Dockerfile does, and the work directory is ``environment/repo``. docker_image: the image that it names.
     """
     environment = task / "environment"
     repository, dockerfile = environment / "repo", environment / "Dockerfile"
-    if path is not None and (wrong := _wrong(path)):
+    if not ours:
+        try:
+            source = image_source(environment, docker_image)
+        except NoImage as why:
+            return WorkDirectory(environment, path or DEFAULT, problems=why.problems)
+        if source is not None:
+            return _of_image(source, path, environment, cache or default_cache(), store)
+    if path is not None and (wrong := _wrong(path)):  # of boxes without an image of their own
         return WorkDirectory(environment, path, problems=(f'task.toml: environment.workdir = "{path}" {wrong}',))
     if repository.is_dir() and (ours or not dockerfile.exists()):
         return WorkDirectory(repository, path or DEFAULT)
@@ -72,14 +102,64 @@ def work_directory(task: Path, *, path: str | None, ours: bool, cache: Path | No
             problems.append(f"environment/Dockerfile: copies to {root}, around the work directory {chosen}")
         elif root in ("/", "/opt") or any(_below(root, taken) or _below(taken, root) for taken in _TAKEN):
             problems.append(f"environment/Dockerfile: copies to {root}, where boxes have files of their own")
-    if problems:
-        return WorkDirectory(environment, chosen, env=recipe.env, problems=tuple(problems))
+    if problems:  # its files alone are not what the task asks for: the Dockerfile must be built
+        return _of_image(built(dockerfile, environment), path, environment, cache or default_cache(), store)
     whole = _whole(recipe, chosen, environment)
     if whole is not None and not roots:
         return WorkDirectory(whole, chosen, env=recipe.env)
     home = _made(recipe, chosen, cache or default_cache())
     elsewhere = tuple((home / "elsewhere" / root.lstrip("/"), root) for root in roots)
     return WorkDirectory(home / "work", chosen, elsewhere, recipe.env)
+
+
+def _of_image(
+    source: ImageSource, path: str | None, environment: Path, cache: Path, store: ImageStore | None
+) -> WorkDirectory:
+    store = store or ImageStore()
+    image = store.known(source.key)
+    if image is None:
+        return WorkDirectory(environment, path or DEFAULT, source=source)
+    chosen = posixpath.normpath(path or image.workdir or "/")
+    named = "task.toml: environment.workdir" if path is not None else f"image {image.reference}: WORKDIR"
+    problems = []
+    if not chosen.startswith("/") or chosen.startswith("//") or chosen == "/":
+        problems.append(f'{named} = "{chosen}": name the folder of the work in environment.workdir')
+    elif any(_below(chosen, taken) or _below(taken, chosen) for taken in _OURS):
+        problems.append(f'{named} = "{chosen}": boxes have files of their own there')
+    if not image.root_user:
+        problems.append(f"image {image.reference}: USER {image.user}: boxes know root only")
+    if problems:
+        return WorkDirectory(environment, chosen, problems=tuple(problems), image=image, source=source)
+    try:
+        lower = store.tree(image, chosen)
+    except ImageError as error:
+        return WorkDirectory(environment, chosen, problems=(str(error),), image=image, source=source)
+    if source.loose is not None:
+        lower = _with_loose(lower, source.loose, cache)
+    return WorkDirectory(lower, chosen, image=image, source=source)
+
+
+def _with_loose(lower: Path, loose: Path, cache: Path) -> Path:
+    """The work directory of an image with a task's own files put into it, as Harbor does for a task without
+    Dockerfile."""
+    digest = hashlib.sha256(f"{_VERSION}\0{lower}\0".encode())
+    for path in sorted(loose.rglob("*")):
+        digest.update(os.fsencode(path.relative_to(loose)) + b"\0")
+        if path.is_file() and not path.is_symlink():
+            digest.update(b"%o\0" % _mode(path) + hashlib.sha256(path.read_bytes()).digest())
+    home = cache / digest.hexdigest()[:32]
+    if not home.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{home.name}.", dir=cache))
+        try:
+            made = staging / "work"
+            shutil.copytree(lower, made, symlinks=True)
+            shutil.copytree(loose, made, symlinks=True, dirs_exist_ok=True)
+            with contextlib.suppress(OSError):  # another process was first
+                made.rename(home)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return home
 
 
 def _wrong(path: str) -> str:

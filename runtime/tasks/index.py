@@ -27,6 +27,8 @@ SCHEMA = pa.schema(
         ("split_key", pa.string()),
         ("runner", pa.string()),
         ("image", pa.string()),
+        ("root_image", pa.string()),  # the task's own image, by digest
+        ("root_image_bytes", pa.int64()),
         ("fail_to_pass", pa.int32()),  # number of test ids
         ("pass_to_pass", pa.int32()),
         ("instruction_chars", pa.int32()),
@@ -98,6 +100,8 @@ def rows(tasks: Iterable[Task], rates: Mapping[str, PassRate]) -> list[dict[str,
             "split_key": task.liverl.split_key,
             "runner": task.liverl.runner,
             "image": task.liverl.image,
+            "root_image": task.work.image.reference if task.work.image is not None else None,
+            "root_image_bytes": task.work.image.bytes if task.work.image is not None else None,
             "fail_to_pass": len(task.liverl.fail_to_pass),
             "pass_to_pass": len(task.liverl.pass_to_pass),
             "instruction_chars": len(task.instruction),
@@ -138,6 +142,12 @@ def indexed_tasks(path: Path, *, band: Band | None) -> list[Path]:
             f" `{suggest.liverl('tasks', 'index', 'DIR', '--trials', 'RUN', '-o', path)}`, or widen pass_rate"
         )
     return kept
+
+
+def pinned_images(path: Path) -> dict[Path, str]:
+    """Directory of a task -> the image that it had when the index was written, by digest."""
+    rows = ((row["path"], row.get("root_image")) for row in read_index(path))
+    return {Path(str(folder)): str(image) for folder, image in rows if image and "@sha256:" in str(image)}
 
 
 def _writes(path: Path) -> str:

@@ -24,6 +24,7 @@ from runtime.config import (
 from runtime.task import Task
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
 from runtime.tasks.graders import graders, in_own_loop
+from runtime.tasks.images import with_images
 
 _ENVIRONMENT: Environment = Bubblewrap()
 
@@ -54,18 +55,21 @@ def prepare(
             sorted(path for path in _generated(task_set, cache, environment, say).iterdir() if path.is_dir()),
             on_problem=on_problem,
         )
+    pins: dict[Path, str] = {}
     if isinstance(source, DirectorySource):
         found = find_task_directories([Path(path) for path in source.paths])
     elif isinstance(source, IndexSource):
-        from runtime.tasks.index import Band, indexed_tasks
+        from runtime.tasks.index import Band, indexed_tasks, pinned_images
 
         band = Band(source.pass_rate.least, source.pass_rate.most) if source.pass_rate is not None else None
         found = indexed_tasks(Path(source.path), band=band)
+        pins = pinned_images(Path(source.path))
     else:
         from runtime.tasks.harbor_dataset import task_directories
 
         found = task_directories(source, cache=cache, say=say, on_problem=on_problem)
     tasks = load_tasks(found, on_problem=on_problem)
+    tasks = with_images(tasks, environment=environment, on_problem=on_problem, say=say, pins=pins)
     return _screened(tasks, cache=cache, on_problem=on_problem, environment=environment)
 
 

@@ -31,6 +31,7 @@ NOT_RUN = {
     "trial": "it needs a run: tests/liverl",
     "compare": "it needs two runs: tests/liverl",
     "models": "it fetches and converts: tests/runtime/models",
+    "images": "it needs a registry: tests/runtime/oci/test_store.py",
     "tasks": "they start sandboxes: tests/docs/test_recipes.py, tests/runtime/tasks",
 }
 """Commands of ours that are parsed only, and why."""

@@ -114,7 +114,14 @@ def _exec(request: dict[str, Any]) -> None:
         os.write(2, f"{request['cwd']}: {error.strerror}\n".encode())
         os._exit(126)
     try:
-        os.execvpe(request["argv"][0], request["argv"], request["env"])
+        try:
+            os.execvpe(request["argv"][0], request["argv"], request["env"])
+        except FileNotFoundError:
+            if request["argv"][0] != "python3":
+                raise
+            os.execve(
+                program.PYTHON, [program.PYTHON, *request["argv"][1:]], request["env"]
+            )  # an image without one: the box's own
     except OSError as error:
         os.write(2, f"{request['argv'][0]}: {error.strerror}\n".encode())
         os._exit(127)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 FOLDER = "/opt/liverl"
-_INTERPRETERS = ("python3", "/opt/python/bin/python3")
+PYTHON = "/opt/python/bin/python3"
+_INTERPRETERS = ("python3", PYTHON)
 _VARIABLES = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 _FLAGS = {"-I", "-S", "-B", "-s", "-P", "-E"}
 

@@ -55,7 +55,7 @@ def test_the_published_keys_are_harbors() -> None:
     [
         (f"{name} = {value}", key)
         for name, value, key in [
-            ("environment.docker_image", '"python:3.11"', "docker_image"),
+            ("environment.docker_image", '"python 3.11"', "docker_image"),
             ("environment.os", '"windows"', "Linux"),
             ("environment.gpus", "1", "GPU"),
             ("environment.gpu_types", '["T4"]', "GPU"),
@@ -153,7 +153,11 @@ def test_variables_without_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         ({"task.yaml": "instruction: Do it.\n"}, "Terminal-Bench"),
         ({"trajectory.json": "{}"}, "earlier conversation"),
-        ({"environment/docker-compose.yaml": "services: {}\n"}, "several services"),
+        ({"environment/docker-compose.yaml": "services: {app: {}, db: {}}\n"}, "app, db are not started"),
+        ({"environment/docker-compose.yaml": "services: {app: {image: x, volumes: [a]}}\n"}, "app.volumes"),
+        ({"environment/docker-compose.yaml": "services: {app: {build: ..}}\n"}, "leaves environment/"),
+        ({"environment/docker-compose.yaml": "services: {app: {}}\n"}, "has neither image nor build"),
+        ({"environment/docker-compose.yaml": "nonsense"}, "cannot be read"),
     ],
 )
 def test_files_that_are_not_read(tmp_path: Path, files: dict[str, str], why: str) -> None:
@@ -260,15 +264,29 @@ def test_the_work_directory_and_variables_of_a_dockerfile(tmp_path: Path) -> Non
         "nonsense",
     ],
 )
-def test_what_would_need_an_image_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
-    text = refused(write(tmp_path / "word", {"environment/Dockerfile": f"FROM x\nWORKDIR /app\n{line}\n"}))
-    assert "environment/Dockerfile" in text
-    assert ":3: " in text or "copies to" in text, text
+def test_what_more_than_copies_must_be_built(tmp_path: Path, line: str) -> None:
+    folder = write(tmp_path / "word", {"environment/Dockerfile": f"FROM x\nWORKDIR /app\n{line}\n"})
+    task = load_task(folder)
+    assert task.image_missing is not None and task.image_missing.dockerfile == folder / "environment/Dockerfile"
+    with pytest.raises(TrialError, match="is not here"):
+        _ = task.root
+    (folder / "environment" / "a.txt").write_text("another file in the context")
+    changed = load_task(folder).image_missing
+    assert changed is not None and changed.key != task.image_missing.key
+
+
+def test_the_image_that_a_task_names(tmp_path: Path) -> None:
+    named = load_task(write(tmp_path / "word", {"task.toml": 'environment.docker_image = "debian:12"\n'}))
+    assert str(named.image_missing) == "docker.io/library/debian:12"
+    service = "services: {main: {image: debian, command: sleep}}\n"
+    compose = {"environment/docker-compose.yaml": service, "task.toml": ""}
+    task = load_task(write(tmp_path / "compose", compose))
+    assert task.image_missing is not None and task.image_missing.reference == "docker.io/library/debian:latest"
 
 
 def test_a_recipe_without_a_work_directory(tmp_path: Path) -> None:
     files = {"environment/Dockerfile": "FROM x\nCOPY a.txt /srv/a.txt\n", "task.toml": ""}
-    assert "no WORKDIR" in refused(write(tmp_path / "word", files))
+    assert load_task(write(tmp_path / "word", files)).image_missing is not None, "the image's own is not known"
     assert load_task(write(tmp_path / "named", {**files, "task.toml": TOML})).config.environment.workdir == "/app"
 
 

@@ -1,0 +1,486 @@
+"""The store of a machine's images: layers by content, images by digest, shared by all runs.
+
+What two processes do at once never corrupts it: everything appears whole by a rename, a layer is unpacked under its own
+lock, and what a process uses is held by a lock that ends with it. Against a disk budget the least recently used images
+go, never one in use. It does not know what images are used for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.errors import ImageError, MachineError
+from runtime.files import write_whole
+from runtime.oci.layer import BadLayer, unpack
+from runtime.oci.manifest import Descriptor, Manifest
+from runtime.oci.merged import NoFolder, merge
+from runtime.oci.reference import Reference, parse
+from runtime.oci.types import MAX_LAYERS, NAME_LENGTH, Image
+
+if TYPE_CHECKING:
+    from runtime.oci.registry import Registry
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+BUILT = "built:"
+"""References of images that were made on this machine and are nowhere else begin so."""
+RESERVE = 512 << 20
+"""Bytes of the disk that stay free, whatever the budget."""
+_FETCHES = 3
+_TREE_SEC = 7 * 86400.0
+"""Work directories of images stay so long after their tasks were loaded last, whatever is removed."""
+_GROWTH = 3
+"""How much larger a layer may be unpacked than compressed, to make room ahead."""
+
+
+@dataclass
+class Counts:
+    """hits: images that were here; misses: that were fetched; bytes over the line, seconds spent, evicted images."""
+
+    hits: int = 0
+    misses: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    evicted: int = 0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One image of the store. ``own_bytes``: of layers that no other image has; ``used``: seconds since the epoch."""
+
+    image: Image
+    own_bytes: int
+    used: float
+    in_use: bool
+
+
+def default_store() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl" / "oci"
+
+
+def this_architecture() -> str:
+    machine = platform.machine()
+    return ARCHITECTURES.get(machine, machine)
+
+
+class ImageStore:
+    """budget: bytes that the store may hold (None: as many as the disk has room for); plaintext: registries that are
+    asked without TLS; mirrors: registry -> the one that is asked in its place."""
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        *,
+        budget: int | None = None,
+        plaintext: Sequence[str] = (),
+        mirrors: Mapping[str, str] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.root = (root or default_store()).absolute()
+        self.budget = budget
+        self.counts = Counts()
+        self._plaintext = frozenset(plaintext)
+        self._mirrors = dict(mirrors or {})
+        self._sleep = sleep
+        self._held: dict[str, list[int]] = {}  # descriptor of the lock, and how often it is held
+        self._holding = threading.Lock()
+
+    # What is here.
+
+    def layer(self, name: str) -> Path:
+        return self.root / "layers" / name
+
+    def known(self, key: str) -> Image | None:
+        """The image that ``key`` (a reference, or the name of a build) was resolved to, if it is here."""
+        try:
+            digest = json.loads(self._ref(key).read_bytes())["digest"]
+            return self.image(digest)
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def image(self, digest: str) -> Image | None:
+        try:
+            found = json.loads(self._record(digest).read_bytes())
+        except (OSError, ValueError):
+            return None
+        image = Image(
+            found["digest"],
+            found["reference"],
+            tuple(found["layers"]),
+            tuple((name, value) for name, value in found["env"]),
+            found["workdir"],
+            found["user"],
+            found["bytes"],
+        )
+        return image if all(self.layer(name).is_dir() for name in image.folders) else None
+
+    def images(self) -> list[Listed]:
+        """All images, the one used last first."""
+        images = [image for path in self.root.glob("images/*.json") if (image := self.image(f"sha256:{path.stem}"))]
+        sizes = self._layer_sizes()
+        holders: dict[str, int] = {}
+        for image in images:
+            for name in image.folders:
+                holders[name] = holders.get(name, 0) + 1
+        listed = []
+        for image in images:
+            lock = self._lock_of(image.digest)
+            with self._try_exclusive(lock) as free:
+                own = sum(sizes.get(name, 0) for name in image.folders if holders[name] == 1)
+                listed.append(Listed(image, own, lock.stat().st_mtime, not free or image.digest in self._held))
+        return sorted(listed, key=lambda one: -one.used)
+
+    def size(self) -> int:
+        """Bytes of all layers, each counted once."""
+        return sum(self._layer_sizes().values())
+
+    # Getting images.
+
+    def hold(self, image: Image) -> None:
+        """Keep an image from being removed, until ``release`` has been called as often, or the store is closed. One
+        that was removed meanwhile is fetched again. Raises as ``pull``."""
+        with self._holding:
+            held = self._held.get(image.digest)
+            if held is not None:
+                held[1] += 1
+                return
+        for again in (True, False):
+            lock = self._lock_of(image.digest)
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            if self.image(image.digest) is not None and lock.exists() and lock.stat().st_ino == os.fstat(fd).st_ino:
+                break
+            os.close(fd)
+            if not again or image.reference.startswith(BUILT):
+                fix = "prepare the tasks again" if again else f"liverl images pull {image.reference}"
+                raise ImageError(f"image {image.reference} is not here any more", fix=fix)
+            self._fetched(_parsed(image.reference))
+        os.utime(fd)
+        with self._holding:
+            held = self._held.setdefault(image.digest, [fd, 0])
+            held[1] += 1
+            if held[0] != fd:
+                os.close(fd)
+
+    def release(self, image: Image) -> None:
+        with self._holding:
+            held = self._held.get(image.digest)
+            if held is not None:
+                held[1] -= 1
+                if held[1] == 0:
+                    os.close(self._held.pop(image.digest)[0])
+
+    def close(self) -> None:
+        with self._holding:
+            while self._held:
+                os.close(self._held.popitem()[1][0])
+
+    def pull(self, text: str, *, again: bool = False) -> Image:
+        """The image of a reference, fetched if it is not here. again: ask what a tag means today.
+        Raises ``ImageError`` for what the registry does not give, ``MachineError`` for a full disk."""
+        reference = _parsed(text)
+        key = str(reference)
+        if not again and (image := self.known(key)) is not None:
+            self._touched(image.digest)
+            self.counts.hits += 1
+            return image
+        began = time.monotonic()
+        image = self._fetched(reference)
+        self.counts.misses += 1
+        self.counts.seconds += time.monotonic() - began
+        self.name(key, image)
+        self._touched(image.digest)
+        return image
+
+    def name(self, key: str, image: Image) -> None:
+        """From now on ``key`` means this image."""
+        self._write(self._ref(key), {"key": key, "digest": image.digest})
+
+    def add(self, manifest: Manifest, config: Mapping[str, Any], blobs: Mapping[str, Path], *, reference: str) -> Image:
+        """An image whose layers are files of this machine (by digest of the blob). Raises as ``pull``."""
+        diff_ids = _diff_ids(reference, config, manifest)
+        with self._pulling():
+            for descriptor, diff_id in zip(manifest.layers, diff_ids, strict=True):
+                self._unpacked(reference, diff_id, lambda one: blobs[one.digest], descriptor)
+            return self._recorded(manifest, config, diff_ids, reference)
+
+    def tree(self, image: Image, inside: str) -> Path:
+        """The folder ``inside`` of an image as a folder of this machine, never to be written. Raises ``ImageError``."""
+        name = hashlib.sha256(json.dumps([image.layers, inside]).encode()).hexdigest()[:32]
+        target = self.root / "trees" / name
+        if target.is_dir():
+            with contextlib.suppress(OSError):
+                os.utime(target.with_name(f"{name}.json"))
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+            try:
+                merge([self.layer(one) for one in image.folders], inside, Path(folder) / "tree")
+            except NoFolder as why:
+                raise ImageError(
+                    f"image {image.reference}: {why}", fix="name a plain folder as the work directory"
+                ) from why
+            with contextlib.suppress(OSError):  # another process was first
+                (Path(folder) / "tree").rename(target)
+        write_whole(target.with_name(f"{name}.json"), json.dumps({"digest": image.digest}).encode())
+        return target
+
+    def prune(self, budget: int = 0) -> list[Image]:
+        """Remove the least recently used images until the layers take at most ``budget`` bytes; none that is in use."""
+        removed = []
+        with self._exclusive():
+            for one in reversed(self.images()):
+                if self.size() <= budget:
+                    break
+                if one.image.digest in self._held:
+                    continue
+                with self._try_exclusive(self._lock_of(one.image.digest)) as free:
+                    if free:
+                        self._forget(one.image)
+                        self._sweep()
+                        removed.append(one.image)
+            self._sweep()
+            for left in (*self.root.glob("layers/.unpack-*"), *self.root.glob("layers/.doomed-*")):
+                shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(self.root / "blobs", ignore_errors=True)
+            for path in self.root.glob("trees/*.json"):  # tasks that are loaded now may be played later
+                if path.stat().st_mtime < time.time() - _TREE_SEC:
+                    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                    path.unlink(missing_ok=True)
+        self.counts.evicted += len(removed)
+        return removed
+
+    # How.
+
+    def _fetched(self, reference: Reference) -> Image:
+        from runtime.oci.registry import Registry  # with its client library: most runs fetch nothing
+
+        asked = reference.registry
+        host = self._mirrors.get(asked, asked)
+        registry = Registry(host, plaintext=host in self._plaintext, sleep=self._sleep)
+        try:
+            manifest = registry.manifest(reference, architecture=this_architecture())
+            pinned = reference.by(manifest.digest)
+            if (image := self.image(manifest.digest)) is not None:
+                return image
+            config = self._config(registry, pinned, manifest)
+            diff_ids = _diff_ids(str(pinned), config, manifest)
+            layers = list(dict(zip(diff_ids, manifest.layers, strict=True)).items())
+            lacking = (one.size for diff_id, one in layers if not self.layer(_folder(diff_id)).is_dir())
+            self._room(_GROWTH * sum(lacking))
+            blobs = self.root / "blobs"
+            blobs.mkdir(parents=True, exist_ok=True)
+
+            def blob(descriptor: Descriptor) -> Path:
+                path = blobs / descriptor.digest.removeprefix("sha256:")
+                registry.blob(pinned, descriptor, path)
+                return path
+
+            with self._pulling(), ThreadPoolExecutor(_FETCHES, thread_name_prefix="layers") as pool:
+                done = [
+                    pool.submit(self._unpacked, str(pinned), diff_id, blob, descriptor)
+                    for diff_id, descriptor in layers
+                ]
+                for future in done:
+                    future.result()
+                return self._recorded(manifest, config, diff_ids, str(pinned))
+        except OSError as error:
+            raise MachineError(
+                f"image {reference}: {self.root}: {error}", fix=f"free space below {self.root}"
+            ) from error
+        finally:
+            self.counts.bytes += registry.traffic.bytes
+            registry.close()
+
+    def _config(self, registry: Registry, pinned: Reference, manifest: Manifest) -> dict[str, Any]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=".config-") as folder:
+            path = Path(folder) / "config.json"
+            registry.blob(pinned, manifest.config, path)
+            return _document(str(pinned), path)
+
+    def _recorded(
+        self, manifest: Manifest, config: Mapping[str, Any], diff_ids: Sequence[str], reference: str
+    ) -> Image:
+        settings = config.get("config") or {}
+        env = tuple((name, value) for name, _, value in (str(one).partition("=") for one in settings.get("Env") or ()))
+        layers = tuple(diff_ids)
+        sizes = self._layer_sizes()
+        image = Image(
+            manifest.digest,
+            reference,
+            layers,
+            env,
+            str(settings.get("WorkingDir") or ""),
+            str(settings.get("User") or ""),
+        )
+        total = sum(sizes.get(name, 0) for name in image.folders)
+        image = Image(**{**vars(image), "bytes": total})
+        self._write(self._record(image.digest), asdict(image))
+        return image
+
+    def _unpacked(
+        self, reference: str, diff_id: str, blob: Callable[[Descriptor], Path], descriptor: Descriptor
+    ) -> None:
+        """Have the layer unpacked, by this process or another. Raises ``ImageError``, ``OSError``."""
+        target = self.layer(_folder(diff_id))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (target.parent / f".{target.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if target.is_dir():
+                return
+            path = blob(descriptor)
+            staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpack-"))
+            try:
+                found = unpack(path, staging, look=self._enough)
+                if found.diff_id != diff_id:
+                    raise BadLayer(f"its content is {found.diff_id[:19]}, and the image says {diff_id[:19]}")
+                staging.chmod(0o755)
+                self._write(target.with_name(f"{target.name}.json"), {"bytes": found.bytes, "entries": found.entries})
+                staging.rename(target)
+            except BadLayer as why:
+                raise ImageError(
+                    f"image {reference}: layer {descriptor.digest[:19]}: {why}", fix="build and push it anew"
+                ) from why
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+                if path.is_relative_to(self.root):
+                    path.unlink(missing_ok=True)
+
+    def _room(self, wanted: int) -> None:
+        """Make room for ``wanted`` more bytes. Raises ``MachineError``."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        if self.budget is not None and self.size() + wanted > self.budget:
+            self.prune(max(0, self.budget - wanted))
+            if self.size() + wanted > self.budget:
+                raise MachineError(
+                    f"{self.root}: {self.size() >> 20} MiB are in use and about {wanted >> 20} MiB more are wanted, of "
+                    f"a budget of {self.budget >> 20} MiB",
+                    fix="a larger environment.images.disk_gib, or fewer unlike images at once",
+                )
+        if shutil.disk_usage(self.root).free < wanted + RESERVE:
+            self.prune(max(0, self.size() - wanted - RESERVE))
+        self._enough()
+
+    def _enough(self) -> None:
+        if shutil.disk_usage(self.root).free < RESERVE:
+            raise MachineError(f"{self.root}: the disk is full", fix="liverl images prune, or free space on the disk")
+
+    def _forget(self, image: Image) -> None:
+        self._record(image.digest).unlink(missing_ok=True)
+        self._lock_of(image.digest).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Remove layers that no image has. Only for who keeps others from fetching."""
+        wanted = {
+            _folder(layer)
+            for path in self.root.glob("images/*.json")
+            for layer in json.loads(path.read_bytes())["layers"]
+        }
+        for path in self.root.glob("layers/*"):
+            if path.is_dir() and not path.name.startswith(".") and path.name not in wanted:
+                doomed = path.with_name(f".doomed-{path.name}")
+                path.rename(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+                path.with_name(f"{path.name}.json").unlink(missing_ok=True)
+
+    def _layer_sizes(self) -> dict[str, int]:
+        sizes = {}
+        for path in self.root.glob("layers/*.json"):
+            with contextlib.suppress(OSError, ValueError):
+                sizes[path.stem] = int(json.loads(path.read_bytes())["bytes"])
+        return sizes
+
+    def _record(self, digest: str) -> Path:
+        return self.root / "images" / f"{digest.removeprefix('sha256:')}.json"
+
+    def _lock_of(self, digest: str) -> Path:
+        return self.root / "images" / f"{digest.removeprefix('sha256:')}.lock"
+
+    def _touched(self, digest: str) -> Path:
+        lock = self._lock_of(digest)
+        lock.touch()
+        return lock
+
+    def _ref(self, key: str) -> Path:
+        return self.root / "refs" / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"
+
+    def _write(self, path: Path, content: Mapping[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(content).encode())
+
+    @contextlib.contextmanager
+    def _pulling(self) -> Iterator[None]:
+        with self._store_lock(fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with self._store_lock(fcntl.LOCK_EX):
+            yield
+
+    @contextlib.contextmanager
+    def _store_lock(self, kind: int) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("w") as lock:
+            fcntl.flock(lock, kind)
+            yield
+
+    @contextlib.contextmanager
+    def _try_exclusive(self, path: Path) -> Iterator[bool]:
+        """Whether nobody holds the image that this is the lock of."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield True
+        except BlockingIOError:
+            yield False
+        finally:
+            os.close(fd)
+
+
+def _folder(diff_id: str) -> str:
+    return diff_id.removeprefix("sha256:")[:NAME_LENGTH]
+
+
+def _parsed(text: str) -> Reference:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ImageError(str(error), fix="correct the image's name in task.toml") from error
+
+
+def _document(name: str, path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ImageError(f"image {name}: its configuration is no JSON: {error}", fix="push it anew") from error
+    if not isinstance(found, dict):
+        raise ImageError(f"image {name}: its configuration is no table", fix="push it anew")
+    return found
+
+
+def _diff_ids(name: str, config: Mapping[str, Any], manifest: Manifest) -> list[str]:
+    ids = [str(one) for one in (config.get("rootfs") or {}).get("diff_ids", ())]
+    if len(ids) != len(manifest.layers) or not ids:
+        raise ImageError(
+            f"image {name}: {len(manifest.layers)} layers, but {len(ids)} digests of them", fix="push it anew"
+        )
+    if len(set(ids)) > MAX_LAYERS:
+        raise ImageError(f"image {name}: more than {MAX_LAYERS} layers", fix="build it with fewer instructions")
+    return ids

@@ -1,0 +1,205 @@
+"""The store against registries that are busy, cut lines and lie, and against itself in two processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from liverl.cli import build_app
+from runtime.errors import ImageError, MachineError
+from runtime.oci.reference import parse
+from runtime.oci.store import ImageStore
+from tests.oci_images import image, sha256
+from tests.runtime.oci.conftest import FaultyRegistry, RealRegistry
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def store(tmp_path: Path, faulty: FaultyRegistry, waits: list[float]) -> ImageStore:
+    return ImageStore(tmp_path / "store", plaintext=[faulty.host], sleep=waits.append)
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("debian", "docker.io/library/debian:latest"),
+        ("docker.io/a/b:1", "docker.io/a/b:1"),
+        ("localhost:5000/x", "localhost:5000/x:latest"),
+        ("ghcr.io/a/b/c@sha256:" + "0" * 64, "ghcr.io/a/b/c@sha256:" + "0" * 64),
+        (
+            "swebench/sweb.eval.x86_64.django_1776_django-11099",
+            "docker.io/swebench/sweb.eval.x86_64.django_1776_django-11099:latest",
+        ),
+    ],
+)
+def test_names(text: str, full: str) -> None:
+    assert str(parse(text)) == full
+
+
+@pytest.mark.parametrize("text", ["", "Upper/case", "a b", "x@sha256:1", "x:", "../etc", "x/../y"])
+def test_what_is_no_name(text: str) -> None:
+    with pytest.raises(ValueError, match="image"):
+        parse(text)
+
+
+@pytest.mark.consumers
+def test_a_real_registry_with_tls_and_password(
+    registry: RealRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = image([{"etc/one": b"1"}, {"etc/two": b"2"}], Env=["PATH=/bin", "X=a=b"], WorkingDir="/w")
+    name = registry.push("some/image", made)
+    store = ImageStore(tmp_path / "store")
+    found = store.pull(name)
+    assert found.digest == made.digest and found.reference == f"{registry.host}/some/image@{made.digest}"
+    assert dict(found.env) == {"PATH": "/bin", "X": "a=b"} and found.workdir == "/w"
+    assert [[path.name for path in (store.layer(folder) / "etc").iterdir()] for folder in found.folders] == [
+        ["one"],
+        ["two"],
+    ]
+    assert ImageStore(tmp_path / "store").pull(found.reference) == found
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "none.json"))
+    with pytest.raises(ImageError, match="password"):
+        ImageStore(tmp_path / "other").pull(name)
+
+
+def test_busy_and_broken_registries_are_waited_out(
+    store: ImageStore, faulty: FaultyRegistry, waits: list[float]
+) -> None:
+    faulty.token = "good"
+    name = faulty.push("busy", image([{"big": os.urandom(200_000)}]))
+    faulty.faults = ["429", "500", "cut", "cut"]
+    found = store.pull(name)
+    assert (store.layer(found.folders[0]) / "big").stat().st_size == 200_000
+    assert 7.0 in waits, "what the registry asks for is waited"
+    resumed = [span for path, span in faulty.seen if span]
+    assert resumed, "what had come is not fetched again"
+    assert store.pull(name) == found and store.counts.hits == 1 and store.counts.misses == 1
+
+
+def test_a_registry_that_stays_busy_is_an_error(store: ImageStore, faulty: FaultyRegistry) -> None:
+    name = faulty.push("busy", image([{"x": b"x"}]))
+    faulty.faults = ["429"] * 100
+    with pytest.raises(ImageError, match="429"):
+        store.pull(name)
+    assert store.images() == []
+
+
+def test_what_has_another_digest_is_refused(store: ImageStore, faulty: FaultyRegistry) -> None:
+    made = image([{"x": b"x"}])
+    name = faulty.push("liar", made)
+    blob = next(
+        digest
+        for digest in made.blobs
+        if digest in made.manifest.decode() and digest != json.loads(made.manifest)["config"]["digest"]
+    )
+    made.blobs[blob] = bytes(len(made.blobs[blob]))
+    with pytest.raises(ImageError, match="another digest"):
+        store.pull(name)
+    with pytest.raises(ImageError, match="was asked for"):
+        store.pull(_swapped(faulty))
+
+
+def _swapped(faulty: FaultyRegistry) -> str:
+    """A reference by digest that the registry answers with another manifest."""
+    wanted = image([{"wanted": b""}]).digest
+    faulty.images["swapped"] = image([{"other": b""}])
+    return f"{faulty.host}/swapped@{wanted}"
+
+
+def test_a_missing_image_and_another_platform(store: ImageStore, faulty: FaultyRegistry) -> None:
+    with pytest.raises(ImageError, match="has none"):
+        store.pull(f"{faulty.host}/nothing:1")
+    index = {"manifests": [{"digest": sha256(b""), "platform": {"os": "linux", "architecture": "s390x"}}]}
+    made = image([{"x": b""}])
+    made.manifest = json.dumps(index).encode()
+    with pytest.raises(ImageError, match="s390x"):
+        store.pull(faulty.push("foreign", made))
+
+
+def test_a_layer_that_is_not_what_the_image_says(store: ImageStore, faulty: FaultyRegistry) -> None:
+    made, other = image([{"x": b"x"}]), image([{"y": b"y"}])
+    manifest = json.loads(made.manifest)
+    manifest["layers"] = json.loads(other.manifest)["layers"]
+    made.manifest, made.blobs = json.dumps(manifest).encode(), made.blobs | other.blobs
+    with pytest.raises(ImageError, match="and the image says"):
+        store.pull(faulty.push("mixed", made))
+
+
+def test_the_least_recently_used_goes_and_never_what_is_in_use(store: ImageStore, faulty: FaultyRegistry) -> None:
+    shared = {"shared": os.urandom(50_000)}
+    found = [
+        store.pull(faulty.push(name, image([shared, {name: os.urandom(100_000)}]))) for name in ("one", "two", "three")
+    ]
+    for age, one in enumerate(found):
+        os.utime(store._lock_of(one.digest), (1_000 + age, 1_000 + age))
+    assert store.size() == 350_000, "shared layers count once"
+    store.hold(found[0])
+    other = ImageStore(store.root)
+    assert [one.image.digest for one in other.images() if one.in_use] == [found[0].digest]
+    assert other.prune(260_000) == [found[1]]
+    assert other.prune(0) == [found[2]], "what is in use stays, whoever asks"
+    assert [one.image for one in other.images()] == [found[0]] and store.size() == 150_000
+    store.release(found[0])
+    assert other.prune(0) == [found[0]] and other.size() == 0 and not list((store.root / "layers").glob("[0-9a-f]*"))
+    store.hold(found[0])
+    assert store.layer(found[0].folders[0]).is_dir(), "what was removed is fetched again when it is needed"
+
+
+def test_a_budget_makes_room_and_says_when_it_cannot(tmp_path: Path, faulty: FaultyRegistry) -> None:
+    store = ImageStore(tmp_path / "store", budget=400_000, plaintext=[faulty.host])
+    one, two = (store.pull(faulty.push(name, image([{name: os.urandom(120_000)}]))) for name in ("one", "two"))
+    assert [listed.image for listed in store.images()] == [two] and store.counts.evicted == 1
+    store.hold(two)
+    with pytest.raises(MachineError, match="budget"):
+        store.pull(faulty.push("three", image([{"three": os.urandom(120_000)}])))
+    assert one != two
+
+
+PULL = """
+import sys
+from pathlib import Path
+from runtime.oci.store import ImageStore
+print(ImageStore(Path(sys.argv[1]), plaintext=[sys.argv[2]]).pull(sys.argv[3]).digest)
+"""
+
+
+def test_two_processes_share(store: ImageStore, faulty: FaultyRegistry) -> None:
+    made = image([{f"file{n}": os.urandom(100_000)} for n in range(4)])
+    name = faulty.push("both", made)
+    command = [sys.executable, "-c", PULL, str(store.root), faulty.host, name]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0].strip() for process in both] == [made.digest] * 2
+    blobs = [
+        path
+        for path, _ in faulty.seen
+        if "/blobs/" in path and path.rsplit("/", 1)[1] in json.dumps(json.loads(made.manifest)["layers"])
+    ]
+    assert len(blobs) == 4, "each layer is fetched once"
+    assert len(store.images()) == 1
+
+
+def test_the_command_line(faulty: FaultyRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    name = faulty.push("one", image([{"x": bytes(1 << 20)}]))
+    app = build_app()
+
+    def said(*words: str) -> dict[str, object]:
+        done = CliRunner().invoke(app, ["images", *words, "--json"], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        found: dict[str, object] = json.loads(done.output)
+        return found
+
+    pulled = said("pull", name, "--plaintext", faulty.host)
+    assert pulled["misses"] == 1
+    listed = said("list")
+    assert listed["bytes"] == 1 << 20
+    assert said("prune", "--keep-gib", "1")["removed"] == []
+    assert said("prune")["freed_bytes"] == 1 << 20 and said("list")["images"] == []
