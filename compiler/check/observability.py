@@ -1,4 +1,4 @@
-"""Loggers, and where Ray's dashboard listens."""
+"""Loggers, where Ray's dashboard listens, and who is told of a run's end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from compiler.check.rule import Rule
 from compiler.errors import Problem
 from compiler.plan import Plan
+from runtime.config.notify import WebhookNotification
 
 
 def observability(plan: Plan) -> Iterator[Problem]:
@@ -33,4 +34,22 @@ def observability(plan: Plan) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Rule, ...] = (observability,)
+def notify(plan: Plan) -> Iterator[Problem]:
+    """An address is given once, and a secret one is a variable that targets bring to the trainer."""
+    known = {secret.variable for secret in plan.spec.secrets}
+    for number, one in enumerate(plan.spec.observability.notify):
+        if not isinstance(one, WebhookNotification):
+            continue
+        place = ("observability", "notify", number)
+        if (one.url is None) is (one.url_variable is None):
+            what = "no address" if one.url is None else "two addresses"
+            yield Problem(place, what, "one of url and url_variable")
+        if one.url_variable is not None and one.url_variable not in known:
+            yield Problem(
+                (*place, "url_variable"),
+                f"{one.url_variable} is not one of secrets, so no target brings it to the trainer",
+                fix=f"add {{ variable: '{one.url_variable}', used_by: 'observability' }} to secrets",
+            )
+
+
+RULES: tuple[Rule, ...] = (observability, notify)

@@ -11,6 +11,7 @@ from compiler.plan import Plan
 from compiler.redact import KEY, SECRET
 from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.policy import PretrainedPolicy
+from runtime.config.notify import WebhookNotification
 from runtime.config.tasks import GenerateSource, HarborSource
 
 LOGGER_SECRETS = {"wandb": "WANDB_API_KEY", "swanlab": "SWANLAB_API_KEY"}
@@ -90,8 +91,9 @@ def _unused(spec: ExperimentSpec, use: str) -> str:
         return "no tasks are fetched"
     if use == "environment" and spec.environment.type in ("bubblewrap", "process"):
         return f"sandboxes of {spec.environment.type} are made on the trainer's own machine"
-    if use == "observability" and not set(spec.observability.loggers) - {"console", "file", "tensorboard"}:
-        return "no logger of observability.loggers asks for one"
+    told = any(isinstance(one, WebhookNotification) and one.url_variable for one in spec.observability.notify)
+    if use == "observability" and not told and not set(spec.observability.loggers) - {"console", "file", "tensorboard"}:
+        return "no logger of observability.loggers asks for one, and no address of observability.notify"
     if use == "storage" and spec.cluster.storage.bucket is None:
         return "cluster.storage has no bucket"
     return ""

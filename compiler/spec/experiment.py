@@ -15,6 +15,7 @@ from compiler.spec.trainer import Trainer
 from runtime.config.base import IPV4, Count, Model, Name, Seed, Whole
 from runtime.config.environment import Environment
 from runtime.config.health import Health
+from runtime.config.notify import Notify
 from runtime.config.proxy import Proxy
 from runtime.config.rollout import Dumps
 from runtime.config.scaffold import Scaffold
@@ -63,6 +64,8 @@ class Observability(Model):
     dumps: Dumps = Dumps.model_construct()
     dashboard: Dashboard | None = None
     """Ray's dashboard; null: none is started."""
+    notify: tuple[Notify, ...] = ()
+    """Who is told when a run ends or halts: commands and web addresses. No message holds a secret."""
 
 
 class ExperimentSpec(Model):

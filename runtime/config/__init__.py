@@ -24,6 +24,7 @@ from runtime.config.environment import (
     VerifierSandbox,
 )
 from runtime.config.limits import LACKING, LIMITS, Limit, refusals
+from runtime.config.notify import CommandNotification, Notify, WebhookNotification
 from runtime.config.policy import Architecture, NewPolicy, Policy, PretrainedPolicy, WarmStart
 from runtime.config.proxy import Proxy
 from runtime.config.rollout import Dumps, Rollout, Sampling, ServedRollout, TorchRollout
@@ -62,6 +63,7 @@ __all__ = [
     "Architecture",
     "Bubblewrap",
     "ClaudeCodeScaffold",
+    "CommandNotification",
     "DirectorySource",
     "Docker",
     "Dumps",
@@ -88,6 +90,7 @@ __all__ = [
     "Needs",
     "Network",
     "NewPolicy",
+    "Notify",
     "OpenCodeScaffold",
     "OpenHandsSdkScaffold",
     "PackagePin",
@@ -112,6 +115,7 @@ __all__ = [
     "TrajectoryFilter",
     "VerifierSandbox",
     "WarmStart",
+    "WebhookNotification",
     "load_runtime_config",
     "refusals",
 ]

@@ -8,6 +8,7 @@ from pydantic import Field
 from runtime.config.base import Model
 from runtime.config.environment import Environment
 from runtime.config.health import Health
+from runtime.config.notify import Notify
 from runtime.config.policy import Policy
 from runtime.config.proxy import Proxy
 from runtime.config.rollout import Dumps, Rollout
@@ -67,6 +68,8 @@ class RuntimeConfig(Model):
     """Variables of the trainer and of all its processes, on every machine. Sandboxes get none of them."""
     loggers: tuple[str, ...] = ("console", "file")
     """verl's logger backends."""
+    notify: tuple[Notify, ...] = ()
+    """Who is told when the run ends."""
 
 
 def load_runtime_config(path: Path) -> RuntimeConfig:

@@ -19,6 +19,7 @@ from runtime.errors import MachineError, RunError, UserError
 from runtime.files import write_folder
 from runtime.launch import gpus, lifecycle, machine, phases, rundir
 from runtime.launch.model import check_policy, check_weights
+from runtime.launch.notify import notifying
 from runtime.launch.rundir import RunDirectory, refuse_living
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.progress import Progress
@@ -70,6 +71,7 @@ def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
     config = load_runtime_config(directory.bundle / "runtime.json")
     resumed = directory.read().resumed > 0
     with (
+        notifying(directory, config),
         lifecycle.running(directory) as interrupts,
         Progress(f"{config.experiment} {directory.path.name}", console=console) as progress,
     ):

@@ -25,6 +25,7 @@ from runtime.files import write_folder, write_whole
 from runtime.grading.base import solved_share
 from runtime.launch import gpus, lifecycle, machine, phases, rundir
 from runtime.launch.model import check_policy, check_weights, locate
+from runtime.launch.notify import notifying
 from runtime.launch.prompt_length import refuse_long
 from runtime.launch.rundir import RunDirectory, refuse_living
 from runtime.rollouter.engine import Engine
@@ -100,7 +101,11 @@ def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
     config = load_runtime_config(directory.bundle / "runtime.json")
     request = Request(**orjson.loads((directory.path / REQUEST_FILE).read_bytes()))
     title = f"{request.kind} {config.experiment} {directory.path.name}"
-    with lifecycle.running(directory) as interrupts, Progress(title, console=console) as progress:
+    with (
+        notifying(directory, config),
+        lifecycle.running(directory) as interrupts,
+        Progress(title, console=console) as progress,
+    ):
         for problem in machine.warnings(config.environment):
             progress.problem(problem)
         sets, folder = _inputs(directory, config, request, progress)
