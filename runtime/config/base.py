@@ -43,6 +43,7 @@ PORT = r"(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[
 TEXT = r"^[^\x00-\x1f\x7f]*$"
 HOST = r"^[A-Za-z0-9_.:\[\]-]+$"
 ADDRESS = rf"^[A-Za-z0-9.:\[\]-]+:{PORT}$"
+WEB_ADDRESS = r"^https?://[^\s\x00-\x1f\x7f]+$"
 IMAGE = (
     r"^[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+/[A-Za-z0-9._/-]+)?"
     r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$"
@@ -70,6 +71,7 @@ PATTERNS = {
     TEXT: "holds a control character, such as a line break",
     HOST: "not the name or address of a machine",
     ADDRESS: "not of the form HOST:PORT",
+    WEB_ADDRESS: "not an address that begins with https:// or http://",
     IMAGE: "not the name of a container image: REGISTRY/NAME:TAG, or with @sha256:DIGEST",
     ENVIRONMENT_NAME: 'not the name of an environment variable: letters, digits and "_"',
     SHA256: "not a sha256 digest of 64 hexadecimal digits",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from runtime.config.base import ENVIRONMENT_NAME, Model, Text
+from runtime.config.base import ENVIRONMENT_NAME, WEB_ADDRESS, Model, Text
 
 Occasion = Literal["succeeded", "failed", "stopped"]
 """States in which a run ends; ``stopped``: by a person, or by a machine that was taken away in order."""
@@ -32,7 +32,7 @@ class WebhookNotification(Notification):
     Mattermost and their like take."""
 
     type: Literal["webhook"] = "webhook"
-    url: Annotated[str, Field(pattern=r"^https?://[^\s\x00-\x1f\x7f]+$", max_length=2048)] | None = None
+    url: Annotated[str, Field(pattern=WEB_ADDRESS, max_length=2048)] | None = None
     """The address, where it is no secret."""
     url_variable: Annotated[str, Field(pattern=ENVIRONMENT_NAME, max_length=128)] | None = None
     """The variable that holds the address, where whoever knows it may post: one of ``secrets``."""
