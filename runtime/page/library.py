@@ -15,7 +15,7 @@ from typing import Any
 from runtime.errors import UserError
 from runtime.launch.ledger import entry
 from runtime.launch.rundir import RunDirectory
-from runtime.page.trials import Tokenizer, everything, listing, tokens
+from runtime.page.trials import Tokenizer, choices_of, everything, listing, tokens
 from runtime.report import curves
 from runtime.report.diagnosis import RULES, diagnose
 from runtime.report.facts import gather
@@ -39,6 +39,7 @@ class Run:
         self._lock, self._reading = threading.Lock(), threading.Lock()
         self._index: TrialIndex | None = None
         self._indexed = False
+        self._choices: tuple[int, dict[str, Any]] | None = None
         self._diagnosed: tuple[object, float, dict[str, Any]] | None = None
 
     @property
@@ -114,7 +115,10 @@ class Run:
 
     def trials(self, query: Mapping[str, str]) -> dict[str, Any]:
         with self.index() as index:
-            return listing(index, query)
+            total = index.count()
+            if self._choices is None or self._choices[0] != total:
+                self._choices = (total, choices_of(index))
+            return listing(index, query, self._choices[1])
 
     def trial(self, step: str, trial_id: str) -> dict[str, Any] | None:
         with self.index() as index:

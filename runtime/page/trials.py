@@ -18,8 +18,9 @@ _LONG = 200_000
 """Characters of one text above which its middle is left out: a browser gets slow, and the file holds all."""
 
 
-def listing(index: TrialIndex, query: Mapping[str, str]) -> dict[str, Any]:
-    """A page of the list, what there is to choose from, and how many there are. Wrong words of a query are as none."""
+def listing(index: TrialIndex, query: Mapping[str, str], choices: Mapping[str, Any]) -> dict[str, Any]:
+    """A page of the list, with what there is to choose from and how many there are. Wrong words of a query are as
+    none."""
     wanted = TrialFilter(
         task=query.get("task") or None,
         task_set=query.get("set") or None,
@@ -49,7 +50,7 @@ def listing(index: TrialIndex, query: Mapping[str, str]) -> dict[str, Any]:
         "total": total,
         "page": page,
         "size": size,
-        "choices": _choices(index),
+        "choices": choices,
     }
 
 
@@ -57,11 +58,12 @@ def whole_list(index: TrialIndex) -> dict[str, Any]:
     """Every trial, the newest first, and what there is to choose from."""
     return {
         "rows": [asdict(row) for row in index.rows(sort="started", descending=True)],
-        "choices": _choices(index),
+        "choices": choices_of(index),
     }
 
 
-def _choices(index: TrialIndex) -> dict[str, list[Any]]:
+def choices_of(index: TrialIndex) -> dict[str, list[Any]]:
+    """What a list can be filtered by. Counts every trial several times: worth keeping."""
     steps = sorted((int(step) for step in index.counts("step")), reverse=True)
     return {"step": steps, **{name: list(index.counts(column)) for name, column in _CHOICES.items()}}
 

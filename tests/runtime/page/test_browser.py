@@ -244,11 +244,13 @@ def test_a_known_failure_is_told(watched: Watched, tmp_path: Path) -> None:
         page.goto("about:blank")
 
 
-def test_a_phone_is_wide_enough(browser: Any, address: str) -> None:
+def test_a_phone_is_wide_enough(browser: Any, address: str, finished: RunDirectory) -> None:
     watched = Watched(browser, viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
-    watched.page.goto(address)
-    watched.page.wait_for_selector("#panel-reward canvas")
-    assert watched.page.evaluate("document.documentElement.scrollWidth") <= 360
+    widths = {}
+    for view, (ready, query) in VIEWS.items():
+        page = go(watched, address, finished, view, ready, **query)
+        widths[view] = page.evaluate("document.documentElement.scrollWidth")
+    assert {view: wide for view, wide in widths.items() if wide > 360} == {}
     watched.page.close()
 
 
