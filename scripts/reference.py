@@ -73,7 +73,8 @@ def command_line() -> str:
         "Every command has `--help`, and `liverl --install-completion` completes them in a shell.",
     ]
     for name, command in _commands(get_command(build_app()), "liverl"):
-        words, *examples = _EXAMPLE.split(command.help or "")
+        # Of an example, what can be typed; what is said after it is for who reads the help.
+        words, *examples = _EXAMPLE.split(f"{command.help or ''}\n{command.epilog or ''}")
         parts += [f"## {name}", _prose(words)]
         arguments = [one for one in command.params if one.param_type_name == "argument"]
         options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
@@ -84,7 +85,7 @@ def command_line() -> str:
         if rows:
             parts.append("\n".join(["| takes | default | |", "|---|---|---|", *rows]))
         if examples:
-            parts.append("\n".join(["```sh", *(_prose(example) for example in examples), "```"]))
+            parts.append("\n".join(["```sh", *(_prose(example).partition(", ")[0] for example in examples), "```"]))
     return "\n\n".join(parts) + "\n"
 
 

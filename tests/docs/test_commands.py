@@ -24,14 +24,16 @@ NOT_RUN = {
     "doctor": "what it says is this machine's: tests/liverl/test_cli.py",
     "status": "it needs a run: tests/liverl/test_cli.py",
     "logs": "it needs a run: tests/liverl/test_cli.py",
-    "stop": "it needs a run: tests/liverl/test_cli.py",
     "dashboard": "it serves until it is stopped: tests/runtime/page",
-    "export": "it needs a run: tests/runtime/page/test_static.py, tests/liverl",
-    "trials": "it needs a run: tests/liverl",
-    "trial": "it needs a run: tests/liverl",
-    "compare": "it needs two runs: tests/liverl",
     "models": "it fetches and converts: tests/runtime/models",
     "images": "it needs a registry: tests/runtime/oci/test_store.py",
+    "trials": "it needs a run: tests/liverl/test_operating.py",
+    "trial": "it needs a run: tests/liverl/test_operating.py",
+    "compare": "it needs two runs: tests/liverl/test_operating.py",
+    "export": "it needs a run: tests/liverl/test_operating.py, tests/runtime/page/test_static.py",
+    "replay": "it needs a run: tests/liverl/test_replay.py",
+    "shell": "it starts a sandbox: tests/liverl/test_replay.py",
+    "gc": "it deletes: tests/liverl/test_operating.py",
     "tasks": "they start sandboxes: tests/docs/test_recipes.py, tests/runtime/tasks",
 }
 """Commands of ours that are parsed only, and why."""
@@ -108,10 +110,15 @@ def test_commands_in_sentences_exist(page: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_reasons_are_those_of_programs_that_pages_show() -> None:
-    programs = {command.program for page in WITH_COMMANDS for command in shown(page)}
-    assert OTHERS.keys() <= programs | {"make"}, OTHERS.keys() - programs
-    assert (RUN | NOT_RUN.keys()) <= set(shell.tree().commands)
+def test_the_reasons_are_those_of_what_pages_show() -> None:
+    commands = [command for page in WITH_COMMANDS for command in shown(page)]
+    programs = {command.program for command in commands}
+    ours = {command.words[0] for command in commands if command.program == "liverl"}
+    assert OTHERS.keys() <= programs, OTHERS.keys() - programs
+    assert NOT_RUN.keys() <= ours, NOT_RUN.keys() - ours
+    assert not RUN & NOT_RUN.keys() and set(shell.tree().commands) >= RUN
+    for reason in (*NOT_RUN.values(), *OTHERS.values()):
+        assert all((pages.ROOT / path).exists() for path in re.findall(r"tests/[\w/.]*\w", reason)), reason
 
 
 @pytest.mark.parametrize(
