@@ -10,7 +10,7 @@ from compiler.errors import Problem
 from compiler.plan import Plan
 from runtime.config.environment import Ecs, Harbor, Kubernetes
 from runtime.config.policy import NewPolicy
-from runtime.config.scaffold import ImportedScaffold, ShellScaffold
+from runtime.config.scaffold import FirstLook, ImportedScaffold, ShellScaffold
 
 MIN_PROMPT_TOKENS = {
     "claude-code": 16_000,
@@ -34,12 +34,29 @@ def turns(plan: Plan) -> Iterator[Problem]:
             f"{spec.scaffold.max_edits} edits do not fit into max_turns {spec.scaffold.max_turns}",
             f"1 to {spec.scaffold.max_turns}",
         )
+    if spec.scaffold.tools == "repair":
+        for name in ("first_look", "test_after_edit"):
+            if getattr(spec.scaffold, name):
+                what = "the structured tools run the tests themselves, at the first call and after each repair"
+                yield Problem(("scaffold", name), what, "null" if name == "first_look" else "false")
+    elif spec.scaffold.first_look is not None and _tokens(spec.scaffold.first_look) >= spec.rollout.prompt_length:
+        yield Problem(
+            ("scaffold", "first_look", "max_chars"),
+            f"{spec.scaffold.first_look.max_chars} characters, some {_tokens(spec.scaffold.first_look)} tokens, do not "
+            f"fit into rollout.prompt_length {spec.rollout.prompt_length}, which holds the first request",
+            fix="lower it, or raise rollout.prompt_length",
+        )
     if isinstance(spec.policy, NewPolicy) and spec.rollout.tool_parser != "compact":
         yield Problem(
             ("rollout", "tool_parser"),
             f'"{spec.rollout.tool_parser}" with a new policy, whose chat template is compact',
             "compact",
         )
+
+
+def _tokens(look: FirstLook) -> int:
+    """Of source code; three characters a token, which is on the safe side."""
+    return look.max_chars // 3
 
 
 def _agents(plan: Plan) -> Iterator[Problem]:

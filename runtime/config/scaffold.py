@@ -27,6 +27,16 @@ class _Agent(Model):
     """It acts by tool calls of the wire API alone, so the policy's chat template must show tools and write calls."""
 
 
+class FirstLook(Model):
+    """What the agent sees before its first turn: what the first failing test says, and the source of the functions that
+    it executed last."""
+
+    functions: Annotated[int, Field(ge=1, le=50)] = 3
+    """Functions of the code under repair, the one executed last first."""
+    max_chars: Annotated[int, Field(ge=500, le=200_000)] = 6000
+    """Most characters of all of it; whole functions only."""
+
+
 class ShellScaffold(_Agent):
     """The built-in agent: reads, edits, runs tests, submits."""
 
@@ -36,7 +46,13 @@ class ShellScaffold(_Agent):
     max_turns: Annotated[int, Field(ge=1, le=1000)]
     """Model calls per trial."""
     max_edits: Count
-    """Edits per trial."""
+    """Edits per trial; the last one ends it."""
+    first_look: FirstLook | None = None
+    """Of ``tools: free``: run the tests before the first turn and show where they fail; null: no."""
+    test_after_edit: bool = False
+    """Of ``tools: free``: run the tests after each edit and say how they end."""
+    max_observation: Annotated[int, Field(ge=200, le=1_000_000)] = 16_000
+    """Of ``tools: free``: most characters of what one tool call shows; of a longer text both ends."""
 
 
 class ImportedScaffold(_Agent):

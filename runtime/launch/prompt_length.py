@@ -70,7 +70,9 @@ def _first_prompts(folder: Path, config: RuntimeConfig) -> Callable[[Task], int]
 
     codec = load_codec(folder, config.rollout.tool_parser)
     schemas = tool_set(scaffold.tools).SCHEMAS
-    return lambda task: len(codec.render_first([Message("user", task.instruction.strip())], schemas).encode())
+    # What it will show is known when the tests have run there; code has some three characters a token.
+    look = 0 if scaffold.first_look is None else scaffold.first_look.max_chars // 3
+    return lambda task: look + len(codec.render_first([Message("user", task.instruction.strip())], schemas).encode())
 
 
 def _none_fits(name: str, lengths: list[int], limit: int) -> UserError:

@@ -144,3 +144,23 @@ def test_an_agent_that_is_a_library(quickstart: Any, scaffold: dict[str, Any], s
     quickstart["scaffold"] = scaffold
     with pytest.raises(SpecError, match=said):
         validate(quickstart)
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"tools": "repair", "first_look": {"functions": 3, "max_chars": 6000}}, "scaffold.first_look"),
+        ({"tools": "repair", "test_after_edit": True}, "scaffold.test_after_edit"),
+        ({"tools": "free", "first_look": {"functions": 3, "max_chars": 60_000}}, "scaffold.first_look.max_chars"),
+        ({"tools": "free", "first_look": {}, "test_after_edit": True}, None),
+    ],
+)
+def test_a_first_look_is_of_the_free_tools_and_fits(
+    quickstart: Any, changes: dict[str, Any], place: str | None
+) -> None:
+    quickstart["policy"] = {"type": "pretrained", "path": "/model"}
+    quickstart["scaffold"] = {"type": "shell", "max_turns": 9, "max_edits": 3, **changes}
+    quickstart["rollout"] |= {"tool_parser": "hermes", "prompt_length": 4096, "response_length": 4096}
+    found = [problem for problem in check(make_plan(validate(quickstart))) if problem.severity == "fatal"]
+    about = [dotted(problem.path) for problem in found if problem.path[0] == "scaffold"]
+    assert about == ([] if place is None else [place]), found

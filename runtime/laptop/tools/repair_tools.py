@@ -58,6 +58,9 @@ class RepairTools:
         """Whether the budget of edits is spent in vain."""
         return self._debugger.exhausted and not self._debugger.solved
 
+    def opening(self) -> str:
+        return ""  # its first call is a look
+
     def call(self, name: str, arguments: str) -> str:
         del arguments
         return self._debugger.call(name) if name in NAMES else f"no tool {name}"

@@ -16,6 +16,7 @@ if __package__:
 else:
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     sys.path.insert(1, os.environ.get("LIVERL_MOUNT", "/opt/liverl"))
+    sys.path.insert(2, os.path.join(sys.path[1], "shell"))
     import repairs  # type: ignore[import-not-found,no-redef]
     from debugger import Debugger  # type: ignore[import-not-found,no-redef]
 

@@ -6,20 +6,19 @@ Standard library and the testkit alone. Knows nothing of tools or models.
 from __future__ import annotations
 
 import os
-import sys
 
 if __package__:
+    from runtime.scaffolds.shell.own_tests import OwnTests, first_failure
+
     from .debugger import Failure
 else:
     from debugger import Failure  # type: ignore[import-not-found,no-redef]
+    from own_tests import OwnTests, first_failure  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
-
-TEST_SEC = 20.0
-OUTCOME_BAD = ("failed", "error")
 
 
 class FolderWorkspace:
@@ -35,20 +34,14 @@ class FolderWorkspace:
         sources: Sequence[str],
         python_path: Sequence[str] = (),
     ) -> None:
-        import testkit  # type: ignore[import-not-found]  # noqa: F401  a box without it must not begin a trial
-
         self._root = root
-        self._ids = list(ids) if ids is not None else None
-        self._sources = frozenset(sources)
-        self._python_path = list(python_path)
-        self._runner = runner
+        self._tests = OwnTests(root, runner=runner, ids=ids, sources=sources, python_path=python_path)
 
     def failure(self) -> Failure | None:
-        report = self._run(trace=True)
-        return failure_of(report, self._is_source)
+        return failure_of(self._tests.run(trace=True), self._tests.is_source)
 
     def passes(self) -> bool:
-        return failure_of(self._run(trace=False), self._is_source) is None
+        return first_failure(self._tests.run(trace=False)) is None
 
     def read(self, path: str) -> list[str]:
         with open(os.path.join(self._root, path), encoding="utf-8") as file:
@@ -58,36 +51,20 @@ class FolderWorkspace:
         with open(os.path.join(self._root, path), "w", encoding="utf-8") as file:
             file.write("\n".join(lines))
 
-    def _is_source(self, path: str) -> bool:
-        return path in self._sources if self._sources else not os.path.basename(path).startswith("test_")
-
-    def _run(self, *, trace: bool) -> dict[str, Any]:
-        sys.path[:0] = [folder for folder in self._python_path if folder not in sys.path]
-        if self._runner == "pytest":
-            from testkit import pytest_runner as kit
-        else:
-            from testkit import mini as kit
-        report: dict[str, Any] = kit.run(self._root, self._ids, trace=trace, stop_first=True, timeout=TEST_SEC)
-        return report
-
 
 def failure_of(report: dict[str, Any], is_source: Any) -> Failure | None:
     """What a test report (``testkit/report.py``) says about the first test that did not pass."""
+    failure = first_failure(report)
+    if failure is None:
+        return None
+    place, error = failure
     recent = (report.get("trace") or {}).get("recent") or []
-    lines = [(path, line - 1) for path, line in recent if is_source(path)]
-    for file, error in report["collect_errors"].items():
-        return Failure(
-            f"{file}: {error['type']}: {error['message']}"[:300], _frames(error, is_source) or lines, raised=True
-        )
-    for test_id, result in report["tests"].items():
-        if result["outcome"] in OUTCOME_BAD:
-            error = result["error"] or {"type": "Error", "message": result["outcome"], "frames": []}
-            raised = error["type"] != "AssertionError"
-            text = f"{error['type']}: {error['message']}" if raised else error["message"] or test_id
-            return Failure(text[:300], lines or _frames(error, is_source), raised=raised)
-    if report["ended"] != "exit" or not report["complete"]:
-        return Failure(f"the tests ended with {report['ended']}", lines, raised=True)
-    return None
+    lines, frames = [(path, line - 1) for path, line in recent if is_source(path)], _frames(error, is_source)
+    if place in report["collect_errors"]:
+        return Failure(f"{place}: {error['type']}: {error['message']}"[:300], frames or lines, raised=True)
+    raised = error["type"] != "AssertionError"
+    text = f"{error['type']}: {error['message']}" if raised else error["message"] or place
+    return Failure(text[:300], lines or frames, raised=raised)
 
 
 def _frames(error: dict[str, Any], is_source: Any) -> list[tuple[str, int]]:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
         def exhausted(self) -> bool:
             """Whether a budget is spent, so that going on makes no sense."""
 
+        def opening(self) -> str:
+            """What the agent is shown with the instruction; may be empty."""
+
         def call(self, name: str, arguments: str) -> str:
             """``arguments``: JSON, as the model wrote it."""
 
@@ -65,7 +68,9 @@ class Agent:
         tools = tool_set(*settings["toolset"])
         self._tools: Tools = tools.open_tools(root, settings)
         self._schemas: list[dict[str, Any]] = tools.SCHEMAS
-        self._messages: list[dict[str, Any]] = [{"role": "user", "content": settings["instruction"]}]
+        opening = self._tools.opening()
+        first = settings["instruction"] + (f"\n\n{opening}" if opening else "")
+        self._messages: list[dict[str, Any]] = [{"role": "user", "content": first}]
         self.turns = 0
         self.calls: list[str] = []
         self.tool_sec = 0.0

@@ -11,11 +11,15 @@ import signal
 import subprocess
 import tempfile
 
+if __package__:
+    from .own_tests import OwnTests, cut, first_look, outcome
+else:
+    from own_tests import OwnTests, cut, first_look, outcome  # type: ignore[import-not-found,no-redef]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MAX_TEXT = 16_000
 COMMAND_SEC = 60.0
 
 
@@ -41,6 +45,7 @@ SCHEMAS = [
 
 
 EDITING = ("edit_file", "write_file")
+DONE = "wrote "
 NAMES = tuple(tool["function"]["name"] for tool in SCHEMAS)
 REHEARSAL: tuple[tuple[str, dict[str, str]], ...] = (("run_command", {"command": "true"}), ("submit", {}))
 
@@ -48,17 +53,28 @@ REHEARSAL: tuple[tuple[str, dict[str, str]], ...] = (("run_command", {"command":
 class FreeTools:
     """Free-form tools on one work directory; see ``runtime.scaffolds.shell.agent.Tools``. Errors are text too."""
 
-    exhausted = False
-    """No budget but that of turns."""
-
     def __init__(self, root: str, settings: dict[str, Any]) -> None:
-        del settings
         self._root = root
+        self._max_edits, self._max_chars = settings["max_edits"], settings["max_observation"]
+        self._look, self._test = settings["first_look"], settings["test_after_edit"]
+        # A task whose tests are a script alone names none that could be run here.
+        named = settings["ids"] is not None and (self._look is not None or self._test)
+        self._tests = _own_tests(root, settings) if named else None
         self.edits = 0
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the budget of edits is spent."""
+        return self.edits >= self._max_edits
+
+    def opening(self) -> str:
+        if self._look is None:
+            return ""
+        if self._tests is None:
+            return "(This task names no tests that could be run for you.)"
+        return first_look(self._tests, functions=self._look["functions"], max_chars=self._look["max_chars"])
+
     def call(self, name: str, arguments: str) -> str:
-        if name in EDITING:
-            self.edits += 1
         if name not in NAMES:
             return f"error: no tool {name}"
         try:
@@ -73,7 +89,12 @@ class FreeTools:
             text = f"error: wrong arguments: {error}"
         except (OSError, UnicodeDecodeError) as error:
             text = f"error: {error}"
-        return _shorten(str(text))
+        text = cut(str(text), self._max_chars)
+        if name in EDITING and text.startswith(DONE):
+            self.edits += 1
+            if self._test and self._tests is not None:
+                text = f"{text}\n{outcome(self._tests.run(trace=False))}"
+        return text
 
     def _path(self, path: str) -> str:
         return os.path.join(self._root, path)
@@ -84,17 +105,22 @@ class FreeTools:
 
     def _write_file(self, path: str, content: str) -> str:
         os.makedirs(os.path.dirname(self._path(path)) or ".", exist_ok=True)
-        with open(self._path(path), "w", encoding="utf-8") as file:
+        with open(self._path(path), "w", encoding="utf-8", newline="") as file:
             file.write(content)
-        return f"wrote {path}"
+        return f"{DONE}{path}"
 
     def _edit_file(self, path: str, old: str, new: str) -> str:
-        with open(self._path(path), encoding="utf-8") as file:
+        with open(self._path(path), encoding="utf-8", newline="") as file:
             text = file.read()
+        # Files of Windows are shown, and edited, with plain line ends, and keep their own.
+        windows = text.count("\r\n") == text.count("\n") > 0
+        if windows:
+            text, old, new = (part.replace("\r\n", "\n") for part in (text, old, new))
         count = text.count(old) if old else 0
         if count != 1:
             return f"error: the old text occurs {count} times in {path}; it must occur exactly once"
-        return self._write_file(path, text.replace(old, new))
+        text = text.replace(old, new)
+        return self._write_file(path, text.replace("\n", "\r\n") if windows else text)
 
     def _run_command(self, command: str) -> str:
         # A file, not a pipe: a background child that keeps the output open must not hold the agent up.
@@ -118,12 +144,13 @@ class FreeTools:
         return f"{text}\n[{ended}]"
 
 
-def _shorten(text: str) -> str:
-    half = MAX_TEXT // 2
-    return (
-        text
-        if len(text) <= MAX_TEXT
-        else f"{text[:half]}\n... {len(text) - MAX_TEXT} characters left out ...\n{text[-half:]}"
+def _own_tests(root: str, settings: dict[str, Any]) -> OwnTests:
+    return OwnTests(
+        root,
+        runner=settings["runner"],
+        ids=settings["ids"],
+        sources=settings["sources"],
+        python_path=settings["python_path"],
     )
 
 

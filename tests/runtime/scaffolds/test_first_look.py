@@ -1,0 +1,92 @@
+"""What the built-in agent is shown before its first turn and after its edits, in real trials of its program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from runtime.errors import Termination
+from runtime.scaffolds.shell.free_tools import FreeTools
+from runtime.scaffolds.shell.own_tests import cut
+from tests.runtime.scaffolds.shell_trials import REPOSITORY, config, free_repair, hermes, trial
+
+LOOK = {"functions": 1, "max_chars": 4000}
+(PATH,) = REPOSITORY.repaired
+BROKEN, RIGHT = (text.split("\n")[REPOSITORY.line - 1] for text in (REPOSITORY.broken[PATH], REPOSITORY.repaired[PATH]))
+
+
+def played(folder: Path, replies: list[str], **scaffold: Any) -> tuple[Any, dict[str, Any], list[str]]:
+    """(Result, the program's report, what the model was shown: the first message and each tool's text.)"""
+    result, report = asyncio.run(trial(folder, config("free", **scaffold), replies))
+    (file,) = folder.glob("trials/1/*/trajectory.json")
+    sessions = json.dumps(json.loads(file.read_text()), ensure_ascii=False)
+    return result, report, [sessions]
+
+
+def test_the_broken_function_is_shown_before_the_first_turn(tmp_path: Path) -> None:
+    edit, _, submit = free_repair()[2:]
+    result, report, (seen,) = played(tmp_path, [edit, submit], first_look=LOOK, test_after_edit=True)
+    assert result.reward == 1.0 and report["calls"] == ["edit_file", "submit"]
+    assert "The tests were run." in seen and "fails:" in seen and "It executed last:" in seen
+    assert f"{REPOSITORY.line:5d}  {BROKEN}" in seen, "the line is there, with its number"
+    assert "tests: all pass" in seen
+
+
+def test_a_wrong_edit_is_told(tmp_path: Path) -> None:
+    wrong = hermes("edit_file", path=PATH, old=BROKEN, new=f"{BROKEN}  # no change")
+    result, report, (seen,) = played(tmp_path, [wrong, hermes("submit")], test_after_edit=True)
+    assert result.reward == 0.0 and report["edits"] == 1
+    assert "tests: tests/" in seen and " fails: " in seen
+
+
+def test_without_it_nothing_is_shown(tmp_path: Path) -> None:
+    _, _, (seen,) = played(tmp_path, [hermes("submit")])
+    assert "The tests were run" not in seen
+
+
+def test_edits_are_counted_when_they_are_made_and_end_the_trial(tmp_path: Path) -> None:
+    vain = hermes("edit_file", path=PATH, old="no such text", new="")
+    made = [hermes("write_file", path=f"new{number}.py", content="") for number in range(3)]
+    result, report, _ = played(tmp_path, [vain, *made, hermes("submit")], max_edits=2)
+    assert (report["edits"], report["calls"]) == (2, ["edit_file", "write_file", "write_file"])
+    assert result.termination is Termination.MAX_TURNS
+
+
+SETTINGS = {"max_edits": 9, "max_observation": 300, "first_look": None, "test_after_edit": False, "ids": None}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_keeps_its_line_ends(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.py").write_bytes(f"one{end}two{end}three{end}".encode())
+    tools = FreeTools(str(tmp_path), SETTINGS)
+    said = tools.call("edit_file", json.dumps({"path": "a.py", "old": "one\ntwo\n", "new": "1\n2\n"}))
+    assert said == "wrote a.py" and tools.edits == 1
+    assert (tmp_path / "a.py").read_bytes() == f"1{end}2{end}three{end}".encode()
+
+
+def test_a_tool_shows_no_more_than_it_may(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("x" * 10_000)
+    shown = FreeTools(str(tmp_path), SETTINGS).call("read_file", json.dumps({"path": "long.txt"}))
+    assert len(shown) < 400 and "characters left out" in shown
+
+
+@given(st.text(st.sampled_from("ab\n🙂👩\u200d💻🏽e\u0301ü"), max_size=80), st.integers(10, 40))
+@example("👩\u200d💻" * 20, 21)
+@example("e\u0301" * 30, 21)
+def test_a_cut_never_takes_a_part_of_a_character(text: str, limit: int) -> None:
+    shown = cut(text, limit)
+    if len(text) <= limit:
+        assert shown == text
+        return
+    head, rest = shown.split("\n... ", 1)
+    tail = rest.split(" characters left out ...\n", 1)[1]
+    assert text.startswith(head) and text.endswith(tail)
+    after, joins = text[len(head) : len(head) + 1], "\u200d\u0301\U0001f3fd"
+    assert after not in joins or after == "", "what was cut off begins with a character of its own"
+    assert tail[:1] == "" or tail[0] not in joins
