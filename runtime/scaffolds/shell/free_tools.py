@@ -55,7 +55,8 @@ class FreeTools:
 
     def __init__(self, root: str, settings: dict[str, Any]) -> None:
         self._root = root
-        self._max_edits, self._max_chars = settings["max_edits"], settings["max_observation"]
+        self._max_edits: int = settings["max_edits"]
+        self._max_chars: int = settings["max_observation"]
         self._look, self._test = settings["first_look"], settings["test_after_edit"]
         # A task whose tests are a script alone names none that could be run here.
         named = settings["ids"] is not None and (self._look is not None or self._test)
