@@ -2,9 +2,9 @@
 
     python benchmarks/generate.py PACKAGES.txt [-n TASKS] [--json]
 
-PACKAGES.txt: one a line, a source distribution as ``NAME==VERSION SHA256`` or a repository's folder. Each package is
-asked for as many tasks; the table says the share that it gave, seconds per task, and in words what stopped the search
-and what was left out.
+PACKAGES.txt: one a line, a source distribution as ``NAME==VERSION SHA256`` or a repository's folder and ``-``, then
+what its tests need beside it, as ``NAME==VERSION``. Each package is asked for as many tasks; the table says the share
+that it gave, seconds per task, and in words what stopped the search and what was left out.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ async def _generate(line: list[str], count: int, folder: Path, said: list[str]) 
             split_seed=0,
             provider=provider,
             verifier=verifier,
-            image=image_with(()),
+            image=image_with(line[2:]),
             cache=folder,
             workers=os.cpu_count() or 1,
             on_progress=said.append,

@@ -223,6 +223,11 @@ def generate(
         list[str] | None,
         typer.Option("--with", metavar="NAME==VERSION", help="Another package that the tests need; may be repeated."),
     ] = None,
+    per_function: Annotated[int, typer.Option("--per-function", min=1, help="Most bugs of one function.")] = 4,
+    tests_per_task: Annotated[int, typer.Option("--tests", min=1, help="Most tests that judge one task.")] = 30,
+    slow_test_sec: Annotated[
+        float, typer.Option("--slow-test-sec", min=0.001, help="Tests that take longer are left out.")
+    ] = 0.5,
     bugs: Annotated[int, typer.Option("--bugs", min=1, max=8, help="Bugs per task, of different functions.")] = 1,
     from_history: Annotated[
         bool,
@@ -240,6 +245,7 @@ def generate(
     import tempfile
 
     from runtime.errors import RunError, UserError
+    from runtime.tasks.generate.caps import Caps
     from runtime.tasks.generate.package_tasks import generate_package, image_with
     from runtime.tasks.graders import graders
 
@@ -274,6 +280,7 @@ def generate(
                     workers=os.cpu_count() or 1,
                     on_progress=lambda text: typer.echo(text, err=True),
                     bugs_per_task=bugs,
+                    caps=Caps(per_function, tests_per_task, slow_test_sec),
                 )
 
     injection = asyncio.run(work())

@@ -15,6 +15,7 @@ from runtime.config.base import (
     Model,
     Name,
     NonNegative,
+    Positive,
     Seed,
     Share,
     Text,
@@ -60,6 +61,13 @@ class GenerateSource(Model):
     """Most tasks taken from one package."""
     per_kind_fraction: Share = 0.25
     """Largest share of one kind of bug among the tasks of a package."""
+    per_function: Count = 4
+    """Most bugs of one function: variety over numbers. Small packages give more tasks with more."""
+    tests_per_task: Annotated[int, Field(ge=1, le=1000)] = 30
+    """Most tests that judge one task, the most specific first."""
+    slow_test_sec: Positive = 0.5
+    """Tests that take longer are left out, because they would set the price of every verdict; without the time that
+    they wait for a processor."""
     bugs: Annotated[int, Field(ge=1, le=8)] = 1
     """Bugs per task, each of another function; all of them must be found."""
     requirements: tuple[Requirement, ...] = ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
@@ -36,6 +36,12 @@ class Order:
 
 def read_order() -> Order:
     return Order(**json.load(sys.stdin))
+
+
+def turn(number: int, typed: Sequence[str], *, wrong: str = "") -> None:
+    """One line of the log per reply, so that it tells what was done also where no closing line comes."""
+    line = {"type": "turn", "turn": number, "typed": [text[:500] for text in typed], "wrong": wrong[:500]}
+    print(json.dumps(line), flush=True)
 
 
 def end(termination: str, *, turns: int, detail: str = "", **metrics: float) -> None:

@@ -97,7 +97,8 @@ class Inside(BaseEnvironment):  # type: ignore[misc]  # Harbor's classes are not
 
 
 class Watched(Terminus2):  # type: ignore[misc]
-    """Terminus 2 that counts replies which neither type nor finish, and remembers whether its end was confirmed."""
+    """Terminus 2 that says what it types, counts replies which neither type nor finish, and remembers whether its end
+    was confirmed."""
 
     max_silent = 1
     silent = 0
@@ -107,6 +108,7 @@ class Watched(Terminus2):  # type: ignore[misc]
         interaction = await super()._handle_llm_interaction(*args, **kwargs)
         commands, finished, feedback, *_ = interaction
         wrong = "ERROR:" in feedback
+        report.turn(self.turns, [one.keystrokes for one in commands], wrong=feedback if wrong else "")
         self.confirmed = finished and not wrong and self._pending_completion
         self.silent = 0 if (commands or finished) and not wrong else self.silent + 1
         if self.silent >= self.max_silent:

@@ -2,7 +2,7 @@
 original.
 
 A mutant is kept when some of the tests that call its function fail with it and pass without it, twice, under two hash
-seeds. At most ``MAX_TESTS`` of those tests are looked at, the most specific first (the fewest functions called); the
+seeds. At most ``Caps.tests`` of those tests are looked at, the most specific first (the fewest functions called); the
 ones that fail become the task's fail-to-pass ids, the others its pass-to-pass ids. Does not write tasks.
 """
 
@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from runtime.tasks.generate.caps import DEFAULT, Caps
 from runtime.tasks.generate.functions import Function, functions_of
 from runtime.tasks.generate.mutate import Mutant, mutants_of
 from runtime.tasks.generate.prober import Prober, Report, Run
@@ -22,9 +23,6 @@ from runtime.tasks.generate.sources import Package
 from runtime.tasks.generate.split import Split, split_of
 from runtime.tasks.generate.survey import OnProgress, Survey
 
-MAX_TESTS = 30
-PER_FUNCTION = 4
-"""Bugs of one function: variety over numbers."""
 BATCH = 48
 """Mutants between two looks at the caps, at most; about twice as many as tasks are still wanted, at the end."""
 
@@ -87,6 +85,7 @@ class Search:
         seed: int,
         split_seed: int,
         on_progress: OnProgress,
+        caps: Caps = DEFAULT,
     ) -> None:
         """split: only functions of it (None: all). limit, per_kind_fraction: at most so many bugs, and at most this
         part of them of one kind, at any time."""
@@ -105,7 +104,7 @@ class Search:
             for function in functions_of(path, text)
             if split is None or split_of(function.name, seed=split_seed) == split
         ]
-        self._covering = {function: tuple(found.covering(function)[:MAX_TESTS]) for function, _ in functions}
+        self._covering = {function: tuple(found.covering(function)[: caps.tests]) for function, _ in functions}
         self._covering = {function: tests for function, tests in self._covering.items() if tests}
         mutants = [
             mutant
@@ -115,7 +114,9 @@ class Search:
         ]
         self._mutants = len(mutants)
         self._queue = _drawn(mutants, random.Random(f"{seed}/{package.name}/{split}"))
-        self._choice = _Choice(limit=limit, per_kind=max(1, math.floor(per_kind_fraction * limit)))
+        self._choice = _Choice(
+            limit=limit, per_kind=max(1, math.floor(per_kind_fraction * limit)), per_function=caps.per_function
+        )
         self._base: dict[tuple[str, ...], Report] = {}
         self._counts: Counter[str] = Counter()
 
@@ -182,14 +183,15 @@ def _drawn(mutants: list[Mutant], rng: random.Random) -> Iterator[Mutant]:
 class _Choice:
     """The caps: in all, per kind, and per function."""
 
-    def __init__(self, *, limit: int, per_kind: int) -> None:
+    def __init__(self, *, limit: int, per_kind: int, per_function: int) -> None:
         self._limit = limit
+        self._per_function = per_function
         self._per_kind = per_kind
         self._kinds: Counter[str] = Counter()
         self._functions: Counter[Function] = Counter()
 
     def _open(self, mutant: Mutant) -> bool:
-        return self._kinds[mutant.kind] < self._per_kind and self._functions[mutant.function] < PER_FUNCTION
+        return self._kinds[mutant.kind] < self._per_kind and self._functions[mutant.function] < self._per_function
 
     def next_batch(self, queue: Iterator[Mutant], *, size: int) -> list[Mutant]:
         batch: list[Mutant] = []

@@ -15,6 +15,7 @@ from runtime.errors import TrialError
 from runtime.grading.base import Verifier
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import LiverlTable, Task, load_task
+from runtime.tasks.generate.caps import DEFAULT, Caps
 from runtime.tasks.generate.combine import broken_files, combine
 from runtime.tasks.generate.inject import Bug, Injection, Search
 from runtime.tasks.generate.prober import Prober
@@ -77,6 +78,7 @@ async def generate(
                 workers=workers,
                 on_progress=on_progress,
                 bugs_per_task=source.bugs,
+                caps=Caps(source.per_function, source.tests_per_task, source.slow_test_sec),
             )
         )
     return injections
@@ -104,6 +106,7 @@ async def generate_package(
     workers: int,
     on_progress: OnProgress,
     bugs_per_task: int = 1,
+    caps: Caps = DEFAULT,
 ) -> Injection:
     """Find the bugs of one package and write their tasks below ``out``, at most ``limit``, each with
     ``bugs_per_task``.
@@ -136,7 +139,7 @@ async def generate_package(
             workers=workers,
         )
         async with prober:
-            found = await survey(package, prober, cache=cache, on_progress=on_progress)
+            found = await survey(package, prober, cache=cache, on_progress=on_progress, slow_sec=caps.slow_sec)
             on_progress(f"{package.name}: {len(found.calls)} of {found.tests} tests usable")
             search = Search(
                 package,
@@ -148,6 +151,7 @@ async def generate_package(
                 seed=seed,
                 split_seed=split_seed,
                 on_progress=on_progress,
+                caps=caps,
             )
             kept: list[Bug] = []
             unproven = 0

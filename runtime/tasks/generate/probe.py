@@ -53,6 +53,7 @@ class Recorder:
     def __init__(self, *, calls: bool) -> None:
         self.outcomes: dict[str, list[Any]] = {}
         self.calls: dict[str, list[tuple[str, int]]] = {}
+        self.said = ""
         self._want_calls = calls
 
     @pytest.hookimpl(wrapper=True)
@@ -75,6 +76,10 @@ class Recorder:
                     for code in seen
                     if code.co_filename.startswith(ROOT)
                 )
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed and not self.said:
+            self.said = next((line for line in reversed(str(report.longrepr).splitlines()) if line.strip()), "").strip()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         row = self.outcomes.get(report.nodeid)
@@ -106,12 +111,13 @@ def run_tests(request: dict[str, Any]) -> dict[str, Any]:
         for test, row in recorder.outcomes.items()
         if not wanted or test in wanted or test.partition("::")[0] in wanted
     }
+    why = f"pytest ended with {int(code)} before any test" + (f": {recorder.said[:200]}" if recorder.said else "")
     times = resource.getrusage(resource.RUSAGE_SELF)
     answer = {
         "outcomes": outcomes,
         "calls": recorder.calls,
         "cpu_sec": times.ru_utime + times.ru_stime,
-        "error": None if outcomes or code == 5 else f"pytest ended with {int(code)} before any test",
+        "error": None if outcomes or code == 5 else why,
     }
     if request["share"]:
         answer["modules"] = [

@@ -13,14 +13,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from runtime.tasks.generate.caps import DEFAULT
 from runtime.tasks.generate.functions import Function
 from runtime.tasks.generate.prober import Outcome, Prober, Report, Run
 from runtime.tasks.generate.sources import Package
 from runtime.tasks.write import write_whole
 
-SLOW_SEC = 0.5
-"""Slower tests are left out: they would set the price of every verdict. Without the time that they wait for a
-processor."""
 SUITE_CPU_SEC = 600.0
 SUITE_WALL_SEC = 900.0
 """Of one run of all tests; what does not come to its end is run file by file."""
@@ -53,12 +51,14 @@ class Survey:
         return sorted(found, key=lambda test: (len(self.calls[test]), test))
 
 
-async def survey(package: Package, prober: Prober, *, cache: Path, on_progress: OnProgress) -> Survey:
+async def survey(
+    package: Package, prober: Prober, *, cache: Path, on_progress: OnProgress, slow_sec: float = DEFAULT.slow_sec
+) -> Survey:
     """Run the whole suite twice, under two hash seeds. Slow tests, and tests that do not pass both times, are left out.
 
     So are tests with drawn inputs (hypothesis): they cannot tell twice the same about a bug.
     """
-    depends_on = "\0".join([str(_VERSION), package.digest, *prober.depends_on])
+    depends_on = "\0".join([str(_VERSION), package.digest, repr(slow_sec), *prober.depends_on])
     kept = cache / "surveys" / f"{hashlib.sha256(depends_on.encode()).hexdigest()[:32]}.json"
     if kept.is_file():
         return Survey(**json.loads(kept.read_text()))
@@ -78,7 +78,7 @@ async def survey(package: Package, prober: Prober, *, cache: Path, on_progress: 
             failing += 1
         elif outcome.random:
             random += 1
-        elif min(outcome.seconds, again.seconds) > SLOW_SEC:
+        elif min(outcome.seconds, again.seconds) > slow_sec:
             slow += 1
         else:
             calls[test] = sorted({call for call in second.calls.get(test, ()) if call[0] in own})

@@ -45,7 +45,7 @@ def test_time_that_runs_out_is_graded_and_trained(played: Callable[..., Play], s
     patient = settings.model_copy(update={"max_turns": 500})
     it = played(patient, lambda prompt: runs(settings, f"{REPAIR}; sleep {300 + replies(prompt)}"), timeout_sec=25.0)
     assert (it.result.reward, it.result.termination) == (1.0, Termination.TIMEOUT), it.result.error or it.log
-    assert it.result.trainable and it.result.model_calls >= 1
+    assert it.result.trainable and it.result.model_calls >= 1 and it.log
     check_tokens(it)
 
 

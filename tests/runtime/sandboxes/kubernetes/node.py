@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.sandboxes import bwrap
+from runtime.sandboxes import bwrap, userns
 
 LOOK_SEC = 0.05
 
@@ -56,19 +56,27 @@ class Container:
                     shutil.copytree(self._agents[before["image"]], volume, dirs_exist_ok=True)
             bind = "--ro-bind" if mount.get("readOnly") else "--bind"
             arguments += [bind, str(volume), mount["mountPath"]]
+        if not self._box.get("volumeMounts"):  # an image's own folders
+            for folder in ("/tmp", "/app", "/logs", "/tests", "/solution", "/root"):
+                arguments += ["--perms", "0777", "--tmpfs", folder]
         ready = self.folder / "ready"
         ready.mkdir()
         user = str(self._spec.get("securityContext", {}).get("runAsUser", 0))
         read_only = self._box.get("securityContext", {}).get("readOnlyRootFilesystem")
         read, write = os.pipe()
+        # A container's root has more users beside it; here it has one, where a capability is of use.
+        added = self._box.get("securityContext", {}).get("capabilities", {}).get("add", ())
+        users = await asyncio.to_thread(userns.two_users) if added else None
+        namespace = ("--unshare-user",) if users is None else ("--userns", str(users))
+        rights = [word for name in added for word in ("--cap-add", f"CAP_{name}")]
         try:
             self._init = await asyncio.create_subprocess_exec(
-                *("bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--uid", user, "--gid", user),
+                *("bwrap", *namespace, *rights, "--unshare-pid", "--unshare-ipc", "--uid", user, "--gid", user),
                 *("--die-with-parent", "--as-pid-1", "--info-fd", str(write), *arguments),
                 *("--bind", str(ready), "/ready", "--proc", "/proc", "--dev", "/dev"),
                 *(("--remount-ro", "/") if read_only else ()),
                 *("--chdir", "/", "sh", "-c", 'touch /ready/yes; exec "$@"', "init", *self._box["command"]),
-                pass_fds=[write],
+                pass_fds=[write, *([] if users is None else [users])],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 env=self.environment,
@@ -76,6 +84,8 @@ class Container:
             )
         finally:
             os.close(write)
+            if users is not None:
+                os.close(users)
         with os.fdopen(read, "rb") as info:  # it arrives in pieces: to the end of file
             self._pid = json.loads(await asyncio.to_thread(info.read))["child-pid"]
         while not (ready / "yes").exists():

@@ -10,6 +10,8 @@ from runtime.agent_loop.trial import TrialRunner
 from runtime.config import Bubblewrap, Kubernetes
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
+from runtime.sandboxes.base import SandboxRequest
+from runtime.sandboxes.userns import spare_user
 from runtime.task import Task, load_task
 from runtime.tasks.verify import verify
 from tests.runtime.agent_loop.conftest import TEST_ID, Opened, make_config, make_key, make_task
@@ -64,6 +66,53 @@ def test_verdicts(stage: Stage, task: Task) -> None:
         assert (solved.reward, solved.outcomes) == (1.0, dict.fromkeys(IDS, "passed"))
         assert (await grade(CALC.format("-"))).reward == 0.0
         assert (await grade("import os\nos._exit(0)\n")).reward == 0.0
+
+    stage.play(body)
+
+
+WRITES_TESTS = """
+import glob, os
+for name in ("/app/tests/test_calc.py", "/app/tests", "/app"):
+    for change in (lambda: os.chmod(name, 0o777), lambda: os.rename(name, name + ".old"), lambda: os.unlink(name)):
+        try: change()
+        except OSError: pass
+seen = []
+for path in glob.glob("/app/tests/*") + glob.glob("/tmp/.liverl*/*") + glob.glob("/proc/[0-9]*/environ"):
+    if path != f"/proc/{os.getpid()}/environ":
+        try: seen.append(open(path, "rb").read())
+        except OSError: pass
+assert os.getuid() == 1000 and not any(seen), (os.getuid(), seen)
+"""
+
+
+@pytest.mark.skipif(spare_user() is None, reason="a second user can be mapped by root alone")
+def test_pods_that_start_as_root_have_a_second_user(stage: Stage, task: Task) -> None:
+    path = task.path / "solution" / "files" / "calc.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(CALC.format("+"))
+    stage.changes["user"] = None
+
+    async def body() -> None:
+        verifier = make_verifier(Bubblewrap(**SLOW, required_defences=("solution_user",)), stage.provider)
+        forged = "class Any(int):\n    __eq__ = lambda self, other: True\n    __hash__ = int.__hash__\n"
+        forged += "def add(a, b): return Any()\ndef double(a): return Any()\n"
+        for text, reward in ((WRITES_TESTS + CALC.format("+"), 1.0), (CALC.format("-"), 0.0), (forged, 0.0)):
+            verdict = await verifier.grade(task, {"/app/calc.py": text.encode()})
+            assert verdict.reward == reward and "solution_user" in verdict.defences, verdict.raw
+
+    stage.play(body)
+
+
+def test_pods_of_an_ordinary_user_have_none_and_say_so(stage: Stage, task: Task) -> None:
+    """Also where the image's user is found not to be root."""
+
+    async def body() -> None:
+        settings = SandboxRequest(name="x", lower=task.repository, second_user=True)
+        box = await stage.provider.start(settings)
+        apart = {"trusted": [], "ids": ["tests/test_calc.py"], "python_path": [], "modules": ["calc"]}
+        report = await box.run_tests("mini", timeout_sec=30, **apart)
+        assert report["runner_error"] == "no second user: the box's own is 10001, not root"
+        await box.stop()
 
     stage.play(body)
 
