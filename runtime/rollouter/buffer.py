@@ -166,10 +166,15 @@ class DataBuffer:
             self._compacted_at = self._log.bytes
 
     def state(self, group: str) -> tuple[State, int]:
-        """What became of a group, and the step that took it."""
+        """What became of a group, and the step that took or dropped it."""
         with self._lock:
             found = self._groups[group]
             return found.state, found.step
+
+    def groups(self) -> list[tuple[Slot, State, int]]:
+        """Every group that is remembered: what it was for, and what became of it."""
+        with self._lock:
+            return [(group.slot, group.state, group.step) for group in self._groups.values()]
 
     def stats(self) -> Mapping[str, int]:
         """Groups by state, and trials lost since the file was begun."""
