@@ -33,6 +33,13 @@ class GroupRequest:
     validation: bool = False
     uid: str = ""
     """The trainer's own name of the group; what has none is not kept."""
+    spare: int = 0
+    """Trials beyond ``size``, which are begun too: the group ends when ``size`` of all have a grade."""
+
+    @property
+    def most(self) -> int:
+        """Trials that are begun at most."""
+        return self.size + self.spare
 
     def key(self, index: int) -> TrialKey:
         return TrialKey(
@@ -78,27 +85,28 @@ class GroupRunner:
         self._deadline_sec = deadline_sec
         self._on_trial = on_trial
         self.in_flight = 0
+        self.cut_short = 0
+        """Trials that were ended because their group had enough without them."""
 
     async def run(self, request: GroupRequest) -> list[TrialResult]:
         """Results of every trial that came to an end, in order of ``index``; returns only after all of them have
-        settled."""
+        settled: without spare ones, come to an end by themselves."""
         known = [] if self._keeper is None else self._keeper.reserve(request)
         for result in known:
             self._tell(result)
-        missing = [index for index in range(request.size) if index not in {one.key.index for one in known}]
-        trials = [asyncio.create_task(self._trial(request, index)) for index in missing]
+        missing = [index for index in range(request.most) if index not in {one.key.index for one in known}]
+        ended = list(known)
+        trials = {asyncio.create_task(self._trial(request, index)) for index in missing}
         try:
-            settled = await asyncio.gather(*trials, return_exceptions=True)
-        except asyncio.CancelledError:
+            while trials and not (request.spare and _graded(ended) >= request.size):
+                done, trials = await asyncio.wait(trials, return_when=asyncio.FIRST_COMPLETED)
+                ended += [outcome for one in done if (outcome := one.result()) is not None]
+            self.cut_short += len(trials)
+        finally:
             for trial in trials:
                 trial.cancel()
             await asyncio.gather(*trials, return_exceptions=True)
-            raise
-        for outcome in settled:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        ended = [outcome for outcome in settled if isinstance(outcome, TrialResult)]
-        return sorted([*known, *ended], key=lambda one: one.key.index)
+        return sorted(ended, key=lambda one: one.key.index)
 
     async def _trial(self, request: GroupRequest, index: int) -> TrialResult | None:
         asked = time.monotonic()
@@ -127,6 +135,10 @@ class GroupRunner:
     def _tell(self, result: TrialResult) -> None:
         if self._on_trial is not None:
             self._on_trial(result)
+
+
+def _graded(results: Sequence[TrialResult]) -> int:
+    return sum(one.reward is not None for one in results)
 
 
 async def run_groups(

@@ -35,6 +35,9 @@ class Sampling(Model):
     same in every run. Then it stays there."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 2
     """How often one trial may be started when the infrastructure fails it."""
+    spare_trials: Annotated[int, Field(ge=0, le=64)] = 0
+    """Begun beyond each training group's size. The group ends when as many as its size have a grade; the slowest are
+    ended then. Which those are depends on the machine: with spare trials a run cannot be repeated exactly."""
 
 
 class TorchRollout(Sampling):

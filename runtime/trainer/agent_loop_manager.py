@@ -194,7 +194,7 @@ class LiverlAgentLoopManager:
 
     async def _baseline(self, request: GroupRequest) -> float | None:
         """The reward of one greedy trial of the prompt, which is not trained on; None when it could not be graded."""
-        greedy = replace(request, group=f"{request.group}-greedy", size=1, temperature=0.0, uid="")
+        greedy = replace(request, group=f"{request.group}-greedy", size=1, temperature=0.0, uid="", spare=0)
         return next((one.reward for one in await self._groups.run(greedy)), None)
 
     def _request(self, row: Mapping[str, Any], *, validate: bool) -> GroupRequest:
@@ -214,6 +214,7 @@ class LiverlAgentLoopManager:
             temperature=temperature,
             validation=validate,
             uid=str(row["uid"]),
+            spare=0 if validate else self._config.rollout.spare_trials,
         )
 
     def _task(self, path: str) -> Task:
@@ -228,6 +229,7 @@ class LiverlAgentLoopManager:
         size = self._val_size if validate else self._train_size
         row = step_metrics(record.groups, group_size=size, seconds=time.monotonic() - record.began)
         row.update({f"sandbox/{name}": float(value) for name, value in self._provider.counts.items()})
+        row["agent_loop/cut_short"] = self._groups.cut_short
         row.update({f"buffer/{name}": float(value) for name, value in LEDGER.stats().items()})
         if record.baselines:
             known = [reward for reward in record.baselines if reward is not None]

@@ -47,7 +47,7 @@ class Ledger:
             return []
         name = request.uid
         self._buffer.reserve(name, Slot(request.task_set, request.task.id, request.step))
-        payloads = [self._buffer.claim(name, index) for index in range(request.size)]
+        payloads = [self._buffer.claim(name, index) for index in range(request.most)]
         found = [from_bytes(payload) for payload in payloads if payload is not None]
         for result in found:
             self._bring_back(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -105,3 +106,22 @@ def test_a_fault_of_the_machine_ends_the_group_after_its_siblings_settled(task: 
     with pytest.raises(OSError, match="No space left"):
         asyncio.run(runner(trials).run(request(task, "a")))
     assert trials.running == 0
+
+
+def test_spare_trials_are_ended_when_the_group_has_enough(task: Task) -> None:
+    trials = WaitingTrials({1: 60.0, 4: 60.0})
+    told: list[int] = []
+    loop = runner(trials, concurrency=6, on_trial=lambda one: told.append(one.key.index))
+    results = asyncio.run(loop.run(replace(request(task, "a"), spare=2)))
+    assert [one.key.index for one in results] == sorted(told) == [0, 2, 3, 5]
+    assert (trials.cancelled, trials.running, loop.cut_short, loop.in_flight) == (2, 0, 2, 0)
+
+
+def test_a_spare_trial_stands_in_for_one_that_nobody_graded(task: Task) -> None:
+    class Ungraded(WaitingTrials):
+        async def run(self, task: Task, *, key: TrialKey, temperature: float, queued: float = 0.0) -> TrialResult:
+            ended = await super().run(task, key=key, temperature=temperature, queued=queued)
+            return result(key, None) if key.index == 0 else ended
+
+    results = asyncio.run(runner(Ungraded({5: 60.0}), concurrency=6).run(replace(request(task, "a"), spare=2)))
+    assert [(one.key.index, one.reward) for one in results] == [(0, None), (1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0)]
