@@ -1,4 +1,5 @@
-"""Whether a run should go on: shares of failed trials, verifiers that crash, tokens that do not fit; memory and disk.
+"""Whether a run should go on: whether there is anything to learn from, shares of failed trials, verifiers that crash,
+tokens that do not fit; memory and disk.
 
 Judges only; who stops the run, and how, is not known here.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -41,13 +42,45 @@ class HealthWatch:
         self._limits = limits
         self._memory, self._free_mib = memory, free_mib
         self._newest: deque[tuple[Termination, bool, bool]] = deque(maxlen=WINDOW)
+        self._signal = limits.signal_groups
+        self._groups: list[list[float]] = []
 
     def trial(self, result: Ended) -> None:
         self._newest.append((result.termination, result.reward is None, result.mismatches > 0))
 
+    def group(self, rewards: Sequence[float], *, step: int) -> None:
+        """The graded trials of one training group. Only a run's own beginning tells whether its policy can learn."""
+        if not self._groups and step > 1:
+            self._signal = None
+        if self._signal is not None and rewards:
+            self._groups.append(list(rewards))
+
     def why_stop(self) -> str | None:
         """The first reason to end the run, in words for people; None while there is none."""
-        return self._trials() or self._machine()
+        return self._trials() or self._no_signal() or self._machine()
+
+    def _no_signal(self) -> str | None:
+        if self._signal is None or len(self._groups) < self._signal:
+            return None
+        # Algorithms without siblings compare their trials with each other.
+        alone = all(len(group) == 1 for group in self._groups)
+        groups = [[reward for group in self._groups for reward in group]] if alone else self._groups
+        if any(len(set(group)) > 1 for group in groups):
+            self._signal = None  # there is something to learn from: not asked again
+            return None
+        rewards = [reward for group in self._groups for reward in group]
+        solved = sum(reward >= 1 for reward in rewards)
+        advice = (
+            "take harder tasks"
+            if solved == len(rewards)
+            else "take easier tasks (`liverl tasks index --pass-rate`), a better policy or a longer warm start, "
+            "or more turns and siblings"
+        )
+        return (
+            f"none of the first {len(self._groups)} groups holds trials of different reward ({solved} of "
+            f"{len(rewards)} trials solved their task): there is nothing to learn from; {advice}, or set "
+            "health.signal_groups to null"
+        )
 
     def _trials(self) -> str | None:
         limits, seen = self._limits, len(self._newest)

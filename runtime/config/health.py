@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from runtime.config.base import Model
+from runtime.config.base import Count, Model
 
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -18,6 +18,9 @@ class Health(Model):
     """Most of them may end without a grade, for whatever reason. 1: never a reason to stop."""
     verifier_crashes: Share = 0.25
     """Most of them may be left without a grade by a verifier that crashed or gave no answer in time."""
+    signal_groups: Count | None = 64
+    """The gate before reinforcement: of so many groups at the start of a run at least one must hold trials of different
+    reward. Where siblings are all alike no advantage differs from 0, and nothing would be learnt. null: no gate."""
     token_mismatches: Share = 0.25
     """Most of them may hold a reply whose log-probabilities are unusable, or a history that does not extend the stored
     tokens. (A replica whose weights have another fingerprint than the trainer's gets no rollouts at all.)"""

@@ -156,6 +156,9 @@ class LiverlAgentLoopManager:
                 results, baseline = await self._groups.run(request), None
             kept = [result for result in results if (result.reward is not None if validate else result.trainable)]
             kept = [result for result in kept if result.samples]
+            if not validate:
+                rewards = [result.reward for result in kept if result.reward is not None]
+                self._health.group(rewards, step=int(row["global_steps"]))
             if validate:  # the mean of a validation is a solve rate
                 kept = [replace(result, reward=solved_share(result.reward or 0.0)) for result in kept]
             if self._greedy_baseline and not validate:

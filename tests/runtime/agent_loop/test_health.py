@@ -80,3 +80,41 @@ def test_memory_is_the_containers_where_that_is_nearer(tmp_path: Path) -> None:
     assert memory_in_use(tmp_path) == 0.6
     (group / "memory.max").write_text("max\n")
     assert memory_in_use(tmp_path) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("reward", "advice"), [(0.0, "0 of 8 trials solved.*easier tasks"), (1.0, "8 of 8 trials solved.*harder tasks")]
+)
+def test_a_run_whose_siblings_are_all_alike_ends(reward: float, advice: str) -> None:
+    health = watch(Health(signal_groups=4))
+    for number in range(3):
+        health.group([reward, reward], step=1 + number)
+    health.group([], step=3)  # all of its trials failed: says nothing
+    assert health.why_stop() is None, "too few to judge"
+    health.group([reward, reward], step=4)
+    why = health.why_stop()
+    assert why is not None and re.search(rf"none of the first 4 groups .*{advice}", why), why
+
+
+def test_one_mixed_group_opens_the_gate_for_good() -> None:
+    health = watch(Health(signal_groups=2))
+    health.group([0.0, 0.5], step=1)
+    for _ in range(9):
+        health.group([0.0, 0.0], step=2)
+        assert health.why_stop() is None
+
+
+def test_where_there_are_no_siblings_trials_are_compared_with_each_other() -> None:
+    health, alike = watch(Health(signal_groups=3)), watch(Health(signal_groups=3))
+    for reward in (0.0, 0.0, 1.0):
+        health.group([reward], step=1)
+        alike.group([0.0], step=1)
+    assert health.why_stop() is None and alike.why_stop() is not None
+
+
+def test_a_run_that_goes_on_or_wants_no_gate_is_not_judged() -> None:
+    for limits, step in ((Health(signal_groups=2), 40), (Health(signal_groups=None), 1)):
+        health = watch(limits)
+        for _ in range(4):
+            health.group([1.0, 1.0], step=step)
+        assert health.why_stop() is None
