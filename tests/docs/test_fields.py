@@ -21,6 +21,7 @@ ELSEWHERE = {
     "environment.workdir": "of task.toml",
     "environment.memory_mb": "of task.toml",
     "environment.docker_image": "of task.toml",
+    "environment.build_timeout_sec": "of task.toml",
 }
 """Names that pages mention and that are not the spec's."""
 PAGES = [page for page in pages.PAGES if page != pages.DOCS / "reference" / "verl.md"]
