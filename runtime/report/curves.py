@@ -69,10 +69,24 @@ def _rollout_idle(data: Mapping[str, float]) -> float | None:
     return max(0.0, 1.0 - busy / step) if step and busy is not None else None
 
 
+def _hits(good: tuple[str, ...], bad: str) -> Callable[[Mapping[str, float]], float | None]:
+    """Share of ``good`` counts in all; None before the first."""
+
+    def rule(data: Mapping[str, float]) -> float | None:
+        hits = sum(data.get(key, 0.0) for key in good)
+        total = hits + data.get(bad, 0.0)
+        return hits / total if total else None
+
+    return rule
+
+
 _RULES: Mapping[str, Callable[[Mapping[str, float]], float | None]] = {
     "derived/tokens_per_turn": _ratio("response_length/mean", "num_turns/mean"),
     "derived/tokens_per_s": _ratio("perf/total_num_tokens", "timing_s/step"),
     "derived/reused_verdicts": _ratio("agent_loop/reused_verdicts", "agent_loop/trials"),
+    # Of Docker's engine, which counts what it built, found and was asked for again; and of boxes made ahead.
+    "derived/image_cache": _hits(("sandbox/images_found", "sandbox/images_reused"), "sandbox/images_built"),
+    "derived/warm_boxes": _hits(("sandbox/hits",), "sandbox/misses"),
     "derived/trainer_idle": _trainer_idle,
     "derived/rollout_idle": _rollout_idle,
 }

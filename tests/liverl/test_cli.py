@@ -41,7 +41,7 @@ def test_the_version_is_the_packages(tmp_path: Path) -> None:
 
 def test_shells_complete_commands(tmp_path: Path) -> None:
     assert "--install-completion" in _liverl("--help", cwd=tmp_path).stdout
-    asked = {"_LIVERL_COMPLETE": "complete_bash", "COMP_WORDS": "liverl comp", "COMP_CWORD": "1"}
+    asked = {"_LIVERL_COMPLETE": "complete_bash", "COMP_WORDS": "liverl compi", "COMP_CWORD": "1"}
     assert _liverl(cwd=tmp_path, **asked).stdout.split() == ["compile"]
 
 

@@ -89,6 +89,9 @@ def test_numbers_that_follow_from_a_row() -> None:
     assert found["derived/tokens_per_s"] == 50.0
     assert found["derived/trainer_idle"] == pytest.approx(0.6)
     assert found["derived/rollout_idle"] == pytest.approx(0.5)
+    assert "derived/image_cache" not in found
+    counts = {"sandbox/images_built": 1.0, "sandbox/images_found": 1.0, "sandbox/images_reused": 6.0}
+    assert derived(Row(1, counts), counts={}) == {"derived/image_cache": 0.875}
     # Wilson's interval of 50 of 100 and of 10 of 40.
     assert (found["solve/train/low"], found["solve/train/high"]) == pytest.approx((0.404, 0.596), abs=5e-4)
     assert (found["solve/held-out/held-out/low"], found["solve/held-out/held-out/high"]) == pytest.approx(
