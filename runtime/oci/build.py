@@ -24,12 +24,12 @@ _SAID = 300
 
 
 def build(dockerfile: Path, context: Path, *, store: ImageStore, key: str, network: bool, timeout_sec: float) -> Image:
-    """The image of a Dockerfile, known to the store as ``key``. Raises ``ImageError`` for a build that fails,
-    ``MachineError`` where none can be made."""
+    """The image of a Dockerfile, known to the store as ``key``. Raises ``ImageError`` for a build that fails or cannot
+    be made here, ``MachineError`` for a full disk."""
     program = shutil.which("buildah")
     if program is None or os.getuid() != 0:
         why = "the program buildah is not here" if program is None else "buildah's chroot isolation needs root"
-        raise MachineError(f"{dockerfile} cannot be built: {why}", fix=INSTALL)
+        raise ImageError(f"{dockerfile} cannot be built: {why}", fix=INSTALL)
     store.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=store.root) as folder:
         layout = Path(folder) / "layout"
@@ -115,4 +115,4 @@ def _run(command: list[str], dockerfile: Path, timeout_sec: float) -> None:
         hint = (
             "environment.images.build_network: true, if it fetches something" if "RUN" in done.stdout else "see there"
         )
-        raise ImageError(f"{dockerfile}: the build failed: {said}", fix=hint)
+        raise ImageError(f"{dockerfile} cannot be built: {said}", fix=hint)

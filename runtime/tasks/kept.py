@@ -20,7 +20,7 @@ from pathlib import Path
 from runtime.config import Environment, TaskSet
 
 _WRITERS = ("write.py", "git_directory.py")
-_NO_MATTER = {"agent_timeout_sec", "max_sandboxes", "machine_sandboxes", "warm_sandboxes", "reuse_verdicts"}
+NO_MATTER = {"agent_timeout_sec", "max_sandboxes", "machine_sandboxes", "warm_sandboxes", "reuse_verdicts", "images"}
 """Fields of the environment that do not decide which tests pass, and so which tasks there are."""
 
 
@@ -35,7 +35,7 @@ def description(task_set: TaskSet, *, generator: Path, environment: Environment 
     }
     if environment is not None:
         said["python"] = ".".join(map(str, sys.version_info[:3]))
-        said["environment"] = environment.model_dump(mode="json", exclude=_NO_MATTER)
+        said["environment"] = environment.model_dump(mode="json", exclude=NO_MATTER)
     return json.dumps(said, sort_keys=True)
 
 

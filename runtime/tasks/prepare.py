@@ -7,6 +7,7 @@ Where each kind comes from is its own module's business: ``generated.py``, ``dir
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from runtime.task import Task
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
 from runtime.tasks.graders import graders, in_own_loop
 from runtime.tasks.images import with_images
+from runtime.tasks.kept import NO_MATTER
 
 _ENVIRONMENT: Environment = Bubblewrap()
 
@@ -86,7 +88,11 @@ def _generated(task_set: TaskSet, cache: Path, environment: Environment, say: Ca
 
 
 def _screened(tasks: list[Task], *, cache: Path, on_problem: OnProblem, environment: Environment) -> list[Task]:
+    from runtime.tasks.screened import Screened
     from runtime.tasks.verify import screen
+
+    decides = environment.model_dump(mode="json", exclude={*NO_MATTER, "agent_timeout_sec"})
+    screened = Screened(cache / "screened", limits=json.dumps(decides, sort_keys=True))
 
     async def work() -> list[Task]:
         async with graders(environment, state=cache / "sandboxes") as (provider, verifier):
@@ -98,6 +104,7 @@ def _screened(tasks: list[Task], *, cache: Path, on_problem: OnProblem, environm
                 memory_mib=environment.memory_mib,
                 pids=environment.pids,
                 on_problem=on_problem,
+                screened=screened,
             )
 
     return in_own_loop(work())

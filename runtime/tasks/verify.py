@@ -18,8 +18,10 @@ from runtime.grading.base import Verdict, Verifier
 from runtime.grading.task_scripts import attempt, last_words
 from runtime.sandboxes.base import SandboxProvider, SandboxRequest
 from runtime.task import Task
+from runtime.tasks.screened import Screened
 
 _SHOWN_TESTS = 3
+AGAIN = "oracle again"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Check:
     ``said``: the last words of the tests, where the reward is less than 1."""
 
     name: str
-    """``oracle``, ``no-op``, ``honest/<file>`` or ``cheat/<file>``."""
+    """``oracle``, ``oracle again`` (where a script of the task's own decides), ``no-op``, ``honest/<file>`` or
+    ``cheat/<file>``."""
     expected: str
     """In words."""
     ok: bool
@@ -116,6 +119,8 @@ async def verify(
                 )
 
         scripts = scripts_of(task)
+        if not task.expected_ids:  # a script of somebody's own: what it scores once it may not score again
+            scripts[AGAIN] = scripts["oracle"]
         grades = await asyncio.gather(*(limited(*script) for script in scripts.items()))
         report = TaskReport(task.id, str(task.path), _checks(dict(zip(scripts, grades, strict=True))))
         if on_report is not None:
@@ -145,6 +150,9 @@ def _checks(grades: dict[str, _Grade]) -> tuple[Check, ...]:
         if name == "oracle":
             expected = f"more than {nothing or 0:g}, which doing nothing scores"
             ok = reward is not None and nothing is not None and reward > nothing
+        elif name == AGAIN:
+            expected = f"{0 if best is None else best:g}, as before"
+            ok = reward is not None and reward == best
         elif name == "no-op":
             expected = "less than 1"
             ok = reward is not None and reward < 1
@@ -214,13 +222,16 @@ async def screen(
     memory_mib: int,
     pids: int = SandboxRequest.pids,
     on_problem: Callable[[str], None],
+    screened: Screened | None = None,
 ) -> list[Task]:
     """The tasks that can teach something where they will be graded; the others are named and left out.
 
-    A task's own solution must score more than doing nothing. Without one, doing nothing must leave something to gain,
+    A task's own solution must score more than doing nothing, and the same twice where a script of the task's own
+    decides. screened: verdicts of earlier runs. Without a solution, doing nothing must leave something to gain,
     and the task must ask for nothing that only a solution could show to be there.
     """
     gate = asyncio.Semaphore(concurrency)
+    ungraded: set[str] = set()  # for what may be the machine's fault, which is no fact about the task
 
     async def why_not(task: Task) -> str | None:
         async def limited(name: str, script: Path | None) -> _Grade:
@@ -234,6 +245,7 @@ async def screen(
             return f"asks for what no solution shows to be there: {'; '.join(promises)}"
         nothing = await limited("no-op", None)
         if nothing.reward is None:
+            ungraded.add(task.id)
             return nothing.problem
         if nothing.reward >= 1:
             return f"doing nothing scores {nothing.reward:g}, so it can teach nothing"
@@ -241,14 +253,29 @@ async def screen(
             return None
         best = await limited("oracle", task.solve_script)
         if best.reward is not None and best.reward > nothing.reward:
-            return None
+            if task.expected_ids:
+                return None
+            again = await limited(AGAIN, task.solve_script)
+            if again.reward == best.reward:
+                return None
+            second = "got no grade" if again.reward is None else f"scored {again.reward:g}"
+            causes = [again.problem, f"the tests said last: {again.said}" if again.said else None]
+            why = "; ".join(cause for cause in causes if cause)
+            return f"flaky: its own solution scored {best.reward:g}, and then {second}" + (f"; {why}" if why else "")
+        if best.reward is None:
+            ungraded.add(task.id)
         scored = "gets no grade" if best.reward is None else f"scores {best.reward:g}"
         beside = f", doing nothing {nothing.reward:g}" if best.reward is not None else ""
         causes = [best.problem, f"the tests said last: {best.said}" if best.said else None, *promises]
         return f"its own solution {scored}{beside}; " + "; ".join(cause for cause in causes if cause)
 
     async def usable(task: Task) -> bool:
-        why = await why_not(task)
+        known, why = screened.get(task) if screened is not None else (False, None)
+        if not known:
+            ungraded.discard(task.id)
+            why = await why_not(task)
+            if screened is not None and task.id not in ungraded:
+                screened.put(task, why)
         if why is not None:
             on_problem(f"{task.path}: {why}")
         return why is None

@@ -19,7 +19,8 @@ from runtime.sandboxes.base import Mount, SandboxRequest
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
 from runtime.task import load_task
 from runtime.tasks.images import with_images
-from runtime.tasks.verify import verify
+from runtime.tasks.screened import Screened
+from runtime.tasks.verify import screen, verify
 from tests.oci_images import busybox, image
 from tests.runtime.oci.conftest import RealRegistry
 from tests.runtime.sandboxes.conftest import needs_bubblewrap
@@ -220,3 +221,48 @@ def test_tasks_with_images_are_played_and_graded(
     report = run(work())
     assert report.ok, report.to_json()
     assert {check.reward for one in report.tasks for check in one.checks if check.name == "oracle"} == {1.0}
+
+
+def test_screening_asks_twice_and_remembers(
+    store: ImageStore,
+    alpine: Image,
+    provider: BubblewrapProvider,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Run,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    ImageStore().root.parent.mkdir(parents=True)
+    ImageStore().root.symlink_to(store.root)
+    store.name("docker.io/library/alpine:latest", alpine)
+    score = "grep -q new word && echo 1 > $OUT || echo 0 > $OUT\n"
+    drawn = "echo 0.$(printf %d 0x$(head -c 4 /proc/sys/kernel/random/uuid)) > $OUT"
+    unsteady = f"grep -q new word && {drawn} || echo 0 > $OUT\n"
+    steady = task(tmp_path / "steady", 'docker_image = "alpine"', **{"tests/test.sh": score})
+    flaky = task(tmp_path / "flaky", 'docker_image = "alpine"', **{"tests/test.sh": unsteady})
+    tasks = [load_task(path) for path in (steady, flaky)]
+    verifier = make_verifier(Bubblewrap(), provider)
+
+    def screened(known: Screened) -> tuple[list[str], list[str]]:
+        problems: list[str] = []
+        work = screen(
+            tasks,
+            provider=provider,
+            verifier=verifier,
+            concurrency=2,
+            memory_mib=512,
+            on_problem=problems.append,
+            screened=known,
+        )
+        return [one.id for one in run(work)], problems
+
+    first, second = (Screened(tmp_path / "screened", limits="") for _ in range(2))
+    usable, problems = screened(first)
+    assert usable == ["steady"] and len(problems) == 1 and "flaky: its own solution scored" in problems[0], problems
+    assert first.hits == 0
+    assert screened(second) == (usable, problems) and second.hits == 2
+    (steady / "tests" / "test.sh").write_text("#!/bin/sh\n" + score)
+    tasks[0] = load_task(steady)
+    third = Screened(tmp_path / "screened", limits="")
+    assert screened(third)[0] == ["steady"] and third.hits == 1, "other tests are judged anew"
+    run(verifier.close())
