@@ -13,7 +13,7 @@ import json
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from runtime.grading.artifacts import Selection, own_modules, select, test_sourc
 from runtime.grading.base import TAMPERED_REWARD, Verdict
 from runtime.grading.canary import Canary, spoil
 from runtime.grading.difference import put
-from runtime.grading.interplay import Interplay
+from runtime.grading.interplay import Before, Interplay, before
 from runtime.grading.once import Once
 from runtime.grading.verifier import Apart, Plan, SandboxVerifier, of_the_task, solution_files
 from runtime.sandboxes.base import SandboxProvider
@@ -86,7 +86,10 @@ class IdVerifier(SandboxVerifier):
         unsolved = False
         for spoiled in runs:
             files = {**tests, **spoiled.files}
-            report = await self._report(task, selection, files, plan.timeout_sec, stop_first=False, apart=plan.apart)
+            order = draw.sample(task.expected_ids, len(task.expected_ids))
+            report = await self._report(
+                task, selection, files, plan.timeout_sec, stop_first=False, apart=plan.apart, order=order
+            )
             raw.append({**report, "spoiled": list(spoiled.ids)})
             found = read_outcomes(report, tuple(test_id for test_id in task.expected_ids if test_id not in spoiled.ids))
             outcomes.update(found)
@@ -97,7 +100,9 @@ class IdVerifier(SandboxVerifier):
                 raise TimeoutError(f"the tests took longer than {plan.timeout_sec:g} s")
             unsolved |= report.get("complete") is not True or any(outcome != "passed" for outcome in found.values())
             if unsolved:
-                if spoiled.ids and await self._disturbed(plan, files, found, spoiled.ids):
+                failed = [test_id for test_id, outcome in found.items() if outcome != "passed"]
+                ran = before(failed, spoiled.ids, list(report["tests"]))
+                if await self._disturbed(plan, files, found, spoiled.ids, ran, order):
                     return await self._run(self._with_fewer(plan), selection)
                 break
             undecided = [test_id for test_id, outcome in alike.items() if outcome in ("missing", "skipped")]
@@ -112,22 +117,29 @@ class IdVerifier(SandboxVerifier):
         return self._verdict(plan, outcomes, status, {"runs": raw})
 
     async def _disturbed(
-        self, plan: Plan, files: Mapping[str, bytes], found: Mapping[str, str], spoiled: tuple[str, ...]
+        self,
+        plan: Plan,
+        files: Mapping[str, bytes],
+        found: Mapping[str, str],
+        spoiled: tuple[str, ...],
+        failed: Before,
+        order: Sequence[str],
     ) -> bool:
-        """Whether tests that did not pass beside the look-alikes ``spoiled`` do not pass there with the known solution
+        """Whether tests that did not pass after the look-alikes ``spoiled`` do not pass there with the known solution
         either; from then on those look-alikes that may be why are left out. What is known already is not tried again.
         """
-        failed = [test_id for test_id, outcome in found.items() if outcome != "passed"]
         interplay = self._interplay[plan.task.path]
-        if not interplay.unknown(failed, spoiled):
+        if not interplay.unknown(failed):
             return False
         solution = await self._solution(plan.task)
         if not solution:
             return False
         right = select(plan.task, solution)
-        report = await self._report(plan.task, right, files, plan.timeout_sec, stop_first=False, apart=plan.apart)
+        report = await self._report(
+            plan.task, right, files, plan.timeout_sec, stop_first=False, apart=plan.apart, order=order
+        )
         outcomes = read_outcomes(report, tuple(found))
-        mended = interplay.learn(outcomes, spoiled)
+        mended = interplay.learn(outcomes, before(outcomes, spoiled, list(report["tests"])))
         return mended and any(outcomes[test_id] != "passed" for test_id in failed)
 
     def _undisturbing(self, task: Task, canary: Canary) -> Canary:
@@ -169,15 +181,16 @@ class IdVerifier(SandboxVerifier):
         stop_first: bool,
         apart: Apart | None = None,
         noise: bool = True,
+        order: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Run ``tests`` against the work in a fresh sandbox. Raises ``TrialError`` where the runner itself failed.
 
-        apart: the code under test lives in a process of its own, whose user cannot read the tests.
+        apart: the code under test lives in a process of its own, whose user cannot read the tests. order: in which the
+        tests run, as far as the runner lets it be chosen; None: drawn.
         """
         workdir = task.config.environment.workdir
         noisy = {f"{workdir}/{name}": with_noise(name, text) if noise else text for name, text in tests.items()}
-        ids = list(task.expected_ids)
-        secrets.SystemRandom().shuffle(ids)
+        ids = list(order or secrets.SystemRandom().sample(task.expected_ids, len(task.expected_ids)))
         others = {name: content for name, content in selection.files.items() if name not in noisy}
         sandbox = await self._provider.start(self._request(task, second_user=apart is not None))
         try:

@@ -1,12 +1,22 @@
 """Which look-alikes leave a task's true tests alone: a failing test may leave state behind on which others stand.
 
-Known from runs with the task's own solution: a true test that passed beside a look-alike is not disturbed by it. A
+Known from runs with the task's own solution: a true test that passed after a look-alike is not disturbed by it. A
 verdict that turns on a pair of which nothing is known asks first. It runs nothing itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
+
+Before = Mapping[str, Set[str]]
+"""True test -> the look-alikes that ran before it."""
+
+
+def before(tests: Iterable[str], spoiled: Iterable[str], order: Sequence[str]) -> Before:
+    """order: tests as they came to their ends; one that is not there may have had any look-alike before it."""
+    places = {test_id: place for place, test_id in enumerate(order)}
+    last = len(order)
+    return {test: {one for one in spoiled if places.get(one, -1) < places.get(test, last)} for test in tests}
 
 
 class Interplay:
@@ -16,21 +26,22 @@ class Interplay:
         self._harmless: dict[str, set[str]] = {}
         self._barred: set[str] = set()
 
-    def unknown(self, failed: Iterable[str], spoiled: Iterable[str]) -> bool:
-        """Whether one of ``spoiled`` may be why one of the tests ``failed`` did not pass."""
-        beside = set(spoiled)
-        return any(beside - self._harmless.get(test, set()) for test in failed)
+    def unknown(self, failed: Before) -> bool:
+        """Whether a look-alike may be why one of the tests ``failed`` did not pass."""
+        return any(alike - self._harmless.get(test, set()) for test, alike in failed.items())
 
-    def learn(self, outcomes: Mapping[str, str], spoiled: Iterable[str]) -> bool:
-        """From a run with the known solution: outcome of each true test beside the look-alikes ``spoiled``. Those that
+    def learn(self, outcomes: Mapping[str, str], ran: Before) -> bool:
+        """From a run with the known solution: the outcome of each true test, and what ran before it. Look-alikes that
         may have disturbed one are barred. False where a test failed that nothing disturbs: it is unsteady by itself.
         """
-        beside = set(spoiled)
+        suspects: set[str] = set()
+        failed = False
         for test, outcome in outcomes.items():
             if outcome == "passed":
-                self._harmless.setdefault(test, set()).update(beside)
-        failed = [test for test, outcome in outcomes.items() if outcome != "passed"]
-        suspects = {one for test in failed for one in beside - self._harmless.get(test, set())}
+                self._harmless.setdefault(test, set()).update(ran[test])
+            else:
+                failed = True
+                suspects |= ran[test] - self._harmless.get(test, set())
         self._barred |= suspects
         return not failed or bool(suspects)
 

@@ -204,7 +204,9 @@ def test_a_foreign_task_is_guarded_by_spoiled_tests(
     forges = b"import os\nopen('/logs/verifier/reward.json', 'w').write('{\"reward\": 1}')\nos._exit(0)\n"
     for attack in (b"import os\nos._exit(0)\n", forges):
         verdict = grade(run, isolated, foreign, {"/app/calc.py": attack})
-        assert (verdict.reward, verdict.status) == (-1.0, "tampered")
+        # Where there is a second user the file is out of its reach, and the program fails over that.
+        foiled = attack is forges and "reward_file" in verdict.defences
+        assert (verdict.reward, verdict.status) == ((0.0, "unsolved") if foiled else (-1.0, "tampered"))
 
 
 def test_a_crash_of_the_runner_is_no_grade(
