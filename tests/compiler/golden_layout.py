@@ -29,6 +29,8 @@ CONSTANT = ("references.yaml", "seccomp.json")
 """Files that follow from no spec."""
 BOILERPLATE = ("limitranges.yaml", "networkpolicies.yaml", "rolebindings.yaml", "roles.yaml")
 """Manifests in which examples differ by names and ports alone: shown of the quickstarts."""
+SAME_CLUSTER = ("moe-megatron", "ppo-8gpu")
+"""Examples whose RayJob is that of dense-8gpu but for its name: what they show is in what all targets share."""
 
 
 def layout(name: str, bundles: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -100,6 +102,8 @@ def _by_digest_alone(name: str, target: str, file: str, files: Mapping[str, str]
         or (file == MAP and (name, target) != SPECIMEN)
         or (file in CONSTANT and name != SPECIMEN[0])
     ):
+        return True
+    if file == "rayjobs.yaml" and name in SAME_CLUSTER:
         return True
     return (file in BOILERPLATE and not name.startswith(SPECIMEN[0])) or _of_a_point(file, files)
 
