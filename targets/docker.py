@@ -18,7 +18,7 @@ from runtime.config.environment import Ecs, Harbor
 from runtime.config.environment import Kubernetes as Pods
 from targets import joining, pins, volumes
 from targets.base import Artifact, Lowered
-from targets.cuda_set import OVERRIDES
+from targets.cuda_set import CUDA_COMPILER, FLASH_ATTENTION, OVERRIDES
 from targets.docker_seccomp import profile
 from targets.machines import gpu_problem, pods_address_warning, proxy_host_problem, shm_problems
 
@@ -53,6 +53,10 @@ class Docker:
         yield from _engine_problems(plan)
         yield from volumes.problems(plan, self.name)
         yield from joining.annotation_warning(plan)
+        if lacking := pins.not_in_image(plan):
+            what = f'"{spec.trainer.type}", and the image of this bundle\'s Dockerfile has no {", ".join(lacking)}'
+            fix = "build an image with them on it and name that in cluster.image"
+            yield Problem(("trainer", "type"), what, fix=fix, severity="warn")
         if spec.trainer.nodes > 1:
             yield Problem(
                 ("trainer", "nodes"),
@@ -91,6 +95,9 @@ class Docker:
             cuda=lambda: spec.trainer.device == "cuda",
             requirements=lambda: pins.requirements(pins.of(plan)),
             overrides=lambda: pins.requirements(OVERRIDES) if spec.trainer.device == "cuda" else [],
+            flash_attention=lambda: FLASH_ATTENTION if pins.flash_attention(plan) else None,
+            compiler=lambda: pins.requirements(CUDA_COMPILER),
+            architectures=lambda: pins.architectures(plan),
             extras=lambda: pins.extras(plan),
             system=lambda: pins.system(plan),
             npm=lambda: pins.npm(plan),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # read by scripts/lock.py before anything is installed
     from compiler.plan import Plan
-from targets.cuda_set import CUDA
+from targets.cuda_set import ARCHITECTURES, CUDA
 
 CPU = {
     "python": "3.11",
@@ -61,3 +61,22 @@ def npm(plan: Plan) -> bool:
 def requirements(pins: Mapping[str, str]) -> list[str]:
     """The set as pip requirements, Python itself left out."""
     return [f"{name}=={version}" for name, version in sorted(pins.items()) if name != "python"]
+
+
+def flash_attention(plan: Plan) -> bool:
+    """Whether the trainer imports the package."""
+    return plan.spec.trainer.device == "cuda" and getattr(plan.spec.trainer, "attention", "") == "flash_attention_2"
+
+
+def architectures(plan: Plan) -> str:
+    """Of the GPUs that its kernels are compiled for; unknown GPUs: the common ones."""
+    gpu = plan.spec.trainer.gpu
+    return ARCHITECTURES[gpu] if gpu is not None else ";".join(sorted(set(ARCHITECTURES.values()), key=int))
+
+
+def not_in_image(plan: Plan) -> Sequence[str]:
+    """Packages that the trainer imports and the image of ``docker`` lacks: they must be built for the site."""
+    trainer = plan.spec.trainer
+    lacking = {"megatron": ["megatron-core", "mbridge", "transformer-engine"], "veomni": ["veomni"]}
+    found = list(lacking.get(trainer.type, ()))
+    return [*found, *(["flash-attn 3"] if getattr(trainer, "attention", "") == "flash_attention_3" else [])]

@@ -6,18 +6,20 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from compiler import SpecError, check_spec, compile_in_memory
 from compiler.errors import dotted
+from compiler.spec.trainer import Gpu
 from runtime.config import RuntimeConfig
 from runtime.scaffolds.agents import package
 from targets import pins
+from targets.cuda_set import ARCHITECTURES, CUDA_COMPILER, FLASH_ATTENTION
 from targets.docker import SOURCE
-from tests.compiler.golden_cases import LAB
+from tests.compiler.golden_cases import LAB, spec_path
 from tests.docker_engine import BASE, Engine
 from tests.targets.schemas import compose_errors
 from tests.targets.variants import EIGHT, GPUS, VARIANTS, cluster, compiled
@@ -147,12 +149,39 @@ def test_the_image_holds_the_pins(variant: str, pinned: dict[str, str]) -> None:
     assert f"FROM python:{pinned['python']}-slim" in text
     assert set(re.findall(r"^      (\S+==\S+) \\$", text, re.MULTILINE)) == set(pins.requirements(pinned))
     instructions = re.findall(r"^([A-Z]+) ", re.sub(r"\\\n", "", text), re.MULTILINE)
-    assert set(instructions) <= {"FROM", "COPY", "RUN", "ENV", "USER", "WORKDIR", "CMD"}
+    assert set(instructions) <= {"ARG", "FROM", "COPY", "RUN", "ENV", "USER", "WORKDIR", "CMD"}
     lines = text.splitlines()
     for number, line in enumerate(lines):
         if line.endswith("\\"):
             assert lines[number + 1].startswith(" "), line
     assert instructions.index("USER") > max(index for index, one in enumerate(instructions) if one == "RUN")
+
+
+FLASH = 'trainer.attention="flash_attention_2"'
+
+
+def test_the_image_has_flash_attention_where_the_trainer_asks_for_it() -> None:
+    """Compiled for the spec's GPU: there is no wheel. Elsewhere nothing is compiled."""
+    for sets, wanted in (([FLASH, "trainer.gpu=H100"], "90"), ([FLASH], "'80;90;100'")):
+        files = dict(compile_in_memory(LAB, target="docker", sets=[*GPUS, cluster(head=EIGHT), *sets]).files)
+        (step,) = re.findall(r"^RUN pip install ninja(?:.*\\\n)+.*$", files["Dockerfile"], re.MULTILINE)
+        assert f"FLASH_ATTN_CUDA_ARCHS={wanted} " in step and FLASH_ATTENTION in step
+        assert all(requirement in step for requirement in pins.requirements(CUDA_COMPILER))
+        # Torch's headers are there before.
+        assert files["Dockerfile"].index("torch==") < files["Dockerfile"].index(step)
+        subprocess.run(["bash", "-n", "-c", step.removeprefix("RUN ")], check=True)
+    assert "flash" not in compiled("gpus", "docker")["Dockerfile"]
+
+
+def test_compiler_and_torch_are_of_one_cuda() -> None:
+    assert {version.rpartition(".")[0] for version in CUDA_COMPILER.values()} == {"13.0"}
+    assert set(get_args(Gpu)) == set(ARCHITECTURES)
+
+
+def test_what_the_image_lacks_is_told() -> None:
+    found = check_spec(spec_path("moe-megatron"), target="docker")
+    (told,) = [one for one in found if dotted(one.path) == "trainer.type"]
+    assert told.severity == "warn" and "megatron-core, mbridge, transformer-engine" in told.what
 
 
 @pytest.mark.parametrize(
