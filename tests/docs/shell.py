@@ -15,6 +15,7 @@ from tests.docs import pages
 
 LANGUAGES = {"sh", "bash", "shell", "console"}
 _ASSIGNMENT = re.compile(r"\w+=")
+_OURS = re.compile(r"(benchmarks|scripts)/\w+\.py")
 _ENDS = {";", "&&", "||", "|", "&"}
 
 
@@ -89,7 +90,7 @@ def problems_of_a_mention(text: str) -> list[str]:
     if program == "python":
         if rest[:1] == ["-m"]:
             return [] if importlib.util.find_spec(rest[1]) else [f"no module {rest[1]}"]
-        return [f"no file {word}" for word in rest if word.endswith(".py") and not (pages.ROOT / word).is_file()]
+        return [f"no file {word}" for word in rest if _OURS.fullmatch(word) and not (pages.ROOT / word).is_file()]
     try:
         name, command, left = find(rest)
     except LookupError as error:
