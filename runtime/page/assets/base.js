@@ -133,6 +133,20 @@ LiveRL.address = {
   },
 };
 
+// Fill a place again because of news, only if they differ from what it shows, and leave the keyboard where it was.
+LiveRL.renew = function renew(place, seen, answer, fill) {
+  const text = JSON.stringify(answer);
+  if (text === seen.text) return;
+  seen.text = text;
+  const before = place.contains(document.activeElement) ? document.activeElement : null;
+  const top = [...place.querySelectorAll(".scroll")].map((node) => [node.scrollTop, node.scrollLeft]);
+  fill();
+  [...place.querySelectorAll(".scroll")].forEach((node, index) => { if (top[index]) [node.scrollTop, node.scrollLeft] = top[index]; });
+  if (!before) return;
+  const same = [...place.querySelectorAll(before.tagName)].find((node) => node.textContent === before.textContent && node.getAttribute("href") === before.getAttribute("href"));
+  if (same) same.focus({ preventScroll: true });
+};
+
 LiveRL.remember = function remember(name, value) {
   try {
     if (value === undefined) return localStorage.getItem("liverl-" + name);

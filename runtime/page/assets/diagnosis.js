@@ -15,8 +15,15 @@
           el("details", {}, el("summary", {}, rest.length + " rules that do not fire"), el("ul", {}, rest.map((rule) => el("li", {}, el("b", {}, rule.title), ". " + rule.look)))));
       };
       main.replaceChildren(el("h1", {}, context.run), place);
-      fill(await source.run(context.run, "diagnosis"));
-      return { async update(changed) { if (changed.includes(context.run)) fill(await source.run(context.run, "diagnosis")); } };
+      const first = await source.run(context.run, "diagnosis"), seen = { text: JSON.stringify(first) };
+      fill(first);
+      return {
+        async update(changed) {
+          if (!changed.includes(context.run)) return;
+          const now = await source.run(context.run, "diagnosis");
+          LiveRL.renew(place, seen, now, () => fill(now));
+        },
+      };
     },
   };
 })();

@@ -62,15 +62,18 @@
         el("section", { class: "card" }, el("h2", {}, "Where trials and tokens went"), tables));
       again();
       fill();
+      const seen = { text: JSON.stringify(found) };
+      let known = JSON.stringify(curves);
       return {
         async update(changed) {
           if (!changed.includes(context.run)) return;
           const [more, now] = await Promise.all([source.run(context.run, "curves"), source.run(context.run, "groups")]);
           runs[0].curves = more;
           found = now;
-          for (const plot of plots) plot.give(runs);
-          again();
-          fill();
+          const text = JSON.stringify(more);
+          if (text !== known) for (const plot of plots) plot.give(runs);
+          known = text;
+          LiveRL.renew(document.getElementById("main"), seen, found, () => { again(); fill(); });
         },
       };
     },

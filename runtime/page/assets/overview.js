@@ -87,13 +87,18 @@
       return {
         async update(changed) {
           if (changed.includes(context.run)) fill(await source.run(context.run, "overview"));
+          let grown = false;
           for (const run of runs) {
             if (!changed.includes(run.name)) continue;
             const last = run.curves.steps.at(-1);
             const more = await source.run(run.name, "curves", { since: last === undefined ? -1 : last });
+            const text = JSON.stringify(more);
+            if (text === run.newest) continue;
+            run.newest = text;
             merge(run.curves, more);
+            grown = true;
           }
-          for (const plot of plots) plot.give(runs);
+          if (grown) for (const plot of plots) plot.give(runs);
         },
       };
     },

@@ -60,7 +60,8 @@
         word("task", "Task"), word("words", "Words"), el("label", {}, el("input", { type: "checkbox", id: "filter-failed", checked: context.query.get("failed") === "1", on: { change: set("failed") } }), " failed only"),
         context.query.get("group") && el("span", {}, "group " + context.query.get("group") + " ", el("button", { type: "button", on: { click: () => address.change({ group: "" }) } }, "all groups"))), place);
       fill();
-      return { async update(changed) { if (changed.includes(context.run)) { found = await ask(context.run, context.query); fill(); } } };
+      const seen = { text: JSON.stringify(found) };
+      return { async update(changed) { if (changed.includes(context.run)) { found = await ask(context.run, context.query); LiveRL.renew(place, seen, found, fill); } } };
     },
   };
 

@@ -101,6 +101,23 @@ def test_a_run_in_progress_grows_on_the_page(watched: Watched, tmp_path: Path) -
         page.goto("about:blank")  # closes its stream before the server ends
 
 
+def test_news_leave_the_keyboard_where_it_was(watched: Watched, tmp_path: Path) -> None:
+    run = made.make_run(tmp_path, steps=1)
+    with served(tmp_path) as address:
+        page = go(watched, address, run, "trials", "#trials td a", sort="task", order="up")
+        page.wait_for_selector("#live[data-state=live]")
+        page.locator("#trials td a").first.focus()
+        where = page.evaluate("document.activeElement.getAttribute('href')")
+        for step in range(2, 60):
+            made.add_step(run, step)
+            page.wait_for_timeout(500)
+            if page.locator("#trials tbody tr").count() > 6:
+                break
+        assert page.locator("#trials tbody tr").count() > 6
+        assert page.evaluate("document.activeElement.getAttribute('href')") == where
+        page.goto("about:blank")
+
+
 def test_runs_are_laid_over_each_other(watched: Watched, address: str) -> None:
     page = watched.page
     page.goto(address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import tomllib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,5 @@ def test_what_is_bundled_is_what_it_is_said_to_be() -> None:
 def test_every_file_is_served_or_of_the_package(tmp_path: Path) -> None:
     folder = Path(server.__file__).parent / "assets"
     assert {path.name for path in folder.iterdir()} == {*server.ASSETS, "index.html", "vendor.json", "uPlot.LICENSE"}
+    project = tomllib.loads((Path(server.__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["package-data"]["runtime.page"] == ["assets/*"]
