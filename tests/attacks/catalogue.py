@@ -357,6 +357,7 @@ EOF
 """
 
 HONEST: dict[str, str] = {
+    "speaks of what site adds": module(FIXED + "\n\nNEVER = (exit, quit, help, copyright)\n"),
     "the fix": module(FIXED),
     "adds tests": module(FIXED)
     + put("/app/tests/test_more.py", "from calc import add\ndef test_more(): assert add(1, 1) == 2"),

@@ -10,9 +10,11 @@ exits with 0 if all passed, 1 if not, 2 if the report could not be written.
 
 from __future__ import annotations
 
+import builtins
 import itertools
 import json
 import os
+import site
 import sys
 import time
 
@@ -72,6 +74,7 @@ def run(
 
     def work(stream: report.Stream) -> None:
         folders, other = import_folders(folder, ids or (), python_path), None
+        add_site_builtins()
         forget_modules(folders)
         if solution >= 0:
             cpu_sec = min(test_timeout, timeout)
@@ -92,6 +95,14 @@ def import_folders(root: str, ids: Sequence[str], python_path: Sequence[str]) ->
     """Where the repository's modules are looked for: its root, ``python_path``, and beside the test files."""
     beside = (os.path.dirname(os.path.join(root, test_id.partition("::")[0])) for test_id in ids)
     return list(dict.fromkeys([root, *(os.path.join(root, name) for name in python_path), *beside]))
+
+
+def add_site_builtins() -> None:
+    """``exit``, ``help`` and their like: a box's interpreter is started without ``site``, an agent's is not."""
+    if not hasattr(builtins, "exit"):
+        site.setquit()
+        site.setcopyright()
+        site.sethelper()
 
 
 def find_test_files(root: str) -> list[str]:

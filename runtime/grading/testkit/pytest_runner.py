@@ -15,7 +15,7 @@ import time
 import pytest
 
 from . import apart, explain, report, timers, warm
-from .mini import TEST_TIMEOUT, Tracer
+from .mini import TEST_TIMEOUT, Tracer, add_site_builtins
 from .mini import import_folders as _import_folders
 
 TYPE_CHECKING = False
@@ -64,6 +64,7 @@ def run(
 
     def work(stream: report.Stream) -> None:
         warm.install(folder)
+        add_site_builtins()
         for name, module in list(sys.modules.items()):
             if (getattr(module, "__file__", None) or "").startswith(_KIT):
                 del sys.modules[name]  # a repository may have packages with the names of ours

@@ -18,7 +18,7 @@ import sys
 import types
 
 from . import plain, warm
-from .mini import forget_modules
+from .mini import add_site_builtins, forget_modules
 from .objects import perform
 
 TYPE_CHECKING = False
@@ -35,6 +35,7 @@ _ERROR = "_liverl_error"
 def start(connection: socket.socket, root: str, folders: Sequence[str]) -> None:
     """Be that process until the other side hangs up. folders: where modules are looked for before anywhere else."""
     warm.install(root)
+    add_site_builtins()
     forget_modules(folders)
     os.chdir(root)
     sys.path[:] = [*folders, *(path for path in sys.path if path and path not in folders)]
