@@ -27,8 +27,11 @@ SPECIMEN = ("quickstart", "local")
 """The one case whose source map is shown."""
 CONSTANT = ("references.yaml", "seccomp.json")
 """Files that follow from no spec."""
-BOILERPLATE = ("limitranges.yaml", "networkpolicies.yaml", "rolebindings.yaml", "roles.yaml")
-"""Manifests in which examples differ by names and ports alone: shown of the quickstarts."""
+BOILERPLATE = (
+    *("limitranges.yaml", "networkpolicies.yaml", "persistentvolumeclaims.yaml", "resourcequotas.yaml"),
+    *("rolebindings.yaml", "roles.yaml", "serviceaccounts.yaml", "validatingadmissionpolicies.yaml"),
+)
+"""Manifests in which examples differ by names, sizes and ports alone: shown of the quickstarts."""
 SAME_CLUSTER = ("moe-megatron", "ppo-8gpu")
 """Examples whose RayJob is that of dense-8gpu but for its name: what they show is in what all targets share."""
 
