@@ -25,10 +25,10 @@ Run = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(runs)
-    app.command()(status)
-    app.command()(logs)
-    app.command()(stop)
+    app.command(epilog="Example: liverl runs --json")(runs)
+    app.command(epilog="Example: liverl status last")(status)
+    app.command(epilog="Example: liverl logs last -f")(logs)
+    app.command(epilog="Example: liverl stop last")(stop)
 
 
 def runs(runs_dir: RunsDir = Path("runs"), as_json: Json = False) -> None:
@@ -99,6 +99,7 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines from the end.")] = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
     names: Annotated[bool, typer.Option("--list", help="Name the logs, oldest first.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Show a run's log."""
     from runtime.errors import UserError
@@ -107,22 +108,26 @@ def logs(
     directory = ledger.find(run, runs_dir=runs_dir)
     files = ledger.log_files(directory)
     if names:
-        print("\n".join(str(path) for path in files))
+        print(json.dumps([str(path) for path in files]) if as_json else "\n".join(str(path) for path in files))
         return
     chosen = [path for path in files if name is None or str(path.relative_to(directory.logs)) == name]
     if not chosen:
         allowed = ", ".join(str(path.relative_to(directory.logs)) for path in files) or "none yet"
         raise UserError(f"{directory.logs}: no log{f' {name!r}' if name else ''}; there are: {allowed}")
     for line in ledger.follow(chosen[-1], directory=directory, lines=lines, forever=follow):
-        print(line, end="", flush=follow)
+        if as_json:
+            print(json.dumps({"file": str(chosen[-1]), "line": line.rstrip("\n")}), flush=follow)
+        else:
+            print(line, end="", flush=follow)
 
 
-def stop(run: Run, runs_dir: RunsDir = Path("runs")) -> None:
+def stop(run: Run, runs_dir: RunsDir = Path("runs"), as_json: Json = False) -> None:
     """End a run: in order if it listens, by force otherwise. Nothing of it stays behind."""
     from runtime.launch import ledger, lifecycle
 
     directory = ledger.find(run, runs_dir=runs_dir)
-    print(f"{directory.path.name}: {lifecycle.stop(directory)}")
+    what = lifecycle.stop(directory)
+    print(json.dumps({"run": directory.path.name, "what": what}) if as_json else f"{directory.path.name}: {what}")
 
 
 def _brief(one: Entry) -> dict[str, Any]:

@@ -29,9 +29,20 @@ Resume = Annotated[
 ]
 
 
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="A server of vLLM's API that serves the model; its key: LIVERL_ENGINE_KEY.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
 def register(app: typer.Typer) -> None:
-    app.command("eval")(evaluate)
-    app.command()(infer)
+    app.command("eval", epilog="Example: liverl eval quickstart --checkpoint runs/demo/ID -n 8 --pass 1,8")(evaluate)
+    app.command(epilog="Example: liverl infer quickstart -n 4 --index tasks.parquet")(infer)
 
 
 def evaluate(
@@ -44,8 +55,17 @@ def evaluate(
     sandbox: Sandbox = None,
     tla: Arguments = None,
     settings: Settings = None,
+    endpoint: Endpoint = None,
+    pass_k: Annotated[
+        str, typer.Option("--pass", metavar="K,K...", help="pass@k for these k, of --samples trials or more.")
+    ] = "1",
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="RUN", help="An earlier one of the same tasks, for a paired test."),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Score a checkpoint on the spec's validation tasks."""
+    """Score a checkpoint, or a model that a server serves, on the spec's validation tasks."""
     from runtime.errors import UserError
 
     if resume is None and checkpoint is None:
@@ -63,7 +83,22 @@ def evaluate(
         sandbox=sandbox,
         tla=tla,
         settings=settings,
+        endpoint=endpoint,
+        ks=_ks(pass_k, samples),
+        against=against,
+        as_json=as_json,
     )
+
+
+def _ks(text: str, samples: int) -> list[int]:
+    from runtime.errors import UserError
+
+    wanted = [int(word) for word in text.split(",") if word.strip().isdigit()]
+    if len(wanted) != len(text.split(",")) or not all(wanted):
+        raise UserError(f"--pass {text}: not numbers from 1 on, such as 1,4,8")
+    if max(wanted) > samples:
+        raise UserError(f"--pass {text}: pass@{max(wanted)} needs --samples {max(wanted)} or more, not {samples}")
+    return wanted
 
 
 def infer(
@@ -76,6 +111,11 @@ def infer(
     sandbox: Sandbox = None,
     tla: Arguments = None,
     settings: Settings = None,
+    endpoint: Endpoint = None,
+    index: Annotated[
+        Path | None, typer.Option("--index", metavar="FILE.parquet", help="Index of the tasks with their pass rates.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Collect trajectories on the spec's training tasks, from a checkpoint or from the policy that the spec begins
     with."""
@@ -90,6 +130,9 @@ def infer(
         sandbox=sandbox,
         tla=tla,
         settings=settings,
+        endpoint=endpoint,
+        index=index,
+        as_json=as_json,
     )
 
 
@@ -105,7 +148,17 @@ def _score(
     sandbox: str | None,
     tla: list[str] | None,
     settings: list[str] | None,
+    endpoint: str | None = None,
+    ks: list[int] | None = None,
+    against: str | None = None,
+    index: Path | None = None,
+    as_json: bool = False,
 ) -> None:
+    import json
+    import sys
+
+    from rich.console import Console
+
     from liverl.compiled import bundle_files, lasting_name, spec_options
     from liverl.exits import resume_hint
     from runtime import suggest
@@ -117,9 +170,20 @@ def _score(
     elif spec is None:
         raise UserError("nothing to score; name a spec (quickstart is one of the library), a bundle, or --resume RUN")
     else:
-        request = score.Request(kind, checkpoint, samples, limit)
+        if endpoint is not None and checkpoint is None:
+            raise UserError("--endpoint: needs --checkpoint too: a folder with the served model's tokenizer.json")
+        request = score.Request(kind, checkpoint, samples, limit, endpoint)
         files = bundle_files(spec, target="local", sandbox=sandbox, tla=tla, settings=settings)
         options = spec_options(tla=tla, settings=settings, sandbox=sandbox)
         directory = score.prepare(files, request, runs_dir=runs_dir, spec=lasting_name(spec), options=options)
     with resume_hint(suggest.on_run(f"{kind} --resume", directory.path)):
-        score.execute(directory)
+        earlier = None if against is None else ledger.find(against, runs_dir=runs_dir).path
+        console = Console(stderr=True) if as_json else None
+        result = score.execute(directory, console=console, ks=ks or (), against=earlier, quiet=as_json)
+    if index is not None:
+        from runtime.tasks.index import write_tried
+
+        result["index"] = {"path": str(index), "tasks": write_tried(directory.path, index)}
+        print(f"{result['index']['tasks']} tasks with their pass rates in {index}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(result, indent=2))

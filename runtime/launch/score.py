@@ -6,6 +6,7 @@ Knows the order of things only: tasks, policy, engine, many trials, a table.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,6 @@ from typing import Any, Literal
 import orjson
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from runtime import suggest
 from runtime.agent_loop.deaths import End, why_all_died
@@ -28,22 +28,25 @@ from runtime.launch.model import check_policy, check_weights, locate
 from runtime.launch.notify import notifying
 from runtime.launch.prompt_length import refuse_long
 from runtime.launch.rundir import RunDirectory, refuse_living
+from runtime.launch.scored import print_scored, scored
 from runtime.rollouter.engine import Engine
-from runtime.telemetry.intervals import wilson
 from runtime.telemetry.progress import Progress
 
 REQUEST_FILE = "scoring.json"
+ENDPOINT_KEY = "LIVERL_ENGINE_KEY"
+"""Variable with the key of a server that runs already: never an option, which others could read."""
 
 
 @dataclass(frozen=True)
 class Request:
     """What to score. ``checkpoint`` None means the policy that the spec begins with; ``limit`` bounds the tasks per set
-    (0: all)."""
+    (0: all); ``endpoint``: a server that serves the model, of which ``checkpoint`` then needs the tokenizer alone."""
 
     kind: Literal["eval", "infer"]
     checkpoint: str | None
     num_samples: int
     limit: int = 0
+    endpoint: str | None = None
 
 
 def prepare(
@@ -55,7 +58,7 @@ def prepare(
     ``eval`` runs the validation sets as the spec samples them, ``infer`` the training sets at the rollout's
     temperature; ``num_samples`` trials a task."""
     if request.checkpoint is not None:
-        request = replace(request, checkpoint=str(find_model(Path(request.checkpoint))))
+        request = replace(request, checkpoint=str(_model_of(request)))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
     _refuse_unfit(bundle, config, request, runs_dir)
     lifecycle.tidy_all(runs_dir)
@@ -69,10 +72,11 @@ def prepare(
 
 def _refuse_unfit(bundle: Mapping[str, str], config: RuntimeConfig, request: Request, runs_dir: Path) -> None:
     """Raises ``MachineError`` or ``UserError`` where this machine or the policy will not do."""
-    gpus.check_bundle(bundle, runs_dir)
+    if request.endpoint is None:
+        gpus.check_bundle(bundle, runs_dir)
     if request.checkpoint is None:
         check_weights(config)
-    check_policy(config)
+        check_policy(config)
     machine.check_imports(config)
     machine.check_way_to_the_model(config.environment)
     machine.preflight(
@@ -95,8 +99,16 @@ def reopen(directory: RunDirectory) -> RunDirectory:
     return directory
 
 
-def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
-    """Run what is missing and print the table. Raises as ``local.execute`` does."""
+def execute(
+    directory: RunDirectory,
+    *,
+    console: Console | None = None,
+    ks: Sequence[int] = (),
+    against: Path | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Run what is missing, print the table unless ``quiet``, and return it (``scored``). Raises as ``local.execute``
+    does."""
     console = console or Console()
     config = load_runtime_config(directory.bundle / "runtime.json")
     request = Request(**orjson.loads((directory.path / REQUEST_FILE).read_bytes()))
@@ -114,7 +126,11 @@ def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
         ends = [End(Termination(record["termination"]), record["reward"], record.get("cause")) for record in records]
         if (why := why_all_died(ends)) is not None:
             raise RunError(f"{why}, so nothing was scored (trials: {directory.trials})")
-    _print_scores(records, directory, console=console)
+    result = scored(directory, ks=sorted({1, *ks}), against=against)
+    if not quiet:
+        print_scored(result, console=console)
+        console.print(f"every trial lies in {directory.trials}", highlight=False, markup=False, soft_wrap=True)
+    return result
 
 
 def _inputs(
@@ -143,7 +159,7 @@ def _inputs(
         for task_set in chosen
     ]
     if request.checkpoint is not None:
-        return sets, find_model(Path(request.checkpoint))
+        return sets, _model_of(request)
     if isinstance(config.policy, PretrainedPolicy):
         return sets, find_model(locate(config.policy.path))
     phases.make_policy(
@@ -174,19 +190,25 @@ async def _trials(
         if record["error"]:
             progress.problem(f"{record['trial_id']}: {record['error']}")
 
-    async with open_engine(directory, config, folder) as engine:
+    async with open_engine(directory, config, folder, endpoint=request.endpoint) as engine:
         return await evaluate(
             sets, config=config, engine=engine, model_folder=folder, out=directory.path, on_trial=one_more
         )
 
 
 @asynccontextmanager
-async def open_engine(directory: RunDirectory, config: RuntimeConfig, folder: Path) -> AsyncIterator[Engine]:
-    """The spec's: in this process, or vLLM servers of this machine."""
+async def open_engine(
+    directory: RunDirectory, config: RuntimeConfig, folder: Path, *, endpoint: str | None = None
+) -> AsyncIterator[Engine]:
+    """The spec's: in this process, or vLLM servers of this machine; or a server that runs already."""
     rollout = config.rollout
     engine: Engine
     async with AsyncExitStack() as stack:
-        if not isinstance(rollout, TorchRollout):
+        if endpoint is not None:
+            from runtime.proxy.upstream import connect
+
+            engine, _ = await connect([endpoint], api_key=os.environ.get(ENDPOINT_KEY))
+        elif not isinstance(rollout, TorchRollout):
             from runtime.proxy.upstream import connect
             from runtime.rollouter.vllm_servers import vllm_servers
             from runtime.trainer.cuda.platform import vllm_environment
@@ -216,17 +238,12 @@ async def open_engine(directory: RunDirectory, config: RuntimeConfig, folder: Pa
         yield engine
 
 
-def _print_scores(records: Sequence[Mapping[str, Any]], directory: RunDirectory, *, console: Console) -> None:
-    from runtime.agent_loop.evaluate import scores
-
-    table = Table(title="Solve rate (95 % Wilson intervals over trials)", title_justify="left")
-    for name in ("task set", "trials", "graded", "solved", "95 %"):
-        table.add_column(name, justify="left" if name == "task set" else "right")
-    for line in scores(records):
-        low, high = wilson(line.mean * line.graded, line.graded) if line.graded else (0.0, 1.0)
-        table.add_row(line.name, str(line.trials), str(line.graded), f"{line.mean:.1%}", f"{low:.1%} – {high:.1%}")
-    console.print(table)
-    console.print(f"every trial lies in {directory.trials}", highlight=False, markup=False, soft_wrap=True)
+def _model_of(request: Request) -> Path:
+    """The folder that a checkpoint means. What a server serves needs no weights here."""
+    folder = Path(str(request.checkpoint))
+    if request.endpoint is not None and (folder / "tokenizer.json").is_file():
+        return folder.absolute()
+    return find_model(folder)
 
 
 def find_model(path: Path) -> Path:

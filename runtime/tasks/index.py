@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runtime import suggest
-from runtime.errors import UserError
+from runtime.errors import TrialError, UserError
 from runtime.grading.base import solved_share
-from runtime.task import Task
+from runtime.task import Task, load_task
 
 SCHEMA = pa.schema(
     [
@@ -123,6 +124,20 @@ def write_index(tasks: Iterable[Task], out: Path, *, rates: Mapping[str, PassRat
     finally:
         partial.unlink(missing_ok=True)
     return len(kept)
+
+
+def write_tried(run: Path, out: Path) -> int:
+    """Write the index of the tasks that a run tried, as its trials' kept work names them, with their pass rates."""
+    folders: dict[str, Path] = {}
+    for record in sorted(run.glob("trials/*/*/trial.json")):
+        with suppress(ValueError, OSError, KeyError, TypeError):
+            work = json.loads(record.read_bytes())["work"]
+            folders.setdefault(str(work["task"]), Path(work["task_path"]))
+    loaded = []
+    for folder in folders.values():
+        with suppress(TrialError):
+            loaded.append(load_task(folder))
+    return write_index(loaded, out, rates=pass_rates([run]))
 
 
 def _in_band(rate: object, band: Band) -> bool:

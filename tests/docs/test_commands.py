@@ -24,6 +24,7 @@ NOT_RUN = {
     "doctor": "what it says is this machine's: tests/liverl/test_cli.py",
     "status": "it needs a run: tests/liverl/test_cli.py",
     "logs": "it needs a run: tests/liverl/test_cli.py",
+    "stop": "it needs a run: tests/liverl/test_operating.py",
     "dashboard": "it serves until it is stopped: tests/runtime/page",
     "models": "it fetches and converts: tests/runtime/models",
     "images": "it needs a registry: tests/runtime/oci/test_store.py",

@@ -124,3 +124,22 @@ def test_space_is_freed_when_asked_to(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(list(made.directory.checkpoints.iterdir())) < 3 and "nothing to free" in call(*words)
     with pytest.raises(UserError, match="--only dust"):
         call("gc", "--only", "dust")
+
+
+def test_logs_and_stop_speak_to_programs(runs: tuple[MadeRun, MadeRun]) -> None:
+    run = runs[0].path
+    lines = [json.loads(line) for line in call("logs", run, "--json").splitlines()]
+    assert [line["line"] for line in lines] == ["step 1", "step 2"]
+    assert answer("logs", run, "--list") == [str(run / "logs" / "trainer.log")]
+    assert answer("stop", run) == {"run": run.name, "what": "was not running (succeeded)"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--pass", "1,x"], "not numbers"), (["--pass", "4", "-n", "2"], "needs --samples 4")],
+)
+def test_wrong_numbers_of_passes_are_told(words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        call("eval", "quickstart", "--checkpoint", "x", *words)
+    with pytest.raises(UserError, match="--endpoint: needs --checkpoint"):
+        call("infer", "quickstart", "--endpoint", "http://127.0.0.1:9")

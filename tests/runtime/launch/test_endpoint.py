@@ -1,0 +1,81 @@
+"""A served model is scored: real proxy, boxes (plain processes) and verifier; and what an evaluation came to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from runtime.config import DirectorySource, TaskSet
+from runtime.errors import UserError
+from runtime.launch import score
+from runtime.launch.rundir import RunDirectory
+from runtime.launch.scored import scored
+from runtime.proxy.codec import load_codec
+from runtime.tasks.index import write_tried
+from tests.run_directories import make_run, make_tasks
+from tests.runtime.agent_loop.conftest import make_config, make_task
+from tests.runtime.proxy.fake_vllm import FakeVLLM
+from tests.runtime.proxy.tiny_model import write_model
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address of a server whose model solves the task at once."""
+    write_model(tmp_path / "model", family="chatml")
+    codec = load_codec(tmp_path / "model", "hermes")
+    fake = FakeVLLM(lambda prompt: [*codec.tokens.encode("SOLVE"), codec.stop_token_ids[0]], generate=True)
+    addresses: list[str] = []
+    ready, done = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with fake.serve() as url:
+            addresses.append(url)
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    ready.wait()
+    yield addresses[0]
+    done.set()
+    thread.join()
+
+
+def _prepared(tmp_path: Path, endpoint: str) -> RunDirectory:
+    task = make_task(tmp_path / "tasks")
+    sets = (TaskSet(name="held-out", source=DirectorySource(paths=(str(task.path.parent),)), temperature=1.0),)
+    config = make_config().model_copy(update={"validation": sets})
+    bundle = {"runtime.json": config.model_dump_json(), "verl.yaml": "{}\n", "liverl.lock": "{}\n"}
+    request = score.Request("eval", str(tmp_path / "model"), 2, 0, endpoint)
+    return score.prepare(bundle, request, runs_dir=tmp_path / "runs")
+
+
+def test_a_served_model_is_scored_and_resumed(tmp_path: Path, served: str) -> None:
+    directory = _prepared(tmp_path, served)
+    result = score.execute(directory, console=Console(quiet=True), ks=[2])
+    (line,) = result["sets"]
+    assert (line["name"], line["trials"], line["graded"], line["mean"]) == ("held-out", 2, 2, 1.0)
+    assert [(one["k"], one["value"]) for one in line["pass"]] == [(1, 1.0), (2, 1.0)]
+    # What was graded is not run again.
+    before = {path: path.stat().st_mtime_ns for path in directory.trials.glob("*/*/trial.json")}
+    again = score.execute(score.reopen(directory), console=Console(quiet=True), ks=[2])
+    assert again["sets"] == result["sets"]
+    assert before == {path: path.stat().st_mtime_ns for path in directory.trials.glob("*/*/trial.json")}
+    assert write_tried(directory.path, tmp_path / "index.parquet") == 1
+    (row,) = pq.read_table(tmp_path / "index.parquet").to_pylist()
+    assert (row["id"], row["trials"], row["pass_rate"]) == ("calc", 2, 1.0)
+
+
+def test_an_earlier_one_is_paired(tmp_path: Path) -> None:
+    tasks = make_tasks(tmp_path / "tasks")
+    one, other = (make_run(tmp_path / "runs", steps=0, seed=seed, tasks=tasks) for seed in (1, 2))
+    result = scored(other.directory, against=one.path)
+    assert result["against"]["tasks"] == 3 and result["sets"][0]["pass"][0]["k"] == 1
+    with pytest.raises(UserError, match="no kept validation trial"):
+        scored(other.directory, against=tmp_path)
