@@ -57,7 +57,7 @@
         counts("How trials ended", found.terminations, "end"), counts("Trials without a grade or with a dead agent", found.failures, "end"), counts("Verdicts", found.verdicts, "verdict"), counts("What became of sampled tokens, validation included", found.tokens, "tokens"));
       const change = (name) => (event) => { state[name] = event.target.value; state.page = 0; again(); };
       const choose = (name, label, options) => el("label", {}, label + " ", el("select", { on: { change: change(name) } }, el("option", { value: "" }, "all"), options.map(([value, text]) => el("option", { value }, text))));
-      main.replaceChildren(el("h1", {}, context.run), el("section", {}, el("h2", {}, "By step"), el("div", { class: "panels" }, plots.map((plot) => plot.node))),
+      main.replaceChildren(el("h1", {}, context.run), el("section", { class: "plots" }, el("h2", {}, "By step"), el("div", { class: "panels" }, plots.map((plot) => plot.node))),
         el("section", { class: "card" }, el("h2", {}, "Tasks"), el("div", { class: "controls" }, choose("kind", "Solved", Object.entries(WORDS)), choose("set", "Set", [...new Set(found.tasks.map((task) => task.set))].map((name) => [name, name])), el("label", {}, "Name ", el("input", { type: "search", on: { input: change("words") } }))), place),
         el("section", { class: "card" }, el("h2", {}, "Where trials and tokens went"), tables));
       again();

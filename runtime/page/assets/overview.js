@@ -80,7 +80,7 @@
       const sections = [...new Set(panels.filter((panel) => panel.view === "overview").map((panel) => panel.section))].map((title) => {
         const chosen = panels.filter((panel) => panel.section === title && panel.view === "overview").map((panel) => LiveRL.plots.make(panel, runs));
         plots.push(...chosen);
-        return el("section", {}, el("h2", {}, title), el("div", { class: "panels" }, chosen.map((plot) => plot.node)));
+        return el("section", { class: "plots" }, el("h2", {}, title), el("div", { class: "panels" }, chosen.map((plot) => plot.node)));
       });
       main.replaceChildren(el("h1", {}, context.run), top, ...[differences(found, names)].filter(Boolean), controls(keys, add), extra, ...sections, times(facts));
       LiveRL.plots.redraw();
