@@ -15,7 +15,7 @@ from runtime.task import Task, load_task
 from runtime.task_format.task_image import ImageSource
 from runtime.tasks.directories import OnProblem
 
-WITH_IMAGES = ("bubblewrap",)
+WITH_IMAGES = ("bubblewrap", "docker")
 """Kinds of environment whose boxes can be made of an image of the task."""
 
 
@@ -48,6 +48,9 @@ def with_images(
                     f"{task.path}: needs the image {source}, of which environment.type {environment.type} makes no "
                     f"boxes; use {' or '.join(WITH_IMAGES)}"
                 )
+                continue
+            if source is not None and source.reference is None and environment.type == "docker":
+                on_problem(f"{task.path}: {source.dockerfile} is built for boxes of bubblewrap only; name an image")
                 continue
             try:
                 usable.append(_with_image(task, store, environment, say, pins.get(task.path.resolve())))

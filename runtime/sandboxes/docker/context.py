@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runtime.sandboxes import bwrap
 from runtime.sandboxes.base import SandboxRequest
+from runtime.sandboxes.guest_python import PLACE, guest_python
 from runtime.sandboxes.programs import PROGRAMS
 
 LOWER = "/.lower"
@@ -23,6 +24,8 @@ def sources(request: SandboxRequest, image: Path | None) -> list[tuple[Path, str
     """(host file or folder, place inside) of everything that the image holds."""
     found = [(request.lower, LOWER)]
     found += [(folder, f"{bwrap.LIVERL}/{name}") for name, folder in PROGRAMS.items()]
+    if request.root is not None:
+        found.append((guest_python(), PLACE))
     found += [(mount.source, mount.target) for mount in request.mounts]
     if image is not None:
         found.append((image, bwrap.IMAGE))
@@ -45,13 +48,16 @@ def digest(base: str, places: list[tuple[Path, str]]) -> str:
 
 def build_context(base: str, places: list[tuple[Path, str]], workdir: str) -> bytes:
     """A tar file for the engine's build: the content below ``root/`` and a Dockerfile."""
-    folders = " ".join([workdir, "/logs", "/opt/liverl-control"])
-    dockerfile = f"FROM {base}\nCOPY root/ /\nRUN mkdir -p {folders}\n".encode()
+    dockerfile = f"FROM {base}\nCOPY root/ /\n".encode()  # and no RUN: an image may have no shell
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         info = tarfile.TarInfo("Dockerfile")
         info.size = len(dockerfile)
         archive.addfile(info, io.BytesIO(dockerfile))
+        for folder in (workdir, "/logs", "/opt/liverl-control"):
+            entry = tarfile.TarInfo(f"root{folder}")
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
         for path, name in _entries(places):
             added = archive.gettarinfo(str(path), arcname=f"root{name}")
             if not (added.isfile() or added.isdir() or added.issym()):

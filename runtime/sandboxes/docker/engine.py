@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runtime.errors import ImageError, MachineError
+from runtime.oci.credentials import credentials
+from runtime.oci.reference import parse
 from runtime.sandboxes import images
 from runtime.sandboxes.base import SandboxRequest
 from runtime.sandboxes.docker import context
@@ -100,12 +102,13 @@ class Engine:
 
     def _build(self, request: SandboxRequest, packages: Path | None) -> tuple[str, bool]:
         places = context.sources(request, packages)
-        tag = f"{REPOSITORY}:{context.digest(f'{self._base} {request.workdir}', places)}"
+        base = self._base if request.root is None else self._base_image(request.root.reference)
+        tag = f"{REPOSITORY}:{context.digest(f'{base} {request.workdir}', places)}"
         try:
             self.client.images.get(tag)
             return tag, False
         except self.sdk.errors.ImageNotFound:
-            archive = context.build_context(self._base, places, request.workdir)
+            archive = context.build_context(base, places, request.workdir)
             self.client.images.build(fileobj=_File(archive), custom_context=True, tag=tag, rm=True, network_mode="none")
             return tag, True
 
@@ -122,7 +125,8 @@ class Engine:
         while True:
             try:
                 log.info("docker: pulling %s", base)
-                return str(self.client.images.pull(base if ":" in base.rpartition("/")[2] else f"{base}:latest").id)
+                name = base if ":" in base.rpartition("/")[2] else f"{base}:latest"
+                return str(self.client.images.pull(name, auth_config=_login(base)).id)
             except (errors.APIError, OSError) as error:
                 attempt += 1
                 busy = "toomanyrequests" in str(error) or "429" in str(error)
@@ -145,7 +149,16 @@ class Engine:
 
 
 def _image_key(request: SandboxRequest) -> Any:
-    return (request.lower, request.mounts, request.image, request.workdir)
+    return (request.lower, request.mounts, request.image, request.workdir, request.root)
+
+
+def _login(name: str) -> dict[str, str] | None:
+    """The password of a registry, where this machine has one; None leaves it to the engine's library."""
+    try:
+        found = credentials(parse(name).registry)
+    except ValueError:
+        return None
+    return {"username": found[0], "password": found[1]} if found is not None else None
 
 
 def _is_missing(error: Exception) -> bool:

@@ -31,6 +31,8 @@ from runtime.sandboxes.state import OwnerState
 log = logging.getLogger(__name__)
 
 LABEL = "liverl.owner"
+_FOLDERS = ("/logs", "/tests", "/solution")
+"""Where Harbor's scripts expect folders that are empty at first."""
 
 
 class DockerProvider:
@@ -48,6 +50,7 @@ class DockerProvider:
         cpu_limit=False,
         defences=("no_capabilities", "no_new_privileges", "seccomp", "process_limit"),
         second_user=True,
+        task_images=True,
     )
 
     def __init__(self, connection: Connection, *, state: Path, base: str, attached: bool | None = None) -> None:
@@ -120,10 +123,14 @@ class DockerProvider:
             "second_user": request.second_user,
         }
         program = bwrap.program("solo", json.dumps(box))
+        own = request.root is not None
+        python = bwrap.PYTHON if own else "/usr/bin/python3"
+        # An image of the task's own is all to be written, as it would be in Harbor's container.
+        memory = _FOLDERS if own else ("/var/tmp", *isolate.MEMORY_FOLDERS)
         try:
             return self._engine.client.containers.create(
                 image,
-                ["/usr/bin/python3", "-P", "-s", "-B", *program, link.argument],
+                [python, "-P", "-s", "-B", *program, link.argument],
                 name=name,
                 labels={LABEL: self._state.owner},
                 environment={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
@@ -132,13 +139,14 @@ class DockerProvider:
                 # For the first moment, until the supervisor has become two users and has given up both.
                 cap_add=["SETUID", "SETGID"] if request.second_user else [],
                 security_opt=["no-new-privileges"],
-                read_only=True,
-                tmpfs=dict.fromkeys((request.workdir, "/tmp", "/var/tmp", *isolate.MEMORY_FOLDERS), size),
+                read_only=not own,
+                tmpfs=dict.fromkeys((request.workdir, "/tmp", *memory), size),
                 mem_limit=f"{request.memory_mib}m",
                 memswap_limit=f"{request.memory_mib}m",
                 pids_limit=request.pids,
                 init=False,  # the supervisor is process 1: it reaps orphans, and nothing inside can kill it
                 log_config=self._engine.sdk.types.LogConfig(type="none"),
+                **({"user": "0:0", "entrypoint": []} if own else {}),
                 **link.options,
             )
         except self._engine.sdk.errors.APIError as error:
@@ -174,6 +182,8 @@ class DockerProvider:
         extra = dict(request.env)
         if request.image:
             extra.setdefault("PYTHONPATH", bwrap.IMAGE)
+        if request.root is not None:
+            return bwrap.image_environment(request.workdir, dict(request.root.env), extra)
         variables = bwrap.environment(request.workdir, extra)
         if "LD_LIBRARY_PATH" not in extra:
             variables.pop("LD_LIBRARY_PATH", None)  # of this machine's Python, which is not the container's

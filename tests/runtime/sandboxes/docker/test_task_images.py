@@ -1,0 +1,59 @@
+"""Containers made of a task's own image, which has neither Python nor bash, pulled by digest with a password."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from runtime.config import Docker
+from runtime.grading.make import make_verifier
+from runtime.oci.store import ImageStore
+from runtime.task import load_task
+from runtime.tasks.images import with_images
+from runtime.tasks.verify import verify
+from tests.docker_engine import Engine
+from tests.oci_images import busybox, image
+from tests.runtime.oci.conftest import RealRegistry, _registry, registry
+from tests.runtime.sandboxes.docker.conftest import provider
+from tests.toolbox import require_command
+
+__all__ = ["_registry", "registry"]
+pytestmark = pytest.mark.consumers
+SCORE = "#!/bin/sh\ngrep -q new word && grep -q here /marker && echo 1 > $OUT || echo 0 > $OUT\n"
+
+
+def test_a_task_with_an_image_is_proven(
+    engine: Engine, registry: RealRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: asyncio.Runner
+) -> None:
+    require_command("busybox", package="busybox-static")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = image([busybox(), {"marker": b"here", "w/word": b"old\n"}], Env=["PATH=/bin"], WorkingDir="/w")
+    name = registry.push("task", made)
+    files = {
+        "task.toml": f'environment.docker_image = "{name}"\nverifier.env = {{OUT = "/logs/verifier/reward.txt"}}\n',
+        "instruction.md": "Write new into word.\n",
+        "solution/solve.sh": "#!/bin/sh\necho new > word && echo more > /etc/more\n",
+        "tests/test.sh": SCORE,
+        "environment/Dockerfile": "FROM scratch\n",
+    }
+    for path, text in files.items():
+        (tmp_path / "task" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "task" / path).write_text(text)
+    settings = Docker(base_image="liverl/base:bookworm")
+    problems: list[str] = []
+    loaded = [load_task(tmp_path / "task")]
+    tasks = with_images(loaded, environment=settings, on_problem=problems.append, say=lambda text: None)
+    assert [task.work.image.digest for task in tasks if task.work.image] == [made.digest], problems
+
+    async def work() -> object:
+        containers = provider(engine, tmp_path / "state")
+        verifier = make_verifier(settings, containers)
+        try:
+            report = await verify(tasks, provider=containers, verifier=verifier, concurrency=2, memory_mib=512)
+        finally:
+            await verifier.close()
+            await containers.close()
+        assert report.ok, report.to_json()
+
+    loop.run(work())
+    assert ImageStore().images()[0].image.reference.endswith(made.digest)
