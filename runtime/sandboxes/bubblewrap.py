@@ -152,7 +152,8 @@ class BubblewrapProvider:
             if zygote is None or not zygote.alive:
                 if zygote is not None:
                     zygote.close()
-                preload = [*_PRELOADED, "testkit.mini" if image is None else "testkit.pytest_runner"]
+                runner = "testkit.mini" if image is None else "testkit.pytest_runner"
+                preload = [*_PRELOADED, runner, "testkit.solution"]
                 zygote = await start_zygote(owner=self._state.owner, image=image, preload=preload, python=python)
                 self._zygotes[name, bare] = zygote
             return zygote
