@@ -70,7 +70,8 @@ class CpuReplica(RolloutReplica):  # type: ignore[misc]
         # Where verl's task runner is: the agent loop in it reaches them on sockets of its own machine.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.servers = [
-            actor.options(name=name, num_cpus=1, max_concurrency=self.max_concurrency, scheduling_strategy=here).remote(
+            # They reserve nothing: pinned to a node whose slots are taken, they would wait for ever.
+            actor.options(name=name, num_cpus=0, max_concurrency=self.max_concurrency, scheduling_strategy=here).remote(
                 str(Path(self.model_config.path).expanduser()),
                 slots=rollout.slots,
                 max_len=rollout.prompt_length + rollout.response_length,
