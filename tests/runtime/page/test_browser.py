@@ -285,3 +285,20 @@ def test_keys_read_and_zoom_a_plot(watched: Watched, address: str) -> None:
     assert page.is_enabled("#zoom-reset")
     page.keyboard.press("0")
     assert page.is_disabled("#zoom-reset")
+
+
+def test_smoothing_and_logarithms_change_the_picture_and_no_number(
+    watched: Watched, address: str, finished: RunDirectory
+) -> None:
+    page = go(watched, address, finished, "overview", "#panel-reward canvas")
+    pixels = "() => document.querySelector('#panel-length canvas').toDataURL()"
+    pictures = {page.evaluate(pixels)}
+    page.fill("#smoothing", "0.8")
+    pictures.add(page.evaluate(pixels))
+    page.check("#log-scale")
+    pictures.add(page.evaluate(pixels))
+    assert len(pictures) == 3
+    assert shown_numbers(page, "reward", "critic/score/mean") == file_numbers(finished, "critic/score/mean")
+    page.fill("#metric", "actor/entropy")
+    page.press("#metric", "Tab")
+    page.wait_for_selector("figure[id^=panel-metric-] canvas")
