@@ -120,7 +120,9 @@ def test_every_compression(tmp_path: Path, packed) -> None:  # type: ignore[no-u
 
 
 @pytest.mark.parametrize(
-    "content", [b"nonsense", gzip.compress(b"x" * 600)[:20], b"\x28\xb5\x2f\xfdnonsense", gzip.compress(b"x" * 600)]
+    "content",
+    [b"nonsense", gzip.compress(b"x" * 600)[:20], b"\x28\xb5\x2f\xfdnonsense", gzip.compress(b"x" * 600)],
+    ids=["nothing", "cut", "zstd", "no-tar"],
 )
 def test_what_is_no_layer_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "blob").write_bytes(content)
