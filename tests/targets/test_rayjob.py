@@ -21,8 +21,7 @@ pytestmark = [pytest.mark.sandbox, pytest.mark.torch, pytest.mark.verl, pytest.m
 
 
 def test_the_pods_of_a_rayjob_train(tmp_path: Path) -> None:
-    if (why := rayjob.missing()) is not None:
-        pytest.skip(why)
+    rayjob.require()
     sets = [f"{path}={value}" for path, value in SMALL.items()]
     sets += ["schedule.steps=2", "schedule.validate_every=2", "schedule.save_every=2"]
     bundle = compile_in_memory(ROOT / "specs" / "quickstart.jsonnet", target="k8s", sets=sets)
