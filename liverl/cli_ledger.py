@@ -25,14 +25,16 @@ Run = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog="Example: liverl runs --json")(runs)
-    app.command(epilog="Example: liverl status last")(status)
-    app.command(epilog="Example: liverl logs last -f")(logs)
-    app.command(epilog="Example: liverl stop last")(stop)
+    app.command()(runs)
+    app.command()(status)
+    app.command()(logs)
+    app.command()(stop)
 
 
 def runs(runs_dir: RunsDir = Path("runs"), as_json: Json = False) -> None:
-    """List all runs, oldest first."""
+    """List all runs, oldest first.
+
+    Example: liverl runs --json"""
     from runtime import suggest
     from runtime.launch import ledger
 
@@ -56,7 +58,9 @@ def status(
     runs_dir: RunsDir = Path("runs"),
     as_json: Json = False,
 ) -> None:
-    """How one run stands: state, step, scores, and whether its process lives."""
+    """How one run stands: state, step, scores, and whether its process lives.
+
+    Example: liverl status last"""
     from runtime import suggest
     from runtime.launch import ledger
 
@@ -101,7 +105,9 @@ def logs(
     names: Annotated[bool, typer.Option("--list", help="Name the logs, oldest first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Show a run's log."""
+    """Show a run's log.
+
+    Example: liverl logs last -f"""
     from runtime.errors import UserError
     from runtime.launch import ledger
 
@@ -122,7 +128,9 @@ def logs(
 
 
 def stop(run: Run, runs_dir: RunsDir = Path("runs"), as_json: Json = False) -> None:
-    """End a run: in order if it listens, by force otherwise. Nothing of it stays behind."""
+    """End a run: in order if it listens, by force otherwise. Nothing of it stays behind.
+
+    Example: liverl stop last"""
     from runtime.launch import ledger, lifecycle
 
     directory = ledger.find(run, runs_dir=runs_dir)

@@ -41,8 +41,8 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 def register(app: typer.Typer) -> None:
-    app.command("eval", epilog="Example: liverl eval quickstart --checkpoint runs/demo/ID -n 8 --pass 1,8")(evaluate)
-    app.command(epilog="Example: liverl infer quickstart -n 4 --index tasks.parquet")(infer)
+    app.command("eval")(evaluate)
+    app.command()(infer)
 
 
 def evaluate(
@@ -65,7 +65,9 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a checkpoint, or a model that a server serves, on the spec's validation tasks."""
+    """Score a checkpoint, or a model that a server serves, on the spec's validation tasks.
+
+    Example: liverl eval quickstart --checkpoint runs/demo/ID -n 8 --pass 1,8"""
     from runtime.errors import UserError
 
     if resume is None and checkpoint is None:
@@ -118,7 +120,9 @@ def infer(
     as_json: Json = False,
 ) -> None:
     """Collect trajectories on the spec's training tasks, from a checkpoint or from the policy that the spec begins
-    with."""
+    with.
+
+    Example: liverl infer quickstart -n 4 --index tasks.parquet"""
     _score(
         "infer",
         spec,
