@@ -18,6 +18,7 @@ from runtime.errors import Termination, TrialError
 from runtime.grading.base import Verdict, Verifier
 from runtime.rollouter.engine import Generation, WeightIdentity
 from runtime.rollouter.pool import ReplicaPool
+from runtime.rollouter.record_log import read_records
 from runtime.run_paths import RunPaths
 from runtime.task import Task
 from runtime.trainer import stable
@@ -233,6 +234,10 @@ def test_25_a_trial_that_never_ends_does_not_hold_its_group(world: World, tasks:
 def test_18_the_process_dies_and_the_next_one_goes_on(world: World, tasks: list[Task], tokenizer: Path) -> None:
     """What had ended is claimed by whoever plays the same step again; what had not is played."""
     dead = World(world.folder, tokenizer)
+
+    def kept() -> int:
+        return sum(b'"do":"put"' in record for record in read_records(RunPaths(world.folder).groups_journal))
+
     ended = itertools.count(1)
 
     class Dying:
@@ -241,6 +246,8 @@ def test_18_the_process_dies_and_the_next_one_goes_on(world: World, tasks: list[
 
         async def grade(self, task: Task, artifacts: Mapping[str, Any]) -> Verdict:
             if next(ended) > 2:
+                while not kept():
+                    await asyncio.sleep(0.02)
                 raise Died
             return await self._real.grade(task, artifacts)
 
@@ -249,11 +256,12 @@ def test_18_the_process_dies_and_the_next_one_goes_on(world: World, tasks: list[
     dead.changed = with_verifier(Dying)
     with pytest.raises(Died):
         dead.play(tasks[0])
-    before = {path.name for path in (RunPaths(world.folder).trials / "1").iterdir()}
+    before = kept()
+    assert 0 < before < SIZE
     results = world.play(tasks[0])
     assert [one.reward for one in results] == [1.0] * SIZE
-    claimed = {one.key.trial_id for one in results} & before
-    assert claimed and sum(one.key.trial_id not in before for one in results) == SIZE - len(claimed)
+    groups = [one.key.group for one in results]
+    assert sorted(groups.count(name) for name in set(groups)) == sorted([before, SIZE - before])
 
 
 class Died(BaseException):
