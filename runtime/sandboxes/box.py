@@ -20,7 +20,11 @@ GRACE_SEC = 15.0
 TRANSFER_SEC = 120.0
 
 
-def check_lower(request: SandboxRequest) -> None:
+def check_lower(request: SandboxRequest, *, images: bool = False) -> None:
+    """images: whether this backend makes boxes of a task's own image. Raises ``TrialError``."""
+    if request.root is not None and not images:
+        why = f"boxes of this kind are not made of the task's own image, {request.root.reference}"
+        raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {why}")
     if not request.lower.is_dir():
         raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {request.lower}: no such folder")
 

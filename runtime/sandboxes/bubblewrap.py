@@ -82,7 +82,7 @@ class BubblewrapProvider:
         return {}
 
     async def start(self, request: SandboxRequest) -> BoxSandbox:
-        check_lower(request)
+        check_lower(request, images=True)
         if request.lower not in self._copied:
             self._copied[request.lower] = await asyncio.to_thread(_must_be_copied, request.lower)
         image = await asyncio.to_thread(images.prepare, request.image) if request.image else None

@@ -69,7 +69,7 @@ class DockerProvider:
         return self._engine.counts
 
     async def start(self, request: SandboxRequest) -> BoxSandbox:
-        check_lower(request)
+        check_lower(request, images=True)
         name = f"liverl-{self._state.owner}-{secrets.token_hex(4)}"
         errors = self._engine.sdk.errors
         link: Link | None = None

@@ -17,6 +17,7 @@ from runtime.oci.store import ImageStore
 from runtime.oci.types import Image
 from runtime.sandboxes.base import Mount, SandboxRequest
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
+from runtime.sandboxes.process import ProcessProvider
 from runtime.task import load_task
 from runtime.tasks.images import with_images
 from runtime.tasks.screened import Screened
@@ -266,3 +267,10 @@ def test_screening_asks_twice_and_remembers(
     third = Screened(tmp_path / "screened", limits="")
     assert screened(third)[0] == ["steady"] and third.hits == 1, "other tests are judged anew"
     run(verifier.close())
+
+
+def test_plain_processes_are_no_box_of_an_image(store: ImageStore, alpine: Image, tmp_path: Path, run: Run) -> None:
+    plain = ProcessProvider(state=tmp_path / "state")
+    with pytest.raises(TrialError, match="not made of the task's own image"):
+        run(plain.start(request_of(store, alpine)))
+    run(plain.close())
