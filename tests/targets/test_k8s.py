@@ -135,7 +135,7 @@ def test_no_autoscaler_evicts_the_pods_of_a_run(files: dict[str, str]) -> None:
     """An eviction ends verl's run and costs a retry."""
     asked = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
     ray = [one for one in pods(files) if one["metadata"]["labels"].get("liverl/role") in ("head", "trainer", "rollout")]
-    assert len(ray) >= 2 and all(one["metadata"]["annotations"] == asked for one in ray)
+    assert len(ray) >= 2 and all(asked.items() <= one["metadata"]["annotations"].items() for one in ray)
 
 
 def test_pod_templates_are_valid_pods(files: dict[str, str]) -> None:

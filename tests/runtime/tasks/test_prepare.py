@@ -74,6 +74,9 @@ def test_a_set_is_found_again_by_all_that_it_depends_on(tmp_path: Path, monkeypa
         "per_package": 5,
         "per_kind_fraction": 0.25,
         "bugs": 2,
+        "per_function": 7,
+        "tests_per_task": 11,
+        "slow_test_sec": 0.25,
     }
     assert set(asked) | {"type"} == set(GenerateSource.model_fields)
     others = [

@@ -268,6 +268,7 @@ def test_capabilities_and_the_front_door(tmp_path: Path) -> None:
         fresh_filesystem=True,
         memory_limit=True,
         cpu_limit=True,
+        second_user=True,
         made_by="ecs+fargate",
     )
     asyncio.run(provider.close())
