@@ -103,7 +103,7 @@ def compose_plugins() -> Path:
 def require_command(command: str, *, package: str) -> str:
     """The path of a program; installs its Debian package where we may (as root in CI)."""
     if shutil.which(command) is None and os.geteuid() == 0 and shutil.which("apt-get") and os.environ.get("CI"):
-        apt = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package]
+        apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "-qq", "--no-install-recommends", package]
         if subprocess.run(apt, capture_output=True, check=False).returncode:
             subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
             subprocess.run(apt, capture_output=True, check=False)
