@@ -38,13 +38,18 @@ def collect(
         raise UserError(f"--only {wrong[0]}: unknown; allowed: {', '.join(free.KINDS)}")
     found = free.find(runs_dir, kinds=only or free.KINDS, older_than_days=older_than)
     problems = free.remove(found) if yes else []
-    total = sum(one.size for one in found)
+    left = [one for one in found if yes and one.there]
+    total = sum(one.size for one in found if one not in left)
     if as_json:
-        rows = [{"kind": one.kind, "path": str(one.path), "bytes": one.size, "why": one.why} for one in found]
+        rows = [
+            {"kind": one.kind, "path": str(one.path), "bytes": one.size, "why": one.why, "left": one in left}
+            for one in found
+        ]
         print(json.dumps({"removed": yes, "bytes": total, "found": rows, "problems": problems}, indent=2))
     else:
         for one in found:
-            print(f"{one.size / 1e6:10.1f} MB  {one.kind:<11}  {one.path}  ({one.why})")
+            why = "left: in use by now, or not to be removed" if one in left else one.why
+            print(f"{one.size / 1e6:10.1f} MB  {one.kind:<11}  {one.path}  ({why})")
         verb = "freed" if yes else "to be freed; --yes removes it"
         print(f"{total / 1e6:10.1f} MB  {verb}" if found else "nothing to free")
     if problems:

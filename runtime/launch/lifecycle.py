@@ -30,6 +30,8 @@ Result = TypeVar("Result")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_GRACE_SEC = 20.0
+_TELLING_SEC = 2.0
+"""How long ``stop`` waits for the process of a run that has ended."""
 INTERRUPTED_CODE = 130
 
 
@@ -130,12 +132,18 @@ def stop(directory: RunDirectory, *, grace_sec: float = STOP_GRACE_SEC) -> str:
         return f"was not running ({directory.read().state})" + (f"; {left} left-over processes ended" if left else "")
     with suppress(ProcessLookupError):
         os.kill(record.pid, signal.SIGINT)
-    deadline = time.monotonic() + grace_sec
+    deadline, ended = time.monotonic() + grace_sec, 0.0
     while time.monotonic() < deadline:
         if not processes.is_same_process(record.pid, record.pid_start):
             tidy(directory)
             return "stopped"
+        if directory.read().state in FINAL_STATES:
+            # Its end is written down: what still goes on tells somebody of it, and may take its time.
+            ended = ended or time.monotonic()
+            deadline = min(deadline, ended + _TELLING_SEC)
         time.sleep(0.1)
+    if directory.read().state in FINAL_STATES:
+        return "stopped"
     with suppress(ProcessLookupError):
         os.kill(record.pid, signal.SIGKILL)
     sweep(directory)

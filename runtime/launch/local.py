@@ -101,6 +101,7 @@ def _preflight(folder: Path, config: RuntimeConfig, bundle: Mapping[str, str]) -
     check_weights(config)
     check_policy(config)
     machine.check_secrets(config.secrets)
+    machine.check_addresses(config)
     machine.check_loggers(config.loggers)
     machine.check_imports(config)
     machine.check_way_to_the_model(config.environment)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,8 +32,10 @@ from runtime.config import (
     SecretName,
     Terminus2Scaffold,
     TorchRollout,
+    WebhookNotification,
     refusals,
 )
+from runtime.config.base import WEB_ADDRESS
 from runtime.errors import MachineError
 from runtime.imported import imported
 
@@ -118,6 +121,24 @@ def check_secrets(secrets: Iterable[SecretName]) -> None:
         raise MachineError(
             f"secrets: not set where this runs: {named}",
             fix="\n".join(f"export {secret.variable}=..." for secret in missing),
+        )
+
+
+def check_addresses(config: RuntimeConfig) -> None:
+    """Raise ``MachineError`` for variables that hold no web address where the spec names one: said before the run, for
+    at its end nobody would be told."""
+    wrong = [
+        f"observability.notify[{number}]: {one.url_variable}"
+        for number, one in enumerate(config.notify)
+        if isinstance(one, WebhookNotification)
+        and one.url_variable is not None
+        and (address := os.environ.get(one.url_variable))
+        and not re.fullmatch(WEB_ADDRESS, address)
+    ]
+    if wrong:
+        raise MachineError(
+            f"{', '.join(wrong)} holds no web address (not shown: it is a secret)",
+            fix="set it to an address such as https://hooks.example.com/services/T0",
         )
 
 

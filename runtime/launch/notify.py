@@ -6,18 +6,20 @@ addresses that come from one. Knows the run's record and its rows, nothing of wh
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import ssl
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from runtime.config import CommandNotification, Notify, RuntimeConfig, WebhookNotification
-from runtime.errors import UserError
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.scores import SCORE, before_and_after, idle_words
@@ -47,20 +49,28 @@ def notifying(directory: RunDirectory, config: RuntimeConfig) -> Iterator[None]:
 def notify(directory: RunDirectory, config: RuntimeConfig) -> list[str]:
     """Send every notification that the run's state asks for; returns what went wrong, in words."""
     problems = []
-    with suppress(UserError, OSError):
-        told = message(directory, config)
-        for number, one in enumerate(config.notify):
-            if told["state"] in one.on:
-                why = _send(one, told)
-                if why is not None:
-                    where = f"observability.notify[{number}]"
-                    problems.append(f"{where}: nobody was told that the run ended: {_without_secrets(why, config)}")
+    try:
+        state, told = directory.read().state, message(directory, config)
+    except Exception as error:  # whatever is wrong with the files of a run, its end is what was recorded
+        return [f"observability.notify: nobody was told that the run ended: {_without_secrets(str(error), config)}"]
+    for number, one in enumerate(config.notify):
+        if state not in one.on:
+            continue
+        try:
+            why = _send(one, told, config)
+        except Exception as error:  # no notification changes how a run ended
+            why = type(error).__name__
+        if why is not None:
+            where = f"observability.notify[{number}]"
+            problems.append(f"{where}: nobody was told that the run ended: {_without_secrets(why, config)}")
     return problems
 
 
 def message(directory: RunDirectory, config: RuntimeConfig) -> dict[str, Any]:
     """What is said of a run: its state, cause, step and scores, with ``text`` for people."""
     record = directory.read()
+    # Before anything is cut off: half a secret would not be recognised.
+    cause = _without_secrets(record.exit_cause, config)
     rows = read_rows(directory.metrics)
     scores = {one.name: {"first": one.first, "last": one.last} for one in before_and_after(rows)}
     step = rows[-1].step if rows else None
@@ -68,8 +78,8 @@ def message(directory: RunDirectory, config: RuntimeConfig) -> dict[str, Any]:
     if step is not None:
         words.append(f"step {step}")
     words += [f"{name} {one['first']:.1%} → {one['last']:.1%}" for name, one in scores.items()]
-    if record.exit_cause:
-        words.append(record.exit_cause.splitlines()[0])
+    if cause.strip():
+        words.append(cause.strip().splitlines()[0])
     found = {
         "text": ", ".join(words),
         "experiment": record.experiment,
@@ -77,7 +87,7 @@ def message(directory: RunDirectory, config: RuntimeConfig) -> dict[str, Any]:
         "kind": record.kind,
         "state": record.state,
         "exit_code": record.exit_code,
-        "cause": record.exit_cause[:_LONGEST],
+        "cause": cause[:_LONGEST],
         "warning": idle_words(rows),
         "step": step,
         "score": next((row.data[SCORE] for row in reversed(rows) if SCORE in row.data), None),
@@ -87,43 +97,69 @@ def message(directory: RunDirectory, config: RuntimeConfig) -> dict[str, Any]:
         "host": record.host,
         "path": str(directory.path),
     }
-    clean: dict[str, Any] = json.loads(_without_secrets(json.dumps(found), config, quoted=True))
-    return clean
+    return {name: _clean(value, config) for name, value in found.items()}
 
 
-def _without_secrets(text: str, config: RuntimeConfig, *, quoted: bool = False) -> str:
+def _clean(value: Any, config: RuntimeConfig) -> Any:
+    """The value without secrets in its text; numbers stay numbers, whatever digits a secret has."""
+    if isinstance(value, str):
+        return _without_secrets(value, config)
+    if isinstance(value, dict):
+        return {_without_secrets(name, config): _clean(one, config) for name, one in value.items()}
+    return value
+
+
+def _without_secrets(text: str, config: RuntimeConfig) -> str:
     variables = [secret.variable for secret in config.secrets]
     variables += [
         one.url_variable for one in config.notify if isinstance(one, WebhookNotification) and one.url_variable
     ]
-    for variable in variables:
-        value = os.environ.get(variable)
-        if value:
-            text = text.replace(json.dumps(value)[1:-1] if quoted else value, _HIDDEN)
+    # The longest first: what is left of one that holds another would still be a part of a secret.
+    for value in sorted({os.environ.get(variable, "") for variable in variables} - {""}, key=len, reverse=True):
+        text = text.replace(value, _HIDDEN)
     return text
 
 
-def _send(one: Notify, told: dict[str, Any]) -> str | None:
+def _send(one: Notify, told: dict[str, Any], config: RuntimeConfig) -> str | None:
     body = json.dumps(told).encode()
     if isinstance(one, CommandNotification):
-        return _run(one, body)
+        return _run(one, body, config)
     url = one.url if one.url_variable is None else os.environ.get(one.url_variable)
     if not url:
         return f"{one.url_variable} is not set"
-    request = urllib.request.Request(
-        url, body, {"content-type": "application/json", "user-agent": "liverl"}, method="POST"
+    if not url.lower().startswith(("http://", "https://")):
+        return f"{one.url_variable or url}: no web address (http:// or https://)"
+    said: list[str | None] = []
+    hidden = one.url_variable
+    # Its own limit holds for each read and write, and a listener may answer byte by byte: the whole is bounded here.
+    post = threading.Thread(
+        target=lambda: said.append(_post(url, body, one.timeout_sec, hidden=hidden)), name="notify", daemon=True
     )
+    post.start()
+    post.join(one.timeout_sec)
+    return said[0] if said else f"no answer within {one.timeout_sec:g} s"
+
+
+def _post(url: str, body: bytes, timeout_sec: float, *, hidden: str | None) -> str | None:
+    """``hidden``: the variable that the address comes from, of which no part may be said."""
     try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=one.timeout_sec):
+        headers = {"content-type": "application/json", "user-agent": "liverl"}
+        request = urllib.request.Request(url, body, headers, method="POST")
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout_sec):
             return None
     except urllib.error.HTTPError as error:
         error.close()
         return f"the address answered {error.code}"
-    except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if hidden is None:
+            return str(reason) or type(reason).__name__
+        # Messages quote a part of the address: its host, or the path behind a wrong character.
+        plain = reason.strerror if isinstance(reason, OSError) and not isinstance(reason, ssl.SSLError) else None
+        return f"{hidden}: {plain or type(reason).__name__}"
 
 
-def _run(one: CommandNotification, body: bytes) -> str | None:
+def _run(one: CommandNotification, body: bytes, config: RuntimeConfig) -> str | None:
     try:
         done = subprocess.run(list(one.argv), input=body, capture_output=True, timeout=one.timeout_sec, check=False)
     except subprocess.TimeoutExpired:
@@ -131,5 +167,6 @@ def _run(one: CommandNotification, body: bytes) -> str | None:
     except OSError as error:
         return f"{one.argv[0]}: {error.strerror}"
     if done.returncode:
-        return f"{one.argv[0]}: exit code {done.returncode}: {done.stderr.decode(errors='replace').strip()[-200:]}"
+        said = _without_secrets(done.stderr.decode(errors="replace"), config).strip()[-200:]
+        return f"{one.argv[0]}: exit code {done.returncode}: {said}"
     return None

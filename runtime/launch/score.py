@@ -78,6 +78,7 @@ def _refuse_unfit(bundle: Mapping[str, str], config: RuntimeConfig, request: Req
         check_weights(config)
         check_policy(config)
     machine.check_imports(config)
+    machine.check_addresses(config)
     machine.check_way_to_the_model(config.environment)
     machine.preflight(
         runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold

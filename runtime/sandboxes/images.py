@@ -27,6 +27,11 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl" / "images"
 
 
+def is_image(path: Path) -> bool:
+    """Whether this entry of a cache is an image, not what an installation that was killed left behind."""
+    return re.fullmatch(r"[0-9a-f]{16}", path.name) is not None
+
+
 def prepare(image: str, *, cache: Path | None = None) -> Path:
     """The folder with the packages of ``image``, installed by pip if it is not there yet. Blocks.
 
@@ -38,7 +43,7 @@ def prepare(image: str, *, cache: Path | None = None) -> Path:
     digest = _digest(pins)
     root = cache or default_cache()
     folder = root / digest
-    if (folder / ".complete").exists():
+    if _use(folder):
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -49,6 +54,19 @@ def prepare(image: str, *, cache: Path | None = None) -> Path:
     except OSError as error:
         raise MachineError(f"image {image!r}: {folder}: {error.strerror}", fix=f"free space below {root}") from error
     return folder
+
+
+def _use(folder: Path) -> bool:
+    """Whether the image is there. It says when it was used last, and under its lock: what nothing uses is removed
+    (``liverl gc``)."""
+    whole = folder / ".complete"
+    try:
+        with folder.with_name(f"{folder.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            os.utime(whole)
+    except OSError:  # not there, or a cache that cannot be written: then nobody removes from it either
+        return whole.exists()
+    return True
 
 
 def _digest(pins: list[str]) -> str:

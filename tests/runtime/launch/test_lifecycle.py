@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,20 @@ def test_stop_kills_a_run_that_does_not_listen(tmp_path: Path) -> None:
     process.wait()
     assert directory.read().state == "stopped"
     assert processes.marked(directory.path) == []
+
+
+def test_stop_leaves_alone_what_only_tells_of_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = rundir.create(tmp_path, experiment="x", target="local")
+    with subprocess.Popen(["sh", "-c", "trap '' INT; echo up; read line"], stdin=-1, stdout=-1) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        start = processes.start_time(process.pid) or 0
+        directory.write(replace(directory.read(), state="running", pid=process.pid, pid_start=start))
+        monkeypatch.setattr(lifecycle, "_TELLING_SEC", 0.0)
+        monkeypatch.setattr(
+            lifecycle.time, "sleep", lambda _: directory.finish("stopped", exit_code=130, cause="interrupted")
+        )
+        assert lifecycle.stop(directory) == "stopped"
+        assert process.poll() is None and directory.read().exit_cause == "interrupted"
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ import pytest
 from compiler import SpecError, compile_in_memory
 from compiler.library import find_spec
 from runtime.config import RuntimeConfig
-from runtime.errors import RunError
-from runtime.launch import lifecycle
+from runtime.errors import MachineError, RunError
+from runtime.launch import lifecycle, machine
 from runtime.launch.notify import notifying
 from runtime.launch.rundir import RunDirectory, create
 from tests.runtime.rows import append_row
@@ -130,6 +131,65 @@ def test_what_fails_is_said_and_the_run_is_as_it_was(
 ) -> None:
     _end(run, _config(notify))
     assert said in capsys.readouterr().err and run.read().state == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["hooks.example/T0", "file:///etc/passwd", "http://127.0.0.1:9/sesame open", "http://[sesame/", "http://sesame:x/"],
+)
+def test_a_bad_secret_address_is_not_shown_and_changes_nothing(
+    run: RunDirectory, address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOOK", address)
+    config = _config({"type": "webhook", "url_variable": "HOOK"}, secrets=["HOOK"])
+    _end(run, config)
+    said = capsys.readouterr().err
+    assert "notify[0]: nobody was told" in said and "HOOK: " in said
+    assert "sesame" not in said and address not in said
+    if "sesame/" not in address and "sesame:" not in address:
+        with pytest.raises(MachineError, match="HOOK holds no web address") as refused:
+            machine.check_addresses(config)
+        assert address not in str(refused.value)
+
+
+def test_secrets_go_before_anything_is_cut_and_numbers_stay(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "-----BEGIN KEY-----\nabcdefghij\n-----END KEY-----"
+    monkeypatch.setenv("KEY", key)
+    monkeypatch.setenv("PART", "abcdefghij")
+    monkeypatch.setenv("DIGITS", "4")
+    monkeypatch.setenv("STATE", "state")
+    program = "import os, sys; sys.stderr.write(os.environ['KEY'] + 'x' * 180); sys.exit(1)"
+    config = _config(
+        {"type": "command", "argv": ["tee", str(tmp_path / "heard")]},
+        {"type": "command", "argv": [sys.executable, "-c", program]},
+        secrets=["KEY", "PART", "DIGITS", "STATE"],
+    )
+    _end(run, config, RunError("x" * 1990 + key))
+    told = json.loads((tmp_path / "heard").read_text())
+    assert told["step"] == 4 and told["state"] == "failed" and told["cause"] == "x" * 1990 + "(secret)"
+    assert "KEY" not in told["text"] and "KEY" not in capsys.readouterr().err
+
+
+def test_an_answer_that_never_ends_is_not_waited_for(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.0 200 OK\r\nx: ")
+                while not done.wait(0.02):  # each read has something in time
+                    connection.sendall(b"y")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        _end(run, _config({"type": "webhook", "url": address, "timeout_sec": 0.2}))
+        done.set()
+        thread.join()
+    assert "no answer within 0.2 s" in capsys.readouterr().err and run.read().state == "succeeded"
 
 
 @pytest.mark.parametrize(
