@@ -99,8 +99,10 @@ def launch(target: str, folder: Path, *, runs_dir: Path) -> None:
         command += ["--config", f"jobs.bucket={bucket}"]
     if launcher.needs_secrets:
         command += _secrets(launcher, [secret["variable"] for secret in resolved["secrets"]])
-    if target == "k8s":
-        kubernetes_jobs.prepare(folder, name=resolved["name"], namespace=resolved["cluster"]["namespace"])
+    job = kubernetes_jobs.Job(resolved["name"], resolved["cluster"]["namespace"])
+    if target == "k8s" and not kubernetes_jobs.prepare(folder, job):
+        _follow(job, launcher.follow.format(name=job.name, namespace=job.namespace), runs_dir=runs_dir)
+        return
     variables = docker_engine.prepare(folder, resolved) if target == "docker" else {}
     print(f"+ cd {shlex.quote(str(folder))} && {shlex.join(command)}", flush=True)
     # A client that was installed with LiveRL need not be on the PATH; nor need what it calls.
@@ -111,18 +113,22 @@ def launch(target: str, folder: Path, *, runs_dir: Path) -> None:
         raise RunError(f"{launcher.program} ended with code {code}; its words are above")
     if target == "docker":
         docker_engine.finish(folder)
-    names = {"name": resolved["name"], "namespace": resolved["cluster"]["namespace"]}
-    follow = launcher.follow.format(**names)
+    follow = launcher.follow.format(name=job.name, namespace=job.namespace)
     if shutil.which(launcher.program) is None:
         follow = shlex.join([suggest.shown(Path(program)), *follow.split()[1:]])
-    print(f"follow with: {follow}", file=sys.stderr)
     if target == "k8s":
-        job = kubernetes_follow.Job(resolved["name"], resolved["cluster"]["namespace"])
-        try:
-            kubernetes_follow.follow(job, runs_dir=runs_dir)
-        except KeyboardInterrupt:
-            print(f"the job {job.name} goes on; follow with: {follow}", file=sys.stderr)
-            raise
+        _follow(job, follow, runs_dir=runs_dir)
+    else:
+        print(f"follow with: {follow}", file=sys.stderr)
+
+
+def _follow(job: kubernetes_jobs.Job, again: str, *, runs_dir: Path) -> None:
+    print(f"follow with: {again}", file=sys.stderr)
+    try:
+        kubernetes_follow.follow(job, runs_dir=runs_dir)
+    except KeyboardInterrupt:
+        print(f"the job {job.name} goes on; follow with: {again}", file=sys.stderr)
+        raise
 
 
 def _sky_client(resolved: Mapping[str, Any]) -> str:

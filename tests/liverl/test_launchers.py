@@ -8,13 +8,12 @@ import os
 import subprocess
 import sys
 import sysconfig
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from liverl import kubernetes_follow
+from liverl import kubernetes_follow, kubernetes_jobs
 from runtime.errors import RunError
 from runtime.launch import ledger
 
@@ -39,16 +38,27 @@ case " $* " in
 *rayjob*json*) if [ -e {folder}/applied ]; then
     # The states that the job goes through, one for each question; the last one stays.
     head -n 1 {folder}/states; [ $(wc -l < {folder}/states) = 1 ] || sed -i 1d {folder}/states
-  else cat {folder}/state 2>/dev/null; fi; exit 0;;
-*" get pods "*liverl/role=head*) [ -e {folder}/run.tar ] && echo head-pod; exit 0;;
+  else cat {folder}/standing 2>/dev/null; fi; exit 0;;
+*" kustomize "*) cat {folder}/kustomized; exit 0;;
+*" get pods "*liverl/role=head*) [ -e {folder}/runs ] && echo head-pod; exit 0;;
 *" get pods "*) cat {folder}/boxes 2>/dev/null; exit 0;;
-*" delete "*) exit 0;;
+*" delete "*|*" annotate "*) exit 0;;
 *" logs "*) echo "words of the submitter"; exit 0;;
-*" exec "*) cat {folder}/run.tar; exit 0;;
+*" exec "*) while [ "$1" != -- ]; do shift; done; shift; "$@"; exit $?;;
 esac
 touch {folder}/applied
 """
 DONE = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}
+BUNDLE = "quickstart-bundle-0123456789"
+
+
+def rayjob(state: str, *, bundle: str = BUNDLE, **annotations: str) -> str:
+    """What the cluster has of the job, or kustomize makes."""
+    volumes = [{"name": "bundle", "configMap": {"name": bundle}}]
+    cluster = {"headGroupSpec": {"template": {"spec": {"volumes": volumes}}}}
+    status = {"jobDeploymentStatus": state, "jobStatus": "FAILED" if state == "Failed" else "SUCCEEDED"}
+    job = {"kind": "RayJob", "metadata": {"annotations": annotations}, "spec": {"rayClusterSpec": cluster}}
+    return json.dumps({**job, "status": status})
 
 
 def states(folder: Path, *found: dict[str, str] | None) -> None:
@@ -63,6 +73,7 @@ def client(folder: Path, name: str, *, code: int = 0) -> None:
     asked = CLUSTER.format(folder=folder) if name == "kubectl" else '[ "$2" = ps ] && exit 0\n'
     (folder / "known").write_text("".join(f"{one} {kind}\n" for one, kind in KNOWN))
     states(folder, DONE)
+    (folder / "kustomized").write_text(rayjob(""))
     (folder / name).write_text(
         f'#!/bin/bash\n{asked}printf "%s\\0" "$PWD" "$@" > {folder}/{name}.called\necho "{name} speaks"\nexit {code}\n'
     )
@@ -82,11 +93,29 @@ def liverl(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
     )
 
 
+LOOKING = ("ls", "sed", "sh", "stat", "tar", "touch", "wc")
+
+
 def shell_only(folder: Path) -> str:
     programs = folder / "shell"
     if not programs.exists():
         programs.mkdir()
-        for name in ("bash", "cat", "dirname", "env", "git", "grep", "head", "sed", "touch", "wc"):
+        for name in (
+            "bash",
+            "cat",
+            "dirname",
+            "env",
+            "git",
+            "grep",
+            "head",
+            "ls",
+            "sed",
+            "sh",
+            "stat",
+            "tar",
+            "touch",
+            "wc",
+        ):
             found = next((path for path in ("/bin", "/usr/bin") if os.access(f"{path}/{name}", os.X_OK)), None)
             if found:
                 (programs / name).symlink_to(f"{found}/{name}")
@@ -171,50 +200,97 @@ def test_a_cluster_that_lacks_a_kind_gets_nothing_of_the_bundle(tmp_path: Path) 
     assert not (tmp_path / "bin" / "kubectl.called").exists()
 
 
-@pytest.mark.parametrize(("state", "deleted"), [("", False), ("Running", False), ("Complete", True), ("Failed", True)])
-def test_a_job_that_has_ended_makes_room_for_its_successor(tmp_path: Path, state: str, deleted: bool) -> None:
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the fake ``kubectl`` notes what it is asked, and reads what it answers."""
     client(tmp_path / "bin", "kubectl")
-    (tmp_path / "bin" / "state").write_text(state)
-    ended = liverl(tmp_path, "run", SPEC, "--target", "k8s")
-    assert ended.returncode == 0, ended.stderr
-    asked = (tmp_path / "bin" / "kubectl.asked").read_text().splitlines()
-    before = asked[: next(index for index, line in enumerate(asked) if line.startswith("apply"))]
-    assert any("delete rayjob quickstart" in line for line in before) == deleted
-    assert "delete rayjob quickstart" in ended.stderr and "logs --follow" in ended.stderr
-
-
-@pytest.mark.parametrize(("state", "removed"), [("", True), ("Failed", True), ("Running", False)])
-def test_a_killed_trainers_sandboxes_make_room(tmp_path: Path, state: str, removed: bool) -> None:
-    """Where no job of this name goes on, nobody uses them."""
-    client(tmp_path / "bin", "kubectl")
-    (tmp_path / "bin" / "state").write_text(state)
-    (tmp_path / "bin" / "boxes").write_text("pod/box-1\n")
-    assert liverl(tmp_path, "run", SPEC, "--target", "k8s").returncode == 0
-    asked = (tmp_path / "bin" / "kubectl.asked").read_text()
-    chosen = "--selector liverl/experiment=quickstart,app.kubernetes.io/managed-by=liverl"
-    assert (f"--namespace liverl-sandboxes delete pods {chosen}" in asked) == removed
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{shell_only(tmp_path)}")
+    monkeypatch.setattr(kubernetes_follow, "POLL_SEC", 0.0)
+    monkeypatch.setattr(kubernetes_follow, "_RUNS", str(tmp_path / "bin" / "runs"))
+    return tmp_path / "bin"
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> kubernetes_follow.Job:
-    """One that was applied; ``kubectl`` is the fake of ``tmp_path``."""
+def job(cluster: Path) -> kubernetes_jobs.Job:
+    """One that was applied."""
+    (cluster / "applied").touch()
+    return JOB
+
+
+JOB = kubernetes_jobs.Job("quickstart", "liverl")
+OTHER = "quickstart-bundle-9876543210"
+
+
+def asked(cluster: Path) -> list[str]:
+    return (cluster / "kubectl.asked").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("standing", "head", "applied", "deleted"),
+    [
+        ("", False, True, False),
+        (rayjob("Running"), True, False, False),
+        (rayjob("Suspended"), False, False, False),
+        (rayjob("Complete"), True, False, False),
+        (rayjob("Complete"), False, True, True),
+        (rayjob("Failed", **{kubernetes_jobs.REPORTED: "true"}), True, True, True),
+        (rayjob("Failed", bundle=OTHER), True, True, True),
+        (json.dumps({"spec": {"clusterSelector": {}}, "status": {"jobDeploymentStatus": "Failed"}}), True, True, True),
+    ],
+)
+def test_what_stands_is_never_applied_again(
+    cluster: Path, standing: str, head: bool, applied: bool, deleted: bool
+) -> None:
+    """Only what ended makes room, and not before its end was told; boxes of a killed trainer only where none goes
+    on."""
+    (cluster / "standing").write_text(standing)
+    (cluster / "boxes").write_text("pod/box-1\n")
+    if head:
+        (cluster / "runs").mkdir()
+    (cluster / "known").write_text("x v1 true ConfigMap\n")
+    bundle = cluster / "bundle"
+    bundle.mkdir()
+    assert kubernetes_jobs.prepare(bundle, JOB) is applied
+    assert ("--namespace liverl delete rayjob quickstart" in asked(cluster)) is deleted
+    chosen = "--selector liverl/experiment=quickstart,app.kubernetes.io/managed-by=liverl"
+    assert any(f"--namespace liverl-sandboxes delete pods {chosen}" in line for line in asked(cluster)) is applied
+
+
+def test_another_bundle_is_not_put_under_a_living_job(cluster: Path) -> None:
+    (cluster / "standing").write_text(rayjob("Running", bundle=OTHER))
+    with pytest.raises(RunError, match=r"goes on in liverl \(Running\) with another bundle.*delete rayjob quickstart"):
+        kubernetes_jobs.prepare(cluster / "none", JOB)
+
+
+def test_a_living_job_is_followed_by_the_same_command(tmp_path: Path) -> None:
     client(tmp_path / "bin", "kubectl")
-    (tmp_path / "bin" / "applied").touch()
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{shell_only(tmp_path)}")
-    monkeypatch.setattr(kubernetes_follow, "POLL_SEC", 0.0)
-    return kubernetes_follow.Job("quickstart", "liverl")
+    (tmp_path / "bin" / "standing").write_text(rayjob("Complete"))
+    (tmp_path / "bin" / "runs").mkdir()
+    ended = liverl(tmp_path, "run", SPEC, "--target", "k8s")
+    assert ended.returncode == 0, ended.stderr
+    assert not (tmp_path / "bin" / "kubectl.called").exists() and "ended (Complete) while nobody" in ended.stdout
+    assert "delete rayjob quickstart" in ended.stderr and "logs --follow" in ended.stderr
+    assert asked(tmp_path / "bin")[-1] == "--namespace liverl delete rayjob quickstart", "its nodes are free then"
+
+
+def far_run(cluster: Path, name: str = "20260101-000000-000", *, beat: float = 2000.0, **record: str) -> Path:
+    """A run on the volume, as the head's pod sees it."""
+    far = cluster / "runs" / "quickstart" / name
+    far.mkdir(parents=True)
+    record = {"run": name, "experiment": "quickstart", "target": "k8s", "state": "succeeded", "host": "head", **record}
+    (far / "run.json").write_text(json.dumps(record))
+    (far / ".heartbeat").touch()
+    os.utime(far / ".heartbeat", (beat, beat))
+    return far
 
 
 def test_a_job_is_followed_to_its_end_and_its_run_comes_home(
-    job: kubernetes_follow.Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    job: kubernetes_jobs.Job, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     states(tmp_path / "bin", {}, {"jobDeploymentStatus": "Initializing"}, {"jobDeploymentStatus": "Running"}, DONE)
-    far = tmp_path / "far" / "20260101-000000-000"
-    far.mkdir(parents=True)
-    record = {"run": far.name, "experiment": "quickstart", "target": "k8s", "state": "succeeded", "host": "head"}
-    (far / "run.json").write_text(json.dumps(record))
-    with tarfile.open(tmp_path / "bin" / "run.tar", "w") as archive:
-        archive.add(far, far.name)
+    far_run(tmp_path / "bin", "20250101-000000-000", beat=1000.0)
+    far = far_run(tmp_path / "bin")
+    (far / "state").mkdir()
     for _ in range(2):  # the second time it is there already
         kubernetes_follow.follow(job, runs_dir=tmp_path / "runs")
     said = capfd.readouterr().out.splitlines()
@@ -223,8 +299,8 @@ def test_a_job_is_followed_to_its_end_and_its_run_comes_home(
     assert "words of the submitter" in said
     (found,) = ledger.runs(tmp_path / "runs")
     assert found.state == "succeeded" and found.record.run == far.name
-    asked = (tmp_path / "bin" / "kubectl.asked").read_text().splitlines()
-    assert asked[-1] == "--namespace liverl delete rayjob quickstart"
+    assert not (tmp_path / "runs" / "quickstart" / far.name / "state").exists(), "what is large stays there"
+    assert asked(tmp_path / "bin")[-1] == "--namespace liverl delete rayjob quickstart"
 
 
 @pytest.mark.parametrize(
@@ -239,17 +315,95 @@ def test_a_job_is_followed_to_its_end_and_its_run_comes_home(
     ],
 )
 def test_a_job_that_fails_fails_the_run(
-    job: kubernetes_follow.Job, tmp_path: Path, last: dict[str, str] | None, words: str
+    job: kubernetes_jobs.Job, tmp_path: Path, last: dict[str, str] | None, words: str
 ) -> None:
     states(tmp_path / "bin", {"jobDeploymentStatus": "Running"}, last)
     with pytest.raises(RunError, match=words):
         kubernetes_follow.follow(job, runs_dir=tmp_path / "runs")
-    asked = (tmp_path / "bin" / "kubectl.asked").read_text().splitlines()
-    assert not any("delete rayjob" in line for line in asked), "its pods may still be looked at"
+    assert not any("delete rayjob" in line for line in asked(tmp_path / "bin")), "its pods may still be looked at"
+    told = f"--namespace liverl annotate --overwrite rayjob quickstart {kubernetes_jobs.REPORTED}=true"
+    assert (told in asked(tmp_path / "bin")) is (last is not None)
+
+
+BEGAN = "1970-01-01T00:30:00Z"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("old", "the job made no run"),
+        ("cut", "the copy was cut off"),
+        ("no record", "not a run directory"),
+        ("nothing", "the job made no run"),
+    ],
+)
+def test_what_cannot_be_brought_home_leaves_what_is_there(
+    job: kubernetes_jobs.Job, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str, words: str
+) -> None:
+    """And the job's end is told all the same."""
+    cluster = tmp_path / "bin"
+    states(cluster, {**DONE, "startTime": BEGAN})
+    (cluster / "runs").mkdir()
+    far = far_run(cluster, beat=1000.0 if damage == "old" else 2000.0) if damage != "nothing" else None
+    here = tmp_path / "runs" / "quickstart" / "20260101-000000-000"
+    here.mkdir(parents=True)
+    (here / "run.json").write_text('{"run": "x", "experiment": "x", "target": "k8s", "host": "head"}')
+    if damage == "cut":
+        script = (cluster / "kubectl").read_text()
+        (cluster / "kubectl").write_text(script.replace('"$@"; exit $?;;', '"$@" | head -c 1536; exit 1;;'))
+    elif damage == "no record" and far is not None:
+        (far / "run.json").unlink()
+    kubernetes_follow.follow(job, runs_dir=tmp_path / "runs")
+    assert words in capsys.readouterr().err
+    assert json.loads((here / "run.json").read_text())["run"] == "x"
+    assert not (here.parent / ".arriving").exists()
+    assert asked(cluster)[-1] == "--namespace liverl delete rayjob quickstart"
+
+
+def test_a_connection_that_ends_repeats_little(
+    job: kubernetes_jobs.Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was said since the words were last heard, not since they began."""
+    clock = [1000.0]
+    streams: list[list[str]] = []
+
+    class Stream:
+        """Heard at two looks, the second 100 s after it began; found ended 200 s after that."""
+
+        def __init__(self, command: list[str], **_: object) -> None:
+            streams.append(command)
+            self.looks = 5
+
+        def poll(self) -> int | None:
+            self.looks -= 1
+            return None if self.looks > 0 else 0
+
+        def wait(self, _: float = 0.0) -> None: ...
+
+        def terminate(self) -> None: ...
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return clock[0]
+
+        @staticmethod
+        def sleep(_: float) -> None:
+            clock[0] += 100.0
+
+    monkeypatch.setattr(kubernetes_follow, "time", Clock)
+    monkeypatch.setattr(kubernetes_follow.subprocess, "Popen", Stream)
+    monkeypatch.setattr(kubernetes_follow, "_end", lambda *_, **__: None)
+    running = {"jobDeploymentStatus": "Running"}
+    answers = iter([*[(running, "")] * 4, (DONE, "")])
+    monkeypatch.setattr(kubernetes_follow, "_status", lambda _: next(answers))
+    kubernetes_follow.follow(job, runs_dir=tmp_path)
+    assert [command[-1] for command in streams] == ["--tail=-1", "--since=201s"]
+    assert all("--max-log-requests=25" in command for command in streams)
 
 
 def test_a_cluster_that_stays_away_ends_the_following(
-    job: kubernetes_follow.Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: kubernetes_jobs.Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bin" / "kubectl").write_text("#!/bin/bash\necho connection refused >&2\nexit 1\n")
     monkeypatch.setattr(kubernetes_follow, "DEAF", 2)
