@@ -117,6 +117,10 @@ class RunError(Exception):
     """The run itself failed (exit code 4), with a message for people and where to look."""
 
 
+class RunHalted(RunError):
+    """The run ended by itself, as its spec's ``health`` says: going on would only repeat why."""
+
+
 class UserError(Exception):
     """An argument or input file is wrong: exit code 2. One problem per line of ``problems``, each saying where, what,
     and what to do."""

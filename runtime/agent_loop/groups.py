@@ -137,6 +137,14 @@ class GroupRunner:
             self._on_trial(result)
 
 
+def first_ended(results: Sequence[TrialResult], most: int) -> list[TrialResult]:
+    """At most so many of a group's results, in order of ``index``: the first that ended. Spare trials that end together
+    are more than the group needs, and the trainer would pad a batch of more than it planned. By what is on record of
+    each, so that the same ones are left after a crash."""
+    chosen = sorted(results, key=lambda one: (one.started + one.timings.total, one.key.index))[:most]
+    return sorted(chosen, key=lambda one: one.key.index)
+
+
 def _graded(results: Sequence[TrialResult]) -> int:
     return sum(one.reward is not None for one in results)
 

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, Self, TypeVar
 
 from runtime import processes
-from runtime.errors import MachineError, RunError, UserError
+from runtime.errors import MachineError, RunError, RunHalted, UserError
 from runtime.launch import TRACEBACK_NOTE
 from runtime.launch.rundir import BEAT_SEC, FINAL_STATES, RunDirectory, owned, refuse_far_away
 
@@ -41,7 +41,8 @@ def running(directory: RunDirectory, *, grace_sec: float = 5.0) -> Iterator[Inte
     processes are gone. Whatever of it still runs at the end is asked to end, and killed after ``grace_sec``.
     """
     os.environ[processes.MARK] = str(directory.path)
-    directory.write(replace(owned(directory.read()), state="running", end="", exit_code=None, exit_cause=""))
+    began = replace(owned(directory.read()), state="running", end="", exit_code=None, exit_cause="")
+    directory.write(replace(began, ended_by_itself=False))
     with Interrupts(directory) as interrupts, _signs_of_life(directory):
         try:
             yield interrupts
@@ -157,7 +158,8 @@ def _record_end(directory: RunDirectory, error: BaseException) -> None:
         directory.finish("stopped", exit_code=INTERRUPTED_CODE, cause="interrupted")
     elif isinstance(error, UserError | MachineError | RunError):
         code = 2 if isinstance(error, UserError) else 3 if isinstance(error, MachineError) else 4
-        directory.finish("failed", exit_code=code, cause=str(error))
+        by_itself = isinstance(error, RunHalted)
+        directory.finish("failed", exit_code=code, cause=str(error), ended_by_itself=by_itself)
     else:
         _record_fault(directory, error)
 

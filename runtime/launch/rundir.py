@@ -37,6 +37,7 @@ class RunRecord:
     ``host`` is for people; ``kernel`` says which ``/proc`` the pid belongs to, whatever the host is called by now.
     ``spec`` is a name of the library or an absolute path, ``options`` what it was compiled with. ``phases`` maps each
     finished phase to its seconds over all attempts, ``unfinished`` those that were cut short;
+    ``ended_by_itself``: its spec's ``health`` ended it, and ``--resume auto`` leaves it alone;
     ``tasks`` maps each task set to the number of usable tasks; ``left_out`` names the task directories that could not
     be used, with the reason.
     """
@@ -54,6 +55,7 @@ class RunRecord:
     end: str = ""
     exit_code: int | None = None
     exit_cause: str = ""
+    ended_by_itself: bool = False
     spec: str = ""
     options: tuple[str, ...] = ()
     resumed: int = 0
@@ -125,8 +127,9 @@ class RunDirectory(RunPaths):
         self.write(record)
         return record
 
-    def finish(self, state: State, *, exit_code: int, cause: str) -> RunRecord:
-        return self.update(state=state, exit_code=exit_code, exit_cause=cause, end=now())
+    def finish(self, state: State, *, exit_code: int, cause: str, ended_by_itself: bool = False) -> RunRecord:
+        end = {"exit_code": exit_code, "exit_cause": cause, "ended_by_itself": ended_by_itself}
+        return self.update(state=state, end=now(), **end)
 
 
 def now() -> str:

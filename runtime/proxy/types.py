@@ -114,8 +114,8 @@ class Trajectory:
     ``num_turns`` counts policy turns; ``prompt_tokens`` sums the prompts of all turns; ``tool_sec`` and ``model_sec``
     are summed seconds of the agent's gaps between turns and of generation; ``ambiguous`` counts replies to one and the
     same prompt of which none was continued (all are trained); ``aborted`` counts generations that were cut
-    short (client gone, weight update); ``mismatches`` counts replies whose log-probabilities were unusable and
-    histories whose tokens could not extend the stored ones; ``unread`` counts texts that were meant for a tool call and
+    short (client gone, weight update); ``mismatches`` counts replies of the engine that are malformed or
+    whose log-probabilities are unusable; ``unread`` counts texts that were meant for a tool call and
     could not be read as one.
     """
 

@@ -10,6 +10,7 @@ business; this one decides what verl gets to see: a failed trial is never a rewa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -23,7 +24,7 @@ import uvloop
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 
 from runtime.agent_loop.deaths import why_all_died
-from runtime.agent_loop.groups import GroupRequest, GroupRunner
+from runtime.agent_loop.groups import GroupRequest, GroupRunner, first_ended
 from runtime.agent_loop.health import HealthWatch, free_mib, memory_in_use
 from runtime.agent_loop.services import Services, open_services
 from runtime.agent_loop.status import StatusFile
@@ -49,8 +50,21 @@ from runtime.trainer.wakeup import published
 logger = logging.getLogger(__name__)
 
 _STATUS_SEC = 1.0
-_GROUP_ESTIMATORS = frozenset({"grpo", "grpo_passk", "grpo_vectorized", "rloo", "rloo_vectorized", "opo", "gdpo"})
-"""Advantage estimators that compare siblings: a group of one teaches them nothing."""
+_GROUP_ESTIMATORS = frozenset(
+    {
+        "grpo",
+        "grpo_passk",
+        "grpo_vectorized",
+        "rloo",
+        "rloo_vectorized",
+        "opo",
+        "gdpo",
+        "gpg",
+        "reinforce_plus_plus_baseline",
+    }
+)
+"""Advantage estimators that compare siblings: a group of one teaches them nothing right. The others compare the trials
+of the whole batch, and ReMax each one with its prompt's greedy trial."""
 
 
 @dataclass
@@ -98,7 +112,12 @@ class LiverlAgentLoopManager:
         self._halt = Halt(config)
         SAVED.extend([lambda folder: LEDGER.saved(folder.parent), self._halt.saved])
         run = self._run.path
-        self._health = HealthWatch(self._config.health, memory=memory_in_use, free_mib=lambda: free_mib(run))
+        self._health = HealthWatch(
+            self._config.health,
+            grouped=grouped or self._greedy_baseline,
+            memory=memory_in_use,
+            free_mib=lambda: free_mib(run),
+        )
         self._rows = RowWriter(self._run.rows_file("loop"))
         self._status = StatusFile(self._run.status)
         self._background: set[asyncio.Task[None]] = set()
@@ -147,6 +166,7 @@ class LiverlAgentLoopManager:
     async def _group(self, row: dict[str, Any], *, validate: bool, record: _Step) -> None:
         partition = "val" if validate else "train"
         results: list[TrialResult] = []
+        publishing = False
         try:
             await mark_running(row["uid"], partition=partition)
             request = self._request(row, validate=validate)
@@ -155,27 +175,33 @@ class LiverlAgentLoopManager:
             else:
                 results, baseline = await self._groups.run(request), None
             kept = [result for result in results if (result.reward is not None if validate else result.trainable)]
-            kept = [result for result in kept if result.samples]
+            kept = first_ended([result for result in kept if result.samples], request.size)
+            reason = f"fewer than {self._fewest} of its trials can be trained"
             if not validate:
                 rewards = [result.reward for result in kept if result.reward is not None]
-                self._health.group(rewards, step=int(row["global_steps"]))
+                compared = [] if baseline is None else [baseline]
+                self._health.group([*rewards, *compared] if rewards else [], step=int(row["global_steps"]))
             if validate:  # the mean of a validation is a solve rate
                 kept = [replace(result, reward=solved_share(result.reward or 0.0)) for result in kept]
             if self._greedy_baseline and not validate:
                 record.baselines.append(baseline)
                 if baseline is None:
-                    kept = []  # there is nothing to compare them with
+                    kept, reason = [], "its greedy trial was not graded: there is nothing to compare the others with"
                 elif kept:
                     BASELINES.put(str(row["uid"]), baseline)
             if len(kept) < (1 if validate else self._fewest):
                 kept = []
-                reason = f"fewer than {self._fewest} of its trials can be trained"
-                LEDGER.dropped([str(row["uid"])], step=int(row["global_steps"]), reason=reason)
+                if not validate:
+                    await self._drop(row, reason)
+            publishing = True
             await publish_group(row, kept, partition=partition)
-        except Exception:
+        except Exception as error:
             # Not a trial's failure (those are data) but ours: verl must hear of the group's end all the same, or it
             # waits for ever.
             logger.exception("group %s: could not be run or published", row["uid"])
+            if not validate and not publishing:  # what was put of it may still be taken
+                with contextlib.suppress(OSError):
+                    await self._drop(row, f"could not be run: {type(error).__name__}: {error}")
             await publish_group(row, [], partition=partition)
         finally:
             record.groups.append(results)
@@ -194,6 +220,11 @@ class LiverlAgentLoopManager:
                     logger.error("%s", self._dead)
                 self._write_row(int(row["global_steps"]), validate, record)
             published.ring()
+
+    async def _drop(self, row: Mapping[str, Any], reason: str) -> None:
+        """Durable when it returns; not on the event loop, which a slow disk would hold up."""
+        uid, step = str(row["uid"]), int(row["global_steps"])
+        await asyncio.to_thread(LEDGER.dropped, [uid], step=step, reason=reason)
 
     async def _baseline(self, request: GroupRequest) -> float | None:
         """The reward of one greedy trial of the prompt, which is not trained on; None when it could not be graded."""
@@ -224,7 +255,8 @@ class LiverlAgentLoopManager:
         if path not in self._tasks:
             task = self._tasks[path] = load_task(Path(path))
             # Every trial has a deadline of its own, so that each group ends; the worst of them one trial after another.
-            longest = self._runner.longest_sec(task) * (self._train_size + 1)
+            most = max(self._train_size + self._config.rollout.spare_trials, self._val_size) + 1  # ReMax's greedy one
+            longest = self._runner.longest_sec(task) * most
             published.patience_sec = max(published.patience_sec, longest)
         return self._tasks[path]
 
@@ -267,7 +299,9 @@ class LiverlAgentLoopManager:
             self._groups = self._group_runner(services)
             ready.set()
             while not self._stop.is_set():
-                if (why := self._health.why_stop()) is not None:
+                if (why := self._health.disk_full()) is not None:
+                    self._halt.ask(why, save=False)
+                elif (why := self._health.why_stop()) is not None:
                     self._halt.ask(why)
                 self._status.write(in_flight=self._groups.in_flight, halting=self._halt.why)
                 await asyncio.sleep(_STATUS_SEC)

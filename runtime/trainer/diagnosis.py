@@ -96,6 +96,11 @@ def ray_was_slow(text: str) -> bool:
     return re.search(_SLOW_START, text) is not None
 
 
+def ended_by_itself(text: str) -> bool:
+    """Whether the agent loop ended the run for a reason of ``health``."""
+    return AGENTS_DIED not in text and f"{HALTED}: " in text
+
+
 def diagnose(text: str, *, exit_code: int) -> str:
     """One sentence on why the trainer ended with ``exit_code``."""
     for pattern, message in _SIGNATURES:

@@ -19,15 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
+import yaml
 
 from runtime import suggest
 from runtime.config import load_runtime_config
-from runtime.errors import MachineError, RunError, UserError
+from runtime.errors import MachineError, RunError, RunHalted, UserError
 from runtime.processes import is_same_process, reap, this_process
 from runtime.run_paths import RunPaths
 from runtime.sandboxes.state import reap as reap_sandboxes
 from runtime.trainer import stable, startup
-from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ray_was_slow, read_tail
+from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ended_by_itself, ray_was_slow, read_tail
 from runtime.trainer.environment import ray_dir, ray_token, trainer_command, trainer_environment
 from runtime.trainer.joined_ray import check_cluster
 from runtime.trainer.lost_machines import MachineLost, lost_machine
@@ -56,8 +57,8 @@ def train(
 
     ``resume``: go on from the newest whole checkpoint. What was trained after it is trained again and reported once;
     with ``save_freq`` 1 that is at most the step in flight. ``overrides`` are further Hydra overrides. Raises
-    ``RunError`` when the trainer fails (``MachineLost`` when a machine of its cluster did), ``UserError`` when the
-    directory is not ready.
+    ``RunError`` when the trainer fails (``MachineLost`` when a machine of its cluster did, ``RunHalted`` when the run
+    ended by itself), ``UserError`` when the directory is not ready.
     """
     paths = RunPaths(run_dir.absolute())
     if not paths.verl_yaml.is_file():
@@ -71,7 +72,7 @@ def train(
             _check_last_step(paths, overrides)
             return
         if not ray_was_slow(text) or time.monotonic() >= patience:
-            failure = MachineLost if lost_machine(text) else RunError
+            failure = MachineLost if lost_machine(text) else RunHalted if ended_by_itself(text) else RunError
             raise failure(f"{diagnose(text, exit_code=code)} (log: {paths.trainer_log})")
 
 
@@ -96,12 +97,13 @@ def _attempt(paths: RunPaths, *, resume: bool, overrides: Sequence[str]) -> tupl
 def _check_last_step(paths: RunPaths, overrides: Sequence[str]) -> None:
     """Raise ``RunError`` when the trainer ended well and yet before the step that was planned as its last. Where verl
     writes no rows to a file, nobody can tell."""
-    table = trainer_table(paths)
-    planned = table.get("total_training_steps")
+    table = dict(trainer_table(paths))
     for one in overrides:
         name, _, value = one.lstrip("+").partition("=")
-        planned = int(value) if name == "trainer.total_training_steps" else planned
-    if planned is None or "file" not in (table.get("logger") or ()):
+        if name in ("trainer.total_training_steps", "trainer.val_only"):
+            table[name.removeprefix("trainer.")] = yaml.safe_load(value)
+    planned = table.get("total_training_steps")  # null: verl goes by the number of epochs
+    if planned is None or table.get("val_only") or "file" not in (table.get("logger") or ()):
         return
     last = max(merge_rows(paths.rows), default=0)
     if last < int(planned):

@@ -29,7 +29,9 @@ class RefillBudget:
         if self.used > self._limit:
             raise RunError(
                 f"RefillBudget: step {self.step}: {self.used} groups had to be asked for again (stale, failed or "
-                f"without signal), more than {self._limit}: trials/{self.step}/*/trial.json say why"
+                f"without signal), more than {self._limit}: trials/{self.step}/*/trial.json say why; mend what fails "
+                "them, raise mode.max_staleness where they were stale, take tasks of another difficulty or unset "
+                "algorithm.drop_uniform_groups where they had no signal"
             )
         if self._refill is not None:
             self._refill(count)

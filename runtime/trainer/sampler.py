@@ -43,6 +43,7 @@ class _Ordered:
 
     def __init__(self, **kwargs: Any) -> None:
         self._budget = RefillBudget(kwargs.get("refill_fn"))
+        self._wanted, self._moved = "group", time.monotonic()
         super().__init__(**{**kwargs, "poll_interval": _FALLBACK_SEC, "refill_fn": self._budget})
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:

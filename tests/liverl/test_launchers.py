@@ -511,6 +511,9 @@ def test_resume_auto_finds_the_run_of_this_bundle(tmp_path: Path) -> None:
     mine.finish("failed", exit_code=4, cause="x")
     again = unfinished(files, runs_dir=runs)
     assert again is not None and again.path == mine.path
+    mine.finish("failed", exit_code=4, cause="x", ended_by_itself=True)
+    with pytest.raises(RunError, match=r"^x\n\S+ ended by itself.*run --resume"):
+        unfinished(files, runs_dir=runs)
     mine.finish("succeeded", exit_code=0, cause="")
     assert unfinished(files, runs_dir=runs) is None
     assert json.loads(foreign.record_file.read_text())["state"] == "pending"

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from runtime.agent_loop.groups import GroupRequest, GroupRunner, run_groups
+from runtime.agent_loop.groups import GroupRequest, GroupRunner, first_ended, run_groups
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
 from runtime.errors import Termination
@@ -115,6 +115,17 @@ def test_spare_trials_are_ended_when_the_group_has_enough(task: Task) -> None:
     results = asyncio.run(loop.run(replace(request(task, "a"), spare=2)))
     assert [one.key.index for one in results] == sorted(told) == [0, 2, 3, 5]
     assert (trials.cancelled, trials.running, loop.cut_short, loop.in_flight) == (2, 0, 2, 0)
+
+
+def test_of_spare_trials_that_end_together_the_first_that_ended_are_left() -> None:
+    ends = {0: 5.0, 1: 3.0, 2: 9.0, 3: 3.0, 4: 3.0}
+    ended = [
+        replace(result(TrialKey("t", "train", 1, "g", index)), started=end - 1, timings=Timings(total=1.0))
+        for index, end in ends.items()
+    ]
+    assert [one.key.index for one in first_ended(ended, 4)] == [0, 1, 3, 4]
+    assert [one.key.index for one in first_ended(ended, 2)] == [1, 3], "equal ends: by index"
+    assert first_ended(ended, 9) == ended
 
 
 def test_a_spare_trial_stands_in_for_one_that_nobody_graded(task: Task) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.agent_loop.health import WINDOW, HealthWatch, memory_in_use
+from runtime.agent_loop.health import MEMORY_SAMPLES, WINDOW, HealthWatch, memory_in_use
 from runtime.config.health import Health
 from runtime.errors import Termination
 
@@ -25,8 +25,8 @@ CRASHED = Trial(Termination.VERIFIER_CRASHED, None)
 STRANGE = Trial(mismatches=2)
 
 
-def watch(limits: Health, *, memory: float = 0.5, free: float = 1e6) -> HealthWatch:
-    return HealthWatch(limits, memory=lambda: memory, free_mib=lambda: free)
+def watch(limits: Health, *, memory: float = 0.5, free: float = 1e6, grouped: bool = True) -> HealthWatch:
+    return HealthWatch(limits, grouped=grouped, memory=lambda: memory, free_mib=lambda: free)
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,18 @@ def test_a_share_of_one_never_ends_it() -> None:
     assert health.why_stop() is None
 
 
-def test_memory_and_disk_end_it() -> None:
-    assert watch(Health()).why_stop() is None
-    assert watch(Health(), memory=0.98).why_stop() == "98.0% of the memory are in use, more than 97%"
-    assert watch(Health(), free=100.0).why_stop() == "100 MiB of disk are free, less than 512"
+def test_memory_ends_it_when_it_stays_short() -> None:
+    used = iter([0.98] * (MEMORY_SAMPLES - 1) + [0.5] + [0.98] * MEMORY_SAMPLES)
+    health = HealthWatch(Health(), grouped=True, memory=lambda: next(used), free_mib=lambda: 1e6)
+    assert all(health.why_stop() is None for _ in range(2 * MEMORY_SAMPLES - 1)), "a peak is no reason"
+    assert health.why_stop() == "98.0% of the memory are in use, more than 97% for 10 samples in a row"
+
+
+def test_a_full_disk_is_a_reason_of_its_own() -> None:
+    """No checkpoint is written for it."""
+    health = watch(Health(), free=100.0)
+    assert health.disk_full() == "100 MiB of disk are free, less than 512" and health.why_stop() is None
+    assert watch(Health()).disk_full() is None
 
 
 def test_memory_is_the_containers_where_that_is_nearer(tmp_path: Path) -> None:
@@ -76,7 +84,7 @@ def test_memory_is_the_containers_where_that_is_nearer(tmp_path: Path) -> None:
     group.mkdir(parents=True)
     (group / "memory.max").write_text("100000\n")
     (group / "memory.current").write_text("90000\n")
-    (group / "memory.stat").write_text("anon 1\ninactive_file 10000\nactive_file 20000\n")
+    (group / "memory.stat").write_text("anon 1\ninactive_file 10000\nactive_file 15000\nslab_reclaimable 5000\n")
     assert memory_in_use(tmp_path) == 0.6
     (group / "memory.max").write_text("max\n")
     assert memory_in_use(tmp_path) == 0.25
@@ -105,11 +113,22 @@ def test_one_mixed_group_opens_the_gate_for_good() -> None:
 
 
 def test_where_there_are_no_siblings_trials_are_compared_with_each_other() -> None:
-    health, alike = watch(Health(signal_groups=3)), watch(Health(signal_groups=3))
+    limits = Health(signal_groups=3)
+    health, alike, compared = watch(limits, grouped=False), watch(limits, grouped=False), watch(limits)
     for reward in (0.0, 0.0, 1.0):
-        health.group([reward], step=1)
-        alike.group([0.0], step=1)
-    assert health.why_stop() is None and alike.why_stop() is not None
+        health.group([reward, reward], step=1)
+        alike.group([0.0, 0.0], step=1)
+        compared.group([reward, reward], step=1)
+    assert health.why_stop() is None, "PPO and REINFORCE++ compare over the whole batch, whatever the group's size"
+    assert "all trials of the first 3 groups have the same reward" in (alike.why_stop() or "")
+    assert compared.why_stop() is not None
+
+
+def test_what_is_left_of_a_group_alone_says_nothing_where_siblings_are_compared() -> None:
+    health = watch(Health(signal_groups=2))
+    for _ in range(4):
+        health.group([0.0], step=1)
+    assert health.why_stop() is None
 
 
 def test_a_run_that_goes_on_or_wants_no_gate_is_not_judged() -> None:

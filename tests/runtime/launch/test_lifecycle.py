@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from runtime import processes
-from runtime.errors import RunError
+from runtime.errors import RunError, RunHalted
 from runtime.launch import lifecycle, rundir
 from runtime.launch.rundir import RunDirectory
 
@@ -126,7 +126,12 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     with pytest.raises(RunError), lifecycle.running(directory):
         raise RunError("the trainer ended with exit code 1")
     assert (directory.read().state, directory.read().exit_code) == ("failed", 4)
-    assert "trainer" in directory.read().exit_cause
+    assert "trainer" in directory.read().exit_cause and not directory.read().ended_by_itself
+    with pytest.raises(RunError), lifecycle.running(directory):
+        raise RunHalted("nothing to learn from")
+    assert directory.read().ended_by_itself and directory.read().exit_code == 4
+    with lifecycle.running(directory):
+        assert not directory.read().ended_by_itself, "somebody goes on all the same"
 
 
 def test_an_unforeseen_fault_leaves_its_traceback_with_the_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import RunError
-from runtime.trainer.diagnosis import diagnose
+from runtime.trainer.diagnosis import diagnose, ended_by_itself
 from runtime.trainer.halt import Halt
 from runtime.trainer.refills import RefillBudget
 
@@ -33,9 +33,20 @@ def test_the_run_ends_after_the_checkpoint_that_is_written_for_it(tmp_path: Path
         RunError, match=r"^RunHalted: 40 of .*; the run was ended after the checkpoint of step 7$"
     ) as end:
         halt.check(8)
-    assert diagnose(f"Traceback ...\nruntime.errors.RunError: {end.value}\n", exit_code=1).startswith(
-        "40 of the newest"
-    )
+    log = f"Traceback ...\nruntime.errors.RunError: {end.value}\n"
+    assert diagnose(log, exit_code=1).startswith("40 of the newest")
+    assert ended_by_itself(log) and not ended_by_itself("Traceback ...\nruntime.errors.RunError: WaitedTooLong: x\n")
+
+
+def test_a_full_disk_ends_it_without_a_checkpoint_of_its_own(tmp_path: Path) -> None:
+    verl = config()
+    halt = Halt(verl)
+    halt.check(6)
+    halt.ask("40 of the newest 64 trials ended without a grade")
+    halt.ask("100 MiB of disk are free", save=False)
+    assert verl.trainer.save_freq == 10, "the checkpoint that was asked for would fill the disk"
+    with pytest.raises(RunError, match=r"^RunHalted: 40 of .* before step 7, without a further checkpoint$"):
+        halt.check(7)
 
 
 def test_before_the_first_step_there_is_nothing_to_save() -> None:

@@ -87,6 +87,14 @@ def test_a_run_that_ends_before_its_last_step_has_failed(run: Path) -> None:
     assert traces(run) == []
 
 
+@pytest.mark.parametrize("override", ["trainer.total_training_steps=null", "trainer.val_only=True"])
+def test_a_run_without_a_planned_last_step_may_end_anywhere(run: Path, override: str) -> None:
+    (run / "bundle" / "verl.yaml").write_text("trainer: {total_training_steps: 3, logger: [console, file]}")
+    process._check_last_step(RunPaths(run), [override])
+    with pytest.raises(RunError, match="3 steps were planned"):
+        process._check_last_step(RunPaths(run), [])
+
+
 def test_a_ray_that_came_up_too_slowly_is_started_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, "busy")
     train(run)

@@ -1,0 +1,112 @@
+"""What becomes of one group between its trials and verl: which are published, and what the ledger hears."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runtime.agent_loop.types import Timings, TrialResult
+from tests.runtime.agent_loop.conftest import make_key
+from tests.runtime.agent_loop.test_step_metrics import trial
+
+# verl warns about its own imports.
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
+
+ROW = {"uid": "1111-2222", "global_steps": 9}
+
+
+def ended(*rewards: float) -> list[TrialResult]:
+    """The later ones end first."""
+    return [
+        replace(trial(reward, key=make_key(index=index)), started=100.0 - index, timings=Timings(total=1.0))
+        for index, reward in enumerate(rewards)
+    ]
+
+
+class Ledger:
+    """In the ledger's place: what it hears, on which thread, and what it raises."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.heard: list[str] = []
+        self.thread: int | None = None
+        self._fault = fault
+
+    def dropped(self, groups: list[str], *, step: int, reason: str) -> None:
+        assert (groups, step) == (["1111-2222"], 9)
+        self.heard.append(reason)
+        self.thread = threading.get_ident()
+        if self._fault is not None:
+            raise self._fault
+
+
+def play(
+    patch: pytest.MonkeyPatch,
+    ledger: Ledger,
+    trials: list[TrialResult] | Exception,
+    *,
+    fewest: int = 2,
+    baseline: float | str | None = "none of it",
+) -> tuple[list[list[int]], list[list[float]]]:
+    """One training group of three with spare ones. What was published of it, and what the signal gate saw."""
+    from runtime.trainer import agent_loop_manager as module
+
+    published: list[list[int]] = []
+    seen: list[list[float]] = []
+
+    async def publish(row: Any, results: list[TrialResult], *, partition: str) -> None:
+        assert partition == "train"
+        published.append([one.key.index for one in results])
+
+    async def mark(uid: str, *, partition: str) -> None: ...
+
+    async def run(request: Any) -> list[TrialResult]:
+        if isinstance(trials, Exception):
+            raise trials
+        return trials
+
+    async def greedy(request: Any) -> Any:
+        return baseline
+
+    patch.setattr(module, "publish_group", publish)
+    patch.setattr(module, "mark_running", mark)
+    patch.setattr(module, "LEDGER", ledger)
+    manager: Any = object.__new__(module.LiverlAgentLoopManager)
+    manager._groups = SimpleNamespace(run=run)
+    manager._request = lambda row, *, validate: SimpleNamespace(size=3)
+    manager._health = SimpleNamespace(group=lambda rewards, *, step: seen.append(list(rewards)))
+    manager._greedy_baseline, manager._fewest = baseline != "none of it", fewest
+    manager._baseline, manager._write_row = greedy, lambda *_: None
+    asyncio.run(manager._group(ROW, validate=False, record=module._Step(began=0.0, open_groups=1)))
+    return published, seen
+
+
+def test_no_more_trials_than_the_group_has_are_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them would let verl pad the batch for one more optimizer step."""
+    ledger = Ledger()
+    assert play(monkeypatch, ledger, ended(0.0, 0.1, 0.2, 0.3, 0.4)) == ([[2, 3, 4]], [[0.2, 0.3, 0.4]])
+    assert not ledger.heard
+
+
+def test_what_is_not_published_is_in_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, fault, ungraded = Ledger(), Ledger(), Ledger()
+    assert play(monkeypatch, few, ended(1.0)) == ([[]], [[1.0]])
+    assert few.heard == ["fewer than 2 of its trials can be trained"]
+    assert few.thread != threading.get_ident(), "a slow disk must not hold up the event loop"
+    assert play(monkeypatch, fault, KeyError("no such task"))[0] == [[]]
+    assert fault.heard == ["could not be run: KeyError: 'no such task'"]
+    assert play(monkeypatch, ungraded, ended(1.0, 0.0), fewest=1, baseline=None) == ([[]], [[1.0, 0.0]])
+    assert ungraded.heard == ["its greedy trial was not graded: there is nothing to compare the others with"]
+
+
+def test_verl_hears_of_a_groups_end_also_when_the_ledger_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert play(monkeypatch, Ledger(OSError(28, "No space left on device")), ended(1.0))[0] == [[]]
+    assert play(monkeypatch, Ledger(OSError(28, "No space left on device")), ValueError("x"))[0] == [[]]
+
+
+def test_the_gate_of_remax_sees_the_greedy_trial_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert play(monkeypatch, Ledger(), ended(1.0), fewest=1, baseline=0.0)[1] == [[1.0, 0.0]]
