@@ -28,8 +28,8 @@ from runtime.files import write_whole
 from runtime.oci.layer import BadLayer, unpack
 from runtime.oci.manifest import Descriptor, Manifest
 from runtime.oci.merged import NoFolder, merge
-from runtime.oci.reference import Reference, parse
-from runtime.oci.types import MAX_LAYERS, NAME_LENGTH, Image
+from runtime.oci.reference import DIGEST, Reference, parse
+from runtime.oci.types import FOLDER, MAX_LAYERS, NAME_LENGTH, Image
 
 if TYPE_CHECKING:
     from runtime.oci.registry import Registry
@@ -101,6 +101,9 @@ class ImageStore:
     # What is here.
 
     def layer(self, name: str) -> Path:
+        """The folder of a layer. Raises ``ImageError`` for what is no name of one: it may be a stranger's."""
+        if not FOLDER.fullmatch(name):
+            raise ImageError(f"{name!r} names no layer", fix="liverl images prune, and fetch the image again")
         return self.root / "layers" / name
 
     def known(self, key: str) -> Image | None:
@@ -125,7 +128,16 @@ class ImageStore:
             found["user"],
             found["bytes"],
         )
-        return image if all(self.layer(name).is_dir() for name in image.folders) else None
+        return image if all(DIGEST.fullmatch(one) and self._has(one) for one in image.layers) else None
+
+    def _has(self, diff_id: str) -> bool:
+        """Whether the layer is here, and not another one under a name that is but a part of the digest."""
+        folder = self.layer(_folder(diff_id))
+        try:
+            record = json.loads(folder.with_name(f"{folder.name}.json").read_bytes())
+        except (OSError, ValueError):
+            record = {}
+        return folder.is_dir() and record.get("diff_id", diff_id) == diff_id
 
     def images(self) -> list[Listed]:
         """All images, the one used last first."""
@@ -280,7 +292,7 @@ class ImageStore:
             config = self._config(registry, pinned, manifest)
             diff_ids = _diff_ids(str(pinned), config, manifest)
             layers = list(dict(zip(diff_ids, manifest.layers, strict=True)).items())
-            lacking = (one.size for diff_id, one in layers if not self.layer(_folder(diff_id)).is_dir())
+            lacking = (one.size for diff_id, one in layers if not self._has(diff_id))
             self._room(_GROWTH * sum(lacking))
             blobs = self.root / "blobs"
             blobs.mkdir(parents=True, exist_ok=True)
@@ -341,8 +353,11 @@ class ImageStore:
         target.parent.mkdir(parents=True, exist_ok=True)
         with (target.parent / f".{target.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if target.is_dir():
+            if self._has(diff_id):
                 return
+            if target.is_dir():
+                why = f"another layer is here under the name of {diff_id}"
+                raise ImageError(f"image {reference}: {why}", fix="liverl images prune; one of the two is forged")
             path = blob(descriptor)
             staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpack-"))
             try:
@@ -350,7 +365,8 @@ class ImageStore:
                 if found.diff_id != diff_id:
                     raise BadLayer(f"its content is {found.diff_id[:19]}, and the image says {diff_id[:19]}")
                 staging.chmod(0o755)
-                self._write(target.with_name(f"{target.name}.json"), {"bytes": found.bytes, "entries": found.entries})
+                said = {"bytes": found.bytes, "entries": found.entries, "diff_id": diff_id}
+                self._write(target.with_name(f"{target.name}.json"), said)
                 staging.rename(target)
             except BadLayer as why:
                 raise ImageError(
@@ -481,6 +497,8 @@ def _diff_ids(name: str, config: Mapping[str, Any], manifest: Manifest) -> list[
         raise ImageError(
             f"image {name}: {len(manifest.layers)} layers, but {len(ids)} digests of them", fix="push it anew"
         )
+    if not all(DIGEST.fullmatch(one) for one in ids):  # they become names of folders of this machine
+        raise ImageError(f"image {name}: its configuration has a digest that is none of sha256", fix="push it anew")
     if len(set(ids)) > MAX_LAYERS:
         raise ImageError(f"image {name}: more than {MAX_LAYERS} layers", fix="build it with fewer instructions")
     return ids

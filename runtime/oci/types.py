@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 NAME_LENGTH = 26
 """Hexadecimal digits of a layer's folder: all names of 128 layers must fit into one page for the kernel."""
+FOLDER = re.compile(rf"[0-9a-f]{{{NAME_LENGTH}}}")
 MAX_LAYERS = 128
 
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import posixpath
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from runtime.task_format.dockerfile import Recipe, read_recipe
 from runtime.task_format.task_image import ImageSource, NoImage, built, image_source
 
 DEFAULT = "/app"
-_VERSION = 1
+_VERSION = 2
 """Part of the cache key: raise it when the same files would give another folder."""
 
 _TAKEN = (
@@ -72,17 +73,17 @@ def work_directory(
     """What the boxes of the task at ``task`` start with.
 
     path: the work directory that ``task.toml`` names. ours: LiveRL's generators wrote the task, so ``task.toml`` says
-    all that its Dockerfile does, and the work directory is ``environment/repo``. docker_image: the image that it names.
+    all that its Dockerfile does, and the work directory is ``environment/repo``, unless an image is named.
+    docker_image: the image that ``task.toml`` names.
     """
     environment = task / "environment"
     repository, dockerfile = environment / "repo", environment / "Dockerfile"
-    if not ours:
-        try:
-            source = image_source(environment, docker_image)
-        except NoImage as why:
-            return WorkDirectory(environment, path or DEFAULT, problems=why.problems)
-        if source is not None:
-            return _of_image(source, path, environment, cache or default_cache(), store)
+    try:  # also of ours: they name none, so somebody has put it there
+        source = image_source(environment, docker_image)
+    except NoImage as why:
+        return WorkDirectory(environment, path or DEFAULT, problems=why.problems)
+    if source is not None:
+        return _of_image(source, path, environment, cache or default_cache(), store)
     if path is not None and (wrong := _wrong(path)):  # of boxes without an image of their own
         return WorkDirectory(environment, path, problems=(f'task.toml: environment.workdir = "{path}" {wrong}',))
     if repository.is_dir() and (ours or not dockerfile.exists()):
@@ -145,7 +146,9 @@ def _with_loose(lower: Path, loose: Path, cache: Path) -> Path:
     digest = hashlib.sha256(f"{_VERSION}\0{lower}\0".encode())
     for path in sorted(loose.rglob("*")):
         digest.update(os.fsencode(path.relative_to(loose)) + b"\0")
-        if path.is_file() and not path.is_symlink():
+        if path.is_symlink():
+            digest.update(b"link\0" + os.fsencode(path.readlink()) + b"\0")
+        elif path.is_file():
             digest.update(b"%o\0" % _mode(path) + hashlib.sha256(path.read_bytes()).digest())
     home = cache / digest.hexdigest()[:32]
     if not home.is_dir():
@@ -154,12 +157,36 @@ def _with_loose(lower: Path, loose: Path, cache: Path) -> Path:
         try:
             made = staging / "work"
             shutil.copytree(lower, made, symlinks=True)
-            shutil.copytree(loose, made, symlinks=True, dirs_exist_ok=True)
+            _put_into(made, loose)
             with contextlib.suppress(OSError):  # another process was first
                 made.rename(home)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return home
+
+
+def _put_into(made: Path, loose: Path) -> None:
+    """The files and links of ``loose``, over what is in ``made``: a link that the image has there is replaced, and
+    never followed out of it."""
+    for path in sorted(loose.rglob("*")):  # a folder before what is in it
+        target = made / path.relative_to(loose)
+        folder = path.is_dir() and not path.is_symlink()
+        there = target.lstat().st_mode if os.path.lexists(target) else None
+        if there is not None and stat.S_ISDIR(there):
+            if folder:
+                continue
+            shutil.rmtree(target)
+        elif there is not None:
+            target.unlink()
+        if folder:
+            target.mkdir()
+        elif path.is_symlink():
+            target.symlink_to(path.readlink())
+        elif path.is_file():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(target, flags, 0o600), "wb") as stream:
+                stream.write(path.read_bytes())
+                os.fchmod(stream.fileno(), _mode(path))
 
 
 def _wrong(path: str) -> str:

@@ -46,6 +46,12 @@ cd /app && python3 -c '
 import calc
 open("/logs/verifier/reward.txt", "w").write(str(int(calc.add(20, 31) == 51)))'
 """
+REDIRECTED = """#!/bin/bash
+cd /app && python3 -c 'import calc; print(int(calc.add(20, 31) == 51))' > /logs/verifier/reward.txt
+"""
+PIPED = """#!/bin/bash
+cd /app && python3 -c 'import calc; print(int(calc.add(20, 31) == 51))' | cat >> /logs/verifier/reward.txt
+"""
 WRITES = b"""import glob, os, signal, subprocess, sys
 def write(path):
     try: open(path, "w").write('{"reward": 1}' if path.endswith("json") else "1")
@@ -111,10 +117,11 @@ def test_the_reward_file_is_out_of_reach(
     assert grade(provider, loop, task, shown, "reward_file").reward == 1.0
 
 
+@pytest.mark.parametrize("script", [BY_PYTHON, REDIRECTED, PIPED], ids=["opens", "is given it", "the last of a pipe"])
 def test_where_a_program_writes_the_reward_the_record_has_no_such_defence(
-    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path
+    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, script: str
 ) -> None:
-    task = script_task(tmp_path / "task", BY_PYTHON)
+    task = script_task(tmp_path / "task", script)
     solved = grade(provider, loop, task, RIGHT)
     assert solved.reward == 1.0 and "reward_file" not in solved.defences
     with pytest.raises(TrialError, match="required defences not to be had: reward_file") as caught:

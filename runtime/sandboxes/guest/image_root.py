@@ -21,6 +21,8 @@ _OURS = ("opt/python", "opt/liverl")
 _FOLDERS = ("logs", "tests", "solution")
 """Where Harbor's scripts expect folders that are empty at first."""
 _MAX_OPTIONS = 4095
+_NAME_LENGTH = 26
+"""As of ``runtime/oci/types.py``, which a box does not have."""
 
 
 def mount(box: dict[str, Any]) -> tuple[str, int]:
@@ -70,6 +72,8 @@ def mount(box: dict[str, Any]) -> tuple[str, int]:
 
 def _mount_layers(store: str, layers: list[str]) -> None:
     """Names are relative to the store: absolute ones of many layers would not fit into the options of one mount."""
+    if not all(len(name) == _NAME_LENGTH and not set(name) - set("0123456789abcdef") for name in layers):
+        raise OSError("a layer's name leads out of the store")
     os.chdir(store)
     above = f"upperdir={mounts.SCRATCH}/root-upper,workdir={mounts.SCRATCH}/root-work,userxattr"
     options = f"lowerdir={':'.join(reversed(layers))},{above}"

@@ -2,7 +2,8 @@
 its arguments, folder, variables and standard streams to the second user's process (``second.py``) and ends as that
 does.
 
-Shells have none: the script itself, and what it writes by redirection, remain the first user's. It knows no scripts.
+Shells have none: the script itself, and what it writes by redirection, remain the first user's. A program whose output
+is redirected into a file that is for the first user alone is not run: it would write there. It knows no scripts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 FOLDER = "/run/liverl-programs"
 LISTENER = "/run/liverl-second"
@@ -27,7 +28,7 @@ _STAND_IN = """#!{python} -ISB
 import sys
 sys.path.insert(0, {folder!r})
 from guest import shims
-shims.hand_over()
+shims.hand_over({kept!r})
 """
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     own = f"{FOLDER}/.stand-in"
     with open(own, "w") as stream:
         here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        stream.write(_STAND_IN.format(python=sys.executable, folder=here))
+        stream.write(_STAND_IN.format(python=sys.executable, folder=here, kept=sys.argv[1:]))
     os.chmod(own, 0o755)
     names: set[str] = set()
     for folder in os.environ["PATH"].split(":"):
@@ -53,11 +54,14 @@ def main() -> None:
         os.symlink(".stand-in", f"{FOLDER}/{name}")
 
 
-def hand_over() -> None:
-    """Be the stand-in under whose name this process was started."""
+def hand_over(kept: Sequence[str]) -> None:
+    """Be the stand-in under whose name this process was started. kept: files that the first user alone may write."""
     env = dict(os.environ)
     env["PATH"] = ":".join(part for part in env.get("PATH", "").split(":") if part != FOLDER)
     name = os.path.basename(sys.argv[0])
+    if _holds(kept):
+        os.write(2, f"{name}: not run: one of its standard streams is the reward file\n".encode(errors="replace"))
+        os._exit(_NOT_RUN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         try:
             connection.connect(LISTENER)
@@ -69,6 +73,25 @@ def hand_over() -> None:
             os._exit(_NOT_RUN)
     status = int(answer or b"-9")
     os._exit(status if status >= 0 else 128 - status)
+
+
+def _holds(files: Sequence[str]) -> bool:
+    """Whether a standard stream is one of the files."""
+    places = set()
+    for path in files:
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        places.add((status.st_dev, status.st_ino))
+    for fd in (0, 1, 2):
+        try:
+            status = os.fstat(fd)
+        except OSError:
+            continue  # closed
+        if (status.st_dev, status.st_ino) in places:
+            return True
+    return False
 
 
 def run(order: Mapping[str, object]) -> None:

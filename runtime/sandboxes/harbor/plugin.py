@@ -14,6 +14,7 @@ import asyncio
 import os
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,6 +40,15 @@ class _Shared:
     users = 0
 
 
+def _ours(task: Path) -> bool:
+    """Tasks of LiveRL's generators record what their Dockerfile installs."""
+    try:
+        metadata = tomllib.loads((task / "task.toml").read_text(encoding="utf-8")).get("metadata")
+    except (OSError, ValueError):
+        return False
+    return isinstance(metadata, dict) and "liverl" in metadata
+
+
 class LiverlEnvironment(BaseEnvironment):  # type: ignore[misc]  # Harbor's classes are not there for the type checker
     """packages: exact pins of Python packages that the box shows, as for LiveRL's own tasks; "" for none."""
 
@@ -57,18 +67,15 @@ class LiverlEnvironment(BaseEnvironment):  # type: ignore[misc]  # Harbor's clas
         return EnvironmentCapabilities(disable_internet=True)
 
     def _validate_definition(self) -> None:
-        if self.task_env_config.docker_image and not self._ours():
-            raise ValueError(f"{self.environment_name}: needs the image {self.task_env_config.docker_image}, not a box")
-        problems = self._work().problems
-        if problems:
-            raise ValueError(f"{self.environment_name}: {'; '.join(problems)}")
-
-    def _ours(self) -> bool:
-        """Tasks of LiveRL record what their Dockerfile installs, and have their work directory in ``repo``."""
-        return bool((self.environment_dir / "repo").is_dir())
+        work = self._work()
+        if work.problems:
+            raise ValueError(f"{self.environment_name}: {'; '.join(work.problems)}")
+        if work.source is not None:
+            raise ValueError(f"{self.environment_name}: needs the image {work.source}, and this box is made of none")
 
     def _work(self) -> WorkDirectory:
-        return work_directory(self.environment_dir.parent, path=self.task_env_config.workdir, ours=self._ours())
+        settings, task = self.task_env_config, self.environment_dir.parent
+        return work_directory(task, path=settings.workdir, ours=_ours(task), docker_image=settings.docker_image)
 
     async def start(self, force_build: bool) -> None:
         if _Shared.provider is None:

@@ -13,6 +13,7 @@ from liverl.cli import build_app
 from runtime.errors import ImageError, MachineError
 from runtime.oci.reference import parse
 from runtime.oci.store import ImageStore
+from runtime.sandboxes.guest.image_root import _mount_layers
 from tests.oci_images import image, sha256
 from tests.runtime.oci.conftest import FaultyRegistry, RealRegistry
 
@@ -131,6 +132,36 @@ def test_a_layer_that_is_not_what_the_image_says(store: ImageStore, faulty: Faul
     made.manifest, made.blobs = json.dumps(manifest).encode(), made.blobs | other.blobs
     with pytest.raises(ImageError, match="and the image says"):
         store.pull(faulty.push("mixed", made))
+
+
+@pytest.mark.parametrize("forged", ["sha256:../../victim", "../../victim", "sha256:" + "0" * 26])
+def test_a_layers_digest_that_is_a_path_names_no_folder(store: ImageStore, faulty: FaultyRegistry, forged: str) -> None:
+    """It would show a folder of the host as a layer."""
+    (store.root.parent / "victim").mkdir()
+    made = image([{"x": b"x"}])
+    manifest = json.loads(made.manifest)
+    config = json.loads(made.blobs[manifest["config"]["digest"]])
+    config["rootfs"]["diff_ids"] = [forged]
+    content = json.dumps(config).encode()
+    manifest["config"] |= {"digest": sha256(content), "size": len(content)}
+    made.manifest, made.blobs = json.dumps(manifest).encode(), made.blobs | {sha256(content): content}
+    with pytest.raises(ImageError, match="none of sha256"):
+        store.pull(faulty.push("hostile", made))
+    good = store.pull(faulty.push("good", image([{"y": b"y"}])))
+    record = store._record(good.digest)
+    record.write_text(json.dumps(json.loads(record.read_bytes()) | {"layers": [forged]}))
+    assert store.image(good.digest) is None, "nor does a record of one"
+    with pytest.raises(OSError, match="leads out"):
+        _mount_layers(str(store.root / "layers"), [forged])
+
+
+def test_two_layers_of_one_name_are_not_taken_for_each_other(store: ImageStore, faulty: FaultyRegistry) -> None:
+    found = store.pull(faulty.push("one", image([{"x": b"x"}])))
+    record = store.layer(found.folders[0]).with_name(f"{found.folders[0]}.json")
+    record.write_text(json.dumps(json.loads(record.read_bytes()) | {"diff_id": found.layers[0][:-1] + "x"}))
+    assert store.image(found.digest) is None
+    with pytest.raises(ImageError, match="another layer is here"):
+        store.pull(found.reference)
 
 
 def test_the_least_recently_used_goes_and_never_what_is_in_use(store: ImageStore, faulty: FaultyRegistry) -> None:

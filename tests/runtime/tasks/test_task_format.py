@@ -15,7 +15,7 @@ from runtime.errors import TrialError
 from runtime.task import Task, TaskConfig, load_task
 from runtime.task_format import keys
 from runtime.task_format.dockerfile import read_recipe
-from runtime.task_format.work_directory import work_directory
+from runtime.task_format.work_directory import _with_loose, work_directory
 from tests.runtime.tasks.foreign import TOML, write
 from tests.toolbox import HARBOR, python312, python_tools
 
@@ -282,6 +282,32 @@ def test_the_image_that_a_task_names(tmp_path: Path) -> None:
     compose = {"environment/docker-compose.yaml": service, "task.toml": ""}
     task = load_task(write(tmp_path / "compose", compose))
     assert task.image_missing is not None and task.image_missing.reference == "docker.io/library/debian:latest"
+    ours = '[environment]\ndocker_image = "debian:12"\n[metadata.liverl]\nfail_to_pass = ["t.py::test"]\n'
+    given = load_task(write(tmp_path / "ours", {"task.toml": ours, "environment/repo/x.py": ""}))
+    assert str(given.image_missing) == "docker.io/library/debian:12", "whoever wrote the task"
+
+
+def test_files_beside_an_image_are_not_led_out_by_its_links(tmp_path: Path) -> None:
+    victim, image, loose = (tmp_path / name for name in ("victim", "image", "loose"))
+    for folder in (victim, image, loose / "linked", loose / "was_file", loose / "was_folder"):
+        folder.mkdir(parents=True)
+    (victim / "kept").write_text("untouched")
+    for name, target in (("linked", victim), ("file", victim / "kept"), ("new", victim / "new")):
+        (image / name).symlink_to(target)
+    (image / "was_file").write_text("a file")
+    (image / "stays").write_text("stays")
+    for name in ("linked/kept", "linked/more", "file", "new", "was_file/inner"):
+        (loose / name).write_text("of the task")
+    made = _with_loose(image, loose, tmp_path / "cache")
+    assert sorted(path.name for path in victim.iterdir()) == ["kept"] and (victim / "kept").read_text() == "untouched"
+    assert not any(path.is_symlink() for path in made.rglob("*"))
+    there = {path.name for path in made.rglob("*") if path.is_file()}
+    assert there == {"stays", "kept", "more", "file", "new", "inner"}
+    (loose / "link").symlink_to("file")
+    first = _with_loose(image, loose, tmp_path / "cache")
+    (loose / "link").unlink()
+    (loose / "link").symlink_to("new")
+    assert _with_loose(image, loose, tmp_path / "cache") != first, "another target is another folder"
 
 
 def test_a_recipe_without_a_work_directory(tmp_path: Path) -> None:
