@@ -62,14 +62,15 @@ def replay(
         print(json.dumps(done.to_json()))
         return
     facts = done.to_json()
-    print(f"{done.served} of {done.turns} recorded replies were given; the agent ended: {facts['termination']}")
-    print(f"then  {facts['verdict_then']}  reward {facts['reward_then']}")
-    print(
-        f"now   {facts['verdict_now']}  reward {facts['reward_now']}"
-        + (f"  {facts['error']}" if facts["error"] else "")
-    )
-    for line in done.differences:
-        print(visible(f"differs  {line}"))
+    now = f"now   {facts['verdict_now']}  reward {facts['reward_now']}"
+    lines = [
+        f"{done.served} of {done.turns} recorded replies were given; the agent ended: {facts['termination']}",
+        f"then  {facts['verdict_then']}  reward {facts['reward_then']}",
+        now + (f"  {facts['error']}" if facts["error"] else ""),
+        *(f"differs  {line}" for line in done.differences),
+    ]
+    for line in lines:
+        print(visible(line))
     print(f"all of it in {done.folder}")
 
 
@@ -94,6 +95,7 @@ def shell(
     from runtime.config import RuntimeConfig
     from runtime.errors import TrialError, UserError
     from runtime.launch.look import look_into
+    from runtime.report.words import visible
     from runtime.task import load_task
 
     files = bundle_files(spec or Path("quickstart"), target="local", sandbox=sandbox)
@@ -111,7 +113,7 @@ def shell(
     elif verdict is not None:
         print(f"{verdict.status}, reward {verdict.reward:g}")
         for test, outcome in verdict.outcomes.items():
-            print(f"{outcome:<8} {test}")
+            print(visible(f"{outcome:<8} {test}"))
 
 
 async def _look(sandbox: Sandbox, task: Task) -> Any:

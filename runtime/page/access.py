@@ -39,6 +39,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def cookie_of(host: str) -> str:
+    """A browser keeps cookies by host alone: two pages of one machine must not overwrite each other's."""
+    try:
+        return f"{COOKIE}_{urlsplit(f'//{host}').port or 80}"
+    except ValueError:
+        return COOKIE
+
+
 def new_token() -> str:
     return secrets.token_urlsafe(24)
 
@@ -62,10 +70,11 @@ def guard(token: str | None) -> Middleware:
         if given is not None and _same(given, token):
             # Out of the address: it would stay in the history and be shown over shoulders.
             response = web.HTTPFound(request.rel_url.with_query(_rest(request)), headers=HEADERS)
-            response.set_cookie(COOKIE, token, httponly=True, samesite="Strict", path="/")
+            # Lax: a link in a chat opens the page; and the page only answers, it changes nothing.
+            response.set_cookie(cookie_of(request.host), token, httponly=True, samesite="Lax", path="/")
             raise response
         bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not (_same(bearer, token) or _same(request.cookies.get(COOKIE, ""), token)):
+        if not (_same(bearer, token) or _same(request.cookies.get(cookie_of(request.host), ""), token)):
             raise web.HTTPUnauthorized(
                 text="open the address that the command printed: it ends in ?token=\n", headers=HEADERS
             )

@@ -3,9 +3,10 @@ request leaves the folder."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import Any
 
 from runtime.errors import UserError
 from runtime.launch.ledger import entry
-from runtime.launch.rundir import RunDirectory
+from runtime.launch.rundir import FINAL_STATES, RunDirectory
 from runtime.page.trials import Tokenizer, choices_of, everything, listing, tokens
 from runtime.report import curves
 from runtime.report.diagnosis import RULES, diagnose
@@ -26,6 +27,9 @@ from runtime.report.trials import TrialIndex
 from runtime.telemetry.metrics import Follower, Row
 from runtime.telemetry.scores import SCORE, before_and_after
 
+log = logging.getLogger(__name__)
+
+_OF_ROWS = ("step", "score", "held_out")
 _STANDS_SEC = 30.0
 """How long a diagnosis stands although nothing has changed: some rules look at how long nothing has."""
 
@@ -41,10 +45,28 @@ class Run:
         self._indexed = False
         self._choices: tuple[int, dict[str, Any]] | None = None
         self._diagnosed: tuple[object, float, dict[str, Any]] | None = None
+        self._readable: tuple[int, int, int] | None = None
+        self._brief: tuple[tuple[tuple[int, int], ...], bool, dict[str, Any]] | None = None
 
     @property
     def name(self) -> str:
         return f"{self.directory.path.parent.name}/{self.directory.path.name}"
+
+    def check(self) -> None:
+        """Raise ``UserError`` unless there is a record that can be read. It is only ever replaced whole."""
+        try:
+            status = self.directory.record_file.stat()
+        except OSError:
+            self._readable = None
+        else:
+            if self._readable == (status.st_ino, status.st_mtime_ns, status.st_size):
+                return
+            self._readable = (status.st_ino, status.st_mtime_ns, status.st_size)
+        try:
+            self.directory.read()
+        except UserError:
+            self._readable = None
+            raise
 
     def rows(self) -> list[Row]:
         with self._lock:
@@ -55,20 +77,42 @@ class Run:
         return self.directory.read().tasks
 
     def brief(self) -> dict[str, Any]:
-        """One line of the list of runs."""
+        """One line of the list of runs. Asked for all runs with every change of one, so what stands is kept: of a run
+        that has ended everything, of one that goes on what follows from its rows."""
+        stamp = self._stamp(self.directory.record_file, self.directory.metrics)
+        known = self._brief if self._brief is not None and self._brief[0][1:] == stamp[1:] else None
+        if known is not None and known[1] and known[0] == stamp:
+            return known[2]
         one = entry(self.directory)
-        rows = self.rows()
-        return {
+        ended = one.record.state in FINAL_STATES
+        facts = {
             "name": self.name,
             "experiment": one.record.experiment,
             "run": one.record.run,
             "kind": one.record.kind,
             "state": one.state,
             "seconds": round(one.seconds, 1),
+            **({name: known[2][name] for name in _OF_ROWS} if known is not None else self._of_rows()),
+        }
+        self._brief = (stamp, ended, facts)
+        if ended:
+            with self._lock:  # its rows are read again if somebody opens it
+                self._follower = Follower(self.directory.metrics)
+        return facts
+
+    def _of_rows(self) -> dict[str, Any]:
+        rows = self.rows()
+        return {
             "step": rows[-1].step if rows else None,
             "score": curves.newest(rows, SCORE),
             "held_out": {score.name: score.last for score in before_and_after(rows)},
         }
+
+    def unreadable(self) -> dict[str, Any]:
+        """The line of a run whose files say what none of ours does."""
+        path = self.directory.path
+        line: dict[str, Any] = {"name": self.name, "experiment": path.parent.name, "run": path.name, "kind": "unknown"}
+        return {**line, "state": "unreadable", "seconds": 0.0, "step": None, "score": None, "held_out": {}}
 
     def overview(self) -> dict[str, Any]:
         one = entry(self.directory)
@@ -167,8 +211,13 @@ class Run:
 
     def stamp(self) -> tuple[tuple[int, int], ...]:
         """Changes whenever a file does that the page shows."""
+        one = self.directory
+        return self._stamp(one.record_file, one.metrics, one.status, one.trials)
+
+    @staticmethod
+    def _stamp(*paths: Path) -> tuple[tuple[int, int], ...]:
         stamps = []
-        for path in (self.directory.record_file, self.directory.metrics, self.directory.status, self.directory.trials):
+        for path in paths:
             try:
                 status = path.stat()
                 stamps.append((status.st_mtime_ns, status.st_size))
@@ -189,7 +238,7 @@ class Library:
         found = []
         for run in self._here():
             with suppress(UserError):
-                run.directory.read()
+                run.check()
                 found.append(run)
         return sorted(found, key=lambda run: (run.directory.path.name, run.name))
 
@@ -198,7 +247,23 @@ class Library:
             run.close()
 
     def run(self, name: str) -> Run | None:
+        known = next((run for run in [*self._runs.values()] if run.name == name), None)
+        if known is not None and known.directory.record_file.is_file():
+            return known
         return next((run for run in self._here() if run.name == name), None)
+
+    def briefs(self, names: Collection[str] = ()) -> list[dict[str, Any]]:
+        """The lines of these runs, or of all. One that cannot be read hides none of the others."""
+        found = []
+        for run in self.runs():
+            if names and run.name not in names:
+                continue
+            try:
+                found.append(run.brief())
+            except Exception as error:
+                log.debug("%s: %s", run.directory.path, error)
+                found.append(run.unreadable())
+        return found
 
     def _here(self) -> Iterator[Run]:
         single = (self.runs_dir / "run.json").is_file()

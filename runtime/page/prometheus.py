@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from runtime.errors import UserError
 from runtime.page.library import Run
 from runtime.report.curves import derived
+
+log = logging.getLogger(__name__)
 
 NEWEST = 20
 """Runs that are told of: those that go on, and the newest."""
@@ -26,7 +30,12 @@ def render(runs: Iterable[Run]) -> str:
     """The whole answer. ``runs``: oldest first."""
     lines: dict[str, list[str]] = {name: [] for name in _HELP}
     for run in _chosen(list(runs)):
-        for name, labels, value in _samples(run):
+        try:
+            samples = list(_samples(run))
+        except Exception as error:  # one run with files that none of ours wrote hides none of the others
+            log.debug("%s: %s", run.directory.path, error)
+            continue
+        for name, labels, value in samples:
             words = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
             lines[name].append(f"{name}{{{words}}} {value!r}")
     parts = [
@@ -38,7 +47,14 @@ def render(runs: Iterable[Run]) -> str:
 
 def _chosen(runs: list[Run]) -> list[Run]:
     newest = runs[-NEWEST:]
-    return [run for run in runs if run in newest or run.directory.alive]
+    return [run for run in runs if run in newest or _alive(run)]
+
+
+def _alive(run: Run) -> bool:
+    try:
+        return run.directory.alive
+    except (UserError, TypeError, ValueError):  # it went since the list was made, or is none of ours
+        return False
 
 
 def _samples(run: Run) -> Iterator[Sample]:

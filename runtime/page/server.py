@@ -135,8 +135,8 @@ async def _asset(request: web.Request) -> web.Response:
 
 
 async def _runs(request: web.Request) -> web.Response:
-    library = request.app[_LIBRARY]
-    return _json(await asyncio.to_thread(lambda: [run.brief() for run in library.runs()]))
+    """All of them, or those that are named: what a page that has the others asks for when they changed."""
+    return _json(await asyncio.to_thread(request.app[_LIBRARY].briefs, request.query.getall("run", [])))
 
 
 async def _metrics(request: web.Request) -> web.Response:

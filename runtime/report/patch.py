@@ -7,7 +7,7 @@ how a patch is shown, and runs nothing: a binary file is named, not shown.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -41,7 +41,8 @@ class Patch:
 
     @property
     def text(self) -> str:
-        """One unified diff, as ``git apply`` takes it."""
+        """One unified diff. Its paths are the box's: ``git apply -p2`` takes it in the repository of a task whose
+        working directory is ``/app``, with one more for each further folder of it."""
         return "".join(change.text for change in self.changes)
 
 
@@ -61,7 +62,7 @@ def read_patch(run: Path, record: Mapping[str, Any]) -> Patch:
 
 
 def _pristine(work: Work, missing: list[str]) -> Any:
-    """A function from a path inside to what the task has there (None: nothing); None where the task is gone."""
+    """A function from a path inside to the file that the task has there (None: none); None where the task is gone."""
     try:
         task = load_task(work.task_path)
     except (TrialError, OSError) as error:
@@ -69,34 +70,42 @@ def _pristine(work: Work, missing: list[str]) -> Any:
         return None
     workdir, root = PurePosixPath(task.config.environment.workdir), task.repository
 
-    def before(path: str) -> bytes | None:
+    def before(path: str) -> bytes | Program | None:
         name = PurePosixPath(path)
         if not name.is_relative_to(workdir) or ".." in name.parts:
             return None
         found = root / name.relative_to(workdir)
         try:
-            return found.read_bytes() if found.is_file() and not found.is_symlink() else None
+            if not found.is_file() or found.is_symlink():
+                return None
+            content = found.read_bytes()
+            return Program(content) if found.stat().st_mode & 0o100 else content
         except OSError:
             return None
 
     return before
 
 
-def _change(path: str, entry: Entry, before: bytes | None) -> Change:
-    shown = path.encode("utf-8", "backslashreplace").decode().lstrip("/")
+def _change(path: str, entry: Entry, before: bytes | Program | None) -> Change:
+    inside = path.lstrip("/")
+    shown = inside.encode("utf-8", "backslashreplace").decode()
     if isinstance(entry, Link):
         return Change(shown, "link", "", f"a link to {entry.target!r}")
     if isinstance(entry, Folder):
         return Change(shown, "folder", "", "an empty folder")
-    after = None if isinstance(entry, Removed) else entry.content if isinstance(entry, Program) else entry
+    after = None if isinstance(entry, Removed) else entry
     what = "removed" if after is None else "added" if before is None else "changed"
     if after is None and before is None:
         return Change(shown, what, "", "what was there is not known")
-    texts = [_decoded(content) for content in (before or b"", after or b"")]
+    if before == after:
+        return Change(shown, what, "", "written again as it was")
+    old, new = (one.content if isinstance(one, Program) else one or b"" for one in (before, after))
+    # Equal contents are no matter of text: the mode alone has changed.
+    texts = ["", ""] if old == new else [_decoded(content) for content in (old, new)]
     if texts[0] is None or texts[1] is None:
-        size = len(after if after is not None else before or b"")
-        return Change(shown, what, "", f"{size} bytes, too long or no text")
-    return Change(shown, what, _unified(shown, texts[0], texts[1], what=what, program=isinstance(entry, Program)))
+        return Change(shown, what, "", f"{len(old if after is None else new)} bytes, too long or no text")
+    modes = ["100755" if isinstance(one, Program) else "100644" for one in (before, after)]
+    return Change(shown, what, _unified(inside, texts[0], texts[1], what=what, modes=modes))
 
 
 def _decoded(content: bytes) -> str | None:
@@ -108,15 +117,38 @@ def _decoded(content: bytes) -> str | None:
         return None
 
 
-def _unified(path: str, before: str, after: str, *, what: str, program: bool) -> str:
-    old = "/dev/null" if what == "added" else f"a/{path}"
-    new = "/dev/null" if what == "removed" else f"b/{path}"
-    mode = {"added": f"new file mode {'100755' if program else '100644'}\n", "removed": "deleted file mode 100644\n"}
-    head = f"diff --git a/{path} b/{path}\n{mode.get(what, '')}"
+def _unified(path: str, before: str, after: str, *, what: str, modes: Sequence[str]) -> str:
+    a, b = _quoted(f"a/{path}"), _quoted(f"b/{path}")
+    head = f"diff --git {a} {b}\n"
+    if what == "added":
+        head += f"new file mode {modes[1]}\n"
+    elif what == "removed":
+        head += f"deleted file mode {modes[0]}\n"
+    elif modes[0] != modes[1]:
+        head += f"old mode {modes[0]}\nnew mode {modes[1]}\n"
+    # A tab ends a name with a blank in it, as git writes it: ``patch`` would else end it at the blank.
+    old = "/dev/null" if what == "added" else a + "\t" * (" " in a)
+    new = "/dev/null" if what == "removed" else b + "\t" * (" " in b)
     # Lines end at line feeds alone: a form feed or a line separator inside of one is a part of it.
     lines = difflib.unified_diff(_lines(before), _lines(after), old, new)
     body = [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines]
     return head + "".join(body)
+
+
+def _quoted(path: str) -> str:
+    """A path as git writes it in a patch: one with characters that could end it, or steer who reads it, as a C string.
+    Letters of any script stay (``core.quotePath`` false)."""
+    if path.isprintable() and not set(path) & set('"\\'):
+        return path
+    escaped = (
+        f"\\{character}"
+        if character in '"\\'
+        else character
+        if character.isprintable()
+        else "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", "surrogateescape"))
+        for character in path
+    )
+    return f'"{"".join(escaped)}"'
 
 
 def _lines(text: str) -> list[str]:

@@ -54,6 +54,8 @@ def export_trajectories(run: Path, out: Path, *, form: Format, wanted: TrialFilt
             if not view.turns:
                 left_out.append(f"{view.step}/{view.trial_id}: {'; '.join(view.missing) or 'no turn'}")
                 continue
+            if any(_cut(path) for path in view.conversations):
+                left_out.append(f"{view.step}/{view.trial_id}: a conversation whose beginning cannot be read")
             trials += 1
             yield view
 
@@ -67,12 +69,33 @@ def export_trajectories(run: Path, out: Path, *, form: Format, wanted: TrialFilt
 
 
 def conversations(view: TrialView) -> list[tuple[TurnView, ...]]:
-    """Those that the policy led and that were not thrown away, the oldest first."""
+    """Those that the policy led and that were not thrown away, the oldest first. A last reply that the agent may never
+    have had is no part of one."""
+    found: list[tuple[TurnView, ...]] = []
+    for path in view.conversations:
+        if not _led(path[-1]) or _cut(path):
+            continue
+        end = len(path)
+        if path[-1].record.get("delivery") == "unknown":
+            end -= 1
+        while end and not _led(path[end - 1]):
+            end -= 1
+        if end and path[:end] not in found:
+            found.append(path[:end])
     return [
         path
-        for path in view.conversations
-        if path[-1].kind == "policy" and not path[-1].record.get("discarded") and path[0].parent is None
+        for path in found
+        if not any(len(other) > len(path) and other[: len(path)] == path for other in found)  # a branch holds it
     ]
+
+
+def _led(turn: TurnView) -> bool:
+    return turn.kind == "policy" and not turn.record.get("discarded")
+
+
+def _cut(path: Sequence[TurnView]) -> bool:
+    """Whether the turn that it goes on from cannot be read: its first turn's record names one."""
+    return path[0].record.get("parent") is not None
 
 
 def messages(path: Sequence[TurnView]) -> list[Message]:

@@ -54,7 +54,7 @@ def pages(trial: TrialView, patch: Patch, siblings: Sequence[TrialRow], *, token
     yield ""
     yield "── work"
     yield from visible(patch.text).splitlines() or ["(no change that can be shown)"]
-    yield from (f"{change.path}: {change.what}, {change.why}" for change in patch.changes if not change.text)
+    yield from (visible(f"{change.path}: {change.what}, {change.why}") for change in patch.changes if not change.text)
     if outcomes := record.get("outcomes"):
         yield ""
         yield "── tests"
@@ -91,7 +91,7 @@ def _head(trial: TrialView) -> Iterator[str]:
 def _turn(trial: TrialView, turn: TurnView, *, tokens: bool) -> Iterator[str]:
     from_ = "" if turn.parent is None or turn.parent == turn.seq - 1 else f" from turn {turn.parent}"
     note = "" if turn.kind == "policy" else f" ({turn.kind}, not trained)"
-    yield (
+    yield visible(
         f"── turn {turn.seq}{from_}{note}: {turn.number('prompt_tokens'):.0f} + "
         f"{turn.number('completion_tokens'):.0f} tokens, {turn.number('generate_sec'):.2f} s"
     )

@@ -94,7 +94,8 @@ LiveRL.source = (function () {
 
   return {
     fixed,
-    runs: () => (fixed ? load("runs") : ask("runs")),
+    // All of them, or those that are named.
+    runs: (names) => (fixed ? load("runs") : ask("runs", { run: names })),
     panels: () => (fixed ? load("panels") : ask("panels")),
     differences: (runs) => (fixed ? Promise.resolve([]) : ask("differences", { run: runs })),
     run: (run, what, parameters) => (fixed ? load(what) : ask("run/" + run.split("/").map(encodeURIComponent).join("/") + "/" + what, parameters)),

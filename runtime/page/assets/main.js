@@ -4,7 +4,7 @@
 (function () {
   const { el, source, address } = LiveRL;
   const top = document.getElementById("top"), main = document.getElementById("main"), foot = document.getElementById("foot");
-  let runs = [], current = null, generation = 0, updating = null;
+  let runs = [], current = null, generation = 0, updating = null, complete = 0;
   const missed = new Set();
   const live = el("span", { class: "live", id: "live" }, source.fixed ? "static copy" : "connecting");
 
@@ -59,6 +59,20 @@
     }
   }
 
+  // Only those that changed, where these are few; all of them at times, for a run that was killed changes no file.
+  async function take(names) {
+    if (names.length > 50 || Date.now() - complete > 30000) {
+      runs = await source.runs();
+      complete = Date.now();
+      return;
+    }
+    const found = new Map((await source.runs(names)).map((run) => [run.name, run]));
+    const kept = runs.filter((run) => !names.includes(run.name) || found.has(run.name)).map((run) => found.get(run.name) || run);
+    const fresh = [...found.values()].filter((run) => !kept.some((one) => one.name === run.name));
+    const id = (run) => run.name.slice(run.name.indexOf("/") + 1);
+    runs = fresh.length ? [...kept, ...fresh].sort((a, b) => (id(a) + "/" + a.name < id(b) + "/" + b.name ? -1 : 1)) : kept;
+  }
+
   // News that come while an update is under way are taken together after it.
   async function news(changed) {
     for (const name of changed) missed.add(name);
@@ -68,7 +82,7 @@
         const names = [...missed];
         missed.clear();
         const before = runs.map((run) => run.name + run.state).join();
-        runs = await source.runs();
+        await take(names);
         if (runs.map((run) => run.name + run.state).join() !== before) frame();
         if (!current && runs.length) await show();
         else if (current && current.update) await current.update(names);
@@ -82,13 +96,14 @@
     foot.append(el("p", {}, "LiveRL. Plots by uPlot (MIT)."));
     try {
       runs = await source.runs();
+      complete = Date.now();
     } catch (error) {
       main.replaceChildren(el("h1", {}, "No answer"), el("p", { role: "alert" }, error.message));
       return;
     }
     window.addEventListener("hashchange", show);
     await show();
-    source.listen(news, (connected) => { live.textContent = connected ? "live" : "not connected"; live.dataset.state = connected ? "live" : "lost"; });
+    source.listen(news, (connected) => { if (!connected) complete = 0; live.textContent = connected ? "live" : "not connected"; live.dataset.state = connected ? "live" : "lost"; });
   }
 
   begin();

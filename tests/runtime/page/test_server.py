@@ -16,8 +16,11 @@ from aiohttp import ClientSession, CookieJar
 from aiohttp.test_utils import TestServer
 from yarl import URL
 
+from runtime.launch.rundir import RunDirectory
 from runtime.page import access, server
 from runtime.page.library import Library
+from runtime.page.prometheus import render
+from runtime.telemetry.metrics import Follower
 from tests.runtime.page.made import add_step, make_run
 
 Ask = Callable[[ClientSession, URL], Awaitable[Any]]
@@ -64,6 +67,36 @@ def test_curves_are_the_file(tmp_path: Path) -> None:
 def test_one_run_can_be_served_by_its_own_folder(tmp_path: Path) -> None:
     run = make_run(tmp_path, steps=1)
     assert served(run.path, status_of(f"api/run/small/{run.path.name}/overview")) == 200
+
+
+def test_the_list_reads_only_what_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, live, odd = (make_run(tmp_path, steps=1, experiment=name) for name in ("ended", "live", "odd"))
+    ended.finish("succeeded", exit_code=0, cause="")
+    odd.update(start="yesterday", tasks=[])
+    lib = Library(tmp_path)
+    try:
+        first = lib.briefs()
+        assert [one["state"] for one in first] == ["succeeded", "running", "unreadable"]
+        live.update(start="2020-01-01T00:00:00+00:00")
+        read: list[str] = []
+        record = RunDirectory.read
+        monkeypatch.setattr(RunDirectory, "read", lambda one: (read.append(one.path.parent.name), record(one))[1])
+        monkeypatch.setattr(Follower, "poll", lambda _: pytest.fail("no row moved"))
+        second = lib.briefs([f"ended/{ended.path.name}", f"live/{live.path.name}"])
+        assert second[0] == first[0] and set(read) == {"live"}
+        assert second[1]["step"] == 1 and second[1]["seconds"] > first[1]["seconds"] + 3600
+        monkeypatch.undo()
+        add_step(ended, 2)  # taken up again
+        assert lib.briefs([f"ended/{ended.path.name}"])[0]["step"] == 2
+        assert render(lib.runs()).count("liverl_run_step{") == 2
+    finally:
+        lib.close()
+
+    async def ask(session: ClientSession, root: URL) -> Any:
+        async with session.get(root / "api/runs", params={"run": f"live/{live.path.name}"}) as answer:
+            return await answer.json()
+
+    assert [one["name"] for one in served(tmp_path, ask)] == [f"live/{live.path.name}"]
 
 
 def test_news_come_when_a_file_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +187,7 @@ def test_with_a_token_everybody_must_bring_it(tmp_path: Path) -> None:
         return statuses
 
     assert served(tmp_path, ask, token=word) == [401, 401, 401, 200, 200, 200]
+    assert access.cookie_of("a.example:8001") != access.cookie_of("a.example:8002") and access.cookie_of("[::1")
 
 
 @pytest.mark.parametrize("path", ["", "assets/base.js", "api/runs", "api/run/a/b/curves", "nothing"])

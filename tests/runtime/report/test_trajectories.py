@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from runtime.report.trajectories import export_trajectories
+from runtime.report.trajectories import conversations, export_trajectories
 from runtime.report.trial import read_trial
 from runtime.report.trials import TrialFilter
 from tests.run_directories import HOSTILE, TOOL, MadeRun, make_run
@@ -48,6 +48,29 @@ def test_messages_are_openais(made: MadeRun, tmp_path: Path) -> None:
     call, answer = rows[0]["messages"][2:4]
     assert call["tool_calls"][0]["id"] == answer["tool_call_id"] and answer["content"] == f"calc.py {HOSTILE} 0"
     assert rows[1]["messages"][3] == {"role": "user", "content": "Or another way?"}
+
+
+@pytest.mark.parametrize(
+    ("turns", "kept"),
+    [
+        # the last reply may never have come: the conversation ends before it
+        ([(0, None, "sent"), (1, 0, "sent"), (2, 1, "unknown")], [[0, 1]]),
+        # and what is left of it is the beginning of another one
+        ([(0, None, "sent"), (1, 0, "unknown"), (2, 0, "sent")], [[0, 2]]),
+        ([(0, None, "sent"), (1, 0, "unknown"), (2, 0, "unknown")], [[0]]),
+        ([(0, None, "unknown")], []),
+        # the agent went on from it, so it had it
+        ([(0, None, "unknown"), (1, 0, "sent")], [[0, 1]]),
+        # the turn that it goes on from cannot be read
+        ([(1, 0, "sent"), (2, 1, "sent"), (3, None, "sent")], [[3]]),
+    ],
+)
+def test_conversations_are_whole_and_were_heard(
+    tmp_path: Path, turns: list[tuple[int, int | None, str]], kept: list[list[int]]
+) -> None:
+    rows = [{"seq": seq, "parent": parent, "delivery": delivery} for seq, parent, delivery in turns]
+    (tmp_path / "trajectory.json").write_text(json.dumps({"turns": rows}))
+    assert [[turn.seq for turn in path] for path in conversations(read_trial(tmp_path))] == kept
 
 
 def test_sharegpt(made: MadeRun, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import orjson
 import pytest
 
 from runtime.agent_loop.types import TrialKey
-from runtime.report.patch import read_patch
+from runtime.report.patch import Change, Patch, _change, read_patch
 from runtime.report.trial import Span, read_trial
+from runtime.report.words import pages, visible
+from runtime.sandboxes.entries import Program, Removed
 from tests.run_directories import BROKEN, HOSTILE, REPAIRED, TEST_ID, MadeRun, make_run, write_one
 
 KEY = TrialKey(task="calc-0", task_set="train", step=1, group="one", index=0)
@@ -126,3 +128,33 @@ def test_a_patch_says_what_it_cannot_show(made: MadeRun, tmp_path: Path) -> None
     assert removed.changes[0].what == "removed" and "-two\n" in removed.text
     shutil.rmtree(made.path / "artifacts")
     assert read_patch(made.path, record).missing
+
+
+def test_names_and_modes_in_a_patch_are_gits(tmp_path: Path) -> None:
+    names = ["plain", "with blank", "\u00fcmlaut", 'q"uote\\', "line\n--- a", "\x1b[31m", "b\udcff", "\u202erev"]
+    mine = [(f"{number}{name}", b"one\n", b"one\ntwo\n") for number, name in enumerate(names)]
+    changes = [_change(f"/app/{name}", after, before) for name, before, after in mine]
+    changes += [
+        _change("/app/mode", Program(b"#!x\n"), b"#!x\n"),
+        _change("/app/binary", Program(b"\0\1"), b"\0\1"),
+        _change("/app/gone", Removed(), Program(b"x\n")),
+        _change("/app/same", b"x\n", b"x\n"),
+    ]
+    assert changes[-1].text == "" and changes[-1].why
+    patch = Patch(tuple(changes))
+    assert visible(patch.text) == patch.text  # no name steers a terminal, or a reader of lines
+    for name, content in [*((name, one) for name, one, _ in mine), ("mode", b"#!x\n"), ("binary", b"\0\1")]:
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "gone").write_bytes(b"x\n")
+    (tmp_path / "gone").chmod(0o755)
+    environment = {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        ["git", "apply", "-p2", "-"], cwd=tmp_path, input=patch.text.encode(), capture_output=True, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [(tmp_path / name).read_bytes() for name, _, _ in mine] == [after for _, _, after in mine]
+    assert not (tmp_path / "gone").exists()
+    assert all((tmp_path / name).stat().st_mode & 0o100 for name in ("mode", "binary"))
+    hostile = Change("app/\x1b[31m", "link", "", "a link to 'x'")
+    view = read_trial(tmp_path / "0" / "none")
+    assert not any("\x1b" in line for line in pages(view, Patch((hostile,)), ()))
