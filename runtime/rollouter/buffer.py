@@ -3,7 +3,8 @@
 It keeps what became of each group of trials: given out, finished, taken by the trainer for a step, dropped, lost. A
 checkpoint of step N makes everything final that was taken up to N; when a run goes on from there, what was taken later
 is untrained again, and its trials can be claimed by whoever asks for them, unless weights that no longer exist have
-sampled them. Payloads are opaque bytes. Which groups a step takes is the sampler's decision. Safe for several threads.
+sampled them. Payloads are opaque bytes, on disk alone. Which groups a step takes is the sampler's decision. Safe for
+several threads.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import Any, Literal
 
 import orjson
 
-from runtime.rollouter.record_log import RecordLog, read_records
+from runtime.rollouter.record_log import RecordLog, scan
 
 State = Literal["open", "taken", "dropped", "lost"]
 _META = struct.Struct("<I")
 _COMPACT_BYTES = 64 << 20
-"""The file is written anew, without what is final, when it has grown by so much."""
+"""The file is written anew, without what is final, when it has grown by so much, and to twice its size: what is not
+final is written again each time."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,13 @@ class Slot:
     step: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Kept:
-    """A finished trial. ``versions``: oldest and newest weights that sampled a token of it; None without a token."""
+    """A finished trial: where the journal has its payload. ``versions``: oldest and newest weights that sampled a token
+    of it; None without a token."""
 
-    payload: bytes
+    start: int
+    size: int
     versions: tuple[int, int] | None
 
 
@@ -69,8 +73,9 @@ class DataBuffer:
         self._groups: dict[str, _Group] = {}
         self._lock = threading.RLock()
         self._lost: list[Lost] = []
-        for record in read_records(path):
-            self._replay(*_unpack(record))
+        for end, record in scan(path):
+            meta, size = _unpack(record)
+            self._replay(meta, size, end=end)
         self._log = RecordLog(path)
         self._compacted_at = self._log.bytes
         self._claimable: dict[Slot, list[tuple[str, int]]] = defaultdict(list)
@@ -105,7 +110,7 @@ class DataBuffer:
         with self._lock:
             mine = self._groups[group]
             if (kept := mine.trials.get(index)) is not None:
-                return kept.payload
+                return self._log.read(kept.start, kept.size)
             waiting = self._claimable.get(mine.slot, [])
             for place, (other, number) in enumerate(waiting):
                 theirs = self._groups.get(other)
@@ -113,7 +118,8 @@ class DataBuffer:
                     continue
                 del waiting[place]
                 self._do({"do": "claim", "group": group, "index": index, "of": other})
-                return mine.trials[index].payload
+                moved = mine.trials[index]
+                return self._log.read(moved.start, moved.size)
         return None
 
     def put(self, group: str, index: int, payload: bytes, *, versions: tuple[int, int] | None) -> int | None:
@@ -157,12 +163,16 @@ class DataBuffer:
     def saved(self, step: int) -> None:
         """No checkpoint before ``step`` will be gone back to: what was final by then is forgotten, now and then."""
         with self._lock:
-            if self._log.bytes - self._compacted_at < _COMPACT_BYTES:
+            if self._log.bytes - self._compacted_at < max(_COMPACT_BYTES, self._compacted_at):
                 return
             for name, group in list(self._groups.items()):
                 if group.state == "lost" or (group.state != "open" and group.step <= step):
                     del self._groups[name]
-            self._log.replace(self._snapshot())
+            entries = list(self._snapshot())
+            ends = self._log.replace(_pack(meta, self._payload(kept)) for meta, kept in entries)
+            for (_, kept), end in zip(entries, ends, strict=True):
+                if kept is not None:
+                    kept.start = end - kept.size
             self._compacted_at = self._log.bytes
 
     def state(self, group: str) -> tuple[State, int]:
@@ -183,6 +193,10 @@ class DataBuffer:
             return {**counts, "lost_trials": sum(len(one.trials) for one in self._lost)}
 
     @property
+    def journal_bytes(self) -> int:
+        return self._log.bytes
+
+    @property
     def lost(self) -> tuple[Lost, ...]:
         return tuple(self._lost)
 
@@ -193,17 +207,21 @@ class DataBuffer:
 
     def _do(self, meta: dict[str, Any], payload: bytes = b"") -> int:
         number = self._log.append(_pack(meta, payload))
-        self._replay(meta, payload)
+        self._replay(meta, len(payload), end=self._log.bytes)
         return number
 
-    def _replay(self, meta: Mapping[str, Any], payload: bytes) -> None:
-        """One record's effect: the only place where the state changes, so that a restart reaches the same."""
+    def _payload(self, kept: Kept | None) -> bytes:
+        return b"" if kept is None else self._log.read(kept.start, kept.size)
+
+    def _replay(self, meta: Mapping[str, Any], size: int, *, end: int) -> None:
+        """One record's effect: the only place where the state changes, so that a restart reaches the same. It ends at
+        ``end`` of the journal, with a payload of ``size`` bytes."""
         match meta["do"]:
             case "reserve":
                 self._groups[meta["group"]] = _Group(Slot(*meta["slot"]))
             case "put":
                 versions = meta["versions"]
-                kept = Kept(payload, None if versions is None else (versions[0], versions[1]))
+                kept = Kept(end - size, size, None if versions is None else (versions[0], versions[1]))
                 self._groups[meta["group"]].trials.setdefault(meta["index"], kept)
             case "claim":
                 moved = self._groups[meta["of"]].trials.pop(meta["index"])
@@ -238,15 +256,16 @@ class DataBuffer:
         if gone:
             self._lost.append(Lost(name, tuple(gone), reason))
 
-    def _snapshot(self) -> Iterator[bytes]:
+    def _snapshot(self) -> Iterator[tuple[dict[str, Any], Kept | None]]:
+        """The records of all that is remembered, and the trials whose payloads end them."""
         for name, group in self._groups.items():
             slot = [group.slot.task_set, group.slot.task, group.slot.step]
-            yield _pack({"do": "reserve", "group": name, "slot": slot})
+            yield {"do": "reserve", "group": name, "slot": slot}, None
             for index, kept in group.trials.items():
-                yield _pack({"do": "put", "group": name, "index": index, "versions": kept.versions}, kept.payload)
+                yield {"do": "put", "group": name, "index": index, "versions": kept.versions}, kept
             if group.state != "open":
                 final = {"groups": [name], "step": group.step, "reason": ""}
-                yield _pack({"do": "take" if group.state == "taken" else "drop", **final})
+                yield {"do": "take" if group.state == "taken" else "drop", **final}, None
 
 
 def _pack(meta: Mapping[str, Any], payload: bytes = b"") -> bytes:
@@ -254,7 +273,8 @@ def _pack(meta: Mapping[str, Any], payload: bytes = b"") -> bytes:
     return _META.pack(len(head)) + head + payload
 
 
-def _unpack(record: bytes) -> tuple[dict[str, Any], bytes]:
+def _unpack(record: bytes) -> tuple[dict[str, Any], int]:
+    """What it says, and the size of its payload."""
     (length,) = _META.unpack_from(record)
     meta: dict[str, Any] = orjson.loads(record[_META.size : _META.size + length])
-    return meta, record[_META.size + length :]
+    return meta, len(record) - _META.size - length

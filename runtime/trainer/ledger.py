@@ -1,7 +1,8 @@
 """What the trainer's process keeps of every group: the data buffer, shared by agent loop manager, sampler and
 checkpoints, which verl makes apart from each other.
 
-Without a manager of ours it keeps nothing. Only groups for training are kept: a validation is played again.
+Without a manager of ours it keeps nothing. Only groups for training are kept: a validation is played again. So are
+trials that hold a mixture's experts, once the journal is large: they are a hundred times the size of their tokens.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ from runtime.trainer.stable import LATEST, stable_steps
 log = logging.getLogger(__name__)
 
 
+MOST_ROUTED_BYTES = 1 << 30
+"""Of the journal, beyond which no trials with a mixture's experts are kept until it has been written anew."""
+
+
 class Ledger:
     """Implements ``runtime.agent_loop.groups.Keeper`` for the trials of training groups."""
 
     def __init__(self) -> None:
         self._buffer: DataBuffer | None = None
         self._paths: RunPaths | None = None
+        self._left_out = 0
 
     def open(self, paths: RunPaths, *, restored: Collection[str] = ()) -> None:
         """Read what an earlier start of the trainer left. ``restored``: see ``DataBuffer.recover``."""
@@ -57,9 +63,24 @@ class Ledger:
         """Returns once the trial is on disk. What nobody graded is not kept: it would be played again."""
         if self._buffer is None or request.validation or not request.uid or result.reward is None:
             return
-        number = self._buffer.put(request.uid, result.key.index, to_bytes(result), versions=result.weight_versions)
+        await asyncio.to_thread(self._keep, self._buffer, request.uid, result)
+
+    def _keep(self, buffer: DataBuffer, group: str, result: TrialResult) -> None:
+        routed = sum(len(one.routed_experts.rows) for one in result.samples if one.routed_experts is not None)
+        if routed and buffer.journal_bytes + routed > MOST_ROUTED_BYTES:
+            if not self._left_out:
+                log.warning(
+                    "%s: not kept, its experts take %d MiB and the journal has %d: it, and more such trials, would be "
+                    "played again after a crash",
+                    result.key.trial_id,
+                    routed >> 20,
+                    buffer.journal_bytes >> 20,
+                )
+            self._left_out += 1
+            return
+        number = buffer.put(group, result.key.index, to_bytes(result), versions=result.weight_versions)
         if number is not None:
-            await asyncio.to_thread(self._buffer.commit, number)
+            buffer.commit(number)
 
     def taken(self, groups: Collection[str], *, step: int) -> None:
         if self._buffer is not None:
@@ -85,7 +106,7 @@ class Ledger:
             aside[-1].rename(target)
 
     def stats(self) -> dict[str, int]:
-        return dict(self._buffer.stats()) if self._buffer is not None else {}
+        return {**self._buffer.stats(), "left_out": self._left_out} if self._buffer is not None else {}
 
 
 def resumed_step(checkpoints: Path) -> int:

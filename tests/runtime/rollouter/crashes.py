@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,9 @@ class Killer:
         if self.dead:
             self._cut_power()
             raise Killed
-        self.synced[file] = os.fstat(file).st_size
+        found = os.fstat(file)
+        if stat.S_ISREG(found.st_mode):
+            self.synced[file] = found.st_size
 
     def _cut_power(self) -> None:
         if self.power:

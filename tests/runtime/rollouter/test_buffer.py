@@ -112,13 +112,31 @@ def test_the_file_is_written_anew_without_what_is_final(tmp_path: Path, monkeypa
             buffer.taken([f"g{step}"], step=step)
         buffer.saved(step - 1)
     assert path.stat().st_size < 20_000
+    assert buffer.claim("g29", 0) == bytes(1000) and buffer.claim("g28", 0) == bytes(1000)
     buffer.close()
     again = DataBuffer(path)
     assert again.state("g28") == ("taken", 28) and again.state("g29") == ("open", 0)
     assert again.claim("g29", 0) == bytes(1000)
 
 
-@pytest.mark.parametrize("damage", ["torn", "flipped", "rubbish"])
+def test_payloads_are_on_disk_alone(tmp_path: Path) -> None:
+    """Also those that no commit has written, and those that a new file has in other places."""
+    buffer = open_group(tmp_path / "log")
+    payloads = [bytes([index]) * (100 + index) for index in range(4)]
+    for index in (0, 1):
+        number = buffer.put("g", index, payloads[index], versions=(0, 0))
+    buffer.commit(number)
+    for index in (2, 3):
+        buffer.put("g", index, payloads[index], versions=(0, 0))
+    assert [buffer.claim("g", index) for index in range(4)] == payloads
+    buffer.commit()
+    held = [value for kept in buffer._groups["g"].trials.values() for value in vars(kept).values()]
+    assert len(held) == 12 and not any(isinstance(value, bytes) for value in held)
+    assert not buffer._log._pending and not buffer._log._flying
+    assert [buffer.claim("g", index) for index in range(4)] == payloads
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "rubbish", "zeros"])
 def test_a_damaged_end_is_cut_off_and_the_rest_is_read(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "log"
     log = RecordLog(path)
@@ -128,13 +146,42 @@ def test_a_damaged_end_is_cut_off_and_the_rest_is_read(tmp_path: Path, damage: s
     content = bytearray(path.read_bytes())
     if damage == "flipped":
         content[-1] ^= 1
-    path.write_bytes(content[:-3] if damage == "torn" else content + b"\xff" * 7 if damage == "rubbish" else content)
-    kept = 3 if damage == "rubbish" else 2
+    behind = {"rubbish": b"\xff" * 7, "zeros": bytes(4096)}.get(damage, b"")
+    path.write_bytes(content[:-3] if damage == "torn" else content + behind)
+    kept = 3 if behind else 2
     assert list(read_records(path)) == [b"record %d" % number for number in range(kept)]
     log = RecordLog(path)
     log.append(b"next")
     log.close()
     assert list(read_records(path)) == [*(b"record %d" % number for number in range(kept)), b"next"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_lies_behind_a_damaged_record_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "log"
+    for name in ("log.damaged", "log.1.damaged"):
+        log = RecordLog(path)
+        for number in range(3):
+            log.append(b"record %d" % number)
+        log.close()
+        content = bytearray(path.read_bytes())
+        content[8] ^= 1
+        path.write_bytes(content)
+        caplog.clear()
+        RecordLog(path).close()
+        assert path.read_bytes() == b"" and (tmp_path / name).read_bytes() == content
+        assert f"damaged at byte 0: {len(content)} bytes" in caplog.text and name in caplog.text
+
+
+def test_a_record_that_could_not_be_read_back_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_log, "_LONGEST", 10)
+    log = RecordLog(tmp_path / "log")
+    for record in (b"", bytes(11)):
+        with pytest.raises(ValueError, match=r"a record of \d+ bytes; allowed are 1 to 10"):
+            log.append(record)
+    log.append(b"x" * 10)
+    log.close()
+    assert list(read_records(tmp_path / "log")) == [b"x" * 10]
 
 
 def test_on_a_full_disk_a_commit_fails_and_the_next_one_makes_it_good(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +12,8 @@ import pytest
 from runtime.agent_loop.groups import GroupRequest, GroupRunner
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey, TrialResult
+from runtime.proxy.types import Sample
+from runtime.rollouter.engine import Routing
 from runtime.run_paths import RunPaths
 from runtime.task import Task
 from runtime.trainer import stable
@@ -83,6 +86,25 @@ def test_validations_and_what_nobody_graded_are_played_again(tmp_path: Path, tas
     third = Trials()
     play(tmp_path, task, third, uid="three")
     assert third.played == [1]
+
+
+def test_experts_are_kept_while_the_journal_is_small(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sample = Sample([1], [2], [1], [-0.5], [0], routed_experts=Routing(0, bytes(1000), (1, 1), 1))
+    request = GroupRequest(task, "train", "train-one", 1, 4, 1.0, uid="one")
+    ledger = Ledger()
+    ledger.open(RunPaths(tmp_path))
+    ledger.reserve(request)
+    monkeypatch.setattr("runtime.trainer.ledger.MOST_ROUTED_BYTES", 4000)
+    for index in range(4):
+        asyncio.run(ledger.keep(request, replace(result(request.key(index)), samples=(sample,))))
+    kept = [one.key.index for one in ledger.reserve(request)]
+    assert kept == [0, 1] and ledger.stats()["left_out"] == 2
+    assert caplog.text.count("played again after a crash") == 1
+    asyncio.run(ledger.keep(request, result(request.key(3))))
+    assert [one.key.index for one in ledger.reserve(request)] == [0, 1, 3], "what has no experts is always kept"
+    ledger.close()
 
 
 def test_trained_groups_are_not_given_out_again(tmp_path: Path, task: Task) -> None:
