@@ -76,6 +76,9 @@ def verify(
     directories: Directories,
     sandbox: Sandbox = "bubblewrap",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Sandboxes at once.")] = os.cpu_count() or 1,
+    build: Annotated[
+        bool, typer.Option("--build", help="Build Dockerfiles: their instructions run here as root; trust the authors.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Prove each task: solution/ scores more than doing nothing, honest/*.sh as much, cheat/*.sh no more."""
@@ -89,6 +92,7 @@ def verify(
     from runtime.tasks.images import with_images
 
     environment = _environment(sandbox)
+    environment = environment.model_copy(update={"images": environment.images.model_copy(update={"build": build})})
     invalid: list[str] = []
     tasks = load_tasks(find_task_directories(directories), on_problem=invalid.append)
     tasks = with_images(tasks, environment=environment, on_problem=invalid.append, say=partial(typer.echo, err=True))

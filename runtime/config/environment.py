@@ -74,6 +74,9 @@ class Images(Model):
     plaintext_registries: tuple[Text, ...] = ()
     """Registries (``host:port``) that are asked without TLS; everybody on the way can change what they answer, but for
     what is named by digest."""
+    build: bool = False
+    """Whether a task's Dockerfile is built where it must be. Its instructions run on this machine, as root and with
+    little between them and it: for authors whom you trust."""
     build_network: bool = False
     """Whether the instructions of a task's Dockerfile may use the network while it is built."""
 

@@ -1,17 +1,24 @@
 """Builds a Dockerfile into the store without a daemon: Debian's ``buildah`` with its chroot isolation, as root.
 
-The instructions of a build run on this machine with little between them and it (file system and processes apart, the
-kernel shared): they are a task author's code, as much as an installed package is. Without leave they have no network
-but what fetches the images of ``FROM``. It does not know which tasks are built.
+The instructions of a build are a task author's code, and run on this machine as its root with little between them and
+it: an own process tree, mounts of their own with a handful of devices, without network but with leave and without the
+capabilities that leave a chroot or make devices. There is no user namespace and no other kernel, so who builds trusts
+the author as much as the author of an installed package. It does not know which tasks are built.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
+import re
+import secrets
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from runtime.errors import ImageError, MachineError
@@ -21,6 +28,22 @@ from runtime.oci.types import Image
 
 INSTALL = "apt-get install -y buildah"
 _SAID = 300
+_HOME = ("HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "SSL_CERT_FILE")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+_WITHOUT = ("--cap-drop", "CAP_SYS_CHROOT", "--cap-drop", "CAP_MKNOD")
+"""A root that may call ``chroot`` can leave one."""
+_OWN_DEVICES = """dev=$1; shift
+mkdir "$dev"
+mount -t tmpfs -o mode=755,nosuid,noexec,size=1m liverl "$dev"
+for name in null zero full random urandom; do : > "$dev/$name"; mount --bind "/dev/$name" "$dev/$name"; done
+ln -s /proc/self/fd "$dev/fd"
+for name in stdin:0 stdout:1 stderr:2; do ln -s "fd/${name#*:}" "$dev/${name%:*}"; done
+mkdir "$dev/shm" "$dev/pts" "$dev/mqueue"
+mount -t tmpfs -o mode=1777,nosuid,nodev,size=64m liverl "$dev/shm"
+mount --rbind "$dev" /dev
+exec "$@"
+"""
+_HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_][A-Za-z0-9_]*)\2")
 
 
 def build(dockerfile: Path, context: Path, *, store: ImageStore, key: str, network: bool, timeout_sec: float) -> Image:
@@ -31,23 +54,34 @@ def build(dockerfile: Path, context: Path, *, store: ImageStore, key: str, netwo
         why = "the program buildah is not here" if program is None else "buildah's chroot isolation needs root"
         raise ImageError(f"{dockerfile} cannot be built: {why}", fix=INSTALL)
     store.root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=store.root) as folder:
+    with store.building() as root, tempfile.TemporaryDirectory(prefix=".build-", dir=store.root) as folder:
         layout = Path(folder) / "layout"
-        places = ["--root", f"{store.root}/buildah/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
+        places = ["--root", str(root), "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
         unpinned = ["--registries-conf", _short_names(Path(folder))]
+        run = functools.partial(_run, dockerfile=dockerfile, timeout_sec=timeout_sec, temporary=folder)
         for name in _stands_on(dockerfile):
-            _run([program, *places, *unpinned, "pull", "--quiet", "--policy", "missing", name], dockerfile, timeout_sec)
-        # Chroot isolation has the network of buildah itself.
-        alone = [] if network else [_unshare(), "--net"]
-        command = [*alone, program, *places, *unpinned, "bud", "--isolation", "chroot", "--format", "oci"]
-        command += ["--pull-never", "--timestamp", "0", "--layers=false", "--file", str(dockerfile)]
-        command += ["--tag", "liverl/task", str(context)]
-        _run(command, dockerfile, timeout_sec)
-        _run([program, *places, "push", "liverl/task", f"oci:{layout}:task"], dockerfile, timeout_sec)
-        _run([program, *places, "rmi", "--force", "liverl/task"], dockerfile, timeout_sec)
+            run([program, *places, *unpinned, "pull", "--quiet", "--policy", "missing", name], kept=(*_HOME, *_PROXIES))
+        tag = f"localhost/liverl/task:{os.getpid()}-{secrets.token_hex(8)}"  # builds of one machine share the root
+        command = [program, *places, *unpinned, "bud", "--isolation", "chroot", "--format", "oci", "--pull-never"]
+        command += ["--timestamp", "0", "--layers=false", "--force-rm", *_WITHOUT, "--file", str(dockerfile)]
+        command += ["--tag", tag, str(context)]
+        try:
+            run([*_alone(folder, network=network), *command], kept=_PROXIES if network else ())
+            run([program, *places, "push", tag, f"oci:{layout}:task"])
+        finally:
+            with contextlib.suppress(ImageError, MachineError):  # also where there is none
+                run([program, *places, "rmi", "--force", tag])
         image = import_layout(layout, store, reference=f"{BUILT}{key}")
     store.name(key, image)
     return image
+
+
+def _alone(folder: str, *, network: bool) -> list[str]:
+    """What starts a program among its own processes only, with a ``/dev`` of its own. Chroot isolation shows the
+    instructions whatever processes, devices and network buildah itself has."""
+    unshare = shutil.which("unshare") or "unshare"
+    apart = ["--pid", "--fork", "--kill-child", "--mount-proc", "--ipc", *([] if network else ["--net"])]
+    return [unshare, *apart, "sh", "-ec", _OWN_DEVICES, "liverl", f"{folder}/dev"]
 
 
 def import_layout(layout: Path, store: ImageStore, *, reference: str) -> Image:
@@ -70,12 +104,17 @@ def import_layout(layout: Path, store: ImageStore, *, reference: str) -> Image:
 def _stands_on(dockerfile: Path) -> list[str]:
     """The images that a Dockerfile takes from elsewhere. Raises ``ImageError`` for a name that is put together."""
     stages, found = set[str](), list[str]()
-    for number, line in enumerate(dockerfile.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        words = line.split()
-        named = [word.removeprefix("--from=") for word in words[1:] if word.startswith("--from=")]
-        if words and words[0].upper() == "FROM":
+    for number, text in _instructions(dockerfile.read_text(encoding="utf-8", errors="replace")):
+        words = text.split()
+        instruction, flags = words[0].upper(), list(takewhile(lambda word: word.startswith("--"), words[1:]))
+        if instruction == "FROM":
             named = [word for word in words[1:] if not word.startswith("--")][:1]
-        elif not words or words[0].upper() != "COPY":
+        elif instruction == "COPY":
+            named = [flag.removeprefix("--from=") for flag in flags if flag.startswith("--from=")]
+        elif instruction == "RUN":
+            options = [part for flag in flags if flag.startswith("--mount=") for part in flag[8:].split(",")]
+            named = [option.removeprefix("from=") for option in options if option.startswith("from=")]
+        else:
             continue
         for name in named:
             if "$" in name:
@@ -83,13 +122,35 @@ def _stands_on(dockerfile: Path) -> list[str]:
                 raise ImageError(why, fix="write the image's whole name")
             if name.lower() not in stages and name != "scratch" and not name.isdecimal():
                 found.append(name)
-        if len(words) > 3 and words[-2].upper() == "AS":
+        if instruction == "FROM" and len(words) > 3 and words[-2].upper() == "AS":
             stages.add(words[-1].lower())
     return list(dict.fromkeys(found))
 
 
-def _unshare() -> str:
-    return shutil.which("unshare") or "unshare"
+def _instructions(text: str) -> Iterator[tuple[int, str]]:
+    """(line of its beginning, text) of every instruction: continued lines joined, without comments and without the
+    files that stand in the Dockerfile itself (``<<EOF``)."""
+    start, parts, ends = 0, list[str](), list[tuple[str, str]]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if ends:
+            strip, end = ends[0]
+            if (line.lstrip("\t") if strip else line) == end:
+                del ends[0]
+            continue
+        if line.lstrip().startswith("#") or not line.strip():
+            continue  # also within a continued instruction
+        start = start if parts else number
+        continued = line.rstrip().endswith("\\")
+        parts.append(line.rstrip()[:-1] if continued else line)
+        if continued:
+            continue
+        whole, parts = " ".join(parts), []
+        if whole.split()[:1] and whole.split()[0].upper() in ("RUN", "COPY", "ADD"):
+            ends = [(match[1], match[3]) for match in _HEREDOC.finditer(whole)]
+        if whole.strip():
+            yield start, whole
+    if parts and " ".join(parts).strip():
+        yield start, " ".join(parts)
 
 
 def _short_names(folder: Path) -> str:
@@ -99,11 +160,20 @@ def _short_names(folder: Path) -> str:
     return str(path)
 
 
-def _run(command: list[str], dockerfile: Path, timeout_sec: float) -> None:
-    environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
+def _run(command: list[str], *, dockerfile: Path, timeout_sec: float, temporary: str, kept: Sequence[str] = ()) -> None:
+    """kept: the variables that the program gets of ours. Whoever can look into its process sees them."""
+    environment = {name: os.environ[name] for name in ("PATH", *kept) if name in os.environ}
+    environment |= {"BUILDAH_ISOLATION": "chroot", "TMPDIR": temporary}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=timeout_sec, check=False, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_sec,
+            check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired as error:
         why = f"took longer than {timeout_sec:.0f} s (environment.build_timeout_sec)"

@@ -156,8 +156,8 @@ class ImageStore:
         return sorted(listed, key=lambda one: -one.used)
 
     def size(self) -> int:
-        """Bytes of all layers, each counted once."""
-        return sum(self._layer_sizes().values())
+        """Bytes of all layers, each counted once, and of what builds keep for the next one."""
+        return sum(self._layer_sizes().values()) + self._kept_by_builds()
 
     # Getting images.
 
@@ -230,6 +230,18 @@ class ImageStore:
                 self._unpacked(reference, diff_id, lambda one: blobs[one.digest], descriptor)
             return self._recorded(manifest, config, diff_ids, reference)
 
+    @contextlib.contextmanager
+    def building(self) -> Iterator[Path]:
+        """The folder where builds keep the images that they stand on; nobody removes it meanwhile."""
+        home = self.root / "buildah"
+        home.mkdir(parents=True, exist_ok=True)
+        with (home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            try:
+                yield home / "root"
+            finally:
+                self._write(home / "kept.json", {"bytes": _bytes_below(home / "root")})
+
     def tree(self, image: Image, inside: str) -> Path:
         """The folder ``inside`` of an image as a folder of this machine, never to be written. Raises ``ImageError``."""
         name = hashlib.sha256(json.dumps([image.layers, inside]).encode()).hexdigest()[:32]
@@ -255,6 +267,11 @@ class ImageStore:
         """Remove the least recently used images until the layers take at most ``budget`` bytes; none that is in use."""
         removed = []
         with self._exclusive():
+            if self.size() > budget and self._kept_by_builds():
+                with self._try_exclusive(self.root / "buildah" / "lock") as free:
+                    if free:  # what is kept there is fetched again
+                        shutil.rmtree(self.root / "buildah" / "root", ignore_errors=True)
+                        (self.root / "buildah" / "kept.json").unlink(missing_ok=True)
             for one in reversed(self.images()):
                 if self.size() <= budget:
                     break
@@ -414,6 +431,12 @@ class ImageStore:
                 shutil.rmtree(doomed, ignore_errors=True)
                 path.with_name(f"{path.name}.json").unlink(missing_ok=True)
 
+    def _kept_by_builds(self) -> int:
+        try:
+            return int(json.loads((self.root / "buildah" / "kept.json").read_bytes())["bytes"])
+        except (OSError, ValueError, KeyError):
+            return 0
+
     def _layer_sizes(self) -> dict[str, int]:
         sizes = {}
         for path in self.root.glob("layers/*.json"):
@@ -468,6 +491,15 @@ class ImageStore:
             yield False
         finally:
             os.close(fd)
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for above, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(f"{above}/{name}").st_blocks * 512
+    return total
 
 
 def _folder(diff_id: str) -> str:

@@ -52,6 +52,13 @@ def with_images(
             if source is not None and source.reference is None and environment.type == "docker":
                 on_problem(f"{task.path}: {source.dockerfile} is built for boxes of bubblewrap only; name an image")
                 continue
+            if source is not None and source.reference is None and not environment.images.build:
+                on_problem(
+                    f"{task.path}: {source.dockerfile} must be built, and its instructions would run on this machine "
+                    "as root; if you trust its author, environment.images.build: true (`tasks verify --build`) builds "
+                    "it; else name an image in environment.docker_image"
+                )
+                continue
             try:
                 usable.append(_with_image(task, store, environment, say, pins.get(task.path.resolve())))
             except (ImageError, UserError) as error:

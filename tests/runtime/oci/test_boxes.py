@@ -199,7 +199,7 @@ def test_tasks_with_images_are_played_and_graded(
         task(tmp_path / "absent", f'docker_image = "{registry.host}/nothing:1"'),
     ]
     problems: list[str] = []
-    environment = Bubblewrap(images=Images())
+    environment = Bubblewrap(images=Images(build=True))
     monkeypatch.setenv("SSL_CERT_FILE", str(registry.ca))
     tasks = with_images(
         [load_task(path) for path in folders], environment=environment, on_problem=problems.append, say=print

@@ -1,0 +1,143 @@
+"""What is known of a build before it runs: the images that it takes, and whether it may run at all."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runtime.config import Bubblewrap
+from runtime.config.environment import Images
+from runtime.errors import ImageError
+from runtime.oci import build as room
+from runtime.oci.build import build
+from runtime.oci.store import ImageStore
+from runtime.task import load_task
+from runtime.tasks.images import with_images
+from tests.oci_images import busybox, image
+from tests.toolbox import require_command
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("FROM debian:12 AS base\nFROM base\nCOPY --from=busybox /bin/x /x\n", ["debian:12", "busybox"]),
+        ("from --platform=linux/amd64 a as b\nCOPY --from=b x y\nCOPY --from=0 x y\n", ["a"]),
+        ("FROM a\nRUN echo \\\n  FROM nothing \\\n# FROM comment\n  COPY --from=nothing\n", ["a"]),
+        ("FROM a\nRUN <<EOF\nFROM nothing\nEOF\nCOPY <<-'E' <<F /x\nFROM $x\n\tE\nF\nFROM b\n", ["a", "b"]),
+        ("FROM a\nRUN --mount=type=bind,from=c,target=/c ls\nRUN echo --mount=from=d\n", ["a", "c"]),
+        ("FROM \\\n  a\n", ["a"]),
+        ("FROM scratch\n", []),
+    ],
+)
+def test_images_that_a_dockerfile_takes(tmp_path: Path, text: str, names: list[str]) -> None:
+    (tmp_path / "Dockerfile").write_text(text)
+    assert room._stands_on(tmp_path / "Dockerfile") == names
+
+
+def test_a_name_of_variables_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM a\nCOPY \\\n --from=$b x y\n")
+    with pytest.raises(ImageError, match=r"Dockerfile:2: the image \$b"):
+        room._stands_on(tmp_path / "Dockerfile")
+
+
+def test_nothing_is_built_without_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("task.toml", "instruction.md", "tests/test.sh", "environment/Dockerfile"):
+        (tmp_path / "task" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "task" / name).write_text("FROM scratch\nRUN x\n" if name.endswith("file") else "")
+    built: list[Path] = []
+    monkeypatch.setattr(room, "build", lambda dockerfile, *args, **kwargs: built.append(dockerfile))
+    tasks, problems = [load_task(tmp_path / "task")], list[str]()
+    assert with_images(tasks, environment=Bubblewrap(), on_problem=problems.append, say=str) == []
+    assert not built and len(problems) == 1 and "environment.images.build: true" in problems[0]
+    allowed = Bubblewrap(images=Images(build=True))
+    assert len(with_images(tasks, environment=allowed, on_problem=problems.append, say=str)) == 1
+    assert built == [tmp_path / "task/environment/Dockerfile"] and len(problems) == 1
+
+
+def test_builds_at_once_have_names_of_their_own_and_no_variables_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both run as far as the first's end before the second takes what it has made."""
+    monkeypatch.setattr(room.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setenv("SECRET", "x")
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:password@proxy")
+    images: dict[str, str] = {}
+    seen: list[tuple[str, list[str], dict[str, str]]] = []
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+
+    def run(command: list[str], **kwargs: object) -> subprocess.CompletedProcess[str]:
+        what = next(word for word in ("bud", "push", "rmi") if word in command)
+        seen.append((what, command, kwargs["env"]))  # type: ignore[arg-type]
+        if what == "bud":
+            tag = command[command.index("--tag") + 1]
+            images[tag] = command[-1]
+            if command[-1].endswith("one"):
+                build_(tmp_path / "two")
+        elif what == "push":
+            image([{images[command[-2]]: b""}], layout=Path(command[-1].split(":")[1]))
+        else:
+            del images[command[-1]]
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(room.subprocess, "run", run)
+    store = ImageStore(tmp_path / "store")
+
+    def build_(context: Path) -> None:
+        made = build(tmp_path / "Dockerfile", context, store=store, key=context.name, network=False, timeout_sec=1.0)
+        assert (store.layer(made.folders[0]) / str(context).lstrip("/")).is_file(), "another build's image"
+
+    build_(tmp_path / "one")
+    assert images == {} and [what for what, _, _ in seen] == ["bud", "bud", "push", "rmi", "push", "rmi"]
+    for what, command, env in seen:
+        assert not {"SECRET", "HTTPS_PROXY", "HOME"} & set(env)
+        assert what != "bud" or {"--pid", "--net", "--kill-child"} < set(command)
+
+
+def test_what_builds_keep_counts_and_is_pruned_but_not_under_a_build(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path / "store")
+    with store.building() as root:
+        root.mkdir()
+        (root / "big").write_bytes(os.urandom(100_000))
+    assert store.size() >= 100_000
+    with store.building():
+        store.prune(0)
+        assert (root / "big").exists()
+    store.prune(0)
+    assert not root.exists() and store.size() == 0
+
+
+@pytest.mark.consumers
+def test_what_an_instruction_sees_of_this_machine(tmp_path: Path) -> None:
+    for program, package in (("busybox", "busybox-static"), ("buildah", "buildah")):
+        require_command(program, package=package)
+    context = tmp_path / "context"
+    for name, content in busybox().items():
+        place = context / "files" / name
+        if content is None:
+            place.mkdir(parents=True, exist_ok=True)
+        elif isinstance(content, str):
+            place.symlink_to(content)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(bytes(content))  # type: ignore[arg-type]
+            place.chmod(0o755)
+    (tmp_path / "Dockerfile").write_text(
+        "FROM scratch\nCOPY files /\n"
+        "RUN mkdir /w; ls /dev > /w/dev; ls /proc > /w/proc; env > /w/env; grep CapEff /proc/self/status > /w/cap; "
+        "ls /proc/1/root > /w/root 2>&1; echo x > /dev/null\n"
+    )
+    store = ImageStore(tmp_path / "store")
+    made = build(tmp_path / "Dockerfile", context, store=store, key="x", network=False, timeout_sec=60.0)
+    seen = {path.name: path.read_text() for path in store.tree(made, "/w").iterdir()}
+    assert (
+        {"null", "urandom", "shm"}
+        <= set(seen["dev"].split())
+        <= {*("null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "shm", "pts", "mqueue")}
+    )
+    assert len([name for name in seen["proc"].split() if name.isdecimal()]) < 12, "other processes than the build's"
+    assert not int(seen["cap"].split()[1], 16) & (1 << 18 | 1 << 27 | 1 << 21 | 1 << 19), "chroot, mknod, admin, ptrace"
+    assert "denied" in seen["root"]
+    assert not list((store.root / "buildah/root/vfs-images").glob("*/manifest")), "its tag is gone"
