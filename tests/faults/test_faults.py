@@ -6,6 +6,7 @@ and checkpoint), those of the launcher in ``tests/runtime/trainer/test_process.p
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from runtime.rollouter.engine import Generation, WeightIdentity
 from runtime.rollouter.pool import ReplicaPool
 from runtime.rollouter.record_log import read_records
 from runtime.run_paths import RunPaths
+from runtime.sandboxes.base import SandboxProvider, SandboxRequest
 from runtime.task import Task
 from runtime.trainer import stable
 from tests.faults.world import GONE, SIZE, World, with_verifier
@@ -46,6 +48,37 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[Task]:
 def test_nothing_happens(world: World, tasks: list[Task]) -> None:
     results = world.play(*tasks)
     assert [one.reward for one in results] == [1.0] * 2 * SIZE
+
+
+def test_what_must_hold_is_seen_when_it_does_not(world: World, tasks: list[Task]) -> None:
+    """A box that nobody removes; weights of the step before last."""
+
+    class Leaking:
+        def __init__(self, real: SandboxProvider) -> None:
+            self._real = real
+
+        async def start(self, request: SandboxRequest) -> Any:
+            box: Any = await self._real.start(request)
+            stop, asked = box.stop, itertools.count()
+
+            async def late() -> None:
+                if next(asked):  # by the provider's end, not by the trial's
+                    await stop()
+
+            box.stop = late
+            return box
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+    world.changed = lambda services: dataclasses.replace(services, provider=Leaking(services.provider))
+    with pytest.raises(AssertionError, match=r"sandboxes were left: \['box-"):
+        world.play(tasks[0])
+    world.changed = lambda services: services
+    for replica in world.replicas:
+        replica.load(0)
+    with pytest.raises(AssertionError, match="too old"):
+        world.play(tasks[1])
 
 
 def test_1_a_replica_dies_in_mid_reply(world: World, tasks: list[Task]) -> None:
@@ -99,16 +132,19 @@ def test_4_a_storm_of_failures(world: World, tasks: list[Task]) -> None:
     assert sum(one.reward == 1.0 for one in results) >= SIZE, "a storm that lets two of three calls through"
 
 
-def test_8_a_verifier_that_never_answers_gives_no_grade(world: World, tasks: list[Task]) -> None:
+def test_8_a_verifier_that_never_answers_gives_no_grade(
+    world: World, tasks: list[Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Hung:
-        def __init__(self, _: Verifier) -> None:
-            self.calls = 0
+        def __init__(self, _: Verifier) -> None: ...
 
         async def grade(self, task: Task, artifacts: Mapping[str, Any]) -> Verdict:
-            raise TimeoutError
+            await asyncio.Event().wait()
+            raise AssertionError
 
         async def close(self) -> None: ...
 
+    monkeypatch.setattr("runtime.agent_loop.trial.longest_sec", lambda *_: 0.05)
     world.changed = with_verifier(Hung)
     results = world.play(tasks[0])
     assert {(one.termination, one.reward) for one in results} == {(Termination.VERIFIER_TIMEOUT, None)}
@@ -150,13 +186,13 @@ def test_15_a_replica_that_missed_the_sync_samples_nothing(world: World, tasks: 
     late, ready = world.replicas
 
     async def sync(pool: ReplicaPool) -> None:
-        ready.load(1)
-        assert set(await pool.verify(WeightIdentity(1, "print-1"))) == {late.name}
+        ready.load(2)
+        assert set(await pool.verify(WeightIdentity(2, "print-2"))) == {late.name}
         late.calls = 0
 
     results = world.play(*tasks, during=sync)
     assert late.calls == 0 and [one.reward for one in results] == [1.0] * 2 * SIZE
-    assert {one.weight_versions for one in results} <= {(0, 0), (0, 1), (1, 1)}
+    assert {one.weight_versions for one in results} <= {(1, 1), (1, 2), (2, 2)}
 
 
 def test_weights_change_under_replies_in_flight(world: World, tasks: list[Task]) -> None:
@@ -180,13 +216,13 @@ def test_weights_change_under_replies_in_flight(world: World, tasks: list[Task])
     async def sync(pool: ReplicaPool) -> None:
         await begun.wait()
         for replica in world.replicas:
-            replica.load(1)
-        assert not await pool.verify(WeightIdentity(1, "print-1"))
+            replica.load(2)
+        assert not await pool.verify(WeightIdentity(2, "print-2"))
         changed.set()
 
     results = world.play(tasks[0], during=sync)
     assert [one.reward for one in results] == [1.0] * SIZE
-    segmented = [one for one in results if one.weight_versions == (0, 1)]
+    segmented = [one for one in results if one.weight_versions == (1, 2)]
     assert segmented, "no trial spans two versions"
     assert sum(one.aborted for one in results) == len(cut)
 

@@ -28,11 +28,14 @@ from runtime.rollouter.pool import ReplicaPool
 from runtime.run_paths import RunPaths
 from runtime.task import Task
 from runtime.trainer.ledger import Ledger
+from runtime.trainer.stable import LATEST
 from tests.runtime.agent_loop.conftest import make_config
 from tests.runtime.proxy.scripted_engine import Call, ScriptedEngine
 
-STEP, SIZE = 1, 3
-"""Of the trainer, and trials of a group."""
+STEP, SIZE = 2, 3
+"""Of the trainer, which goes on from its first step's checkpoint, and trials of a group."""
+VERSION = STEP - 1
+"""Of the weights that replicas begin with; 0 is too old."""
 GONE = TrialError(Termination.MODEL_UNAVAILABLE, "connection reset by peer")
 
 
@@ -49,7 +52,7 @@ class Replica:
         # Log-probabilities tell all tokens of all replicas apart, in this process and the next.
         self._engine._sampled = next(_REPLICAS) * 100_000
         self._replies = replies
-        self.served = WeightIdentity(0, "print-0")
+        self.load(VERSION)
         self.fault: Callable[[], Awaitable[Generation | None]] | None = None
         self.hung = self.dead = False
         self.calls = 0
@@ -107,6 +110,9 @@ class World:
         replies: Counter[str] = Counter()
         codec = load_codec(self.tokenizer, "hermes")
         self.replicas = [Replica(number, codec, replies) for number in range(2)]
+        pointer = RunPaths(self.folder).checkpoints / LATEST
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        pointer.write_text(str(STEP - 1), encoding="ascii")
 
     def play(self, *tasks: Task, during: Callable[[ReplicaPool], Awaitable[None]] | None = None) -> list[TrialResult]:
         """One group of each task, to its end; then the invariants."""
@@ -128,10 +134,8 @@ class World:
                 if during is not None:
                     await during(pool)
                 results = [trial for group in await asyncio.gather(*work) for trial in group]
-                left = [path.name for path in state.rglob("*") if any(path.name == one.key.trial_id for one in results)]
-            in_flight = (
-                pool.status()["inflight"] if "inflight" in pool.status() else pool._balancer.get_total_inflight()
-            )
+                left = [path.name for path in state.rglob("box-*")]
+            in_flight = pool.status()["total_inflight"]
         finally:
             ledger.close()
             await pool.close()
