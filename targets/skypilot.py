@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from compiler import readers
-from compiler.errors import Problem
+from compiler.errors import Path, Problem
 from compiler.plan import Plan
+from compiler.spec.volumes import BucketFolder
 from targets import clouds, joining, pins, volumes
 from targets.base import Artifact, Lowered
 from targets.machines import gpu_problem, image_warnings
@@ -65,6 +66,7 @@ class SkyPilot:
             yield Problem(("observability", "dashboard", "port"), what, "any other, for example 8265")
         yield from joining.env_problems(plan)
         yield from volumes.problems(plan, self.name)
+        yield from _bucket_problems(plan)
         yield from _disk_problems(plan)
         yield from clouds.problems(plan)
         yield from joining.annotation_warning(plan)
@@ -99,10 +101,34 @@ class SkyPilot:
         }
 
 
+def _bucket_problems(plan: Plan) -> Iterator[Problem]:
+    """SkyPilot refuses to mount a folder of a bucket, of Azure's it forgets the folder; what it copies may be one."""
+    cluster = plan.spec.cluster
+    mounted: list[tuple[Path, str, str]] = []
+    if cluster.storage.bucket is not None:
+        fix = "leave the folder out: runs lie in one of their experiment's name"
+        mounted.append((("cluster", "storage", "bucket"), cluster.storage.bucket, fix))
+    for index, volume in enumerate(cluster.volumes):
+        if isinstance(volume.source, BucketFolder):
+            fix = "leave the folder out: it is found below mount_path"
+            mounted.append((("cluster", "volumes", index, "source", "url"), volume.source.url, fix))
+    for place, url, fix in mounted:
+        scheme, _, rest = url.partition("://")
+        parts = rest.strip("/").split("/")
+        whole = 2 if scheme == "https" else 1
+        if len(parts) > whole:
+            allowed = f'"{scheme}://{"/".join(parts[:whole])}"'
+            yield Problem(place, f"{url}: SkyPilot mounts whole buckets, no folder of one", allowed, fix)
+
+
 def _disk_problems(plan: Plan) -> list[Problem]:
     """Weights of a bucket are copied to the machine's disk, beside the image and Ray's own files."""
-    disk, size = plan.spec.cluster.skypilot.disk_gib, volumes.weights_gib(plan)
-    if volumes.mounted_weights(plan, "skypilot") is None or size is None or disk >= size + _IMAGE_GIB:
+    disk, size, weights = plan.spec.cluster.skypilot.disk_gib, volumes.weights_gib(plan), plan.spec.cluster.weights
+    if volumes.mounted_weights(plan, "skypilot") is None or size is None or weights is None:
+        return []
+    # A hub's cache names each file by a link, for which object storage has another copy.
+    size *= 2 if weights.layout == "hub" else 1
+    if disk >= size + _IMAGE_GIB:
         return []
     what = f"{disk}, but the weights take {size} GiB of it, and image and logs some {_IMAGE_GIB}"
     return [Problem(("cluster", "skypilot", "disk_gib"), what, f">= {size + _IMAGE_GIB}")]

@@ -67,8 +67,8 @@ class Storage(Model):
     """An existing volume claim of the namespace, instead of one of this experiment's own. Pods on several machines
     share it: ReadWriteMany."""
     bucket: Bucket | None = None
-    """Object storage for run directories, ``s3://bucket/path`` or another cloud's: on ``skypilot``, and on ``k8s`` with
-    a ``driver`` (``s3://``, ``gs://``).
+    """Object storage for run directories, ``s3://bucket/path`` or another cloud's: on ``skypilot``, which takes whole
+    buckets alone, and on ``k8s`` with a ``driver`` (``s3://``, ``gs://``).
     null: a volume claim there, the machine's own disk on ``skypilot``, lost with it."""
     driver: BucketDriver | None = None
     """What mounts the bucket on ``k8s``; null: run directories are on a volume claim."""
@@ -227,8 +227,8 @@ class Cluster(Model):
     monitor: bool = False
     """Add a ServiceMonitor for Ray's metrics; the cluster needs the Prometheus operator."""
     retries: Annotated[int, Field(ge=0, le=20)] = 2
-    """New clusters after a failed one; each goes on from the newest checkpoint. An evicted pod costs one: verl's run
-    ends with it. A queue of Kueue may suspend the job without using one up."""
+    """New clusters after a failed job; each goes on from the newest checkpoint. An evicted pod costs none, nor does
+    what Kueue suspends: KubeRay replaces the pod within its cluster, and the run goes on from its newest checkpoint."""
     deadline_sec: Annotated[int, Field(ge=60, le=30 * 86400)] = 86400
     """The job is stopped after this time, counted anew for each retry and not retried; waiting in a queue does not
     count."""

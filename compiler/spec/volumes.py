@@ -47,7 +47,7 @@ class SecretFiles(Model):
 
 
 class BucketFolder(Model):
-    """A folder in object storage. Target: ``skypilot``."""
+    """A bucket, or for weights, which are copied, a folder of one. Target: ``skypilot``."""
 
     type: Literal["bucket"]
     url: Bucket

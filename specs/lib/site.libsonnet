@@ -58,7 +58,7 @@
   // Docker host for sandboxes, EC2 with a bucket, a standing Ray cluster. Each target reads its own part.
   everywhere: site {
     cluster+: {
-      storage+: { bucket: 's3://example-runs/liverl' },
+      storage+: { bucket: 's3://example-runs' },
       queue: { type: 'kueue', name: 'research', priority_class: 'batch' },
       priority: 1000,
       sandboxes: {
@@ -82,7 +82,7 @@
   ec2: site {
     cluster+: {
       worker: { cpus: 160, memory_gib: 1800, gpus: 8, shm_gib: 256 },
-      storage: { bucket: 's3://example-runs/liverl' },
+      storage: { bucket: 's3://example-runs' },
       weights: weights,
       skypilot: { infra: 'aws/us-east-1', accelerator: 'H100', nodes: 1, spot: true, disk_gib: 1024 },
     },

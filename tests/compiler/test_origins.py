@@ -33,7 +33,7 @@ from tests.compiler.golden_cases import TARGETS, spec_path
 FAST = 12
 """Changes of each example that the fast tests try; the others are for the group ``deep``."""
 ANYTHING: list[Any] = [
-    *(1, 7, 0.5, True, "other", "1.2.3", "10.0.0.1:1", "a.b:C", "tcp://other:2376", "s3://other/x", "/other", "H200"),
+    *(1, 7, 0.5, True, "other", "1.2.3", "10.0.0.1:1", "a.b:C", "tcp://other:2376", "s3://other", "/other", "H200"),
     *(["other"], ["10.0.0.1:1"], {}, {"other": 1}, {"other": "x"}, {"cpus": 4, "memory_gib": 8}, {"least": 0.2}),
     *({"rank": 8}, {"name": "other", "attributes": {}}, [{"key": "other"}], {"type": "kueue", "name": "other"}),
     [{"variable": "OTHER", "used_by": "trainer", "kubernetes": {"name": "other", "key": "x"}}],

@@ -17,7 +17,7 @@ from targets import clouds, pins
 from tests.compiler.golden_cases import CASES, GOLDEN, LAB, case_files
 from tests.targets.schemas import CUSTOM, WITHOUT_SCHEMA, documents, kubernetes_errors
 from tests.targets.test_k8s import carried, pods
-from tests.targets.variants import LABELS, SKIES, VARIANTS, compiled
+from tests.targets.variants import LABELS, SKIES, VARIANTS, compiled, mounts
 from tests.toolbox import debian_tools, python_tools, require_command
 
 pytestmark = [pytest.mark.consumers, pytest.mark.timeout(1800)]
@@ -43,10 +43,14 @@ for folder in map(Path, sys.argv[1:]):
     overrides = [(name, "value") for name in config.get("secrets", {})]
     task = sky.Task.from_yaml_config(config, secrets_overrides=overrides)
     (resources,) = task.resources
+    for store in task.storage_mounts.values():
+        store._validate_storage_spec(store.name)  # what a launch does first
     found[folder.name] = {
         "name": task.name, "nodes": task.num_nodes, "spot": resources.use_spot, "cloud": str(resources.cloud),
         "accelerators": resources.accelerators, "secrets": sorted(task.secrets), "files": sorted(task.file_mounts),
         "stores": {path: [store.source, store.mode.name] for path, store in task.storage_mounts.items()},
+        "read_only": {path: store.mount_config.read_only for path, store in task.storage_mounts.items()
+                      if store.mount_config},
         "labels": resources.labels, "place": [resources.region, resources.zone],
         "refused": refused(resources),
         "left_out": storage_utils.get_excluded_files(str(folder)),
@@ -57,6 +61,10 @@ from sky import clouds
 found["labels"] = {name: bool(kind.is_label_valid("Team", "rl")[0]) for name, kind in
                    {"aws": clouds.AWS, "gcp": clouds.GCP, "kubernetes": clouds.Kubernetes}.items()}
 found["command"] = {"yes": parsed["yes"], "secret": parsed["secret"]}
+try:
+    sky.Storage(source="s3://team-runs/liverl", mode=sky.StorageMode.MOUNT)._validate_storage_spec(None)
+except sky.exceptions.StorageModeError as error:
+    found["folder"] = str(error)
 for name, change in {"typo": {"acelerators": "H100:8"}, "number": {"num_nodes": "two"}}.items():
     config = yaml.safe_load(Path("task.sky.yaml").read_text())  # SkyPilot empties what it has read
     broken = {**config, "resources": {**config["resources"], **change}} if name == "typo" else {**config, **change}
@@ -80,7 +88,7 @@ def written(folder: Path, variant: str, target: str) -> Path:
 def test_skypilot_reads_every_task(tmp_path: Path) -> None:
     tools = python_tools("skypilot", f"skypilot=={pins.SKYPILOT}")
     folders = [written(tmp_path, variant, "skypilot") for variant in VARIANTS]
-    for name, sets in SKIES.items():
+    for name, sets in {**SKIES, "mounted": [mounts("bucket")]}.items():
         folders.append(tmp_path / name)
         folders[-1].mkdir()
         for file, text in compile_in_memory(LAB, target="skypilot", sets=sets).files.items():
@@ -104,7 +112,8 @@ def test_skypilot_reads_every_task(tmp_path: Path) -> None:
         "accelerators": {"H100": 8},
         "secrets": ["HF_TOKEN", "WANDB_API_KEY"],
         "files": ["~/liverl/bundle"],
-        "stores": {"~/liverl/runs": ["s3://team-runs/liverl", "MOUNT_CACHED"]},
+        "stores": {"~/liverl/runs": ["s3://team-runs", "MOUNT_CACHED"]},
+        "read_only": {},
         "left_out": found["site"]["left_out"],
         "labels": LABELS,
         "place": ["us-east-1", None],
@@ -130,7 +139,10 @@ def test_skypilot_reads_every_task(tmp_path: Path) -> None:
     assert not bundle & set(found["site"]["left_out"])
     assert found["quickstart"]["nodes"] == 1 and found["quickstart"]["accelerators"] is None
     assert found["command"]["yes"] is True
+    assert found["mounted"]["stores"] == {"/mnt/bucket": ["s3://team-sets", "MOUNT"]}
+    assert found["mounted"]["read_only"] == {"/mnt/bucket": True}
     # SkyPilot is not blind: what our schema tests refuse, it refuses as well.
+    assert "mounting specific files" in found["folder"]
     assert "acelerators" in found["typo"] and "num_nodes" in found["number"]
 
 

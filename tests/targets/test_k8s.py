@@ -412,7 +412,8 @@ def test_private_images_are_pulled_with_named_secrets() -> None:
 
 def test_runs_may_lie_in_a_bucket() -> None:
     """Its volume and the claim of the pods are bound to each other and to nothing else."""
-    files = compiled("bucket", "k8s")
+    storage = cluster(storage={**BUCKET, "bucket": "s3://team-runs/liverl/"})
+    files = dict(compile_in_memory(LAB, target="k8s", sets=[storage]).files)
     (volume,), (claim,) = of_kind(files, "PersistentVolume"), of_kind(files, "PersistentVolumeClaim")
     assert volume["spec"]["csi"]["volumeHandle"] == "team-runs/liverl"
     assert volume["spec"]["csi"]["nodePublishSecretRef"] == {"name": "bucket", "namespace": "liverl"}

@@ -13,7 +13,7 @@ from compiler import check_spec, compile_in_memory
 from compiler.errors import dotted
 from tests.compiler.golden_cases import LAB
 from tests.targets.schemas import skypilot_errors
-from tests.targets.variants import EIGHT, GPUS, SKIES, VARIANTS, cluster, compiled
+from tests.targets.variants import AZURE, EIGHT, GPUS, SKIES, VARIANTS, cluster, compiled
 
 
 def task(variant: str) -> dict[str, Any]:
@@ -43,9 +43,12 @@ def test_a_spot_job_recovers_from_its_bucket() -> None:
     assert resources["use_spot"] is True and resources["accelerators"] == {"H100": 8}
     assert resources["job_recovery"]["max_restarts_on_errors"] == 2
     assert resources["autostop"] == {"idle_minutes": 30, "down": True}
-    assert site["file_mounts"]["~/liverl/runs"] == {"source": "s3://team-runs/liverl", "mode": "MOUNT_CACHED"}
+    assert site["file_mounts"]["~/liverl/runs"] == {"source": "s3://team-runs", "mode": "MOUNT_CACHED"}
     assert "--runs-dir ~/liverl/runs --resume auto" in site["run"]
     assert site["secrets"] == {"HF_TOKEN": None, "WANDB_API_KEY": None}
+
+
+FOLDER = {"source": {"type": "bucket", "url": "gs://team-sets/one"}, "mount_path": "/mnt/sets"}
 
 
 def run_script(folder: Path, *, rank: int) -> tuple[int, list[str]]:
@@ -113,6 +116,9 @@ def test_the_bundle_travels_whole() -> None:
         ([cluster(skypilot={"jobs_bucket": "/tmp"})], "cluster.skypilot.jobs_bucket"),
         ([cluster(storage={"bucket": "https://example.com/x"})], "cluster.storage.bucket"),
         ([cluster(storage={"bucket": "my bucket"})], "cluster.storage.bucket"),
+        ([cluster(storage={"bucket": "s3://team-runs/liverl"})], "cluster.storage.bucket"),
+        ([cluster(storage={"bucket": f"{AZURE}/liverl"})], "cluster.storage.bucket"),
+        ([cluster(volumes=[FOLDER])], "cluster.volumes[0].source.url"),
     ],
 )
 def test_what_machines_cannot_hold_is_refused(sets: list[str], path: str) -> None:
@@ -132,7 +138,7 @@ def test_every_cloud_has_its_task(name: str) -> None:
     assert ("labels" in resources) == (name != "lambda")
     bucket = document["file_mounts"]["~/liverl/runs"]["source"]
     assert f'--config "jobs.bucket={bucket}"' in files["task.sky.yaml"]
-    assert document["file_mounts"]["/weights"] == bucket
+    assert document["file_mounts"]["/weights"] == f"{bucket}/hub"
 
 
 def test_labels_that_a_cloud_passes_over_are_a_warning() -> None:

@@ -82,7 +82,14 @@ def test_compose_itself_reads_them(tmp_path: Path) -> None:
 def test_skypilot_mounts_buckets() -> None:
     task = yaml.safe_load(files("skypilot", mounts("bucket"))["task.sky.yaml"])
     assert skypilot_errors(task) == []
-    assert task["file_mounts"]["/mnt/bucket"] == {"source": "s3://team-sets/one", "mode": "MOUNT"}
+    assert task["file_mounts"]["/mnt/bucket"] == {
+        "source": "s3://team-sets",
+        "mode": "MOUNT",
+        "config": {"mount": {"read_only": True}},
+    }
+    writable = [{**one, "read_only": False} for one in VOLUMES if one["source"]["type"] == "bucket"]
+    task = yaml.safe_load(files("skypilot", cluster(volumes=writable))["task.sky.yaml"])
+    assert task["file_mounts"]["/mnt/bucket"]["config"] == {"mount": {"read_only": False}}
 
 
 @pytest.mark.parametrize("target", MOUNTED)

@@ -43,7 +43,7 @@ SITE = {
     "rollout_workers": 2,
     "queue": {"type": "kueue", "name": "team", "cluster_queue": "gpus", "priority_class": "high"},
     "priority": 100000,
-    "storage": {"claim": "shared-runs", "bucket": "s3://team-runs/liverl"},
+    "storage": {"claim": "shared-runs", "bucket": "s3://team-runs"},
     "sandboxes": {
         "runtime_class": "gvisor",
         "runtime_handler": "runsc",
@@ -60,7 +60,7 @@ SITE = {
 
 
 BUCKET = {
-    "bucket": "s3://team-runs/liverl/",
+    "bucket": "s3://team-runs/",
     "driver": {
         "name": "ru.yandex.s3.csi",
         "attributes": {"mounter": "geesefs"},
@@ -77,7 +77,7 @@ VOLUMES = [
     {"source": {"type": "host", "path": "/opt/amazon/efa"}, "mount_path": "/opt/amazon/efa"},
     {"source": {"type": "config_map", "name": "authorities"}, "mount_path": "/etc/ssl/site"},
     {"source": {"type": "secret", "name": "netrc"}, "mount_path": "/mnt/netrc"},
-    {"source": {"type": "bucket", "url": "s3://team-sets/one"}, "mount_path": "/mnt/bucket"},
+    {"source": {"type": "bucket", "url": "s3://team-sets"}, "mount_path": "/mnt/bucket"},
 ]
 """One of each kind."""
 
@@ -126,16 +126,16 @@ VARIANTS: dict[str, list[str]] = {
 def sky(infra: str, bucket: str, **changes: Any) -> list[str]:
     chosen = {"infra": infra, "accelerator": "H100", "jobs_bucket": bucket, **changes}
     settings = cluster(head=EIGHT, worker=EIGHT, skypilot=chosen, labels=LABELS, storage={"bucket": bucket})
-    return [*PRETRAINED, settings, weights({"type": "bucket", "url": bucket})]
+    return [*PRETRAINED, settings, weights({"type": "bucket", "url": f"{bucket}/hub"})]
 
 
-AZURE = "https://account.blob.core.windows.net/runs/liverl"
+AZURE = "https://account.blob.core.windows.net/runs"
 SKIES = {
-    "aws": sky("aws/us-east-1/us-east-1a", "s3://team-runs/liverl", spot=True),
-    "gcp": sky("gcp/us-central1/us-central1-a", "gs://team-runs/liverl", spot=True),
+    "aws": sky("aws/us-east-1/us-east-1a", "s3://team-runs", spot=True),
+    "gcp": sky("gcp/us-central1/us-central1-a", "gs://team-runs", spot=True),
     "azure": sky("azure/eastus", AZURE, spot=True),
-    "lambda": sky("lambda", "r2://team-runs/liverl"),
-    "kubernetes": sky("kubernetes/gke_project_zone_name", "gs://team-runs/liverl"),
+    "lambda": sky("lambda", "r2://team-runs"),
+    "kubernetes": sky("kubernetes/gke_project_zone_name", "gs://team-runs"),
 }
 """SkyPilot's clouds, each with a bucket of one kind."""
 
