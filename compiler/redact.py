@@ -11,10 +11,9 @@ SECRET = re.compile(
     r"(sk-[A-Za-z0-9_-]{20,}|hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{20,}|(AKIA|ASIA)[A-Z0-9]{16}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY[\s\S]*|xox[abp]-[A-Za-z0-9-]{10,}|glpat-[A-Za-z0-9_-]{20})"
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
-    r"|(?<=://)((hooks\.slack(-gov)?\.com/(services|workflows|triggers)|(\w+\.)?discord(app)?\.com/api/(v\d+/)?webhooks"
+    r"|(?<=://)(?i:(hooks\.slack(-gov)?\.com/(services|workflows|triggers)|(\w+\.)?discord(app)?\.com/api/(v\d+/)?webhooks"
     r"|[\w.-]+\.webhook\.office\.com|chat\.googleapis\.com/v1/spaces)/[^\s\"']+"
-    r"|[\w.-]+\.(logic\.azure|powerplatform)\.com(:\d+)?/[^\s\"']*[?&]sig=[^\s\"']+)",
-    re.IGNORECASE,
+    r"|[\w.-]+\.(logic\.azure|powerplatform)\.com(:\d+)?/[^\s\"']*[?&]sig=[^\s\"']+)"
 )
 """Text that looks like a secret: keys by the marks of those who issue them, passwords in addresses, and addresses to
 which whoever knows them may post."""

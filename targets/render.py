@@ -8,6 +8,7 @@ written, must parse to the same. Knows YAML and Jinja2; knows nothing of what th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -106,6 +107,15 @@ def quote(value: Any, *, indent: int | None = None) -> str:
     return _UNPRINTABLE.sub(lambda found: f"\\U{ord(found[0]):08x}", text)
 
 
+def export_name(source: Any, kind: str, mount_path: str, read_only: bool) -> str:
+    """What Compose calls the volume of an export. It keeps a volume of a name with the options that it was made with,
+    so that another export, or another way to mount it, has another name."""
+    if source.type != "nfs":
+        return kind
+    what = json.dumps([source.server, source.path, mount_path, read_only])
+    return f"{kind}-{hashlib.sha256(what.encode()).hexdigest()[:10]}"
+
+
 def _blockable(text: str) -> bool:
     """Whether a literal block gives back exactly this text: it ends in one newline, starts unindented and holds no
     odd characters."""
@@ -155,6 +165,7 @@ def _environment() -> jinja2.Environment:
         trace: Trace = context[NAME]
         return shlex.quote(str(value)) + trace.value()
 
+    environment.filters["export_name"] = export_name
     environment.filters["q"] = q
     environment.filters["sh"] = sh
     environment.filters["compose"] = readers.compose

@@ -28,6 +28,8 @@ HUB_CACHE = "HF_HUB_CACHE"
 _OURS = ("/runs", "/opt/liverl", "/home/liverl", "/certs", "/tmp", "/dev", "/proc", "/sys")
 """Folders of the trainer's machine that mounts of our own, or the system's, are at."""
 _SYSTEM = ("/bin", "/etc", "/lib", "/lib64", "/root", "/sbin", "/usr", "/var")
+_PROGRAMS = ("/bin/", "/lib/", "/lib64/", "/sbin/", "/usr/")
+"""Of these no part either: what is there runs."""
 _BYTES = 2
 """Of a parameter in the files of a hub."""
 
@@ -108,7 +110,7 @@ def _covered(path: str, place: Path, taken: dict[str, str], name: str) -> Iterat
         if f"{own}/".startswith(f"{other}/") or f"{other}/".startswith(f"{own}/"):
             yield Problem(place, f"{path} would cover {other}, or lie in it", fix="choose another, such as /mnt/NAME")
             return
-    if own in _SYSTEM:
+    if own in _SYSTEM or own.startswith(_PROGRAMS):
         yield Problem(place, f"{path} would cover a folder of the system", fix="choose another, such as /mnt/NAME")
 
 
@@ -131,6 +133,16 @@ def _policy_problems(plan: Plan, policy: PretrainedPolicy, target: str) -> Itera
     if weights is not None and source is None:
         return  # said above
     by_name = not path.startswith(("/", "./", "../", "~"))
+    if by_name and "/" not in path and (weights is None or weights.layout == "hub"):
+        # A cache of the hub may well be there, and this not in it.
+        yield Problem(
+            ("policy", "path"),
+            f'"{path}" is not in a cache of the hub; one of `liverl models` is found on the machine that added it, '
+            f"and on none of the target {target}",
+            "OWNER/NAME, or a folder below a volume of cluster.volumes or cluster.weights",
+            "put its folder where cluster.weights with layout: 'folders' mounts it, and name it below mount_path",
+        )
+        return
     folders = [volume.mount_path for volume in cluster.volumes]
     if weights is not None and weights.layout == "folders":
         folders.append(weights.mount_path)

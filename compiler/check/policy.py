@@ -92,7 +92,7 @@ def weights(plan: Plan) -> Iterator[Problem]:
             ("policy", "path"),
             f'"{policy.path}" reads as a name, but LiveRL\'s own engine reads a folder and downloads nothing',
             "a Hugging Face model folder, as /FOLDER or ./FOLDER, or a name of `liverl models list`",
-            "`liverl models add` it before, on the machine that runs",
+            "`liverl models add` it here; elsewhere name a folder that cluster.weights or cluster.volumes mounts",
             severity="warn",
         )
 

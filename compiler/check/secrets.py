@@ -28,12 +28,14 @@ _FREE = ("kwargs", "flags", "attributes", "env")
 def inlined(plan: Plan) -> Iterator[Problem]:
     """Values that look like secrets: everything in a spec ends up in files that people share."""
     fix = "name it in secrets and set it where you launch"
+    address = "say url_variable: 'NAME' instead, with { variable: 'NAME', used_by: 'observability' } in secrets"
 
     def walk(value: object, path: Path) -> Iterator[Problem]:
         if isinstance(value, str):
             named = any(name in path[:-1] for name in _FREE) and KEY.search(str(path[-1])) and value
             if SECRET.search(value) or named:
-                yield Problem(path, "looks like a secret (not shown)", fix=fix)
+                cure = address if path[:2] == ("observability", "notify") and path[-1] == "url" else fix
+                yield Problem(path, "looks like a secret (not shown)", fix=cure)
         elif isinstance(value, dict):
             for key, inner in value.items():
                 yield from walk(inner, (*path, str(key)))

@@ -60,6 +60,29 @@ def test_what_looks_inlined_is_refused_and_not_shown(override: str, path: str) -
     assert not any("hunter2" in one.text or "aaaa" in one.text for one in found.values())
 
 
+@pytest.mark.parametrize(
+    ("url", "secret"),
+    [
+        ("https://hooks.slack.com/services/T0/B0/wordless", True),
+        ("https://hooks.slack.com/workflows/T0/A0/1/wordless", True),
+        ("https://discord.com/api/webhooks/1/wordless", True),
+        ("https://discord.com/api/v10/webhooks/1/wordless", True),
+        ("https://team.webhook.office.com/webhookb2/wordless", True),
+        (
+            "https://prod-1.westeurope.logic.azure.com:443/workflows/1/triggers/manual/paths/invoke?sv=1&sig=wordless",
+            True,
+        ),
+        ("https://discord.com/channels/1", False),
+        ("https://chat.example.com/runs", False),
+    ],
+)
+def test_addresses_to_which_anybody_may_post_are_secrets(url: str, secret: bool) -> None:
+    override = f'observability.notify=[{{"type": "webhook", "url": "{url}"}}]'
+    found = {dotted(one.path): one for one in check_spec(LAB, sets=[override]) if one.severity == "fatal"}
+    assert list(found) == (["observability.notify[0].url"] if secret else [])
+    assert not any("wordless" in one.text or "url_variable" not in one.fix for one in found.values())
+
+
 def test_every_target_delivers_in_its_way() -> None:
     sets = [f"secrets={json.dumps([TRACKER])}", LOGGERS]
     files = {

@@ -69,6 +69,22 @@ def test_compose_mounts_folders_and_exports() -> None:
     }
 
 
+def test_compose_keeps_no_volume_of_another_export() -> None:
+    """It would go on with the options that a volume of this name was made with."""
+
+    def names(**changes: Any) -> set[str]:
+        (volume,) = [one for one in VOLUMES if one["source"]["type"] == "nfs"]
+        source = {**volume["source"], **{key: value for key, value in changes.items() if key in volume["source"]}}
+        chosen = {**volume, "source": source, "read_only": changes.get("read_only", True)}
+        twice = cluster(volumes=[chosen, {**chosen, "mount_path": "/mnt/again"}])
+        document = yaml.safe_load(files("docker", twice)["compose.yaml"])
+        return set(document["volumes"]) - {"runs"}
+
+    changed = [names(), names(server="other.example.com"), names(path="/other"), names(read_only=False)]
+    assert all(len(one) == 2 for one in changed) and len(set.union(*changed)) == 8
+    assert names() == changed[0]
+
+
 @pytest.mark.consumers
 def test_compose_itself_reads_them(tmp_path: Path) -> None:
     answer = ask(tmp_path / "bundle", files("docker", mounts("host", "nfs")))
@@ -100,7 +116,9 @@ def test_what_a_target_cannot_mount_is_refused_by_name(target: str) -> None:
         assert fatal(target, mounts(kind)) == ([] if known else ["cluster.volumes[0].source.type"]), number
 
 
-@pytest.mark.parametrize("path", ["/runs/x", "/opt", "/opt/liverl/bundle", "/etc/", "/dev/shm", "/tmp", "/usr"])
+@pytest.mark.parametrize(
+    "path", ["/runs/x", "/opt", "/opt/liverl/bundle", "/etc/", "/dev/shm", "/tmp", "/usr", "/usr/lib/x", "/bin/x"]
+)
 def test_nothing_is_covered(path: str) -> None:
     volume = {"source": {"type": "claim", "name": "x"}, "mount_path": path}
     assert fatal("k8s", f"cluster.volumes={json.dumps([volume])}") == ["cluster.volumes[0].mount_path"]
@@ -125,7 +143,9 @@ def test_weights_come_from_the_first_source_that_the_target_knows() -> None:
     compose = yaml.safe_load(compiled("weights", "docker")["compose.yaml"])
     service = compose["services"]["trainer"]
     assert service["environment"]["HF_HUB_CACHE"] == "/weights"
-    assert compose["volumes"]["weights"]["driver_opts"]["o"] == "addr=nfs,ro"
+    ((name, exported),) = [(name, one) for name, one in compose["volumes"].items() if name.startswith("weights")]
+    assert exported["driver_opts"]["o"] == "addr=nfs,ro"
+    assert name in [one["source"] for one in service["volumes"]]
     task = yaml.safe_load(compiled("weights", "skypilot")["task.sky.yaml"])
     assert task["file_mounts"]["/weights"] == "s3://models/hub" and task["envs"]["HF_HUB_CACHE"] == "/weights"
     job = yaml.safe_load(compiled("weights", "ray")["runtime-env.yaml"])
@@ -162,6 +182,17 @@ def test_a_policy_that_nothing_brings_is_found_out_before_any_machine_starts(tar
     assert fatal(target, *PRETRAINED, BIG, 'cluster.env={"HF_HOME": "/mnt/hf"}') == []
     present = weights({"type": "present"}, layout="folders", mount_path="/mnt/models")
     assert fatal(target, *PRETRAINED, BIG, folder, present) == []
+
+
+@pytest.mark.parametrize("target", MOUNTED)
+def test_a_name_of_this_machines_models_is_none_of_the_hubs(target: str) -> None:
+    """Not even where a cache of the hub is there."""
+    name = 'policy={"type": "pretrained", "path": "SmolLM2-135M-Instruct"}'
+    for there in ([weights({"type": "present"})], ['cluster.env={"HF_HOME": "/mnt/hf"}'], []):
+        sets = [*PRETRAINED, BIG, name, *there]
+        found = [one for one in check_spec(LAB, target=target, sets=sets) if dotted(one.path) == "policy.path"]
+        (fatal,) = [one for one in found if one.severity == "fatal"]
+        assert "liverl models" in fatal.text and "folders" in fatal.fix
 
 
 def test_a_policy_in_a_volume_is_enough() -> None:
