@@ -210,8 +210,9 @@ class Task(BaseModel):
         return min(limit, self.config.environment.memory_mb or limit)
 
 
-def load_task(path: Path) -> Task:
-    """Read one task directory. Raises ``TrialError(TASK_INVALID)`` naming the files and what is wrong with them."""
+def load_task(path: Path, *, image: str | None = None) -> Task:
+    """Read one task directory. image: digest of the image that its boxes are made of, whatever the name that it gives
+    means in the store by now. Raises ``TrialError(TASK_INVALID)`` naming the files and what is wrong with them."""
     toml = path / "task.toml"
     problems = [f"{path / name}: {why}" for name, why in _FOREIGN_FILES.items() if (path / name).is_file()]
     problems += [f"{link}: a link out of its folder, which could show files of this host" for link in _links_out(path)]
@@ -242,7 +243,7 @@ def load_task(path: Path) -> Task:
     given = raw.get("environment", {}).get("workdir")
     try:
         ours = "liverl" in config.metadata
-        work = work_directory(path, path=given, ours=ours, docker_image=config.environment.docker_image)
+        work = work_directory(path, path=given, ours=ours, docker_image=config.environment.docker_image, image=image)
     except OSError as error:
         raise TrialError(Termination.TASK_INVALID, f"{path}: {error}") from error
     environment = config.environment.model_copy(

@@ -36,6 +36,7 @@ from runtime.task import Task
 _TWO_USERS = ("bubblewrap", "docker")
 """Isolations whose boxes have a supervisor of ours, which keeps the second user's process."""
 _SHIMS = f"{bwrap.LIVERL}/guest/shims.py"
+_STAND_IN = f"{shims.FOLDER}/.stand-in"
 
 
 class ScriptVerifier(SandboxVerifier):
@@ -193,8 +194,9 @@ class ScriptVerifier(SandboxVerifier):
 
 async def _give_to_second_user(task: Task, sandbox: Sandbox) -> None:
     """From here on a script that finds ``shims.FOLDER`` first on its path starts the second user's programs."""
-    made = await sandbox.exec(["python3", _SHIMS, *REWARD_FILES], cwd="/", timeout_sec=START_SEC)
-    if made.exit_code != 0:
+    made = await sandbox.exec(["python3", "-I", "-S", "-B", _SHIMS, *REWARD_FILES], cwd="/", timeout_sec=START_SEC)
+    own = await sandbox.download([_STAND_IN], max_bytes=1 << 16)  # nobody's word for it but the box's supervisor's
+    if made.exit_code != 0 or not own.get(_STAND_IN):
         said = made.stderr.decode(errors="replace").strip()[-300:]
         raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: no programs of a second user: {said}")
 

@@ -28,10 +28,11 @@ from runtime.files import write_whole
 from runtime.oci.layer import BadLayer, unpack
 from runtime.oci.manifest import Descriptor, Manifest
 from runtime.oci.merged import NoFolder, merge
-from runtime.oci.reference import DIGEST, Reference, parse
+from runtime.oci.reference import DIGEST, HUB, Reference, parse
 from runtime.oci.types import FOLDER, MAX_LAYERS, NAME_LENGTH, Image
 
 if TYPE_CHECKING:
+    from runtime.config.environment import Images
     from runtime.oci.registry import Registry
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -93,10 +94,17 @@ class ImageStore:
         self.budget = budget
         self.counts = Counts()
         self._plaintext = frozenset(plaintext)
-        self._mirrors = dict(mirrors or {})
+        hub = dict.fromkeys(("docker.io", "index.docker.io"), HUB)
+        self._mirrors = {hub.get(name, name): mirror for name, mirror in (mirrors or {}).items()}
         self._sleep = sleep
         self._held: dict[str, list[int]] = {}  # descriptor of the lock, and how often it is held
         self._holding = threading.Lock()
+
+    @classmethod
+    def of(cls, settings: Images) -> ImageStore:
+        """The machine's store as a run's settings have it."""
+        budget = settings.disk_gib << 30 if settings.disk_gib is not None else None
+        return cls(budget=budget, plaintext=settings.plaintext_registries, mirrors=settings.mirrors)
 
     # What is here.
 

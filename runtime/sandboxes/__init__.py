@@ -65,6 +65,7 @@ def _make(config: Environment, state: Path) -> SandboxProvider:
 
 
 def _local(config: Bubblewrap | PlainProcess, state: Path) -> SandboxProvider:
+    from runtime.oci.store import ImageStore
     from runtime.sandboxes import bwrap
     from runtime.sandboxes.bubblewrap import BubblewrapProvider
     from runtime.sandboxes.process import ProcessProvider
@@ -75,7 +76,7 @@ def _local(config: Bubblewrap | PlainProcess, state: Path) -> SandboxProvider:
     provider: SandboxProvider
     try:
         if why is None:
-            provider = BubblewrapProvider(state=state)
+            provider = BubblewrapProvider(state=state, store=ImageStore.of(config.images))
             check_provider(config.required_defences, provider.capabilities)
             return provider
         log.warning(

@@ -13,6 +13,7 @@ from typing import Any
 
 from runtime.config import MiniSweAgentScaffold as Settings
 from runtime.errors import Termination
+from runtime.sandboxes import bwrap
 from runtime.sandboxes.base import Mount, Sandbox
 from runtime.scaffolds import drivers
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
@@ -59,7 +60,7 @@ class MiniSweAgent:
         """Raises ``AgentFailure`` when the agent crashed, ran out of time or had no model."""
         return await run_agent(
             sandbox,
-            ["python3", "-I", "-B", DRIVER],
+            [bwrap.PYTHON if task.work.image is not None else "python3", "-I", "-B", DRIVER],
             outcome=outcome,
             env={
                 **_ENVIRONMENT,

@@ -67,6 +67,7 @@ def work_directory(
     path: str | None,
     ours: bool,
     docker_image: str | None = None,
+    image: str | None = None,
     cache: Path | None = None,
     store: ImageStore | None = None,
 ) -> WorkDirectory:
@@ -74,7 +75,7 @@ def work_directory(
 
     path: the work directory that ``task.toml`` names. ours: LiveRL's generators wrote the task, so ``task.toml`` says
     all that its Dockerfile does, and the work directory is ``environment/repo``, unless an image is named.
-    docker_image: the image that ``task.toml`` names.
+    docker_image: the image that ``task.toml`` names. image: the digest of what that, or the Dockerfile, has become.
     """
     environment = task / "environment"
     repository, dockerfile = environment / "repo", environment / "Dockerfile"
@@ -83,7 +84,7 @@ def work_directory(
     except NoImage as why:
         return WorkDirectory(environment, path or DEFAULT, problems=why.problems)
     if source is not None:
-        return _of_image(source, path, environment, cache or default_cache(), store)
+        return _of_image(source, path, environment, cache or default_cache(), store, image)
     if path is not None and (wrong := _wrong(path)):  # of boxes without an image of their own
         return WorkDirectory(environment, path, problems=(f'task.toml: environment.workdir = "{path}" {wrong}',))
     if repository.is_dir() and (ours or not dockerfile.exists()):
@@ -104,7 +105,8 @@ def work_directory(
         elif root in ("/", "/opt") or any(_below(root, taken) or _below(taken, root) for taken in _TAKEN):
             problems.append(f"environment/Dockerfile: copies to {root}, where boxes have files of their own")
     if problems:  # its files alone are not what the task asks for: the Dockerfile must be built
-        return _of_image(built(dockerfile, environment), path, environment, cache or default_cache(), store)
+        source = built(dockerfile, environment)
+        return _of_image(source, path, environment, cache or default_cache(), store, image)
     whole = _whole(recipe, chosen, environment)
     if whole is not None and not roots:
         return WorkDirectory(whole, chosen, env=recipe.env)
@@ -114,10 +116,15 @@ def work_directory(
 
 
 def _of_image(
-    source: ImageSource, path: str | None, environment: Path, cache: Path, store: ImageStore | None
+    source: ImageSource,
+    path: str | None,
+    environment: Path,
+    cache: Path,
+    store: ImageStore | None,
+    digest: str | None,
 ) -> WorkDirectory:
     store = store or ImageStore()
-    image = store.known(source.key)
+    image = store.known(source.key) if digest is None else store.image(digest)
     if image is None:
         return WorkDirectory(environment, path or DEFAULT, source=source)
     chosen = posixpath.normpath(path or image.workdir or "/")

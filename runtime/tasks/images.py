@@ -10,7 +10,8 @@ from types import MappingProxyType
 
 from runtime.config import Environment
 from runtime.errors import ImageError, Termination, TrialError, UserError
-from runtime.oci.store import ImageStore
+from runtime.oci.store import BUILT, ImageStore
+from runtime.oci.types import Image
 from runtime.task import Task, load_task
 from runtime.task_format.task_image import ImageSource
 from runtime.tasks.directories import OnProblem
@@ -19,11 +20,8 @@ WITH_IMAGES = ("bubblewrap", "docker")
 """Kinds of environment whose boxes can be made of an image of the task."""
 
 
-def store_of(environment: Environment) -> ImageStore:
-    """The machine's store as the settings have it."""
-    settings = environment.images
-    budget = settings.disk_gib << 30 if settings.disk_gib is not None else None
-    return ImageStore(budget=budget, plaintext=settings.plaintext_registries, mirrors=settings.mirrors)
+_KEPT: dict[Path, ImageStore] = {}
+"""By their roots: what was built is nowhere else, so it is held until this process ends."""
 
 
 def with_images(
@@ -39,7 +37,7 @@ def with_images(
     if not any(task.work.source for task in tasks):
         return list(tasks)
     usable = []
-    store = store_of(environment)
+    store = ImageStore.of(environment.images)
     try:
         for task in tasks:
             source = task.work.source
@@ -52,15 +50,17 @@ def with_images(
             if source is not None and source.reference is None and environment.type == "docker":
                 on_problem(f"{task.path}: {source.dockerfile} is built for boxes of bubblewrap only; name an image")
                 continue
-            if source is not None and source.reference is None and not environment.images.build:
+            missing = task.image_missing
+            if missing is not None and missing.dockerfile is not None and not environment.images.build:
                 on_problem(
-                    f"{task.path}: {source.dockerfile} must be built, and its instructions would run on this machine "
+                    f"{task.path}: {missing.dockerfile} must be built, and its instructions would run on this machine "
                     "as root; if you trust its author, environment.images.build: true (`tasks verify --build`) builds "
                     "it; else name an image in environment.docker_image"
                 )
                 continue
             try:
                 usable.append(_with_image(task, store, environment, say, pins.get(task.path.resolve())))
+                _keep(usable[-1].work.image, store)
             except (ImageError, UserError) as error:
                 on_problem(f"{task.path}: {error}")
             except TrialError as error:
@@ -80,10 +80,15 @@ def _with_image(
         return task
     if pin is not None and source.reference is not None:
         say(f"fetching {pin}")
-        store.name(source.key, store.pull(pin))
-        return load_task(task.path)
+        return load_task(task.path, image=store.pull(pin).digest)  # other runs' tags mean what they meant
     _obtain(source, store, environment, timeout_sec=task.config.environment.build_timeout_sec, say=say)
     return load_task(task.path)
+
+
+def _keep(image: Image | None, store: ImageStore) -> None:
+    """Raises ``ImageError`` where it was removed just now."""
+    if image is not None and image.reference.startswith(BUILT):
+        _KEPT.setdefault(store.root, ImageStore(store.root)).hold(image)
 
 
 def _obtain(

@@ -239,7 +239,7 @@ class LiverlAgentLoopManager:
             temperature = 0.0
         size = int(row.get("__rollout_n__", self._val_size if validate else self._train_size))
         return GroupRequest(
-            task=self._task(str(info["task"])),
+            task=self._task(str(info["task"]), str(info.get("image", ""))),
             task_set=str(info["task_set"]),
             # The uid's first part is enough to tell apart the groups of one step, and keeps file names short.
             group=f"{info['task_set']}-{str(row['uid']).partition('-')[0]}",
@@ -251,9 +251,9 @@ class LiverlAgentLoopManager:
             spare=0 if validate else self._config.rollout.spare_trials,
         )
 
-    def _task(self, path: str) -> Task:
+    def _task(self, path: str, image: str) -> Task:
         if path not in self._tasks:
-            task = self._tasks[path] = load_task(Path(path))
+            task = self._tasks[path] = load_task(Path(path), image=image or None)
             # Every trial has a deadline of its own, so that each group ends; the worst of them one trial after another.
             most = max(self._train_size + self._config.rollout.spare_trials, self._val_size) + 1  # ReMax's greedy one
             longest = self._runner.longest_sec(task) * most

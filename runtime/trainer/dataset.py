@@ -49,6 +49,7 @@ def _row(task_set: str, task: Task, temperature: float | None) -> dict[str, Any]
         "extra_info": {
             "task": str(task.path.absolute()),
             "task_id": task.id,
+            "image": task.work.image.digest if task.work.image is not None else "",
             "task_set": task_set,
             # verl requires every row to have the same fields: -1 stands for "the rollout's own".
             "temperature": -1.0 if temperature is None else float(temperature),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 from . import program
@@ -105,6 +106,9 @@ def _exec(request: dict[str, Any]) -> None:
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):  # what Python ignores or handles, exec would pass on
         signal.signal(number, signal.SIG_DFL)
     os.closerange(3, 1 << 20)
+    if request["argv"][0] == "python3" and program.FOLDER in sys.path and os.path.exists(program.PYTHON):
+        # Only LiveRL's own programs are started so: an image's python3 is a stranger's, whatever it is.
+        request = {**request, "argv": [program.PYTHON, *request["argv"][1:]]}
     place = program.find(request["argv"], request["env"])
     if place is not None:
         program.run(request["argv"], place, request["env"], request["cwd"])
@@ -114,14 +118,7 @@ def _exec(request: dict[str, Any]) -> None:
         os.write(2, f"{request['cwd']}: {error.strerror}\n".encode())
         os._exit(126)
     try:
-        try:
-            os.execvpe(request["argv"][0], request["argv"], request["env"])
-        except FileNotFoundError:
-            if request["argv"][0] != "python3":
-                raise
-            os.execve(
-                program.PYTHON, [program.PYTHON, *request["argv"][1:]], request["env"]
-            )  # an image without one: the box's own
+        os.execvpe(request["argv"][0], request["argv"], request["env"])
     except OSError as error:
         os.write(2, f"{request['argv'][0]}: {error.strerror}\n".encode())
         os._exit(127)

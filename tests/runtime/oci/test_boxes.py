@@ -45,7 +45,10 @@ def alpine(store: ImageStore, tmp_path_factory: pytest.TempPathFactory) -> Image
     layout = tmp_path_factory.mktemp("layout") / "alpine"
     layers = [
         busybox(),
-        {"w/kept": b"kept\n", "w/gone": b"x", "opt/tool": b"#!/bin/sh\necho tool\n"},
+        {
+            **{"w/kept": b"kept\n", "w/gone": b"x", "opt/tool": b"#!/bin/sh\necho tool\n"},
+            "bin/python3": b"#!/bin/sh\necho a stranger\n",
+        },
         {"w/.wh.gone": b"", "w/new": b"new\n"},
     ]
     image(layers, layout=layout, Env=["PATH=/bin:/opt", "MARK=of the image"], WorkingDir="/w")

@@ -18,6 +18,7 @@ def test_rows_point_at_tasks_and_carry_the_sets_name_and_temperature(tmp_path: P
     train = pq.read_table(tmp_path / "data" / "train.parquet").to_pylist()
     assert [row["extra_info"]["task"] for row in train] == [str(task.path) for task in tasks]
     assert [row["extra_info"]["index"] for row in train] == [0, 1]
+    assert [row["extra_info"]["image"] for row in train] == ["", ""], "their boxes are the machine's"
     assert train[0]["prompt"] == [{"role": "user", "content": tasks[0].instruction}]
     val = pq.read_table(tmp_path / "data" / "val.parquet").to_pylist()
     assert [(row["data_source"], row["extra_info"]["temperature"]) for row in val] == [("held-out", 0.0), ("other", -1)]
