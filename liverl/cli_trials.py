@@ -77,8 +77,10 @@ def trials(
         return
     for line in table(rows) if rows else ["no such trial"]:
         print(line)
-    if len(rows) < total:
+    if rows and offset + len(rows) < total:
         print(f"{len(rows)} of {total}; the rest: --limit 0, or --offset {offset + len(rows)}")
+    elif len(rows) < total:
+        print(f"{len(rows)} of {total}; those before: a smaller --offset")
 
 
 def trial(

@@ -91,7 +91,8 @@ def apart(source: Path, meta: Path, out: Path, *, base: str) -> None:
 def _facts(meta: Path) -> dict[str, Any]:
     try:
         facts = orjson.loads(meta.read_bytes())
-        return {"r": int(facts["r"]), "lora_alpha": int(facts["lora_alpha"])}
+        alpha = float(facts["lora_alpha"])
+        return {"r": int(facts["r"]), "lora_alpha": int(alpha) if alpha.is_integer() else alpha}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{meta}: rank and alpha of the adapters cannot be read: {error}") from error
 

@@ -17,7 +17,9 @@ import orjson
 from runtime.config import PretrainedPolicy, RuntimeConfig, load_runtime_config
 from runtime.errors import UserError
 from runtime.launch import adapters
+from runtime.launch.model import is_hub_name
 from runtime.launch.rundir import RunDirectory
+from runtime.models import store
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.scores import validation_scores
 from runtime.trainer import stable
@@ -92,6 +94,16 @@ def _base(config: RuntimeConfig) -> str:
     return config.policy.path if isinstance(config.policy, PretrainedPolicy) else "policy"
 
 
+def _published(config: RuntimeConfig) -> str | None:
+    """The name on the hub of the model that the run began with; None where it has none: a path of this machine tells
+    readers nothing, and is none of their business."""
+    named = _base(config)
+    if (kept := store.find(named)) is not None:
+        record = next((record for folder, record in store.records() if folder == kept), None)
+        named = record.source.partition("@")[0] if record is not None else ""
+    return named if "/" in named and is_hub_name(named) and not Path(named).exists() else None
+
+
 def _licence(config: RuntimeConfig, directory: RunDirectory) -> str | None:
     """What the card of the first policy says."""
     card = directory.policy / "README.md"
@@ -114,8 +126,11 @@ def model_card(directory: RunDirectory, config: RuntimeConfig, *, step: int, for
         if row.step == step
         for name, value in validation_scores(row).items()
     }
-    base = _base(config)
-    began = f"`{base}`" if isinstance(config.policy, PretrainedPolicy) else "a new model, made by the run"
+    published = _published(config)
+    base = published or Path(_base(config)).name
+    began = "a new model, made by the run"
+    if isinstance(config.policy, PretrainedPolicy):
+        began = f"`{base}`" + ("" if published else ", a model folder that is not published under this name")
     head = [
         "---",
         "library_name: " + ("peft" if form == "adapter" else "transformers"),
@@ -123,8 +138,8 @@ def model_card(directory: RunDirectory, config: RuntimeConfig, *, step: int, for
     ]
     if licence is not None:
         head.append(f"license: {licence}")
-    if isinstance(config.policy, PretrainedPolicy):
-        head.append(f"base_model: {json.dumps(base)}")
+    if published is not None:
+        head.append(f"base_model: {json.dumps(published)}")
     head += ["tags:", "- reinforcement-learning", "- code", "- liverl", "---", ""]
     what = {
         "whole": "All weights were trained.",

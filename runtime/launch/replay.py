@@ -22,7 +22,7 @@ from runtime.errors import Termination, TrialError, UserError
 from runtime.grading.work import MANIFEST
 from runtime.launch.recorded import RecordedReplies
 from runtime.launch.rundir import RunDirectory
-from runtime.launch.score import find_model, open_engine
+from runtime.launch.score import find_model, find_policy, open_engine
 from runtime.proxy.codec import load_codec
 from runtime.report.trial import TrialView
 from runtime.sandboxes.base import Mount, Sandbox
@@ -113,7 +113,11 @@ async def replay(
         raise UserError(f"--until {until}: the trial has {len(view.turns)} turns; allowed: 0 to {len(view.turns)}")
     config = _config(directory, patient=look is not None)
     task = _patient(_task(directory, view, task_folder))
-    model = find_model(Path(policy)) if policy is not None else _tokenizer(directory)
+    model = (
+        find_policy(policy, runs_dir=directory.runs_dir, option="--policy")
+        if policy is not None
+        else _tokenizer(directory)
+    )
     out = _folder(directory)
     async with AsyncExitStack() as stack:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liverl-replay-")))
@@ -190,13 +194,13 @@ def _tokenizer(directory: RunDirectory) -> Path:
     """Of the policy: every step of a run has the same."""
     if (directory.policy / "tokenizer.json").is_file():
         return directory.policy
-    return find_model(directory.path)
+    return find_model(directory.path, named="the tokenizer of")
 
 
 def _folder(directory: RunDirectory) -> Path:
     home = directory.path / "replays"
     home.mkdir(exist_ok=True)
-    number = 1 + max((int(path.name) for path in home.iterdir() if path.name.isdigit()), default=0)
+    number = 1 + max((int(path.name) for path in home.iterdir() if path.name.isdecimal()), default=0)
     folder = home / str(number)
     folder.mkdir()
     return folder

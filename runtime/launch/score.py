@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,12 +23,13 @@ from runtime.config import PretrainedPolicy, RuntimeConfig, TaskSet, TorchRollou
 from runtime.errors import RunError, Termination, UserError
 from runtime.files import write_folder, write_whole
 from runtime.grading.base import solved_share
-from runtime.launch import gpus, lifecycle, machine, phases, rundir
+from runtime.launch import gpus, ledger, lifecycle, machine, phases, rundir
 from runtime.launch.model import check_policy, check_weights, locate
 from runtime.launch.notify import notifying
 from runtime.launch.prompt_length import refuse_long
 from runtime.launch.rundir import RunDirectory, refuse_living
 from runtime.launch.scored import print_scored, scored
+from runtime.models import store
 from runtime.rollouter.engine import Engine
 from runtime.telemetry.progress import Progress
 
@@ -58,7 +59,7 @@ def prepare(
     ``eval`` runs the validation sets as the spec samples them, ``infer`` the training sets at the rollout's
     temperature; ``num_samples`` trials a task."""
     if request.checkpoint is not None:
-        request = replace(request, checkpoint=str(_model_of(request)))
+        request = replace(request, checkpoint=str(_model_of(request, runs_dir)))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
     _refuse_unfit(bundle, config, request, runs_dir)
     lifecycle.tidy_all(runs_dir)
@@ -93,11 +94,16 @@ def reopen(directory: RunDirectory) -> RunDirectory:
         command = suggest.on_run("run --resume", directory.path)
         raise UserError(f"{record.run}: is a training run; go on with `{command}`")
     bundle = {name: (directory.bundle / name).read_text(encoding="utf-8") for name in ("verl.yaml", "liverl.lock")}
-    request = Request(**orjson.loads((directory.path / REQUEST_FILE).read_bytes()))
+    request = request_of(directory)
     _refuse_unfit(bundle, load_runtime_config(directory.bundle / "runtime.json"), request, directory.runs_dir)
     lifecycle.tidy(directory)
     directory.update(resumed=record.resumed + 1)
     return directory
+
+
+def request_of(directory: RunDirectory) -> Request:
+    """What an evaluation was asked to do."""
+    return Request(**orjson.loads((directory.path / REQUEST_FILE).read_bytes()))
 
 
 def execute(
@@ -112,7 +118,7 @@ def execute(
     does."""
     console = console or Console()
     config = load_runtime_config(directory.bundle / "runtime.json")
-    request = Request(**orjson.loads((directory.path / REQUEST_FILE).read_bytes()))
+    request = request_of(directory)
     title = f"{request.kind} {config.experiment} {directory.path.name}"
     with (
         notifying(directory, config),
@@ -160,9 +166,9 @@ def _inputs(
         for task_set in chosen
     ]
     if request.checkpoint is not None:
-        return sets, _model_of(request)
+        return sets, _model_of(request, directory.runs_dir)
     if isinstance(config.policy, PretrainedPolicy):
-        return sets, find_model(locate(config.policy.path))
+        return sets, find_model(locate(config.policy.path), named="policy.path")
     phases.make_policy(
         directory, config, progress, tasks, on_tokenizer=lambda folder: refuse_long(folder, config, tasks)
     )
@@ -239,22 +245,51 @@ async def open_engine(
         yield engine
 
 
-def _model_of(request: Request) -> Path:
+def _model_of(request: Request, runs_dir: Path) -> Path:
     """The folder that a checkpoint means. What a server serves needs no weights here."""
     folder = Path(str(request.checkpoint))
     if request.endpoint is not None and (folder / "tokenizer.json").is_file():
         return folder.absolute()
-    return find_model(folder)
+    return find_policy(str(request.checkpoint), runs_dir=runs_dir, option="--checkpoint")
 
 
-def find_model(path: Path) -> Path:
+def find_policy(named: str, *, runs_dir: Path, option: str) -> Path:
+    """The Hugging Face folder that a person means: a path (``find_model``), a run's id or the beginning of one,
+    ``last`` (the newest training run), or a model that was taken in or lies in the hub's cache. Raises ``UserError``
+    naming the ``option``."""
+    path = Path(named).expanduser()
+    if path.exists():
+        return find_model(path, named=option)
+    if named == "last":
+        trained = [entry for entry in ledger.runs(runs_dir) if entry.record.kind == "train"]
+        if trained:
+            return find_model(trained[-1].directory.path, named=option)
+        raise UserError(f"{option} last: no training run in {runs_dir}")
+    if (kept := store.find(named)) is not None:
+        return find_model(kept, named=option)
+    found: Path | None = None
+    with suppress(UserError):
+        found = ledger.find(named, runs_dir=runs_dir).path
+    if found is None and not named.startswith(("/", "./", "../", "~")):
+        with suppress(UserError):
+            found = locate(named)
+    if found is not None:
+        return find_model(found, named=option)
+    raise UserError(
+        f"{option} {named}: no folder, no run of {runs_dir}, and no model of this machine; allowed: a Hugging Face"
+        " folder, checkpoints/global_step_N, a run (a path, an id, `last`), or a name of"
+        f" `{suggest.liverl('models', 'list')}`"
+    )
+
+
+def find_model(path: Path, *, named: str) -> Path:
     """The Hugging Face folder that ``path`` means: itself, or the actor of a checkpoint (``global_step_N``) or of a
     run's newest one.
 
-    Raises ``UserError`` naming what was looked for.
+    Raises ``UserError`` saying what was looked for; ``named``: what named the path.
     """
     steps = sorted(
-        (step for step in (path / "checkpoints").glob("global_step_*") if step.name.rpartition("_")[2].isdigit()),
+        (step for step in (path / "checkpoints").glob("global_step_*") if step.name.rpartition("_")[2].isdecimal()),
         key=lambda step: int(step.name.rpartition("_")[2]),
         reverse=True,
     )
@@ -265,6 +300,6 @@ def find_model(path: Path) -> Path:
         if (candidate / "config.json").is_file() and any(candidate.glob("*.safetensors")):
             return candidate.absolute()
     raise UserError(
-        f"--checkpoint {path}: no model here; allowed: a Hugging Face folder (config.json and *.safetensors),"
+        f"{named} {path}: no model here; allowed: a Hugging Face folder (config.json and *.safetensors),"
         " a checkpoint folder (checkpoints/global_step_N), or a run directory"
     )

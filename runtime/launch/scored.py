@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from runtime.errors import UserError
 from runtime.launch.rundir import RunDirectory
 from runtime.report.compare import held_out, paired
 from runtime.report.passes import passes
@@ -20,7 +19,8 @@ from runtime.telemetry.intervals import wilson
 
 def scored(directory: RunDirectory, *, ks: Sequence[int] = (1,), against: Path | None = None) -> dict[str, Any]:
     """Fit for JSON: for each task set the graded trials, their mean with its Wilson interval, and pass@k; ``against``:
-    a run or evaluation of the same tasks, whose newest held-out trials are paired with these."""
+    a run or evaluation of the same tasks, whose newest held-out trials are paired with these (0 ``tasks``: none is in
+    both)."""
     rewards: dict[str, dict[str, list[float]]] = {}
     counts: dict[str, int] = {}
     with TrialIndex(directory.path) as trials:
@@ -51,9 +51,8 @@ def scored(directory: RunDirectory, *, ks: Sequence[int] = (1,), against: Path |
     result: dict[str, Any] = {"run": str(directory.path), "sets": sets, "against": None}
     if against is not None:
         pair = paired(held_out(against).scores, held_out(directory.path).scores)
-        if pair is None:
-            raise UserError(f"--against {against}: has no kept validation trial of any task that was scored here")
-        result["against"] = {"run": str(against), **asdict(pair)}
+        # Not worth an error: what was scored stands.
+        result["against"] = {"run": str(against), **(asdict(pair) if pair is not None else {"tasks": 0})}
     return result
 
 
@@ -76,7 +75,9 @@ def print_scored(result: dict[str, Any], *, console: Console) -> None:
     console.print(table)
     if (pair := result["against"]) is not None:
         words = (
-            f"against {pair['run']} on {pair['tasks']} tasks: {pair['rate_a']:.1%} then, {pair['rate_b']:.1%} now,"
+            f"against {pair['run']}: it has no kept validation trial of any task that was scored here"
+            if not pair["tasks"]
+            else f"against {pair['run']} on {pair['tasks']} tasks: {pair['rate_a']:.1%} then, {pair['rate_b']:.1%} now,"
             f" difference {pair['difference']:+.1%} (95 % {pair['low']:+.1%} to {pair['high']:+.1%}),"
             f" p = {pair['p_value']:.3g}"
         )

@@ -101,11 +101,18 @@ def _here(path: Path) -> Iterator[_Found]:
 @contextmanager
 def _on_hub(named: str, say: Say) -> Iterator[_Found]:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     say(f"{named}: from the hub")
     try:
         folder = Path(snapshot_download(named, allow_patterns=list(_SERVED)))
+    except HFValidationError:
+        raise UserError(f"{named!r}: no name of the hub; one is OWNER/NAME, of letters, digits and . _ -") from None
     except RepositoryNotFoundError:
         raise UserError(f"{named}: the hub has no such model, or it asks for a token (HF_TOKEN)") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

@@ -41,6 +41,8 @@ def write_static(
     """Write the page of ``run`` to ``folder``, with the newest ``trials`` trials. An earlier page of ours is replaced.
     Raises ``UserError`` where something else stands there."""
     folder = folder.absolute()
+    if folder.is_symlink():
+        raise UserError(f"{folder}: is a link; name the folder that it leads to, or another, with -o")
     if folder.exists() and not _ours(folder):
         raise UserError(f"{folder}: exists and is no page of ours; name another folder with -o, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)

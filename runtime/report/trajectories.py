@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import orjson
 
+from runtime.errors import UserError
 from runtime.files import write_whole
 from runtime.proxy.messages import Message, ToolCall
 from runtime.report.trial import ToolUse, TrialView, TurnView, read_trial
@@ -41,7 +42,10 @@ class Exported:
 
 def export_trajectories(run: Path, out: Path, *, form: Format, wanted: TrialFilter | None = None) -> Exported:
     """Write the wanted trials of ``run``. ``out`` is a file (messages, sharegpt: JSON lines; tokens: Parquet), or for
-    atif a folder with one document for each conversation."""
+    atif a folder with one document for each conversation. Raises ``UserError`` where the other of them is there."""
+    if out.exists() and out.is_dir() != (form == "atif"):
+        what = "a folder; name a file" if out.is_dir() else "a file; name a folder"
+        raise UserError(f"{out}: is {what} with -o, which {form} is written to")
     left_out: list[str] = []
     trials = 0
 

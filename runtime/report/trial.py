@@ -103,7 +103,7 @@ class TrialView:
 
     @property
     def step(self) -> int:
-        return int(self.folder.parent.name) if self.folder.parent.name.isdigit() else 0
+        return int(self.folder.parent.name) if self.folder.parent.name.isdecimal() else 0
 
     @property
     def trial_id(self) -> str:

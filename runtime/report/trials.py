@@ -72,6 +72,9 @@ PRAGMA user_version = {_VERSION};
 """
 _PUT = f"INSERT OR REPLACE INTO trials VALUES ({', '.join('?' * len(_COLUMNS))})"
 
+_MOST = (1 << 63) - 1
+"""The largest number that SQLite takes: what is asked for beyond it is not there."""
+
 SORTS: Mapping[str, str] = {
     "started": "started",
     "step": "step",
@@ -137,7 +140,7 @@ class TrialFilter:
             wanted.append((f"task {'GLOB' if set(self.task) & set('*?') else '='} ?", self.task))
         for column, value in (
             ("task_set", self.task_set),
-            ("step", self.step),
+            ("step", None if self.step is None else min(self.step, _MOST)),
             ("grp", self.group),
             ("verdict", self.verdict),
             ("termination", self.termination),
@@ -227,14 +230,14 @@ class TrialIndex:
         found = self._database.execute(
             f"SELECT * FROM trials WHERE {where} ORDER BY {column} IS NULL, {column} {way}, step, trial_id"
             " LIMIT ? OFFSET ?",
-            [*values, -1 if limit is None else limit, offset],
+            [*values, -1 if limit is None else min(limit, _MOST), min(offset, _MOST)],
         )
         return [_shown(row) for row in found]
 
     def one(self, name: str) -> TrialRow | None:
         """The trial called ``name``: ``STEP/ID``, or an id (of several steps' trials of that name, the newest)."""
         step, slash, trial_id = name.partition("/")
-        given = (int(step), trial_id) if slash and step.isdigit() else None
+        given = (min(int(step), _MOST), trial_id) if slash and step.isdecimal() and len(step) < 100 else None
         where = "step = ? AND trial_id = ?" if given else "trial_id = ?"
         found = self._database.execute(
             f"SELECT * FROM trials WHERE {where} ORDER BY step DESC LIMIT 1", given or (name,)
@@ -324,7 +327,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _steps(trials: Path) -> Iterator[tuple[int, Path]]:
     with suppress(OSError), os.scandir(trials) as entries:
         for entry in entries:
-            if entry.name.isdigit() and entry.is_dir():
+            if entry.name.isdecimal() and entry.is_dir():
                 yield int(entry.name), Path(entry.path)
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from liverl.cli import build_app
 from runtime.errors import UserError
+from runtime.launch.rundir import create
 from tests.run_directories import MadeRun, make_run, make_tasks
 
 
@@ -43,6 +44,9 @@ def test_trials_are_listed_for_people_and_programs(runs: tuple[MadeRun, MadeRun]
     assert lost["termination"] == "sandbox_lost" and lost["reward"] is None
     text = call("trials", run, "--failed")
     assert lost["trial_id"] in text and "the box is gone" in text
+    total = answer("trials", run)["total"]
+    assert f"2 of {total}; the rest: --limit 0, or --offset 3" in call("trials", run, "--limit", "2", "--offset", "1")
+    assert f"1 of {total}; those before" in call("trials", run, "--offset", str(total - 1))
     assert "50 of" not in call("trials", run, "--limit", "0") and "5 of 12" in call(
         "trials", run, "--step", "1", "--training", "-n", "5"
     )
@@ -143,3 +147,34 @@ def test_wrong_numbers_of_passes_are_told(words: list[str], said: str) -> None:
         call("eval", "quickstart", "--checkpoint", "x", *words)
     with pytest.raises(UserError, match="--endpoint: needs --checkpoint"):
         call("infer", "quickstart", "--endpoint", "http://127.0.0.1:9")
+
+
+def test_passes_of_a_resumed_evaluation_are_held_against_its_own_samples(tmp_path: Path) -> None:
+    run = create(tmp_path / "runs", experiment="x", target="local", kind="eval")
+    (run.path / "scoring.json").write_text(json.dumps({"kind": "eval", "checkpoint": "x", "num_samples": 4}))
+    with pytest.raises(UserError, match="pass@8 needs --samples 8 or more, not 4"):
+        call("eval", "--resume", run.path, "--pass", "8")
+    with pytest.raises(UserError, match="still running"):  # this process has it
+        call("eval", "--resume", run.path, "--pass", "4")
+    assert run.read().resumed == 0
+
+
+def test_what_a_person_mistypes_is_told(runs: tuple[MadeRun, MadeRun], tmp_path: Path) -> None:
+    run = runs[0].path
+    for step in ("9" * 20, "²"):
+        with pytest.raises(UserError, match="matches no trial"):
+            call("trial", run, f"{step}/x")
+    assert answer("trials", run, "--step", "9" * 20)["total"] == 0
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a folder; name a file"):
+        call("export", "trajectories", run, "--format", "messages", "-o", tmp_path / "folder")
+    with pytest.raises(UserError, match="is a file; name a folder"):
+        call("export", "trajectories", run, "--format", "atif", "-o", tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    with pytest.raises(UserError, match="is a link"):
+        call("export", run, "-o", tmp_path / "link")
+    assert (tmp_path / "folder").is_dir()
+    for named in ("qwen/", "a b/c", "a/--"):
+        with pytest.raises(UserError, match="no name of the hub"):
+            call("models", "add", named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,9 @@ from rich.console import Console
 from runtime.config import DirectorySource, TaskSet
 from runtime.errors import UserError
 from runtime.launch import score
-from runtime.launch.rundir import RunDirectory
-from runtime.launch.scored import scored
+from runtime.launch.rundir import RunDirectory, create
+from runtime.launch.scored import print_scored, scored
+from runtime.models import store
 from runtime.proxy.codec import load_codec
 from runtime.tasks.index import write_tried
 from tests.run_directories import make_run, make_tasks
@@ -77,5 +79,31 @@ def test_an_earlier_one_is_paired(tmp_path: Path) -> None:
     one, other = (make_run(tmp_path / "runs", steps=0, seed=seed, tasks=tasks) for seed in (1, 2))
     result = scored(other.directory, against=one.path)
     assert result["against"]["tasks"] == 3 and result["sets"][0]["pass"][0]["k"] == 1
-    with pytest.raises(UserError, match="no kept validation trial"):
-        scored(other.directory, against=tmp_path)
+    nothing = scored(other.directory, against=tmp_path)
+    assert nothing["against"] == {"run": str(tmp_path), "tasks": 0} and nothing["sets"] == result["sets"]
+    console = Console(record=True, file=io.StringIO(), width=200)
+    print_scored(nothing, console=console)
+    assert "no kept validation trial of any task that was scored here" in console.export_text()
+
+
+def test_a_checkpoint_is_found_by_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / "runs"
+    run = create(runs, experiment="x", target="local")
+    create(runs, experiment="x", target="local", kind="eval")
+    taken = store.models_folder() / "tiny"
+    for folder in (run.checkpoints / "global_step_9" / "actor" / "huggingface", taken):
+        folder.mkdir(parents=True)
+        for name in ("config.json", "model.safetensors", store.RECORD):
+            (folder / name).touch()
+    newest = run.checkpoints / "global_step_9" / "actor" / "huggingface"
+    for named in ("last", run.path.name, f"x/{run.path.name}", str(run.path), f"runs/x/{run.path.name}"):
+        assert score.find_policy(named, runs_dir=runs, option="--checkpoint") == newest
+    assert score.find_policy("tiny", runs_dir=runs, option="--policy") == taken
+    with pytest.raises(UserError, match=r"^--policy nothing: no folder, no run"):
+        score.find_policy("nothing", runs_dir=runs, option="--policy")
+    with pytest.raises(UserError, match=r"^--policy .*: no model here"):
+        score.find_policy(str(tmp_path), runs_dir=runs, option="--policy")
+    with pytest.raises(UserError, match="no training run"):
+        score.find_policy("last", runs_dir=tmp_path / "none", option="--checkpoint")

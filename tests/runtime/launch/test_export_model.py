@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from runtime.config import PretrainedPolicy, load_runtime_config
 from runtime.errors import UserError
-from runtime.launch.export_model import export_model
+from runtime.launch import adapters
+from runtime.launch.export_model import export_model, model_card
+from runtime.models import store
 from runtime.trainer.stable import mark_stable, step_folder
 from tests.run_directories import MadeRun, make_run
 from tests.runtime.proxy.tiny_model import write_model
@@ -88,6 +91,25 @@ def test_the_card_says_what_it_is(made: MadeRun, tmp_path: Path) -> None:
     assert str(made.path) not in card.text
 
 
+@pytest.mark.parametrize(
+    ("named", "base"), [("Someone/Model", "Someone/Model"), ("{here}/mine", None), ("taken", "Someone/Else")]
+)
+def test_the_card_names_what_is_published(
+    made: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, base: str | None
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    taken = store.models_folder() / "taken"
+    taken.mkdir(parents=True)
+    facts = {"name": "taken", "source": "Someone/Else@abc", "source_sha256": None, "licence": "mit", "parameters": 1}
+    facts |= {"converted_by": None, "changed": [], "files": {}}
+    (taken / store.RECORD).write_text(json.dumps(facts))
+    config = load_runtime_config(made.directory.runtime_json)
+    config = config.model_copy(update={"policy": PretrainedPolicy(path=named.format(here=tmp_path))})
+    card = model_card(made.directory, config, step=1, form="whole", licence=None)
+    assert (f'base_model: "{base}"' in card) == (base is not None) == ("base_model" in card)
+    assert str(tmp_path) not in card and Path(named).name in (card if base is None else named)
+
+
 def test_adapters_are_merged_or_apart(made: MadeRun, tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
@@ -131,3 +153,8 @@ def test_what_is_not_there_is_told(
 def test_nothing_is_overwritten(made: MadeRun, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists already"):
         export_model(made.directory, 1, tmp_path)
+
+
+def test_alpha_may_be_a_fraction(tmp_path: Path) -> None:
+    (tmp_path / "meta.json").write_text(json.dumps({"r": 4, "lora_alpha": 2.5}))
+    assert adapters._scale(tmp_path / "meta.json") == 0.625

@@ -29,6 +29,10 @@ def test_a_folder_is_found_from_where_the_command_was_given(home: Path, named: s
 def test_a_name_of_the_hub_is_looked_up_in_its_cache_and_never_fetched(home: Path) -> None:
     with pytest.raises(UserError, match=r"hf download Someone/Model-1\.5B"):
         locate("Someone/Model-1.5B")
+    with pytest.raises(UserError, match=r"hf download gpt2` or .*models add gpt2`, if a Python package"):
+        locate("gpt2")
+    with pytest.raises(UserError, match="nor in the hub's cache"):
+        locate("a--b/c")  # no name that the hub allows
     cached = home / "hub" / "models--Someone--Model-1.5B"
     (cached / "snapshots" / "abc").mkdir(parents=True)
     (cached / "refs").mkdir()
