@@ -65,7 +65,7 @@ def _trainer(plan: Plan, facts: Facts) -> None:
     facts.decide("trainer.total_epochs", 1_000_000, "total_training_steps ends the run, not the number of epochs")
     put("trainer.val_before_train", lambda: schedule.validate_before and bool(tasks.validation))
     put("trainer.test_freq", lambda: schedule.validate_every if schedule.validate_every and tasks.validation else -1)
-    put("trainer.save_freq", lambda: schedule.save_every or -1)
+    put("trainer.save_freq", lambda: schedule.save_every or schedule.steps)
     facts.decide(
         "trainer.checkpoint_callback_class",
         "runtime.trainer.stable.StableMarker",
@@ -97,13 +97,16 @@ def _mode(plan: Plan, facts: Facts) -> None:
             put("trainer.v1.sampler.max_off_policy_strategy", lambda: mode.stale)
         if isinstance(mode, SeparateAsync):
             put("trainer.v1.separate_async.parameter_sync_step", lambda: mode.sync_every)
+    custom, why = "trainer.v1.sampler.custom_sampler", "verl's own sampler polls every two seconds"
+    facts.decide(f"{custom}.path", "pkg://runtime.trainer.sampler", why)
+    sampler = {True: "PromptReplayBuffer", False: "PromptReplayBufferAsync"}
+    put(f"{custom}.name", lambda: sampler[isinstance(mode, Sync)], why=why)
     with facts.section():
-        # verl hands the settings of filter_groups to its own sampler alone.
-        if not plan.spec.algorithm.drop_uniform_groups:
-            custom, why = "trainer.v1.sampler.custom_sampler", "verl's own sampler polls every two seconds"
-            facts.decide(f"{custom}.path", "pkg://runtime.trainer.sampler", why)
-            sampler = {True: "PromptReplayBuffer", False: "PromptReplayBufferAsync"}
-            put(f"{custom}.name", lambda: sampler[isinstance(mode, Sync)], why=why)
+        if plan.spec.algorithm.drop_uniform_groups:
+            own, why = "trainer.v1.sampler.sampler_kwargs", "verl hands what filters groups to its own sampler alone"
+            facts.decide(f"{own}.filter_groups_metric", "reward", why)
+            facts.decide(f"{own}.gen_batch_size", 1, why)
+            put(f"{own}.train_batch_size", lambda: plan.spec.schedule.train_batch_size, why=why)
 
 
 def _data(plan: Plan, facts: Facts) -> None:

@@ -111,7 +111,7 @@ def _arithmetic(plan: Plan, facts: Facts) -> None:
         "steps",
         lambda: (
             f"{schedule.steps:,}; validation every {schedule.validate_every or '-'}, "
-            f"checkpoint every {schedule.save_every or '-'}"
+            f"checkpoint {f'every {schedule.save_every}' if schedule.save_every else 'after the last'}"
         ),
     )
     put(

@@ -54,7 +54,7 @@ def corrections(plan: Plan) -> Iterator[Problem]:
     chosen, place = plan.spec.algorithm, ("algorithm", "correction")
     correction = chosen.correction
     if chosen.drop_uniform_groups and not isinstance(plan.spec.rollout, VllmRollout):
-        yield Problem(("algorithm", "drop_uniform_groups"), "the torch rollout's sampler keeps all groups", "false")
+        yield Problem(("algorithm", "drop_uniform_groups"), "has not been run with the torch rollout", "false")
     if isinstance(correction, BypassCorrection) and policy_loss(plan) != PlainLoss.model_construct(type="vanilla"):
         yield Problem(
             (*place, "type"),

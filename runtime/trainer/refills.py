@@ -9,20 +9,22 @@ from runtime.errors import RunError
 
 REFILLS_PER_GROUP = 4
 """Groups that may be asked for again for each one that a batch needs."""
+REFILLS_PER_FILTERED_GROUP = 10
+"""The same where groups without signal are left out: nine of ten may be."""
 
 
 class RefillBudget:
     """verl's ``refill_fn`` with a limit for each batch. Raises ``RunError`` beyond it."""
 
-    def __init__(self, refill: Callable[[int], Any] | None) -> None:
-        self._refill = refill
+    def __init__(self, refill: Callable[[int], Any] | None, *, per_group: int = REFILLS_PER_GROUP) -> None:
+        self._refill, self._per_group = refill, per_group
         self._limit = 0
         self.step = 0
         self.used = 0
 
     def begin(self, step: int, batch_size: int) -> None:
         """A batch of ``batch_size`` groups is about to be taken."""
-        self.step, self._limit, self.used = step, REFILLS_PER_GROUP * batch_size, 0
+        self.step, self._limit, self.used = step, self._per_group * batch_size, 0
 
     def __call__(self, count: int) -> None:
         self.used += count

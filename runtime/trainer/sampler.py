@@ -10,6 +10,9 @@ verl's; on top of it:
   would pass: here the oldest version of any token of the group counts as well;
 - what is dropped is refilled within a budget, so that a run whose every group fails ends instead of going on for ever.
 
+verl tells a sampler that is not its own nothing of ``algorithm.filter_groups``: what its own would be given for it
+comes as ``sampler_kwargs``, and is handed on to it.
+
 Upstream: ``verl/trainer/ppo/v1/replay_buffer.py`` (poll_interval 2.0 is not in the YAML), 0.9.1.
 """
 
@@ -27,7 +30,7 @@ from runtime.run_paths import RunPaths
 from runtime.telemetry.waits import overdue, waiting
 from runtime.trainer.ledger import LEDGER
 from runtime.trainer.publish import ORDER
-from runtime.trainer.refills import RefillBudget
+from runtime.trainer.refills import REFILLS_PER_FILTERED_GROUP, REFILLS_PER_GROUP, RefillBudget
 from runtime.trainer.wakeup import published
 
 _FALLBACK_SEC = 0.25
@@ -42,9 +45,11 @@ class _Ordered:
     partitions: dict[str, dict[str, dict[str, Any]]]
 
     def __init__(self, **kwargs: Any) -> None:
-        self._budget = RefillBudget(kwargs.get("refill_fn"))
+        filters = dict(kwargs.get("sampler_kwargs") or {})
+        per_group = REFILLS_PER_FILTERED_GROUP if filters.get("filter_groups_metric") else REFILLS_PER_GROUP
+        self._budget = RefillBudget(kwargs.get("refill_fn"), per_group=per_group)
         self._wanted, self._moved = "group", time.monotonic()
-        super().__init__(**{**kwargs, "poll_interval": _FALLBACK_SEC, "refill_fn": self._budget})
+        super().__init__(**{**kwargs, **filters, "poll_interval": _FALLBACK_SEC, "refill_fn": self._budget})
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         self._budget.begin(global_steps, batch_size)
@@ -62,7 +67,9 @@ class _Ordered:
 
     def _clear_groups(self, partition_id: str, uids: set[str]) -> None:
         if partition_id == "train":
-            LEDGER.dropped(sorted(uids), step=self._budget.step, reason="stale, failed or without signal")
+            LEDGER.dropped(
+                sorted(uids), step=self._budget.step, reason="stale, failed, without signal or beyond the batch"
+            )
         super()._clear_groups(partition_id, uids)  # type: ignore[misc]
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:

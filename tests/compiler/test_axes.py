@@ -43,6 +43,13 @@ def tree(value: Any) -> Any:
     return lower_verl(plan).tree()
 
 
+@pytest.mark.parametrize(("save_every", "save_freq"), [(0, 200), (20, 20)])
+def test_the_last_step_is_always_saved(dense: Any, save_every: int, save_freq: int) -> None:
+    """With -1 verl would save none at all."""
+    dense["schedule"] |= {"steps": 200, "save_every": save_every}
+    assert tree(dense)["trainer"]["save_freq"] == save_freq
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_algorithms(dense: Any, name: str) -> None:
     critic = {"critic": {"learning_rate": 1e-5}} if name == "ppo" else {}

@@ -120,6 +120,7 @@ VARIANTS = {
         "trainer.ranks_per_node": 8,
         "trainer.precision": "bf16",
         "trainer.attention": "flash_attention_2",
+        "algorithm.drop_uniform_groups": True,
     },
 }
 
