@@ -28,6 +28,8 @@ DEAF = 40
 is silent."""
 LAST_WORDS_SEC = 10.0
 _RUNS = "/runs"
+_WHOLE = "liverl: the copy is whole"
+"""Last words of what packs a run."""
 _LEFT_THERE = ("checkpoints", "policy", "tasks", "data", "state", "journal")
 """Large, or worthless elsewhere; all of it stays on the volume."""
 
@@ -123,10 +125,11 @@ def _collect(job: Job, *, since: str | None, runs_dir: Path) -> Path:
                         archive.extractall(arrived, filter="data")
                 except tarfile.ReadError as error:
                     broken = str(error)
-            # What was cut off between two files is a whole archive to who reads it.
-            if broken or sent.returncode != 0:
-                said.seek(0)
-                raise RunError(said.read().decode(errors="replace").strip() or broken or "the copy was cut off")
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip()
+            # Cut off between two files it is whole to who reads it, and kubectl may call a lost stream success.
+            if broken or sent.returncode != 0 or not words.endswith(_WHOLE):
+                raise RunError(words.removesuffix(_WHOLE).strip() or broken or "the copy was cut off")
         came = list(arrived.iterdir())
         if len(came) != 1:
             raise RunError(f"{len(came)} folders came, not one run")
@@ -151,5 +154,5 @@ def _script(job: Job, since: str | None) -> str:
     return (
         f"cd {_RUNS}/{job.name} 2> /dev/null || {none}; newest=$(ls -t */.heartbeat 2> /dev/null | head -n 1); "
         f'[ -n "$newest" ] && [ "$(stat -c %Y "$newest")" -ge {began} ] || {none}; '
-        f'tar -cf - {left} "${{newest%/*}}" || [ $? = 1 ]'
+        f'{{ tar -cf - {left} "${{newest%/*}}" || [ $? = 1 ]; }} && echo "{_WHOLE}" >&2'
     )
