@@ -38,12 +38,11 @@ class BadLayer(Exception):
 
 @dataclass
 class Unpacked:
-    """``diff_id``: digest of the tar file; ``bytes`` of files; ``dropped``: devices that were left out."""
+    """``diff_id``: digest of the tar file; ``bytes`` of files."""
 
     diff_id: str = ""
     bytes: int = 0
     entries: int = 0
-    dropped: int = 0
 
 
 def unpack(blob: Path, target: Path, *, look: Callable[[], None] = lambda: None) -> Unpacked:
@@ -118,7 +117,7 @@ class _Writer:
         self.found = Unpacked()
         self._root = os.open(target, _FOLDER)
         self._look = look
-        self._looked = 0
+        self._unseen = 0
         self._last: tuple[tuple[str, ...], int] | None = None  # entries come folder by folder
         self._times: list[tuple[tuple[str, ...], int, float]] = []
 
@@ -149,9 +148,7 @@ class _Writer:
         elif member.isfifo():
             self._clear(folder, name)
             os.mkfifo(name, _mode(member), dir_fd=folder)
-        elif member.isdev():
-            self.found.dropped += 1
-        else:
+        elif not member.isdev():  # devices are left out
             raise BadLayer(f"{member.name}: an entry of unknown kind {member.type!r}")
 
     def close(self) -> None:
@@ -236,12 +233,13 @@ class _Writer:
             source = archive.extractfile(member)
             assert source is not None
             if member.sparse is not None:
-                _copy_with_holes(source, fd)
+                _copy_with_holes(source, fd, self._wrote)
                 os.ftruncate(fd, member.size)
             else:
                 with open(fd, "wb", buffering=0, closefd=False) as file:
                     while part := source.read(_PART):
                         file.write(part)
+                        self._wrote(len(part))
             for key, value in member.pax_headers.items():
                 attribute = key.removeprefix(_XATTR)
                 if key != attribute and attribute.startswith("user.") and not attribute.startswith("user.overlay."):
@@ -251,8 +249,12 @@ class _Writer:
         finally:
             os.close(fd)
         self.found.bytes += member.size
-        if self.found.bytes - self._looked > _LOOK_EVERY:
-            self._looked = self.found.bytes
+
+    def _wrote(self, count: int) -> None:
+        """Look now and then, also within one file: it may be as large as the disk."""
+        self._unseen += count
+        if self._unseen > _LOOK_EVERY:
+            self._unseen = 0
             self._look()
 
     def _link(self, member: tarfile.TarInfo, folder: int, name: str) -> None:
@@ -320,9 +322,10 @@ def _nanoseconds(mtime: float) -> tuple[int, int]:
     return at, at
 
 
-def _copy_with_holes(source: IO[bytes], fd: int) -> None:
+def _copy_with_holes(source: IO[bytes], fd: int, wrote: Callable[[int], None]) -> None:
     place = 0
     while part := source.read(1 << 16):
         if part.strip(b"\0"):
             os.pwrite(fd, part, place)
+            wrote(len(part))
         place += len(part)

@@ -83,19 +83,23 @@ class Registry:
                 target.unlink()
                 have = 0
             if have < descriptor.size:
-                self._stream(reference, url, target, have)
+                self._stream(reference, descriptor, url, target, have)
             check(target, descriptor)
 
         self._patiently(reference, f"layer {descriptor.digest[:19]}", fetch)
 
-    def _stream(self, reference: Reference, url: str, target: Path, have: int) -> None:
+    def _stream(self, reference: Reference, descriptor: Descriptor, url: str, target: Path, have: int) -> None:
         headers = {"Range": f"bytes={have}-"} if have else {}
         with self._client.stream("GET", url, headers={**headers, **self._authorization}) as answer:
             self._accepted(reference, answer)
             # A server that knows no ranges starts anew.
             with target.open("ab" if have and answer.status_code == 206 else "wb") as file:
+                lacking = descriptor.size - file.tell()
                 for part in answer.iter_raw():
                     self.traffic.bytes += len(part)
+                    lacking -= len(part)
+                    if lacking < 0:
+                        raise _refused(reference, f"more came than the {descriptor.size} bytes of {descriptor.digest}")
                     file.write(part)
 
     def _document(self, reference: Reference, wanted: str) -> tuple[str, dict[str, Any]]:
@@ -134,7 +138,9 @@ class Registry:
                 return fetch()
             except _Again as again:
                 why, wait = str(again), again.wait_sec
-            except httpx.TransportError as error:
+            except httpx.InvalidURL as error:  # where a registry sends us
+                raise _refused(reference, f"{what}: {error}") from error
+            except httpx.RequestError as error:
                 why, wait = f"{type(error).__name__}: {error}", None
                 if "CERTIFICATE_VERIFY_FAILED" in why:
                     raise _refused(reference, why) from error
@@ -175,7 +181,12 @@ class Registry:
             answer = self._client.get(fields["realm"], params=asked, auth=self._login)
             if answer.status_code != 200:
                 return False
-            found = answer.json()
+            try:
+                found = answer.json()
+            except ValueError:
+                return False
+            if not isinstance(found, dict):
+                return False
             value = f"Bearer {found.get('token') or found.get('access_token')}"
         else:
             return False
@@ -201,10 +212,12 @@ def _refused(reference: Reference, why: str) -> ImageError:
 
 
 def _of_platform(reference: Reference, index: dict[str, Any], architecture: str) -> str:
-    entries = [entry for entry in index.get("manifests", ()) if isinstance(entry, dict)]
+    listed = index.get("manifests")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     there = []
     for entry in entries:
-        platform = entry.get("platform") or {}
+        platform = entry.get("platform")
+        platform = platform if isinstance(platform, dict) else {}
         there.append(f"{platform.get('os', '?')}/{platform.get('architecture', '?')}")
         digest = str(entry.get("digest", ""))
         if there[-1] == f"linux/{architecture}" and DIGEST.fullmatch(digest):

@@ -90,7 +90,9 @@ class ImageStore:
         mirrors: Mapping[str, str] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.root = (root or default_store()).absolute()
+        self.root = (
+            root or default_store()
+        ).resolve()  # a box sees the host below another name, where links lead astray
         self.budget = budget
         self.counts = Counts()
         self._plaintext = frozenset(plaintext)
@@ -353,8 +355,12 @@ class ImageStore:
     def _recorded(
         self, manifest: Manifest, config: Mapping[str, Any], diff_ids: Sequence[str], reference: str
     ) -> Image:
-        settings = config.get("config") or {}
-        env = tuple((name, value) for name, _, value in (str(one).partition("=") for one in settings.get("Env") or ()))
+        settings = _table(reference, config, "config")
+        given = settings.get("Env") or []
+        plain = isinstance(given, list) and all(isinstance(one, str) and "\0" not in one for one in given)
+        if not plain or any("\0" in str(settings.get(name)) for name in ("WorkingDir", "User")):
+            raise ImageError(f"image {reference}: its configuration cannot be read", fix="build and push it anew")
+        env = tuple((name, value) for name, _, value in (one.partition("=") for one in given))
         layers = tuple(diff_ids)
         sizes = self._layer_sizes()
         image = Image(
@@ -531,8 +537,16 @@ def _document(name: str, path: Path) -> dict[str, Any]:
     return found
 
 
+def _table(name: str, config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = config.get(key) or {}
+    if not isinstance(found, dict):
+        raise ImageError(f"image {name}: its configuration's {key} is no table", fix="build and push it anew")
+    return found
+
+
 def _diff_ids(name: str, config: Mapping[str, Any], manifest: Manifest) -> list[str]:
-    ids = [str(one) for one in (config.get("rootfs") or {}).get("diff_ids", ())]
+    found = _table(name, config, "rootfs").get("diff_ids")
+    ids = [str(one) for one in found] if isinstance(found, list) else []
     if len(ids) != len(manifest.layers) or not ids:
         raise ImageError(
             f"image {name}: {len(manifest.layers)} layers, but {len(ids)} digests of them", fix="push it anew"

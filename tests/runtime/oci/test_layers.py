@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from runtime.oci import layer as unpacking
 from runtime.oci.layer import BadLayer, is_whiteout, unpack
 from runtime.oci.merged import NoFolder, merge
 from tests.oci_images import Content, layer
@@ -106,6 +107,19 @@ def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
     with (tmp_path / "layer/hole").open("rb") as file:
         file.seek(32 << 20)
         assert file.read(6) == b"middle"
+
+
+def test_the_disk_is_looked_at_within_one_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacking, "_LOOK_EVERY", 1 << 21)
+    (tmp_path / "blob").write_bytes(layer({"large": bytes(8 << 20)})[0])
+    (tmp_path / "layer").mkdir()
+
+    def full() -> None:
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        unpack(tmp_path / "blob", tmp_path / "layer", look=full)
+    assert (tmp_path / "layer/large").stat().st_size <= 4 << 20
 
 
 @pytest.mark.parametrize(

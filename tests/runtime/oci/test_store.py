@@ -14,7 +14,7 @@ from runtime.errors import ImageError, MachineError
 from runtime.oci.reference import parse
 from runtime.oci.store import ImageStore
 from runtime.sandboxes.guest.image_root import _mount_layers
-from tests.oci_images import image, sha256
+from tests.oci_images import Made, image, sha256
 from tests.runtime.oci.conftest import FaultyRegistry, RealRegistry
 
 
@@ -108,6 +108,56 @@ def test_what_has_another_digest_is_refused(store: ImageStore, faulty: FaultyReg
         store.pull(_swapped(faulty))
 
 
+def test_more_than_a_blobs_size_is_not_taken(store: ImageStore, faulty: FaultyRegistry) -> None:
+    made = image([{"x": b"x"}])
+    name = faulty.push("endless", made)
+    (layer,) = json.loads(made.manifest)["layers"]
+    made.blobs[layer["digest"]] += bytes(1 << 20)
+    with pytest.raises(ImageError, match="more came than"):
+        store.pull(name)
+    assert sum(path.stat().st_size for path in (store.root / "blobs").iterdir()) <= layer["size"]
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"rootfs": []}, "0 digests"),
+        ({"rootfs": {"diff_ids": 3}}, "0 digests"),
+        ({"rootfs": "x"}, "no table"),
+        ({"config": ["x"]}, "no table"),
+        ({"config": {"Env": 3}}, "cannot be read"),
+        ({"config": {"Env": [["A=b"]]}}, "cannot be read"),
+        ({"config": {"Env": ["A=\0"]}}, "cannot be read"),
+    ],
+)
+def test_a_configuration_of_another_form(
+    store: ImageStore, faulty: FaultyRegistry, config: dict[str, object], why: str
+) -> None:
+    with pytest.raises(ImageError, match=why):
+        store.pull(faulty.push("formless", _configured(image([{"x": b"x"}]), config)))
+
+
+def _configured(made: Made, config: dict[str, object], **descriptor: object) -> Made:
+    manifest = json.loads(made.manifest)
+    content = json.dumps(json.loads(made.blobs[manifest["config"]["digest"]]) | config).encode()
+    manifest["config"] |= {"digest": sha256(content), "size": len(content), **descriptor}
+    made.manifest, made.blobs = json.dumps(manifest).encode(), made.blobs | {sha256(content): content}
+    return made
+
+
+@pytest.mark.parametrize("index", [{"manifests": 3}, {"manifests": [{"platform": "linux"}, 7]}], ids=str)
+def test_an_index_of_another_form(store: ImageStore, faulty: FaultyRegistry, index: dict[str, object]) -> None:
+    made = image([{"x": b""}])
+    made.manifest = json.dumps(index).encode()
+    with pytest.raises(ImageError, match="none for linux"):
+        store.pull(faulty.push("formless", made))
+
+
+def test_a_configuration_without_end(store: ImageStore, faulty: FaultyRegistry) -> None:
+    with pytest.raises(ImageError, match="longer than 8 MiB"):
+        store.pull(faulty.push("large", _configured(image([{"x": b"x"}]), {}, size=1 << 40)))
+
+
 def _swapped(faulty: FaultyRegistry) -> str:
     """A reference by digest that the registry answers with another manifest."""
     wanted = image([{"wanted": b""}]).digest
@@ -138,13 +188,7 @@ def test_a_layer_that_is_not_what_the_image_says(store: ImageStore, faulty: Faul
 def test_a_layers_digest_that_is_a_path_names_no_folder(store: ImageStore, faulty: FaultyRegistry, forged: str) -> None:
     """It would show a folder of the host as a layer."""
     (store.root.parent / "victim").mkdir()
-    made = image([{"x": b"x"}])
-    manifest = json.loads(made.manifest)
-    config = json.loads(made.blobs[manifest["config"]["digest"]])
-    config["rootfs"]["diff_ids"] = [forged]
-    content = json.dumps(config).encode()
-    manifest["config"] |= {"digest": sha256(content), "size": len(content)}
-    made.manifest, made.blobs = json.dumps(manifest).encode(), made.blobs | {sha256(content): content}
+    made = _configured(image([{"x": b"x"}]), {"rootfs": {"diff_ids": [forged]}})
     with pytest.raises(ImageError, match="none of sha256"):
         store.pull(faulty.push("hostile", made))
     good = store.pull(faulty.push("good", image([{"y": b"y"}])))

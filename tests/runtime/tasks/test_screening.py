@@ -113,7 +113,10 @@ BAD: dict[str, tuple[dict[str, str | None], list[str]]] = {
         ["its own solution scores 0", "cargo: command not found"],
     ),
     "unreadable": ({"tests/test.sh": json_reward('"one"')}, ["gets no grade", "'one' is no number"]),
-    "not-built": ({"environment/Dockerfile": "FROM scratch\nWORKDIR /app\nRUN true\n"}, ["Dockerfile cannot be built"]),
+    "not-built": (
+        {"environment/Dockerfile": "FROM scratch\nWORKDIR /app\nRUN true\n"},
+        ["Dockerfile must be built", "environment.images.build: true"],
+    ),
     "solved": ({"environment/a.txt": "new\n"}, ["doing nothing scores 1"]),
     "nothing-to-gain": (
         {"tests/test.sh": f"#!/bin/bash\necho 0.25 {REWARD}\n"},
