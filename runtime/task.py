@@ -170,7 +170,8 @@ class Task(BaseModel):
         """The image that its boxes are made of, by digest; None for the backend's own. Raises ``TrialError`` while it
         is not here."""
         if self.image_missing is not None:
-            why = f"{self.path}: the image {self.image_missing} is not here; `liverl tasks verify` fetches or builds it"
+            cure = "`liverl tasks verify` fetches it, or builds it with `--build`"
+            why = f"{self.path}: the image {self.image_missing} is not here; {cure}"
             raise TrialError(Termination.TASK_INVALID, why)
         return self.work.image
 

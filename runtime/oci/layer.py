@@ -16,7 +16,7 @@ import stat
 import tarfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -38,11 +38,13 @@ class BadLayer(Exception):
 
 @dataclass
 class Unpacked:
-    """``diff_id``: digest of the tar file; ``bytes`` of files."""
+    """``diff_id``: digest of the tar file; ``bytes`` of files; ``implied``: folders without an entry of their own, made
+    for what is in them."""
 
     diff_id: str = ""
     bytes: int = 0
     entries: int = 0
+    implied: set[str] = field(default_factory=set)
 
 
 def unpack(blob: Path, target: Path, *, look: Callable[[], None] = lambda: None) -> Unpacked:
@@ -136,6 +138,7 @@ class _Writer:
             self._remove(folder, name)
         elif member.isdir():
             self._make_folder(folder, name, member)
+            self.found.implied.discard("/".join(parts))
             self._times.append((tuple(parts), _mode(member), member.mtime))
         elif member.isreg():
             self._clear(folder, name)
@@ -181,7 +184,7 @@ class _Writer:
 
     def _walk(self, parts: tuple[str, ...], *, make: bool) -> int:
         folder = os.dup(self._root)
-        for part in parts:
+        for depth, part in enumerate(parts, 1):
             try:
                 try:
                     inner = os.open(part, _FOLDER, dir_fd=folder)
@@ -189,6 +192,7 @@ class _Writer:
                     if not make:
                         raise
                     os.mkdir(part, 0o755, dir_fd=folder)
+                    self.found.implied.add("/".join(parts[:depth]))
                     inner = os.open(part, _FOLDER, dir_fd=folder)
                 except NotADirectoryError:
                     if not make or not is_whiteout(os.lstat(part, dir_fd=folder)):

@@ -15,6 +15,27 @@ class NoFolder(Exception):
     """Why the image has no such folder."""
 
 
+def hides_link(layer: Path, lower: Sequence[Path], folder: str) -> bool:
+    """Whether ``folder`` of ``layer``, which has no entry of its own, lies over a link of ``lower`` (the lowest first):
+    engines would follow that for what is in the folder, and here the folder would hide it."""
+    parts = folder.split("/")
+    if any(is_opaque(str(layer.joinpath(*parts[:depth]))) for depth in range(1, len(parts) + 1)):
+        return False  # it replaces what was there
+    for one in reversed(lower):
+        place = one
+        for depth, part in enumerate(parts, 1):
+            place = place / part
+            try:
+                status = place.lstat()
+            except FileNotFoundError:
+                break
+            if not stat.S_ISDIR(status.st_mode):
+                return depth == len(parts) and stat.S_ISLNK(status.st_mode)
+            if is_opaque(str(place)):
+                return False
+    return False
+
+
 def merge(layers: Sequence[Path], inside: str, target: Path) -> None:
     """Make ``target`` hold what the folder ``inside`` of an image holds; empty where the image has none. layers: the
     lowest first. Raises ``NoFolder`` where the path leads through a link or to a file, ``OSError``.

@@ -27,7 +27,7 @@ from runtime.errors import ImageError, MachineError
 from runtime.files import write_whole
 from runtime.oci.layer import BadLayer, unpack
 from runtime.oci.manifest import Descriptor, Manifest
-from runtime.oci.merged import NoFolder, merge
+from runtime.oci.merged import NoFolder, hides_link, merge
 from runtime.oci.reference import DIGEST, HUB, Reference, parse
 from runtime.oci.types import FOLDER, MAX_LAYERS, NAME_LENGTH, Image
 
@@ -355,6 +355,7 @@ class ImageStore:
     def _recorded(
         self, manifest: Manifest, config: Mapping[str, Any], diff_ids: Sequence[str], reference: str
     ) -> Image:
+        self._check_links(reference, diff_ids)
         settings = _table(reference, config, "config")
         given = settings.get("Env") or []
         plain = isinstance(given, list) and all(isinstance(one, str) and "\0" not in one for one in given)
@@ -376,6 +377,18 @@ class ImageStore:
         self._write(self._record(image.digest), asdict(image))
         return image
 
+    def _check_links(self, reference: str, diff_ids: Sequence[str]) -> None:
+        """Raises ``ImageError`` where a layer puts files below what is a link of a lower one."""
+        folders = [self.layer(_folder(one)) for one in diff_ids]
+        for place, folder in enumerate(folders):
+            record = json.loads(folder.with_name(f"{folder.name}.json").read_bytes())
+            for name in record.get("implied", ()):
+                if hides_link(folder, folders[:place], name):
+                    raise ImageError(
+                        f"image {reference}: layer {place + 1} has files in /{name}, which is a link of a lower layer",
+                        fix="build it with an engine, which puts them where the link leads",
+                    )
+
     def _unpacked(
         self, reference: str, diff_id: str, blob: Callable[[Descriptor], Path], descriptor: Descriptor
     ) -> None:
@@ -396,7 +409,8 @@ class ImageStore:
                 if found.diff_id != diff_id:
                     raise BadLayer(f"its content is {found.diff_id[:19]}, and the image says {diff_id[:19]}")
                 staging.chmod(0o755)
-                said = {"bytes": found.bytes, "entries": found.entries, "diff_id": diff_id}
+                said: dict[str, Any] = {"bytes": found.bytes, "entries": found.entries, "diff_id": diff_id}
+                said["implied"] = sorted(found.implied)
                 self._write(target.with_name(f"{target.name}.json"), said)
                 staging.rename(target)
             except BadLayer as why:

@@ -153,6 +153,15 @@ def test_an_index_of_another_form(store: ImageStore, faulty: FaultyRegistry, ind
         store.pull(faulty.push("formless", made))
 
 
+def test_files_below_a_link_of_a_lower_layer_do_not_hide_it(store: ImageStore, faulty: FaultyRegistry) -> None:
+    low = {"usr/lib/libc": b"c", "lib": "usr/lib", "opt": "usr/lib", "gone": "usr"}
+    with pytest.raises(ImageError, match="layer 3 has files in /lib, which is a link"):
+        store.pull(faulty.push("hides", image([low, {"usr": None}, {"lib/more": b""}])))
+    high = {"lib": None, "lib/sub/more": b"", "usr/lib/more": b"", "new/more": b"", ".wh.gone": b"", "gone/more": b""}
+    high |= {"opt/more": b"", ".wh.opt": b""}
+    assert store.pull(faulty.push("replaces", image([low, high]))).layers, "a folder in the link's place is meant"
+
+
 def test_a_configuration_without_end(store: ImageStore, faulty: FaultyRegistry) -> None:
     with pytest.raises(ImageError, match="longer than 8 MiB"):
         store.pull(faulty.push("large", _configured(image([{"x": b"x"}]), {}, size=1 << 40)))
