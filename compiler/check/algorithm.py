@@ -19,7 +19,6 @@ from compiler.spec.algorithm import (
     ReinforcePlusPlus,
     Remax,
 )
-from compiler.spec.rollout import VllmRollout
 from runtime.config.run import GradedEnd
 
 
@@ -53,8 +52,6 @@ def groups(plan: Plan) -> Iterator[Problem]:
 def corrections(plan: Plan) -> Iterator[Problem]:
     chosen, place = plan.spec.algorithm, ("algorithm", "correction")
     correction = chosen.correction
-    if chosen.drop_uniform_groups and not isinstance(plan.spec.rollout, VllmRollout):
-        yield Problem(("algorithm", "drop_uniform_groups"), "has not been run with the torch rollout", "false")
     if isinstance(correction, BypassCorrection) and policy_loss(plan) != PlainLoss.model_construct(type="vanilla"):
         yield Problem(
             (*place, "type"),

@@ -72,7 +72,8 @@ def train(
             _check_last_step(paths, overrides)
             return
         if not ray_was_slow(text) or time.monotonic() >= patience:
-            failure = MachineLost if lost_machine(text) else RunHalted if ended_by_itself(text) else RunError
+            # The run's own word first: it may have survived the loss of a machine before.
+            failure = RunHalted if ended_by_itself(text) else MachineLost if lost_machine(text) else RunError
             raise failure(f"{diagnose(text, exit_code=code)} (log: {paths.trainer_log})")
 
 

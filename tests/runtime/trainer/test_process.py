@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from runtime import run_paths, suggest
-from runtime.errors import MachineError, RunError, UserError
+from runtime.errors import MachineError, RunError, RunHalted, UserError
 from runtime.laptop.cpu_platform import CPU
 from runtime.processes import marked
 from runtime.run_paths import RunPaths
@@ -39,6 +39,9 @@ if MODE == "busy" and int(os.environ["LIVERL_ATTEMPT"]) < 2:
     raise Exception("The current node timed out during startup. This could happen because some of the raylet failed")
 if MODE == "fail":
     raise ValueError("the learning rate is a fish")
+if MODE == "halt":
+    print("The actor died because its node has died. Node Id: 4d1a")
+    raise Exception("RunHalted: nothing to learn from; the run was ended after the checkpoint of step 2")
 """
 
 
@@ -77,6 +80,13 @@ def test_a_run_that_fails_says_why_in_one_sentence(run: Path, monkeypatch: pytes
     with pytest.raises(RunError, match=r"ValueError: the learning rate is a fish \(log: .*trainer.log\)"):
         train(run)
     assert traces(run) == []
+
+
+def test_a_run_that_ended_by_itself_is_not_started_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a machine that it had lost before."""
+    stand_in(monkeypatch, "halt")
+    with pytest.raises(RunHalted, match=r"^nothing to learn from; .* step 2 "):
+        train(run)
 
 
 def test_a_run_that_ends_before_its_last_step_has_failed(run: Path) -> None:
