@@ -197,7 +197,7 @@ async def _give_to_second_user(task: Task, sandbox: Sandbox) -> None:
     made = await sandbox.exec(["python3", "-I", "-S", "-B", _SHIMS, *REWARD_FILES], cwd="/", timeout_sec=START_SEC)
     own = await sandbox.download([_STAND_IN], max_bytes=1 << 16)  # nobody's word for it but the box's supervisor's
     if made.exit_code != 0 or not own.get(_STAND_IN):
-        said = made.stderr.decode(errors="replace").strip()[-300:]
+        said = made.stderr.decode(errors="replace").strip()[-300:] or "none were made"
         raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: no programs of a second user: {said}")
 
 
