@@ -151,6 +151,9 @@ class LiverlAgentLoopManager:
         greedy = int(self._greedy_baseline and not validate)
         total = sum(int(row.get("__rollout_n__", size)) + greedy for row in rows)
         self._status.begin("validation" if validate else "rollout", step=step, total=total)
+        # Kept until a later step begins: what is asked for again belongs to the same row.
+        for old in [key for key, one in self._steps.items() if key[0] < step and not one.open_groups]:
+            del self._steps[old]
         record = self._steps.setdefault((step, validate), _Step(began=time.monotonic()))
         record.open_groups += len(rows)
         for row in rows:
@@ -204,7 +207,7 @@ class LiverlAgentLoopManager:
                     await self._drop(row, f"could not be run: {type(error).__name__}: {error}")
             await publish_group(row, [], partition=partition)
         finally:
-            record.groups.append(results)
+            record.groups.append([_without_experts(result) for result in results])
             record.open_groups -= 1
             if record.open_groups == 0:
                 trials = [result for group in record.groups for result in group]
@@ -274,7 +277,6 @@ class LiverlAgentLoopManager:
         if validate:
             row = {f"val-aux/{name}": value for name, value in row.items()}
         self._rows.write(step, row)
-        self._steps.pop((step, validate), None)
         self._status.write(in_flight=self._groups.in_flight, halting=self._halt.why)
 
     def _serve(self, ready: threading.Event) -> None:
@@ -319,6 +321,11 @@ class LiverlAgentLoopManager:
             on_trial=self._on_trial,
             keeper=LEDGER,
         )
+
+
+def _without_experts(result: TrialResult) -> TrialResult:
+    """What a row needs of it: a mixture's experts are a hundred times the size of the rest."""
+    return replace(result, samples=tuple(replace(sample, routed_experts=None) for sample in result.samples))
 
 
 def rows_of(prompts: TensorDict) -> Iterator[dict[str, Any]]:

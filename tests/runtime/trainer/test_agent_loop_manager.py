@@ -110,3 +110,40 @@ def test_verl_hears_of_a_groups_end_also_when_the_ledger_cannot_be_written(monke
 
 def test_the_gate_of_remax_sees_the_greedy_trial_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert play(monkeypatch, Ledger(), ended(1.0), fewest=1, baseline=0.0)[1] == [[1.0, 0.0]]
+
+
+def test_what_is_asked_for_again_counts_in_the_row_of_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime.trainer import agent_loop_manager as module
+
+    written: list[tuple[int, float]] = []
+    begun: list[Any] = []
+
+    async def mark(uid: str, *, partition: str) -> None: ...
+
+    async def publish(row: Any, results: Any, *, partition: str) -> None: ...
+
+    async def run(request: Any) -> list[TrialResult]:
+        return ended(0.0, 1.0, 1.0)
+
+    monkeypatch.setattr(module, "publish_group", publish)
+    monkeypatch.setattr(module, "mark_running", mark)
+    monkeypatch.setattr(module, "LEDGER", SimpleNamespace(stats=dict))
+    manager: Any = object.__new__(module.LiverlAgentLoopManager)
+    manager._train_size, manager._greedy_baseline, manager._fewest, manager._given_out = 3, False, 2, 0
+    manager._groups = SimpleNamespace(run=run, cut_short=0, in_flight=0)
+    manager._request = lambda row, *, validate: SimpleNamespace(size=3)
+    manager._health = SimpleNamespace(group=lambda rewards, *, step: None)
+    manager._status = SimpleNamespace(begin=lambda *_, **__: None, write=lambda **_: None)
+    manager._halt, manager._provider = SimpleNamespace(why=None), SimpleNamespace(counts={})
+    manager._rows = SimpleNamespace(write=lambda step, row: written.append((step, row["agent_loop/trials"])))
+    manager._steps, manager._spawn = {}, begun.append
+
+    async def play(step: int, groups: int) -> None:
+        manager._start([{"uid": f"u-{number}", "global_steps": step} for number in range(groups)], False)
+        while begun:
+            await begun.pop()
+
+    for step, groups in ((9, 2), (9, 1), (10, 1)):
+        asyncio.run(play(step, groups))
+    assert written == [(9, 6), (9, 9), (10, 3)]
+    assert list(manager._steps) == [(10, False)]
