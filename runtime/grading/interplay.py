@@ -1,4 +1,5 @@
-"""Which look-alikes leave a task's true tests alone: a failing test may leave state behind on which others stand.
+"""Which look-alikes can be used: a failing test may leave state behind that makes true tests fail, or other look-alikes
+pass.
 
 Known from runs with the task's own solution: a true test that passed after a look-alike is not disturbed by it. A
 verdict that turns on a pair of which nothing is known asks first. It runs nothing itself.
@@ -44,6 +45,18 @@ class Interplay:
                 suspects |= ran[test] - self._harmless.get(test, set())
         self._barred |= suspects
         return not failed or bool(suspects)
+
+    @property
+    def barred(self) -> frozenset[str]:
+        return frozenset(self._barred)
+
+    def acquit(self, ids: Iterable[str]) -> None:
+        """They were suspected beside the one that it was."""
+        self._barred.difference_update(ids)
+
+    def bar(self, ids: Iterable[str]) -> None:
+        """Look-alikes that the known solution passes, because of what others leave behind."""
+        self._barred.update(ids)
 
     def usable(self, ids: Iterable[str]) -> tuple[str, ...]:
         """Those of ``ids`` that may go on being spoiled."""

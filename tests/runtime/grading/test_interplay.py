@@ -62,9 +62,10 @@ def test_a_look_alike_that_disturbs_others_is_left_out(run: Run, isolated: Bubbl
         path.write_text(text)
     ids = tuple(f"tests/test_calc.py::test_{name}" for name in ("add", "double", "patched"))
     task = task.model_copy(update={"liverl": task.liverl.model_copy(update={"fail_to_pass": ids, "pass_to_pass": ()})})
-    verifier = make_verifier(Bubblewrap(required_defences=("canary",)), isolated)
-    work = {"/app/calc.py": CALC.format("+").encode()}
-    verdicts = [run(verifier.grade(task, work)) for _ in range(16)]
-    assert [verdict.reward for verdict in verdicts] == [1.0] * 16
+    work, verdicts = {"/app/calc.py": CALC.format("+").encode()}, []
+    for _ in range(8):  # each learns anew, from another order
+        verifier = make_verifier(Bubblewrap(required_defences=("canary",)), isolated)
+        verdicts += [run(verifier.grade(task, work)) for _ in range(3)]
+    assert [verdict.reward for verdict in verdicts] == [1.0] * 24
     assert all("canary" in verdict.defences and "solution_user" not in verdict.defences for verdict in verdicts)
     assert run(verifier.grade(task, {})).reward == 0.0
