@@ -83,7 +83,8 @@ def run(
             options = spec_options(tla=tla, settings=settings, sandbox=sandbox)
             directory = local.prepare(files, runs_dir=runs_dir, spec=lasting_name(spec), options=options)
     page = suggest.liverl("dashboard", directory.runs_dir)
-    print(f"watch it: {page}   then http://127.0.0.1:{PORT}/#/overview?run={_page_name(directory.path)}", flush=True)
+    print(f"watch it: {page}", flush=True)
+    print(f"      at: http://127.0.0.1:{PORT}/#/overview?run={_page_name(directory.path)}", flush=True)
     with resume_hint(suggest.on_run("run --resume", directory.path)):
         local.execute(directory)
 

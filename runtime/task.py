@@ -170,7 +170,7 @@ class Task(BaseModel):
         """The image that its boxes are made of, by digest; None for the backend's own. Raises ``TrialError`` while it
         is not here."""
         if self.image_missing is not None:
-            cure = "`liverl tasks verify` fetches it, or builds it with `--build`"
+            cure = "verifying the task fetches it, or builds it where building is allowed"
             why = f"{self.path}: the image {self.image_missing} is not here; {cure}"
             raise TrialError(Termination.TASK_INVALID, why)
         return self.work.image

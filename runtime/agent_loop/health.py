@@ -85,8 +85,8 @@ class HealthWatch:
         advice = (
             "take harder tasks"
             if solved == len(rewards)
-            else "take easier tasks (`liverl tasks index --pass-rate`), a better policy or a longer warm start, "
-            "or more turns and siblings"
+            else "take easier tasks (an index of them can be cut by pass rate), a better policy or a longer warm "
+            "start, or more turns and siblings"
         )
         count = len(self._groups)
         alike = (

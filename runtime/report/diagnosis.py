@@ -284,7 +284,7 @@ RULES: tuple[Rule, ...] = (
         "The grader is broken",
         "All rewards 0, normal turns, and the verifier ran.",
         "Read the verifier's output of any trial first: an asset that it fetches without network, or a missing tool."
-        " `liverl tasks verify` shows whether the solution passes.",
+        " Verifying the task shows whether its solution passes.",
         _grader,
     ),
     Rule(
@@ -328,7 +328,7 @@ RULES: tuple[Rule, ...] = (
         "no-engine",
         "No inference server registers",
         "Half an hour after the start no replica is there.",
-        "An engine could not start: read `liverl logs RUN` from its first error on.",
+        "An engine could not start: read its log from the first error on.",
         _no_engine,
     ),
     Rule(

@@ -69,4 +69,5 @@ def test_a_task_from_elsewhere_is_proven(tmp_path: Path, files: dict[str, str]) 
 
     report = asyncio.run(main())
     assert report.ok, report.to_json()
-    assert len(report.tasks[0].checks) == 2 + sum(name.startswith(("honest/", "cheat/")) for name in files)
+    # Doing nothing once, the solution twice: what a script measures may be luck.
+    assert len(report.tasks[0].checks) == 3 + sum(name.startswith(("honest/", "cheat/")) for name in files)
