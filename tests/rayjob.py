@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -195,6 +196,8 @@ class RayJob:
             }
             more["KUBERAY_GEN_RAY_START_CMD"] = " ".join(start)
             script = f"ulimit -n ${{RAY_START_ULIMIT_OPEN_FILES:-65536}}; {' '.join(start)}"
+            # A container engine allows a million; this machine may allow us less than KubeRay asks for.
+            more["RAY_START_ULIMIT_OPEN_FILES"] = str(min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
             if pod is not head:
                 more |= {"FQ_RAY_IP": self.service, "RAY_IP": f"{JOB}-head-svc"}
                 # An init container of the same image, variables and mounts.

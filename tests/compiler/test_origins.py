@@ -107,14 +107,14 @@ def unnamed(old: Observed, new: Observed, changed: str) -> list[str]:
         for _, i1, i2, j1, j2 in matcher.get_opcodes() if before.texts != after.texts else ():
             if before.texts[i1:i2] == after.texts[j1:j2]:
                 continue
-            for lines, (start, end), others, (low, high) in (
+            found = []
+            for lines, span, others, pairs in (
                 (before, (i1, i2), after, (j1, j2)), (after, (j1, j2), before, (i1, i2))
             ):  # fmt: skip
-                for line in range(start, end):
-                    pair = low + line - start
-                    origins = [*lines.origins(line), *(others.origins(pair) if pair < high else ())]
-                    if not lines.said_elsewhere(line) and not any(related(origin, changed) for origin in origins):
-                        missed.append(f"{name}:{line + 1} {lines.texts[line].strip()}: {origins}")
+                # Where lines were put in among equal ones, each of several places may be where.
+                spans = [span] if pairs[0] < pairs[1] else lines.places(*span)
+                found += min((list(lines.unnamed(one, others, pairs, changed)) for one in spans), key=len)
+            missed += [f"{name}:{line}" for line in found]
     return missed
 
 
@@ -144,8 +144,30 @@ class Lines:
         found = lookup(self._entries, path)
         return tuple(found[1].get("from", ()) if found is not None else below(self._entries, path))
 
+    def places(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The spans of lines that may be left out with the same rest."""
+        found = [(start, end)]
+        while start < end and start > 0 and self.texts[start - 1] == self.texts[end - 1]:
+            start, end = start - 1, end - 1
+            found.append((start, end))
+        start, end = found[0]
+        while start < end < len(self.texts) and self.texts[start] == self.texts[end]:
+            start, end = start + 1, end + 1
+            found.append((start, end))
+        return found
+
+    def unnamed(self, span: tuple[int, int], others: Lines, pairs: tuple[int, int], changed: str) -> Iterator[str]:
+        """The lines of ``span`` of which neither they nor their counterparts name ``changed``."""
+        for line in range(*span):
+            pair = pairs[0] + line - span[0]
+            origins = [*self.origins(line), *(others.origins(pair) if pair < pairs[1] else ())]
+            if not self.said_elsewhere(line) and not any(related(origin, changed) for origin in origins):
+                yield f"{line + 1} {self.texts[line].strip()}: {origins}"
+
     def said_elsewhere(self, line: int) -> bool:
-        """Punctuation, a comment or a sentence alone; a digest; or a line of a file that is carried along."""
+        """Punctuation, a comment or a sentence alone; a digest; a line of a lock or of a file that is carried along."""
+        if self._name.endswith("liverl.lock"):
+            return True
         text, path = self.texts[line], self._paths.get(line + 1, "")
         plain = not text.startswith("| ") if self._name.endswith(".md") else text.strip().startswith("#")
         digest = re.search(r"-[0-9a-f]{10}\"?$|\b[0-9a-f]{64}\b", text)
