@@ -1,8 +1,13 @@
-"""What every test needs: an interrupt that interrupts, and real programs that stay with one worker."""
+"""What every test needs: interrupts that interrupt, programs that stay with one worker, no clock in properties."""
 
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes is the machine's affair.
+settings.register_profile("liverl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("liverl")
 
 # A shell that starts this in the background hands down an ignored SIGINT; tests of Ctrl-C would then wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
