@@ -137,13 +137,9 @@ class IdVerifier(SandboxVerifier):
         interplay = self._interplay[plan.task.path]
         if not interplay.unknown(failed):
             return False
-        solution = await self._solution(plan.task)
-        if not solution:
+        if (right := await self._right(plan)) is None:
             return False
-        right = select(plan.task, solution)
-        report = await self._report(
-            plan.task, right, files, plan.timeout_sec, stop_first=False, apart=plan.apart, order=order
-        )
+        report = await self._tried(plan, right, files, order)
         outcomes = read_outcomes(report, tuple(found))
         known = interplay.barred
         mended = interplay.learn(outcomes, before(outcomes, spoiled, list(report["tests"])))
@@ -161,9 +157,7 @@ class IdVerifier(SandboxVerifier):
         tests, innocent = test_sources(plan.task), []
         for test_id in suspects:
             files = {**tests, **spoil(tests, [test_id], secrets.randbits(64)).files}
-            report = await self._report(
-                plan.task, right, files, plan.timeout_sec, stop_first=False, apart=plan.apart, order=order
-            )
+            report = await self._tried(plan, right, files, order)
             if all(outcome == "passed" for outcome in read_outcomes(report, tuple(disturbed)).values()):
                 innocent.append(test_id)
         return innocent if len(innocent) < len(suspects) else []
@@ -173,16 +167,25 @@ class IdVerifier(SandboxVerifier):
     ) -> bool:
         """Whether the known solution passes one of the look-alikes ``passed`` in that place too: what another one left
         behind makes it pass, so it accuses nobody, and is left out from then on."""
-        solution = await self._solution(plan.task)
-        if not solution:
+        if (right := await self._right(plan)) is None:
             return False
-        right = select(plan.task, solution)
-        report = await self._report(
-            plan.task, right, files, plan.timeout_sec, stop_first=False, apart=plan.apart, order=order
-        )
+        report = await self._tried(plan, right, files, order)
         misleading = [test_id for test_id, outcome in read_outcomes(report, passed).items() if outcome == "passed"]
         self._interplay[plan.task.path].bar(misleading)
         return bool(misleading)
+
+    async def _right(self, plan: Plan) -> Selection | None:
+        """The known solution as work to be graded; None where there is none."""
+        solution = await self._solution(plan.task)
+        return select(plan.task, solution) if solution else None
+
+    async def _tried(
+        self, plan: Plan, right: Selection, files: Mapping[str, bytes], order: Sequence[str]
+    ) -> dict[str, Any]:
+        """A report of ``files`` on the known solution."""
+        return await self._report(
+            plan.task, right, files, plan.timeout_sec, stop_first=False, apart=plan.apart, order=order
+        )
 
     def _undisturbing(self, task: Task, canary: Canary) -> Canary:
         usable = self._interplay[task.path].usable(canary.ids)
