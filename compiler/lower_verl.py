@@ -23,7 +23,7 @@ RUN_DIR = "${oc.env:LIVERL_RUN_DIR}"
 ROLLOUT, MODEL = "actor_rollout_ref.rollout", "actor_rollout_ref.model"
 TORCH_ROLLOUT = "liverl_cpu"
 TORCH_CHECKPOINT_ENGINE = "liverl_ray"
-CUDA_CHECKPOINT_ENGINE = "nccl"
+CUDA_CHECKPOINT_ENGINE = "liverl_nccl"
 CPUS_PER_GPU = 3
 """What verl's placement groups reserve beside each GPU (``ResourcePoolManager.max_colocate_count``)."""
 RAY_CPUS = 16
@@ -280,6 +280,10 @@ def _placement(plan: Plan, facts: Facts) -> None:
         put(f"{ROLLOUT}.n_gpus_per_node", lambda: max(1, plan.rollout_gpus // mode.rollout_nodes))
         engines = {"torch": TORCH_CHECKPOINT_ENGINE, "vllm": CUDA_CHECKPOINT_ENGINE}
         put(f"{ROLLOUT}.checkpoint_engine.backend", lambda: engines[plan.spec.rollout.type])
+        with facts.section():
+            if plan.spec.rollout.type == "vllm":
+                module, why = "runtime.trainer.cuda.checkpoint_engine", "weights arrive with the trainer's fingerprint"
+                facts.decide(f"{ROLLOUT}.checkpoint_engine.custom_backend_module", module, why)
     else:
         facts.decide(f"{ROLLOUT}.nnodes", 0, "rollout shares the trainer's hardware")
         facts.decide(f"{ROLLOUT}.checkpoint_engine.backend", "naive", "weights stay on the hardware")

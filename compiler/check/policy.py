@@ -9,6 +9,7 @@ from compiler.check.rule import Rule, divisors, unreadable
 from compiler.errors import Problem
 from compiler.models import facts_of
 from compiler.plan import Plan
+from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from runtime.config.policy import NewPolicy
@@ -71,6 +72,9 @@ def lora(plan: Plan) -> Iterator[Problem]:
         return
     if not isinstance(plan.spec.rollout, VllmRollout):
         yield Problem(("policy", "lora"), "LiveRL's own engine serves whole weights, no adapters", "null")
+    if isinstance(plan.spec.mode, SeparateAsync) and not policy.lora.merge:
+        why = "verl brings rollouts on hardware of their own the base weights alone, never the adapter"
+        yield Problem(("policy", "lora", "merge"), why, "true")
     if plan.needs_critic:
         yield Problem(("policy", "lora"), "the critic of ppo is trained in full", severity="warn")
 

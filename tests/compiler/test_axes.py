@@ -129,7 +129,7 @@ def test_veomni_replays_routes_on_two_machines() -> None:
     assert rollout["enable_rollout_routing_replay"] is True
     assert found["actor_rollout_ref"]["model"]["use_remove_padding"] is True  # verl refuses replay without
     assert (rollout["nnodes"], rollout["n_gpus_per_node"]) == (1, 8)
-    assert rollout["checkpoint_engine"]["backend"] == "nccl"
+    assert rollout["checkpoint_engine"]["backend"] == "liverl_nccl"
     assert found["data"]["train_batch_size"] == 4 * actor["ppo_mini_batch_size"]
     assert "grad_clip" not in actor
 

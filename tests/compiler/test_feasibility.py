@@ -75,6 +75,8 @@ DENSE: list[tuple[dict[str, Any], str, str]] = [
     ({"algorithm.correction.importance": {"level": "sequence"}}, "algorithm.correction.importance.level", "warn"),
     ({"policy.lora": {}, "algorithm": {"type": "ppo", "group_size": 8, "critic": {"learning_rate": 1e-5}}},
      "policy.lora", "warn"),
+    ({"policy.lora": {"merge": False}, "schedule.mini_batch_size": 64, "mode": {"type": "separate_async"}},
+     "policy.lora.merge", "fatal"),
     ({"rollout.tensor_parallel_size": 16, "rollout.replicas": 1, "trainer.nodes": 2},
      "rollout.tensor_parallel_size", "warn"),
     ({"policy.facts": {"num_heads": 32, "num_key_value_heads": 2}, "rollout.tensor_parallel_size": 64},

@@ -16,12 +16,13 @@ from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
 from runtime.rollouter.fingerprint import combined
 from runtime.run_paths import RunPaths
+from runtime.trainer.cuda.arriving import Arriving
 from runtime.trainer.cuda.places import in_run
 from runtime.trainer.cuda.sent import Sent
 from runtime.trainer.rows import RowWriter
 from runtime.trainer.startup import reached
 
-_Weights = Iterator[tuple[str, torch.Tensor]] | AsyncIterator[tuple[str, torch.Tensor]]
+_Weights = Iterator[tuple[str, torch.Tensor]] | AsyncIterator[tuple[str, torch.Tensor]] | Arriving
 
 
 class WeightMismatch(RuntimeError):
@@ -29,7 +30,8 @@ class WeightMismatch(RuntimeError):
 
 
 class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
-    """Next to the trainer, one per rank; that of a replica's first rank speaks to its server."""
+    """Next to the trainer, or to an engine with GPUs of its own, one per rank; that of a replica's first rank speaks to
+    its server."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -63,12 +65,13 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
         speaks = self._ensure_server_handle()
         if speaks:
             await self.server_handle.begin_weights.remote()
-        passing = sent.passing(ensure_async_iterator(weights), compare=speaks)
+        told = isinstance(weights, Arriving)  # by the trainer itself, what they must be
+        passing = sent.passing(ensure_async_iterator(weights), compare=speaks and not told)
         await super().update_weights(passing, global_steps=global_steps, wire_format=wire_format, **keywords)
         if not speaks:
             return
         arrived = time.monotonic()
-        wanted = combined([sent.fingerprint.value()])
+        wanted = weights.fingerprint if isinstance(weights, Arriving) else combined([sent.fingerprint.value()])
         same, served = await self.server_handle.settle_weights.remote(
             self._version, sent=wanted, adapter=sent.is_adapter
         )

@@ -57,12 +57,14 @@ def _start_servers() -> None:
 
 
 def server_names(paths: RunPaths) -> list[str]:
-    """verl's names of the servers that share the trainer's GPUs, where all of them are on this machine."""
+    """verl's names of the servers, where all of them are on this machine: on the trainer's GPUs, or on their own."""
     tree = yaml.safe_load(paths.verl_yaml.read_text(encoding="utf-8"))
     trainer, policy = tree["trainer"], tree["actor_rollout_ref"]
-    if trainer["nnodes"] > 1 or len(ray.nodes()) > 1 or not policy.get("hybrid_engine", True):
+    rollout = policy["rollout"]
+    if max(trainer["nnodes"], rollout["nnodes"]) > 1 or len(ray.nodes()) > 1:
         return []
-    replicas = trainer["n_gpus_per_node"] // policy["rollout"]["tensor_model_parallel_size"]
+    gpus = (trainer if policy.get("hybrid_engine", True) else rollout)["n_gpus_per_node"]
+    replicas = gpus // rollout["tensor_model_parallel_size"]
     return [f"vllm_server_{replica}_0" for replica in range(replicas)]
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.torch  # Ray, which comes with the trainer
         ("one-gpu", 1, ["vllm_server_0_0"]),
         ("dense-8gpu", 1, None),
         ("dense-8gpu", 2, []),  # Ray has more machines than the trainer: where a server will be, verl decides
-        ("moe-async", 1, []),  # the trainer's GPUs hold no server
+        ("moe-async", 2, []),  # the rollouts' machine is another one
     ],
 )
 def test_names_are_those_of_servers_that_share_this_machine_with_the_trainer(
