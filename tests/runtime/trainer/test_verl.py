@@ -28,6 +28,7 @@ from tests.runtime.proxy.tiny_model import write_model
 pytestmark = [pytest.mark.verl, pytest.mark.torch, pytest.mark.sandbox, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[3]
+GLOO = "tests.runtime.trainer.cuda.gloo_engine"
 PROMPTS, GROUP = 2, 4
 SMALL = [
     f"data.train_batch_size={PROMPTS}",
@@ -192,10 +193,12 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
 
 def check_asynchronous(run: Path, policy: Path, *, fingerprints: list[str]) -> None:
     """Without staleness, separate_async makes the weights of sync, of a run that was killed and resumed at that: same
-    seed, same samples, same parameters, bit for bit."""
+    seed, same samples, same parameters, bit for bit. They travel as between two GPUs, gloo in NCCL's place."""
     mode = {"type": "separate_async", "warmup_batches": 0, "max_staleness": 1, "sync_every": 1}
     make_run(run, policy, "quickstart", mode=mode)
-    process.train(run, overrides=[*SMALL, *BRIEF, f"trainer.total_training_steps={len(fingerprints)}"])
+    engine = "actor_rollout_ref.rollout.checkpoint_engine"
+    transfer = [f"{engine}.backend=liverl_gloo", f"++{engine}.custom_backend_module={GLOO}"]
+    process.train(run, overrides=[*SMALL, *BRIEF, *transfer, f"trainer.total_training_steps={len(fingerprints)}"])
     found = rows(run)
     for step, fingerprint in enumerate(fingerprints, start=1):
         assert found[step]["weights/fingerprint"] == fingerprint, f"step {step}"

@@ -19,18 +19,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]  # verl's
 
 def engines(*, receivers: int, bucket: int) -> list[Any]:
     """One sender and its receivers, each as if it were a process of its own."""
-    from torch.distributed import ProcessGroupGloo
-
-    from runtime.trainer.cuda.checkpoint_engine import TorchCheckpointEngine
-
-    class OverGloo(TorchCheckpointEngine):
-        device = "cpu"
-
-        def _host(self) -> str:
-            return "127.0.0.1"
-
-        def _backend(self, store: Any, rank: int, size: int) -> Any:
-            return ProcessGroupGloo(store, rank, size)
+    from tests.runtime.trainer.cuda.gloo_engine import OverGloo
 
     return [OverGloo(bucket, is_master=rank == 0) for rank in range(1 + receivers)]
 
