@@ -169,9 +169,18 @@ def _actor(plan: Plan, facts: Facts) -> None:
     put_loss(plan, facts)
     why = "compiling costs more than it brings on a CPU"
     put(f"{ACTOR}.use_torch_compile", lambda: trainer.device == "cuda", why=why)
-    contents = ["model", "optimizer", "extra", "hf_model"]
-    facts.decide(f"{ACTOR}.checkpoint.save_contents", contents, "hf_model: loadable by transformers")
-    facts.decide(f"{ACTOR}.checkpoint.load_contents", contents[:3], "what verl itself resumes from")
+    _checkpoint(plan, facts)
+
+
+@section
+def _checkpoint(plan: Plan, facts: Facts) -> None:
+    policy, resumed = plan.spec.policy, ["model", "optimizer", "extra"]
+    if isinstance(policy, PretrainedPolicy) and policy.lora is not None and isinstance(plan.spec.trainer, Fsdp):
+        facts.decide(f"{ACTOR}.checkpoint.save_contents", resumed, "the base is known: what is trained is the adapter")
+        facts.decide(f"{ACTOR}.checkpoint.save_lora_only", True, "the base is known: what is trained is the adapter")
+    else:
+        facts.decide(f"{ACTOR}.checkpoint.save_contents", [*resumed, "hf_model"], "hf_model: loadable by transformers")
+    facts.decide(f"{ACTOR}.checkpoint.load_contents", resumed, "what verl itself resumes from")
 
 
 @section

@@ -12,6 +12,7 @@ from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
+from compiler.spec.trainer import VeOmni
 from runtime.config.policy import NewPolicy
 from runtime.config.rollout import TorchRollout
 
@@ -67,16 +68,37 @@ def model_facts(plan: Plan) -> Iterator[Problem]:
 
 
 def lora(plan: Plan) -> Iterator[Problem]:
-    policy = plan.spec.policy
+    policy, spec, place = plan.spec.policy, plan.spec, ("policy", "lora")
     if not isinstance(policy, PretrainedPolicy) or policy.lora is None:
         return
-    if not isinstance(plan.spec.rollout, VllmRollout):
-        yield Problem(("policy", "lora"), "LiveRL's own engine serves whole weights, no adapters", "null")
-    if isinstance(plan.spec.mode, SeparateAsync) and not policy.lora.merge:
-        why = "verl brings rollouts on hardware of their own the base weights alone, never the adapter"
-        yield Problem(("policy", "lora", "merge"), why, "true")
     if plan.needs_critic:
-        yield Problem(("policy", "lora"), "the critic of ppo is trained in full", severity="warn")
+        yield Problem(place, "the critic of ppo is trained in full", severity="warn")
+    if isinstance(spec.trainer, VeOmni):
+        yield Problem(place, "verl 0.9.1's VeOmni engine makes no adapters: all weights would be trained", "null")
+        return
+    apart, rounds = isinstance(spec.mode, SeparateAsync), spec.trainer.precision == "fp32"
+    if apart and rounds:
+        fix = "choose mode sync or colocate_async"
+        yield Problem(place, "with separate_async, to which verl sends merged weights in bf16, in fp32", "null", fix)
+    elif apart and not policy.lora.merge:
+        why = (
+            "false with separate_async: verl brings rollouts on hardware of their own the base alone, never the adapter"
+        )
+        yield Problem((*place, "merge"), why, "true")
+    elif policy.lora.merge and rounds:
+        why = "true in fp32: verl rounds merged weights to bf16, so another policy would roll out than is trained"
+        yield Problem((*place, "merge"), why, "false")
+    named = policy.lora.target_modules
+    names = () if named == "all-linear" else (named,) if isinstance(named, str) else named
+    own = isinstance(spec.rollout, TorchRollout)
+    for name in names:
+        if name in _NOT_ADAPTED or (own and name not in _LINEAR):
+            why = f'"{name}" gets no adapter' + (" in LiveRL's own engine" if name not in _NOT_ADAPTED else "")
+            yield Problem((*place, "target_modules"), why, ", ".join(_LINEAR))
+
+
+_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_NOT_ADAPTED = ("embed_tokens", "lm_head")
 
 
 def weights(plan: Plan) -> Iterator[Problem]:

@@ -34,14 +34,14 @@ class ModelFacts(Model):
 
 
 class Lora(Model):
-    """Train low-rank additions instead of the weights."""
+    """Train low-rank additions instead of the weights; checkpoints hold them alone (FSDP)."""
 
     rank: Annotated[int, Field(ge=1, le=512)] = 32
     alpha: Count = 32
     target_modules: Text | tuple[Text, ...] = "all-linear"
-    """Names of the layers that get one, or ``all-linear``."""
+    """Names of the layers that get one, as ``q_proj``, or ``all-linear``."""
     merge: bool = False
-    """Send merged weights to the rollout instead of the adapter."""
+    """Send merged weights, which verl rounds to bf16, to the rollout instead of the adapter."""
 
 
 class PretrainedPolicy(Existing):

@@ -16,10 +16,10 @@ import orjson
 
 from runtime.config import PretrainedPolicy, RuntimeConfig, load_runtime_config
 from runtime.errors import UserError
-from runtime.launch import adapters
 from runtime.launch.model import is_hub_name
 from runtime.launch.rundir import RunDirectory
-from runtime.models import store
+from runtime.launch.whole import whole
+from runtime.models import adapters, store
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.scores import validation_scores
 from runtime.trainer import stable
@@ -49,22 +49,26 @@ def export_model(
     source = _source(directory, step)
     config = load_runtime_config(directory.runtime_json)
     meta = source.parent / adapters.META
-    adapted = meta.is_file() and adapters.Tensors.of(source).adapted
+    alone = adapters.alone(source)
+    adapted = alone or (meta.is_file() and adapters.Tensors.of(source).adapted)
     if keep_adapters and not adapted:
         raise UserError("--adapters apart: this run trained no low-rank adapters; leave the option out")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     form = "whole" if not adapted else "adapter" if keep_adapters else "merged"
-    left = {"README.md", *(("config.json", "generation_config.json") if form == "adapter" else ())}
-    for path in sorted(source.iterdir()):
-        weights = path.suffix == ".safetensors" or path.name.endswith(".safetensors.index.json")
-        if path.is_file() and path.name not in left and not (adapted and weights):
-            shutil.copy(path, partial / path.name)
-    if form == "merged":
-        adapters.merge(source, meta, partial)
-    elif form == "adapter":
-        adapters.apart(source, meta, partial, base=_base(config))
+    if alone and form == "merged":
+        whole(source, partial)
+    else:
+        left = {"README.md", *(("config.json", "generation_config.json") if form == "adapter" else ())}
+        for path in sorted(source.iterdir()):
+            weights = path.suffix == ".safetensors" or path.name.endswith(".safetensors.index.json")
+            if path.is_file() and path.name not in left and (alone or not (adapted and weights)):
+                shutil.copy(path, partial / path.name)
+        if form == "merged":
+            adapters.merge(source, meta, partial)
+        elif form == "adapter" and not alone:
+            adapters.apart(source, meta, partial, base=_base(config))
     found = licence or _licence(config, directory)
     for name in _LICENCE_FILES:
         file = directory.policy / name

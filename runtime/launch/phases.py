@@ -91,7 +91,8 @@ def make_policy(
 ) -> None:
     """Write ``policy/``: a new small model with its tokenizer and warm start, or a link to where an existing one lies
     on this machine. ``on_tokenizer``: what is to be looked at before the warm start takes its minutes."""
-    if done(directory, "policy"):
+    # A run that was brought from another machine leads to where its model lay there.
+    if done(directory, "policy") and directory.policy.exists():
         return
     if not isinstance(config.policy, NewPolicy):
         with timed(directory, "policy", progress):

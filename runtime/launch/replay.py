@@ -23,6 +23,7 @@ from runtime.grading.work import MANIFEST
 from runtime.launch.recorded import RecordedReplies
 from runtime.launch.rundir import RunDirectory
 from runtime.launch.score import find_model, find_policy, open_engine
+from runtime.launch.whole import whole
 from runtime.proxy.codec import load_codec
 from runtime.report.trial import TrialView
 from runtime.sandboxes.base import Mount, Sandbox
@@ -123,6 +124,7 @@ async def replay(
         state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liverl-replay-")))
         live = None
         if policy is not None:
+            model = whole(model, state / "policy")
             live = await stack.enter_async_context(open_engine(directory, config, model))
         codec = load_codec(model, config.rollout.tool_parser)
         engine = RecordedReplies(view, codec, until=until, policy=live)

@@ -7,6 +7,7 @@ Knows the order of things only: tasks, policy, engine, many trials, a table.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,7 @@ from runtime.launch.notify import notifying
 from runtime.launch.prompt_length import refuse_long
 from runtime.launch.rundir import RunDirectory, refuse_living
 from runtime.launch.scored import print_scored, scored
+from runtime.launch.whole import whole
 from runtime.models import store
 from runtime.rollouter.engine import Engine
 from runtime.telemetry.progress import Progress
@@ -133,6 +135,8 @@ def execute(
         ends = [End(Termination(record["termination"]), record["reward"], record.get("cause")) for record in records]
         if (why := why_all_died(ends)) is not None:
             raise RunError(f"{why}, so nothing was scored (trials: {directory.trials})")
+    if not directory.policy.is_symlink() and request.checkpoint is not None:
+        shutil.rmtree(directory.policy, ignore_errors=True)  # a whole model, made of an adapter for these trials alone
     result = scored(directory, ks=sorted({1, *ks}), against=against)
     if not quiet:
         print_scored(result, console=console)
@@ -166,7 +170,8 @@ def _inputs(
         for task_set in chosen
     ]
     if request.checkpoint is not None:
-        return sets, _model_of(request, directory.runs_dir)
+        model = _model_of(request, directory.runs_dir)
+        return sets, model if request.endpoint is not None else whole(model, directory.policy)
     if isinstance(config.policy, PretrainedPolicy):
         return sets, find_model(locate(config.policy.path), named="policy.path")
     phases.make_policy(

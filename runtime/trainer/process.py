@@ -28,6 +28,7 @@ from runtime.processes import is_same_process, reap, this_process
 from runtime.run_paths import RunPaths
 from runtime.sandboxes.state import reap as reap_sandboxes
 from runtime.trainer import stable, startup
+from runtime.trainer.adapter_checkpoint import check_base
 from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ended_by_itself, ray_was_slow, read_tail
 from runtime.trainer.environment import ray_dir, ray_token, trainer_command, trainer_environment
 from runtime.trainer.joined_ray import check_cluster
@@ -178,6 +179,8 @@ def _check_disk(paths: RunPaths) -> None:
 def _prepare_resume(paths: RunPaths, arguments: list[str]) -> None:
     reported = merge_rows(paths.rows)
     step = stable.choose(paths.checkpoints, reported=reported)
+    if step is not None:
+        check_base(stable.step_folder(paths.checkpoints, step), paths.policy)
     stable.prepare_resume(paths.checkpoints, step)
     _set_aside(paths, after=step or 0, scored=(step or 0) in reported)
     if (step or 0) in reported:

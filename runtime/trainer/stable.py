@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from runtime.files import as_umask_says
+from runtime.trainer.adapter_checkpoint import complete
 
 MARKER = "STABLE"
 LATEST = "latest_checkpointed_iteration.txt"
@@ -163,6 +164,7 @@ class StableMarker:
             raise RuntimeError("checkpoints that are still being written cannot be marked: switch async_save off")
         folder = Path(checkpoint_dir)
         name_true_dtype(folder / "actor" / "huggingface")
+        complete(folder / "actor")
         as_umask_says(folder)
         mark_stable(folder)
         prune(folder.parent, keep=self._keep)

@@ -106,6 +106,8 @@ def test_lora_and_packing(dense: Any) -> None:
     found = tree(dense)["actor_rollout_ref"]
     assert (found["model"]["lora_rank"], found["model"]["lora_alpha"]) == (16, 32)
     assert found["model"]["target_modules"] == "all-linear"
+    assert found["actor"]["checkpoint"]["save_lora_only"] is True
+    assert "hf_model" not in found["actor"]["checkpoint"]["save_contents"]
     assert found["actor"]["use_dynamic_bsz"] is True
     assert found["actor"]["ppo_max_token_len_per_gpu"] == 12288
 

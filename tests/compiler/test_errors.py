@@ -120,7 +120,21 @@ def test_a_value_that_is_no_spec_at_all(value: Any) -> None:
         ({"schedule.mini_batch_size": 32}, "schedule.mini_batch_size", "fatal"),
         ({"trainer.offload": {"optimizer": True}}, "trainer.offload.optimizer", "fatal"),
         ({"trainer.shard_size": 1}, "trainer.shard_size", "fatal"),
-        ({"policy": {"type": "pretrained", "path": "x", "lora": {}}}, "policy.lora", "fatal"),
+        ({"policy": {"type": "pretrained", "path": "x", "lora": {"merge": True}}}, "policy.lora.merge", "fatal"),
+        (
+            {"policy": {"type": "pretrained", "path": "x", "lora": {"target_modules": "lm_head"}}},
+            "policy.lora.target_modules",
+            "fatal",
+        ),
+        (
+            {
+                "policy": {"type": "pretrained", "path": "x", "lora": {}},
+                "mode": {"type": "separate_async"},
+                "schedule.train_batch_size": 4,
+            },
+            "policy.lora",
+            "fatal",
+        ),
         ({"trainer.micro_batch_size": 48}, "trainer.micro_batch_size", "fatal"),
         ({"trainer.micro_batch_size": 4096}, "trainer.micro_batch_size", "fatal"),
         ({"trainer.ranks_per_node": 3}, "schedule.train_batch_size", "fatal"),

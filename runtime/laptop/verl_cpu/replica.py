@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,7 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
         self._rows = RowWriter(RunPaths.of_process().rows_file("weights"))
         config_json = Path(self.model_config.path).expanduser() / "config.json"
         self._architecture = Architecture.from_config(json.loads(config_json.read_bytes()))
+        self._base: dict[str, torch.Tensor] = {}
 
     async def resume(self, tags: list[str]) -> None:
         """Nothing to bring back: on CPU weights and caches are never given up."""
@@ -113,11 +114,14 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
         weights: Iterator[tuple[str, torch.Tensor]] | AsyncIterator[tuple[str, torch.Tensor]],
         wire_format: str = "named_tensors",
         global_steps: int | None = None,
+        peft_config: Mapping[str, Any] | None = None,
+        base_sync_done: bool = True,
         **_ignored: Any,
     ) -> None:
         """Bring version ``global_steps`` to every server. Raises ``WeightMismatch`` when a fingerprint differs twice.
 
-        The servers' gates open only after every fingerprint equals the trainer's.
+        The servers' gates open only after every fingerprint equals the trainer's. Where adapters are trained, verl
+        sends the base once, then the adapter alone; served and compared is the policy that both make.
         """
         from verl.workers.rollout.utils import ensure_async_iterator
 
@@ -127,13 +131,18 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
             raise ValueError("weights without a version cannot be told apart: verl passed no global_steps")
         began = time.monotonic()
         # A copy: in hybrid mode these tensors alias the optimizer's own parameters.
+        state = {
+            name.replace(".base_layer.", "."): tensor.detach().to("cpu", copy=True)
+            async for name, tensor in ensure_async_iterator(weights)
+        }
+        if peft_config and not base_sync_done:
+            self._base = state
+            return
+        if peft_config:
+            state = with_adapter(self._base, state, peft_config)
         # A tied model's second name for its embedding is no parameter of its own.
         names = self._architecture.parameters().keys()
-        state = {
-            name: tensor.detach().to("cpu", copy=True)
-            async for name, tensor in ensure_async_iterator(weights)
-            if name in names
-        }
+        state = {name: tensor for name, tensor in state.items() if name in names}
         wanted = state_fingerprint(self._architecture, state)
         servers = {name: ray.get_actor(name) for name in server_names(self.replica_rank)}
         reference = ray.put(state)
@@ -164,6 +173,24 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
                 "weights/fingerprint": wanted,
             },
         )
+
+
+def with_adapter(
+    base: Mapping[str, torch.Tensor], adapter: Mapping[str, torch.Tensor], settings: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """The policy that ``base`` and an adapter make, under peft's names and settings; nothing of ``base`` is changed.
+    Raises ``ValueError`` when one of the two is not whole."""
+    scale, second = settings["lora_alpha"] / settings["r"], ".lora_B.weight"
+    whole = dict(base)
+    changed = {name.removeprefix("base_model.model.").removesuffix(second): name for name in adapter if second in name}
+    if not changed or 2 * len(changed) != len(adapter):
+        raise ValueError(f"an adapter of {len(adapter)} tensors, {len(changed)} of them second factors")
+    for module, name in changed.items():
+        if (weight := whole.get(f"{module}.weight")) is None:
+            raise ValueError(f"the adapter changes {module}, which the base does not have")
+        first = adapter[name.removesuffix(second) + ".lora_A.weight"]
+        whole[f"{module}.weight"] = weight + scale * (adapter[name].float() @ first.float())
+    return whole
 
 
 async def _taken(name: str, call: Any, *, version: int) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from runtime.config import PretrainedPolicy, load_runtime_config
 from runtime.errors import UserError
-from runtime.launch import adapters
 from runtime.launch.export_model import export_model, model_card
-from runtime.models import store
+from runtime.launch.rundir import RunDirectory
+from runtime.launch.score import find_model
+from runtime.launch.whole import whole
+from runtime.models import adapters, store
 from runtime.trainer.stable import mark_stable, step_folder
 from tests.run_directories import MadeRun, make_run
 from tests.runtime.proxy.tiny_model import write_model
@@ -131,6 +134,47 @@ def test_adapters_are_merged_or_apart(made: MadeRun, tmp_path: Path) -> None:
     kept = {name.replace(".base_layer", ""): value for name, value in state.items() if "lora_" not in name}
     base.load_state_dict(kept)
     assert torch.allclose(_logits(PeftModel.from_pretrained(base, apart.path).eval()), _logits(trained), atol=1e-5)
+
+
+def test_an_adapter_that_was_kept_alone_is_put_on_its_base(made: MadeRun, tmp_path: Path) -> None:
+    """As a run that trains adapters keeps it: merged and apart by transformers and peft, scored by its folder."""
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = step_folder(made.directory.checkpoints, 1) / "actor" / "huggingface"
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=2, lora_alpha=3)).eval()
+    for name, tensor in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(tensor, std=0.2)
+    folder = tmp_path / "run" / "checkpoints" / "global_step_5" / "actor" / "huggingface"
+    write_model(folder, family="chatml")
+    shutil.copy(base / "config.json", folder)
+    (folder.parent / "lora_train_meta.json").write_text(json.dumps({"r": 2, "lora_alpha": 3}))
+    tensors = {name: tensor for name, tensor in adapted.state_dict().items() if "lora_" in name}
+    files = adapters.weight_files(base)
+    adapters.write(tensors, folder.parent / "lora_train_meta.json", folder, base=str(base), files=files)
+
+    assert find_model(tmp_path / "run", named="x") == folder
+    model, info = AutoModelForCausalLM.from_pretrained(whole(folder, tmp_path / "whole"), output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and model.dtype == torch.float32
+    assert torch.allclose(_logits(model), _logits(adapted), atol=1e-5)
+    apart = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder).eval()
+    assert torch.allclose(_logits(apart), _logits(adapted), atol=1e-5)
+
+    directory = RunDirectory(tmp_path / "run")
+    for name in ("run.json", "bundle"):
+        (directory.path / name).symlink_to(made.path / name)
+    mark_stable(folder.parents[1])
+    merged = export_model(directory, 5, tmp_path / "merged")
+    assert merged.form == "merged" and not adapters.alone(merged.path)
+    assert torch.allclose(_logits(AutoModelForCausalLM.from_pretrained(merged.path)), _logits(adapted), atol=1e-5)
+    kept = export_model(directory, 5, tmp_path / "apart", keep_adapters=True)
+    assert kept.form == "adapter" and adapters.alone(kept.path) and not (kept.path / "config.json").exists()
+
+    (folder / adapters.BASE).write_text(json.dumps({"base": str(base), "files": {**files, "other.safetensors": "0"}}))
+    with pytest.raises(UserError, match="there is another model in"):
+        whole(folder, tmp_path / "never")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 
 from compiler import compile_spec
 from runtime.config import RuntimeConfig, load_runtime_config
-from runtime.errors import RunError
+from runtime.errors import RunError, UserError
+from runtime.launch.whole import whole
 from runtime.processes import marked
 from runtime.rollouter.buffer import DataBuffer
 from runtime.run_paths import RunPaths
@@ -70,16 +72,16 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_run(
-    folder: Path, policy: Path, example: str, *, agent: str = "ParityAgent", mode: dict[str, Any] | None = None
+    folder: Path, policy: Path, example: str, *, agent: str = "ParityAgent", fields: dict[str, Any] | None = None
 ) -> Path:
     """A run directory as the launcher would have prepared it, from the example's compiled bundle for this machine.
-    ``mode``: the spec's field, in place of the example's."""
+    ``fields`` of the spec, in place of the example's."""
     (folder / "bundle").mkdir(parents=True)
-    if mode is None:
+    if fields is None:
         source = ROOT / "golden" / example
     else:
         source = folder / "compiled"
-        small = {"schedule.train_batch_size": PROMPTS, "schedule.mini_batch_size": PROMPTS, "mode": mode}
+        small = {"schedule.train_batch_size": PROMPTS, "schedule.mini_batch_size": PROMPTS, **fields}
         sets = [f"{name}={orjson.dumps(value).decode()}" for name, value in small.items()]
         compile_spec(ROOT / "specs" / f"{example}.jsonnet", out=source, sets=sets)
     (folder / "bundle" / "verl.yaml").write_bytes((source / "verl.yaml").read_bytes())
@@ -136,8 +138,8 @@ def traces(run: Path) -> list[object]:
     return left + marked(run) + ([f"{mounts} mounts"] if mounts else [])
 
 
-def test_grpo_learns_through_the_whole_line_and_survives_a_kill(tmp_path: Path, policy: Path) -> None:
-    run = make_run(tmp_path / "run", policy, "quickstart")
+def killed_in_step_two(run: Path) -> dict[int, dict[str, Any]]:
+    """Train in a process of its own, kill it after two steps; the rows until then."""
     launcher = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -155,7 +157,12 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
-    before = rows(run)
+    return rows(run)
+
+
+def test_grpo_learns_through_the_whole_line_and_survives_a_kill(tmp_path: Path, policy: Path) -> None:
+    run = make_run(tmp_path / "run", policy, "quickstart")
+    before = killed_in_step_two(run)
     killed_at = max(before)
 
     last = killed_at + 2
@@ -195,7 +202,7 @@ def check_asynchronous(run: Path, policy: Path, *, fingerprints: list[str]) -> N
     """Without staleness, separate_async makes the weights of sync, of a run that was killed and resumed at that: same
     seed, same samples, same parameters, bit for bit. They travel as between two GPUs, gloo in NCCL's place."""
     mode = {"type": "separate_async", "warmup_batches": 0, "max_staleness": 1, "sync_every": 1}
-    make_run(run, policy, "quickstart", mode=mode)
+    make_run(run, policy, "quickstart", fields={"mode": mode})
     engine = "actor_rollout_ref.rollout.checkpoint_engine"
     transfer = [f"{engine}.backend=liverl_gloo", f"++{engine}.custom_backend_module={GLOO}"]
     process.train(run, overrides=[*SMALL, *BRIEF, *transfer, f"trainer.total_training_steps={len(fingerprints)}"])
@@ -207,10 +214,49 @@ def check_asynchronous(run: Path, policy: Path, *, fingerprints: list[str]) -> N
     assert traces(run) == []
 
 
+def test_adapters_alone_are_trained_kept_and_resumed_on_another_machine(tmp_path: Path, policy: Path) -> None:
+    from runtime.laptop.engine.weights import Weights
+    from runtime.rollouter.fingerprint import fingerprint
+
+    lora = {"rank": 4, "alpha": 8, "target_modules": ["q_proj", "o_proj", "down_proj"]}
+    fields = {"policy": {"type": "pretrained", "path": str(policy), "lora": lora}}
+    first = make_run(tmp_path / "first" / "run", policy, "quickstart", fields=fields)
+    killed_at = max(killed_in_step_two(first))
+    process.clear(first)
+    saved = stable.stable_steps(RunPaths(first).checkpoints)[-1]
+
+    # What is carried over is the run's folder; the model is there already, in another place.
+    run = Path(shutil.copytree(first, tmp_path / "second" / "run", symlinks=True))
+    model = shutil.copytree(policy, tmp_path / "second" / "model")
+    (run / "policy").unlink()
+    (run / "policy").symlink_to(model)
+    last = max(killed_at, saved) + 1
+    weights = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(weights[:-4] + bytes(4))
+    with pytest.raises(UserError, match="other weights than the model that the adapter of global_step_"):
+        process.train(run, resume=True, overrides=SMALL)
+    (model / "model.safetensors").write_bytes(weights)
+    process.train(run, resume=True, overrides=[*SMALL, f"trainer.total_training_steps={last}"])
+
+    found = check_steps(run, last=last)
+    assert len({data["weights/fingerprint"] for data in found.values()}) > 2, "no update changed the policy"
+    begun = fingerprint(Weights.load(policy).named_tensors())
+    assert found[0]["weights/fingerprint"] == begun, "an adapter changes nothing before its first update"
+    for step in stable.stable_steps(RunPaths(run).checkpoints):
+        actor = stable.step_folder(RunPaths(run).checkpoints, step) / "actor"
+        made = whole(actor / "huggingface", tmp_path / f"whole-{step}")
+        # The base is as it was, and what the adapter makes of it is what was served.
+        assert fingerprint(Weights.load(made).named_tensors()) == found[step]["weights/fingerprint"]
+        sizes = sum(path.stat().st_size for path in actor.glob("*.safetensors"))
+        sizes += sum(path.stat().st_size for path in actor.glob("model_world_size_1_rank_0.pt"))
+        assert sizes < len(weights) / 4
+    assert traces(run) == []
+
+
 def test_rollouts_go_on_while_the_trainer_trains(tmp_path: Path, policy: Path) -> None:
     """colocate_async, a batch ahead: trials in flight are held for an update and go on under the new weights."""
     mode = {"type": "colocate_async", "warmup_batches": 1, "max_staleness": 2}
-    run = make_run(tmp_path / "run", policy, "quickstart", mode=mode)
+    run = make_run(tmp_path / "run", policy, "quickstart", fields={"mode": mode})
     process.train(run, overrides=[*SMALL, *BRIEF, "trainer.total_training_steps=3"])
     found = rows(run)
     assert sorted(found) == [1, 2, 3]

@@ -1,13 +1,14 @@
-"""Low-rank adapters in a checkpoint as verl saves them: put into the weights, or taken apart for peft.
+"""Low-rank adapters: alone in a folder as peft and vLLM load them, put into the weights, or taken out of a checkpoint.
 
-verl (0.9.1, ``fsdp_checkpoint_manager.py``) saves a model with adapters under peft's names, base weights and both
-factors side by side, with rank and alpha in ``lora_train_meta.json``. One tensor is in memory at a time, beside those
-of the file that is being written.
+An adapter's folder says what it belongs on (``BASE``), down to the digest of every file of weights: on another model it
+would be another policy. verl (0.9.1, ``fsdp_checkpoint_manager.py``) may also save a model with adapters under peft's
+names, base weights and both factors side by side, with rank and alpha in ``lora_train_meta.json``. One tensor is in
+memory at a time, beside those of the file that is being written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import orjson
 
 from runtime.errors import UserError
+from runtime.models.store import digest
 
 META = "lora_train_meta.json"
+CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "liverl-base.json"
 _PREFIX = "base_model.model."
 _A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
 _SHARD_BYTES = 4 << 30
@@ -49,6 +52,63 @@ class Tensors:
         return any(name.endswith(_A) for name in self.places)
 
 
+def alone(folder: Path) -> bool:
+    """Whether a folder holds an adapter and not the model that it belongs on."""
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def write(tensors: Mapping[str, Any], meta: Path, out: Path, *, base: str, files: Mapping[str, str]) -> None:
+    """Write an adapter (verl's names -> tensors) into ``out``. ``base``: what its model is called; ``files``: see
+    ``weight_files``."""
+    _write(((_plain(name), tensor) for name, tensor in sorted(tensors.items())), out, name="adapter_model")
+    _write_config(tensors, _facts(meta), out, base=base)
+    (out / BASE).write_bytes(orjson.dumps({"base": base, "files": files}, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def weight_files(model: Path) -> dict[str, str]:
+    """Name -> sha256 of every file of a model folder's weights."""
+    return {path.name: digest(path) for path in sorted(model.glob("*.safetensors"))}
+
+
+def base_of(adapter: Path) -> tuple[str, dict[str, str]]:
+    """What the model of an adapter is called, and its ``weight_files``. Raises ``UserError``."""
+    try:
+        found = orjson.loads((adapter / BASE).read_bytes())
+        return str(found["base"]), dict(found["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{adapter / BASE}: what the adapter belongs on cannot be read: {error}") from error
+
+
+def belongs(adapter: Path, model: Path) -> bool:
+    """Whether ``model`` is the one that the adapter was trained on."""
+    return weight_files(model) == base_of(adapter)[1]
+
+
+def put_in(adapter: Path, base: Path, out: Path) -> None:
+    """Write the whole policy into ``out``, in float32: ``base``'s weights with the adapter's change, computed as the
+    trainer and the rollout do. Raises ``UserError`` for an adapter that does not fit."""
+    import torch
+
+    facts, own, tensors = _facts(adapter / CONFIG), Tensors.of(adapter), Tensors.of(base)
+    scale = float(facts["lora_alpha"]) / float(facts["r"])
+    first, second = ".lora_A.weight", ".lora_B.weight"
+    changed = {
+        name.removeprefix(_PREFIX).removesuffix(first) + ".weight" for name in own.places if name.endswith(first)
+    }
+    if strange := sorted(changed - tensors.places.keys()):
+        raise UserError(f"{adapter}: the adapter does not fit {base}, which has no {', '.join(strange[:3])}")
+
+    def whole() -> Iterator[tuple[str, Any]]:
+        for name in tensors.places:
+            tensor = tensors[name].to(torch.float32)
+            if name in changed:
+                module = _PREFIX + name.removesuffix(".weight")
+                tensor += scale * (own[module + second].float() @ own[module + first].float())
+            yield name, tensor
+
+    _write(whole(), out, name="model")
+
+
 def merge(source: Path, meta: Path, out: Path) -> None:
     """Write the weights of ``source`` with its adapters added: what a model without them would have to be."""
     tensors, scale = Tensors.of(source), _scale(meta)
@@ -72,8 +132,15 @@ def apart(source: Path, meta: Path, out: Path, *, base: str) -> None:
     tensors = Tensors.of(source)
     facts = _facts(meta)
     names = [name for name in tensors.places if name.endswith((_A, _B))]
-    _write(((name.replace(".default.weight", ".weight"), tensors[name]) for name in names), out, name="adapter_model")
-    modules = sorted({name.removesuffix(_A).rpartition(".")[2] for name in names if name.endswith(_A)})
+    _write(((_plain(name), tensors[name]) for name in names), out, name="adapter_model")
+    _write_config(names, facts, out, base=base)
+
+
+def _plain(name: str) -> str:
+    return name.replace(".default.weight", ".weight")
+
+
+def _write_config(names: Iterable[str], facts: Mapping[str, Any], out: Path, *, base: str) -> None:
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -82,10 +149,10 @@ def apart(source: Path, meta: Path, out: Path, *, base: str) -> None:
         "lora_alpha": facts["lora_alpha"],
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": modules,
+        "target_modules": sorted({name.removesuffix(_A).rpartition(".")[2] for name in names if name.endswith(_A)}),
         "inference_mode": True,
     }
-    (out / "adapter_config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2) + b"\n")
+    (out / CONFIG).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def _facts(meta: Path) -> dict[str, Any]:
