@@ -1,4 +1,6 @@
-"""``liverl tasks``: verify, regrade, generate, synth, index. Turns arguments into calls, prints reports."""
+"""``liverl tasks``: verify, regrade, generate, synth, index, demonstrate.
+
+Turns arguments into calls, prints reports."""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from liverl.cli_demonstrate import demonstrate
 from liverl.options import RunsDir
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ def register(app: typer.Typer) -> None:
     tasks.command("generate")(generate)
     tasks.command("synth")(synth)
     tasks.command("index")(index)
+    tasks.command("demonstrate")(demonstrate)
     app.add_typer(tasks, name="tasks")
 
 

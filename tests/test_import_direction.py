@@ -66,7 +66,7 @@ RUNTIME = (
     *("errors", "config", "files", "processes", "imported", "parts", "oci", "task_format", "task", "run_paths"),
     "suggest",
     *("telemetry", "sandboxes", "grading", "rollouter", "proxy", "models", "scaffolds", "tasks", "report"),
-    *("agent_loop", "trainer"),
+    *("agent_loop", "demonstrations", "trainer"),
     "launch",
     "page",
     # Former names, for parts that others have written; no room imports them.

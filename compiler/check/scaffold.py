@@ -35,7 +35,7 @@ def turns(plan: Plan) -> Iterator[Problem]:
             f"1 to {spec.scaffold.max_turns}",
         )
     if spec.scaffold.tools == "repair":
-        for name in ("first_look", "test_after_edit"):
+        for name in ("first_look", "test_after_edit", "undo_failed_edits"):
             if getattr(spec.scaffold, name):
                 what = "the structured tools run the tests themselves, at the first call and after each repair"
                 yield Problem(("scaffold", name), what, "null" if name == "first_look" else "false")
@@ -46,6 +46,9 @@ def turns(plan: Plan) -> Iterator[Problem]:
             f"fit into rollout.prompt_length {spec.rollout.prompt_length}, which holds the first request",
             fix="lower it, or raise rollout.prompt_length",
         )
+    if spec.scaffold.tools == "free" and spec.scaffold.undo_failed_edits and not spec.scaffold.test_after_edit:
+        what = "true, but no edit is known to have failed without test_after_edit"
+        yield Problem(("scaffold", "undo_failed_edits"), what, "false", "set scaffold.test_after_edit")
     if isinstance(spec.policy, NewPolicy) and spec.rollout.tool_parser != "compact":
         yield Problem(
             ("rollout", "tool_parser"),

@@ -51,6 +51,9 @@ class ShellScaffold(_Agent):
     """Of ``tools: free``: run the tests before the first turn and show where they fail; null: no."""
     test_after_edit: bool = False
     """Of ``tools: free``: run the tests after each edit and say how they end."""
+    undo_failed_edits: bool = False
+    """Of ``test_after_edit``: put an edit back after which the tests fail, so that each starts from the code as it was:
+    several attempts, none of which spoils the next."""
     max_observation: Annotated[int, Field(ge=200, le=1_000_000)] = 16_000
     """Of ``tools: free``: most characters of what one tool call shows; of a longer text both ends."""
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from runtime.errors import Termination, TrialError
-from runtime.launch.scripted_policy import call_text
+from runtime.proxy.call_text import call_text
 from runtime.proxy.codec import ChatCodec
 from runtime.proxy.messages import ToolCall
 from runtime.report.trial import TrialView, TurnView
@@ -92,7 +92,7 @@ class RecordedReplies:
         for use in turn.tools:
             given = ToolCall(use.id, use.name, use.arguments).parsed()
             arguments = given if isinstance(given, dict) else {}
-            calls.append(call_text(self._codec, rehearsal, use.name, arguments) or "")
+            calls.append(call_text(self._codec, rehearsal.tools, use.name, arguments) or "")
         return turn.text + "".join(calls)
 
     def _offered(self, turn: TurnView) -> list[dict[str, object]]:

@@ -5,13 +5,10 @@ Speaks the model's own chat format, so proxy, codec and agent do their real work
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from runtime.proxy.chat import ParsedReply
+from runtime.proxy.call_text import call_text
 from runtime.proxy.codec import ChatCodec
-from runtime.proxy.messages import Message, ToolCall
-from runtime.proxy.refusal import Refusal
 from runtime.rollouter.engine import Generation, SamplingParams
 from runtime.scaffolds.base import Rehearsal
 
@@ -23,7 +20,7 @@ class ScriptedPolicy:
 
     def __init__(self, codec: ChatCodec, rehearsal: Rehearsal) -> None:
         self._stop = codec.stop_token_ids[0]
-        texts = [call_text(codec, rehearsal, name, arguments) for name, arguments in rehearsal.calls]
+        texts = [call_text(codec, rehearsal.tools, name, arguments) for name, arguments in rehearsal.calls]
         self._replies = [codec.tokens.encode(text) for text in texts if text is not None]
         # Where the prompt has begun the model's reasoning, only what follows its end is said aloud.
         words = f"</think>\n\n{LAST_WORDS}" if codec.opens_thinking else LAST_WORDS
@@ -41,22 +38,3 @@ class ScriptedPolicy:
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-def call_text(codec: ChatCodec, rehearsal: Rehearsal, name: str, arguments: Mapping[str, str]) -> str | None:
-    """The reply that makes one tool call, as the model's template writes it; None where that cannot be had or the
-    model's format would not read it."""
-    call = ToolCall("call00000", name, json.dumps(dict(arguments)))
-    tools = [dict(tool) for tool in rehearsal.tools]
-    try:
-        before = codec.text(codec.prelude, tools)
-        whole = codec.text([*codec.prelude, Message("assistant", "", (call,))], tools, generate=False)
-    except Refusal:
-        return None
-    if not whole.startswith(before):
-        return None
-    text = whole[len(before) :]
-    stops = [spelling for spelling, number in codec.tokens.control.items() if number in codec.stop_token_ids]
-    text = text[: min((found for stop in stops if (found := text.find(stop)) >= 0), default=len(text))]
-    read: ParsedReply = codec.read(text, tools)
-    return text if [one.name for one in read.tool_calls] == [name] else None

@@ -101,6 +101,7 @@ class ShellScaffold:
             "max_observation": self.settings.max_observation,
             "first_look": None if self.settings.first_look is None else self.settings.first_look.model_dump(),
             "test_after_edit": self.settings.test_after_edit,
+            "undo_failed_edits": self.settings.undo_failed_edits,
             "runner": liverl.runner,
             "ids": list(task.expected_ids) or None,
             "sources": list(liverl.source_files),

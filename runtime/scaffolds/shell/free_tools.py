@@ -12,9 +12,9 @@ import subprocess
 import tempfile
 
 if __package__:
-    from .own_tests import OwnTests, cut, first_look, outcome
+    from .own_tests import ALL_PASS, OwnTests, cut, first_look, outcome
 else:
-    from own_tests import OwnTests, cut, first_look, outcome  # type: ignore[import-not-found,no-redef]
+    from own_tests import ALL_PASS, OwnTests, cut, first_look, outcome  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ SCHEMAS = [
 
 EDITING = ("edit_file", "write_file")
 DONE = "wrote "
+UNDONE = "The edit was put back."
 NAMES = tuple(tool["function"]["name"] for tool in SCHEMAS)
 REHEARSAL: tuple[tuple[str, dict[str, str]], ...] = (("run_command", {"command": "true"}), ("submit", {}))
 
@@ -58,6 +59,7 @@ class FreeTools:
         self._max_edits: int = settings["max_edits"]
         self._max_chars: int = settings["max_observation"]
         self._look, self._test = settings["first_look"], settings["test_after_edit"]
+        self._undo: bool = settings.get("undo_failed_edits", False)
         # A task whose tests are a script alone names none that could be run here.
         named = settings["ids"] is not None and (self._look is not None or self._test)
         self._tests = _own_tests(root, settings) if named else None
@@ -84,6 +86,7 @@ class FreeTools:
             return f"error: the arguments are not JSON: {error}"
         if not isinstance(parsed, dict):
             return "error: the arguments are no object"
+        before = self._before(parsed) if self._undo and name in EDITING else None
         try:
             text = getattr(self, f"_{name}")(**parsed)
         except TypeError as error:
@@ -94,8 +97,28 @@ class FreeTools:
         if name in EDITING and text.startswith(DONE):
             self.edits += 1
             if self._test and self._tests is not None:
-                text = f"{text}\n{outcome(self._tests.run(trace=False))}"
+                said = outcome(self._tests.run(trace=False))
+                text = f"{text}\n{said}"
+                if before is not None and said != ALL_PASS:
+                    self._put_back(*before)
+                    text += f"\n{UNDONE}"
         return text
+
+    def _before(self, arguments: dict[str, Any]) -> tuple[str, bytes | None]:
+        """The file that a call is about, and what is in it; None where there is none yet."""
+        path = self._path(str(arguments.get("path", "")))
+        try:
+            with open(path, "rb") as file:
+                return path, file.read()
+        except OSError:
+            return path, None
+
+    def _put_back(self, path: str, content: bytes | None) -> None:
+        if content is None:
+            os.unlink(path)
+            return
+        with open(path, "wb") as file:
+            file.write(content)
 
     def _path(self, path: str) -> str:
         return os.path.join(self._root, path)

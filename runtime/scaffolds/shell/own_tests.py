@@ -11,11 +11,12 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
 TEST_SEC = 20.0
 OUTCOME_BAD = ("failed", "error")
+ALL_PASS = "tests: all pass"
 
 
 class OwnTests:
@@ -69,8 +70,11 @@ def outcome(report: dict[str, Any]) -> str:
     """One line for the agent."""
     failure = first_failure(report)
     if failure is None:
-        return "tests: all pass"
-    test, error = failure
+        return ALL_PASS
+    return failing(*failure)
+
+
+def failing(test: str, error: dict[str, Any]) -> str:
     return f"tests: {test} fails: {error['type']}: {error['message']}"[:600]
 
 
@@ -82,13 +86,20 @@ def first_look(tests: OwnTests, *, functions: int, max_chars: int) -> str:
     if failure is None:
         return "The tests were run: all pass."
     test, error = failure
-    frames = [f"  {path}:{line} in {name}: {source}" for path, line, name, source in error["frames"][-4:]]
-    head = "\n".join([f"The tests were run. {test} fails:", *frames, f"{error['type']}: {error['message']}"])
     recent = [(path, line) for path, line in (report.get("trace") or {}).get("recent") or [] if tests.is_source(path)]
     # A failure before any test began has no trace.
     recent = recent or [(path, line) for path, line, *_ in reversed(error["frames"]) if tests.is_source(path)]
+    return told(test, error, _functions(tests.root, recent), functions=functions, max_chars=max_chars)
+
+
+def told(
+    test: str, error: dict[str, Any], found: Iterable[tuple[str, int, list[str]]], *, functions: int, max_chars: int
+) -> str:
+    """A first look as text. ``found``: (file, first line, lines) of functions, the one executed last first."""
+    frames = [f"  {path}:{line} in {name}: {source}" for path, line, name, source in error["frames"][-4:]]
+    head = "\n".join([f"The tests were run. {test} fails:", *frames, f"{error['type']}: {error['message']}"])
     text = cut(head, max_chars)
-    for number, (path, start, lines) in enumerate(_functions(tests.root, recent)):
+    for number, (path, start, lines) in enumerate(found):
         if number == functions:
             break
         title = "\n\nIt executed last:" if number == 0 else ""

@@ -223,7 +223,7 @@ def write_bug(bug: Bug, *, out: Path, source: str, image: str) -> Path:
         out,
         name=f"{package.name}-{bug.digest}",
         description=f"{_count(bug)} injected into {package.name} {package.version}".rstrip(),
-        instruction=_instruction(bug),
+        instruction=instruction(package.name, bug.fail_to_pass, count=len(bug.mutants)),
         repository={**package.files, **broken},
         solution={path: package.files[path] for path in broken},
         tests=tests,
@@ -255,14 +255,14 @@ def _count(bug: Bug) -> str:
     return "A bug" if len(bug.mutants) == 1 else f"{len(bug.mutants)} bugs"
 
 
-def _instruction(bug: Bug) -> str:
-    count = len(bug.mutants)
+def instruction(package: str, failing: Sequence[str], *, count: int = 1) -> str:
+    """What the agent is asked: which package is broken by ``count`` bugs, and which tests fail."""
     what = "one of its functions does the wrong thing" if count == 1 else f"{count} of its functions do the wrong thing"
     find = "Find the fault and repair" if count == 1 else "Find all faults and repair"
     return (
-        f"The Python package `{bug.package.name}` in this repository is broken: {what}.\n"
+        f"The Python package `{package}` in this repository is broken: {what}.\n"
         f"{find} the package's code. Do not change the tests.\n\n"
-        f"These tests fail and must pass, and tests that pass must go on passing:\n\n{listed(bug.fail_to_pass)}\n"
+        f"These tests fail and must pass, and tests that pass must go on passing:\n\n{listed(failing)}\n"
     )
 
 

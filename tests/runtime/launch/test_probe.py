@@ -12,7 +12,8 @@ import pytest
 from runtime.config import ImportedScaffold, PretrainedPolicy, RuntimeConfig
 from runtime.errors import RunError
 from runtime.launch.probe import probe
-from runtime.launch.scripted_policy import ScriptedPolicy, call_text
+from runtime.launch.scripted_policy import ScriptedPolicy
+from runtime.proxy.call_text import call_text
 from runtime.proxy.codec import load_codec
 from runtime.rollouter.engine import SamplingParams
 from runtime.run_paths import RunPaths
@@ -88,7 +89,7 @@ def test_a_solution_that_solves_nothing_and_a_task_that_is_solved_already(tmp_pa
 def test_every_family_of_models_is_spoken(tmp_path: Path, name: str) -> None:
     codec = load_codec(write_family(tmp_path, FAMILIES[name]), FAMILIES[name].parser)
     rehearsal = Rehearsal([READ], (("read", {"path": "a.py"}), ("no such tool", {})))
-    text = call_text(codec, rehearsal, "read", {"path": "a.py"})
+    text = call_text(codec, rehearsal.tools, "read", {"path": "a.py"})
     assert text is not None
     (call,) = codec.parse([*codec.tokens.encode(text), codec.stop_token_ids[0]], [READ]).tool_calls
     assert (call.name, json.loads(call.arguments)) == ("read", {"path": "a.py"})

@@ -45,6 +45,17 @@ def test_a_wrong_edit_is_told(tmp_path: Path) -> None:
     assert "tests: tests/" in seen and " fails: " in seen
 
 
+def test_an_edit_that_fails_is_put_back_where_that_is_asked_for(tmp_path: Path) -> None:
+    wrong = hermes("edit_file", path=PATH, old=BROKEN, new=f"{BROKEN}  # no change")
+    new = hermes("write_file", path="new.py", content="x = 1")
+    edit, _, submit = free_repair()[2:]
+    result, report, (seen,) = played(
+        tmp_path, [wrong, new, edit, submit], test_after_edit=True, undo_failed_edits=True, max_edits=5
+    )
+    assert result.reward == 1.0 and report["edits"] == 3
+    assert seen.count("The edit was put back.") == 2, "each but the one after which the tests pass"
+
+
 def test_without_it_nothing_is_shown(tmp_path: Path) -> None:
     _, _, (seen,) = played(tmp_path, [hermes("submit")])
     assert "The tests were run" not in seen

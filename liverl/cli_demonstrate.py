@@ -1,0 +1,109 @@
+"""``liverl tasks demonstrate``: a file of demonstrations for the supervised stage."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from liverl.options import Arguments, Sandbox, Settings
+
+_DEFAULT_PAIRS = ("stdlib", "installed")
+
+
+def demonstrate(
+    spec: Annotated[
+        Path,
+        typer.Argument(metavar="SPEC|BUNDLE", help="Whose agent, policy and validation sets these are for."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.parquet", help="Receives the demonstrations.")],
+    tasks: Annotated[
+        list[Path] | None,
+        typer.Option("--tasks", metavar="DIR", help="Verified tasks to solve in whole trials; may be repeated."),
+    ] = None,
+    times: Annotated[int, typer.Option("--times", min=1, help="Trials of each task.")] = 1,
+    pairs: Annotated[
+        int, typer.Option("--pairs", metavar="TOKENS", min=0, help="Tokens of bug-repair pairs; no test is run.")
+    ] = 0,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="Source code for pairs: stdlib, installed, or a folder of packages; may be repeated. Default: both.",
+        ),
+    ] = None,
+    second_try: Annotated[
+        float, typer.Option("--second-try", min=0, max=1, help="Share in which another edit fails first.")
+    ] = 0.3,
+    kind_share: Annotated[
+        float, typer.Option("--per-kind-fraction", min=0.01, max=1, help="Largest share of one kind of bug.")
+    ] = 0.1,
+    policy: Annotated[
+        str | None, typer.Option("--policy", help="Another policy than the spec's; only its tokenizer is read.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes, and trials at once.")] = None,
+    sandbox: Sandbox = None,
+    tla: Arguments = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Show a pretrained policy what to write: repairs of verified tasks as whole trials, and bug-repair pairs.
+
+    Nothing of the spec's validation sets is in it. Example: liverl tasks demonstrate one-gpu-real -o demos.parquet
+    --pairs 100000000 --tasks tasks/train"""
+    from liverl.compiled import bundle_files
+    from runtime.config import DirectorySource, PretrainedPolicy, RuntimeConfig
+    from runtime.config.demonstrations import MadeDemonstrations, Pairs
+    from runtime.demonstrations.make import make, summary
+    from runtime.demonstrations.validation import held_out_of
+    from runtime.errors import UserError
+    from runtime.launch.model import locate
+    from runtime.tasks.directories import find_task_directories, load_tasks
+
+    if out.suffix != ".parquet":
+        raise UserError(f"-o {out}: not a .parquet file; demonstrations are written as Parquet")
+    if not tasks and not pairs:
+        raise UserError("nothing to demonstrate; name verified tasks by --tasks DIR, or ask for --pairs TOKENS")
+    files = bundle_files(spec, target="local", sandbox=sandbox, tla=tla, settings=settings)
+    config = RuntimeConfig.model_validate_json(files["runtime.json"])
+    if policy is None and not isinstance(config.policy, PretrainedPolicy):
+        raise UserError("policy.type: a new policy is demonstrated by its own warm start; name another by --policy")
+    named = policy or str(getattr(config.policy, "path", ""))
+    source = DirectorySource(paths=tuple(map(str, tasks))) if tasks else None
+    wanted = MadeDemonstrations(
+        tasks=source,
+        trials_per_task=times,
+        second_try=second_try,
+        kind_share=kind_share,
+        pairs=Pairs(tokens=pairs, sources=tuple(sources or _DEFAULT_PAIRS)) if pairs else None,
+    )
+    left_out: list[str] = []
+    found = load_tasks(find_task_directories(tasks), on_problem=left_out.append) if tasks else []
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl"
+    made = make(
+        wanted,
+        out,
+        config=config,
+        model_folder=locate(named),
+        tasks=found,
+        held_out=held_out_of(config, cache=cache),
+        processes=jobs,
+        say=lambda text: typer.echo(text, err=True),
+    )
+    for problem in left_out:
+        typer.echo(f"left out: {problem}", err=True)
+    if as_json:
+        print(json.dumps(summary(made, out)))
+        return
+    typer.echo(
+        f"{made.rows} demonstrations in {out}: {made.trials} trials, {made.pairs} pairs of {made.packages} packages;"
+        f" {made.tokens:,} tokens, {made.trained:,} of them to be written by the policy"
+    )
+    total = max(1, made.rows)
+    typer.echo("kinds: " + ", ".join(f"{kind} {100 * count / total:.1f} %" for kind, count in made.kinds.items()))
+    for why, count in made.left_out.most_common():
+        typer.echo(f"left out {count}: {why}")

@@ -1,0 +1,63 @@
+"""The edit that turns one text into another, made of lines that the agent has on its screen.
+
+Knows no tokens and no agents.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from runtime.demonstrations.types import Edit, Shown
+from runtime.tasks.generate.functions import lines_of
+
+MAX_LINES = 6
+"""Of one edit, without what makes its text unique: longer ones would be rewritten rather than repaired."""
+_MAX_CONTEXT = 8
+_TITLE = re.compile(r"^(\S.*), lines (\d+) to (\d+):$", re.MULTILINE)
+
+
+def shown_in(text: str) -> list[Shown]:
+    """The functions that a first look shows (``runtime/scaffolds/shell/own_tests.py``)."""
+    return [Shown(found[1], int(found[2]), int(found[3])) for found in _TITLE.finditer(text)]
+
+
+def edit_between(path: str, before: str, after: str, shown: Iterable[Shown]) -> Edit | None:
+    """The smallest edit by whole lines whose old text occurs once; None where it is too long, or where it would be
+    about lines that are not ``shown``. The first line's indentation is left out where both texts begin with it."""
+    one, two = lines_of(before), lines_of(after)
+    matcher = difflib.SequenceMatcher(None, one, two, autojunk=False)
+    changes = [code for code in matcher.get_opcodes() if code[0] != "equal"]
+    if not changes:
+        return None
+    first, last, begin, end = changes[0][1], changes[-1][2], changes[0][3], changes[-1][4]
+    if last - first > MAX_LINES or end - begin > MAX_LINES:
+        return None
+    # What is put in needs a place, and what is taken out leaves one.
+    up, down = (1, 0) if first == last or begin == end else (0, 0)
+    for _ in range(_MAX_CONTEXT):
+        top, bottom = max(0, first - up), min(len(one), last + down)
+        old = "".join(one[top:bottom])
+        new = "".join(two[begin - (first - top) : end + (bottom - last)])
+        edit = _unique(path, old, new, before, after)
+        if edit is not None:
+            seen = any(part.path == path and part.first <= top + 1 and bottom <= part.last for part in shown)
+            return edit if seen else None
+        up, down = (up + 1, down) if up <= down else (up, down + 1)
+    return None
+
+
+def _unique(path: str, old: str, new: str, before: str, after: str) -> Edit | None:
+    if old.endswith("\n") and new.endswith("\n"):
+        old, new = old[:-1], new[:-1]
+    indent = len(old) - len(old.lstrip(" "))
+    candidates = [(old, new)]
+    if indent and new[:indent] == old[:indent] and new[indent : indent + 1] not in ("", " "):
+        candidates.insert(0, (old[indent:], new[indent:]))
+    for short, put in candidates:
+        # A value's own line ends at its edges would be taken for those around it.
+        kept = put.strip("\n") == put and short.strip("\n") == short
+        if short.strip() and kept and before.count(short) == 1 and before.replace(short, put) == after:
+            return Edit(path, short, put)
+    return None

@@ -1,0 +1,199 @@
+"""Bug-repair pairs without a test run: a function with a slip in it, shown as by a first look, then the edit.
+
+What the failing test is called and says is made up; the form, the code and the edit are real. Runs nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from runtime.config import ShellScaffold
+from runtime.demonstrations.conversation import Conversation, Speaker
+from runtime.demonstrations.edits import edit_between, shown_in
+from runtime.demonstrations.held_out import HeldOut
+from runtime.demonstrations.slips import Slip, is_python, slips_of
+from runtime.demonstrations.sources import Module, functions_in
+from runtime.demonstrations.types import Demonstration, Edit, Shown
+from runtime.scaffolds.shell.free_tools import DONE, UNDONE
+from runtime.scaffolds.shell.own_tests import ALL_PASS, failing, told
+from runtime.tasks.generate.functions import Function, lines_of
+from runtime.tasks.generate.package_tasks import instruction
+
+PLACES = (0.55, 0.25, 0.2)
+"""How often the broken function is the one executed last, the one before, an earlier one; of 168 real tasks it was the
+last in 49 %, one of three in 73 % (docs/scaffolds.md)."""
+LONGEST = 120
+SHORTEST = 3
+"""Lines of a function."""
+_TRIES = 6
+_Error = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How pairs look: the agent's settings, and how often the first edit is a wrong one."""
+
+    scaffold: ShellScaffold
+    max_tokens: int
+    per_function: int
+    second_try: float
+
+
+def pairs_of(
+    module: Module, held_out: HeldOut, speaker: Speaker, form: Form, used: Counter[str], rng: random.Random
+) -> Iterator[Demonstration]:
+    """Pairs of one module's functions. ``used``: how often each kind was taken, so that the rare ones come first."""
+    text, functions = functions_in(module, held_out)
+    functions = [one for one in functions if SHORTEST <= one.end - one.start + 1 <= LONGEST]
+    lines = lines_of(text)
+    rng.shuffle(functions)
+    for function in functions:
+        segment = "".join(lines[function.start - 1 : function.end])
+        slips = slips_of(segment)
+        for slip in _chosen(slips, form.per_function, used, rng):
+            broken_segment = slip.apply(segment)
+            if not is_python(broken_segment):
+                continue
+            made = _pair(module, text, function, functions, segment, slip, speaker, form, rng)
+            if made is not None:
+                used[slip.kind] += 1
+                yield made
+
+
+def _chosen(slips: Sequence[Slip], number: int, used: Counter[str], rng: random.Random) -> list[Slip]:
+    """Of different kinds, those used least; at random within a kind."""
+    kinds: dict[str, list[Slip]] = {}
+    for slip in slips:
+        kinds.setdefault(slip.kind, []).append(slip)
+    names = sorted(kinds, key=lambda kind: (used[kind], rng.random()))
+    return [rng.choice(kinds[name]) for name in names[:number]]
+
+
+def _pair(
+    module: Module,
+    text: str,
+    function: Function,
+    functions: Sequence[Function],
+    segment: str,
+    slip: Slip,
+    speaker: Speaker,
+    form: Form,
+    rng: random.Random,
+) -> Demonstration | None:
+    broken = _with(text, function, slip.apply(segment))
+    line = function.start + segment[: slip.start].count("\n")
+    test, error = _failure(module, function, broken, line, rng)
+    look = form.scaffold.first_look
+    seen = ""
+    if look is not None:
+        found = _looked_at(module.path, broken, function, functions, look.functions, rng)
+        seen = told(test, error, found, functions=look.functions, max_chars=look.max_chars)
+    edit = edit_between(module.path, broken, text, shown_in(seen))
+    if edit is None:
+        return None
+    asked = instruction(module.package, [test]).strip()
+    talk = Conversation(speaker, f"{asked}\n\n{seen}")
+    if form.scaffold.undo_failed_edits and rng.random() < form.second_try:
+        wrong = _wrong(module.path, broken, function, edit, shown_in(seen), rng)
+        said = f"{DONE}{module.path}\n{failing(test, error)}\n{UNDONE}"
+        if wrong is not None and not _say(talk, speaker, wrong, said, trained=False):
+            return None
+    if not _say(talk, speaker, edit, f"{DONE}{module.path}\n{ALL_PASS}", trained=True):
+        return None
+    talk.say(speaker.submit() or "", trained=True)
+    if len(talk.input_ids) > form.max_tokens:
+        return None
+    place = f"{module.package}/{module.path}:{function.start}"
+    return Demonstration(talk.input_ids, talk.loss_mask, module.package, slip.kind, place)
+
+
+def _say(talk: Conversation, speaker: Speaker, edit: Edit, answer: str, *, trained: bool) -> bool:
+    call = speaker.call("edit_file", path=edit.path, old=edit.old, new=edit.new)
+    if call is None:
+        return False
+    talk.say(call, trained=trained)
+    talk.hear("edit_file", answer)
+    return True
+
+
+def _with(text: str, function: Function, segment: str) -> str:
+    lines = lines_of(text)
+    return "".join([*lines[: function.start - 1], segment, *lines[function.end :]])
+
+
+def _looked_at(
+    path: str, broken: str, function: Function, functions: Sequence[Function], number: int, rng: random.Random
+) -> list[tuple[str, int, list[str]]]:
+    """The broken function among neighbours of its module, at the place that it has."""
+    others = [one for one in functions if one.end < function.start or one.start > function.end]
+    others.sort(key=lambda one: (abs(one.start - function.start), one.start))
+    at = rng.choices(range(len(PLACES)), PLACES)[0]
+    shown = rng.sample(others[:6], min(len(others), 6, rng.randint(at, max(at, number - 1))))
+    shown.insert(min(at, len(shown)), function)
+    lines = broken.split("\n")
+    return [(path, one.start, lines[one.start - 1 : one.end]) for one in shown]
+
+
+def _wrong(
+    path: str, broken: str, function: Function, right: Edit, shown: Sequence[Shown], rng: random.Random
+) -> Edit | None:
+    """Another change of the same function that one could have tried first."""
+    lines = lines_of(broken)
+    segment = "".join(lines[function.start - 1 : function.end])
+    others = slips_of(segment)
+    for other in rng.sample(others, min(len(others), _TRIES)):
+        changed = other.apply(segment)
+        if is_python(changed):
+            edit = edit_between(path, broken, _with(broken, function, changed), shown)
+            if edit is not None and (edit.old, edit.new) != (right.old, right.new):
+                return edit
+    return None
+
+
+_MESSAGES = (
+    "{call} gave {one}, want {two}",
+    "{call} gave {one}, want a true value",
+    "{call} gave {two}, want a false value",
+    "result gave {one}, want {two}",
+)
+_VALUES = ("None", "True", "False", "0", "1", "2", "[]", "''", "[1, 2]", "'a'", "{}", "(1, 2)", "3", "-1")
+_RAISED = (
+    ("TypeError", "unsupported operand type(s) for +: 'int' and 'str'"),
+    ("TypeError", "'NoneType' object is not iterable"),
+    ("TypeError", "'int' object is not subscriptable"),
+    ("AttributeError", "'NoneType' object has no attribute 'value'"),
+    ("AttributeError", "'str' object has no attribute 'name'"),
+    ("KeyError", "'name'"),
+    ("IndexError", "list index out of range"),
+    ("IndexError", "string index out of range"),
+    ("ValueError", "not enough values to unpack (expected 2, got 1)"),
+)
+RAISED = 0.25
+"""Share of failures that come out of the broken function itself; its line is told then."""
+_AT_THE_SLIP = 0.7
+"""How often that line is the broken one, and no later one."""
+
+
+def _failure(module: Module, function: Function, broken: str, line: int, rng: random.Random) -> tuple[str, _Error]:
+    """(A test's id, an error as the testkit describes it); ``line``: of the slip."""
+    stem = PurePosixPath(module.path).stem.strip("_") or "module"
+    name = re.sub(r"\W", "", function.name.strip("_")) or "call"
+    test = f"test_{name}{rng.choice(('', '', '_basic', '_values', '_edge_cases', '_default'))}"
+    file = rng.choice((f"tests/test_{stem}.py", f"test/test_{stem}.py", f"{module.package}/tests/test_{stem}.py"))
+    call = f"{function.name}({rng.choice(('', 'x', 'value', 'data', 'a, b', '[1, 2, 3]'))})"
+    one, two = rng.sample(_VALUES, 2)
+    kind, message = "AssertionError", rng.choice(_MESSAGES).format(call=call, one=one, two=two)
+    frames = [[file, rng.randint(8, 400), test, f"assert {call} == {two}"]]
+    lines = broken.split("\n")
+    if rng.random() < RAISED and line >= function.body_start:
+        kind, message = rng.choice(_RAISED)
+        later = [n for n in range(line, min(line + 5, function.end + 1)) if n <= len(lines) and lines[n - 1].strip()]
+        at = line if rng.random() < _AT_THE_SLIP or not later else rng.choice(later)
+        frames.append([module.path, at, function.name, lines[at - 1].strip()])
+    return f"{file}::{test}", {"type": kind, "message": message, "frames": frames}

@@ -1,0 +1,207 @@
+"""Demonstrations: the form of a real trial, only repairs that can be read, nothing that validation holds."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from runtime.config import DirectorySource, RuntimeConfig
+from runtime.config.demonstrations import MadeDemonstrations, Pairs
+from runtime.demonstrations.conversation import Conversation
+from runtime.demonstrations.edits import edit_between
+from runtime.demonstrations.held_out import HeldOut
+from runtime.demonstrations.kinds import capped
+from runtime.demonstrations.make import make
+from runtime.demonstrations.many import speaker_of
+from runtime.demonstrations.slips import is_python, slips_of
+from runtime.demonstrations.sources import modules
+from runtime.demonstrations.types import Shown
+from runtime.errors import RunError, UserError
+from runtime.laptop.synth import write
+from runtime.task import Task, load_task
+from runtime.tasks.generate.sources import Package
+from tests.runtime.proxy.tiny_model import write_model
+from tests.runtime.scaffolds.shell_trials import REPOSITORY, config
+
+TASKS = DirectorySource(paths=("tasks",))
+LOOK = {"functions": 3, "max_chars": 4000}
+MODULE = '''
+def first(values, start=0):
+    """The first value."""
+    if not values or start < 0:
+        return None
+    return values[start]
+
+
+class Box:
+    def total(self, values):
+        result = 0
+        for value in values:
+            if value is not None and value != 0:
+                result += value
+        return result - self.base
+'''
+
+
+HELD = MODULE.replace("first", "secret").replace("Box", "Safe").replace("result", "amount")
+
+
+def settings(**scaffold: object) -> RuntimeConfig:
+    found = {"first_look": LOOK, "test_after_edit": True, "undo_failed_edits": True, **scaffold}
+    return config("free", **found)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"), family="chatml")
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[Task]:
+    return [load_task(write(REPOSITORY, "train", 4, out=tmp_path_factory.mktemp("tasks")))]
+
+
+def source_tree(root: Path) -> Path:
+    """Packages: ``fine``; ``held``; ``other``, which has a copy of the latter's folder and one of its functions."""
+    files = {
+        "fine/core.py": MODULE,
+        "held/core.py": HELD,
+        "other/held/core.py": MODULE.replace("first", "vendored"),
+        "other/copied.py": MODULE.replace("first", "secret"),
+        "other/tests/test_core.py": MODULE.replace("first", "tested"),
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_trials_are_real_ones_and_a_vain_edit_is_not_imitated(tmp_path: Path, model: Path, tasks: list[Task]) -> None:
+    out, cfg = tmp_path / "demos.parquet", settings()
+    wanted = MadeDemonstrations(tasks=TASKS, trials_per_task=4, second_try=0.5, kind_share=1.0)
+    made = make(wanted, out, config=cfg, model_folder=model, tasks=tasks, held_out=HeldOut(), processes=2)
+    rows = pq.read_table(out).to_pylist()
+    assert made.trials == len(rows) == 4 and not made.left_out
+    speaker = speaker_of(model, cfg.rollout.tool_parser, cfg.scaffold)  # type: ignore[arg-type]
+    vain = 0
+    for row in rows:
+        assert (row["task"], row["kind"]) == (tasks[0].id, tasks[0].liverl.family)
+        assert len(row["input_ids"]) == len(row["loss_mask"])
+        text = speaker.codec.tokens.decode(row["input_ids"])
+        assert "It executed last:" in text and "tests: all pass" in text
+        vain += "The edit was put back." in text
+        said = speaker.codec.tokens.decode([i for i, m in zip(row["input_ids"], row["loss_mask"], strict=True) if m])
+        assert said.count('"edit_file"') == 1 and said.count('"submit"') == 1, "one edit is to be imitated"
+        # The same conversation, put together by the rules that pairs are made by, has the same tokens.
+        user, *rest = text.split("<|im_start|>user\n", 1)[1].split("<|im_end|>\n<|im_start|>assistant\n")
+        talk = Conversation(speaker, user)
+        for part in rest:
+            reply, _, answer = part.partition("<|im_end|>")
+            talk.say(reply, trained=True)
+            if answer.strip():
+                talk.hear("edit_file", answer.split("<tool_response>\n")[-1].split("\n</tool_response>")[0])
+        assert talk.input_ids == row["input_ids"]
+    assert 0 < vain < 4
+
+
+def test_nothing_that_validation_holds_is_shown(tmp_path: Path, model: Path, tasks: list[Task]) -> None:
+    root = source_tree(tmp_path / "src")
+    distribution = Package(name="called-otherwise", version="1", root=tmp_path / "held")
+    (distribution.root / "held").mkdir(parents=True)
+    for name, text in (("__init__", ""), ("core", HELD)):
+        (distribution.root / "held" / f"{name}.py").write_text(text)
+    held = replace(HeldOut.of(packages=[distribution]), tasks=frozenset({tasks[0].id}))
+    assert held.names == {"held", "called-otherwise"}
+    assert {found.path for found in modules([str(root)], held)} == {"core.py", "copied.py"}
+    out = tmp_path / "demos.parquet"
+    wanted = MadeDemonstrations(pairs=Pairs(tokens=10**6, sources=(str(root),)), kind_share=1.0)
+    arguments = {"config": settings(), "model_folder": model, "processes": 1}
+    make(wanted, out, tasks=[], held_out=held, **arguments)  # type: ignore[arg-type]
+    rows = pq.read_table(out).to_pylist()
+    places = {row["task"].rpartition(":")[0] for row in rows}
+    speaker = speaker_of(model, "hermes", settings().scaffold)  # type: ignore[arg-type]
+    texts = "".join(speaker.codec.tokens.decode(row["input_ids"]) for row in rows)
+    assert places == {"fine/core.py", "other/copied.py"}
+    assert "secret" not in texts and "vendored" not in texts and "tested" not in texts
+    # Without the split they would be there: the test can fail.
+    make(wanted, out, tasks=[], held_out=HeldOut(), **arguments)  # type: ignore[arg-type]
+    assert {"held/core.py", "other/held/core.py"} < {
+        row["task"].rpartition(":")[0] for row in pq.read_table(out).to_pylist()
+    }
+    with pytest.raises(RunError, match="it is a validation task"):
+        make(MadeDemonstrations(tasks=TASKS), tmp_path / "none.parquet", tasks=tasks, held_out=held, **arguments)  # type: ignore[arg-type]
+    assert not (tmp_path / "none.parquet").exists()
+
+
+def test_pairs_do_not_depend_on_the_number_of_processes(tmp_path: Path, model: Path) -> None:
+    root = source_tree(tmp_path / "src")
+    wanted = MadeDemonstrations(pairs=Pairs(tokens=20_000, sources=(str(root),)), second_try=0.5, kind_share=1.0)
+    files = []
+    for processes in (1, 2):
+        files.append(tmp_path / f"{processes}.parquet")
+        make(
+            wanted,
+            files[-1],
+            config=settings(),
+            model_folder=model,
+            tasks=[],
+            held_out=HeldOut(),
+            processes=processes,
+        )
+    one, two = (pq.read_table(file) for file in files)
+    assert one.equals(two) and one.num_rows > 10
+    assert sum(len(ids) for ids in one["input_ids"].to_pylist()) <= 20_000
+
+
+def test_slips_are_python_and_change_something() -> None:
+    found = slips_of(MODULE.split("\n\n\n")[0].lstrip("\n") + "\n")
+    assert {slip.kind for slip in found} >= {"boolean", "comparison", "default", "dropped_not", "wrong_variable"}
+    segment = MODULE.split("class Box:\n")[1]
+    slips = slips_of(segment)
+    assert {"identity", "augmented", "negated_condition"} & {slip.kind for slip in slips}
+    assert all(slip.apply(segment) != segment and is_python(slip.apply(segment)) for slip in slips)
+    assert slips_of("def broken(:\n") == [] and slips_of("x = 1\n") == []
+
+
+def test_an_edit_is_unique_and_about_what_is_shown() -> None:
+    before = "def a():\n    x = 1\n    return x\n\n\ndef b():\n    x = 1\n    return x\n"
+    after = before[:30] + before[30:].replace("x = 1", "x = 2")
+    shown = [Shown("m.py", 1, 8)]
+    edit = edit_between("m.py", before, after, shown)
+    assert edit is not None and before.count(edit.old) == 1 and before.replace(edit.old, edit.new) == after
+    assert "def b" in edit.old, "the line alone is there twice"
+    assert edit_between("m.py", before, after, [Shown("m.py", 1, 3)]) is None, "nobody has seen those lines"
+    assert edit_between("m.py", before, after, [Shown("other.py", 1, 8)]) is None
+    assert edit_between("m.py", before, before, shown) is None
+    assert edit_between("m.py", "a\n" * 20, "b\n" * 20, [Shown("m.py", 1, 20)]) is None, "too much at once"
+
+
+def test_no_kind_is_more_than_its_share() -> None:
+    rng = random.Random(0)
+    items = [f"k{min(11, int(rng.expovariate(0.4)))}" for _ in range(600)]
+    kept = capped(items, str, 0.1)
+    counts = Counter(kept)
+    assert max(counts.values()) <= 0.1 * len(kept) and len(kept) > 100
+    assert capped(["a", "a", "b"], str, 0.1) == ["a", "b"], "with two kinds only halves are equal"
+    assert capped([], str, 0.1) == []
+
+
+def test_agents_that_cannot_be_demonstrated_are_refused(tmp_path: Path, model: Path) -> None:
+    wanted = MadeDemonstrations(pairs=Pairs(tokens=1000))
+    arguments = {"model_folder": model, "tasks": [], "held_out": HeldOut()}
+    with pytest.raises(UserError) as error:
+        make(wanted, tmp_path / "x.parquet", config=config("free"), **arguments)  # type: ignore[arg-type]
+    assert [problem.split(":")[0] for problem in error.value.problems] == [
+        "scaffold.first_look",
+        "scaffold.test_after_edit",
+    ]
+    with pytest.raises(UserError, match="free tools alone"):
+        make(wanted, tmp_path / "x.parquet", config=config("repair"), **arguments)  # type: ignore[arg-type]
+    missing = MadeDemonstrations(pairs=Pairs(tokens=1000, sources=(str(tmp_path / "none"),)))
+    with pytest.raises(UserError, match="no such folder"):
+        make(missing, tmp_path / "x.parquet", config=settings(), **arguments)  # type: ignore[arg-type]
