@@ -35,8 +35,13 @@ Endpoint = Annotated[
     typer.Option(
         "--endpoint",
         metavar="URL",
-        help="A server of vLLM's API that serves the model; its key: LIVERL_ENGINE_KEY.",
+        help="A server that serves the model: vLLM's token API with --checkpoint, or any OpenAI-compatible one with"
+        " --model (texts alone). Its key: LIVERL_ENGINE_KEY.",
     ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="The model's name at an OpenAI-compatible --endpoint."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
@@ -57,6 +62,7 @@ def evaluate(
     tla: Arguments = None,
     settings: Settings = None,
     endpoint: Endpoint = None,
+    model: Model = None,
     pass_k: Annotated[
         str, typer.Option("--pass", metavar="K,K...", help="pass@k for these k, of --samples trials or more.")
     ] = "1",
@@ -72,10 +78,11 @@ def evaluate(
     from runtime.errors import UserError
     from runtime.suggest import liverl
 
-    if resume is None and checkpoint is None:
+    if resume is None and checkpoint is None and endpoint is None:
         raise UserError(
             "--checkpoint: missing; allowed: a Hugging Face folder, checkpoints/global_step_N, a run (a path, an id,"
-            f" `last`), or a name of `{liverl('models', 'list')}`"
+            f" `last`), or a name of `{liverl('models', 'list')}`; or --endpoint with"
+            " --model"
         )
     _score(
         "eval",
@@ -89,6 +96,7 @@ def evaluate(
         tla=tla,
         settings=settings,
         endpoint=endpoint,
+        model=model,
         pass_k=pass_k,
         against=against,
         as_json=as_json,
@@ -117,6 +125,7 @@ def infer(
     tla: Arguments = None,
     settings: Settings = None,
     endpoint: Endpoint = None,
+    model: Model = None,
     index: Annotated[
         Path | None, typer.Option("--index", metavar="FILE.parquet", help="Index of the tasks with their pass rates.")
     ] = None,
@@ -138,6 +147,7 @@ def infer(
         tla=tla,
         settings=settings,
         endpoint=endpoint,
+        model=model,
         index=index,
         as_json=as_json,
     )
@@ -156,6 +166,7 @@ def _score(
     tla: list[str] | None,
     settings: list[str] | None,
     endpoint: str | None = None,
+    model: str | None = None,
     pass_k: str | None = None,
     against: str | None = None,
     index: Path | None = None,
@@ -182,9 +193,14 @@ def _score(
     elif spec is None:
         raise UserError("nothing to score; name a spec (quickstart is one of the library), a bundle, or --resume RUN")
     else:
-        if endpoint is not None and checkpoint is None:
-            raise UserError("--endpoint: needs --checkpoint too: a folder with the served model's tokenizer.json")
-        request = score.Request(kind, checkpoint, samples, limit, endpoint)
+        if endpoint is not None and (checkpoint is None) == (model is None):
+            raise UserError(
+                "--endpoint: needs one of --checkpoint (a folder with the served model's tokenizer.json: vLLM's API,"
+                " exact tokens) and --model (the name at an OpenAI-compatible server, texts alone)"
+            )
+        if model is not None and endpoint is None:
+            raise UserError("--model: needs --endpoint, the URL of the server that has it")
+        request = score.Request(kind, checkpoint, samples, limit, endpoint, model)
         files = bundle_files(spec, target="local", sandbox=sandbox, tla=tla, settings=settings)
         options = spec_options(tla=tla, settings=settings, sandbox=sandbox)
         directory = score.prepare(files, request, runs_dir=runs_dir, spec=lasting_name(spec), options=options)

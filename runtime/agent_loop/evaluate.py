@@ -19,6 +19,7 @@ from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialResult
 from runtime.config import RuntimeConfig
 from runtime.grading.base import solved_share
+from runtime.proxy.chat_endpoint import ChatEndpoint
 from runtime.rollouter.engine import Engine
 from runtime.task import Task
 
@@ -54,8 +55,8 @@ async def evaluate(
     sets: Sequence[EvaluationSet],
     *,
     config: RuntimeConfig,
-    engine: Engine,
-    model_folder: Path,
+    engine: Engine | ChatEndpoint,
+    model_folder: Path | None,
     out: Path,
     on_trial: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:

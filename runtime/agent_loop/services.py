@@ -17,8 +17,10 @@ from runtime.config import Scaffold as ScaffoldSettings
 from runtime.grading.base import Verifier
 from runtime.grading.make import make_verifier
 from runtime.imported import make
+from runtime.proxy.chat_endpoint import ChatEndpoint
 from runtime.proxy.codec import load_codec
-from runtime.proxy.server import ProxyServer
+from runtime.proxy.relay import RelayServer
+from runtime.proxy.server import ProxyServer, SessionServer
 from runtime.rollouter.engine import Engine
 from runtime.sandboxes import make_provider
 from runtime.sandboxes.base import SandboxProvider
@@ -29,7 +31,7 @@ from runtime.scaffolds.base import Scaffold
 class Services:
     """Running services, shared by all trials of one process. Whoever opened them closes them."""
 
-    proxy: ProxyServer
+    proxy: SessionServer
     provider: SandboxProvider
     verifier: Verifier
     scaffold: Scaffold
@@ -53,14 +55,19 @@ def make_scaffold(config: ScaffoldSettings) -> Scaffold:
 
 @asynccontextmanager
 async def open_services(
-    config: RuntimeConfig, *, engine: Engine, model_folder: Path, state: Path, journal: Path | None = None
+    config: RuntimeConfig,
+    *,
+    engine: Engine | ChatEndpoint,
+    model_folder: Path | None,
+    state: Path,
+    journal: Path | None = None,
 ) -> AsyncIterator[Services]:
     """Start what trials need and take it all down again, whatever happens in between.
 
-    ``state`` is a folder below the run directory for sandboxes and test servers, ``journal`` the proxy's log of turns;
-    the engine stays the caller's.
+    ``engine`` and its ``model_folder``, or an endpoint of texts alone, which has none; ``state`` is a folder below the
+    run directory for sandboxes and test servers, ``journal`` the proxy's log of turns; the engine stays the caller's.
     """
-    codec = load_codec(model_folder, config.rollout.tool_parser, needs_tools=config.scaffold.needs_tool_calls)
+    proxy = _proxy(config, engine, model_folder, journal)
     scaffold = make_scaffold(config.scaffold)
     async with AsyncExitStack() as stack:
         state.mkdir(parents=True, exist_ok=True)
@@ -70,7 +77,16 @@ async def open_services(
         stack.push_async_callback(verifier.close)
         if journal is not None:
             journal.parent.mkdir(parents=True, exist_ok=True)
-        proxy = ProxyServer(config.proxy, codec, engine, journal=journal)
         stack.push_async_callback(proxy.close)
         await proxy.start()
         yield Services(proxy=proxy, provider=provider, verifier=verifier, scaffold=scaffold)
+
+
+def _proxy(
+    config: RuntimeConfig, engine: Engine | ChatEndpoint, model_folder: Path | None, journal: Path | None
+) -> SessionServer:
+    if isinstance(engine, ChatEndpoint):
+        return RelayServer(config.proxy, engine, journal=journal)
+    assert model_folder is not None
+    codec = load_codec(model_folder, config.rollout.tool_parser, needs_tools=config.scaffold.needs_tool_calls)
+    return ProxyServer(config.proxy, codec, engine, journal=journal)

@@ -32,6 +32,7 @@ from runtime.launch.rundir import RunDirectory, refuse_living
 from runtime.launch.scored import print_scored, scored
 from runtime.launch.whole import whole
 from runtime.models import store
+from runtime.proxy.chat_endpoint import ChatEndpoint
 from runtime.rollouter.engine import Engine
 from runtime.telemetry.progress import Progress
 
@@ -43,13 +44,15 @@ ENDPOINT_KEY = "LIVERL_ENGINE_KEY"
 @dataclass(frozen=True)
 class Request:
     """What to score. ``checkpoint`` None means the policy that the spec begins with; ``limit`` bounds the tasks per set
-    (0: all); ``endpoint``: a server that serves the model, of which ``checkpoint`` then needs the tokenizer alone."""
+    (0: all); ``endpoint``: a server that serves the model, of which ``checkpoint`` then needs the tokenizer alone, or
+    which is asked for ``model`` by chat completions, texts alone."""
 
     kind: Literal["eval", "infer"]
     checkpoint: str | None
     num_samples: int
     limit: int = 0
     endpoint: str | None = None
+    model: str | None = None
 
 
 def prepare(
@@ -77,7 +80,7 @@ def _refuse_unfit(bundle: Mapping[str, str], config: RuntimeConfig, request: Req
     """Raises ``MachineError`` or ``UserError`` where this machine or the policy will not do."""
     if request.endpoint is None:
         gpus.check_bundle(bundle, runs_dir)
-    if request.checkpoint is None:
+    if request.checkpoint is None and request.model is None:
         check_weights(config)
         check_policy(config)
     machine.check_imports(config)
@@ -146,12 +149,14 @@ def execute(
 
 def _inputs(
     directory: RunDirectory, config: RuntimeConfig, request: Request, progress: Progress
-) -> tuple[list[Any], Path]:
-    """The evaluation sets and the model folder, both made or found."""
+) -> tuple[list[Any], Path | None]:
+    """The evaluation sets and the model folder, both made or found; no folder where a server has the model."""
     from runtime.agent_loop.evaluate import EvaluationSet
 
     chosen: tuple[TaskSet, ...] = config.validation if request.kind == "eval" else config.train
-    needs_policy = request.checkpoint is None and not isinstance(config.policy, PretrainedPolicy)
+    needs_policy = (
+        request.checkpoint is None and request.model is None and not isinstance(config.policy, PretrainedPolicy)
+    )
     wanted = config.model_copy(
         update={
             "train": chosen if request.kind == "infer" else (),
@@ -169,6 +174,8 @@ def _inputs(
         )
         for task_set in chosen
     ]
+    if request.model is not None:
+        return sets, None
     if request.checkpoint is not None:
         model = _model_of(request, directory.runs_dir)
         return sets, model if request.endpoint is not None else whole(model, directory.policy)
@@ -186,7 +193,7 @@ async def _trials(
     request: Request,
     sets: Sequence[Any],
     *,
-    folder: Path,
+    folder: Path | None,
     progress: Progress,
 ) -> list[dict[str, Any]]:
     from runtime.agent_loop.evaluate import evaluate
@@ -202,7 +209,15 @@ async def _trials(
         if record["error"]:
             progress.problem(f"{record['trial_id']}: {record['error']}")
 
-    async with open_engine(directory, config, folder, endpoint=request.endpoint) as engine:
+    async with AsyncExitStack() as stack:
+        engine: Engine | ChatEndpoint
+        if folder is None:
+            assert request.endpoint is not None and request.model is not None
+            engine = ChatEndpoint(request.endpoint, request.model, api_key=os.environ.get(ENDPOINT_KEY))
+            stack.push_async_callback(engine.close)
+            await engine.connect()
+        else:
+            engine = await stack.enter_async_context(open_engine(directory, config, folder, endpoint=request.endpoint))
         return await evaluate(
             sets, config=config, engine=engine, model_folder=folder, out=directory.path, on_trial=one_more
         )

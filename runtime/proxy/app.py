@@ -19,12 +19,12 @@ import orjson
 
 from runtime.config import Proxy as ProxyConfig
 from runtime.proxy import volatile
+from runtime.proxy.base_session import BaseSession
 from runtime.proxy.chat import ChatRequest, Reply
 from runtime.proxy.dialects import MODELS, ROUTES, dialect_of
 from runtime.proxy.dialects.base import Action, Dialect
 from runtime.proxy.metrics import ProxyMetrics
 from runtime.proxy.refusal import Kind, Refusal
-from runtime.proxy.session import Session
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 class Sessions(Protocol):
     """Where the application finds sessions; ``secret_of_closed`` keeps the keys of finished ones for a while."""
 
-    def find(self, session_id: str) -> Session | None: ...
+    def find(self, session_id: str) -> BaseSession | None: ...
 
     def secret_of_closed(self, session_id: str) -> str | None: ...
 
@@ -137,7 +137,7 @@ class ProxyApp:
                 await send_body(send, 200, MODELS)
         return 200
 
-    def _authenticated(self, session_id: str, headers: Iterable[tuple[bytes, bytes]]) -> Session:
+    def _authenticated(self, session_id: str, headers: Iterable[tuple[bytes, bytes]]) -> BaseSession:
         """The session whose secret the request carries. Raises the same refusal for an unknown session and for a wrong
         secret.
         """
@@ -150,7 +150,7 @@ class ProxyApp:
             raise Refusal(Kind.CLOSED, f"session {session_id} is closed")
         return session
 
-    async def _chat(self, receive: Receive, send: Send, session: Session, dialect: Dialect, *, retry: bool) -> int:
+    async def _chat(self, receive: Receive, send: Send, session: BaseSession, dialect: Dialect, *, retry: bool) -> int:
         request = dialect.parse(await self._body(receive, session, dialect))
         began = time.monotonic()
         metrics = self._metrics
@@ -168,7 +168,7 @@ class ProxyApp:
         return 200
 
     async def _reply(
-        self, receive: Receive, send: Send, session: Session, dialect: Dialect, request: ChatRequest, *, retry: bool
+        self, receive: Receive, send: Send, session: BaseSession, dialect: Dialect, request: ChatRequest, *, retry: bool
     ) -> Reply | Refusal:
         """Send one reply. A stream's headers go out only when the reply is late, so that early failures keep their HTTP
         status.
@@ -204,7 +204,7 @@ class ProxyApp:
     async def _deliver(
         self,
         send: Send,
-        session: Session,
+        session: BaseSession,
         dialect: Dialect,
         request: ChatRequest,
         work: asyncio.Future[Reply],
@@ -246,7 +246,7 @@ class ProxyApp:
             more.append((b"connection", b"close"))
         await send_body(send, refusal.status, dialect.error(refusal), *more)
 
-    async def _body(self, receive: Receive, session: Session, dialect: Dialect) -> dict[str, Any]:
+    async def _body(self, receive: Receive, session: BaseSession, dialect: Dialect) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self.body_sec):
                 with self._unfinished.body_of(session.id) as held:

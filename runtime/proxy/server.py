@@ -12,6 +12,7 @@ import errno
 import logging
 import re
 import socket
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ import uvicorn
 from runtime.config import Proxy as ProxyConfig
 from runtime.errors import MachineError
 from runtime.proxy.app import Application, ProxyApp
+from runtime.proxy.base_session import BaseSession
 from runtime.proxy.codec import ChatCodec, Rendered
 from runtime.proxy.connections import Connections
 from runtime.proxy.journal import Journal
@@ -53,7 +55,7 @@ class SessionTable:
     """Open sessions by id, and the secrets of recently closed ones."""
 
     def __init__(self) -> None:
-        self._open: dict[str, Session] = {}
+        self._open: dict[str, BaseSession] = {}
         self._closed: OrderedDict[str, str] = OrderedDict()
 
     def __len__(self) -> int:
@@ -62,13 +64,13 @@ class SessionTable:
     def ids(self) -> list[str]:
         return list(self._open)
 
-    def find(self, session_id: str) -> Session | None:
+    def find(self, session_id: str) -> BaseSession | None:
         return self._open.get(session_id)
 
     def secret_of_closed(self, session_id: str) -> str | None:
         return self._closed.get(session_id)
 
-    def add(self, session: Session) -> None:
+    def add(self, session: BaseSession) -> None:
         self._open[session.id] = session
         self._closed.pop(session.id, None)
 
@@ -79,32 +81,21 @@ class SessionTable:
             self._closed.popitem(last=False)
 
 
-class ProxyServer:
-    """One proxy. All methods belong to one event loop, the one that ``start`` was called in."""
+class SessionServer(ABC):
+    """A server of sessions. All methods belong to one event loop, the one that ``start`` was called in."""
 
-    def __init__(
-        self,
-        config: ProxyConfig,
-        codec: ChatCodec,
-        engine: Engine,
-        *,
-        journal: Path | None = None,
-        operator_key: str = "",
-    ) -> None:
+    def __init__(self, config: ProxyConfig, *, journal: Path | None = None, operator_key: str = "") -> None:
         """``journal`` is the file that records every committed turn, if ``config.record_journal`` asks for one;
         ``operator_key`` reads the metrics, beside the one in ``config.metrics_key_file``.
         """
         self.metrics = ProxyMetrics()
         self._config = config
-        self._codec = codec
-        self._engine = engine
         self._sessions = SessionTable()
         self._journal_path = journal if config.record_journal else None
         self._journal: Journal | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._address = (config.host, config.port)
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="proxy-encode")
         self._own_key = operator_key.encode()
         self.connections = Connections(config)
         self.app = ProxyApp(
@@ -187,7 +178,7 @@ class ProxyServer:
             ) from None
         return listener
 
-    def open_session(self, session_id: str, limits: SessionLimits) -> Session:
+    def open_session(self, session_id: str, limits: SessionLimits) -> BaseSession:
         """A new session. Raises ``ValueError`` when the id is open already or cannot stand in a URL, and when too many
         are open; a closed id may be used again.
         """
@@ -197,15 +188,7 @@ class ProxyServer:
             raise ValueError(f"{self._config.max_sessions} sessions are open already; close some")
         if self._sessions.find(session_id) is not None:
             raise ValueError(f"session {session_id} is open already")
-        session = Session(
-            session_id,
-            limits,
-            codec=self._codec,
-            engine=self._engine,
-            encode=self._encode,
-            journal=self._journal,
-            probe_tokens=self._config.side_call_tokens,
-        )
+        session = self._new(session_id, limits)
         if self._journal is not None:
             self._journal.opened(session_id, limits)
         self._sessions.add(session)
@@ -224,13 +207,12 @@ class ProxyServer:
             raise KeyError(session_id)
         trajectory = await session.close()
         self._sessions.remove(session_id)
-        if isinstance(self._engine, KeepsSessions):
-            self._engine.end_session(session_id)
+        self._ended(session_id)
         self.metrics.closed(trajectory)
         return trajectory
 
     async def close(self) -> None:
-        """Close every session and stop listening. Idempotent. The engine stays open: it belongs to the caller."""
+        """Close every session and stop listening. Idempotent. What answers stays open: it belongs to the caller."""
         for session_id in self._sessions.ids():
             await self.close_session(session_id)
         if self._server is not None and self._serving is not None:
@@ -240,7 +222,55 @@ class ProxyServer:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+
+    @abstractmethod
+    def _new(self, session_id: str, limits: SessionLimits) -> BaseSession: ...
+
+    @abstractmethod
+    def _ended(self, session_id: str) -> None:
+        """A session is closed and gone."""
+
+
+class ProxyServer(SessionServer):
+    """The token-exact proxy in front of an engine."""
+
+    def __init__(
+        self,
+        config: ProxyConfig,
+        codec: ChatCodec,
+        engine: Engine,
+        *,
+        journal: Path | None = None,
+        operator_key: str = "",
+    ) -> None:
+        super().__init__(config, journal=journal, operator_key=operator_key)
+        self._codec = codec
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="proxy-encode")
+
+    def open_session(self, session_id: str, limits: SessionLimits) -> Session:
+        session = super().open_session(session_id, limits)
+        assert isinstance(session, Session)
+        return session
+
+    async def close(self) -> None:
+        await super().close()
         self._threads.shutdown(wait=False)
+
+    def _new(self, session_id: str, limits: SessionLimits) -> Session:
+        return Session(
+            session_id,
+            limits,
+            codec=self._codec,
+            engine=self._engine,
+            encode=self._encode,
+            journal=self._journal,
+            probe_tokens=self._config.side_call_tokens,
+        )
+
+    def _ended(self, session_id: str) -> None:
+        if isinstance(self._engine, KeepsSessions):
+            self._engine.end_session(session_id)
 
     async def _encode(self, rendered: Rendered) -> list[int]:
         if rendered.size <= OFFLOAD_CHARACTERS:

@@ -10,33 +10,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import secrets
 import time
 from array import array
-from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from runtime.errors import Termination, TrialError
-from runtime.proxy.bodies import Bodies
+from runtime.proxy.base_session import BaseSession, turn_of
 from runtime.proxy.chat import ChatRequest, ParsedReply, Reply
 from runtime.proxy.codec import ChatCodec, Rendered
-from runtime.proxy.forest import AttachPoint, Forest, Node
+from runtime.proxy.forest import AttachPoint, Node
 from runtime.proxy.journal import Journal
 from runtime.proxy.messages import Message, message_key
 from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
 from runtime.proxy.samples import ambiguous_nodes, auxiliary_nodes, discarded_nodes, merge
-from runtime.proxy.types import SessionLimits, Trajectory, Turn
+from runtime.proxy.types import SessionLimits, Trajectory
 from runtime.proxy.unread import announced
 from runtime.rollouter.engine import Engine, Generation, Routing, SamplingParams
 
 Encode = Callable[[Rendered], Coroutine[Any, Any, list[int]]]
-T = TypeVar("T")
+
 
 PROBE_TOKENS = 16
-_REMEMBERED = 8
-"""Replies that a session keeps ready for a client library that sends its request again."""
 _MAX_STALLS = 8
 """How often in a row the engine may abort a generation without one new token before the session gives up on it."""
 
@@ -60,15 +56,6 @@ class _Sampled:
     routing: Routing | None = None
 
 
-@dataclass(slots=True, eq=False)
-class _Exchange:
-    """One request and the work on its reply, which further copies of the request may wait for."""
-
-    request: ChatRequest
-    work: asyncio.Task[Reply]
-    waiting: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class _Prompt:
     """A request in tokens: where it attaches, what it adds, what the engine gets, and how long the first prompt of its
@@ -87,10 +74,8 @@ class _Prompt:
         return 0 if self.parent is None else self.parent.path_length - 1
 
 
-class Session:
-    """All state of one agent. Opened and closed by ``ProxyServer``; ``failure`` and ``overlong`` may be read at any
-    time.
-    """
+class Session(BaseSession):
+    """A session whose every token is kept as it was sampled."""
 
     def __init__(
         self,
@@ -106,89 +91,20 @@ class Session:
         """``probe_tokens``: a conversation without tools that asks for at most this many tokens is a probe of the agent
         program, not work on the task.
         """
-        self.id = session_id
-        self.limits = limits
-        self.secret = secrets.token_urlsafe(24)
-        self.base_path = f"/s/{session_id}"
-        self.failure: str | None = None
-        """The engine's last failure that no later reply has made good; the trial runner types it ``MODEL_UNAVAILABLE``.
-        """
-        self.overlong = False
-        """A token budget ran out, and the agent has not gone on with its work since."""
-        self.closing = False
-        self.bodies = Bodies()
+        super().__init__(session_id, limits, journal=journal)
         self._codec = codec
         self._engine = engine
         self._encode = encode
-        self._journal = journal
         self._probe_tokens = probe_tokens
-        self._forest = Forest()
-        self._opened = time.monotonic()
-        self._in_flight: set[asyncio.Task[Any]] = set()
-        self._exchanges: deque[_Exchange] = deque(maxlen=_REMEMBERED)
         self._started = 0
         self._lost = 0
         self._aborted = 0
         self._mismatches = 0
         self._unread = 0
 
-    # -- requests
-
-    async def complete(self, request: ChatRequest, *, retry: bool = False) -> Reply:
-        """Sample and commit one turn. Raises ``Refusal``; engine failures become one of kind ``UNAVAILABLE`` and set
-        ``failure``.
-
-        ``retry``: the client library says that it repeats a request. If the same one is in flight or has been answered,
-        its reply is given again and nothing is sampled. An equal request without that mark is a new sample.
-        """
-        exchange = self._repeated(request) if retry else None
-        if exchange is None:
-            work = asyncio.ensure_future(self._while_open(self._complete(request)))
-            exchange = _Exchange(request, work)
-            self._exchanges.append(exchange)
-        exchange.waiting += 1
-        try:
-            return await asyncio.shield(exchange.work)
-        except asyncio.CancelledError:
-            if exchange.waiting == 1 and not exchange.work.done():
-                # The engine must be free of this request before the agent can ask for the next one.
-                exchange.work.cancel()
-                await asyncio.wait([exchange.work])
-            raise
-        finally:
-            exchange.waiting -= 1
-
-    def undelivered(self, reply: Reply) -> None:
-        """The client was gone before it had all of ``reply``: it counts only if a later request continues it."""
-        self._forest.nodes[reply.seq].delivered = False
-
-    def delivered(self, reply: Reply) -> None:
-        self._forest.nodes[reply.seq].delivered = True
-
-    def _repeated(self, request: ChatRequest) -> _Exchange | None:
-        for exchange in reversed(self._exchanges):
-            work = exchange.work
-            if work.done() and (work.cancelled() or work.exception() is not None):
-                continue  # it failed: that is why it is sent again
-            if exchange.request.same_as(request):
-                return exchange
-        return None
-
-    async def count_tokens(self, request: ChatRequest) -> int:
-        """The exact number of prompt tokens this request would have. Nothing is recorded and no budget is applied."""
-        return len((await self._while_open(self._prompt(request))).ids)
-
-    async def _while_open(self, work: Coroutine[Any, Any, T]) -> T:
-        if self.closing:
-            work.close()
-            raise Refusal(Kind.CLOSED, f"session {self.id} is closed")
-        task = asyncio.current_task()
-        assert task is not None
-        self._in_flight.add(task)
-        try:
-            return await work
-        finally:
-            self._in_flight.discard(task)
+    async def _count(self, request: ChatRequest) -> int:
+        """Exact."""
+        return len((await self._prompt(request)).ids)
 
     async def _complete(self, request: ChatRequest) -> Reply:
         started = time.monotonic()
@@ -226,10 +142,7 @@ class Session:
             # A cut reply says so itself.
             parsed = announced(parsed) if complete else parsed
         node = self._node(request, prompt, sampled, parsed)
-        node.started_sec, node.finished_sec = started - self._opened, finished - self._opened
-        node.generate_sec = finished - began
-        if prompt.parent is not None:
-            node.gap_sec = max(0.0, node.started_sec - prompt.parent.finished_sec)
+        self._clocked(node, started=started, began=began, finished=finished)
         if self._journal is not None:
             self._journal.turn(self.id, node, request=number)
         self._forest.add(node)
@@ -424,19 +337,6 @@ class Session:
 
     # -- the end
 
-    async def close(self) -> Trajectory:
-        """Refuse further requests, cancel those in flight, and return what was recorded."""
-        self.closing = True
-        pending = [task for task in self._in_flight if task is not asyncio.current_task()]
-        for task in pending:
-            task.cancel()
-        if pending:
-            await asyncio.wait(pending, timeout=5)
-        trajectory = self.trajectory()
-        if self._journal is not None:
-            self._journal.closed(self.id, trajectory.accounting)
-        return trajectory
-
     def trajectory(self) -> Trajectory:
         """Everything committed so far."""
         forest = self._forest
@@ -444,7 +344,7 @@ class Session:
         auxiliary, discarded = auxiliary_nodes(forest), discarded_nodes(forest)
         turns = tuple(
             replace(
-                _turn(node), discarded=node.seq in discarded, kind="auxiliary" if node.seq in auxiliary else "policy"
+                turn_of(node), discarded=node.seq in discarded, kind="auxiliary" if node.seq in auxiliary else "policy"
             )
             for node in forest.nodes
         )
@@ -467,33 +367,6 @@ class Session:
             failure=self.failure,
             accounting=accounting,
         )
-
-
-def _turn(node: Node) -> Turn:
-    versions = node.weight_versions
-    return Turn(
-        seq=node.seq,
-        parent=None if node.parent is None else node.parent.seq,
-        dialect=node.dialect,
-        kind="policy",
-        messages=tuple(node.wire),
-        text=node.parsed.content,
-        tool_calls=tuple(
-            {"id": call.id, "name": call.name, "arguments": call.arguments} for call in node.parsed.tool_calls
-        ),
-        parse_status=node.parsed.status,
-        finish_reason=node.finish_reason,
-        prompt_tokens=node.path_length - len(node.sampled_ids),
-        completion_tokens=len(node.sampled_ids),
-        cached_tokens=node.cached_tokens,
-        weight_versions=(min(versions), max(versions)) if versions else None,
-        started_sec=node.started_sec,
-        generate_sec=node.generate_sec,
-        gap_sec=node.gap_sec,
-        delivery="sent" if node.delivered else "unknown",
-        system=node.system,
-        tools=node.tools,
-    )
 
 
 def _take_routing(sampled: _Sampled, generation: Generation, *, start: int, end: int) -> None:

@@ -145,8 +145,11 @@ def test_logs_and_stop_speak_to_programs(runs: tuple[MadeRun, MadeRun]) -> None:
 def test_wrong_numbers_of_passes_are_told(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         call("eval", "quickstart", "--checkpoint", "x", *words)
-    with pytest.raises(UserError, match="--endpoint: needs --checkpoint"):
-        call("infer", "quickstart", "--endpoint", "http://127.0.0.1:9")
+    for more in ([], ["--checkpoint", "x", "--model", "x"]):
+        with pytest.raises(UserError, match="--endpoint: needs one of --checkpoint"):
+            call("infer", "quickstart", "--endpoint", "http://127.0.0.1:9", *more)
+    with pytest.raises(UserError, match="--model: needs --endpoint"):
+        call("infer", "quickstart", "--model", "x")
 
 
 def test_passes_of_a_resumed_evaluation_are_held_against_its_own_samples(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,15 +15,17 @@ import pytest
 from rich.console import Console
 
 from runtime.config import DirectorySource, TaskSet
-from runtime.errors import UserError
+from runtime.errors import MachineError, UserError
 from runtime.launch import score
 from runtime.launch.rundir import RunDirectory, create
 from runtime.launch.scored import print_scored, scored
 from runtime.models import store
 from runtime.proxy.codec import load_codec
+from runtime.report.trajectories import export_trajectories
 from runtime.tasks.index import write_tried
 from tests.run_directories import make_run, make_tasks
 from tests.runtime.agent_loop.conftest import make_config, make_task
+from tests.runtime.proxy.fake_chat import FakeChatServer, said
 from tests.runtime.proxy.fake_vllm import FakeVLLM
 from tests.runtime.proxy.tiny_model import write_model
 
@@ -31,7 +35,13 @@ def served(tmp_path: Path) -> Iterator[str]:
     """The address of a server whose model solves the task at once."""
     write_model(tmp_path / "model", family="chatml")
     codec = load_codec(tmp_path / "model", "hermes")
-    fake = FakeVLLM(lambda prompt: [*codec.tokens.encode("SOLVE"), codec.stop_token_ids[0]], generate=True)
+    reply = [*codec.tokens.encode("SOLVE"), codec.stop_token_ids[0]]
+    with _serving(FakeVLLM(lambda prompt: reply, generate=True)) as url:
+        yield url
+
+
+@contextmanager
+def _serving(fake: FakeVLLM | FakeChatServer) -> Iterator[str]:
     addresses: list[str] = []
     ready, done = threading.Event(), threading.Event()
 
@@ -49,12 +59,13 @@ def served(tmp_path: Path) -> Iterator[str]:
     thread.join()
 
 
-def _prepared(tmp_path: Path, endpoint: str) -> RunDirectory:
+def _prepared(tmp_path: Path, endpoint: str, model: str | None = None) -> RunDirectory:
     task = make_task(tmp_path / "tasks")
     sets = (TaskSet(name="held-out", source=DirectorySource(paths=(str(task.path.parent),)), temperature=1.0),)
     config = make_config().model_copy(update={"validation": sets})
     bundle = {"runtime.json": config.model_dump_json(), "verl.yaml": "{}\n", "liverl.lock": "{}\n"}
-    request = score.Request("eval", str(tmp_path / "model"), 2, 0, endpoint)
+    checkpoint = str(tmp_path / "model") if model is None else None
+    request = score.Request("eval", checkpoint, 2, 0, endpoint, model)
     return score.prepare(bundle, request, runs_dir=tmp_path / "runs")
 
 
@@ -72,6 +83,23 @@ def test_a_served_model_is_scored_and_resumed(tmp_path: Path, served: str) -> No
     assert write_tried(directory.path, tmp_path / "index.parquet") == 1
     (row,) = pq.read_table(tmp_path / "index.parquet").to_pylist()
     assert (row["id"], row["trials"], row["pass_rate"]) == ("calc", 2, 1.0)
+
+
+def test_a_model_of_any_chat_server_is_scored(tmp_path: Path) -> None:
+    """Without its tokenizer; what is kept are the turns."""
+    fake = FakeChatServer(lambda body: said("SOLVE"), key="sesame")
+    with _serving(fake) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIVERL_ENGINE_KEY", "sesame")
+        directory = _prepared(tmp_path, url, model="gpt-x")
+        (line,) = score.execute(directory, console=Console(quiet=True))["sets"]
+        assert (line["trials"], line["graded"], line["mean"]) == (2, 2, 1.0)
+        assert {body["model"] for body in fake.requests} == {"gpt-x"}
+        patch.setenv("LIVERL_ENGINE_KEY", "wrong")
+        with pytest.raises(MachineError, match="answered 401"):
+            score.execute(_prepared(tmp_path / "other", url, model="gpt-x"), console=Console(quiet=True))
+    done = export_trajectories(directory.path, tmp_path / "rows.jsonl", form="messages")
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert done.rows == 2 and all(row["messages"][1]["content"] == "SOLVE" for row in rows)
 
 
 def test_an_earlier_one_is_paired(tmp_path: Path) -> None:
