@@ -17,7 +17,7 @@ from compiler.spec.algorithm import Ppo
 from compiler.spec.mode import ColocateAsync, SeparateAsync, Sync
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
-from compiler.spec.trainer import Fsdp, Megatron
+from compiler.spec.trainer import PACKED_ATTENTION, Fsdp, Megatron
 
 RUN_DIR = "${oc.env:LIVERL_RUN_DIR}"
 ROLLOUT, MODEL = "actor_rollout_ref.rollout", "actor_rollout_ref.model"
@@ -130,10 +130,28 @@ def _model(plan: Plan, facts: Facts, prefix: str) -> None:
         if isinstance(trainer, Megatron):
             facts.decide(f"{prefix}.use_remove_padding", True, "Megatron packs sequences")
         else:
-            put(f"{prefix}.override_config.attn_implementation", lambda: trainer.attention)
-            why = "packing needs flash attention"
-            put(f"{prefix}.use_remove_padding", lambda: trainer.attention.startswith("flash_attention"), why=why)
+            own = {"varlen": "liverl_varlen"}
+            put(f"{prefix}.override_config.attn_implementation", lambda: own.get(trainer.attention, trainer.attention))
+            why = "packing needs attention that knows of it"
+            put(f"{prefix}.use_remove_padding", lambda: trainer.attention in PACKED_ATTENTION, why=why)
+            with facts.section():
+                if trainer.attention == "varlen":
+                    facts.decide(f"{prefix}.external_lib", "runtime.trainer.cuda.varlen", "where varlen is")
     put(f"{prefix}.enable_gradient_checkpointing", lambda: trainer.gradient_checkpointing)
+    if prefix == MODEL:
+        _head(plan, facts)
+
+
+@section
+def _head(plan: Plan, facts: Facts) -> None:
+    """How log-probabilities come from the last layer. Without flash-attn's own kernel verl would make them token by
+    token in Python, which takes longer than all the rest of an update."""
+    trainer = plan.spec.trainer
+    if isinstance(trainer, Fsdp) and trainer.device == "cuda" and trainer.attention != "flash_attention_2":
+        facts.decide(
+            f"{MODEL}.use_fused_kernels", True, "log-probabilities in pieces of 512 tokens, logits never whole"
+        )
+        facts.decide(f"{MODEL}.fused_kernel_options.impl_backend", "torch", "needs nothing but torch")
 
 
 @section

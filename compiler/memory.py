@@ -14,7 +14,7 @@ from compiler.reads import Reads, derived
 from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.policy import ModelFacts, PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
-from compiler.spec.trainer import Megatron
+from compiler.spec.trainer import PACKED_ATTENTION, Megatron
 from runtime.config.policy import NewPolicy
 
 GPU_GIB = {"A10G": 22, "A100": 39, "A100-80GB": 79, "B200": 178, "H100": 79, "H200": 139, "L4": 22, "L40S": 44}
@@ -138,7 +138,7 @@ class PolicyMemory:
             width = (facts.experts_per_token or 1) * (facts.expert_intermediate_size or 0)
         per_token = 10 * facts.hidden_size + 3 * width
         per_layer, text = tokens * per_token, f"{tokens:,} tokens x (10 x {facts.hidden_size} + 3 x {width})"
-        if not isinstance(trainer, Megatron) and not trainer.attention.startswith("flash_attention"):
+        if not isinstance(trainer, Megatron) and trainer.attention not in PACKED_ATTENTION:
             per_layer += micro * facts.num_heads * self._length * self._length
             text += f" + {micro} x {facts.num_heads} heads x {self._length:,}^2"
         layers, cut = facts.num_layers, 1

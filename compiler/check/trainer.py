@@ -8,7 +8,7 @@ from compiler.check.rule import Rule, divisors
 from compiler.errors import Problem
 from compiler.models import facts_of
 from compiler.plan import Plan
-from compiler.spec.trainer import Fsdp, Megatron, Trainer
+from compiler.spec.trainer import PACKED_ATTENTION, Fsdp, Megatron, Trainer
 
 
 def devices(plan: Plan) -> Iterator[Problem]:
@@ -17,8 +17,8 @@ def devices(plan: Plan) -> Iterator[Problem]:
         return
     if trainer.type != "fsdp2":
         yield Problem(("trainer", "type"), f'"{trainer.type}" does not run on a CPU', "fsdp2")
-    if isinstance(trainer, Fsdp) and trainer.attention == "flash_attention_2":
-        yield Problem(("trainer", "attention"), '"flash_attention_2" needs a GPU', "sdpa, eager")
+    if isinstance(trainer, Fsdp) and trainer.attention in PACKED_ATTENTION:
+        yield Problem(("trainer", "attention"), f'"{trainer.attention}" needs a GPU', "sdpa, eager")
     if trainer.precision != "fp32":
         yield Problem(("trainer", "precision"), f'"{trainer.precision}" is slow and inexact on a CPU', "fp32")
     yield from _unread_on_cpu(trainer)

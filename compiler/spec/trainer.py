@@ -49,6 +49,10 @@ class _Engine(Model):
     offload: Offload = Offload.model_construct()
 
 
+PACKED_ATTENTION = ("varlen", "flash_attention_2", "flash_attention_3")
+"""What takes sequences without padding."""
+
+
 class Fsdp(_Engine):
     """PyTorch FSDP; ``fsdp2`` is the one that runs on a CPU."""
 
@@ -56,8 +60,9 @@ class Fsdp(_Engine):
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     """Of the forward and backward pass; weights and reductions stay fp32."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"]
-    """Attention implementation of transformers."""
+    attention: Literal["sdpa", "eager", "varlen", "flash_attention_2"]
+    """Attention implementation of transformers. On GPUs ``varlen`` and ``flash_attention_2`` pack sequences, the first
+    by torch's own kernels, the second by a package that has to be compiled."""
     sequence_parallel: Count = 1
     """Ranks that share one sequence (Ulysses); divides the attention heads."""
     shard_size: Count | None = None

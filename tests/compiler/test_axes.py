@@ -112,6 +112,19 @@ def test_lora_and_packing(dense: Any) -> None:
     assert found["actor"]["ppo_max_token_len_per_gpu"] == 12288
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "varlen", "flash_attention_2"])
+def test_sequences_are_packed_by_attention_that_can_and_logits_are_never_read_token_by_token(
+    dense: Any, attention: str
+) -> None:
+    dense["trainer"] |= {"attention": attention, "sequence_parallel": 4 if attention == "flash_attention_2" else 1}
+    model = tree(dense)["actor_rollout_ref"]["model"]
+    assert model["use_remove_padding"] is (attention != "sdpa")
+    own = "runtime.trainer.cuda.varlen" if attention == "varlen" else None
+    assert model.get("external_lib") == own
+    # flash-attn brings a kernel for whole logits.
+    assert model.get("use_fused_kernels", False) is (attention != "flash_attention_2")
+
+
 def test_fsdp_shards_and_offloads(dense: Any) -> None:
     found = tree(dense)
     assert found["defaults"] == ["ppo_trainer", "_self_"]
