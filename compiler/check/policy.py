@@ -12,7 +12,7 @@ from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
-from compiler.spec.trainer import VeOmni
+from compiler.spec.trainer import Fsdp, VeOmni
 from runtime.config.policy import NewPolicy
 from runtime.config.rollout import TorchRollout
 
@@ -76,6 +76,7 @@ def lora(plan: Plan) -> Iterator[Problem]:
     if isinstance(spec.trainer, VeOmni):
         yield Problem(place, "verl 0.9.1's VeOmni engine makes no adapters: all weights would be trained", "null")
         return
+    facts = facts_of(policy)
     apart, rounds = isinstance(spec.mode, SeparateAsync), spec.trainer.precision == "fp32"
     if apart and rounds:
         fix = "choose mode sync or colocate_async"
@@ -87,6 +88,9 @@ def lora(plan: Plan) -> Iterator[Problem]:
         yield Problem((*place, "merge"), why, "true")
     elif policy.lora.merge and rounds:
         why = "true in fp32: verl rounds merged weights to bf16, so another policy would roll out than is trained"
+        yield Problem((*place, "merge"), why, "false")
+    if policy.lora.merge and isinstance(spec.trainer, Fsdp) and facts is not None and facts.num_experts:
+        why = "true for a mixture of experts: verl's FSDP engine would send fused experts, which vLLM does not read"
         yield Problem((*place, "merge"), why, "false")
     named = policy.lora.target_modules
     names = () if named == "all-linear" else (named,) if isinstance(named, str) else named

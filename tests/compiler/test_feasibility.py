@@ -73,6 +73,8 @@ DENSE: list[tuple[dict[str, Any], str, str]] = [
      "algorithm.correction.type", "fatal"),
     ({"algorithm.correction.importance": {"lower": 3.0}}, "algorithm.correction.importance.lower", "fatal"),
     ({"algorithm.correction.importance": {"level": "sequence"}}, "algorithm.correction.importance.level", "warn"),
+    ({"policy.path": "Qwen/Qwen3-Coder-30B-A3B-Instruct", "policy.lora": {"merge": True},
+      "rollout.tool_parser": "qwen3_coder"}, "policy.lora.merge", "fatal"),
     ({"policy.lora": {}, "algorithm": {"type": "ppo", "group_size": 8, "critic": {"learning_rate": 1e-5}}},
      "policy.lora", "warn"),
     ({"policy.lora": {"merge": False}, "schedule.mini_batch_size": 64, "mode": {"type": "separate_async"}},

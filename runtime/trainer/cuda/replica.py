@@ -101,10 +101,12 @@ class VllmServer(vLLMHttpServer):  # type: ignore[misc]
     async def begin_weights(self) -> None:
         self.weights.begin()
 
-    async def settle_weights(self, version: int, *, sent: str, adapter: bool) -> tuple[bool, str | None]:
-        """Whether the workers hold what was sent, and its fingerprint (None where they cannot tell)."""
-        shares = await self.engine.collective_rpc("liverl_served", args=(adapter,))
-        served = None if None in shares else combined(shares)
+    async def settle_weights(self, version: int, *, sent: str, adapter: bool) -> tuple[bool, str]:
+        """Whether the workers hold what was sent, and its fingerprint, or why nobody can tell. ``adapter``: the base
+        and an adapter on it."""
+        shares = await self.engine.collective_rpc("liverl_served", kwargs={"base": True, "adapter": adapter})
+        unknown = [share for share in shares if isinstance(share, str)]
+        served = unknown[0] if unknown else combined(shares)
         reached("the first weights in the engine")
         return self.weights.settle(version, sent=sent, served=served), served
 

@@ -12,15 +12,17 @@ from runtime.trainer.cuda.served import adapter_value, parameters_value
 
 
 class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]
-    def liverl_served(self, adapter: bool = False) -> int | None:
-        """See ``runtime.trainer.cuda.served``: of the parameters, or of the adapter alone."""
+    def liverl_served(self, *, base: bool, adapter: bool) -> int | str:
+        """See ``runtime.trainer.cuda.served``: of the parameters, of the adapter, or of the policy that both make."""
         runner = self.model_runner
         dtype = runner.vllm_config.model_config.dtype
-        if not adapter:
-            return parameters_value(runner.model, dtype=dtype)
-        if runner.vllm_config.parallel_config.tensor_parallel_size > 1:
-            return None
-        return adapter_value(runner.lora_manager, VLLM_LORA_INT_ID, dtype=dtype)
+        shares: list[int | str] = []
+        if base:
+            shares.append(parameters_value(runner.model, dtype=dtype))
+        if adapter:
+            shares.append(adapter_value(runner.lora_manager, VLLM_LORA_INT_ID, dtype=dtype))
+        unknown = [share for share in shares if isinstance(share, str)]
+        return unknown[0] if unknown else sum(share for share in shares if isinstance(share, int))
 
     def _get_zmq_handle(self) -> str:
         return in_run(super()._get_zmq_handle())

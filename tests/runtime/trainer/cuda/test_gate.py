@@ -111,7 +111,7 @@ def test_routing_rows_pass_as_they_are() -> None:
 
     async def main() -> None:
         engine = Engine(lambda request: gate.Reply([1], [-0.1], "stop", routed_experts=rows))
-        engine.weights.settle(0, sent="", served=None)
+        engine.weights.settle(0, sent="", served="")
         async with serving(engine) as url:
             client = GatedEngine(url, api_key=engine.key)
             found = await client.generate([5, 6, 7], PARAMS, session="s")
@@ -137,7 +137,7 @@ def test_routing_rows_pass_as_they_are() -> None:
 def test_without_the_key_nothing_is_answered_and_with_it_nothing_else(method: str, path: str) -> None:
     async def main() -> None:
         engine = Engine(echo)
-        engine.weights.settle(0, sent="", served=None)
+        engine.weights.settle(0, sent="", served="")
         async with serving(engine) as url, aiohttp.ClientSession() as client:
             for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": engine.key}):
                 async with client.request(method, url + path, headers=given, json={}) as response:
@@ -166,7 +166,7 @@ def test_calls_wait_while_weights_change() -> None:
             engine.weights.begin()
             second = asyncio.create_task(client.generate([5], PARAMS, session="s"))
             await asyncio.sleep(0.1)
-            engine.weights.settle(2, sent="b", served=None)
+            engine.weights.settle(2, sent="b", served="b")
             assert (await second).weight_versions == [2]
             await client.close()
 
@@ -194,7 +194,7 @@ def test_a_replica_with_other_weights_gets_no_calls() -> None:
 def test_failures_are_told_apart() -> None:
     async def main() -> None:
         engine = Engine(echo)
-        engine.weights.settle(0, sent="", served=None)
+        engine.weights.settle(0, sent="", served="")
         async with serving(engine) as url:
             client = GatedEngine(url, api_key=engine.key)
             with pytest.raises(ValueError, match="the prompt is too long"):
@@ -215,7 +215,7 @@ def test_failures_are_told_apart() -> None:
 def test_a_client_that_leaves_ends_its_call() -> None:
     async def main() -> None:
         engine = Engine(echo)
-        engine.weights.settle(0, sent="", served=None)
+        engine.weights.settle(0, sent="", served="")
         engine.release.clear()
         async with serving(engine) as url:
             client = GatedEngine(url, api_key=engine.key)

@@ -62,10 +62,12 @@ def model(folder: Path, *, seed: int) -> Path:
 
 
 def adapter(folder: Path) -> Path:
+    """On every kind of layer: alone and fused with others, cut by columns, by rows, and a head that two ranks share."""
     import torch
     from safetensors.torch import save_file
 
     shapes = {"self_attn.q_proj": (64, 64), "self_attn.o_proj": (64, 64), "mlp.down_proj": (64, 128)}
+    shapes |= {"self_attn.k_proj": (32, 64), "mlp.up_proj": (128, 64)}
     state = {}
     for layer in range(2):
         for name, (out, into) in shapes.items():
@@ -143,7 +145,7 @@ def ask(url: str, prompts: Sequence[Sequence[int]], *, max_tokens: int = 8) -> l
 
 def test_weights_of_a_replica_on_two_ranks_are_verified_and_served(python: Path, tmp_path: Path) -> None:
     first, second = model(tmp_path / "first", seed=0), model(tmp_path / "second", seed=1)
-    with running(python, first, ranks=2) as (told, url):
+    with running(python, first, ranks=2, adapters=True) as (told, url):
         assert told.do("load", folder=str(first), version=1, take=True) == {"same": True, "shares": 2}
         found = ask(url, [[3, 20, 30], [4, 5, 6, 7]])
         for one in found:
@@ -173,6 +175,8 @@ def test_weights_of_a_replica_on_two_ranks_are_verified_and_served(python: Path,
         assert not told.do("load", folder=str(first), version=9, take=False)["same"]
         assert told.do("load", folder=str(second), version=10, take=True)["same"]
         assert ask(url, [[3, 20, 30]])[0].weight_versions[0] == 10
+        prints = told.do("adapter", folder=str(adapter(tmp_path / "adapter")))
+        assert prints["sent"] == prints["served"], "an adapter cut over two ranks"
 
 
 def test_an_adapter_is_compared_where_the_kernels_read_it_and_aborted_calls_keep_their_tokens(

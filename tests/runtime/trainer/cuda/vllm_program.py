@@ -40,11 +40,11 @@ class Extension:
 
     model_runner: Any
 
-    def served(self) -> int | None:
+    def served(self) -> int | str:
         runner = self.model_runner
         return served.parameters_value(runner.model, dtype=runner.vllm_config.model_config.dtype)
 
-    def served_adapter(self) -> int:
+    def served_adapter(self) -> int | str:
         return served.adapter_value(self.model_runner.lora_manager, ADAPTER, dtype=torch.bfloat16)
 
     def load(self, folder: str, left_out: str) -> None:
@@ -99,8 +99,9 @@ async def do(server: Server, command: dict[str, Any]) -> dict[str, Any]:
     if command["do"] == "adapter":
         request = LoRARequest("adapter", ADAPTER, command["folder"])
         assert await engine.add_lora(request)
-        (held,) = await engine.collective_rpc("served_adapter")
-        return {"sent": adapter_fingerprint(command["folder"]), "served": combined([held])}
+        held = combined(await engine.collective_rpc("served_adapter"))
+        assert await engine.remove_lora(ADAPTER)
+        return {"sent": adapter_fingerprint(command["folder"]), "served": held}
     if command["do"] == "abort":
         await engine.pause_generation(mode="abort")
         await engine.resume_generation()
