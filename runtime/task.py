@@ -20,11 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from runtime.errors import Termination, TrialError
 from runtime.oci.types import Image
 from runtime.task_format import keys
+from runtime.task_format.published import Published
 from runtime.task_format.task_image import ImageSource
 from runtime.task_format.work_directory import WorkDirectory, work_directory
 
 PUBLISHED = "/logs/artifacts"
 """Where an agent may put what it hands in besides the work directory."""
+LOG = "log"
+"""``runner`` of tasks that are judged by the log of their tests."""
 _FOREIGN_FILES = {
     "task.yaml": "Terminal-Bench's older format is not read; convert it with `harbor tasks migrate`",
     "trajectory.json": "agents cannot be started in the middle of an earlier conversation",
@@ -117,7 +120,7 @@ class LiverlTable(BaseModel):
     file not in ``test_files``."""
     runner: str = "mini"
     """``mini``: the standard-library runner of ``runtime/grading/testkit``; ``pytest``: pytest with the task's
-    image."""
+    image; ``log``: a script of the set's own, whose log tells how the tests ended."""
     python_path: tuple[str, ...] = ()
     """Folders below the work directory that the tests import from, besides the work directory itself (``src``
     layouts)."""
@@ -130,6 +133,8 @@ class LiverlTable(BaseModel):
     """Seconds of the processor that one test may take; on the clock four times as many."""
     family: str = ""
     """Kind of bug, for reports."""
+    published: Published | None = None
+    """Of a task that was imported from a published set."""
     split_key: str = ""
     """What train and held-out tasks must never share (function name, repository structure)."""
 
@@ -191,7 +196,15 @@ class Task(BaseModel):
         return script if script.is_file() else None
 
     @property
+    def by_log(self) -> bool:
+        """Whether the log of its set's own test run decides."""
+        return self.liverl.runner == LOG
+
+    @property
     def expected_ids(self) -> tuple[str, ...]:
+        """Tests that a runner of LiveRL's is asked for by name."""
+        if self.by_log:
+            return ()
         return self.liverl.fail_to_pass + self.liverl.pass_to_pass
 
     @property
@@ -244,7 +257,14 @@ def load_task(path: Path, *, image: str | None = None) -> Task:
     given = raw.get("environment", {}).get("workdir")
     try:
         ours = "liverl" in config.metadata
-        work = work_directory(path, path=given, ours=ours, docker_image=config.environment.docker_image, image=image)
+        work = work_directory(
+            path,
+            path=given,
+            ours=ours,
+            docker_image=config.environment.docker_image,
+            image=image,
+            published=table.published,
+        )
     except OSError as error:
         raise TrialError(Termination.TASK_INVALID, f"{path}: {error}") from error
     environment = config.environment.model_copy(

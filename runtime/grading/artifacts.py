@@ -93,6 +93,8 @@ def _taken(task: Task, path: PurePosixPath) -> bool:
     tests = test_paths(task)
     if any(path.is_relative_to(test) or PurePosixPath(test).is_relative_to(path) for test in tests):
         return False
+    if task.by_log:
+        return not _steers_set(task, path)
     if not task.expected_ids:
         return True  # a script judges what there is, down to the history of the repository
     if _steers_tests(task, path, tests):
@@ -100,6 +102,14 @@ def _taken(task: Task, path: PurePosixPath) -> bool:
     if path.name in PROTECTED_NAMES or path.suffix == ".pth":
         return False
     return ".git" not in path.parts and "__pycache__" not in path.parts
+
+
+def _steers_set(task: Task, path: PurePosixPath) -> bool:
+    """Whether a file would steer the test run of a published set, and its own solution leaves it alone."""
+    if ".git" in path.parts or "__pycache__" in path.parts:
+        return True
+    steers = path.name in PROTECTED_NAMES or path.suffix == ".pth"
+    return steers and str(path) not in task.liverl.source_files
 
 
 def _stays_inside(link: PurePosixPath, target: str, workdir: PurePosixPath) -> bool:

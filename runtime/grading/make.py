@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from runtime.config import Environment
 from runtime.grading.base import Verdict, Verifier
 from runtime.grading.id_verifier import IdVerifier
+from runtime.grading.log_verifier import LogVerifier
 from runtime.grading.reuse import ReusingVerifier
 from runtime.grading.script_verifier import ScriptVerifier
 from runtime.sandboxes.base import SandboxProvider
@@ -15,19 +16,24 @@ from runtime.task import Task
 
 
 class TaskVerifier:
-    """Implements ``Verifier``: by test ids where a task names them, else by its script."""
+    """Implements ``Verifier``: by test ids where a task names them, by the log of its set's own tests, or else by its
+    script."""
 
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         self._by_ids = IdVerifier(config, provider)
         self._by_script = ScriptVerifier(config, provider)
+        self._by_log = LogVerifier(config, provider)
 
     async def grade(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
+        if task.by_log:
+            return await self._by_log.grade(task, artifacts)
         verifier = self._by_ids if task.expected_ids else self._by_script
         return await verifier.grade(task, artifacts)
 
     async def close(self) -> None:
         await self._by_ids.close()
         await self._by_script.close()
+        await self._by_log.close()
 
 
 def make_verifier(config: Environment, provider: SandboxProvider) -> Verifier:

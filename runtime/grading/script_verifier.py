@@ -37,12 +37,15 @@ _TWO_USERS = ("bubblewrap", "docker")
 """Isolations whose boxes have a supervisor of ours, which keeps the second user's process."""
 _SHIMS = f"{bwrap.LIVERL}/guest/shims.py"
 _STAND_IN = f"{shims.FOLDER}/.stand-in"
+_MAX_WRITTEN = 16 << 20
 
 
 class ScriptVerifier(SandboxVerifier):
     """For tasks without expected test ids."""
 
     APART_DEFENCES = ("reward_file",)
+    FILES: tuple[str, ...] = ("/logs/verifier/reward.json", "/logs/verifier/reward.txt")
+    """What a script leaves for its score."""
 
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         super().__init__(config, provider)
@@ -121,7 +124,7 @@ class ScriptVerifier(SandboxVerifier):
         return Verdict(
             reward=TAMPERED_REWARD if tampered else reward,
             status="tampered" if tampered else "solved" if reward == 1.0 else "unsolved",
-            outcomes={},
+            outcomes=raw.pop("outcomes", {}),
             defences=plan.defences,
             seconds=time.monotonic() - plan.start,
             raw=json.dumps(raw).encode(),
@@ -151,7 +154,7 @@ class ScriptVerifier(SandboxVerifier):
                 result = await run_script(
                     sandbox, "/tests/test.sh", env=env, timeout_sec=timeout_sec, programs=programs
                 )
-                written = await sandbox.download(list(REWARD_FILES), max_bytes=1 << 20)
+                written = await sandbox.download(list(self.FILES), max_bytes=_MAX_WRITTEN)
                 written = {name: content for name, content in written.items() if content or not apart}
             except ArtifactsRefused as refused:
                 raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: its reward file: {refused}") from refused
@@ -160,11 +163,15 @@ class ScriptVerifier(SandboxVerifier):
         raw: dict[str, Any] = {name: content.decode(errors="replace") for name, content in written.items()}
         raw |= {"stdout": result.stdout.decode(errors="replace"), "stderr": result.stderr.decode(errors="replace")}
         try:
-            return read_score(task.id, written), raw
+            return await self._score(task, written, raw), raw
         except TrialError as error:
             said = last_words(raw["stdout"], raw["stderr"])
             why = f"{error}; test.sh said last: {said}" if said else str(error)
             raise TrialError(error.termination, why) from error
+
+    async def _score(self, task: Task, written: Mapping[str, bytes], raw: dict[str, Any]) -> float:
+        """What the files say; ``raw``: kept for the record, to be added to. Raises ``TrialError``."""
+        return read_score(task.id, written)
 
     async def _script_canary(self, task: Task, timeout_sec: float, *, apart: bool) -> Canary:
         """Spoiled tests of a foreign task, if its script heeds them: what its own solution scores with them must be

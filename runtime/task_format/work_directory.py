@@ -15,13 +15,15 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runtime.errors import ImageError
 from runtime.oci.store import ImageStore
 from runtime.oci.types import Image
 from runtime.task_format.dockerfile import Recipe, read_recipe
+from runtime.task_format.published import Published
+from runtime.task_format.repository import BUG, Unclean, cleaned
 from runtime.task_format.task_image import ImageSource, NoImage, built, image_source
 
 DEFAULT = "/app"
@@ -55,6 +57,8 @@ class WorkDirectory:
     problems: tuple[str, ...] = ()
     image: Image | None = None
     source: ImageSource | None = None
+    hidden: tuple[str, ...] = ()
+    """Files and folders of the image that boxes must not show; ``elsewhere`` covers them with nothing."""
 
 
 def default_cache() -> Path:
@@ -70,15 +74,25 @@ def work_directory(
     image: str | None = None,
     cache: Path | None = None,
     store: ImageStore | None = None,
+    published: Published | None = None,
 ) -> WorkDirectory:
     """What the boxes of the task at ``task`` start with.
 
     path: the work directory that ``task.toml`` names. ours: LiveRL's generators wrote the task, so ``task.toml`` says
     all that its Dockerfile does, and the work directory is ``environment/repo``, unless an image is named.
-    docker_image: the image that ``task.toml`` names. image: the digest of what that, or the Dockerfile, has become.
+    docker_image: the image that ``task.toml`` names. published: of a task of a published set, whose image is that and
+    whose repository is cut at its base commit. image: the digest of what that, or the Dockerfile, has become.
     """
     environment = task / "environment"
     repository, dockerfile = environment / "repo", environment / "Dockerfile"
+    if published is not None and published.image:
+        try:
+            source = image_source(environment, published.image)
+        except NoImage as why:
+            return WorkDirectory(environment, path or DEFAULT, problems=why.problems)
+        assert source is not None
+        made = _of_image(replace(source, loose=None), path, environment, cache or default_cache(), store, image)
+        return _cut(made, published, environment / BUG, cache or default_cache(), store)
     try:  # also of ours: they name none, so somebody has put it there
         source = image_source(environment, docker_image)
     except NoImage as why:
@@ -145,6 +159,26 @@ def _of_image(
     if source.loose is not None:
         lower = _with_loose(lower, source.loose, cache)
     return WorkDirectory(lower, chosen, image=image, source=source)
+
+
+def _cut(made: WorkDirectory, published: Published, bug: Path, cache: Path, store: ImageStore | None) -> WorkDirectory:
+    if made.image is None or made.problems:
+        return made
+    layers = [(store or ImageStore()).layer(name) for name in made.image.folders]
+    try:
+        found = cleaned(made.lower, made.path, layers, published, bug, cache)
+    except Unclean as why:
+        return replace(made, problems=(f"task.toml: {published.image}: {why}",))
+    nothing = cache / "nothing"
+    (nothing / "folder").mkdir(parents=True, exist_ok=True)
+    (nothing / "file").touch()
+    covered = []
+    for place in found.hidden:
+        there = [layer / place.lstrip("/") for layer in layers if os.path.lexists(layer / place.lstrip("/"))]
+        if there:
+            covered.append((nothing / ("folder" if there[-1].is_dir() else "file"), place))
+    hidden = tuple(place for _, place in covered)
+    return replace(made, lower=found.work, elsewhere=(*made.elsewhere, *covered), hidden=hidden)
 
 
 def _with_loose(lower: Path, loose: Path, cache: Path) -> Path:

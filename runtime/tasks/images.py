@@ -59,8 +59,13 @@ def with_images(
                 )
                 continue
             try:
-                usable.append(_with_image(task, store, environment, say, pins.get(task.path.resolve())))
-                _keep(usable[-1].work.image, store)
+                made = _with_image(task, store, environment, say, pins.get(task.path.resolve()))
+                if made.work.hidden and environment.type != "bubblewrap":
+                    where = ", ".join(made.work.hidden)
+                    on_problem(f"{task.path}: its image holds {where}, which only boxes of bubblewrap can hide")
+                    continue
+                usable.append(made)
+                _keep(made.work.image, store)
             except (ImageError, UserError) as error:
                 on_problem(f"{task.path}: {error}")
             except TrialError as error:

@@ -98,7 +98,7 @@ def write_task(
         "solution/solve.sh": _SOLVE_SH.format(workdir=workdir),
     }
     files.update((path, text.encode()) for path, text in texts.items())
-    return _publish(out, name, files)
+    return publish(out, name, files)
 
 
 def _check_path(path: str) -> None:
@@ -107,7 +107,8 @@ def _check_path(path: str) -> None:
         raise ValueError(f"path {path!r}: must be relative, with /, and without '.', '..' or '.git' parts")
 
 
-def _publish(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
+def publish(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
+    """Write the folder ``out/name`` whole or not at all. Raises ``FileExistsError``."""
     out.mkdir(parents=True, exist_ok=True)
     target = out / name
     if target.exists():

@@ -1,0 +1,97 @@
+"""Package swebench's own log parsers, each run in a process of its own: a log is written beside code under test, and
+may be made to keep a regular expression busy for ever.
+
+Only its parsers are imported, without what its harness needs besides (engines, data sets, clouds): a light install,
+``pip install --no-deps swebench unidiff``, will do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from runtime.errors import Termination, TrialError, UserError
+
+_LEAST = 5
+_PARSE_SEC = 60.0
+_FIX = "pip install --no-deps 'swebench>=5' unidiff"
+_HARNESS = "swebench.harness"
+
+
+def why_missing(parser: str) -> str | None:
+    """Why package swebench cannot read a log with the parser of this name; None where it can."""
+    try:
+        version = importlib.metadata.version("swebench")
+    except importlib.metadata.PackageNotFoundError:
+        return f"the log of its tests is read by package swebench, which is not installed: {_FIX}"
+    if int(version.partition(".")[0]) < _LEAST:
+        return f"swebench {version} is installed; its log parsers have names since {_LEAST}: {_FIX}"
+    try:
+        known = _registry()
+    except ImportError as error:
+        return f"package swebench: {error}: {_FIX}"
+    return None if parser in known else f"swebench {version} has no log parser {parser!r}"
+
+
+def _registry() -> dict[str, Any]:
+    spec = importlib.util.find_spec("swebench")
+    if spec is None or spec.origin is None:
+        raise ImportError("not installed")
+    if _HARNESS not in sys.modules:
+        bare = ModuleType(_HARNESS)  # its own __init__ imports engines and clouds
+        bare.__path__ = [str(Path(spec.origin).parent / "harness")]
+        sys.modules[_HARNESS] = bare
+    registry: dict[str, Any] = importlib.import_module(f"{_HARNESS}.log_parsers").PARSER_REGISTRY
+    return registry
+
+
+async def statuses(parser: str, log: str, facts: dict[str, Any]) -> dict[str, str]:
+    """Test -> PASSED, FAILED, … ``facts``: of the instance. Raises ``UserError`` where the parser is not here,
+    ``TrialError`` for a log that it cannot read in time."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-m",
+        __name__,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    order = json.dumps({"parser": parser, "log": log, "facts": facts}).encode()
+    try:
+        out, err = await asyncio.wait_for(process.communicate(order), _PARSE_SEC)
+    except TimeoutError as error:
+        raise TrialError(Termination.VERIFIER_TIMEOUT, f"{parser} read for {_PARSE_SEC:.0f} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode == 3:
+        raise UserError(out.decode())
+    if process.returncode != 0:
+        said = err.decode(errors="replace").strip().splitlines()[-1:]
+        raise TrialError(Termination.VERIFIER_CRASHED, f"{parser}: {''.join(said)}")
+    found: dict[str, str] = json.loads(out)
+    return found
+
+
+def main() -> int:
+    order = json.load(sys.stdin)
+    missing = why_missing(order["parser"])
+    if missing is not None:
+        sys.stdout.write(missing)
+        return 3
+    found = _registry()[order["parser"]](order["log"], SimpleNamespace(**order["facts"]))
+    json.dump({str(name): str(status) for name, status in found.items()}, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""``[metadata.liverl.published]``: what is recorded of a task that was imported from a published set.
+
+Where it came from and under what licence, the image of its boxes, what of that an agent must not see, and how the log
+of its tests is read. Does not know how boxes are made, nor how logs are read.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Rule = Literal["pass_and_fail", "fail_only", "swe-smith", "exact"]
+"""How the statuses that a log tells make a verdict (``runtime/grading/log_verdict.py``)."""
+
+
+class Published(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    set: str
+    """``swe-bench`` and so on."""
+    instance: str
+    """The task's name in its set."""
+    origin: str
+    """Where its row was read: a data set of the hub with its revision, or a file's name."""
+    repo: str = ""
+    """``owner/name``"""
+    base_commit: str = ""
+    """The commit that the agent starts from; empty: the image's own ``HEAD``."""
+    licence: str = ""
+    """Of the repository, as the set says; empty where it says nothing."""
+    language: str = ""
+    difficulty: str = ""
+    image: str = ""
+    """What the boxes are made of; empty: what ``environment/`` says."""
+    history: Literal["base", "none"] = "base"
+    """base: the commits that lead to ``base_commit``; none: one commit of the work directory as it is, for sets whose
+    own base holds the solution."""
+    hidden: tuple[str, ...] = ()
+    """Files and folders of the image that no box shows: tests that the set keeps there."""
+    log_parser: str = ""
+    """Who reads the log of the tests; empty: ``tests/test.sh`` writes the reward itself."""
+    rule: Rule = "pass_and_fail"

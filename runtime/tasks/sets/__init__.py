@@ -1,0 +1,1 @@
+"""Published sets of tasks by name: from their rows to directories in Harbor's format."""

@@ -1,0 +1,106 @@
+"""A repository cut at its base commit: of a real clone nothing later is left, by whatever name git kept it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runtime.task_format.published import Published
+from runtime.task_format.repository import Cleaned, Unclean, cleaned
+from tests.runtime.sets.repositories import SECRET, Clone, clone, git
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return clone(tmp_path_factory.mktemp("clone"), {"answer.py": "answer = 41\n", "tool.sh": "#!/bin/sh\n"})
+
+
+def published(**values: object) -> Published:
+    return Published.model_validate({"set": "swe-bench", "instance": "x", "origin": "rows", **values})
+
+
+def cut(image: Clone, cache: Path, bug: str = "", **values: object) -> Cleaned:
+    (cache / "patch").write_text(bug)
+    return cleaned(image.work, "/testbed", [image.root], published(**values), cache / "patch", cache / "cut")
+
+
+def everything(folder: Path) -> bytes:
+    """All names and bytes below, but for links."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
+    return b"\0".join(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() for path in files)
+
+
+def objects(work: Path) -> set[str]:
+    listed = git(work, "cat-file", "--batch-check=%(objectname)", "--batch-all-objects")
+    return set(listed.split())
+
+
+def test_nothing_later_is_left(image: Clone, tmp_path: Path) -> None:
+    before = everything(image.work)
+    assert SECRET.encode() in before and image.later[0] in git(image.work, "log", "--all", "--reflog", "--format=%H")
+    made = cut(image, tmp_path, base_commit=image.base)
+    assert git(made.work, "log", "--all", "--reflog", "--format=%s").splitlines()[-2:] == ["Base", "First"]
+    kept = objects(made.work)
+    assert image.base in kept and image.before in kept and not kept & set(image.later)
+    contents = [git(made.work, "cat-file", "-p", one) for one in sorted(kept)]
+    assert not any(SECRET in content for content in contents)
+    assert SECRET.encode() not in everything(made.work / ".git")
+    for words in (["tag"], ["stash", "list"], ["remote"], ["notes", "list"], ["reflog"], ["replace", "-l"]):
+        said = git(made.work, *words, check=False)
+        assert image.later[0][:7] not in said and (words == ["reflog"] or not said), words
+    assert [line.split()[0] for line in git(made.work, "worktree", "list").splitlines()] == [str(made.work)]
+    assert set(made.hidden) == set(image.elsewhere)
+    git(made.work, "fsck", "--strict")
+
+
+def test_the_repository_works_and_the_image_is_as_it_was(image: Clone, tmp_path: Path) -> None:
+    was = everything(image.work)
+    made = cut(image, tmp_path, base_commit=image.base)
+    assert not (image.root.parent / "ran").exists(), "a command of the stranger's configuration was run"
+    assert git(made.work, "status", "--porcelain").split() == ["??", ".gitattributes", "??", "vendored/"]
+    (made.work / "new.py").write_text("x\n")
+    git(made.work, "add", "new.py")
+    git(made.work, "commit", "-q", "-m", "Work")
+    git(made.work, "checkout", "-q", image.base, "--", "answer.py")
+    assert everything(image.work) == was
+    assert cut(image, tmp_path, base_commit=image.base).work == made.work, "made once"
+
+
+def test_one_commit_where_the_base_holds_the_solution(image: Clone, tmp_path: Path) -> None:
+    bug = "--- a/answer.py\n+++ b/answer.py\n@@ -1 +1 @@\n-answer = 41\n+answer = 40\n"
+    made = cut(image, tmp_path, bug, history="none")
+    assert (made.work / "answer.py").read_text() == "answer = 40\n"
+    assert (image.work / "answer.py").read_text() == "answer = 41\n"
+    assert len(git(made.work, "log", "--all", "--format=%H").split()) == 1
+    assert git(made.work, "diff", "HEAD") == "" and image.base not in objects(made.work)
+    assert not any("answer = 41" in git(made.work, "cat-file", "-p", one) for one in objects(made.work))
+
+
+def test_a_work_tree_of_a_repository_elsewhere(image: Clone, tmp_path: Path) -> None:
+    """A linked work tree is cut as well, and the folder that it was linked to is hidden."""
+    root = tmp_path / "linked"
+    subprocess.run(["cp", "-a", str(image.root), str(root)], check=True)
+    (root / "main").mkdir()
+    (root / "testbed" / ".git").rename(root / "main" / ".git")
+    tree = root / "srv" / "tree"
+    (tree / ".git").write_text("gitdir: /main/.git/worktrees/tree\n")
+    found = cleaned(tree, "/srv/tree", [root], published(base_commit=image.base), tmp_path / "none", tmp_path / "cut")
+    assert not objects(found.work) & set(image.later)
+    assert "/main/.git" in found.hidden
+
+
+@pytest.mark.parametrize(
+    ("values", "bug", "said"),
+    [
+        ({"base_commit": "0" * 40}, "", "no commit 0000"),
+        ({}, "--- a/answer.py\n+++ b/answer.py\n@@ -1 +1 @@\n-nothing\n+x\n", "git apply"),
+        ({}, "--- a/../x\n+++ b/../x\n@@ -0,0 +1 @@\n+x\n", "git apply"),
+    ],
+    ids=["no base", "bug does not fit", "bug leads out"],
+)
+def test_what_cannot_be_cut_is_named(image: Clone, tmp_path: Path, values: dict[str, str], bug: str, said: str) -> None:
+    with pytest.raises(Unclean, match=said):
+        cut(image, tmp_path, bug, **values)
+    assert not [path for path in (tmp_path / "cut").iterdir() if not path.name.startswith("nothing")]
