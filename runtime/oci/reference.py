@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 HUB = "registry-1.docker.io"
@@ -33,6 +34,14 @@ class Reference:
     def __str__(self) -> str:
         registry = "docker.io" if self.registry == HUB else self.registry
         return f"{registry}/{self.repository}" + (f"@{self.digest}" if self.digest else f":{self.wanted}")
+
+
+def mirrored(text: str, mirrors: Mapping[str, str]) -> str:
+    """The name under which another machine fetches the image, where the registry has a mirror (registry -> mirror)."""
+    reference = parse(text)
+    hub = dict.fromkeys(("docker.io", "index.docker.io"), HUB)
+    mirror = {hub.get(name, name): one for name, one in mirrors.items()}.get(reference.registry)
+    return text if mirror is None else str(replace(reference, registry=mirror))
 
 
 def parse(text: str) -> Reference:

@@ -97,11 +97,11 @@ def _remote(config: Kubernetes | Ecs | Harbor | Imported, state: Path) -> Sandbo
     if config.type == "kubernetes":
         from runtime.sandboxes.kubernetes import KubernetesProvider
 
-        return KubernetesProvider(config.kubernetes, run=run_label())
+        return KubernetesProvider(config.kubernetes, run=run_label(), mirrors=config.images.mirrors)
     if config.type == "ecs":
         from runtime.sandboxes.ecs import EcsProvider
 
-        return EcsProvider(config.ecs, run=run_label())
+        return EcsProvider(config.ecs, run=run_label(), mirrors=config.images.mirrors)
     if config.type == "harbor":
         from runtime.sandboxes.harbor.provider import HarborProvider
 

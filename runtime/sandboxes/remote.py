@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runtime.errors import Termination, TrialError
-from runtime.sandboxes import bwrap, images, remote_shell
+from runtime.sandboxes import bwrap, images, own_image, remote_python, remote_shell
 from runtime.sandboxes.base import ArtifactsRefused, ExecResult, SandboxRequest
 from runtime.sandboxes.entries import Entry, marked
 from runtime.sandboxes.programs import PROGRAMS
@@ -47,10 +47,15 @@ class RemoteSandbox(ABC):
     def __init__(self, request: SandboxRequest, *, env: Mapping[str, str], proxy_url: str | None) -> None:
         self.name = request.name
         self.workdir = request.workdir
-        self._env = {"LIVERL_WORKDIR": request.workdir, "LIVERL_MOUNT": bwrap.LIVERL, **request.env, **env}
+        if request.root is None:
+            self._env = {"LIVERL_WORKDIR": request.workdir, "LIVERL_MOUNT": bwrap.LIVERL, **request.env, **env}
+        else:
+            self._env = {**own_image.environment(request), **env}
         if request.image:
             self._env.setdefault("PYTHONPATH", bwrap.IMAGE)
         self._packages = bool(request.image)
+        # How the box is spoken to: an image of the task's own may have no shell.
+        self._words: Any = remote_shell if request.root is None else remote_python
         self._proxy_url = proxy_url
         self._stopping: asyncio.Task[None] | None = None
 
@@ -81,7 +86,7 @@ class RemoteSandbox(ABC):
         max_output: int = 1 << 20,
     ) -> ExecResult:
         mark = secrets.token_hex(8)
-        script = remote_shell.command(argv, cwd=cwd or self.workdir, env={**self._env, **(env or {})}, mark=mark)
+        script = self._words.command(argv, cwd=cwd or self.workdir, env={**self._env, **(env or {})}, mark=mark)
         try:
             result = await self._shell(script, stdin, timeout_sec=timeout_sec, max_output=max_output)
         except TimeoutError:
@@ -104,18 +109,18 @@ class RemoteSandbox(ABC):
                 raise TrialError(Termination.SANDBOX_LOST, f"sandbox {self.name}: upload: {path!r}: not absolute")
         await self.upload_archive(remote_shell.pack({path: (content, mode) for path, content in files.items()}))
 
-    async def upload_archive(self, archive: bytes) -> None:
-        """Unpack a tar archive at the box's root; of any size, in parts."""
-        if len(archive) <= PART:
-            await self._sure(remote_shell.unpack_script(), archive)
+    async def upload_archive(self, archive: bytes, *, root: str = "/", packed: bool = False) -> None:
+        """Unpack a tar archive below a folder of the box; of any size, in parts. packed: it is compressed."""
+        if len(archive) <= PART and not packed:
+            await self._sure(self._words.unpack_script(root), archive)
             return
         folder = f"/tmp/.liverl-up-{secrets.token_hex(6)}"
-        await self._sure(f"mkdir -p {folder}\n")
+        await self._sure(self._words.folder_script(folder))
         parts = range(0, len(archive), PART)
         for number, start in enumerate(parts):
             part = archive[start : start + PART]
-            await self._sure(remote_shell.part_script(f"{folder}/{number}", len(part)), part)
-        await self._sure(remote_shell.join_script(folder, len(parts)))
+            await self._sure(self._words.part_script(f"{folder}/{number}", len(part)), part)
+        await self._sure(self._words.join_script(folder, len(parts), root, packed=packed))
 
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
         found = await self.tree(paths, max_bytes=max_bytes)
@@ -124,7 +129,7 @@ class RemoteSandbox(ABC):
 
     async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
         file = f"/tmp/.liverl-down-{secrets.token_hex(6)}"
-        script = remote_shell.pack_script(paths, file=file, max_bytes=max_bytes, first=PART)
+        script = self._words.pack_script(paths, file=file, max_bytes=max_bytes, first=PART)
         result = await self._sure(script)
         what = f"sandbox {self.name}: download"
         try:
@@ -136,26 +141,42 @@ class RemoteSandbox(ABC):
         data = bytearray(result.stdout)
         while len(data) < size:
             rest = min(PART, size - len(data))
-            part = (await self._sure(f"tail -c +{len(data) + 1} {file} | head -c {rest}\n")).stdout
+            part = (await self._sure(self._words.rest_script(file, len(data), rest))).stdout
             if len(part) != rest:
                 raise TrialError(Termination.SANDBOX_LOST, f"{what}: {len(part)} bytes instead of {rest}")
             data += part
         if size > PART:
-            await self._sure(f"rm -f {file}\n")
+            await self._sure(self._words.remove_script(file))
         return await asyncio.to_thread(remote_shell.unpack, bytes(data), max_bytes=max_bytes, what=what)
 
     async def furnish(self, request: SandboxRequest) -> None:
         """Put the pristine work directory, mounts, packages and LiveRL's own programs in: there is no host to share
-        them from."""
+        them from. Into a box of a task's own image the latter came before it started (``receive``)."""
+        folders = ["/logs/agent", "/logs/verifier", "/logs/artifacts", request.workdir]
+        if request.root is not None:
+            await self._sure(remote_python.folders_script(folders))
+            if not await asyncio.to_thread(own_image.unchanged, request):
+                own = [(request.lower, request.workdir)]
+                await self.upload_archive(await asyncio.to_thread(remote_shell.pack_trees, own))
+            return
         trees = [(request.lower, request.workdir), *((mount.source, mount.target) for mount in request.mounts)]
         if request.image:
             trees.append((await asyncio.to_thread(images.prepare, request.image), bwrap.IMAGE))
         programs = {f"{bwrap.LIVERL}/{name}": folder for name, folder in PROGRAMS.items()}
-        folders = ["/logs/agent", "/logs/verifier", "/logs/artifacts", request.workdir]
         shown = (await self._sure(remote_shell.folders_script(folders, mounts=programs))).stdout.decode().split()
         # A box of ours behind another's interface (our plug-in for Harbor) shows them already, read-only.
         trees += [(folder, target) for target, folder in programs.items() if target not in shown]
         await self.upload_archive(await asyncio.to_thread(remote_shell.pack_trees, trees))
+
+    async def receive(self, request: SandboxRequest) -> None:
+        """Of a receiver (``own_image.py``): take in what the box of ``request`` is to find, and end."""
+        assert self._words is remote_shell
+        python, rest = await asyncio.to_thread(
+            lambda: (own_image.python_archive().read_bytes(), own_image.brought(request))
+        )
+        await self.upload_archive(python, root=own_image.BROUGHT, packed=True)
+        await self.upload_archive(rest, root=own_image.BROUGHT)
+        await self._sure(f": >{own_image.COMPLETE}\n")
 
     async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
         """A report of the test kit (``testkit/report.py``), which ``furnish`` brought. Raises ``TrialError``."""
@@ -195,12 +216,12 @@ class RemoteSandbox(ABC):
 
     async def _kill(self, mark: str) -> None:
         try:
-            await self._call(*remote_shell.kill(mark, alone=self.alone), timeout_sec=15)
+            await self._call(*self._words.kill(mark, alone=self.alone), timeout_sec=15)
         except (TimeoutError, LinkCut, TrialError) as error:
             log.warning("sandbox %s: a command may still be running: %s", self.name, error)
 
     async def _shell(self, script: str, stdin: bytes = b"", *, timeout_sec: float, max_output: int) -> ExecResult:
-        command, data = remote_shell.boot(script, stdin, max_output=max_output)
+        command, data = self._words.boot(script, stdin, max_output=max_output)
         return await self._call(command, data, timeout_sec=timeout_sec)
 
     async def _sure(self, script: str, stdin: bytes = b"") -> ExecResult:

@@ -117,8 +117,12 @@ def folders_script(folders: Iterable[str], *, mounts: Iterable[str]) -> str:
     return f"mkdir -p {' '.join(folders)} || exit\nfor p in $({points}); do [ ! -d $p ] || echo $p; done; :\n"
 
 
-def unpack_script(source: str = "-") -> str:
-    return f"exec tar -xmpof {source} -C /\n"
+def unpack_script(root: str = "/") -> str:
+    return f"exec tar -xmpof - -C {root}\n"
+
+
+def folder_script(folder: str) -> str:
+    return f"mkdir -p {folder}\n"
 
 
 def part_script(name: str, size: int) -> str:
@@ -126,10 +130,21 @@ def part_script(name: str, size: int) -> str:
     return f'cat >{name} && [ "$(wc -c <{name})" -eq {size} ]\n'
 
 
-def join_script(folder: str, count: int) -> str:
-    """Unpack the parts of a large upload and remove them; may be repeated."""
+def join_script(folder: str, count: int, root: str = "/", *, packed: bool = False) -> str:
+    """Unpack the parts of a large upload and remove them; may be repeated. packed: they are compressed."""
     names = " ".join(f"{folder}/{number}" for number in range(count))
-    return f"[ -d {folder} ] || exit 0\ncat {names} | tar -xmpof - -C / && rm -rf {folder}\n"
+    # What is packed keeps its times: compiled files of Python hold only for a source of theirs.
+    unpack = "gzip -dc | tar -xpof" if packed else "tar -xmpof"
+    return f"[ -d {folder} ] || exit 0\ncat {names} | {unpack} - -C {root} && rm -rf {folder}\n"
+
+
+def rest_script(file: str, start: int, size: int) -> str:
+    """Print a part of a large download."""
+    return f"tail -c +{start + 1} {file} | head -c {size}\n"
+
+
+def remove_script(file: str) -> str:
+    return f"rm -f {file}\n"
 
 
 def pack_script(paths: Sequence[str], *, file: str, max_bytes: int, first: int) -> str:

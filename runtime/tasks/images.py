@@ -16,9 +16,10 @@ from runtime.task import Task, load_task
 from runtime.task_format.task_image import ImageSource
 from runtime.tasks.directories import OnProblem
 
-WITH_IMAGES = ("bubblewrap", "docker")
+WITH_IMAGES = ("bubblewrap", "docker", "kubernetes", "ecs")
 """Kinds of environment whose boxes can be made of an image of the task."""
-
+ELSEWHERE = ("docker", "kubernetes", "ecs")
+"""Those of them whose boxes lie on machines that fetch images themselves, so that what was built here is not there."""
 
 _KEPT: dict[Path, ImageStore] = {}
 """By their roots: what was built is nowhere else, so it is held until this process ends."""
@@ -47,8 +48,11 @@ def with_images(
                     f"boxes; use {' or '.join(WITH_IMAGES)}"
                 )
                 continue
-            if source is not None and source.reference is None and environment.type == "docker":
-                on_problem(f"{task.path}: {source.dockerfile} is built for boxes of bubblewrap only; name an image")
+            if source is not None and source.reference is None and environment.type in ELSEWHERE:
+                on_problem(
+                    f"{task.path}: {source.dockerfile} is built for boxes of bubblewrap only: what is built on this "
+                    f"machine is in no registry; push an image and name it in environment.docker_image"
+                )
                 continue
             missing = task.image_missing
             if missing is not None and missing.dockerfile is not None and not environment.images.build:

@@ -3,6 +3,7 @@
 ECS's own remote commands know neither exit codes nor binary output, so the task's main process is this server. One
 request is one command: ``POST /run``, a JSON line ``{"command": [...], "timeout": seconds}``, then standard input; the
 answer is a JSON line ``{"exit_code": int, "timed_out": bool, "stdout": bytes}``, then standard output and error.
+It ends once the file LIVERL_AGENT_UNTIL is there.
 """
 
 import hmac
@@ -20,6 +21,7 @@ MAX_BODY = 64 << 20
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     token = ""
+    until = ""
 
     def do_POST(self) -> None:
         given = self.headers.get("Authorization") or ""
@@ -37,6 +39,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+        self.wfile.flush()
+        if self.until and os.access(self.until, os.F_OK):
+            threading.Timer(0.2, os._exit, (0,)).start()
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -68,6 +73,7 @@ def run(command: "list[str]", stdin: bytes, timeout: float) -> "tuple[dict[str, 
 
 def main() -> None:
     Handler.token = os.environ.pop("LIVERL_AGENT_TOKEN")
+    Handler.until = os.environ.pop("LIVERL_AGENT_UNTIL", "")
     life = threading.Timer(float(os.environ.pop("LIVERL_AGENT_TTL")), os._exit, (0,))
     life.daemon = True
     life.start()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from runtime.config import EcsCluster
+from runtime.sandboxes import bwrap, own_image
 
 CONTAINER = "sandbox"
+RECEIVER = "guest"
+"""The container that takes in what a box of a task's own image needs, and ends before that starts."""
 _AGENT = Path(__file__).parent / "agent.py"
 _FARGATE_MIB = {256: (512, 2048), 512: (1024, 4096), 1024: (2048, 8192), 2048: (4096, 16384), 4096: (8192, 30720)}
 """CPU units -> least and most memory that Fargate gives with them, in steps of 1 GiB from 1 GiB on."""
@@ -27,8 +31,11 @@ def size(settings: EcsCluster, memory_mib: int) -> tuple[int, int]:
     raise ValueError(f"Fargate has no task of {units} CPU units and {memory_mib} MiB")
 
 
-def definition(settings: EcsCluster, memory_mib: int) -> dict[str, Any]:
-    """Arguments of RegisterTaskDefinition; the family is named by a digest of all the rest."""
+def definition(
+    settings: EcsCluster, memory_mib: int, *, image: str | None = None, brought: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Arguments of RegisterTaskDefinition; the family is named by a digest of all the rest. image: the task's own, with
+    the folders that a receiver brings into it."""
     cpu, memory = size(settings, memory_mib)
     container: dict[str, Any] = {
         "name": CONTAINER,
@@ -53,27 +60,60 @@ def definition(settings: EcsCluster, memory_mib: int) -> dict[str, Any]:
         "memory": str(memory),
         "containerDefinitions": [container],
     }
+    if image is not None:
+        _of_own_image(asked, image, brought)
     if settings.execution_role_arn is not None:
         asked["executionRoleArn"] = settings.execution_role_arn
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
     return {"family": f"liverl-{digest}", **asked}
 
 
-def task(
-    settings: EcsCluster, *, definition_arn: str, nonce: str, token: str, labels: dict[str, str]
-) -> dict[str, Any]:
-    """Arguments of RunTask. ``startedBy`` is the nonce, by which a task is found whose answer was lost."""
-    environment = {
-        "LIVERL_AGENT_TOKEN": token,
-        "LIVERL_AGENT_PORT": settings.port,
-        "LIVERL_AGENT_TTL": settings.ttl_sec,
+def _of_own_image(asked: dict[str, Any], image: str, brought: Sequence[str]) -> None:
+    (base,) = asked["containerDefinitions"]
+    names = [f"v{number}" for number in range(len(brought))]
+    places = list(zip(names, brought, strict=True))
+
+    def mounted(below: str, *, read_only: bool) -> list[dict[str, Any]]:
+        return [{"sourceVolume": one, "containerPath": below + path, "readOnly": read_only} for one, path in places]
+
+    receiver = {
+        **base,
+        "name": RECEIVER,
+        "essential": False,
+        "environment": [{"name": "LIVERL_AGENT_UNTIL", "value": own_image.COMPLETE}],
+        "mountPoints": mounted(own_image.BROUGHT, read_only=False),
     }
+    box = {
+        **base,
+        "image": image,
+        "command": [bwrap.PYTHON, "-I", "-S", "-c", _AGENT.read_text(), "liverl"],
+        "mountPoints": mounted("", read_only=True),
+        "dependsOn": [{"containerName": RECEIVER, "condition": "SUCCESS"}],
+    }
+    asked["containerDefinitions"] = [receiver, box]
+    asked["volumes"] = [{"name": name} for name in names]
+
+
+def task(
+    settings: EcsCluster, *, definition_arn: str, nonce: str, tokens: Mapping[str, str], labels: dict[str, str]
+) -> dict[str, Any]:
+    """Arguments of RunTask. ``startedBy`` is the nonce, by which a task is found whose answer was lost. tokens: of the
+    agent in each container."""
+
+    def environment(token: str) -> list[dict[str, str]]:
+        given = {
+            "LIVERL_AGENT_TOKEN": token,
+            "LIVERL_AGENT_PORT": settings.port,
+            "LIVERL_AGENT_TTL": settings.ttl_sec,
+        }
+        return [{"name": key, "value": str(value)} for key, value in given.items()]
+
     network = {
         "subnets": list(settings.subnets),
         "securityGroups": list(settings.security_groups),
         "assignPublicIp": "ENABLED" if settings.assign_public_ip else "DISABLED",
     }
-    override = {"name": CONTAINER, "environment": [{"name": k, "value": str(v)} for k, v in environment.items()]}
+    overrides = [{"name": name, "environment": environment(token)} for name, token in tokens.items()]
     return {
         "cluster": settings.cluster,
         "taskDefinition": definition_arn,
@@ -82,7 +122,7 @@ def task(
         "clientToken": nonce,
         "startedBy": nonce,
         "networkConfiguration": {"awsvpcConfiguration": network},
-        "overrides": {"containerOverrides": [override]},
+        "overrides": {"containerOverrides": overrides},
         "tags": [{"key": key, "value": value} for key, value in labels.items()],
         "enableECSManagedTags": False,
     }

@@ -14,10 +14,14 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from runtime.config import EcsCluster
 from runtime.errors import MachineError, Termination, TrialError
+from runtime.oci.reference import mirrored
+from runtime.sandboxes import own_image
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
 from runtime.sandboxes.box import check_lower
 from runtime.sandboxes.ecs import definition
@@ -94,17 +98,26 @@ class EcsSandbox(RemoteSandbox):
 
 
 class EcsProvider:
-    """Implements ``SandboxProvider``. address: where a running task's agent listens; None: ask again later."""
+    """Implements ``SandboxProvider``. address: where a running task's agent listens; None: ask again later;
+    mirrors: registry -> the one that is asked in its place for images of tasks."""
 
-    def __init__(self, settings: EcsCluster, *, run: str, address: Address | None = None) -> None:
+    def __init__(
+        self,
+        settings: EcsCluster,
+        *,
+        run: str,
+        address: Address | None = None,
+        mirrors: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._settings = settings
+        self._mirrors = dict(mirrors)
         self._labels = {
             "liverl/run": run[:256],
             "liverl/owner": f"{socket.gethostname()}-{os.getpid()}"[:256],
             "liverl/ttl": str(settings.ttl_sec),
         }
         self._address = address or self._private_address
-        self._definitions: dict[int, asyncio.Task[str]] = {}
+        self._definitions: dict[Any, asyncio.Task[str]] = {}
         self._threads = ThreadPoolExecutor(CALLS, thread_name_prefix="ecs")
         self._client: Any = None
         self._session: Any = None
@@ -120,6 +133,7 @@ class EcsProvider:
             memory_limit=True,
             cpu_limit=True,
             second_user=True,
+            task_images=True,
             made_by=f"ecs+{self._settings.launch_type.lower()}",
         )
 
@@ -128,16 +142,25 @@ class EcsProvider:
         return {}
 
     async def start(self, request: SandboxRequest) -> EcsSandbox:
-        check_lower(request)
+        check_lower(request, images=True)
         proxy_url = self._proxy_url(request)
         token = secrets.token_urlsafe(24)
+        tokens = {definition.CONTAINER: token}
+        if request.root is not None:
+            tokens[definition.RECEIVER] = secrets.token_urlsafe(24)
         try:
-            arn = await self._run(await self._definition(request.memory_mib), token, request.name)
+            arn = await self._run(await self._definition(request), tokens, request.name)
         except ValueError as error:
             raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {error}") from error
         sandbox = EcsSandbox(request, self, arn, token, proxy_url)
         self._running.add(sandbox)
         try:
+            if request.root is not None:
+                other = replace(request, root=None)
+                receiver = EcsSandbox(other, self, arn, tokens[definition.RECEIVER], None)
+                async with asyncio.timeout(self._settings.startup_deadline_sec):
+                    await self._ready(receiver, early=True)
+                await receiver.receive(request)
             async with asyncio.timeout(self._settings.startup_deadline_sec):
                 await self._ready(sandbox)
             await sandbox.furnish(request)
@@ -206,15 +229,20 @@ class EcsProvider:
         except (BotoCoreError, ClientError) as error:
             raise TrialError(Termination.ENV_SETUP_FAILED, f"ECS {operation}: {error}") from error
 
-    async def _definition(self, memory_mib: int) -> str:
+    async def _definition(self, request: SandboxRequest) -> str:
         """The task definition for this image and size; registered once, also across runs."""
-        known = self._definitions.get(memory_mib)
+        own: dict[str, Any] = {}
+        if request.root is not None:
+            image = mirrored(request.root.reference, self._mirrors)
+            own = {"image": image, "brought": tuple(own_image.places(request))}
+        key = (request.memory_mib, *own.values())
+        known = self._definitions.get(key)
         if known is None or (known.done() and known.exception() is not None):
-            known = self._definitions[memory_mib] = asyncio.ensure_future(self._register(memory_mib))
+            asked = definition.definition(self._settings, request.memory_mib, **own)
+            known = self._definitions[key] = asyncio.ensure_future(self._register(asked))
         return await asyncio.shield(known)
 
-    async def _register(self, memory_mib: int) -> str:
-        asked = definition.definition(self._settings, memory_mib)
+    async def _register(self, asked: dict[str, Any]) -> str:
         listed = await self._aws(
             "list_task_definitions", familyPrefix=asked["family"], status="ACTIVE", sort="DESC", maxResults=1
         )
@@ -223,11 +251,11 @@ class EcsProvider:
         made = await self._aws("register_task_definition", **asked)
         return str(made["taskDefinition"]["taskDefinitionArn"])
 
-    async def _run(self, definition_arn: str, token: str, name: str) -> str:
+    async def _run(self, definition_arn: str, tokens: Mapping[str, str], name: str) -> str:
         """Run one task; waits for room. What an unanswered request had made is found again by its nonce."""
         nonce = f"liverl-{secrets.token_hex(12)}"
         asked = definition.task(
-            self._settings, definition_arn=definition_arn, nonce=nonce, token=token, labels=self._labels
+            self._settings, definition_arn=definition_arn, nonce=nonce, tokens=tokens, labels=self._labels
         )
         deadline = asyncio.get_running_loop().time() + self._settings.startup_deadline_sec
         while True:
@@ -246,14 +274,16 @@ class EcsProvider:
                 raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {name}: ECS runs no task: {why}")
             await asyncio.sleep(POLL_SEC)
 
-    async def _ready(self, sandbox: EcsSandbox) -> None:
-        """Until the agent in the task answers."""
+    async def _ready(self, sandbox: EcsSandbox, *, early: bool = False) -> None:
+        """Until the agent in the task answers. early: that of a container which is to end before the task counts as
+        running."""
         while True:
             task = await self.describe(sandbox.arn)
             ended = death(task, sandbox.name)
             if ended is not None:
                 raise ended
-            address = await self._address(task) if task is not None and task.get("lastStatus") == "RUNNING" else None
+            there = task is not None and (early or task.get("lastStatus") == "RUNNING")
+            address = await self._address(task) if task is not None and there else None
             if address is not None:
                 sandbox.address = address
                 try:

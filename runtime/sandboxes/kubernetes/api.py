@@ -176,14 +176,14 @@ class Api:
         finally:
             response.close()
 
-    async def exec(self, pod: str, command: Sequence[str], stdin: bytes) -> ExecResult:
+    async def exec(self, pod: str, command: Sequence[str], stdin: bytes, *, container: str = CONTAINER) -> ExecResult:
         """Run ``command``; no deadline of its own. Raises ``LinkCut``, ``CommandNotStarted``, ``ApiError``."""
         import aiohttp
 
         deadline = time.monotonic() + BUDGET_SEC
         for attempt in range(100):
             try:
-                async with await self._open(pod, command) as socket:
+                async with await self._open(pod, command, container) as socket:
                     return await _converse(socket, stdin)
             except aiohttp.WSServerHandshakeError as error:  # nothing was started
                 if error.status not in _BUSY or time.monotonic() > deadline:
@@ -198,11 +198,11 @@ class Api:
                 raise LinkCut(f"the connection was cut: {error!r}") from error
         raise LinkCut("the API server never took the command")
 
-    async def _open(self, pod: str, command: Sequence[str]) -> Any:
+    async def _open(self, pod: str, command: Sequence[str], container: str) -> Any:
         path = f"/api/v1/namespaces/{self._namespace}/pods/{pod}/exec"
         headers: dict[str, str] = {}
         await self._sockets.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
-        query: list[tuple[str, Any]] = [("container", CONTAINER), ("command", list(command))]
+        query: list[tuple[str, Any]] = [("container", container), ("command", list(command))]
         query += [(name, "true") for name in ("stdin", "stdout", "stderr")]
         url = self._sockets.configuration.host + path
         return await self._sockets.request("GET", url, query_params=query, headers=headers, _preload_content=False)

@@ -1,4 +1,4 @@
-"""The pod of one sandbox as a manifest. Pure; it does not know the cluster.
+"""The pod of one sandbox as a manifest. It does not know the cluster.
 
 Meets the ``restricted`` pod security standard unless ``settings.user`` is None.
 """
@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from runtime.config import KubernetesCluster
+from runtime.oci.reference import mirrored
+from runtime.sandboxes import own_image, remote_python
 from runtime.sandboxes.base import AGENT, Mount, SandboxRequest
 from runtime.sandboxes.bwrap import IMAGE, LIVERL
 from runtime.sandboxes.remote_shell import MARK
@@ -18,6 +23,8 @@ from runtime.sandboxes.remote_shell import MARK
 RUN, OWNER, TTL, NONCE, PHASE = "liverl/run", "liverl/owner", "liverl/ttl", "liverl/nonce", "liverl/phase"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 CONTAINER = "sandbox"
+RECEIVER = "guest"
+"""The init container that takes in what a box of a task's own image needs."""
 DISK_REQUEST = "256Mi"
 """What the scheduler sets aside of a node's disk for one box; without a request it is the whole limit."""
 HOME = "/home/agent"
@@ -38,8 +45,16 @@ def pod_name(name: str) -> str:
     return f"box-{slug}-{secrets.token_hex(4)}"
 
 
-def manifest(request: SandboxRequest, settings: KubernetesCluster, *, run: str, owner: str) -> dict[str, Any]:
-    """A Pod with the labels run, owner, ttl and a nonce that tells our own creation from a stranger's name."""
+def manifest(
+    request: SandboxRequest,
+    settings: KubernetesCluster,
+    *,
+    run: str,
+    owner: str,
+    mirrors: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """A Pod with the labels run, owner, ttl and a nonce that tells our own creation from a stranger's name. mirrors:
+    registry -> the one that nodes ask in its place for a task's own image."""
     folders = _folders(request) if settings.user is not None else []
     security: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
     box: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
@@ -95,6 +110,8 @@ def manifest(request: SandboxRequest, settings: KubernetesCluster, *, run: str, 
     if agent is not None:
         spec["initContainers"] = [carrier]
         spec["volumes"] += [{"name": "agent", "emptyDir": {}}]
+    if request.root is not None:
+        _of_own_image(spec, request, settings, mirrored(request.root.reference, mirrors))
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     if settings.runtime_class is not None:
@@ -115,6 +132,49 @@ def manifest(request: SandboxRequest, settings: KubernetesCluster, *, run: str, 
     }
     metadata = {"name": pod_name(request.name), "namespace": settings.namespace, "labels": labels}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _of_own_image(spec: dict[str, Any], request: SandboxRequest, settings: KubernetesCluster, image: str) -> None:
+    """Make the pod one of a task's own image: what LiveRL runs in it comes into volumes, by an init container of the
+    backend's own image, and is read-only. All of the image may be written that its user may write; of a user who is
+    not the image's root the work directory is a copy."""
+    box = spec["containers"][0]
+    own = replace(request, mounts=uploads(request))
+    brought = own_image.places(own)
+    written = ["/logs", "/tests", "/solution"]
+    if settings.user is not None:
+        written += ["/tmp", HOME, request.workdir]
+        box["securityContext"] = {**box["securityContext"], "readOnlyRootFilesystem": False}
+    shown = [(path, {"readOnly": True}) for path in brought] + [(path, {}) for path in own_image.outermost(written)]
+    agent = [mount for mount in box["volumeMounts"] if mount["name"] == "agent"]
+    volumes = [{"name": f"w{number}", "mountPath": path, **more} for number, (path, more) in enumerate(shown)]
+    receiver = {
+        "name": RECEIVER,
+        "image": settings.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["sh", "-c", own_image.RECEIVE],
+        "resources": box["resources"],
+        "securityContext": {key: value for key, value in box["securityContext"].items() if key != "capabilities"}
+        | {"capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [
+            *(
+                {"name": one["name"], "mountPath": f"{own_image.BROUGHT}{one['mountPath']}"}
+                for one in volumes[: len(brought)]
+            ),
+            {"name": "scratch", "mountPath": "/tmp"},
+        ],
+    }
+    first = [*spec.get("initContainers", ()), receiver]
+    if settings.user is not None:
+        work = next(one for one in volumes if one["mountPath"] == request.workdir)
+        python = [one for one in volumes if one["mountPath"] in brought]
+        command = own_image.copy_command(request.workdir, "/.liverl-work")
+        more = {"command": command, "volumeMounts": [*python, {"name": work["name"], "mountPath": "/.liverl-work"}]}
+        first.append({**receiver, "name": "work", "image": image, **more})
+    box |= {"image": image, "command": list(remote_python.WAIT), "workingDir": "/", "volumeMounts": [*volumes, *agent]}
+    spec["initContainers"] = first
+    spec["volumes"] = [one for one in spec["volumes"] if one["name"] == "agent"]
+    spec["volumes"] += [{"name": name, "emptyDir": {}} for name in (*(one["name"] for one in volumes), "scratch")]
 
 
 def agent_image(request: SandboxRequest) -> str | None:

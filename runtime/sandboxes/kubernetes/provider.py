@@ -15,6 +15,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from runtime.config import KubernetesCluster
@@ -77,10 +78,18 @@ class PodSandbox(RemoteSandbox):
     alone = True
 
     def __init__(
-        self, request: SandboxRequest, provider: KubernetesProvider, pod: dict[str, Any], proxy_url: str | None
+        self,
+        request: SandboxRequest,
+        provider: KubernetesProvider,
+        pod: dict[str, Any],
+        proxy_url: str | None,
+        *,
+        container: str = pods.CONTAINER,
+        home: str | None = None,
     ) -> None:
-        super().__init__(request, env={}, proxy_url=proxy_url)
+        super().__init__(request, env={} if home is None else {"HOME": home}, proxy_url=proxy_url)
         self._provider = provider
+        self._container = container
         self._pod = str(pod["metadata"]["name"])
         self._uid = str(pod["metadata"]["uid"])
 
@@ -98,7 +107,7 @@ class PodSandbox(RemoteSandbox):
         for attempt in range(STARTS):
             try:
                 async with asyncio.timeout(timeout_sec):
-                    result = await api.exec(self._pod, command, stdin)
+                    result = await api.exec(self._pod, command, stdin, container=self._container)
                 break
             except LinkCut as error:
                 await self._raise_death(str(error))
@@ -135,10 +144,14 @@ class PodSandbox(RemoteSandbox):
 
 
 class KubernetesProvider:
-    """Implements ``SandboxProvider``. run: what all boxes of one run are labelled with (for ``reap``)."""
+    """Implements ``SandboxProvider``. run: what all boxes of one run are labelled with (for ``reap``); mirrors:
+    registry -> the one that nodes ask in its place for images of tasks."""
 
-    def __init__(self, settings: KubernetesCluster, *, run: str) -> None:
+    def __init__(
+        self, settings: KubernetesCluster, *, run: str, mirrors: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._settings = settings
+        self._mirrors = dict(mirrors)
         self._run = pods.label(run)
         if not self._run:
             raise ValueError(f"run {run!r} gives no label")
@@ -161,6 +174,7 @@ class KubernetesProvider:
             memory_limit=True,
             cpu_limit=True,
             second_user=self._settings.user is None,
+            task_images=True,
             made_by="kubernetes" + (f"+{self._settings.runtime_class}" if self._settings.runtime_class else ""),
         )
 
@@ -179,18 +193,23 @@ class KubernetesProvider:
             return self._api, self._watch
 
     async def start(self, request: SandboxRequest) -> PodSandbox:
-        check_lower(request)
+        check_lower(request, images=True)
         proxy_url = self._proxy_url(request)
         try:
             api, watch = await self.connected()
         except ApiError as error:
             raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {error}") from error
-        pod = pods.manifest(request, self._settings, run=self._run, owner=self._owner)
+        pod = pods.manifest(request, self._settings, run=self._run, owner=self._owner, mirrors=self._mirrors)
         name = pod["metadata"]["name"]
         patience = self._settings.startup_deadline_sec
         try:
             created = await api.create(pod, patience_sec=patience)
-            sandbox = PodSandbox(request, self, created, proxy_url)
+            own, home = request.root is not None, pods.HOME if self._settings.user is not None else None
+            sandbox = PodSandbox(request, self, created, proxy_url, home=home if own else None)
+            if own:
+                receiver = PodSandbox(replace(request, root=None), self, created, None, container=pods.RECEIVER)
+                await self._ready(watch, name, request.name, patience, receiver=True)
+                await receiver.receive(replace(request, mounts=pods.uploads(request)))
             await self._ready(watch, name, request.name, patience)
             await sandbox.furnish(replace(request, mounts=pods.uploads(request)))
             await self._probe(sandbox)
@@ -229,12 +248,15 @@ class KubernetesProvider:
             raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {UNREACHABLE}")
         return f"http://[{host}]:{request.forward[1]}" if ":" in host else f"http://{host}:{request.forward[1]}"
 
-    async def _ready(self, watch: PodWatch, name: str, title: str, patience_sec: float) -> None:
+    async def _ready(
+        self, watch: PodWatch, name: str, title: str, patience_sec: float, *, receiver: bool = False
+    ) -> None:
+        """Until the box runs, or before that the container that takes in what it needs."""
         last: dict[str, Any] = {}
 
         def look(pod: dict[str, Any] | None) -> TrialError | bool | None:
             last.update(pod or {})
-            if pod is not None and status.running(pod):
+            if pod is not None and (status.receiving(pod, pods.RECEIVER) if receiver else status.running(pod)):
                 return True
             if pod is not None and (why := status.never_starts(pod)) is not None:
                 return TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {title}: {why}")

@@ -32,6 +32,12 @@ def running(pod: Pod) -> bool:
     return phase(pod) == "Running" and any("running" in _state(one) for one in _containers(pod)) and not deleted(pod)
 
 
+def receiving(pod: Pod, name: str) -> bool:
+    """Whether the init container ``name`` runs."""
+    started = pod.get("status", {}).get("initContainerStatuses") or ()
+    return any(one.get("name") == name and "running" in _state(one) for one in started) and not deleted(pod)
+
+
 def finished(pod: Pod) -> bool:
     return phase(pod) in ("Succeeded", "Failed")
 

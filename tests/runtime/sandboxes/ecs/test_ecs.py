@@ -19,14 +19,19 @@ import pytest
 from runtime.config import Bubblewrap, Ecs, EcsCluster
 from runtime.errors import Termination, TrialError
 from runtime.grading.make import make_verifier
+from runtime.oci import store as stores
+from runtime.oci.build import import_layout
+from runtime.oci.merged import merge
+from runtime.oci.store import ImageStore
 from runtime.sandboxes import bwrap, make_provider
 from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.ecs import EcsProvider
 from runtime.sandboxes.ecs.definition import definition, size
 from runtime.sandboxes.ecs.provider import death
 from runtime.task import Task
+from tests.oci_images import busybox, image
 from tests.runtime.scaffolds.shell_trials import both_tool_sets_are_paid
-from tests.toolbox import python_tools
+from tests.toolbox import python_tools, require_command
 
 from ..conftest import CALC, needs_bubblewrap
 
@@ -52,13 +57,17 @@ def free_port() -> int:
 class Moto:
     """moto's server, and the containers of its tasks."""
 
-    def __init__(self, url: str, settings: EcsCluster) -> None:
+    def __init__(self, url: str, settings: EcsCluster, volumes: Path) -> None:
         import boto3
+
+        self.volumes = volumes
 
         self.url = url
         self.settings = settings
         self.ecs = boto3.client("ecs", region_name=settings.region, endpoint_url=url)
         self.boxes: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
+        self.tree: Path | None = None
+        """The files of the image that a task brings; ECS starts its container once the receiver has ended well."""
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> None:
         data = json.dumps(body or {}).encode()
@@ -81,19 +90,36 @@ class Moto:
     async def address(self, task: Any) -> tuple[str, int]:
         """Runs the container of a task, once, the way its definition says."""
         arn = task["taskArn"]
+        described = self.ecs.describe_task_definition(taskDefinition=task["taskDefinitionArn"])["taskDefinition"]
+        containers = described["containerDefinitions"]
+        given = {one["name"]: one["environment"] for one in task["overrides"]["containerOverrides"]}
         if arn not in self.boxes:
-            described = self.ecs.describe_task_definition(taskDefinition=task["taskDefinitionArn"])["taskDefinition"]
-            container = described["containerDefinitions"][0]
-            given = task["overrides"]["containerOverrides"][0]["environment"]
-            port = free_port()
-            env = {**{e["name"]: e["value"] for e in given}, "PATH": bwrap.PATH, **bwrap._interpreter()}
-            env |= {"LIVERL_AGENT_PORT": str(port), "LIVERL_AGENT_HOST": "127.0.0.1"}
-            arguments = ["bwrap", "--unshare-user", "--unshare-pid", "--die-with-parent", *bwrap.root_arguments()]
-            for folder in ("/tmp", "/app", "/logs", "/opt/liverl", "/tests"):
-                arguments += ["--tmpfs", folder]
-            arguments += ["--proc", "/proc", "--dev", "/dev", "--chdir", "/", *container["command"]]
-            self.boxes[arn] = (subprocess.Popen(arguments, env=env), port)  # noqa: ASYNC220
+            self.boxes[arn] = self.run(containers[0], given, arn)
+        elif len(containers) > 1 and (ended := self.boxes[arn][0].poll()) is not None:
+            (condition,) = containers[1]["dependsOn"]
+            assert (condition, ended) == ({"containerName": containers[0]["name"], "condition": "SUCCESS"}, 0)
+            del containers[0]
+            self.boxes[arn + "/0"] = self.boxes[arn]
+            self.boxes[arn] = self.run(containers[0], given, arn)
         return "127.0.0.1", self.boxes[arn][1]
+
+    def run(self, container: Any, given: Any, arn: str) -> tuple[subprocess.Popen[bytes], int]:
+        port = free_port()
+        own = self.tree if container["name"] == "sandbox" and container.get("dependsOn") else None
+        env = {"PATH": bwrap.PATH, **({} if own else bwrap._interpreter())}
+        for one in (*container.get("environment", ()), *given[container["name"]]):
+            env[one["name"]] = one["value"]
+        env |= {"LIVERL_AGENT_PORT": str(port), "LIVERL_AGENT_HOST": "127.0.0.1"}
+        arguments = ["bwrap", "--unshare-user", "--unshare-pid", "--die-with-parent"]
+        arguments += bwrap.root_arguments() if own is None else ["--bind", str(own), "/"]
+        for folder in ("/tmp", "/app", "/logs", "/opt/liverl", "/tests") if own is None else ():
+            arguments += ["--tmpfs", folder]
+        for mount in container.get("mountPoints", ()):
+            volume = self.volumes / arn.rpartition("/")[2] / mount["sourceVolume"]
+            volume.mkdir(parents=True, exist_ok=True)
+            arguments += ["--ro-bind" if mount.get("readOnly") else "--bind", str(volume), mount["containerPath"]]
+        arguments += ["--proc", "/proc", "--dev", "/dev", "--chdir", "/", *container["command"]]
+        return subprocess.Popen(arguments, env=env), port
 
     def close(self) -> None:
         for process, _ in self.boxes.values():
@@ -123,10 +149,10 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture
-def moto(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moto]:
+def moto(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Moto]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
-    made = Moto(server, SETTINGS.model_copy(update={"endpoint_url": server}))
+    made = Moto(server, SETTINGS.model_copy(update={"endpoint_url": server}), tmp_path / "volumes")
     made.post("/moto-api/reset")
     made.network()
     made.pin()
@@ -168,6 +194,32 @@ class TestTasks:
             second = await provider.start(box_request)
             await second.stop()
             assert len(moto.ecs.list_task_definitions()["taskDefinitionArns"]) == 1
+
+        play(moto, body)
+
+    def test_a_box_of_an_image_without_libc_or_python(
+        self, moto: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        require_command("busybox", package="busybox-static")
+        monkeypatch.setattr(stores, "default_store", lambda: tmp_path / "store")
+        store = ImageStore()
+        made = image([busybox(), {"w/word": b"old\n"}], layout=tmp_path / "layout", Env=["PATH=/bin"], WorkingDir="/w")
+        own = import_layout(tmp_path / "layout", store, reference=f"registry.example/own@{made.digest}")
+        moto.tree = tmp_path / "tree"
+        merge([store.layer(one) for one in own.folders], "/", moto.tree)
+        request = SandboxRequest(name="own", lower=store.tree(own, "/w"), workdir="/w", root=own)
+
+        async def body(provider: EcsProvider) -> None:
+            box = await provider.start(request)
+            listed = moto.ecs.describe_tasks(cluster="boxes", tasks=[box.arn])["tasks"][0]["taskDefinitionArn"]
+            definition = moto.ecs.describe_task_definition(taskDefinition=listed)["taskDefinition"]
+            images = [one["image"] for one in definition["containerDefinitions"]]
+            assert images == [moto.settings.image, own.reference]
+            result = await box.exec(["sh", "-c", "cat; pwd; cat word; echo new >word"], stdin=b"in\0", timeout_sec=30)
+            assert (result.exit_code, result.stdout) == (0, b"in\0/w\nold\n"), result.stderr
+            with pytest.raises(TimeoutError):
+                await box.exec(["sleep", "60"], timeout_sec=1)
+            assert await box.download(["/w"]) == {"/w/word": b"new\n"}
 
         play(moto, body)
 
@@ -264,6 +316,7 @@ def test_capabilities_and_the_front_door(tmp_path: Path) -> None:
     provider = make_provider(Ecs(ecs=SETTINGS), state=tmp_path)
     assert provider.capabilities == Capabilities(
         isolation="ecs",
+        task_images=True,
         network_off=False,
         fresh_filesystem=True,
         memory_limit=True,

@@ -23,7 +23,7 @@ import kubernetes_validate
 import yaml
 from aiohttp import WSMsgType, web
 
-from .node import Container
+from .node import Container, Volumes
 
 PODS = "/api/v1/namespaces/{namespace}/pods"
 IMAGE = "registry.example/box:1"
@@ -48,8 +48,11 @@ class Cluster:
         self.images = images if images is not None else {IMAGE}
         self.agents: dict[str, Path] = {}
         """Image -> what it holds at /opt/agent."""
+        self.trees: dict[str, Path] = {}
+        """Image -> its files; images that are not here are this machine's programs."""
         self.pods: dict[str, dict[str, Any]] = {}
         self.containers: dict[str, Container] = {}
+        self._initial: dict[tuple[str, str], Container] = {}
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
         self.pull_error: Callable[[str], str | None] = lambda image: None
@@ -86,7 +89,7 @@ class Cluster:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for container in list(self.containers.values()):
+        for container in (*self.containers.values(), *self._initial.values()):
             await container.stop()
         self.cut_watches()
         if self._runner is not None:
@@ -247,8 +250,9 @@ class Cluster:
 
     async def _remove(self, name: str) -> None:
         container = self.containers.pop(name, None)
-        if container is not None:
-            await container.stop()
+        initial = [one for (pod, _), one in self._initial.items() if pod == name]
+        for one in (*initial, *([container] if container is not None else [])):
+            await one.stop()
         pod = self.pods.pop(name, None)
         if pod is not None:
             await self._change("DELETED", pod)
@@ -257,7 +261,7 @@ class Cluster:
         name = request.match_info["name"]
         if name not in self.pods:
             return _missing(request)
-        container = self.containers.get(name)
+        container = self._initial.get((name, request.query.get("container", ""))) or self.containers.get(name)
         if container is None or container.ended.done():
             return _status(500, "InternalError", 'container not found ("sandbox")')
         socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io", "v4.channel.k8s.io"), max_msg_size=32 << 20)
@@ -298,11 +302,11 @@ class Cluster:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, pod: dict[str, Any]) -> None:
-        name, image = pod["metadata"]["name"], pod["spec"]["containers"][0]["image"]
+    async def _pulled(self, pod: dict[str, Any], image: str) -> bool:
+        """Once the image is here; False where the pod goes meanwhile."""
         for attempt in itertools.count():
             why = self.pull_error(image)
-            if why is None and image not in self.images:
+            if why is None and image not in self.images and image not in self.trees:
                 why = f"failed to resolve reference {image!r}: not found"
             if why is None:
                 break
@@ -310,9 +314,52 @@ class Cluster:
             reason, message = ("ErrImagePull", why) if attempt % 2 == 0 else ("ImagePullBackOff", back_off)
             await self._state(pod, "Pending", {"waiting": {"reason": reason, "message": message}})
             await asyncio.sleep(0.1)
-            if name not in self.pods:
-                return
-        container = Container(pod["spec"], agents=self.agents)
+            if pod["metadata"]["name"] not in self.pods:
+                return False
+        return True
+
+    async def _run(self, pod: dict[str, Any]) -> None:
+        volumes = Volumes(pod["spec"], self.agents)
+        try:
+            await self._run_in(pod, volumes)
+        finally:
+            volumes.remove()
+
+    async def _before(self, pod: dict[str, Any], volumes: Volumes) -> bool:
+        """The init containers, one after the other, each to its end; False where one fails, or the pod goes."""
+        name = pod["metadata"]["name"]
+        for box in pod["spec"].get("initContainers", ()):
+            if box["image"] in self.agents:
+                continue
+            if not await self._pulled(pod, box["image"]):
+                return False
+            container = Container(pod["spec"], volumes, box=box, tree=self.trees.get(box["image"]))
+            self._initial[name, box["name"]] = container
+            try:
+                await container.start()
+                pod["status"]["initContainerStatuses"] = [
+                    {"name": box["name"], "image": box["image"], "state": {"running": {}}}
+                ]
+                await self._change("MODIFIED", pod)
+                end = await container.ended
+            finally:
+                del self._initial[name, box["name"]]
+                await container.stop()
+            pod["status"]["initContainerStatuses"] = [
+                {"name": box["name"], "image": box["image"], "state": {"terminated": end}}
+            ]
+            await self._change("MODIFIED", pod)
+            if self.pods.get(name) is not pod or end["exitCode"]:
+                if self.pods.get(name) is pod:
+                    await self._state(pod, "Failed", {"waiting": {"reason": "PodInitializing"}})
+                return False
+        return True
+
+    async def _run_in(self, pod: dict[str, Any], volumes: Volumes) -> None:
+        name, image = pod["metadata"]["name"], pod["spec"]["containers"][0]["image"]
+        if not await self._before(pod, volumes) or not await self._pulled(pod, image):
+            return
+        container = Container(pod["spec"], volumes, tree=self.trees.get(image))
         await container.start()
         if self.pods.get(name) is not pod or pod["metadata"].get("deletionTimestamp"):
             await container.stop()

@@ -26,14 +26,40 @@ def mebibytes(quantity: str) -> int:
     return int(float(quantity[:-2]) * units[quantity[-2:]])
 
 
-class Container:
-    """One running container. ``ended`` is set with its terminated state once its first process is gone."""
+class Volumes:
+    """The volumes of one pod. agents: image -> what it holds at /opt/agent, which its init container copies."""
 
-    def __init__(self, spec: Mapping[str, Any], *, agents: Mapping[str, Path] | None = None) -> None:
-        self._spec = spec
-        self._agents = agents or {}
-        self._box = spec["containers"][0]
+    def __init__(self, spec: Mapping[str, Any], agents: Mapping[str, Path]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pod-"))
+        for volume in spec.get("volumes", ()):
+            (self.folder / volume["name"]).mkdir()
+            (self.folder / volume["name"]).chmod(0o777)
+        for before in spec.get("initContainers", ()):
+            if before["image"] in agents:
+                name = before["volumeMounts"][0]["name"]
+                shutil.copytree(agents[before["image"]], self.folder / name, dirs_exist_ok=True)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Container:
+    """One running container of a pod, its first one or an init container. ``ended`` is set with its terminated state
+    once its first process is gone. tree: the files of its image, where that is not this machine's programs."""
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        volumes: Volumes,
+        *,
+        box: Mapping[str, Any] | None = None,
+        tree: Path | None = None,
+    ) -> None:
+        self._spec = spec
+        self._box = box or spec["containers"][0]
+        self._tree = tree
+        self._volumes = volumes.folder
+        self.folder = Path(tempfile.mkdtemp(prefix="container-"))
         self.memory_mib = mebibytes(self._box["resources"]["limits"]["memory"])
         self.ended: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.oom = False
@@ -43,24 +69,21 @@ class Container:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"PATH": bwrap.PATH, **bwrap._interpreter(), **{e["name"]: e["value"] for e in self._box.get("env", ())}}
+        given = {e["name"]: e["value"] for e in self._box.get("env", ())}
+        return {"PATH": bwrap.PATH, **({} if self._tree else bwrap._interpreter()), **given}
 
     async def start(self) -> None:
         arguments = bwrap.root_arguments()
+        if self._tree is not None:
+            root = self.folder / "root"
+            await asyncio.to_thread(shutil.copytree, self._tree, root, symlinks=True)
+            arguments = ["--bind", str(root), "/"]
         for mount in self._box.get("volumeMounts", ()):
-            volume = self.folder / mount["name"]
-            volume.mkdir()
-            volume.chmod(0o777)
-            for before in self._spec.get("initContainers", ()):
-                if mount["name"] == before["volumeMounts"][0]["name"]:
-                    shutil.copytree(self._agents[before["image"]], volume, dirs_exist_ok=True)
             bind = "--ro-bind" if mount.get("readOnly") else "--bind"
-            arguments += [bind, str(volume), mount["mountPath"]]
+            arguments += [bind, str(self._volumes / mount["name"]), mount["mountPath"]]
         if not self._box.get("volumeMounts"):  # an image's own folders
             for folder in ("/tmp", "/app", "/logs", "/tests", "/solution", "/root"):
                 arguments += ["--perms", "0777", "--tmpfs", folder]
-        ready = self.folder / "ready"
-        ready.mkdir()
         user = str(self._spec.get("securityContext", {}).get("runAsUser", 0))
         read_only = self._box.get("securityContext", {}).get("readOnlyRootFilesystem")
         read, write = os.pipe()
@@ -73,9 +96,9 @@ class Container:
             self._init = await asyncio.create_subprocess_exec(
                 *("bwrap", *namespace, *rights, "--unshare-pid", "--unshare-ipc", "--uid", user, "--gid", user),
                 *("--die-with-parent", "--as-pid-1", "--info-fd", str(write), *arguments),
-                *("--bind", str(ready), "/ready", "--proc", "/proc", "--dev", "/dev"),
+                *("--proc", "/proc", "--dev", "/dev"),
                 *(("--remount-ro", "/") if read_only else ()),
-                *("--chdir", "/", "sh", "-c", 'touch /ready/yes; exec "$@"', "init", *self._box["command"]),
+                *("--chdir", "/", *self._box["command"]),
                 pass_fds=[write, *([] if users is None else [users])],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
@@ -88,10 +111,15 @@ class Container:
                 os.close(users)
         with os.fdopen(read, "rb") as info:  # it arrives in pieces: to the end of file
             self._pid = json.loads(await asyncio.to_thread(info.read))["child-pid"]
-        while not (ready / "yes").exists():
-            assert self._init.returncode is None
+        while self._init.returncode is None and not self._runs():
             await asyncio.sleep(0.005)
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    def _runs(self) -> bool:
+        """Whether the first process has become the container's own program."""
+        with contextlib.suppress(OSError):
+            return not Path(f"/proc/{self._pid}/cmdline").read_bytes().startswith(b"bwrap\0")
+        return True  # it was quick
 
     async def _watch(self) -> None:
         assert self._init is not None
@@ -145,7 +173,7 @@ class Container:
 
     async def exec(self, command: list[str]) -> asyncio.subprocess.Process:
         """Raises ``FileNotFoundError`` when there is no such program."""
-        if shutil.which(command[0]) is None:
+        if self._tree is None and shutil.which(command[0]) is None:
             raise FileNotFoundError(command[0])
         return await asyncio.create_subprocess_exec(
             *(
@@ -157,9 +185,7 @@ class Container:
                 "-m",
                 "-p",
                 "-i",
-                "env",
-                "-C",
-                "/",
+                "--wdns=/",
                 *command,
             ),
             stdin=asyncio.subprocess.PIPE,

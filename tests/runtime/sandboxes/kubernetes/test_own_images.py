@@ -1,0 +1,140 @@
+"""Pods made of a task's own image, which has neither libc nor Python nor shell beyond one static program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runtime.config import Bubblewrap, KubernetesCluster
+from runtime.errors import Termination, TrialError
+from runtime.grading.make import make_verifier
+from runtime.oci import store as stores
+from runtime.oci.build import import_layout
+from runtime.oci.merged import merge
+from runtime.oci.store import ImageStore
+from runtime.oci.types import Image
+from runtime.sandboxes.base import Mount, SandboxRequest
+from runtime.sandboxes.kubernetes import pods
+from runtime.task import load_task
+from tests.oci_images import busybox, image
+from tests.toolbox import require_command
+
+from .cluster import IMAGE
+from .conftest import Stage, needs_bubblewrap
+
+pytestmark = [pytest.mark.sandbox, needs_bubblewrap]
+NAME = "registry.example/tasks/alpine"
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ImageStore, Image]]:
+    """An image in this machine's store, as if it had been fetched from a registry."""
+    require_command("busybox", package="busybox-static")
+    monkeypatch.setattr(stores, "default_store", lambda: tmp_path / "store")
+    store = ImageStore()
+    layers = [
+        busybox(),
+        {"w/word": b"old\n", "w/gone": b"x", "opt/tool": b"#!/bin/sh\necho tool\n"},
+        {"w/.wh.gone": b""},
+    ]
+    made = image(layers, layout=tmp_path / "layout", Env=["PATH=/bin:/opt", "MARK=of the image"], WorkingDir="/w")
+    yield store, import_layout(tmp_path / "layout", store, reference=f"{NAME}@{made.digest}")
+    store.close()
+
+
+@pytest.fixture
+def node(stage: Stage, own: tuple[ImageStore, Image], tmp_path: Path) -> Stage:
+    """The nodes of the cluster can pull it too."""
+    store, made = own
+    merge([store.layer(one) for one in made.folders], "/", tmp_path / "tree")
+    stage.cluster.trees[made.reference] = tmp_path / "tree"
+    return stage
+
+
+def request_of(own: tuple[ImageStore, Image], lower: Path | None = None) -> SandboxRequest:
+    store, made = own
+    return SandboxRequest(name="own", lower=lower or store.tree(made, "/w"), workdir="/w", root=made)
+
+
+def test_a_box_of_an_image_without_libc_or_python(node: Stage, own: tuple[ImageStore, Image], tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import json, ssl, sys\nprint(json.dumps([sys.prefix, sys.argv[1:]]))\n")
+
+    async def body() -> None:
+        request = replace(request_of(own), mounts=(Mount(tmp_path / "program.py", "/opt/liverl/own/program.py"),))
+        box = await node.provider.start(request)
+        pod = node.cluster.pods[box.pod]["spec"]
+        assert pod["containers"][0]["image"] == own[1].reference and pod["initContainers"][0]["image"] == IMAGE
+
+        async def said(script: str) -> str:
+            result = await box.exec(["sh", "-c", script], stdin=b"in", timeout_sec=20)
+            return (result.stdout + result.stderr).decode()
+
+        assert (await said("cat; pwd; ls; tool; echo $MARK")).split() == ["in/w", "word", "tool", "of", "the", "image"]
+        assert "new" in await said("echo new > word && cat word")
+        assert "read-only" in (await said("echo x > /opt/python/bin/python3; echo x > /opt/liverl/guest/x")).lower()
+        own_program = await box.exec(["python3", "/opt/liverl/own/program.py", "x"], timeout_sec=20)
+        assert own_program.stdout == b'["/opt/python", ["x"]]\n', own_program.stderr
+        assert (await box.exec(["no-such-program"], timeout_sec=20)).exit_code == 127
+        assert (await box.exec(["sh", "-c", "kill -15 $$"], timeout_sec=20)).exit_code == -15
+        with pytest.raises(TimeoutError):
+            await box.exec(["sh", "-c", "env -i sleep 4711 & sleep 4712"], timeout_sec=1)
+        assert "sleep" not in await said("cat /proc/[0-9]*/cmdline | grep -v grep")
+        big = bytes(range(256)) * (24 << 10)
+        await box.upload({"/w/a b/big": big, "/w/run": b"#!/bin/sh\necho ran\n"}, mode=0o755)
+        assert await said("./run") == "ran\n"
+        found = await box.download(["/w"], max_bytes=16 << 20)
+        assert set(found) == {"/w/word", "/w/a b/big", "/w/run"} and found["/w/a b/big"] == big
+        with pytest.raises(TrialError):
+            await box.download(["/w"], max_bytes=20)
+
+    node.play(body)
+
+
+def test_a_task_with_an_image_is_graded_in_pods(node: Stage, own: tuple[ImageStore, Image], tmp_path: Path) -> None:
+    """By its own script, as the image's root; files beside ``task.toml`` are in the work directory."""
+    node.changes["user"] = None
+    own[0].name(f"{NAME}:1", own[1])
+    files = {
+        "task.toml": f'environment.docker_image = "{NAME}:1"\nverifier.env = {{OUT = "/logs/verifier/reward.txt"}}\n',
+        "instruction.md": "Write new into word.\n",
+        "environment/extra.txt": "loose\n",
+        "solution/solve.sh": "#!/bin/sh\necho new > word\n",
+        "tests/test.sh": "#!/bin/sh\ngrep -q new word && grep -q loose extra.txt && echo 1 > $OUT || echo 0 > $OUT\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "task" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "task" / name).write_text(text)
+    task = load_task(tmp_path / "task")
+    assert task.root is not None
+
+    async def body() -> None:
+        verifier = make_verifier(Bubblewrap(agent_timeout_sec=60.0, verifier_timeout_sec=60.0), node.provider)
+        for word, reward in ((b"new\n", 1.0), (b"old\n", 0.0)):
+            verdict = await verifier.grade(task, {"/w/word": word, "/w/extra.txt": b"loose\n"})
+            assert verdict.reward == reward, verdict.raw
+        await verifier.close()
+
+    node.play(body)
+
+
+def test_an_image_that_nodes_cannot_pull_is_said(stage: Stage, own: tuple[ImageStore, Image]) -> None:
+    async def body() -> None:
+        with pytest.raises(TrialError, match="not found") as caught:
+            await stage.provider.start(request_of(own))
+        assert caught.value.termination is Termination.ENV_SETUP_FAILED
+
+    stage.play(body)
+
+
+def test_the_pods_image_comes_from_the_mirror_that_the_spec_names(own: tuple[ImageStore, Image]) -> None:
+    request, settings = request_of(own), KubernetesCluster(image=IMAGE, image_pull_secrets=("registry",))
+    pod = pods.manifest(request, settings, run="r", owner="o", mirrors={"registry.example": "cache.example:5000"})
+    assert pod["spec"]["containers"][0]["image"] == f"cache.example:5000/tasks/alpine@{own[1].digest}"
+    assert [one["image"] for one in pod["spec"]["initContainers"]] == [IMAGE, pod["spec"]["containers"][0]["image"]]
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    names = {volume["name"] for volume in pod["spec"]["volumes"]}
+    for box in (*pod["spec"]["initContainers"], *pod["spec"]["containers"]):
+        assert {mount["name"] for mount in box["volumeMounts"]} <= names
