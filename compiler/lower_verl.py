@@ -7,6 +7,7 @@ folder of any machine.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from compiler.facts import Facts, section
@@ -18,6 +19,7 @@ from compiler.spec.mode import ColocateAsync, SeparateAsync, Sync
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import PACKED_ATTENTION, Fsdp, Megatron
+from runtime.config.rollout import AgentLoop
 
 RUN_DIR = "${oc.env:LIVERL_RUN_DIR}"
 ROLLOUT, MODEL = "actor_rollout_ref.rollout", "actor_rollout_ref.model"
@@ -28,6 +30,11 @@ CPUS_PER_GPU = 3
 """What verl's placement groups reserve beside each GPU (``ResourcePoolManager.max_colocate_count``)."""
 RAY_CPUS = 16
 """For all actors of verl beside them, which reserve CPUs that they do not use."""
+
+
+def _workers_cpus(loop: AgentLoop) -> int:
+    """What several agent-loop workers reserve; one is no process of its own."""
+    return math.ceil(loop.workers * loop.cpus) if loop.workers > 1 else 0
 
 
 def lower_verl(plan: Plan) -> Facts:
@@ -347,7 +354,11 @@ def _process(plan: Plan, facts: Facts) -> None:
     )
     facts.derive(
         f"{init}.num_cpus",
-        lambda: RAY_CPUS + (0 if spec.trainer.device == "cpu" else CPUS_PER_GPU * plan.placed_ranks),
+        lambda: (
+            RAY_CPUS
+            + (0 if spec.trainer.device == "cpu" else CPUS_PER_GPU * plan.placed_ranks)
+            + _workers_cpus(spec.rollout.agent_loop)
+        ),
         why="actors of verl reserve CPUs that they do not use",
     )
     with facts.section():

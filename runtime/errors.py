@@ -5,8 +5,8 @@ A bad rollout is data, not a crash. A failure is typed once, at the boundary tha
 who counts it.
 
 Boundaries: ``sandbox`` (the box itself), ``agent`` (the scaffold's process), ``model`` (proxy and engine),
-``verifier``, ``task`` (its files), ``internal`` (a bug of ours). Only failures with ``grade=True`` may carry a reward;
-the others never become a silent 0."""
+``verifier``, ``task`` (its files), ``worker`` (the process that plays the trial), ``internal`` (a bug of ours). Only
+failures with ``grade=True`` may carry a reward; the others never become a silent 0."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Boundary(StrEnum):
     MODEL = "model"
     VERIFIER = "verifier"
     TASK = "task"
+    WORKER = "worker"
     INTERNAL = "internal"
 
 
@@ -50,6 +51,7 @@ class Termination(StrEnum):
     VERIFIER_TIMEOUT = "verifier_timeout"
     VERIFIER_CRASHED = "verifier_crashed"
     TASK_INVALID = "task_invalid"
+    WORKER_LOST = "worker_lost"
     INTERNAL = "internal_error"
 
 
@@ -78,6 +80,7 @@ HANDLING: dict[Termination, Handling] = {
     Termination.VERIFIER_TIMEOUT: Handling(Boundary.VERIFIER, retry=True, grade=False),
     Termination.VERIFIER_CRASHED: Handling(Boundary.VERIFIER, retry=True, grade=False),
     Termination.TASK_INVALID: Handling(Boundary.TASK, retry=False, grade=False),
+    Termination.WORKER_LOST: Handling(Boundary.WORKER, retry=True, grade=False),
     Termination.INTERNAL: Handling(Boundary.INTERNAL, retry=False, grade=False),
 }
 

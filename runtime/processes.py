@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 MARK = "LIVERL_RUN_DIR"
@@ -44,9 +45,10 @@ def is_same_process(pid: int, start: int) -> bool:
     return pid > 0 and start_time(pid) == start
 
 
-def marked(run_dir: Path) -> list[int]:
-    """Processes (not this one, nor its ancestors) whose environment names this run directory."""
-    wanted = f"{MARK}={run_dir}".encode()
+def marked(run_dir: Path, also: Mapping[str, str] | None = None) -> list[int]:
+    """Processes (not this one, nor its ancestors) whose environment names this run directory, and has the variables
+    ``also``."""
+    wanted = {f"{name}={value}".encode() for name, value in {MARK: str(run_dir), **(also or {})}.items()}
     spared = _ancestors()
     found = []
     for entry in Path("/proc").iterdir():
@@ -60,14 +62,14 @@ def marked(run_dir: Path) -> list[int]:
         # Python's tracker of named semaphores ends with this process, and must outlive them.
         if is_own_tracker:
             continue
-        if wanted in environment.split(b"\0") and start_time(int(entry.name)) is not None:
+        if wanted <= set(environment.split(b"\0")) and start_time(int(entry.name)) is not None:
             found.append(int(entry.name))
     return sorted(found)
 
 
-def reap(run_dir: Path, *, grace_sec: float = 0.0) -> int:
-    """End every process marked with this run directory: SIGTERM, then after ``grace_sec`` SIGKILL. Returns how many
-    there were.
+def reap(run_dir: Path, *, grace_sec: float = 0.0, also: Mapping[str, str] | None = None) -> int:
+    """End every process marked with this run directory (and ``also``): SIGTERM, then after ``grace_sec`` SIGKILL.
+    Returns how many there were.
 
     Repeats until none is left, because a dying helper may start or reveal others; gives up after ten seconds. A process
     that dies loses its mark before it gives its devices back: who was seen once is waited for.
@@ -75,7 +77,7 @@ def reap(run_dir: Path, *, grace_sec: float = 0.0) -> int:
     seen: dict[int, int] = {}
     started = time.monotonic()
     while time.monotonic() - started < grace_sec + 10.0:
-        found = marked(run_dir)
+        found = marked(run_dir, also)
         waiting = sorted({*found, *(pid for pid, start in seen.items() if is_same_process(pid, start))})
         if not waiting:
             break

@@ -16,6 +16,8 @@ RAY_DIR = "LIVERL_RAY_DIR"
 """Ray's folder of this run: outside of it, because sockets need short paths."""
 ATTEMPT = "LIVERL_ATTEMPT"
 """Number of this start of the trainer within the run (0, 1, ...): each start writes metric rows to files of its own."""
+WORKER = "LIVERL_AGENT_LOOP_WORKER"
+"""Name (``NUMBER.START``) of the agent-loop worker that a process is, or was started by; not set where there is one."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,15 @@ class RunPaths:
     def journal(self) -> Path:
         """The proxy's log of turns of the start that this process belongs to."""
         return self.path / "journal" / f"proxy-{_attempt():03d}.jsonl"
+
+    def worker_journal(self, number: int) -> Path:
+        """The same of one of several agent-loop workers."""
+        return self.journal.with_name(f"{self.journal.stem}-worker-{number}{self.journal.suffix}")
+
+    @property
+    def trial_journals(self) -> Path:
+        """Folder of what several agent-loop workers have played, a row of files for each start of each."""
+        return self.path / "journal" / "workers"
 
     @property
     def groups_journal(self) -> Path:

@@ -44,12 +44,14 @@ MEANINGS = {
     Termination.VERIFIER_TIMEOUT: "The tests ran out of time (`environment.verifier_timeout_sec`).",
     Termination.VERIFIER_CRASHED: "The verifier failed without a verdict.",
     Termination.TASK_INVALID: "The task's own files are wrong.",
+    Termination.WORKER_LOST: "The agent-loop worker that played it died, as often as a trial may be tried.",
     Termination.INTERNAL: "A bug of ours.",
 }
 _SPECS = ("dense-8gpu.jsonnet", "ppo-8gpu.jsonnet", "moe-async.jsonnet", "moe-megatron.jsonnet")
 _WRITTEN_BY = (
     "runtime/agent_loop/step_metrics.py",
     "runtime/trainer/agent_loop_manager.py",
+    "runtime/trainer/ray_workers.py",
     "runtime/trainer/cuda/adapter.py",
     "runtime/laptop/verl_cpu/replica.py",
 )

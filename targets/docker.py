@@ -65,7 +65,7 @@ class Docker:
                 "use the target skypilot, k8s or ray",
             )
         dashboard = spec.observability.dashboard
-        if dashboard is not None and _open(plan) and dashboard.port == joining.proxy_port(plan):
+        if dashboard is not None and _open(plan) and dashboard.port in joining.proxy_ports(plan):
             what = f"{dashboard.port} is the proxy's port"
             yield Problem(("observability", "dashboard", "port"), what, "any other")
 
@@ -90,7 +90,7 @@ class Docker:
             machine=lambda: _machine(plan)[0],
             kubeconfig=lambda: _kubeconfig(plan),
             open=lambda: _open(plan),
-            proxy_port=lambda: joining.proxy_port(plan),
+            proxy_ports=lambda: _port_range(joining.proxy_ports(plan)),
             python=lambda: pins.python(plan),
             cuda=lambda: spec.trainer.device == "cuda",
             requirements=lambda: pins.requirements(pins.of(plan)),
@@ -119,6 +119,11 @@ class Docker:
             text = profile()
             made[SECCOMP] = Artifact(text, dict.fromkeys(json.loads(text), ("environment.type",)))
         return made
+
+
+def _port_range(ports: range) -> str:
+    """As Compose writes one."""
+    return f"{ports[0]}-{ports[-1]}" if len(ports) > 1 else str(ports[0])
 
 
 def _machine(plan: Plan) -> tuple[Resources, tuple[str, ...]]:

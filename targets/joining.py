@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 
 from compiler import readers
 from compiler.bundle import lock_text
@@ -93,6 +94,41 @@ def join_ray(verl: Facts) -> Facts:
 def proxy_port(plan: Plan) -> int:
     """Where other machines reach the proxy: a port that is known before it listens."""
     return plan.spec.proxy.port or PROXY_PORT
+
+
+AGENT_LOOP_RESOURCE = "liverl_agent_loop"
+"""Of Ray's nodes that several agent-loop workers shall run on, where the spec names no resource."""
+
+
+def proxy_ports(plan: Plan) -> range:
+    """Those of several agent-loop workers, one each, wherever they run."""
+    return range(proxy_port(plan), proxy_port(plan) + plan.spec.rollout.agent_loop.workers)
+
+
+HEAD_SLOTS = 16
+"""Slots for actors of a head that computes nothing itself."""
+
+
+def workers_slots(plan: Plan) -> int:
+    """Of them, what several agent-loop workers reserve there."""
+    loop = plan.spec.rollout.agent_loop
+    return math.ceil(loop.workers * loop.cpus) if loop.workers > 1 else 0
+
+
+def taken_ports(plan: Plan, taken: Collection[int]) -> list[int]:
+    """Ports that the proxies would find taken, or beyond the last."""
+    return [port for port in proxy_ports(plan) if port in taken or port > 65535]
+
+
+def place_workers(plan: Plan, runtime: Facts, *, wanted: Callable[[], bool], why: str) -> None:
+    """Several agent-loop workers take ``AGENT_LOOP_RESOURCE`` where it is ``wanted`` and the spec names no other."""
+
+    def resource() -> str | None:
+        loop = plan.spec.rollout.agent_loop
+        return AGENT_LOOP_RESOURCE if loop.workers > 1 and loop.resource is None and wanted() else loop.resource
+
+    runtime.split("rollout.agent_loop")
+    runtime.replace("rollout.agent_loop.resource", resource, why=why)
 
 
 def fake_gpus(plan: Plan) -> int:

@@ -17,13 +17,14 @@ from compiler.bundle import LOCK
 from compiler.errors import Problem, refuse
 from compiler.facts import Facts, section
 from compiler.plan import Plan
-from compiler.spec.cluster import Cluster, KueueQueue, Storage
+from compiler.spec.cluster import Cluster, KueueQueue, Resources, Storage
 from compiler.spec.volumes import ConfigMapFiles
 from runtime.config.environment import Bubblewrap, KubernetesCluster
 from runtime.config.environment import Docker as Engine
 from runtime.config.environment import Kubernetes as Pods
 from targets import joining, pins, volumes
 from targets.base import Artifact, Lowered
+from targets.joining import HEAD_SLOTS
 from targets.machines import gpu_problem, image_warnings, proxy_host_problem, shm_problems
 
 PODS_LOCK = f"pods.{LOCK}"
@@ -73,15 +74,18 @@ class Kubernetes:
             yield from _quota_problems(plan)
         elif isinstance(spec.environment, Engine):
             yield from _engine_problems(spec.environment)
-        if spec.proxy.port in joining.RESERVED_PORTS:
+        if taken := joining.taken_ports(plan, joining.RESERVED_PORTS):
             yield Problem(
                 ("proxy", "port"),
-                f"{spec.proxy.port} is one of Ray's own ports in its pods",
+                f"{taken[0]} is one of Ray's own ports in its pods",
                 "any but " + ", ".join(map(str, joining.RESERVED_PORTS)),
             )
         pods = {"head": cluster.head, "worker": cluster.worker}
         if cluster.rollout is not None:
             pods["rollout"] = cluster.rollout
+        if cluster.agent_loop is not None:
+            pods["agent_loop"] = cluster.agent_loop
+        yield from _worker_problems(plan)
         yield from shm_problems({("cluster", role): pod for role, pod in pods.items()})
         yield from image_warnings(cluster.image)
         trial = spec.environment.agent_timeout_sec + spec.environment.verifier_timeout_sec
@@ -126,6 +130,8 @@ class Kubernetes:
         joining.open_proxy(plan, runtime)
         joining.give_env(plan, runtime)
         _known_pods(plan, runtime)
+        why = "pods of their own have it"
+        joining.place_workers(plan, runtime, wanted=lambda: bool(plan.spec.cluster.agent_loop_workers), why=why)
         return Lowered(verl=joining.join_ray(lowered.verl), vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
@@ -210,10 +216,18 @@ def _sizes(plan: Plan) -> dict[str, Callable[[], Any]]:
         "hub_cache": lambda: volumes.hub_cache(plan, "k8s"),
         "download_gib": lambda: volumes.download_gib(plan, "k8s"),
         "host_folders": lambda: _host_folders(plan),
-        "rdma": lambda: any(pod is not None and pod.rdma for pod in (cluster.head, cluster.worker, cluster.rollout)),
+        "rdma": lambda: any(pod is not None and pod.rdma for pod in _roles(cluster)),
         "proxy_port": lambda: joining.proxy_port(plan),
         "fake_gpus": lambda: joining.fake_gpus(plan),
-        "ray_nodes": lambda: 1 + cluster.workers + (cluster.rollout_workers if cluster.rollout is not None else 0),
+        "last_proxy_port": lambda: joining.proxy_ports(plan)[-1],
+        "agent_loop_resource": lambda: json.dumps(json.dumps({joining.AGENT_LOOP_RESOURCE: 1024})),
+        "head_slots": lambda: HEAD_SLOTS + (0 if cluster.agent_loop_workers else joining.workers_slots(plan)),
+        "ray_nodes": lambda: (
+            1
+            + cluster.workers
+            + (cluster.rollout_workers if cluster.rollout is not None else 0)
+            + (cluster.agent_loop_workers if cluster.agent_loop is not None else 0)
+        ),
     }
 
 
@@ -288,6 +302,30 @@ def _quota_problems(plan: Plan) -> list[Problem]:
     what = f"{quota}, but {wanted} trials at a time (rollout.concurrency) each want a pod"
     fix = "raise it, or set environment.max_sandboxes: trials beyond wait in order"
     return [Problem(("cluster", "max_sandboxes"), what, f">= {wanted}", fix)]
+
+
+def _roles(cluster: Cluster) -> list[Resources | None]:
+    return [cluster.head, cluster.worker, cluster.rollout, cluster.agent_loop]
+
+
+def _worker_problems(plan: Plan) -> Iterator[Problem]:
+    """Pods for agent-loop workers, and workers that fit into pods."""
+    cluster, loop = plan.spec.cluster, plan.spec.rollout.agent_loop
+    if cluster.agent_loop_workers and cluster.agent_loop is None:
+        what = f"null, but there are {cluster.agent_loop_workers} agent_loop_workers"
+        yield Problem(("cluster", "agent_loop"), what, "their cpus and memory_gib")
+    if cluster.agent_loop is None or not cluster.agent_loop_workers:
+        return
+    if loop.workers == 1:
+        what = f"{cluster.agent_loop_workers} pods, but rollout.agent_loop.workers is 1: it plays beside the trainer"
+        yield Problem(("cluster", "agent_loop_workers"), what, "0", "or set rollout.agent_loop.workers")
+    room = cluster.agent_loop_workers * int(cluster.agent_loop.cpus // loop.cpus) if loop.cpus else loop.workers
+    if loop.workers > 1 and room < loop.workers:
+        what = (
+            f"{cluster.agent_loop_workers} pods of {cluster.agent_loop.cpus} cpus hold {room} workers of {loop.cpus:g}"
+        )
+        fix = "or change cluster.agent_loop.cpus or rollout.agent_loop"
+        yield Problem(("cluster", "agent_loop_workers"), f"{what}, not {loop.workers}", "more pods", fix)
 
 
 def _engine_problems(environment: Engine) -> list[Problem]:

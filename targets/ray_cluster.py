@@ -33,9 +33,8 @@ class RayJobs:
         if plan.spec.cluster.labels:
             what = "nothing carries them on this target: its nodes are someone else's"
             yield Problem(("cluster", "labels"), what, severity="warn")
-        port = plan.spec.proxy.port
-        if port in joining.RESERVED_PORTS:
-            yield Problem(("proxy", "port"), f"{port} is one of Ray's own ports", "any other")
+        if taken := joining.taken_ports(plan, joining.RESERVED_PORTS):
+            yield Problem(("proxy", "port"), f"{taken[0]} is one of Ray's own ports", "any other")
 
     def adapt(self, plan: Plan, lowered: Lowered) -> Lowered:
         """Ray is already running; the proxy listens where the other machines reach it."""

@@ -5,6 +5,7 @@ Knows SkyPilot's task format (checked against the version in ``pins``), never an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 
 from compiler import readers
@@ -56,14 +57,22 @@ class SkyPilot:
                 "s3://BUCKET/PATH",
                 severity="warn",
             )
-        if spec.proxy.port in {*joining.RESERVED_PORTS, *_OTHERS_PORTS}:
-            what = f"{spec.proxy.port} is taken by {_OTHERS_PORTS.get(spec.proxy.port, 'Ray')}"
+        if taken := joining.taken_ports(plan, {*joining.RESERVED_PORTS, *_OTHERS_PORTS}):
+            what = f"{taken[0]} is taken by {_OTHERS_PORTS.get(taken[0], 'Ray')}"
             yield Problem(("proxy", "port"), what, "any other")
         dashboard = spec.observability.dashboard
-        taken = {**_OTHERS_PORTS, joining.proxy_port(plan): "the proxy"}
-        if dashboard is not None and dashboard.port in taken:
-            what = f"{dashboard.port} is taken by {taken[dashboard.port]}"
+        others = {**_OTHERS_PORTS, **dict.fromkeys(joining.proxy_ports(plan), "the proxy")}
+        if dashboard is not None and dashboard.port in others:
+            what = f"{dashboard.port} is taken by {others[dashboard.port]}"
             yield Problem(("observability", "dashboard", "port"), what, "any other, for example 8265")
+        if spec.rollout.agent_loop.workers > 1 and sky.nodes > 1:
+            yield Problem(
+                ("rollout", "agent_loop", "workers"),
+                f"{spec.rollout.agent_loop.workers} on the head's machine alone: run directories reach the other "
+                "machines too late for them",
+                fix="take k8s or ray, whose machines share a volume, to spread them",
+                severity="warn",
+            )
         yield from joining.env_problems(plan)
         yield from volumes.problems(plan, self.name)
         yield from _bucket_problems(plan)
@@ -77,6 +86,7 @@ class SkyPilot:
         runtime = lowered.runtime.copy()
         joining.open_proxy(plan, runtime)
         joining.give_env(plan, runtime)
+        joining.place_workers(plan, runtime, wanted=lambda: True, why="the head's machine alone has it")
         return Lowered(verl=joining.join_ray(lowered.verl), vllm=lowered.vllm, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
@@ -85,6 +95,8 @@ class SkyPilot:
         spec = plan.spec
         own = Asked(
             fake_gpus=lambda: joining.fake_gpus(plan),
+            head_slots=lambda: joining.HEAD_SLOTS + joining.workers_slots(plan),
+            agent_loop_resource=lambda: json.dumps({joining.AGENT_LOOP_RESOURCE: 1024}),
             address_variable=lambda: joining.RAY_ADDRESS,
             weights=lambda: volumes.mounted_weights(plan, self.name),
             stops=lambda: clouds.of(plan).stops,

@@ -167,4 +167,29 @@ def references(plan: Plan) -> Iterator[Problem]:
             yield from unreadable(rollout.flags, ("rollout", "flags"), reader)
 
 
-RULES: tuple[Rule, ...] = (references, lengths, engines, tensor_parallel, imported, concurrency, vllm, parsers)
+def agent_loop(plan: Plan) -> Iterator[Problem]:
+    """Several workers share what a run has of trials and sandboxes; one alone is no process of its own."""
+    loop, most, place = plan.spec.rollout.agent_loop, plan.spec.environment.max_sandboxes, ("rollout", "agent_loop")
+    concurrency = plan.spec.rollout.concurrency
+    if loop.workers > concurrency:
+        what = f"{loop.workers}, but {concurrency} trials at a time (rollout.concurrency) leave some without any"
+        yield Problem((*place, "workers"), what, f"1 to {concurrency}")
+    if most is not None and loop.workers > most:
+        what = f"{loop.workers}, but each needs a sandbox of the {most} that environment.max_sandboxes allows"
+        yield Problem((*place, "workers"), what, f"1 to {most}", "or raise environment.max_sandboxes")
+    if loop.workers == 1 and loop.resource is not None:
+        what = f"{loop.resource}, but one worker is the trainer's own process and takes nothing of Ray's"
+        yield Problem((*place, "resource"), what, "null", "or set workers")
+
+
+RULES: tuple[Rule, ...] = (
+    references,
+    lengths,
+    engines,
+    tensor_parallel,
+    imported,
+    concurrency,
+    agent_loop,
+    vllm,
+    parsers,
+)

@@ -211,6 +211,11 @@ class Cluster(Model):
     """Machines of a separate rollout pool; null: rollout runs where the trainer does."""
     rollout_workers: Whole = 0
     """Pods of the rollout pool."""
+    agent_loop: Resources | None = None
+    """Machines for several agent-loop workers (``rollout.agent_loop``) alone, on ``k8s``; null: they are spread over
+    the others."""
+    agent_loop_workers: Whole = 0
+    """Pods of them; each has room for as many workers as it has ``cpus`` for."""
     queue: Queue | None = None
     """null: pods start as soon as nodes have room."""
     priority: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)] | None = None

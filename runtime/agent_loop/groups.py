@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey, TrialResult
+from runtime.agent_loop.worker import PlaysTrials
 from runtime.task import Task
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class GroupRunner:
 
     def __init__(
         self,
-        runner: TrialRunner,
+        runner: PlaysTrials,
         *,
         concurrency: int,
         deadline_sec: Callable[[Task], float] | None = None,

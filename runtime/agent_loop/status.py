@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -43,7 +45,8 @@ class StatusFile:
             self._graded += 1
             self._solved += result.reward
 
-    def write(self, *, in_flight: int, halting: str | None = None) -> None:
+    def write(self, *, in_flight: int, halting: str | None = None, workers: Sequence[Mapping[str, Any]] = ()) -> None:
+        """``workers``: of each agent-loop worker, where there are several."""
         seconds = time.monotonic() - self._began
         content = {
             "time": time.time(),
@@ -51,6 +54,7 @@ class StatusFile:
             "step": self.step,
             "sandboxes": in_flight,
             **({"halting": halting} if halting else {}),
+            **({"workers": list(workers)} if workers else {}),
             "trials": self.total,
             "done": self._done,
             "solve_rate": self._solved / self._graded if self._graded else None,

@@ -44,6 +44,13 @@ def trial_seed(seed: int, key: TrialKey) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
+def longest_trial_sec(config: RuntimeConfig, task: Task) -> float:
+    """Above everything that one trial may take with all its attempts: the backstop for what has no limit of its own."""
+    environment = config.environment
+    one = environment.agent_timeout_sec + 2 * longest_sec(environment, task) + _AROUND_SEC
+    return max(1, config.rollout.attempts) * one
+
+
 @dataclass
 class _Progress:
     """What is known of a running attempt; survives the exception that ends it."""
@@ -88,11 +95,8 @@ class TrialRunner:
         return result
 
     def longest_sec(self, task: Task) -> float:
-        """Above everything that one trial may take with all its attempts: the backstop for what has no limit of its
-        own."""
-        environment = self._config.environment
-        one = environment.agent_timeout_sec + 2 * longest_sec(environment, task) + _AROUND_SEC
-        return max(1, self._config.rollout.attempts) * one
+        """See ``longest_trial_sec``."""
+        return longest_trial_sec(self._config, task)
 
     async def _attempt(self, task: Task, key: TrialKey, *, temperature: float, queued: float) -> TrialResult:
         sampling = Sampling(temperature=temperature, seed=trial_seed(self._config.seed, key))

@@ -100,6 +100,11 @@ class TrialResult:
     """When this attempt began, in seconds since the epoch."""
 
     @property
+    def has_samples(self) -> bool:
+        """Whether there is anything to publish of it."""
+        return bool(self.samples)
+
+    @property
     def trainable(self) -> bool:
         """Graded, not dropped by the trajectory filter, and with at least one token that the policy wrote."""
         return (

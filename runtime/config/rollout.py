@@ -4,7 +4,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from runtime.config.base import Count, ImportPath, Model, ToolCalls, Whole
+from runtime.config.base import PATTERNS, Count, ImportPath, Model, ToolCalls, Whole
+
+RESOURCE = r"^[A-Za-z][A-Za-z0-9._-]*$"
+PATTERNS[RESOURCE] = "not the name of a resource of Ray's, such as sandboxes"
+
+
+class AgentLoop(Model):
+    """The processes that play the trials."""
+
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    """1: trials are played in the trainer's own process. More: by so many processes, spread over the machines of its
+    Ray, each with a proxy, sandboxes and a journal of its own; ``concurrency`` and ``max_sandboxes`` are those of all
+    together."""
+    cpus: Annotated[float, Field(ge=0.0, le=256.0)] = 1.0
+    """Cores that Ray reserves for each of several workers; their sandboxes are not counted."""
+    resource: Annotated[str, Field(pattern=RESOURCE, max_length=63)] | None = None
+    """A resource of Ray's, of which each of several workers takes one: they run on machines that have it. null: on any
+    machine."""
 
 
 class Sampling(Model):
@@ -30,6 +47,7 @@ class Sampling(Model):
     ``liverl doctor --model DIR`` says which one a model needs."""
     concurrency: Count
     """Trials in flight at once."""
+    agent_loop: AgentLoop = AgentLoop()
     routing: Literal["least_in_flight", "rendezvous"] = "least_in_flight"
     """How a new session finds its replica: the fewest tokens in flight, or a hash of its name and theirs alone, the
     same in every run. Then it stays there."""

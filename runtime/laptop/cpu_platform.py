@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from runtime.rollouter.engine import Engine
+from runtime.rollouter.engine import Replica
 from runtime.run_paths import RunPaths
 
 ROLLOUT_NAME = "liverl_cpu"
@@ -36,13 +36,11 @@ class CpuPlatform:
     def prepare(self, paths: RunPaths) -> None:
         """Nothing: engine servers find their sockets by name."""
 
-    def engine(self, *, routing: str) -> Engine:
-        """Our own replicas, called on their sockets behind the balancer."""
+    def replicas(self) -> Mapping[str, Replica]:
+        """Our own replicas, called on their sockets."""
         from runtime.laptop.engine.socket_replica import SocketReplica, engine_sockets
-        from runtime.rollouter.pool import ReplicaPool
 
-        replicas = {name: SocketReplica(path) for name, path in engine_sockets().items()}
-        return ReplicaPool(replicas, config={"routing": routing})
+        return {name: SocketReplica(path) for name, path in engine_sockets().items()}
 
 
 CPU = CpuPlatform()

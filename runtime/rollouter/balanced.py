@@ -82,6 +82,7 @@ class BalancedEngine(Generic[Member]):
         while len(tried) < self._checks.attempts:
             while not self._open.is_set():
                 await self._open.wait()
+            await self._find_home(session, len(prompt_ids), tried)
             try:
                 name, _ = self._balancer.acquire_server(session, tokens=len(prompt_ids), avoid=tried)
             except RuntimeError:
@@ -141,6 +142,9 @@ class BalancedEngine(Generic[Member]):
         await asyncio.gather(*(replica.close() for replica in self._replicas.values()))
 
     # -- one call
+
+    async def _find_home(self, session: str, tokens: int, avoid: Sequence[str]) -> None:
+        """Before a call is placed: who balances together with others asks them here."""
 
     async def _call(self, name: str, work: Coroutine[Any, Any, Generation]) -> Generation:
         """Await ``work``, which may be cut from outside when the replica turns out to be lost."""

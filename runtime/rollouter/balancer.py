@@ -24,6 +24,12 @@ BLOCK_TOKENS = 4096
 too, whose length nobody knows, so smaller differences say nothing. A call of unknown size weighs one block, and where
 all do, the least loaded server is the one with the fewest calls."""
 
+
+def blocks_of(tokens: int) -> int:
+    """What a call with a prompt of so many tokens weighs."""
+    return 1 + max(0, tokens - 1) // BLOCK_TOKENS
+
+
 _ROUTINGS = ("least_in_flight", "rendezvous")
 _SETTINGS = {
     "router_class",
@@ -126,7 +132,7 @@ class LoadBalancer:
         else:
             self._sticky.move_to_end(request_id)
         server = self._servers[name]
-        server.begin(request_id, 1 + max(0, int(extra.get("tokens", 0)) - 1) // BLOCK_TOKENS)
+        server.begin(request_id, blocks_of(int(extra.get("tokens", 0))))
         server.breaker.started()
         return name, server.handle
 
@@ -266,6 +272,21 @@ class LoadBalancer:
         name = self._sticky.pop(request_id, None)
         if name is not None and name in self._servers:
             self._servers[name].sessions -= 1
+
+    def home(self, request_id: str, avoid: Collection[str] = ()) -> str | None:
+        """Where the session's next call goes without anybody choosing; None when a home must be found for it."""
+        name = self._sticky.get(request_id)
+        server = None if name is None or name in avoid else self._servers.get(name)
+        return name if server is not None and server.admits() else None
+
+    def assign(self, request_id: str, server_id: str) -> None:
+        """Somebody else has chosen the session's home. A server that is not known, or takes no calls, is not heeded."""
+        if server_id in self._servers and self._servers[server_id].admits():
+            self._settle(request_id, server_id)
+
+    def loads(self) -> dict[str, int]:
+        """Blocks in flight, of the servers that have any."""
+        return {name: server.blocks for name, server in self._servers.items() if server.blocks}
 
     # -- choosing
 

@@ -175,6 +175,17 @@ class DataBuffer:
                     kept.start = end - kept.size
             self._compacted_at = self._log.bytes
 
+    def payloads_after(self, step: int, *, smaller_than: int) -> list[bytes]:
+        """The payloads of so many bytes that are needed while no checkpoint before ``step`` is gone back to."""
+        with self._lock:
+            return [
+                self._payload(kept)
+                for group in self._groups.values()
+                if group.state == "open" or (group.state != "lost" and group.step > step)
+                for kept in group.trials.values()
+                if kept.size < smaller_than
+            ]
+
     def state(self, group: str) -> tuple[State, int]:
         """What became of a group, and the step that took or dropped it."""
         with self._lock:

@@ -119,7 +119,10 @@ def _remote(config: Kubernetes | Ecs | Harbor | Imported, state: Path) -> Sandbo
 def run_label() -> str:
     """Names what belongs to this run on other people's machines; without a run, to this process."""
     folder = os.environ.get("LIVERL_RUN_DIR")
-    return Path(folder).name if folder else f"process-{os.getpid()}-{secrets.token_hex(4)}"
+    # Several agent-loop workers of a run have boxes of their own, which their successors remove.
+    number = os.environ.get("LIVERL_AGENT_LOOP_WORKER", "").partition(".")[0]
+    own = f"worker-{number}-" if number else ""
+    return f"{own}{Path(folder).name}" if folder else f"process-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _docker(config: Docker, state: Path) -> SandboxProvider:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,13 @@ from tensordict import NonTensorData, NonTensorStack, TensorDict
 from runtime.agent_loop.deaths import why_all_died
 from runtime.agent_loop.groups import GroupRequest, GroupRunner, first_ended
 from runtime.agent_loop.health import HealthWatch, free_mib, memory_in_use
-from runtime.agent_loop.services import Services, open_services
 from runtime.agent_loop.status import StatusFile
 from runtime.agent_loop.step_metrics import step_metrics
-from runtime.agent_loop.trial import TrialRunner
+from runtime.agent_loop.trial import longest_trial_sec
 from runtime.agent_loop.types import TrialResult
 from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import RunError
 from runtime.grading.base import solved_share
-from runtime.rollouter.engine import Engine
 from runtime.run_paths import RunPaths
 from runtime.task import Task, load_task
 from runtime.trainer.diagnosis import AGENTS_DIED
@@ -42,6 +41,7 @@ from runtime.trainer.estimators import BASELINES, REMAX
 from runtime.trainer.halt import Halt
 from runtime.trainer.ledger import LEDGER
 from runtime.trainer.platform import find_platform
+from runtime.trainer.players import Players, ThisProcess
 from runtime.trainer.publish import ORDER, finished_groups, mark_running, publish_group
 from runtime.trainer.rows import RowWriter
 from runtime.trainer.stable import SAVED
@@ -103,9 +103,9 @@ class LiverlAgentLoopManager:
         grouped = str(config.algorithm.adv_estimator) in _GROUP_ESTIMATORS and self._train_size > 1
         self._fewest = 2 if grouped else 1
         self._greedy_baseline = str(config.algorithm.adv_estimator) == REMAX
-        platform = find_platform(str(config.trainer.device))
-        self._engine: Engine = platform.engine(routing=self._config.rollout.routing)
+        self._platform = find_platform(str(config.trainer.device))
         self._tasks: dict[str, Task] = {}
+        self._images: dict[str, str] = {}
         self._steps: dict[tuple[int, bool], _Step] = {}
         self._given_out = 0
         LEDGER.open(self._run, restored=finished_groups("train"))
@@ -115,7 +115,7 @@ class LiverlAgentLoopManager:
         self._health = HealthWatch(
             self._config.health,
             grouped=grouped or self._greedy_baseline,
-            memory=memory_in_use,
+            memory=self._memory,
             free_mib=lambda: free_mib(run),
         )
         self._rows = RowWriter(self._run.rows_file("loop"))
@@ -178,7 +178,7 @@ class LiverlAgentLoopManager:
             else:
                 results, baseline = await self._groups.run(request), None
             kept = [result for result in results if (result.reward is not None if validate else result.trainable)]
-            kept = first_ended([result for result in kept if result.samples], request.size)
+            kept = first_ended([result for result in kept if result.has_samples], request.size)
             reason = f"fewer than {self._fewest} of its trials can be trained"
             if not validate:
                 rewards = [result.reward for result in kept if result.reward is not None]
@@ -197,7 +197,8 @@ class LiverlAgentLoopManager:
                 if not validate:
                     await self._drop(row, reason)
             publishing = True
-            await publish_group(row, kept, partition=partition)
+            if lost := await self._players.publish(row, kept, partition=partition):
+                logger.error("group %s: %d finished trial(s) lost with their workers", row["uid"], lost)
         except Exception as error:
             # Not a trial's failure (those are data) but ours: verl must hear of the group's end all the same, or it
             # waits for ever.
@@ -207,6 +208,7 @@ class LiverlAgentLoopManager:
                     await self._drop(row, f"could not be run: {type(error).__name__}: {error}")
             await publish_group(row, [], partition=partition)
         finally:
+            self._spawn(self._players.forget(results))
             record.groups.append([_without_experts(result) for result in results])
             record.open_groups -= 1
             if record.open_groups == 0:
@@ -256,17 +258,19 @@ class LiverlAgentLoopManager:
 
     def _task(self, path: str, image: str) -> Task:
         if path not in self._tasks:
+            self._images[path] = image
             task = self._tasks[path] = load_task(Path(path), image=image or None)
             # Every trial has a deadline of its own, so that each group ends; the worst of them one trial after another.
             most = max(self._train_size + self._config.rollout.spare_trials, self._val_size) + 1  # ReMax's greedy one
-            longest = self._runner.longest_sec(task) * most
+            longest = self._longest_sec(task) * most
             published.patience_sec = max(published.patience_sec, longest)
         return self._tasks[path]
 
     def _write_row(self, step: int, validate: bool, record: _Step) -> None:
         size = self._val_size if validate else self._train_size
         row = step_metrics(record.groups, group_size=size, seconds=time.monotonic() - record.began)
-        row.update({f"sandbox/{name}": float(value) for name, value in self._provider.counts.items()})
+        row.update({f"sandbox/{name}": float(value) for name, value in self._players.counts().items()})
+        row.update(self._players.metrics())
         row["agent_loop/cut_short"] = self._groups.cut_short
         row.update({f"buffer/{name}": float(value) for name, value in LEDGER.stats().items()})
         if record.baselines:
@@ -277,7 +281,11 @@ class LiverlAgentLoopManager:
         if validate:
             row = {f"val-aux/{name}": value for name, value in row.items()}
         self._rows.write(step, row)
-        self._status.write(in_flight=self._groups.in_flight, halting=self._halt.why)
+        self._write_status()
+
+    def _write_status(self) -> None:
+        workers = self._players.status()
+        self._status.write(in_flight=self._groups.in_flight, halting=self._halt.why, workers=workers)
 
     def _serve(self, ready: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
@@ -290,34 +298,48 @@ class LiverlAgentLoopManager:
 
     async def _live(self, ready: threading.Event) -> None:
         model_folder = Path(str(self._verl.actor_rollout_ref.model.path)).expanduser()
-        async with open_services(
-            self._config,
-            engine=self._engine,
-            model_folder=model_folder,
-            state=self._run.state,
-            journal=self._run.journal,
-        ) as services:
-            self._provider = services.provider
-            self._groups = self._group_runner(services)
+        async with self._open_players(model_folder) as players:
+            self._players = players
+            self._groups = self._group_runner(players)
             ready.set()
             while not self._stop.is_set():
                 if (why := self._health.disk_full()) is not None:
                     self._halt.ask(why, save=False)
+                elif (why := players.why_hopeless()) is not None:
+                    self._halt.ask(f"no agent-loop worker is left: {why}")
                 elif (why := self._health.why_stop()) is not None:
                     self._halt.ask(why)
-                self._status.write(in_flight=self._groups.in_flight, halting=self._halt.why)
+                self._write_status()
                 await asyncio.sleep(_STATUS_SEC)
 
     def _on_trial(self, result: TrialResult) -> None:
         self._status.trial(result)
         self._health.trial(result)
 
-    def _group_runner(self, services: Services) -> GroupRunner:
-        runner = self._runner = TrialRunner(services, self._config, trials=self._run.trials)
+    def _open_players(self, model_folder: Path) -> AbstractAsyncContextManager[Players]:
+        if self._config.rollout.agent_loop.workers == 1:
+            return ThisProcess.open(self._config, platform=self._platform, model_folder=model_folder, run=self._run)
+        from runtime.trainer.ray_workers import RayWorkers
+
+        device = str(self._verl.trainer.device)
+        return RayWorkers.open(
+            self._config, device=device, model_folder=model_folder, run=self._run, image_of=self._image_of
+        )
+
+    def _image_of(self, task: Task) -> str | None:
+        return self._images.get(str(task.path)) or None
+
+    def _longest_sec(self, task: Task) -> float:
+        return longest_trial_sec(self._config, task)
+
+    def _memory(self) -> float:
+        return max(memory_in_use(), self._players.memory())
+
+    def _group_runner(self, players: Players) -> GroupRunner:
         return GroupRunner(
-            runner,
+            players.runner,
             concurrency=self._config.rollout.concurrency,
-            deadline_sec=runner.longest_sec,
+            deadline_sec=self._longest_sec,
             on_trial=self._on_trial,
             keeper=LEDGER,
         )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import yaml
 
 from runtime.parts import part
-from runtime.rollouter.engine import Engine
+from runtime.rollouter.engine import Replica
 from runtime.run_paths import RunPaths
 
 
@@ -28,9 +28,8 @@ class Platform(Protocol):
     def prepare(self, paths: RunPaths) -> None:
         """What must lie in the run's scratch before the trainer starts."""
 
-    def engine(self, *, routing: str) -> Engine:
-        """How the agent loop, in verl's task runner, reaches the replicas. ``routing``: a way of
-        ``runtime/rollouter/balancer.py``."""
+    def replicas(self) -> Mapping[str, Replica]:
+        """How an agent loop, in verl's task runner or a worker of its own, reaches the replicas: name -> replica."""
 
 
 def find_platform(device: str) -> Platform:

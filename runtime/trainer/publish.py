@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import transfer_queue as tq
-from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+from tensordict import NonTensorStack, TensorDict
 
 from runtime.agent_loop.types import TrialResult
 from runtime.proxy.types import Sample
@@ -34,6 +34,11 @@ class Trajectories:
 
 ORDER = "order"
 """Of a row, and tag of its trajectories: prompts as they were given out, counted. Uids are random."""
+
+
+def kept_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What is published with each trajectory of a row."""
+    return {name: row[name] for name in (*KEPT_ROW_FIELDS, ORDER) if name in row}
 
 
 def trajectories(row: Mapping[str, Any], results: Sequence[TrialResult]) -> Trajectories:
@@ -107,19 +112,41 @@ async def mark_running(uid: str, *, partition: str) -> None:
     await tq.async_kv_put(key=uid, partition_id=partition, tag={"status": "running"})
 
 
+async def put_trajectories(row: Mapping[str, Any], results: Sequence[TrialResult], partition: str) -> None:
+    """What trials of a group have to offer. Any process of the run may do it; the group's status comes after all."""
+    batch = trajectories(row, results)
+    await tq.async_kv_batch_put(
+        keys=batch.keys, fields=as_tensordict(batch.fields), tags=batch.tags, partition_id=partition
+    )
+
+
 async def publish_group(row: Mapping[str, Any], results: Sequence[TrialResult], *, partition: str) -> None:
-    """Put the group's trajectories, then its one terminal status: ``finished``, or ``failure`` when there is nothing
-    to publish.
+    """Put the group's trajectories, then its status."""
+    if results:
+        await put_trajectories(row, results, partition)
+    await end_group(row, partition=partition, published=bool(results))
+
+
+async def end_group(row: Mapping[str, Any], *, partition: str, published: bool) -> None:
+    """The group's one terminal status: ``finished``, or ``failure`` when there is nothing to publish.
 
     Called once per group, after every trial of it has settled: a later write would hit a group that the trainer has
     cleared.
     """
-    if results:
-        batch = trajectories(row, results)
-        await tq.async_kv_batch_put(
-            keys=batch.keys,
-            fields=list_of_dict_to_tensordict(batch.fields),
-            tags=batch.tags,
-            partition_id=partition,
-        )
-    await tq.async_kv_put(key=row["uid"], partition_id=partition, tag={"status": "finished" if results else "failure"})
+    status = "finished" if published else "failure"
+    await tq.async_kv_put(key=row["uid"], partition_id=partition, tag={"status": status})
+
+
+def as_tensordict(rows: Sequence[Mapping[str, Any]]) -> TensorDict:
+    """Rows of equal fields as verl keeps them (``verl/utils/tensordict_utils.py``, whose import takes ten seconds and
+    half a gigabyte): tensors of one shape are stacked, others nested, the rest are lists."""
+
+    def column(values: list[Any]) -> Any:
+        if not all(isinstance(value, torch.Tensor) for value in values):
+            return NonTensorStack(*values)
+        if all(value.shape == values[0].shape for value in values):
+            return torch.stack(values)
+        return torch.nested.as_nested_tensor(values, layout=torch.jagged)
+
+    columns = {name: column([row[name] for row in rows]) for name in rows[0]}
+    return TensorDict(columns, batch_size=[len(rows)])

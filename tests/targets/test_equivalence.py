@@ -40,6 +40,8 @@ def allowed(target: str, *, sandboxes_elsewhere: bool) -> set[str]:
         listed.add("ray_kwargs.ray_init.dashboard_host")
     if target in JOINS_RAY or sandboxes_elsewhere:
         listed |= {"proxy.host", "proxy.port"}
+    if target in ("k8s", "skypilot"):
+        listed.add("rollout.agent_loop.resource")
     if target == "k8s":
         listed |= {f"environment.kubernetes.{name}" for name in ("labels.liverl/experiment", "service_account")}
     return listed
@@ -59,6 +61,10 @@ def test_only_the_listed_facts_differ_from_local(target: str, variant: str) -> N
         assert found["ray_kwargs.ray_init.address"] == (None, "${oc.env:LIVERL_RAY_ADDRESS,auto}")
         assert found["proxy.host"] == ("127.0.0.1", "0.0.0.0")
         assert found["proxy.port"][1] == 8790
+    if variant == "workers" and target in ("k8s", "skypilot"):
+        assert found["rollout.agent_loop.resource"] == (None, "liverl_agent_loop")
+    else:
+        assert "rollout.agent_loop.resource" not in found
 
 
 ECS_HOST = ["environment.ecs.proxy_host=10.0.0.1"]

@@ -461,6 +461,17 @@ def test_pods_fit_the_pod_security_of_their_namespace(files: dict[str, str]) -> 
         (["cluster.namespace=Bad_Name"], "cluster.namespace"),
         (["proxy.port=8265"], "proxy.port"),
         (["cluster.rollout_workers=1"], "cluster.rollout"),
+        (["cluster.agent_loop_workers=1", 'rollout.agent_loop={"workers": 2}'], "cluster.agent_loop"),
+        ([cluster(agent_loop={"cpus": 4, "memory_gib": 8}, agent_loop_workers=1)], "cluster.agent_loop_workers"),
+        (
+            [
+                cluster(agent_loop={"cpus": 4, "memory_gib": 8}, agent_loop_workers=1),
+                'rollout.agent_loop={"workers": 5}',
+            ],
+            "cluster.agent_loop_workers",
+        ),
+        # The second worker's.
+        (["proxy.port=8264", 'rollout.agent_loop={"workers": 2}'], "proxy.port"),
         (["cluster.deadline_sec=60", "environment.agent_timeout_sec=100"], "cluster.deadline_sec"),
         ([PODS % ("elsewhere", "null")], "environment.kubernetes.namespace"),
         (

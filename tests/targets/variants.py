@@ -119,6 +119,10 @@ VARIANTS: dict[str, list[str]] = {
     "site": [*GPUS, cluster(**SITE), NAMED],
     "weights": [*PRETRAINED, BIG, weights(*EVERYWHERE, {"type": "present"})],
     "fetched": [*PRETRAINED, BIG, NAMED, weights(FETCHED, {"type": "present"})],
+    "workers": [
+        'rollout.agent_loop={"workers": 4, "cpus": 2}',
+        cluster(agent_loop={"cpus": 4, "memory_gib": 16}, agent_loop_workers=2),
+    ],
     "volcano": [cluster(queue={"type": "volcano", "name": "batch"}), NAMED],
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtime.rollouter.engine import Engine
+from runtime.rollouter.engine import Replica
 from runtime.run_paths import RunPaths
 from runtime.trainer.cuda import places
 from runtime.trainer.startup import reached
@@ -51,17 +51,15 @@ class CudaPlatform:
     def prepare(self, paths: RunPaths) -> None:
         places.make_key(paths.engines)
 
-    def engine(self, *, routing: str) -> Engine:
-        """By HTTP behind our own balancer. verl's client costs twice the time for each call, and its balancer is a
-        process that first imports verl."""
-        from runtime.rollouter.pool import ReplicaPool
+    def replicas(self) -> Mapping[str, Replica]:
+        """By HTTP. verl's client costs twice the time for each call, and its balancer is a process that first imports
+        verl."""
         from runtime.trainer.cuda.engine import GatedEngine
 
         reached("the agent loop")
         engines = RunPaths.of_process().engines
         key = (engines / places.KEY).read_text(encoding="ascii")
-        found = {name: GatedEngine(url, api_key=key) for name, url in places.addresses(engines).items()}
-        return ReplicaPool(found, config={"routing": routing})
+        return {name: GatedEngine(url, api_key=key) for name, url in places.addresses(engines).items()}
 
 
 CUDA = CudaPlatform()

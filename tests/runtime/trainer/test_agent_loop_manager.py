@@ -44,6 +44,30 @@ class Ledger:
             raise self._fault
 
 
+class Players:
+    """In the players' place: ``publish`` takes the trials, ``forgotten`` are those that were let go."""
+
+    def __init__(self, publish: Any, *, lost: int = 0) -> None:
+        self._publish, self._lost = publish, lost
+        self.forgotten: list[TrialResult] = []
+
+    async def publish(self, row: Any, results: list[TrialResult], *, partition: str) -> int:
+        await self._publish(row, results, partition=partition)
+        return self._lost
+
+    async def forget(self, results: list[TrialResult]) -> None:
+        self.forgotten += results
+
+    def counts(self) -> dict[str, float]:
+        return {"boxes": 2.0}
+
+    def metrics(self) -> dict[str, float]:
+        return {"agent_loop/workers": 2.0}
+
+    def status(self) -> list[Any]:
+        return []
+
+
 def play(
     patch: pytest.MonkeyPatch,
     ledger: Ledger,
@@ -76,12 +100,20 @@ def play(
     patch.setattr(module, "mark_running", mark)
     patch.setattr(module, "LEDGER", ledger)
     manager: Any = object.__new__(module.LiverlAgentLoopManager)
-    manager._groups = SimpleNamespace(run=run)
+    manager._groups, manager._players = SimpleNamespace(run=run), Players(publish)
+    spawned: list[Any] = []
+    manager._spawn = spawned.append
     manager._request = lambda row, *, validate: SimpleNamespace(size=3)
     manager._health = SimpleNamespace(group=lambda rewards, *, step: seen.append(list(rewards)))
     manager._greedy_baseline, manager._fewest = baseline != "none of it", fewest
     manager._baseline, manager._write_row = greedy, lambda *_: None
-    asyncio.run(manager._group(ROW, validate=False, record=module._Step(began=0.0, open_groups=1)))
+
+    async def whole() -> None:
+        await manager._group(ROW, validate=False, record=module._Step(began=0.0, open_groups=1))
+        await spawned.pop()
+
+    asyncio.run(whole())
+    assert manager._players.forgotten == ([] if isinstance(trials, Exception) else trials)
     return published, seen
 
 
@@ -134,8 +166,14 @@ def test_what_is_asked_for_again_counts_in_the_row_of_its_step(monkeypatch: pyte
     manager._request = lambda row, *, validate: SimpleNamespace(size=3)
     manager._health = SimpleNamespace(group=lambda rewards, *, step: None)
     manager._status = SimpleNamespace(begin=lambda *_, **__: None, write=lambda **_: None)
-    manager._halt, manager._provider = SimpleNamespace(why=None), SimpleNamespace(counts={})
-    manager._rows = SimpleNamespace(write=lambda step, row: written.append((step, row["agent_loop/trials"])))
+    manager._halt, manager._players = SimpleNamespace(why=None), Players(publish)
+    rows: list[Any] = []
+
+    def write(step: int, row: Any) -> None:
+        written.append((step, row["agent_loop/trials"]))
+        rows.append(row)
+
+    manager._rows = SimpleNamespace(write=write)
     manager._steps, manager._spawn = {}, begun.append
 
     async def play(step: int, groups: int) -> None:
@@ -147,3 +185,4 @@ def test_what_is_asked_for_again_counts_in_the_row_of_its_step(monkeypatch: pyte
         asyncio.run(play(step, groups))
     assert written == [(9, 6), (9, 9), (10, 3)]
     assert list(manager._steps) == [(10, False)]
+    assert rows[0]["sandbox/boxes"] == rows[0]["agent_loop/workers"] == 2.0

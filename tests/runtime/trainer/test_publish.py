@@ -34,6 +34,29 @@ def results() -> list[TrialResult]:
     return [first, trial(0.25, key=make_key(index=3), samples=two)]
 
 
+def test_rows_are_put_as_verl_would_put_them() -> None:
+    """Of equal lengths and of different ones."""
+    import torch
+    from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+    from runtime.trainer.publish import as_tensordict, trajectories
+
+    for chosen in (results(), results()[:1], [results()[0], results()[0]]):
+        fields = trajectories(ROW, chosen).fields
+        ours, theirs = as_tensordict(fields), list_of_dict_to_tensordict(fields)
+        assert set(ours.keys()) == set(theirs.keys()) and ours.batch_size == theirs.batch_size
+        for name in theirs.keys():  # noqa: SIM118
+            mine, verls = ours.get(name), theirs.get(name)
+            assert type(mine) is type(verls), name
+            if not isinstance(verls, torch.Tensor):
+                assert mine.tolist() == verls.tolist(), name
+            elif verls.is_nested:
+                assert mine.layout == verls.layout
+                assert all(torch.equal(a, b) for a, b in zip(mine.unbind(), verls.unbind(), strict=True)), name
+            else:
+                assert torch.equal(mine, verls), name
+
+
 def test_fields_equal_those_of_verls_own_agent_loop_output() -> None:
     import torch
     from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput

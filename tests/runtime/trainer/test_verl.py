@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from runtime.errors import RunError, UserError
 from runtime.launch.whole import whole
 from runtime.processes import marked
 from runtime.rollouter.buffer import DataBuffer
-from runtime.run_paths import RunPaths
+from runtime.run_paths import WORKER, RunPaths
 from runtime.trainer import environment, process, stable
 from runtime.trainer.dataset import write_dataset
 from runtime.trainer.rows import read_rows
@@ -268,6 +269,42 @@ def test_rollouts_go_on_while_the_trainer_trains(tmp_path: Path, policy: Path) -
     # Each batch but the first was given out a step before it was trained.
     assert sorted(taken) == [(1, 1), (1, 1), (2, 1), (2, 1), (3, 2), (3, 2)]
     assert not buffer.lost
+    assert traces(run) == []
+
+
+def test_several_workers_of_which_one_is_killed_in_mid_step(tmp_path: Path, policy: Path) -> None:
+    """No sample is lost or doubled, the run goes on, and nothing of the dead worker is left while it does."""
+    run = make_run(tmp_path / "run", policy, "quickstart", fields={"rollout.agent_loop": {"workers": 2}})
+    paths, killed = RunPaths(run), list[str]()
+
+    def kill() -> None:
+        """Worker 1, as soon as it plays a trial of the first step."""
+        journal = paths.path / "journal" / "proxy-000-worker-1.jsonl"
+        while not journal.exists() or b".train-" not in journal.read_bytes():
+            time.sleep(0.01)
+        for pid in marked(run):
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            name = next((one.decode() for one in environment if one.startswith(f"{WORKER}=1.".encode())), None)
+            if name and b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(name.partition("=")[2])
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    process.train(run, overrides=[*SMALL, "trainer.total_training_steps=2", "trainer.save_freq=2"])
+    found = check_steps(run, last=2)
+    assert killed == ["1.1"]
+    assert found[2]["agent_loop/worker_restarts"] == 1
+    assert found[1]["agent_loop/handed_over"] >= 1
+    buffer = DataBuffer(paths.groups_journal)
+    assert [(state, step) for _, state, step in buffer.groups()] == [("taken", 1)] * 2 + [("taken", 2)] * 2
+    for step in (1, 2):
+        records = [orjson.loads(path.read_bytes()) for path in (paths.trials / str(step)).glob("*/trial.json")]
+        slots = {(one["group"], one["index"]) for one in records}
+        assert len(slots) == len(records) == PROMPTS * GROUP, "a trial was played to its end twice"
+    assert {path.name for path in (paths.path / "journal").glob("proxy-*")} == {
+        f"proxy-000-worker-{number}.jsonl" for number in range(2)
+    }
     assert traces(run) == []
 
 
