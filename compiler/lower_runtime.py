@@ -39,6 +39,7 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
     put("secrets", lambda: [{"variable": secret.variable, "used_by": secret.used_by} for secret in spec.secrets])
     put("loggers", lambda: spec.observability.loggers)
     put("notify", lambda: spec.observability.notify)
+    put("upload", lambda: spec.schedule.upload)
     put("dump", lambda: spec.observability.dumps)
     put("health", lambda: spec.health)
     return facts

@@ -26,18 +26,29 @@ Run = Annotated[
 
 def register(app: typer.Typer) -> None:
     app.command()(runs)
+    app.command()(pull)
     app.command()(status)
     app.command()(logs)
     app.command()(stop)
 
 
-def runs(runs_dir: RunsDir = Path("runs"), as_json: Json = False) -> None:
+def runs(
+    runs_dir: RunsDir = Path("runs"),
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL", help="Those of a bucket or shared folder: a spec's schedule.upload.url."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List all runs, oldest first.
 
     Example: liverl runs --json"""
     from runtime import suggest
     from runtime.launch import ledger
 
+    if source is not None:
+        _print_uploaded(source, as_json=as_json)
+        return
     known = ledger.runs(runs_dir)
     if as_json:
         print(json.dumps([_brief(one) for one in known], indent=2))
@@ -49,6 +60,57 @@ def runs(runs_dir: RunsDir = Path("runs"), as_json: Json = False) -> None:
     for one in known:
         cause = f"  {one.record.exit_cause.splitlines()[0]}" if one.record.exit_cause else ""
         print(f"{one.name:<{width}}  {one.record.kind:<5}  {one.state:<9}  {_minutes(one.seconds):>8}{cause}")
+
+
+def pull(
+    source: Annotated[str, typer.Argument(metavar="URL", help="The bucket or folder: a spec's schedule.upload.url.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="EXPERIMENT/RUN, an id, or `last`.")] = "last",
+    runs_dir: RunsDir = Path("runs"),
+    checkpoints: Annotated[bool, typer.Option(help="With the run's checkpoints.")] = True,
+) -> None:
+    """Copy a run of another machine here from its bucket, for eval, export, compare and the page.
+
+    Example: liverl pull s3://runs/team last"""
+    from runtime.errors import MachineError
+    from runtime.launch import bucket
+
+    try:
+        there = bucket.Bucket(source)
+        path = bucket.pull(there, bucket.find(there, run), runs_dir, checkpoints=checkpoints)
+    except bucket.BucketError as error:
+        raise MachineError(str(error), fix="look at the address, and at the keys in the environment") from None
+    print(path)
+
+
+def _print_uploaded(source: str, *, as_json: bool) -> None:
+    from runtime.errors import MachineError
+    from runtime.launch import bucket
+
+    try:
+        there = bucket.Bucket(source)
+        lines = [
+            {
+                "run": one.record.run,
+                "experiment": one.record.experiment,
+                "kind": one.record.kind,
+                "state": one.record.state,
+                "host": one.record.host,
+                "start": one.record.start,
+                "checkpoints": sorted(there.checkpoints(one.place)),
+                "place": f"{there.url}/{one.place}",
+            }
+            for one in bucket.runs(there)
+        ]
+    except bucket.BucketError as error:
+        raise MachineError(str(error), fix="look at the address, and at the keys in the environment") from None
+    if as_json:
+        print(json.dumps(lines, indent=2))
+        return
+    for line in lines:
+        steps = ", ".join(map(str, line["checkpoints"])) or "none"
+        print(f"{line['experiment']}/{line['run']}  {line['state']}  on {line['host']}  checkpoints: {steps}")
+    if not lines:
+        print(f"no runs at {source}")
 
 
 def status(

@@ -96,8 +96,8 @@ def _unused(spec: ExperimentSpec, use: str) -> str:
     told = any(isinstance(one, WebhookNotification) and one.url_variable for one in spec.observability.notify)
     if use == "observability" and not told and not set(spec.observability.loggers) - {"console", "file", "tensorboard"}:
         return "no logger of observability.loggers asks for one, and no address of observability.notify"
-    if use == "storage" and spec.cluster.storage.bucket is None:
-        return "cluster.storage has no bucket"
+    if use == "storage" and spec.cluster.storage.bucket is None and spec.schedule.upload is None:
+        return "cluster.storage has no bucket, and schedule no upload"
     return ""
 
 

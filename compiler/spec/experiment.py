@@ -19,6 +19,7 @@ from runtime.config.notify import Notify
 from runtime.config.proxy import Proxy
 from runtime.config.rollout import Dumps
 from runtime.config.scaffold import Scaffold
+from runtime.config.upload import Upload
 
 RoutingReplay = Literal["off", "R2", "R3"]
 
@@ -41,6 +42,8 @@ class Schedule(Model):
     """Steps between checkpoints; 0: only the last step."""
     keep_checkpoints: Count = 3
     """Older ones are removed."""
+    upload: Upload | None = None
+    """A bucket that gets the newest and the best checkpoint, and what ``liverl runs --from`` lists."""
 
 
 class Dashboard(Model):

@@ -14,6 +14,7 @@ from runtime.config.proxy import Proxy
 from runtime.config.rollout import Dumps, Rollout
 from runtime.config.scaffold import Scaffold
 from runtime.config.tasks import TaskSet
+from runtime.config.upload import Upload
 from runtime.config.variables import EnvironmentName, EnvironmentValue
 
 Use = Literal["policy", "tasks", "environment", "observability", "storage"]
@@ -70,6 +71,8 @@ class RuntimeConfig(Model):
     """verl's logger backends."""
     notify: tuple[Notify, ...] = ()
     """Who is told when the run ends."""
+    upload: Upload | None = None
+    """Where the run is copied while it goes on."""
 
 
 def load_runtime_config(path: Path) -> RuntimeConfig:

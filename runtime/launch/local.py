@@ -21,6 +21,7 @@ from runtime.launch import gpus, lifecycle, machine, phases, rundir
 from runtime.launch.model import check_policy, check_weights
 from runtime.launch.notify import notifying
 from runtime.launch.rundir import RunDirectory, refuse_living
+from runtime.launch.upload import uploading
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.progress import Progress
 from runtime.telemetry.summary import RunReport, print_summary
@@ -72,8 +73,9 @@ def execute(directory: RunDirectory, *, console: Console | None = None) -> None:
     resumed = directory.read().resumed > 0
     with (
         notifying(directory, config),
-        lifecycle.running(directory) as interrupts,
         Progress(f"{config.experiment} {directory.path.name}", console=console) as progress,
+        uploading(directory, config, progress.problem),
+        lifecycle.running(directory) as interrupts,
     ):
         _phases(directory, config, progress, interrupts, resume=resumed)
     summarise(directory, console=console)

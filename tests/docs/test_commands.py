@@ -25,6 +25,7 @@ NOT_RUN = {
     "status": "it needs a run: tests/liverl/test_cli.py",
     "logs": "it needs a run: tests/liverl/test_cli.py",
     "stop": "it needs a run: tests/liverl/test_operating.py",
+    "pull": "it needs a bucket: tests/runtime/launch/test_upload.py",
     "dashboard": "it serves until it is stopped: tests/runtime/page",
     "models": "it fetches and converts: tests/runtime/models",
     "images": "it needs a registry: tests/runtime/oci/test_store.py",

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from runtime import processes
+from runtime.launch import bucket
+from runtime.launch.bucket import Bucket
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.scores import SCORE, before_and_after
@@ -71,6 +73,7 @@ def _orphaned_cgroups() -> set[Path]:
 def test_a_run_that_is_killed_goes_on_and_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
     cgroups_before = _orphaned_cgroups()
     settings = [text for path, value in SMALL.items() for text in ("--set", f"{path}={value}")]
+    settings += ["--set", f"schedule.upload.url=file://{tmp_path}/bucket"]
     first = _start("run", str(ROOT / "specs" / "quickstart.jsonnet"), *settings, cwd=tmp_path)
     directory = _wait_for_step(first, tmp_path, 1)
     first.send_signal(signal.SIGKILL)
@@ -95,7 +98,9 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_if_nothing_had_been(tmp_path: 
     assert processes.marked(directory.path) == []
     assert _orphaned_cgroups() <= cgroups_before
     assert not any(str(directory.path) in line for line in Path("/proc/mounts").read_text().splitlines())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bucket", "runs"]
+    (uploaded,) = bucket.runs(there := Bucket(f"file://{tmp_path}/bucket"))
+    assert uploaded.record == record and 3 in there.checkpoints(uploaded.place)
     assert (directory.checkpoints / "global_step_3" / "STABLE").is_file()
 
     again = _start("run", "--resume", "last", cwd=tmp_path)
