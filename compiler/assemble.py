@@ -8,6 +8,7 @@ from compiler.compiled import VERSION, Bundle
 from compiler.errors import Problem, SpecError
 from compiler.load import Evaluated
 from compiler.lower_runtime import contract, lower_runtime
+from compiler.lower_sft import lower_sft
 from compiler.lower_verl import lower_verl
 from compiler.lower_vllm import lower_vllm
 from compiler.partial import heard, sound_parts
@@ -47,7 +48,8 @@ def checked_plan(evaluated: Evaluated, target: Target | None = None) -> tuple[Pl
 
 def lower(plan: Plan, target: Target) -> Lowered:
     def lowered() -> Lowered:
-        shared = Lowered(verl=lower_verl(plan), vllm=lower_vllm(plan), runtime=lower_runtime(plan, target=target.name))
+        runtime = lower_runtime(plan, target=target.name)
+        shared = Lowered(verl=lower_verl(plan), vllm=lower_vllm(plan), runtime=runtime, sft=lower_sft(plan))
         return target.adapt(plan, shared)
 
     # Nothing is read beside the values and sections; if something is, all that comes after it says so.
@@ -79,6 +81,9 @@ def planned_bundle(evaluated: Evaluated, *, target: Target) -> tuple[Plan, Bundl
         "runtime.json": sourcemap.map_facts(lowered.runtime, at),
         "SUMMARY.md": {name: entry for rows in page.tables for name, entry in sourcemap.map_facts(rows, at).items()},
     }
+    if lowered.sft is not None:
+        files["sft.yaml"] = emit.to_yaml(lowered.sft.tree(), header=header)
+        entries["sft.yaml"] = sourcemap.map_facts(lowered.sft, at)
     for name, artifact in target.artifacts(plan, lowered, files).items():
         files[name] = artifact.text
         entries[name] = sourcemap.map_origins(artifact.origins, at)

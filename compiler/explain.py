@@ -59,7 +59,8 @@ def explain_field(
     found = find_target(target)
     lowered = lower(make_plan(resolved_spec), found)
     gives = []
-    for name, facts in (("verl.yaml", lowered.verl), ("vllm.yaml", lowered.vllm), ("runtime.json", lowered.runtime)):
+    shared = {"verl.yaml": lowered.verl, "vllm.yaml": lowered.vllm, "runtime.json": lowered.runtime}
+    for name, facts in (shared if lowered.sft is None else {**shared, "sft.yaml": lowered.sft}).items():
         gives += [f"{name}: {line}" for line in _consequences(facts, path_text)]
     if target != "local":
         gives += _manifests(assemble(evaluated, target=found).files, path_text)
@@ -144,7 +145,7 @@ def _explained(name: str, text: str, line: int, entries: Mapping[str, Any]) -> l
     return lines_out
 
 
-_CONFIGURATION = ("verl.yaml", "vllm.yaml", "runtime.json")
+_CONFIGURATION = ("verl.yaml", "vllm.yaml", "runtime.json", "sft.yaml")
 
 
 def _place(position: str) -> str:

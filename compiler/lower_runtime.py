@@ -24,6 +24,7 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
         if isinstance(policy, PretrainedPolicy):
             put("policy.type", lambda: policy.type)
             put("policy.path", lambda: policy.path)
+            put("policy.warm_start", lambda: policy.warm_start)
         else:
             put("policy", lambda: policy)
     put("scaffold", lambda: spec.scaffold)

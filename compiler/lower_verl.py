@@ -68,11 +68,14 @@ def _trainer(plan: Plan, facts: Facts) -> None:
     facts.decide("trainer.project_name", "liverl", "groups runs in experiment trackers")
     put("trainer.experiment_name", lambda: spec.name)
     put("trainer.logger", lambda: spec.observability.loggers)
-    put("trainer.total_training_steps", lambda: schedule.steps)
+    put("trainer.total_training_steps", lambda: schedule.steps or 1)
+    with facts.section():
+        if schedule.steps == 0:
+            facts.decide("trainer.val_only", True, "nothing is reinforced")
     facts.decide("trainer.total_epochs", 1_000_000, "total_training_steps ends the run, not the number of epochs")
     put("trainer.val_before_train", lambda: schedule.validate_before and bool(tasks.validation))
     put("trainer.test_freq", lambda: schedule.validate_every if schedule.validate_every and tasks.validation else -1)
-    put("trainer.save_freq", lambda: schedule.save_every or schedule.steps)
+    put("trainer.save_freq", lambda: schedule.save_every or schedule.steps or 1)
     facts.decide(
         "trainer.checkpoint_callback_class",
         "runtime.trainer.stable.StableMarker",

@@ -14,8 +14,10 @@ from compiler.models import facts_of
 from compiler.reads import Reads, derived
 from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.mode import SeparateAsync
+from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Megatron
+from runtime.config.policy import SupervisedStage
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ class Plan:
     @derived
     def needs_critic(self) -> bool:
         return self.spec.algorithm.type == "ppo"
+
+    @property
+    def supervised(self) -> SupervisedStage | None:
+        """The stage before reinforcement, where a pretrained policy has one."""
+        policy = self.spec.policy
+        return policy.warm_start if isinstance(policy, PretrainedPolicy) else None
 
     @derived
     def needs_reference(self) -> bool:

@@ -12,7 +12,7 @@ from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Trainer
-from runtime.config.policy import NewPolicy
+from runtime.config.policy import DemonstrationFile, Demonstrations, NewPolicy
 from runtime.config.scaffold import ImportedScaffold, ShellScaffold
 from runtime.config.tasks import (
     DirectorySource,
@@ -234,7 +234,18 @@ def _policy(plan: Plan) -> str:
             f"new: {count}, {shape.num_layers} layers x {shape.hidden_size}, vocabulary {shape.vocabulary_size:,}; "
             f"warm start {policy.warm_start.steps} steps on {_source(policy.warm_start.demonstrations)}"
         )
-    return f"pretrained: {policy.path}"
+    stage = plan.supervised
+    if stage is None:
+        return f"pretrained: {policy.path}"
+    length = f"{stage.epochs} epochs" if stage.steps is None else f"{stage.steps} steps"
+    return (
+        f"pretrained: {policy.path}; supervised {length} of {stage.tokens_per_batch:,} tokens a step on "
+        + ", ".join(_demonstrations(one) for one in stage.demonstrations)
+    )
+
+
+def _demonstrations(one: Demonstrations) -> str:
+    return one.path if isinstance(one, DemonstrationFile) else f"solved trials of {one.run}"
 
 
 def _scaffold(plan: Plan) -> str:

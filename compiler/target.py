@@ -16,11 +16,13 @@ from compiler.plan import Plan
 
 @dataclass(frozen=True)
 class Lowered:
-    """The configurations that every target shares: verl's, vLLM's and the runtime's."""
+    """The configurations that every target shares: verl's, vLLM's and the runtime's; ``sft`` is that of verl's SFT
+    trainer, None where no supervised stage comes first."""
 
     verl: Facts
     vllm: Facts
     runtime: Facts
+    sft: Facts | None = None
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,16 @@ class RunPaths:
         return self.path / "policy"
 
     @property
+    def supervised(self) -> Path:
+        """The supervised stage before reinforcement: ``base``, a link to the policy that it begins with,
+        ``demonstrations.parquet``, ``rows.jsonl``, ``record.json`` and ``result``, which ``policy`` leads to then."""
+        return self.path / "supervised"
+
+    @property
+    def sft_yaml(self) -> Path:
+        return self.bundle / "sft.yaml"
+
+    @property
     def tasks(self) -> Path:
         return self.path / "tasks"
 
@@ -101,6 +111,10 @@ class RunPaths:
     @property
     def trainer_log(self) -> Path:
         return self.logs / "trainer.log"
+
+    @property
+    def supervised_log(self) -> Path:
+        return self.logs / "supervised.log"
 
     @property
     def startup(self) -> Path:

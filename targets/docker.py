@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from compiler import readers
 from compiler.errors import Problem
@@ -80,7 +81,7 @@ class Docker:
         with runtime.section():
             if _open(plan):
                 joining.open_proxy(plan, runtime)
-        return Lowered(verl=verl, vllm=lowered.vllm, runtime=runtime)
+        return replace(lowered, verl=verl, runtime=runtime)
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
         from targets.render import Asked, render, render_text

@@ -54,6 +54,15 @@ def dashboard_problems(plan: Plan) -> list[Problem]:
     ]
 
 
+def supervised_problems(plan: Plan) -> list[Problem]:
+    """The stage before reinforcement is trained where the run's own process is: on these targets it has no GPU."""
+    if plan.supervised is None:
+        return []
+    what = "the supervised stage runs on the target local or docker alone"
+    fix = "train it there with schedule.steps 0, and name its result as policy.path"
+    return [Problem(("policy", "warm_start"), what, "null", fix)]
+
+
 def env_problems(plan: Plan) -> list[Problem]:
     """Variables that travel to a running Ray's workers arrive as they are, or are refused."""
     return [

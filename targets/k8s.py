@@ -54,6 +54,7 @@ class Kubernetes:
             yield Problem(("name",), f'"{spec.name}" {why}', "a letter first")
         yield from joining.dashboard_problems(plan)
         yield from joining.env_problems(plan)
+        yield from joining.supervised_problems(plan)
         if isinstance(spec.environment, Bubblewrap):
             yield Problem(
                 ("environment", "type"),

@@ -11,6 +11,7 @@ from compiler.errors import Problem
 from compiler.plan import Plan
 from compiler.spec.policy import PretrainedPolicy
 from runtime.config.environment import Ecs, Harbor, Kubernetes
+from runtime.config.policy import DemonstrationFile, Demonstrations
 from runtime.config.tasks import DirectorySource, HarborSource, HistorySource, IndexSource, Source
 from targets import pins
 from targets.base import Artifact, Lowered
@@ -37,6 +38,9 @@ class Local:
                     f"{policy.path}: no config.json there",
                     "a Hugging Face model folder or name",
                 )
+        stage = plan.supervised
+        for index, one in enumerate(stage.demonstrations if stage is not None else ()):
+            yield from _demonstrations(one, ("policy", "warm_start", "demonstrations", index))
         for group, sets in (("train", tasks.train), ("validation", tasks.validation)):
             for index, task_set in enumerate(sets):
                 yield from _sources(task_set.source, ("tasks", group, index, "source"))
@@ -59,6 +63,18 @@ def _one_machine(plan: Plan) -> list[Problem]:
         fix = "set it to an address of this machine that they reach, unless something forwards"
         problems.append(Problem(("proxy", "host"), what, fix=fix, severity="warn"))
     return problems
+
+
+def _demonstrations(source: Demonstrations, place: Place) -> list[Problem]:
+    if isinstance(source, DemonstrationFile):
+        fix = "the command `tasks demonstrate` writes one"
+        there, name, what = Path(source.path).expanduser().is_file(), "path", f"{source.path}: no such file"
+        allowed = "a file of demonstrations"
+    else:
+        fix = "the command `runs` lists them"
+        there, name = (Path(source.run).expanduser() / "run.json").is_file(), "run"
+        what, allowed = f"{source.run}: no run there", "a run's folder"
+    return [] if there else [Problem((*place, name), what, allowed, fix)]
 
 
 def _sources(source: Source, place: Place) -> list[Problem]:

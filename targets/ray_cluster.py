@@ -28,6 +28,7 @@ class RayJobs:
         yield from pods_address_warning(plan)
         yield from joining.dashboard_problems(plan)
         yield from joining.env_problems(plan)
+        yield from joining.supervised_problems(plan)
         yield from volumes.problems(plan, self.name)
         yield from joining.annotation_warning(plan)
         if plan.spec.cluster.labels:

@@ -74,6 +74,7 @@ class SkyPilot:
                 severity="warn",
             )
         yield from joining.env_problems(plan)
+        yield from joining.supervised_problems(plan)
         yield from volumes.problems(plan, self.name)
         yield from _bucket_problems(plan)
         yield from _disk_problems(plan)

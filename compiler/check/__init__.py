@@ -18,6 +18,7 @@ from compiler.check import (
     scaffold,
     schedule,
     secrets,
+    supervised,
     tasks,
     trainer,
     values,
@@ -28,6 +29,7 @@ from compiler.plan import Plan
 
 RULES: tuple[Rule, ...] = (
     *policy.RULES,
+    *supervised.RULES,
     *algorithm.RULES,
     *mode.RULES,
     *trainer.RULES,

@@ -73,7 +73,7 @@ def course(plan: Plan) -> Iterator[Problem]:
     """The learning rate's rise against the length of the training."""
     warmup = plan.spec.trainer.optimizer.warmup_steps
     steps = plan.optimizer_steps_per_step * plan.spec.schedule.steps
-    if warmup >= steps:
+    if 0 < steps <= warmup:
         yield Problem(
             ("trainer", "optimizer", "warmup_steps"),
             f"{warmup}, but there are {steps} optimizer steps: the learning rate is never reached",
@@ -82,4 +82,20 @@ def course(plan: Plan) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Rule, ...] = (batches, course)
+def nothing(plan: Plan) -> Iterator[Problem]:
+    """A run that would neither train nor measure."""
+    schedule = plan.spec.schedule
+    if (
+        schedule.steps == 0
+        and plan.supervised is None
+        and not (schedule.validate_before and plan.spec.tasks.validation)
+    ):
+        yield Problem(
+            ("schedule", "steps"),
+            "0, and nothing else is asked for",
+            ">= 1",
+            "give policy.warm_start, or tasks.validation with schedule.validate_before",
+        )
+
+
+RULES: tuple[Rule, ...] = (batches, course, nothing)

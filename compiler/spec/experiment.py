@@ -28,8 +28,8 @@ class Schedule(Model):
     """How long, in which batches, and when to measure and save. Batches count prompts; each is rolled out
     ``algorithm.group_size`` times."""
 
-    steps: Count
-    """Training steps."""
+    steps: Whole
+    """Training steps; 0: no reinforcement, only what comes before it, measured once."""
     train_batch_size: Count
     """Prompts per step."""
     mini_batch_size: Count

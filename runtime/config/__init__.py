@@ -25,7 +25,17 @@ from runtime.config.environment import (
 )
 from runtime.config.limits import LACKING, LIMITS, Limit, refusals
 from runtime.config.notify import CommandNotification, Notify, WebhookNotification
-from runtime.config.policy import Architecture, NewPolicy, Policy, PretrainedPolicy, WarmStart
+from runtime.config.policy import (
+    Architecture,
+    DemonstrationFile,
+    Demonstrations,
+    EarlierTrials,
+    NewPolicy,
+    Policy,
+    PretrainedPolicy,
+    SupervisedStage,
+    WarmStart,
+)
 from runtime.config.proxy import Proxy
 from runtime.config.rollout import Dumps, Rollout, Sampling, ServedRollout, TorchRollout
 from runtime.config.run import GradedEnd, RuntimeConfig, SecretName, TrajectoryFilter, load_runtime_config
@@ -64,9 +74,12 @@ __all__ = [
     "Bubblewrap",
     "ClaudeCodeScaffold",
     "CommandNotification",
+    "DemonstrationFile",
+    "Demonstrations",
     "DirectorySource",
     "Docker",
     "Dumps",
+    "EarlierTrials",
     "Ecs",
     "EcsCluster",
     "Environment",
@@ -108,6 +121,7 @@ __all__ = [
     "ServedRollout",
     "ShellScaffold",
     "Source",
+    "SupervisedStage",
     "SynthSource",
     "TaskSet",
     "Terminus2Scaffold",

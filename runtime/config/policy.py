@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from runtime.config.base import Count, LearningRate, Model, NonNegative, Share, Text
+from runtime.config.base import PARQUET, Count, Decay, LearningRate, Model, NonNegative, Positive, Share, Text, Whole
 from runtime.config.tasks import Source
 
 
@@ -50,12 +50,72 @@ class NewPolicy(Model):
     warm_start: WarmStart
 
 
+class DemonstrationFile(Model):
+    """Demonstrations that were made before (``liverl tasks demonstrate``): token ids in the form in which the scaffold
+    asks, and which of them the policy is to write."""
+
+    type: Literal["parquet"] = "parquet"
+    path: Annotated[str, Field(pattern=PARQUET, max_length=4096)]
+    """Absolute, or relative to the folder where ``liverl run`` is called."""
+
+
+class EarlierTrials(Model):
+    """Solved trials of an earlier run, or of ``liverl infer``, with the tokens that were sampled then (rejection
+    sampling). Trials of validation tasks are never taken."""
+
+    type: Literal["trials"] = "trials"
+    run: Text
+    """The run's folder; absolute, or relative to the folder where ``liverl run`` is called. Its policy must have the
+    tokenizer of this one."""
+    per_task: Count = 4
+    """Most trials of one task, the shortest first: tasks that are always solved would drown the others."""
+
+
+Demonstrations = Annotated[DemonstrationFile | EarlierTrials, Field(discriminator="type")]
+
+
+class SupervisedStage(Model):
+    """Supervised training on demonstrations before reinforcement, by verl's SFT trainer: all weights, by the trainer's
+    device and precision. Demonstrations are packed without padding and never see each other."""
+
+    demonstrations: Annotated[tuple[Demonstrations, ...], Field(min_length=1)]
+    """Of no package and no task that is held out for validation: those are refused."""
+    epochs: Count = 1
+    """Times that every demonstration is seen. More than two have overfitted: groups of trials come out alike."""
+    steps: Count | None = None
+    """Optimizer steps, through as many epochs as that takes; null: ``epochs`` says it."""
+    tokens_per_batch: Count = 131072
+    """Tokens per optimizer step, of all ranks together; less where the demonstrations are fewer."""
+    tokens_per_pass: Count = 16384
+    """Tokens per forward and backward pass of a rank: what demonstrations are packed to."""
+    max_length: Count | None = None
+    """Longer demonstrations are left out, in tokens; null: those that no trial could be as long as."""
+    learning_rate: LearningRate = 1e-4
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """Course of the learning rate after the warm-up."""
+    warmup: Share = 0.03
+    """Share of the steps with a rising learning rate."""
+    final_learning_rate: Share = 0.1
+    """Where the cosine ends, as a share of ``learning_rate``."""
+    weight_decay: NonNegative = 0.01
+    beta1: Decay = 0.9
+    beta2: Decay = 0.95
+    grad_clip: Positive = 1.0
+    """Largest gradient norm."""
+    save_every: Whole = 0
+    """Steps between checkpoints, from which a stage that was killed goes on; 0: only the last."""
+    compile: bool = False
+    """Compile the model's layers (``torch.compile``): half a minute first, then more tokens per second."""
+
+
 class PretrainedPolicy(Model):
     """An existing model."""
 
     type: Literal["pretrained"] = "pretrained"
     path: Text
     """Hugging Face model folder or name."""
+    warm_start: SupervisedStage | None = None
+    """null: reinforcement begins with the model as it is."""
 
 
 Policy = Annotated[NewPolicy | PretrainedPolicy, Field(discriminator="type")]

@@ -120,6 +120,7 @@ def _phases(
 ) -> None:
     from runtime.launch.probe import probe
     from runtime.launch.prompt_length import leave_out_long, refuse_long
+    from runtime.launch.supervised import train_supervised
     from runtime.trainer.lost_machines import train_through
     from runtime.trainer.process import train
     from runtime.trainer.startup import stages
@@ -133,9 +134,12 @@ def _phases(
     tasks = leave_out_long(directory, config, progress, tasks)
     with phases.timed(directory, "probe", progress):  # again on every start: it may be another machine
         interrupts.run(probe(directory, config, next(iter(tasks.train.values()))[0]))
+    train_supervised(directory, config, progress, tasks)
     phases.score_baselines(directory, config, progress, tasks)
     phases.write_data(directory, config, progress, tasks)
-    steps = total_steps(directory.bundle / "verl.yaml")
+    if not _has_work(directory.verl_yaml):
+        return
+    steps = total_steps(directory.verl_yaml)
     directory.startup.unlink(missing_ok=True)  # of an earlier attempt: no news
     with (
         phases.timed(directory, "train", progress),
@@ -163,6 +167,12 @@ def _phases(
 
 
 def total_steps(verl_yaml: Path) -> int:
-    """The trainer's number of steps, 0 when the config leaves it to the length of the data."""
+    """The trainer's number of steps, 0 when the config leaves it to the length of the data, or asks for none."""
     trainer = yaml.safe_load(verl_yaml.read_text(encoding="utf-8")).get("trainer", {})
-    return int(trainer.get("total_training_steps") or 0)
+    return 0 if trainer.get("val_only") else int(trainer.get("total_training_steps") or 0)
+
+
+def _has_work(verl_yaml: Path) -> bool:
+    """Whether the trainer would do anything."""
+    trainer = yaml.safe_load(verl_yaml.read_text(encoding="utf-8")).get("trainer", {})
+    return not trainer.get("val_only") or bool(trainer.get("val_before_train"))

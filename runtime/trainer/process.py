@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -37,7 +37,7 @@ from runtime.trainer.platform import device_of, find_platform, trainer_table
 from runtime.trainer.router import write_router_config
 from runtime.trainer.rows import merge_rows, write_metrics
 
-_POLL_SEC = 0.25
+POLL_SEC = 0.25
 _MIN_FREE_BYTES = 64 << 20
 _RESERVE_BYTES = 2 << 20
 """Given back when the disk is full, so that the run's end can be written down."""
@@ -148,13 +148,20 @@ def _prepare(paths: RunPaths) -> None:
     find_platform(device_of(paths)).prepare(paths)
     startup.begin(paths)
     paths.status.unlink(missing_ok=True)
+    make_scratch(paths)
+    token = ray_token(ray_dir(paths.path))
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+
+
+def make_scratch(paths: RunPaths) -> None:
+    """What every program of verl's needs beside the run directory: a folder with a short path, and some room to write
+    down its end. ``clear`` removes it."""
+    paths.state.mkdir(parents=True, exist_ok=True)
     folder = ray_dir(paths.path)
     (folder / "tmp").mkdir(mode=0o700, parents=True)
     folder.chmod(0o700)
     pid, start = this_process()
-    token = ray_token(folder)
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
     (folder / _OWNER).write_bytes(orjson.dumps({"run": str(paths.path), "pid": pid, "start": start}))
     _reserve(paths).write_bytes(bytes(_RESERVE_BYTES))
 
@@ -163,7 +170,7 @@ def _reserve(paths: RunPaths) -> Path:
     return paths.state / "reserve"
 
 
-def _check_disk(paths: RunPaths) -> None:
+def check_disk(paths: RunPaths) -> None:
     """Raise ``MachineError`` while there is room left to say so: on a full disk every process of the run fails in some
     other place, and none of them can write down why.
     """
@@ -211,25 +218,8 @@ def _environment(paths: RunPaths, *, attempt: int) -> dict[str, str]:
 
 
 def _follow(paths: RunPaths, arguments: Sequence[str], *, attempt: int) -> int:
-    paths.logs.mkdir(parents=True, exist_ok=True)
-    launcher = os.getpid()
-
-    def die_with_launcher() -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != launcher:  # it died between fork and prctl
-            os._exit(1)
-
-    with paths.trainer_log.open("ab") as output:
-        child = subprocess.Popen(
-            trainer_command(paths, arguments),
-            cwd=paths.path,
-            env=_environment(paths, attempt=attempt),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_launcher,
-        )
+    environment = _environment(paths, attempt=attempt)
+    child = start_child(trainer_command(paths, arguments), paths, environment=environment, log=paths.trainer_log)
     source = paths.rows_file("verl", attempt=attempt)
     seen = -1
     try:
@@ -238,11 +228,40 @@ def _follow(paths: RunPaths, arguments: Sequence[str], *, attempt: int) -> int:
             if size != seen and size:
                 seen = size
                 write_metrics(paths.rows, paths.metrics)
-            _check_disk(paths)
-            time.sleep(_POLL_SEC)
+            check_disk(paths)
+            time.sleep(POLL_SEC)
         return code
     finally:
         # Reached with a living child only through an exception (Ctrl-C): what it holds is rebuilt from its checkpoints.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        end_child(child)
+
+
+def start_child(
+    command: Sequence[str], paths: RunPaths, *, environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    """A program of verl's in a session of its own, which ends when this process does; what it says goes to ``log``."""
+    paths.logs.mkdir(parents=True, exist_ok=True)
+    launcher = os.getpid()
+
+    def die_with_launcher() -> None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != launcher:  # it died between fork and prctl
+            os._exit(1)
+
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            cwd=paths.path,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_launcher,
+        )
+
+
+def end_child(child: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()

@@ -40,8 +40,11 @@ CHANGES = {
     "mini-batch does not divide": ("schedule+: { mini_batch_size: 5 }", "mini_batch_size: 5", "does not divide"),
     "micro-batch does not divide": ("trainer+: { micro_batch_size: 7 }", "micro_batch_size: 7", "does not divide"),
     "longer than the model": ("rollout+: { response_length: 99999 }", "rollout.response_length", "max_position"),
-    "negative number": ("schedule+: { steps: -1 }", "schedule.steps: -1", "allowed: >= 1"),
-    "zero": ("schedule+: { steps: 0 }", "schedule.steps: 0", "allowed: >= 1"),
+    "negative number": ("schedule+: { steps: -1 }", "schedule.steps: -1", "allowed: >= 0"),
+    "zero": ("schedule+: { train_batch_size: 0 }", "schedule.train_batch_size: 0", "allowed: >= 1"),
+    "nothing to do": (
+        "schedule+: { steps: 0, validate_before: false }", "schedule.steps: 0, and nothing", "allowed: >= 1",
+    ),
     "huge number": ("schedule+: { steps: 9007199254740992 }", "schedule.steps", "too large"),
     "fraction of a step": ("schedule+: { steps: 1.5 }", "schedule.steps: 1.5", "a whole number"),
     "unknown mode": ("mode: { type: 'synch' }", 'mode.type: "synch" is unknown', "did you mean sync?"),

@@ -1,0 +1,88 @@
+"""The supervised stage of a pretrained policy: what verl's SFT trainer and the packs ask of its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from compiler.check.rule import Rule
+from compiler.errors import Path, Problem
+from compiler.models import facts_of
+from compiler.plan import Plan
+from compiler.spec.policy import PretrainedPolicy
+from compiler.spec.trainer import Fsdp
+
+PLACE: Path = ("policy", "warm_start")
+ENOUGH_EPOCHS = 2
+
+
+def hardware(plan: Plan) -> Iterator[Problem]:
+    trainer = plan.spec.trainer
+    if plan.supervised is None:
+        return
+    if not isinstance(trainer, Fsdp):
+        yield Problem(
+            PLACE,
+            f'the supervised stage is trained with FSDP, not with "{trainer.type}"',
+            "null",
+            "train it in a run of its own with liverl.trainer.fsdp2, and name its result as policy.path",
+        )
+        return
+    if trainer.nodes > 1:
+        yield Problem(
+            PLACE,
+            f"the supervised stage is trained on one machine, but trainer.nodes is {trainer.nodes}",
+            "null",
+            "train it in a run of its own on one machine, and name its result as policy.path",
+        )
+    if trainer.device == "cuda" and trainer.precision == "fp32":
+        what = "fp32: demonstrations of a pack are attended to one by one, which is slow on a GPU"
+        yield Problem(("trainer", "precision"), what, '"bf16"', severity="warn")
+
+
+def batches(plan: Plan) -> Iterator[Problem]:
+    stage = plan.supervised
+    if stage is None:
+        return
+    packs, ranks = stage.tokens_per_batch // stage.tokens_per_pass, plan.trainer_ranks
+    if packs == 0:
+        yield Problem(
+            (*PLACE, "tokens_per_batch"),
+            f"{stage.tokens_per_batch}, but one pass takes {stage.tokens_per_pass} tokens",
+            f"{stage.tokens_per_pass * ranks} or more, or a smaller tokens_per_pass",
+        )
+    elif packs % ranks:
+        yield Problem(
+            (*PLACE, "tokens_per_batch"),
+            f"{stage.tokens_per_batch} tokens are {packs} passes of {stage.tokens_per_pass}, not divisible by "
+            f"{ranks} ranks",
+            f"a multiple of {stage.tokens_per_pass * ranks}",
+        )
+
+
+def lengths(plan: Plan) -> Iterator[Problem]:
+    """Of one demonstration."""
+    stage, policy = plan.supervised, plan.spec.policy
+    if stage is None or stage.max_length is None:
+        return
+    place = (*PLACE, "max_length")
+    if stage.max_length > stage.tokens_per_pass:
+        yield Problem(
+            place, f"{stage.max_length}, but a pass takes {stage.tokens_per_pass} tokens", f"<= {stage.tokens_per_pass}"
+        )
+    facts = facts_of(policy)
+    if facts is not None and isinstance(policy, PretrainedPolicy) and stage.max_length > facts.max_position:
+        yield Problem(place, f"{stage.max_length}, but the model reads {facts.max_position} tokens")
+
+
+def duration(plan: Plan) -> Iterator[Problem]:
+    stage = plan.supervised
+    if stage is None:
+        return
+    if stage.steps is not None and stage.epochs != 1:
+        yield Problem((*PLACE, "epochs"), f"{stage.epochs}, but steps says how long: {stage.steps}", "1")
+    elif stage.epochs > ENOUGH_EPOCHS:
+        what = f"{stage.epochs}: what is learnt by heart leaves groups of trials that are all alike"
+        yield Problem((*PLACE, "epochs"), what, f"1 to {ENOUGH_EPOCHS}", "give more demonstrations", severity="warn")
+
+
+RULES: tuple[Rule, ...] = (hardware, batches, lengths, duration)

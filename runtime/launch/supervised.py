@@ -1,0 +1,184 @@
+"""The phase ``supervised``: demonstrations gathered and checked, verl's SFT trainer run on them, and the run's policy
+pointed at what came out.
+
+Each part is skipped when an earlier attempt finished it. Knows what is held out, not how anything is trained.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import orjson
+import yaml
+
+from runtime import suggest
+from runtime.config import (
+    DemonstrationFile,
+    EarlierTrials,
+    PretrainedPolicy,
+    RuntimeConfig,
+    SupervisedStage,
+    load_runtime_config,
+)
+from runtime.errors import UserError
+from runtime.files import write_whole
+from runtime.launch.model import locate
+from runtime.launch.phases import PreparedTasks, done, timed
+from runtime.launch.rundir import RunDirectory
+from runtime.models.store import digest
+from runtime.telemetry.progress import Progress
+from runtime.trainer.supervised import table
+from runtime.trainer.supervised.held_out import HeldOut, packages_held_out
+from runtime.trainer.supervised.packing import pack
+from runtime.trainer.supervised.process import length_of, supervise
+from runtime.trainer.supervised.solved import solved_trials
+
+PHASE = "supervised"
+FIELD = "policy.warm_start"
+
+
+def stage_of(config: RuntimeConfig) -> SupervisedStage | None:
+    return config.policy.warm_start if isinstance(config.policy, PretrainedPolicy) else None
+
+
+def train_supervised(directory: RunDirectory, config: RuntimeConfig, progress: Progress, tasks: PreparedTasks) -> None:
+    """Nothing where the spec has no such stage. Raises ``UserError`` for demonstrations that must not or cannot be
+    learnt from, and whatever
+    ``supervise`` raises when training fails."""
+    stage = stage_of(config)
+    if stage is None or done(directory, PHASE):
+        return
+    folder = directory.supervised
+    folder.mkdir(exist_ok=True)
+    with timed(directory, PHASE, progress):
+        _lead(folder / "base", _base(config))
+        held = _gather(directory, config, stage, progress, tasks)
+        lengths = held.lengths().tolist()
+        packs = pack(lengths, size=stage.tokens_per_pass, seed=config.seed)
+        trainer = yaml.safe_load(directory.sft_yaml.read_text(encoding="utf-8"))["trainer"]
+        try:
+            length = length_of(stage, packs=len(packs), ranks=int(trainer["n_gpus_per_node"]))
+        except ValueError as error:
+            raise UserError(f"{FIELD}: {error}; lower tokens_per_pass, or give more demonstrations") from None
+        progress.update(f"{len(held):,} demonstrations, {sum(lengths):,} tokens, {length.steps} steps")
+        supervise(directory, length, stage=stage, on_progress=progress.update)
+        _record(directory, held, steps=length.steps, packs=len(packs), per_step=length.packs)
+        _lead(directory.policy, Path(PHASE) / "result")
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _base(config: RuntimeConfig) -> Path:
+    assert isinstance(config.policy, PretrainedPolicy)
+    return locate(config.policy.path)
+
+
+def _lead(link: Path, target: Path) -> None:
+    """Let ``link`` lead to ``target``; at every moment it leads somewhere."""
+    partial = link.with_name(f".{link.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target, target_is_directory=True)
+    partial.replace(link)
+
+
+def _gather(
+    directory: RunDirectory, config: RuntimeConfig, stage: SupervisedStage, progress: Progress, tasks: PreparedTasks
+) -> table.Demonstrations:
+    """Everything that is learnt from, as one file: a stage that goes on must find what it began with."""
+    kept = directory.supervised / "demonstrations.parquet"
+    if kept.is_file():
+        return table.read(kept)
+    validated = [task.id for group in tasks.validation.values() for task in group]
+    held_out = HeldOut(packages_held_out(config.train, config.validation), frozenset(validated))
+    parts, problems = [], []
+    for at, source in enumerate(stage.demonstrations):
+        place = f"{FIELD}.demonstrations[{at}]"
+        found = _of_source(source, place, base=directory.supervised / "base", progress=progress)
+        if leaks := held_out.leaks(found):
+            shown = ", ".join(leaks[:5]) + (f" and {len(leaks) - 5} more" if len(leaks) > 5 else "")
+            problems.append(f"{place}: demonstrates what is held out for validation: {shown}; leave it out")
+        parts.append(found)
+    if problems:
+        raise UserError(*problems)
+    held = table.joined(parts)
+    longest = min(stage.max_length or stage.tokens_per_pass, stage.tokens_per_pass)
+    if stage.max_length is None:
+        longest = min(longest, config.rollout.prompt_length + config.rollout.response_length)
+    lengths = held.lengths()
+    fits = (lengths > 1) & (lengths <= longest)
+    if not fits.all():
+        progress.problem(f"{int((~fits).sum()):,} of {len(held):,} demonstrations are longer than {longest:,} tokens")
+    held = held.where(fits)
+    if not len(held):
+        raise UserError(f"{FIELD}.demonstrations: none is left of {len(lengths):,}, of at most {longest:,} tokens")
+    held.write(kept)
+    return held
+
+
+def _of_source(
+    source: DemonstrationFile | EarlierTrials, place: str, *, base: Path, progress: Progress
+) -> table.Demonstrations:
+    if isinstance(source, DemonstrationFile):
+        progress.update(f"reading {source.path}")
+        return table.read(Path(source.path).expanduser())
+    run = Path(source.run).expanduser()
+    if not (run / "run.json").is_file():
+        raise UserError(f"{place}.run: {run}: no run here; `{suggest.liverl('runs')}` lists the runs")
+    _same_tokenizer(run, base, f"{place}.run")
+    progress.update(f"reading trials of {run.name}")
+    taken = solved_trials(run, per_task=source.per_task)
+    notes = [f"{count} {why}" for why, count in sorted(taken.left_out.items())]
+    if not len(taken.demonstrations):
+        raise UserError(
+            f"{place}.run: {run}: no solved trial to learn from" + (f" ({', '.join(notes)})" if notes else "")
+        )
+    if notes:
+        progress.update(f"{run.name}: {len(taken.demonstrations)} solved trials; not taken: {', '.join(notes)}")
+    return taken.demonstrations
+
+
+def _same_tokenizer(run: Path, base: Path, place: str) -> None:
+    """Recorded tokens mean something only to the tokenizer that made them."""
+    theirs = _policy_of(RunDirectory(run.absolute()))
+    name = "tokenizer.json"
+    if theirs is None or not (theirs / name).is_file():
+        raise UserError(f"{place}: {run}: the policy that played these trials is not here any more")
+    if digest(theirs / name) != digest(base / name):
+        raise UserError(f"{place}: {run}: its policy ({theirs}) has another tokenizer than this one's")
+
+
+def _policy_of(run: RunDirectory) -> Path | None:
+    """The folder of the policy that a run began with, or that an evaluation played."""
+    from runtime.launch.score import REQUEST_FILE, request_of
+
+    if (run.path / REQUEST_FILE).is_file() and (checkpoint := request_of(run).checkpoint) is not None:
+        return Path(checkpoint)
+    if run.policy.exists():
+        return run.policy
+    policy = load_runtime_config(run.runtime_json).policy
+    try:
+        return locate(policy.path) if isinstance(policy, PretrainedPolicy) else None
+    except UserError:
+        return None
+
+
+def _record(directory: RunDirectory, held: table.Demonstrations, *, steps: int, packs: int, per_step: int) -> None:
+    """What the policy was made of, and its digest."""
+    folder = directory.supervised
+    record = {
+        "base": str((folder / "base").resolve()),
+        "base_files": _digests(folder / "base"),
+        "demonstrations_sha256": digest(folder / "demonstrations.parquet"),
+        "demonstrations": len(held),
+        "tokens": int(held.lengths().sum()),
+        "scored_tokens": int(held.flat("loss_mask").sum()),
+        "packs": packs,
+        "packs_per_step": per_step,
+        "steps": steps,
+        "files": _digests(folder / "result"),
+    }
+    write_whole(folder / "record.json", orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {file.name: digest(file) for file in sorted(folder.iterdir()) if file.is_file()}

@@ -1,0 +1,1 @@
+"""The supervised stage before reinforcement: demonstrations gathered and packed, and verl's SFT trainer on them."""
