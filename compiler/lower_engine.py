@@ -55,13 +55,13 @@ def put_engine(plan: Plan, facts: Facts, role: Role) -> None:
 
 @section
 def _fsdp(plan: Plan, facts: Facts, trainer: Fsdp, prefix: str) -> None:
-    """Of a role, on top of what ``put_sharding`` writes."""
-    put_sharding(plan, facts, trainer, prefix)
+    put_precision(plan, facts, trainer, prefix)
     if trainer.device == "cuda":
         facts.derive(f"{prefix}.ulysses_sequence_parallel_size", lambda: trainer.sequence_parallel)
+        facts.derive(f"{prefix}.fsdp_size", lambda: trainer.shard_size or -1)
 
 
-def put_sharding(plan: Plan, facts: Facts, trainer: Fsdp, prefix: str) -> None:
+def put_precision(plan: Plan, facts: Facts, trainer: Fsdp, prefix: str) -> None:
     """verl computes in bf16 unless told otherwise, and mixed types between engines corrupt TransferQueue fields."""
     put = facts.derive
     put(f"{prefix}.use_torch_compile", lambda: trainer.device == "cuda")
@@ -70,8 +70,6 @@ def put_sharding(plan: Plan, facts: Facts, trainer: Fsdp, prefix: str) -> None:
     facts.decide(f"{prefix}.mixed_precision.reduce_dtype", "fp32", "gradients are summed in full precision")
     facts.decide(f"{prefix}.mixed_precision.buffer_dtype", "fp32", "rotary tables keep full precision")
     put(f"{prefix}.seed", lambda: plan.spec.seed)
-    if trainer.device == "cuda":
-        put(f"{prefix}.fsdp_size", lambda: trainer.shard_size or -1)
 
 
 def _veomni(plan: Plan, facts: Facts, trainer: VeOmni, prefix: str) -> None:

@@ -7,7 +7,7 @@ batch) are given by the runtime, which has them.
 from __future__ import annotations
 
 from compiler.facts import Facts
-from compiler.lower_engine import put_sharding
+from compiler.lower_engine import put_precision
 from compiler.lower_verl import RUN_DIR
 from compiler.plan import Plan
 from compiler.spec.policy import PretrainedPolicy
@@ -81,7 +81,8 @@ def _model(plan: Plan, facts: Facts) -> None:
     facts.decide("model.use_fused_kernels", True, "log-probabilities come from the model, of scored tokens alone")
     put("model.enable_gradient_checkpointing", lambda: trainer.gradient_checkpointing)
     put("engine.strategy", lambda: trainer.type)
-    put_sharding(plan, facts, trainer, "engine")
+    put_precision(plan, facts, trainer, "engine")
+    put("engine.fsdp_size", lambda: trainer.shard_size or -1)
     facts.decide("engine.ulysses_sequence_parallel_size", 1, "a pack is one rank's")
     facts.decide("engine.use_no_sync_for_gradient_accumulation", True, "gradients are summed once per step")
     facts.decide("engine.pad_to_length", True, "every pass has one shape")

@@ -50,7 +50,7 @@ def test_rules_speak_beside_wrong_fields(tmp_path: Path) -> None:
 
 
 def test_targets_speak_beside_wrong_fields(tmp_path: Path) -> None:
-    found = said(tmp_path, "  name: 'Bad', trainer+: { nodes: 2 }, schedule+: { steps: 0 }", target="docker")
+    found = said(tmp_path, "  name: 'Bad', trainer+: { nodes: 2 }, schedule+: { steps: -1 }", target="docker")
     assert {"name", "schedule.steps", "trainer.nodes"} <= set(found)
 
 
