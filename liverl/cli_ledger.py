@@ -153,9 +153,20 @@ def status(
         print(f"  ending  after the next checkpoint: {facts['halting']}")
     for wait in facts["waits"]:
         print(f"  {wait['words']}")
+    for worker in facts["workers"]:
+        print(f"  {_worker(worker)}")
     for name, seconds in facts["phases"].items():
         print(f"  {name:<10} {seconds:8.1f} s")
     print(f"  folder  {facts['path']}")
+
+
+def _worker(told: dict[str, Any]) -> str:
+    """One of several agent-loop workers: what it does, or waits for."""
+    name = f"worker {told['worker']} {told['state']}"
+    if not told["in_flight"]:
+        return f"{name}  {told['node']}".rstrip()
+    what = f"{told['in_flight']} trials in flight, waiting {told['oldest_sec']:.0f} s for {told['oldest']}"
+    return f"{name}  {what}  {told['node']}"
 
 
 def logs(

@@ -82,7 +82,7 @@ def status(directory: RunDirectory) -> dict[str, Any]:
     """Everything worth knowing about one run, ready for JSON: the record, its liveness, newest step, scores, file
     ages, what it waits for, and why it is about to end by itself."""
     one = entry(directory)
-    rows = read_rows(directory.metrics)
+    rows, now = read_rows(directory.metrics), _now(directory)
     return {
         **asdict(one.record),
         "state": one.state,
@@ -102,7 +102,8 @@ def status(directory: RunDirectory) -> dict[str, Any]:
             for score in before_and_after(rows)
         },
         "metrics_age_sec": _age(directory.metrics),
-        "halting": _now(directory).get("halting"),
+        "halting": now.get("halting"),
+        "workers": now.get("workers", []),
         "waits": [asdict(wait) | {"words": wait.words(time.time())} for wait in read_waits(_paths(directory).waits)],
     }
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import orjson
 
+from runtime.processes import kernel
+
 
 @dataclass(frozen=True)
 class Wait:
@@ -26,6 +28,8 @@ class Wait:
     since: float
     deadline_sec: float
     pid: int
+    kernel: str = ""
+    """Of the machine that ``pid`` belongs to."""
 
     def words(self, now: float) -> str:
         return f"waiting {max(0.0, now - self.since):.0f} s for {self.what} ({self.owner}; at most {_time(self)})"
@@ -36,7 +40,8 @@ def waiting(folder: Path, *, owner: str, what: str, deadline_sec: float) -> Iter
     """Inside the block the wait can be seen. It ends nothing by itself: the deadline is for ``overdue``, or the
     caller's own timeout."""
     path = folder / f"{owner}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
-    wait = {"owner": owner, "what": what, "since": time.time(), "deadline_sec": deadline_sec, "pid": os.getpid()}
+    wait = {"owner": owner, "what": what, "since": time.time(), "deadline_sec": deadline_sec}
+    wait |= {"pid": os.getpid(), "kernel": kernel()}
     # A wait that cannot be shown (full disk) is a wait all the same.
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,12 +61,15 @@ def overdue(what: str, *, owner: str, deadline_sec: float) -> str:
 
 
 def read_waits(folder: Path) -> list[Wait]:
-    """Waits in progress, the oldest first. Those of processes that are gone are left out where they ran here."""
+    """Waits in progress, the oldest first. Those of processes that are gone are left out where they ran on this
+    machine; of others nobody here can tell."""
     found = []
     for path in folder.glob("*.json"):
         with suppress(OSError, ValueError, TypeError):
             found.append(Wait(**orjson.loads(path.read_bytes())))
-    return sorted((wait for wait in found if Path(f"/proc/{wait.pid}").exists()), key=lambda wait: wait.since)
+    here = kernel()
+    living = (wait for wait in found if wait.kernel not in ("", here) or Path(f"/proc/{wait.pid}").exists())
+    return sorted(living, key=lambda wait: wait.since)
 
 
 def _time(wait: Wait) -> str:

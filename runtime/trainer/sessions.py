@@ -33,10 +33,23 @@ class RayLeases:
         await self._registry.join.remote(pool, servers, homes)
 
 
-def tell_weights(version: int, fingerprint: str) -> None:
-    """All replicas that were sent this version hold it: the pools of several agent-loop workers keep others out."""
-    try:
-        registry = ray.get_actor(REGISTRY)
-    except ValueError:
-        return  # trials are played in the trainer's own process
-    registry.expect.remote(WeightIdentity(version, fingerprint))
+class WeightNews:
+    """What the pools of several agent-loop workers are told of weights: replicas that are found with older ones get no
+    calls. Told when the next weights begin to travel: only then does every replica surely have those before."""
+
+    def __init__(self) -> None:
+        self._settled: WeightIdentity | None = None
+
+    def settled(self, version: int, fingerprint: str) -> None:
+        """The replicas of this sender hold this version."""
+        self._settled = WeightIdentity(version, fingerprint)
+
+    def next(self) -> None:
+        """The next version is about to be sent."""
+        if self._settled is None:
+            return
+        try:
+            registry = ray.get_actor(REGISTRY)
+        except ValueError:
+            return  # trials are played in the trainer's own process
+        registry.expect.remote(self._settled)

@@ -31,6 +31,7 @@ from runtime.run_paths import RunPaths
 from runtime.telemetry.waits import overdue, waiting
 from runtime.trainer.router import ADDRESS_SCHEME
 from runtime.trainer.rows import RowWriter
+from runtime.trainer.sessions import WeightNews
 
 ROLLOUT_NAME = "liverl_cpu"
 
@@ -99,6 +100,7 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
         self.replica_rank = int(os.environ["RANK"]) if replica_rank == -1 else replica_rank
         self.is_leader_rank = True  # CheckpointEngineWorker reads it
         self._rows = RowWriter(RunPaths.of_process().rows_file("weights"))
+        self._news = WeightNews()
         config_json = Path(self.model_config.path).expanduser() / "config.json"
         self._architecture = Architecture.from_config(json.loads(config_json.read_bytes()))
         self._base: dict[str, torch.Tensor] = {}
@@ -130,6 +132,7 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
         if global_steps is None:
             raise ValueError("weights without a version cannot be told apart: verl passed no global_steps")
         began = time.monotonic()
+        self._news.next()
         # A copy: in hybrid mode these tensors alias the optimizer's own parameters.
         state = {
             name.replace(".base_layer.", "."): tensor.detach().to("cpu", copy=True)
@@ -163,6 +166,7 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
             )
         for server in servers.values():
             await server.open_gate.remote()
+        self._news.settled(global_steps, wanted)
         self._rows.write(
             global_steps,
             {

@@ -20,6 +20,7 @@ from runtime.trainer.cuda.arriving import Arriving
 from runtime.trainer.cuda.places import in_run
 from runtime.trainer.cuda.sent import Sent
 from runtime.trainer.rows import RowWriter
+from runtime.trainer.sessions import WeightNews
 from runtime.trainer.startup import reached
 
 _Weights = Iterator[tuple[str, torch.Tensor]] | AsyncIterator[tuple[str, torch.Tensor]] | Arriving
@@ -38,6 +39,7 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
         reached("the trainer's model")
         self.zmq_handle: str = in_run(self.zmq_handle)
         self._version = 0
+        self._news = WeightNews()
         self._base = 0
         self._rows = (
             RowWriter(RunPaths.of_process().rows_file("weights"))
@@ -58,6 +60,7 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
         if wire_format != "named_tensors":
             raise ValueError(f"the GPU adapter takes named tensors, not {wire_format}: they could not be compared")
         began = time.monotonic()
+        self._news.next()
         self._version = self._version if global_steps is None else global_steps
         sent = Sent(
             PrecisionType.to_dtype(self.config.dtype),
@@ -88,6 +91,8 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
                 f"weight version {self._version}: replica {self.replica_rank} serves {served}, not the trainer's "
                 f"{wanted}"
             )
+        if served is not None:
+            self._news.settled(self._version, served)
         if self._rows is not None and global_steps is not None:
             self._rows.write(
                 global_steps,

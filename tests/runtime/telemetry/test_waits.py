@@ -41,6 +41,9 @@ def test_the_waits_of_the_dead_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "one.json").write_bytes(orjson.dumps(wait))
     (tmp_path / "two.json").write_bytes(b"{torn")
     assert read_waits(tmp_path) == []
+    # Of another machine's process nobody here can tell.
+    (tmp_path / "three.json").write_bytes(orjson.dumps({**wait, "kernel": "another boot 4026531836"}))
+    assert [one.what for one in read_waits(tmp_path)] == ["godot"]
 
 
 def test_the_last_word_names_what_was_waited_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -10,7 +11,9 @@ from typing import cast
 import pytest
 
 from runtime.agent_loop.groups import GroupRequest, GroupRunner
+from runtime.agent_loop.remote_result import without_tokens
 from runtime.agent_loop.trial import TrialRunner
+from runtime.agent_loop.trial_journal import TrialJournal
 from runtime.agent_loop.types import TrialKey, TrialResult
 from runtime.proxy.types import Sample
 from runtime.rollouter.engine import Routing
@@ -122,3 +125,72 @@ def test_trained_groups_are_not_given_out_again(tmp_path: Path, task: Task) -> N
     again = Trials()
     play(tmp_path, task, again, uid="two")
     assert again.played == [0, 1, 2, 3]
+
+
+class Remote(Trials):
+    """The same by a worker with a journal of its own."""
+
+    def __init__(self, run: Path, **changes: int) -> None:
+        super().__init__(**changes)
+        self._journal = TrialJournal(RunPaths(run).trial_journals, "worker-0")
+
+    async def run(self, task: Task, *, key: TrialKey, temperature: float, queued: float = 0.0) -> TrialResult:
+        played = await super().run(task, key=key, temperature=temperature, queued=queued)
+        return without_tokens(played, worker="0.0", place=await self._journal.keep(played))
+
+
+def test_of_trials_of_other_processes_the_place_in_their_journal_is_kept(tmp_path: Path, task: Task) -> None:
+    with pytest.raises(Dying):
+        play(tmp_path, task, Remote(tmp_path, dies_at=3), uid="a")
+    assert RunPaths(tmp_path).groups_journal.stat().st_size < 1500, "no tokens pass through the manager"
+    again = Remote(tmp_path)
+    assert play(tmp_path, task, again, uid="b") == [0.0, 1.0, 2.0, 3.0]
+    assert again.played == [3]
+
+
+def test_a_trial_whose_workers_journal_is_gone_is_played_again(tmp_path: Path, task: Task) -> None:
+    with pytest.raises(Dying):
+        play(tmp_path, task, Remote(tmp_path, dies_at=3), uid="a")
+    (journal,) = RunPaths(tmp_path).trial_journals.iterdir()
+    journal.write_bytes(journal.read_bytes()[:-5])  # the newest, torn
+    again = Remote(tmp_path)
+    assert play(tmp_path, task, again, uid="b") == [0.0, 1.0, 2.0, 3.0]
+    assert again.played == [2, 3]
+
+
+def test_journals_of_workers_go_when_nothing_in_them_is_needed(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.agent_loop.trial_journal.SEGMENT_BYTES", 1)  # a file for each trial
+    paths = RunPaths(tmp_path)
+    ledger = Ledger()
+    ledger.open(paths)
+    trials = Remote(tmp_path)
+
+    def files() -> int:
+        return len(list(paths.trial_journals.iterdir()))
+
+    def saved(step: int) -> None:
+        folder = stable.step_folder(paths.checkpoints, step)
+        folder.mkdir(parents=True)
+        (folder / "model.pt").write_bytes(b"x")
+        stable.mark_stable(folder)
+        for old in stable.stable_steps(paths.checkpoints)[:-1]:
+            shutil.rmtree(stable.step_folder(paths.checkpoints, old))
+        ledger.saved(paths.checkpoints)
+
+    def played(uid: str, step: int) -> None:
+        runner = GroupRunner(cast(TrialRunner, trials), concurrency=1, keeper=ledger)
+        asyncio.run(runner.run(GroupRequest(task, "train", f"train-{uid}", step, 4, 1.0, uid=uid)))
+
+    played("open", 1)
+    found = []
+    for step in (1, 2, 3):
+        played(f"u{step}", step)
+        ledger.taken([f"u{step}"], step=step)
+        saved(step)
+        found.append(files())
+    # Those of the open group, and the newest, which may be written to; the rest once it was not needed for two
+    # checkpoints.
+    assert found == [4 + 1 + 4] * 3
+    ledger.close()
