@@ -7,8 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
@@ -19,29 +18,23 @@ import yaml
 from runtime import suggest
 from runtime.errors import MachineError
 from runtime.launch.machine import Check
+from runtime.trainer import joined_ray
+from runtime.trainer.cuda.cards import MIN_GPU_GIB, Card, Wanted, visible, wanted_by
 
-MIN_GPU_GIB = 15.0
-"""A card sold as 16 GB: two engines of a small model, and what torch and vLLM hold besides."""
 MIN_SHM_GIB = 1.0
 """vLLM's processes and Ray's object store meet in /dev/shm."""
 MIN_DISK_GIB = 10.0
 """Compiled kernels, Ray's object store when it spills, and one checkpoint of a small model."""
-_QUERY = "--query-gpu=index,uuid,memory.total,name"
+_ONE = Wanted(1)
 _INSTALL = suggest.install(gpu=True)
 _ELSEWHERE = "run on a machine with NVIDIA GPUs, or choose rollout.type 'torch' and trainer.device 'cpu'"
-
-
-@dataclass(frozen=True)
-class Gpu:
-    name: str
-    memory_gib: float
 
 
 @dataclass(frozen=True)
 class Needs:
     """What a bundle asks of one machine. ``pins``: package -> the version it was compiled for."""
 
-    gpus: int
+    gpus: Wanted
     attention: str
     pins: Mapping[str, str]
 
@@ -53,11 +46,9 @@ def needs_of(bundle: Mapping[str, str]) -> Needs | None:
     trainer, policy = tree.get("trainer") or {}, tree.get("actor_rollout_ref") or {}
     if trainer.get("device") != "cuda":
         return None
-    rollout = policy.get("rollout") or {}
-    apart = int(rollout.get("n_gpus_per_node") or 0) if int(rollout.get("nnodes") or 0) else 0
     override = (policy.get("model") or {}).get("override_config") or {}
     return Needs(
-        int(trainer.get("n_gpus_per_node") or 1) + apart,
+        wanted_by(tree),
         str(override.get("attn_implementation") or ""),
         {name: version for name, version in pins.items() if name != "python"},
     )
@@ -65,7 +56,9 @@ def needs_of(bundle: Mapping[str, str]) -> Needs | None:
 
 def check_needs(wanted: Needs, folder: Path) -> list[Check]:
     """Every check for runs below ``folder``."""
-    checks = [check_gpus(wanted.gpus), check_shared_memory(), check_disk(folder), check_pins(wanted.pins)]
+    # A Ray that runs already is asked for its own GPUs when the trainer starts.
+    cards = [] if os.environ.get(joined_ray.ADDRESS) else [check_gpus(wanted.gpus)]
+    checks = [*cards, check_shared_memory(), check_disk(folder), check_pins(wanted.pins)]
     if wanted.attention.startswith("flash_attention"):
         checks.append(check_flash_attention())
     return [replace(check, required=True) for check in checks]
@@ -84,38 +77,27 @@ def check_bundle(bundle: Mapping[str, str], folder: Path) -> None:
         )
 
 
-def check_gpus(count: int = 1) -> Check:
-    """Whether NVIDIA's driver shows ``count`` cards to this process, each with enough memory."""
-    name, needed_for = "GPUs", f"trainer.device cuda ({count}, of {MIN_GPU_GIB:.0f} GiB or more each)"
-    found = visible_gpus()
+def check_gpus(wanted: Wanted = _ONE) -> Check:
+    """Whether NVIDIA's driver shows enough cards to this process, each with enough memory that nobody uses."""
+    name = "GPUs"
+    free = f", {wanted.share:.0%} of it free for vLLM" if wanted.share else ""
+    needed_for = f"trainer.device cuda ({wanted.count}, of {MIN_GPU_GIB:.0f} GiB or more each{free})"
+    found = visible()
     if isinstance(found, str):
         return Check(name, found, False, needed_for, _ELSEWHERE, required=False)
-    shown = ", ".join(f"{gpu.name} ({gpu.memory_gib:.0f} GiB)" for gpu in found) or "none that this process may use"
-    ok = len([gpu for gpu in found if gpu.memory_gib >= MIN_GPU_GIB]) >= count
+    shown = ", ".join(f"{card.place}: {card.name} ({_memory(card)})" for card in found)
+    fit = [card for card in found if wanted.fits(card)]
     fix = f"{_ELSEWHERE}; CUDA_VISIBLE_DEVICES chooses among several"
-    return Check(name, shown, ok, needed_for, fix, required=False)
+    if len(fit) < wanted.count <= len([card for card in found if card.memory_gib >= MIN_GPU_GIB]):
+        fix = "wait until others have ended (`nvidia-smi`), or lower rollout.gpu_memory_utilization"
+    return Check(
+        name, shown or "none that this process may use", len(fit) >= wanted.count, needed_for, fix, required=False
+    )
 
 
-def visible_gpus() -> Sequence[Gpu] | str:
-    """What ``nvidia-smi`` lists and ``CUDA_VISIBLE_DEVICES`` leaves, or why there is nothing to ask."""
-    try:
-        command = ["nvidia-smi", _QUERY, "--format=csv,noheader,nounits"]
-        asked = subprocess.run(command, capture_output=True, timeout=30, check=False, text=True)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"no NVIDIA driver: {error}"
-    if asked.returncode != 0:
-        said = (asked.stdout + asked.stderr).strip().splitlines() or [f"exit code {asked.returncode}"]
-        return f"nvidia-smi: {said[-1]}"
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    wanted = None if chosen is None else [part.strip() for part in chosen.split(",")]
-    found = []
-    for line in asked.stdout.splitlines():
-        index, uuid, memory, name = (part.strip() for part in line.split(",", 3))
-        if not memory.replace(".", "", 1).isdigit():
-            return f"nvidia-smi gives no memory for {name}: {memory}"
-        if wanted is None or index in wanted or any(part and uuid.startswith(part) for part in wanted):
-            found.append(Gpu(name, float(memory) / 1024))
-    return found
+def _memory(card: Card) -> str:
+    used = card.memory_gib - card.free_gib
+    return f"{card.memory_gib:.0f} GiB" + (f", {used:.0f} of them in use" if used >= 1 else "")
 
 
 def check_shared_memory(place: Path = Path("/dev/shm")) -> Check:

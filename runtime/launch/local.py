@@ -36,8 +36,8 @@ def prepare(bundle: Mapping[str, str], *, runs_dir: Path, spec: str = "", option
     with, for the record and for the commands suggested at the end. Raises ``MachineError`` when the machine cannot run
     this; then nothing was written. What killed runs left behind is cleaned up first."""
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
+    lifecycle.tidy_all(runs_dir)  # first: what killed runs left may hold what is asked for
     _preflight(runs_dir, config, bundle)
-    lifecycle.tidy_all(runs_dir)
     directory = rundir.create(runs_dir, experiment=config.experiment, target=config.target, spec=spec, options=options)
     write_folder(directory.bundle, bundle)
     return directory
@@ -56,9 +56,9 @@ def reopen(directory: RunDirectory) -> RunDirectory:
         command = suggest.liverl("run", *again, *suggest.elsewhere(directory.runs_dir))
         raise UserError(f"{record.run}: has succeeded, there is nothing to resume; start a new run with `{command}`")
     bundle = {name: (directory.bundle / name).read_text(encoding="utf-8") for name in ("verl.yaml", "liverl.lock")}
-    _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"), bundle)
     lifecycle.tidy_all(directory.runs_dir)
     lifecycle.tidy(directory)
+    _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"), bundle)
     directory.update(resumed=record.resumed + 1)
     return directory
 

@@ -66,8 +66,8 @@ def prepare(
     if request.checkpoint is not None:
         request = replace(request, checkpoint=str(_model_of(request, runs_dir)))
     config = RuntimeConfig.model_validate_json(bundle["runtime.json"])
+    lifecycle.tidy_all(runs_dir)  # first: what killed runs left may hold what is asked for
     _refuse_unfit(bundle, config, request, runs_dir)
-    lifecycle.tidy_all(runs_dir)
     directory = rundir.create(
         runs_dir, experiment=config.experiment, target="local", kind=request.kind, spec=spec, options=options
     )
@@ -238,16 +238,22 @@ async def open_engine(
         elif not isinstance(rollout, TorchRollout):
             from runtime.proxy.upstream import connect
             from runtime.rollouter.vllm_servers import vllm_servers
+            from runtime.trainer.cuda.cards import Wanted, taken, wanted_by
             from runtime.trainer.cuda.platform import vllm_environment
 
             settings = directory.bundle / "vllm.yaml"
+            each = int(yaml.safe_load(settings.read_text(encoding="utf-8"))["tensor-parallel-size"])
+            share = wanted_by(yaml.safe_load((directory.bundle / "verl.yaml").read_text(encoding="utf-8"))).share
             servers = vllm_servers(
                 settings,
                 folder,
                 replicas=rollout.replicas,
-                gpus_per_replica=int(yaml.safe_load(settings.read_text(encoding="utf-8"))["tensor-parallel-size"]),
+                gpus_per_replica=each,
                 logs=directory.logs,
-                environment=vllm_environment(directory.cache),
+                environment={
+                    **vllm_environment(directory.cache),
+                    **taken(Wanted(rollout.replicas * each, share)),
+                },
             )
             engine, _ = await connect(await stack.enter_async_context(servers))
         else:

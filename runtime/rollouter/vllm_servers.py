@@ -37,6 +37,7 @@ async def vllm_servers(
     """URLs of ``replicas`` servers of ``model`` that answer. ``settings``: the bundle's ``vllm.yaml``. Raises
     ``RunError`` when one ends or takes too long; all are ended on the way out."""
     logs.mkdir(parents=True, exist_ok=True)
+    given = {**os.environ, **environment}
     servers: dict[str, asyncio.subprocess.Process] = {}
     try:
         for index in range(replicas):
@@ -46,7 +47,7 @@ async def vllm_servers(
                     *(*command, "serve", str(model), "--config", str(settings)),
                     *("--host", "127.0.0.1", "--port", str(port)),
                     cwd=logs,
-                    env={**os.environ, **environment, "CUDA_VISIBLE_DEVICES": _share(index, gpus_per_replica)},
+                    env={**given, "CUDA_VISIBLE_DEVICES": _share(index, gpus_per_replica, given)},
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=output,
                     stderr=asyncio.subprocess.STDOUT,
@@ -76,9 +77,9 @@ async def _ready(client: aiohttp.ClientSession, url: str, process: asyncio.subpr
     raise RunError(f"vLLM ended with exit code {process.returncode} before it answered (logs: {logs})")
 
 
-def _share(index: int, each: int) -> str:
-    """The ``index``-th share of the GPUs that this process may use."""
-    mine = os.environ.get("CUDA_VISIBLE_DEVICES")
+def _share(index: int, each: int, given: Mapping[str, str]) -> str:
+    """The ``index``-th share of the GPUs that these variables leave."""
+    mine = given.get("CUDA_VISIBLE_DEVICES")
     places = range(index * each, (index + 1) * each)
     return ",".join(mine.split(",")[place] if mine else str(place) for place in places)
 

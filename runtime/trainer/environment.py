@@ -5,22 +5,39 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import orjson
+
 from runtime import run_paths
+from runtime.processes import is_same_process
 from runtime.run_paths import RunPaths
 from runtime.trainer import joined_ray
 from runtime.trainer.platform import Platform
 
 _NOT_INHERITED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "RAY_ADDRESS", joined_ray.JOB_CONFIG)
 """Import paths that could shadow our packages, and a Ray cluster of someone else."""
+_RAY_DIRS = Path("/tmp")
+OWNER = "liverl-owner.json"
+"""In a run's folder of Ray: whose it is."""
 
 
 def ray_dir(run: Path) -> Path:
     """Where Ray keeps its sockets for this run: short, because a Unix socket's path may have about 107 characters."""
     digest = hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:8]
-    return Path("/tmp") / f"lr-{digest}"
+    return _RAY_DIRS / f"lr-{digest}"
+
+
+def runs_here() -> Iterator[tuple[Path, Path, bool]]:
+    """Folders of Ray on this machine, the run of each, and whether its launcher lives."""
+    for folder in sorted(_RAY_DIRS.glob("lr-????????")):
+        try:
+            owner = orjson.loads((folder / OWNER).read_bytes())
+            run, pid, start = Path(owner["run"]), int(owner["pid"]), int(owner["start"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        yield folder, run, is_same_process(pid, start)
 
 
 def ray_token(folder: Path) -> Path:

@@ -40,10 +40,11 @@ def job_config(own: Mapping[str, str], *, inherited: Mapping[str, str]) -> str:
     return json.dumps({"runtime_env": {"env_vars": travelling}, "metadata": submitted.get("metadata") or {}})
 
 
-def check_cluster(trainer: Mapping[str, Any]) -> None:
-    """Raise ``MachineError`` when the running Ray can never place the trainer's ranks: verl would wait for ever.
+def check_cluster(trainer: Mapping[str, Any], *, rollout: Mapping[str, Any]) -> None:
+    """Raise ``MachineError`` when the running Ray can never place all ranks: verl would wait for ever.
 
-    ``trainer``: that part of ``verl.yaml``. Nothing is asked when the trainer starts a Ray of its own."""
+    ``trainer`` and ``rollout``: those parts of ``verl.yaml``. Nothing is asked when the trainer starts a Ray of its
+    own."""
     address = os.environ.get(ADDRESS)
     if not address:
         return
@@ -58,10 +59,12 @@ def check_cluster(trainer: Mapping[str, Any]) -> None:
         raise MachineError(f"the Ray cluster at {address} cannot be joined: {said}", fix=fix)
     offered = json.loads(asked.stdout.splitlines()[-1]).get("GPU", 0.0)
     needed = int(trainer.get("nnodes") or 1) * int(trainer.get("n_gpus_per_node") or 0)
-    if offered < needed:
+    apart = int(rollout.get("nnodes") or 0) * int(rollout.get("n_gpus_per_node") or 0)
+    if offered < needed + apart:
         cpu = trainer.get("device") == "cpu"
         why = "; verl places a rank on a GPU, on a CPU cluster too, where it is only a token" if cpu else ""
         raise MachineError(
-            f"the Ray cluster at {address} has {offered:g} GPUs, but the trainer needs {needed}{why}",
-            fix=f"start one of its nodes with: ray start ... --num-gpus={needed}",
+            f"the Ray cluster at {address} has {offered:g} GPUs, but the trainer needs {needed}"
+            f"{f' and its rollouts {apart}' if apart else ''}{why}",
+            fix=f"start one of its nodes with: ray start ... --num-gpus={needed + apart}",
         )

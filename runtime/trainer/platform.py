@@ -47,3 +47,10 @@ def trainer_table(paths: RunPaths) -> dict[str, Any]:
     """The part ``trainer`` of a run's ``verl.yaml``."""
     table: dict[str, Any] = yaml.safe_load(paths.verl_yaml.read_text(encoding="utf-8")).get("trainer") or {}
     return table
+
+
+def rollout_table(paths: RunPaths) -> dict[str, Any]:
+    """The part ``actor_rollout_ref.rollout`` of it."""
+    tree = yaml.safe_load(paths.verl_yaml.read_text(encoding="utf-8"))
+    table: dict[str, Any] = (tree.get("actor_rollout_ref") or {}).get("rollout") or {}
+    return table

@@ -24,16 +24,16 @@ import yaml
 from runtime import suggest
 from runtime.config import load_runtime_config
 from runtime.errors import MachineError, RunError, RunHalted, UserError
-from runtime.processes import is_same_process, reap, this_process
+from runtime.processes import reap, this_process
 from runtime.run_paths import RunPaths
 from runtime.sandboxes.state import reap as reap_sandboxes
 from runtime.trainer import stable, startup
 from runtime.trainer.adapter_checkpoint import check_base
 from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ended_by_itself, ray_was_slow, read_tail
-from runtime.trainer.environment import ray_dir, ray_token, trainer_command, trainer_environment
+from runtime.trainer.environment import OWNER, ray_dir, ray_token, runs_here, trainer_command, trainer_environment
 from runtime.trainer.joined_ray import check_cluster
 from runtime.trainer.lost_machines import MachineLost, lost_machine
-from runtime.trainer.platform import device_of, find_platform, trainer_table
+from runtime.trainer.platform import device_of, find_platform, rollout_table, trainer_table
 from runtime.trainer.router import write_router_config
 from runtime.trainer.rows import merge_rows, write_metrics
 
@@ -42,7 +42,6 @@ _MIN_FREE_BYTES = 64 << 20
 _RESERVE_BYTES = 2 << 20
 """Given back when the disk is full, so that the run's end can be written down."""
 _PR_SET_PDEATHSIG = 1
-_OWNER = "liverl-owner.json"
 RAY_START_SEC = 900.0
 """Ray gives its own node 30 s to come up, a constant, and ends the trainer when the machine is too busy for that.
 Within this time the trainer is then started again, each time with more of it in the page cache."""
@@ -82,7 +81,7 @@ def _attempt(paths: RunPaths, *, resume: bool, overrides: Sequence[str]) -> tupl
     """One start of the trainer, followed to its end: its exit code and the end of its log."""
     arguments = list(overrides)
     attempt = _next_attempt(paths)
-    check_cluster(trainer_table(paths))
+    check_cluster(trainer_table(paths), rollout=rollout_table(paths))
     before = paths.trainer_log.stat().st_size if paths.trainer_log.exists() else 0
     if resume:
         _prepare_resume(paths, arguments)
@@ -127,13 +126,8 @@ def clear(run: Path) -> None:
 
 def clear_orphans() -> None:
     """Do the same for runs that were killed so hard that nobody cleared up after them: their launcher is gone."""
-    for folder in Path("/tmp").glob("lr-????????"):
-        try:
-            owner = orjson.loads((folder / _OWNER).read_bytes())
-            run, pid, start = Path(owner["run"]), int(owner["pid"]), int(owner["start"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if not is_same_process(pid, start):
+    for folder, run, alive in runs_here():
+        if not alive:
             clear(run)
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -162,7 +156,7 @@ def make_scratch(paths: RunPaths) -> None:
     (folder / "tmp").mkdir(mode=0o700, parents=True)
     folder.chmod(0o700)
     pid, start = this_process()
-    (folder / _OWNER).write_bytes(orjson.dumps({"run": str(paths.path), "pid": pid, "start": start}))
+    (folder / OWNER).write_bytes(orjson.dumps({"run": str(paths.path), "pid": pid, "start": start}))
     _reserve(paths).write_bytes(bytes(_RESERVE_BYTES))
 
 

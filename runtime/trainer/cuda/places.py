@@ -1,9 +1,11 @@
-"""Where the processes of a run on GPUs meet: addresses and key of its inference servers, the socket that weights take.
+"""Where the processes of a run on GPUs meet: addresses and key of its inference servers, the socket that weights take,
+and its GPUs.
 
 Knows names and files only."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -11,7 +13,7 @@ from pathlib import Path
 
 from runtime.run_paths import RAY_DIR
 
-KEY, ADDRESS = "key", ".url"
+KEY, ADDRESS, CARDS = "key", ".url", "gpus.json"
 """Files below ``RunPaths.engines``."""
 
 
@@ -26,6 +28,20 @@ def make_key(engines: Path) -> None:
 def addresses(engines: Path) -> Mapping[str, str]:
     """Name -> URL of every inference server that listens."""
     return {path.stem: path.read_text(encoding="ascii") for path in sorted(engines.glob(f"*{ADDRESS}"))}
+
+
+def keep_cards(engines: Path, variables: Mapping[str, str]) -> None:
+    """Which GPUs this start of the trainer takes (``cards.taken``)."""
+    (engines / CARDS).write_text(json.dumps(dict(variables)), encoding="utf-8")
+
+
+def cards(engines: Path) -> Mapping[str, str]:
+    """The variables that were kept; none where none were."""
+    try:
+        found: dict[str, str] = json.loads((engines / CARDS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return found
 
 
 def in_run(handle: str) -> str:

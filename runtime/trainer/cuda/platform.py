@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
+
 from runtime.rollouter.engine import Replica
 from runtime.run_paths import RunPaths
 from runtime.trainer.cuda import places
+from runtime.trainer.cuda.cards import VISIBLE, taken, wanted_by
+from runtime.trainer.environment import runs_here
 from runtime.trainer.startup import reached
 
 
@@ -45,11 +49,17 @@ class CudaPlatform:
             # The GPU does the work: more threads of its many processes would only wait for each other.
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "PASSIVE",
+            **places.cards(paths.engines),
             **vllm_environment(paths.path.parents[1] / ".cache"),
         }
 
     def prepare(self, paths: RunPaths) -> None:
         places.make_key(paths.engines)
+        tree = yaml.safe_load(paths.verl_yaml.read_text(encoding="utf-8"))
+        # A run that has just started may not use the memory yet that it is going to take.
+        others = [places.cards(RunPaths(run).engines).get(VISIBLE, "") for _, run, alive in runs_here() if alive]
+        by_others = [place for one in others for place in one.split(",")]
+        places.keep_cards(paths.engines, taken(wanted_by(tree), by_others=by_others))
 
     def replicas(self) -> Mapping[str, Replica]:
         """By HTTP. verl's client costs twice the time for each call, and its balancer is a process that first imports

@@ -13,11 +13,12 @@ from compiler import compile_in_memory
 from runtime.errors import MachineError
 from runtime.launch import gpus
 from runtime.launch.gpus import check_bundle, check_gpus, check_needs, check_pins, needs_of
+from runtime.trainer.cuda.cards import Wanted, taken
 from tests.compiler.golden_cases import spec_path
 
-LISTED = """0, GPU-aaaa, 143771, NVIDIA H200
-1, GPU-bbbb, 23034, NVIDIA L4
-2, GPU-cccc, 8000, Tesla T4 of old"""
+LISTED = """0, GPU-aaaa, 143771, 143000, NVIDIA H200
+1, GPU-bbbb, 23034, 9000, NVIDIA L4
+2, GPU-cccc, 8000, 8000, Tesla T4 of old"""
 
 
 @pytest.fixture
@@ -50,9 +51,11 @@ def bundle(name: str = "one-gpu", **pins: str) -> dict[str, str]:
 def test_a_bundle_says_what_it_needs() -> None:
     assert needs_of(bundle("quickstart")) is None
     one = needs_of(bundle())
-    assert one is not None and one.gpus == 1 and one.attention == "sdpa" and one.pins["vllm"] == "0.24.0"
+    assert one is not None and one.gpus == Wanted(1, 0.4) and one.attention == "sdpa" and one.pins["vllm"] == "0.24.0"
     eight = needs_of(bundle("dense-8gpu"))
-    assert eight is not None and eight.gpus == 8 and eight.attention == "flash_attention_2"
+    two = needs_of(bundle("moe-async"))
+    assert two is not None and two.gpus.count == 16, "trainer and rollouts apart, all on this machine"
+    assert eight is not None and eight.gpus == Wanted(8, 0.7) and eight.attention == "flash_attention_2"
 
 
 def test_everything_that_is_missing_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +87,32 @@ def test_only_cards_that_this_process_may_use_count(
 ) -> None:
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert check_gpus(count).ok is ok, check_gpus(count)
+    assert check_gpus(Wanted(count)).ok is ok, check_gpus(Wanted(count))
+
+
+def test_memory_that_somebody_uses_is_not_there(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM does not start where less is free than it is told to take: said before a run, and who uses it is let be."""
+    check = check_gpus(Wanted(2, 0.4))
+    assert not check.ok and "1: NVIDIA L4 (22 GiB, 14 of them in use)" in check.found
+    assert "others have ended" in check.fix
+    assert check_gpus(Wanted(2, 0.39)).ok
+    says(driver, "\n".join(f"{n}, GPU-{n}, 80000, {free}, A" for n, free in enumerate([100, 80000, 79000, 80000])))
+    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert taken(Wanted(2, 0.5)) == {"CUDA_VISIBLE_DEVICES": "1,2", **order}
+    assert taken(Wanted(2, 0.5), by_others=["1", "2"]) == {"CUDA_VISIBLE_DEVICES": "1,3", **order}
+    assert taken(Wanted(3, 0.5)) == {"CUDA_VISIBLE_DEVICES": "1,2,3", **order}
+    assert taken(Wanted(4, 0.5)) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-3,0,2")
+    assert taken(Wanted(2, 0.5)) == {"CUDA_VISIBLE_DEVICES": "GPU-3,2", **order}
+
+
+def test_a_ray_that_runs_already_has_its_own_cards(
+    tmp_path: Path, driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIVERL_RAY_ADDRESS", "auto")
+    wanted = needs_of(bundle("dense-8gpu"))
+    assert wanted is not None and "GPUs" not in [check.name for check in check_needs(wanted, tmp_path)]
+    assert taken(Wanted(1)) == {}
 
 
 def test_a_driver_that_fails_is_quoted(driver: Path) -> None:

@@ -50,11 +50,11 @@ def test_what_travels_is_what_liverl_set(tmp_path: Path) -> None:
 
 
 def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    joined_ray.check_cluster({"n_gpus_per_node": 1})
+    joined_ray.check_cluster({"n_gpus_per_node": 1}, rollout={})
     monkeypatch.setenv(joined_ray.ADDRESS, f"127.0.0.1:{free_port()}")
     monkeypatch.setattr(joined_ray, "_ANSWER_SEC", 0.05)
     with pytest.raises(MachineError, match="does not answer"):
-        joined_ray.check_cluster({"n_gpus_per_node": 1})
+        joined_ray.check_cluster({"n_gpus_per_node": 1}, rollout={})
 
 
 @contextmanager
@@ -104,12 +104,12 @@ def test_a_bundle_is_submitted_to_a_running_ray_of_two_nodes(tmp_path: Path, mon
         try:
             with node(folder, *head):
                 with pytest.raises(MachineError, match="has 0 GPUs, but the trainer needs 1") as caught:
-                    joined_ray.check_cluster({"n_gpus_per_node": 1, "device": "cpu"})
+                    joined_ray.check_cluster({"n_gpus_per_node": 1, "device": "cpu"}, rollout={})
                 assert "--num-gpus=1" in caught.value.fix
                 with node(folder, f"--address={address}", "--num-gpus=1"):
                     while True:
                         try:
-                            joined_ray.check_cluster({"n_gpus_per_node": 1})
+                            joined_ray.check_cluster({"n_gpus_per_node": 1}, rollout={})
                             break
                         except MachineError:
                             continue  # the second node is on its way

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
@@ -9,11 +10,20 @@ import pytest
 
 from runtime.run_paths import RAY_DIR, RunPaths
 from runtime.trainer.cuda import places
+from runtime.trainer.cuda.cards import Card
 from runtime.trainer.cuda.platform import CUDA
+from runtime.trainer.environment import OWNER
+
+
+def run(folder: Path) -> RunPaths:
+    paths = RunPaths(folder)
+    paths.bundle.mkdir(parents=True)
+    paths.verl_yaml.write_text("{trainer: {n_gpus_per_node: 2}, actor_rollout_ref: {rollout: {}}}")
+    return paths
 
 
 def test_every_start_has_a_word_of_its_own_that_others_cannot_read(tmp_path: Path) -> None:
-    paths = RunPaths(tmp_path)
+    paths = run(tmp_path)
     words = set()
     for _ in range(2):
         CUDA.prepare(paths)
@@ -21,6 +31,21 @@ def test_every_start_has_a_word_of_its_own_that_others_cannot_read(tmp_path: Pat
         words.add(key.read_text())
         assert stat.S_IMODE(key.stat().st_mode) == 0o600 and stat.S_IMODE(paths.engines.stat().st_mode) == 0o700
     assert len(words) == 2 and all(len(word) > 30 for word in words)
+
+
+def test_two_runs_of_one_machine_take_two_pairs_of_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before either uses any memory; a run whose launcher is dead keeps nothing."""
+    cards = [Card(str(number), "A", 80, 80) for number in range(4)]
+    monkeypatch.setattr("runtime.trainer.cuda.cards.visible", lambda: cards)
+    monkeypatch.setattr("runtime.trainer.environment._RAY_DIRS", tmp_path)
+    for number, (alive, found) in enumerate([([], "0,1"), ([0], "2,3"), ([1], "0,1")]):
+        monkeypatch.setattr("runtime.trainer.environment.is_same_process", lambda pid, _, alive=alive: pid in alive)
+        paths = run(tmp_path / str(number))
+        CUDA.prepare(paths)
+        assert CUDA.environment(paths)["CUDA_VISIBLE_DEVICES"] == found
+        folder = tmp_path / f"lr-0000000{number}"
+        folder.mkdir()
+        (folder / OWNER).write_text(json.dumps({"run": str(paths.path), "pid": number, "start": 0}))
 
 
 def test_addresses_are_what_has_been_written_whole(tmp_path: Path) -> None:
