@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from runtime.errors import Termination, TrialError
 from runtime.oci.types import Image
+from runtime.suites.base import Suite
+from runtime.suites.table import PYTHON_RUNNERS, SUITES
 from runtime.task_format import keys
 from runtime.task_format.published import Published
 from runtime.task_format.task_image import ImageSource
@@ -120,7 +122,11 @@ class LiverlTable(BaseModel):
     file not in ``test_files``."""
     runner: str = "mini"
     """``mini``: the standard-library runner of ``runtime/grading/testkit``; ``pytest``: pytest with the task's
-    image; ``log``: a script of the set's own, whose log tells how the tests ended."""
+    image; ``log``: a script of the set's own, whose log tells how the tests ended; or a suite of
+    ``runtime/suites/table.py``, by its name."""
+    test_command: str = ""
+    """Shell text that runs a suite's tests in the work directory and leaves the runner's own report in the folder
+    ``$REPORT``; the ids are in the file ``$TOOLS/ids``, one a line. Empty: the suite's own."""
     python_path: tuple[str, ...] = ()
     """Folders below the work directory that the tests import from, besides the work directory itself (``src``
     layouts)."""
@@ -208,6 +214,11 @@ class Task(BaseModel):
         return self.liverl.fail_to_pass + self.liverl.pass_to_pass
 
     @property
+    def suite(self) -> Suite | None:
+        """Who runs its tests, where that is not the test kit."""
+        return SUITES.get(self.liverl.runner)
+
+    @property
     def handed_in(self) -> tuple[str, ...]:
         """Files and folders of the agent's box that the verifier takes over, as paths inside."""
         workdir = self.config.environment.workdir
@@ -280,7 +291,7 @@ def load_task(path: Path, *, image: str | None = None) -> Task:
         promises=keys.promises_of(raw),
     )
     problems = [f"{path}/{problem}" for problem in work.problems]
-    problems += [f"{toml}: {problem}" for problem in _artifact_problems(task)]
+    problems += [f"{toml}: {problem}" for problem in (*_artifact_problems(task), *_runner_problems(task))]
     if problems:
         raise TrialError(Termination.TASK_INVALID, "; ".join(problems))
     return task
@@ -307,3 +318,16 @@ def _artifact_problems(task: Task) -> Iterator[str]:
             source == root or source.startswith(f"{root}/") for root in (workdir, PUBLISHED)
         ):
             yield f"artifacts: {entry.source}: only the work directory and {PUBLISHED} are taken to the verifier"
+
+
+def _runner_problems(task: Task) -> Iterator[str]:
+    runner, suite = task.liverl.runner, task.suite
+    if suite is None and runner not in (*PYTHON_RUNNERS, LOG):
+        known = ", ".join(sorted([*PYTHON_RUNNERS, LOG, *SUITES]))
+        yield f"metadata.liverl.runner = {runner!r}: not known; {known} are"
+    elif suite is None and task.liverl.test_command:
+        yield f"metadata.liverl.test_command: {runner} has none; leave it out"
+    elif suite is not None and suite.script is None and not task.liverl.test_command:
+        yield f"metadata.liverl.test_command: {runner} reads what a command of the task's own writes; give the command"
+    elif suite is not None and not task.expected_ids:
+        yield f"metadata.liverl.runner = {runner!r}: no fail_to_pass and no pass_to_pass says what it must find passed"

@@ -63,7 +63,8 @@ def test_rooms_import_downwards_only(path: Path) -> None:
 
 RUNTIME = (
     # The rooms of the runtime in their order: each may import those before it. First the ground floor.
-    *("errors", "config", "files", "processes", "imported", "parts", "oci", "task_format", "task", "run_paths"),
+    *("errors", "config", "files", "processes", "imported", "parts", "oci", "task_format", "suites", "task"),
+    "run_paths",
     "suggest",
     *("telemetry", "sandboxes", "grading", "rollouter", "proxy", "models", "scaffolds", "tasks", "report"),
     *("agent_loop", "demonstrations", "trainer"),

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -102,15 +102,37 @@ def compose_plugins() -> Path:
 
 def require_command(command: str, *, package: str) -> str:
     """The path of a program; installs its Debian package where we may (as root in CI)."""
-    if shutil.which(command) is None and os.geteuid() == 0 and shutil.which("apt-get") and os.environ.get("CI"):
-        apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "-qq", "--no-install-recommends", package]
-        if subprocess.run(apt, capture_output=True, check=False).returncode:
-            subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
-            subprocess.run(apt, capture_output=True, check=False)
+    if shutil.which(command) is None:
+        install(package)
     path = shutil.which(command)
     if path is None:
         pytest.skip(f"{command} is missing: sudo apt-get install -y {package}")
     return path
+
+
+def require_system_commands(packages: Mapping[str, str]) -> None:
+    """Programs of the system itself, not of somebody's home: command -> the Debian packages that have it, in words.
+    What is missing is installed in one go."""
+
+    def missing() -> list[str]:
+        return [command for command in packages if shutil.which(command, path="/usr/local/bin:/usr/bin:/bin") is None]
+
+    if wanted := missing():
+        install(*(name for command in wanted for name in packages[command].split()))
+    if wanted := missing():
+        names = " ".join(packages[command] for command in wanted)
+        pytest.skip(f"{', '.join(wanted)} missing: sudo apt-get install -y {names}")
+
+
+def install(*packages: str) -> None:
+    """Debian packages, where we may; without waiting for the disk, from which nobody reads after a crash of CI."""
+    if os.geteuid() != 0 or not shutil.which("apt-get") or not os.environ.get("CI"):
+        return
+    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-unsafe-io"]
+    apt += ["install", "-y", "-qq", "--no-install-recommends", *packages]
+    if subprocess.run(apt, capture_output=True, check=False).returncode:
+        subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
+        subprocess.run(apt, capture_output=True, check=False)
 
 
 def made(name: str, content: Sequence[str], make: Callable[[Path], None]) -> Path:

@@ -36,6 +36,8 @@ PROTECTED_NAMES = frozenset(
 )
 """They steer the test run itself; where the verdict comes from test ids, the repository's own are used."""
 
+_TEST_FOLDERS = ("test", "tests", "testing", "spec", "specs", "__tests__")
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -99,6 +101,9 @@ def _taken(task: Task, path: PurePosixPath) -> bool:
         return True  # a script judges what there is, down to the history of the repository
     if _steers_tests(task, path, tests):
         return False
+    if task.suite is not None:
+        own = str(path) in task.liverl.source_files
+        return own or not (task.suite.steers(str(path)) or ".git" in path.parts or "__pycache__" in path.parts)
     if path.name in PROTECTED_NAMES or path.suffix == ".pth":
         return False
     return ".git" not in path.parts and "__pycache__" not in path.parts
@@ -126,6 +131,8 @@ def _stays_inside(link: PurePosixPath, target: str, workdir: PurePosixPath) -> b
 
 def test_paths(task: Task) -> set[str]:
     """Files below the work directory that hold the tests: those declared and those that the expected ids name."""
+    if task.suite is not None and not task.suite.ids_name_files:
+        return set(task.liverl.test_files)
     return {*task.liverl.test_files, *(test_id.partition("::")[0] for test_id in task.expected_ids)}
 
 
@@ -174,8 +181,8 @@ def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     folders = {folder for test in tests for folder in PurePosixPath(test).parents} - {PurePosixPath(".")}
     if path.name == "__init__.py" and (path.parent in folders or path.parent == PurePosixPath(".")):
         return str(path) not in task.liverl.source_files  # a package whose tests lie among its own modules
-    in_tests = any(part in ("test", "tests", "testing") for part in path.parts[:-1])
-    return in_tests and (task.repository / path).is_file()
+    in_tests = any(part in _TEST_FOLDERS for part in path.parts[:-1])
+    return in_tests and (task.repository / path).is_file() and str(path) not in task.liverl.source_files
 
 
 def _stands_in_the_way(

@@ -79,9 +79,9 @@ class IdVerifier(SandboxVerifier):
     async def _mixed(self, plan: Plan, selection: Selection) -> Verdict:
         """Every test runs once as it is and once as a look-alike, in two runs that are alike to whoever is in them."""
         task, tests, draw = plan.task, test_sources(plan.task), secrets.SystemRandom()
-        some = spoil(tests, plan.canary.ids, draw.getrandbits(64), share=0.5)
+        some = self._spoil(task, tests, plan.canary.ids, share=0.5)
         rest = [test_id for test_id in plan.canary.ids if test_id not in some.ids]
-        runs = [some, spoil(tests, rest, draw.getrandbits(64))]
+        runs = [some, self._spoil(task, tests, rest)]
         draw.shuffle(runs)
         outcomes: dict[str, str] = dict.fromkeys(task.expected_ids, "missing")
         raw: list[dict[str, Any]] = []
@@ -156,7 +156,7 @@ class IdVerifier(SandboxVerifier):
         together disturb them."""
         tests, innocent = test_sources(plan.task), []
         for test_id in suspects:
-            files = {**tests, **spoil(tests, [test_id], secrets.randbits(64)).files}
+            files = {**tests, **self._spoil(plan.task, tests, [test_id]).files}
             report = await self._tried(plan, right, files, order)
             if all(outcome == "passed" for outcome in read_outcomes(report, tuple(disturbed)).values()):
                 innocent.append(test_id)
@@ -186,6 +186,10 @@ class IdVerifier(SandboxVerifier):
         return await self._report(
             plan.task, right, files, plan.timeout_sec, stop_first=False, apart=plan.apart, order=order
         )
+
+    def _spoil(self, task: Task, tests: Mapping[str, bytes], ids: Sequence[str], *, share: float = 1.0) -> Canary:
+        """Look-alikes of the tests ``ids`` among the sources ``tests``, drawn anew."""
+        return spoil(tests, ids, secrets.randbits(64), share=share)
 
     def _undisturbing(self, task: Task, canary: Canary) -> Canary:
         usable = self._interplay[task.path].usable(canary.ids)
@@ -292,7 +296,7 @@ class IdVerifier(SandboxVerifier):
 
         async def make() -> Canary:
             tests, files = test_sources(task), solution_files(task)
-            found = spoil(tests, task.expected_ids, secrets.randbits(64))
+            found = self._spoil(task, tests, task.expected_ids)
             if not files or not found.ids:
                 return found
             spoiled = {**tests, **found.files}
@@ -303,7 +307,7 @@ class IdVerifier(SandboxVerifier):
                 of_the_task(error)
                 return Canary({}, ())
             sure = [test_id for test_id, outcome in outcomes.items() if outcome in ("failed", "error")]
-            return spoil(tests, sure, secrets.randbits(64))
+            return self._spoil(task, tests, sure)
 
         return await self._canaries.get(task.path, make)
 

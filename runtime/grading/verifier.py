@@ -102,7 +102,7 @@ class SandboxVerifier(ABC):
         timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
         with _typed(task):
             canary, apart = await self._prepare(task, timeout_sec)
-        defences = self._defences(canary, apart=apart is not None)
+        defences = self._defences(task, canary, apart=apart is not None)
         lacking = missing(self._config.required_defences, defences)
         if lacking:
             raise TrialError(Termination.TASK_INVALID, f"{task.id}: required defences not to be had: {lacking}")
@@ -165,7 +165,14 @@ class SandboxVerifier(ABC):
         way."""
         await self._solutions.close()
 
-    def _request(self, task: Task, *, mounts: tuple[Mount, ...] = (), second_user: bool = False) -> SandboxRequest:
+    def _request(
+        self,
+        task: Task,
+        *,
+        mounts: tuple[Mount, ...] = (),
+        second_user: bool = False,
+        limit_address_space: bool = True,
+    ) -> SandboxRequest:
         return SandboxRequest(
             name=f"verify-{task.id}-{next(_NAMES)}",
             lower=task.repository,
@@ -177,11 +184,15 @@ class SandboxVerifier(ABC):
             pids=self._config.verifier.pids or self._config.pids,
             image=task.liverl.image,
             second_user=second_user,
+            limit_address_space=limit_address_space,
         )
 
-    def _defences(self, canary: Canary, *, apart: bool) -> tuple[str, ...]:
+    def _own_defences(self, task: Task) -> tuple[str, ...]:
+        return self.OWN_DEFENCES
+
+    def _defences(self, task: Task, canary: Canary, *, apart: bool) -> tuple[str, ...]:
         names = [*provider_defences(self._provider.capabilities), "agent_killed", "declared_artifacts"]
-        names += self.OWN_DEFENCES
+        names += self._own_defences(task)
         if apart:
             names += self.APART_DEFENCES
         if canary.files:

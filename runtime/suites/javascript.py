@@ -1,0 +1,83 @@
+"""JavaScript: jest, vitest and mocha, each by the JSON that it writes to a file. Ids are the file of tests, ``::`` and
+the test's whole name: titles of its groups and its own, with blanks between.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from runtime.suites import look_alikes
+from runtime.suites.base import FAILED, PASSED, SKIPPED, Outcomes, Report, Suite, below, files_of
+from runtime.suites.reading import items, json_of, table, text
+
+_PATH = 'export CI=1 PATH="$PWD/node_modules/.bin:/node_modules/.bin:$PATH"\n'
+_STATUS: Final = {"passed": PASSED, "failed": FAILED}
+_REPORT = "report.json"
+
+
+def _words(ids: Sequence[str]) -> str:
+    return " ".join(shlex.quote(f"./{file}") for file in files_of(ids))
+
+
+def _jest(ids: Sequence[str]) -> str:
+    written = f'--json --outputFile="$REPORT/{_REPORT}"'
+    return f"{_PATH}jest --ci --runInBand --coverage=false {written} --runTestsByPath {_words(ids)}"
+
+
+def _vitest(ids: Sequence[str]) -> str:
+    return f'{_PATH}vitest run --coverage.enabled=false --reporter=json --outputFile="$REPORT/{_REPORT}" {_words(ids)}'
+
+
+def _mocha(ids: Sequence[str]) -> str:
+    return f'{_PATH}mocha --reporter json --reporter-option output="$REPORT/{_REPORT}" {_words(ids)}'
+
+
+def _parse_jest(files: Mapping[str, bytes], workdir: str) -> Report:
+    """Also vitest's, which writes the same."""
+    found, outcomes = table(json_of(files.get(_REPORT, b""))), Outcomes()
+    for file in map(table, items(found.get("testResults"))):
+        name = below(file.get("name"), workdir)
+        for test in map(table, items(file.get("assertionResults"))):
+            whole = " ".join([*map(text, items(test.get("ancestorTitles"))), text(test.get("title"))]).strip()
+            outcomes.add(f"{name}::{whole}", _STATUS.get(text(test.get("status")), SKIPPED))
+    return Report(outcomes.found, isinstance(found.get("numTotalTests"), int))
+
+
+def _parse_mocha(files: Mapping[str, bytes], workdir: str) -> Report:
+    found, outcomes = table(json_of(files.get(_REPORT, b""))), Outcomes()
+    for kind, outcome in (("passes", PASSED), ("pending", SKIPPED), ("failures", FAILED)):
+        for test in map(table, items(found.get(kind))):
+            outcomes.add(f"{below(test.get('file'), workdir)}::{text(test.get('fullTitle')).strip()}", outcome)
+    return Report(outcomes.found, isinstance(table(found.get("stats")).get("tests"), int))
+
+
+_PROTECTED = ("node_modules", "package.json", "package-lock.json", "yarn.lock", "pnpm-lock.yaml", ".npmrc", ".yarnrc*")
+
+JEST = Suite(
+    name="jest",
+    language="javascript",
+    script=_jest,
+    parse=_parse_jest,
+    protected=(*_PROTECTED, "jest.*", "babel.config.*", ".babelrc*", "tsconfig*.json", "__mocks__", "__snapshots__"),
+    ids_name_files=True,
+    secret_report=True,
+    look_alike=look_alikes.javascript,
+    comment="//",
+    suffixes=(".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx"),
+)
+VITEST = replace(
+    JEST,
+    name="vitest",
+    script=_vitest,
+    protected=(*_PROTECTED, "vitest.*", "vite.config.*", "tsconfig*.json", "__mocks__", "__snapshots__"),
+)
+MOCHA = replace(
+    JEST,
+    name="mocha",
+    script=_mocha,
+    parse=_parse_mocha,
+    protected=(*_PROTECTED, ".mocharc*", "mocha.opts", "babel.config.*", ".babelrc*", "tsconfig*.json"),
+)

@@ -1,0 +1,149 @@
+"""Reports in JUnit's XML: Maven's Surefire, ctest, PHPUnit, and whatever else a task's own command lets write them.
+
+Ids are class, ``::`` and method for Java; the test's name alone for ctest; file, ``::`` and method for PHPUnit.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from runtime.suites import look_alikes
+from runtime.suites.base import Outcomes, Report, Suite, below, files_of, reports
+from runtime.suites.reading import Case, junit_cases
+
+Name = Callable[[Case, str], str]
+
+
+def _parser(name: Name) -> Callable[[Mapping[str, bytes], str], Report]:
+    def parse(files: Mapping[str, bytes], workdir: str) -> Report:
+        outcomes, whole = Outcomes(), []
+        for content in reports(files, ".xml"):
+            cases = junit_cases(content)
+            whole.append(cases is not None)
+            for case in cases or ():
+                outcomes.add(name(case, workdir), case.outcome)
+        return Report(outcomes.found, bool(whole) and all(whole))
+
+    return parse
+
+
+def _java_name(case: Case, workdir: str) -> str:
+    group = case.attributes.get("classname") or case.suite.get("name", "")
+    return f"{group}::{case.attributes.get('name', '').removesuffix('()')}"
+
+
+def _plain_name(case: Case, workdir: str) -> str:
+    return case.attributes.get("name", "")
+
+
+def _php_name(case: Case, workdir: str) -> str:
+    file = case.attributes.get("file") or case.suite.get("file", "")
+    return f"{below(file, workdir)}::{case.attributes.get('name', '')}"
+
+
+def _maven(ids: Sequence[str]) -> str:
+    classes = ",".join(dict.fromkeys(test_id.partition("::")[0] for test_id in ids))
+    options = "-o -B -q -fae -DfailIfNoTests=false -Dsurefire.failIfNoSpecifiedTests=false"
+    return f"""
+find . -path '*/target/surefire-reports/*.xml' -exec rm -f {{}} +
+mvn {options} -Dtest={shlex.quote(classes)} test
+code=$?
+number=0
+find . -path '*/target/surefire-reports/TEST-*.xml' > "$TOOLS/found"
+while IFS= read -r file; do number=$((number + 1)); cp -- "$file" "$REPORT/$number.xml"; done < "$TOOLS/found"
+exit "$code"
+"""
+
+
+def _ctest(ids: Sequence[str]) -> str:
+    pattern = f"^({'|'.join(re.escape(test_id) for test_id in ids)})$"
+    chosen = f"-R {shlex.quote(pattern)}" if len(pattern) < 100_000 else ""
+    return f"""
+[ -f build/CMakeCache.txt ] || cmake -S . -B build > "$TOOLS/configured" || {{ cat "$TOOLS/configured"; exit 1; }}
+cmake --build build -j 2 > "$TOOLS/built" || {{ tail -n 30 "$TOOLS/built"; exit 1; }}
+ctest --test-dir build --no-tests=error --output-junit "$REPORT/ctest.xml" {chosen}
+"""
+
+
+def _phpunit(ids: Sequence[str]) -> str:
+    files = " ".join(shlex.quote(f"./{file}") for file in files_of(ids))
+    return f"""
+PATH="$PWD/vendor/bin:$PATH"
+number=0
+for file in {files}; do
+  number=$((number + 1))
+  : > "$REPORT/$number.xml"
+  phpunit --do-not-cache-result --log-junit "$REPORT/$number.xml" "$file"
+done
+"""
+
+
+def _class_file(test_id: str, sources: Iterable[str]) -> str | None:
+    """Where Java has a class, a nested one in its outermost's file."""
+    path = test_id.partition("::")[0].partition("$")[0].replace(".", "/")
+    found = [
+        file
+        for file in sources
+        if posixpath.splitext(file)[0] == path or posixpath.splitext(file)[0].endswith(f"/{path}")
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _program_file(test_id: str, sources: Iterable[str]) -> str | None:
+    """The file that is called like the test, but for ``test`` in either name."""
+    found = [file for file in sources if _bare(posixpath.splitext(posixpath.basename(file))[0]) == _bare(test_id)]
+    return found[0] if len(found) == 1 else None
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"^tests?[_-]?|[_-]?tests?$", "", name.lower()) or name.lower()
+
+
+JUNIT = Suite(
+    name="junit",
+    language="java",
+    script=None,
+    parse=_parser(_java_name),
+    protected=(
+        *("src/test/*", "META-INF/services/org.junit.*", "junit-platform.properties", "target", ".mvn", "mvnw*"),
+        *("pom.xml", "build.gradle*", "settings.gradle*", "gradle.properties", "gradle", "gradlew*", ".gradle"),
+    ),
+    ids_name_files=False,
+    secret_report=True,
+    look_alike=look_alikes.JAVA,
+    comment="//",
+    suffixes=(".java",),
+    where=_class_file,
+)
+MAVEN = replace(JUNIT, name="maven", script=_maven, secret_report=False)
+CTEST = Suite(
+    name="ctest",
+    language="c",
+    script=_ctest,
+    parse=_parser(_plain_name),
+    protected=(
+        *("tests/*", "test/*", "build", "CMakeLists.txt", "*.cmake", "CMakePresets.json", "CMakeUserPresets.json"),
+    ),
+    ids_name_files=False,
+    secret_report=True,
+    look_alike=look_alikes.C,
+    comment="//",
+    suffixes=(".c", ".cc", ".cpp", ".cxx"),
+    where=_program_file,
+)
+PHPUNIT = Suite(
+    name="phpunit",
+    language="php",
+    script=_phpunit,
+    parse=_parser(_php_name),
+    protected=("phpunit.xml*", "phpunit.dist.xml", "vendor", "composer.json", "composer.lock", ".user.ini", "php.ini"),
+    ids_name_files=True,
+    secret_report=True,
+    look_alike=look_alikes.PHP,
+    comment="//",
+    suffixes=(".php",),
+)

@@ -1,0 +1,225 @@
+"""Tests that no honest work passes, in other languages than Python: one literal that a test compares with is another
+one; or, where none is found, the true test runs and a failure follows.
+
+Who ends the process inside the code under test, writes the report himself or makes assertions pass, passes these like
+the true ones. Sources are read with patterns and not parsed. So a test that is not found exactly once is left as it is,
+and each look-alike is tried once with the known solution (``grading/id_verifier.py``), which must not pass it: what is
+changed is therefore the same each time, and only what it is changed to is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Made = tuple[str, tuple[str, ...]]
+"""New source, and the names of the tests that now fail."""
+LookAlike = Callable[[str, Sequence[str], random.Random], Made]
+SAID = "a look-alike"
+
+_NUMBER = r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.])"
+_DOUBLE = r'"[^"\\$#{}%\n]*"'
+_SINGLE = r"'[^'\\$#{}%\n]*'"
+_BOTH = f"(?P<literal>{_NUMBER}|{_DOUBLE}|{_SINGLE})"
+_PLAIN = f"(?P<literal>{_NUMBER}|{_DOUBLE})"
+"""Of languages whose single quotes are of characters."""
+
+
+@dataclass(frozen=True)
+class Language:
+    """``head``: pattern of the beginning of the test of a name, up to its body; ``compared``: patterns of literals that
+    a test compares with, each with a group ``literal``; ``fails``: the head, and a word that is new in the file ->
+    what to put in its place so that a failure follows the true test, and what to put at the end of the file."""
+
+    head: Callable[[str], str]
+    compared: tuple[str, ...]
+    fails: Callable[[re.Match[str], str], tuple[str, str]]
+
+    def __call__(self, source: str, names: Sequence[str], draw: random.Random) -> Made:
+        done = []
+        for name in dict.fromkeys(names):
+            found = list(re.finditer(self.head(name), source, re.MULTILINE))
+            if len(found) == 1:
+                source = self._spoiled(source, found[0], draw)
+                done.append(name)
+        return source, tuple(done)
+
+    def _spoiled(self, source: str, head: re.Match[str], draw: random.Random) -> str:
+        literal = _first(self.compared, source, *_body(source, head))
+        if literal is not None:
+            start, end = literal.span("literal")
+            return source[:start] + _other(literal["literal"], draw) + source[end:]
+        put, last = self.fails(head, new_word(draw))
+        return source[: head.start()] + put + source[head.end() :] + last
+
+
+def new_word(draw: random.Random) -> str:
+    return f"look{draw.getrandbits(48):012x}"
+
+
+def _body(source: str, head: re.Match[str]) -> tuple[int, int]:
+    """From the head to the first line that is no further in than the head's."""
+    begin = source.rfind("\n", 0, head.end()) + 1
+    line = source[begin:].partition("\n")[0]
+    depth = len(line) - len(line.lstrip())
+    end = begin + len(line)
+    for line in source[end + 1 :].split("\n"):
+        if line.strip() and len(line) - len(line.lstrip()) <= depth:
+            break
+        end += 1 + len(line)
+    return head.end(), min(end, len(source))
+
+
+def _first(patterns: Sequence[str], source: str, start: int, end: int) -> re.Match[str] | None:
+    found = (match for pattern in patterns for match in re.compile(pattern).finditer(source, start, end))
+    return min(found, key=lambda match: match.start("literal"), default=None)
+
+
+def _other(literal: str, draw: random.Random) -> str:
+    """Another number, near enough to be of the same type; another text."""
+    if literal[0] in "\"'":
+        return literal[:-1] + "".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=6)) + literal[-1]
+    return f"{float(literal) + draw.randint(1, 40):g}" if "." in literal else str(int(literal) + draw.randint(1, 40))
+
+
+def _last(name: str, separator: str) -> str:
+    return re.escape(name.rpartition(separator)[2])
+
+
+def _renamed(call: str, begin: str) -> Callable[[re.Match[str], str], tuple[str, str]]:
+    """The test becomes a function of another name, which a new one of the old name calls and then fails."""
+
+    def put(head: re.Match[str], new: str) -> tuple[str, str]:
+        given = {"new": new, "said": f'"{SAID}"', "first": (head.groups() or ("",))[0] or ""}
+        return f"{head[0]} {call.format(**given)} }} {begin.format(**given)} {{", ""
+
+    return put
+
+
+GO = Language(
+    lambda name: rf"^func\s+{re.escape(name)}\s*\(\s*(\w+)\s+\*testing\.T\s*\)\s*\{{",
+    (
+        rf"\bif\b[^\n]*!=\s*{_PLAIN}\s*\{{",
+        rf"\b(?:assert|require)\.(?:Equal|EqualValues|Exactly)\(\s*t\s*,\s*{_PLAIN}\s*,",
+        rf"\b(?:want|expected|exp)\s*:?=\s*{_PLAIN}\s*$",
+    ),
+    # A semicolon ends the declaration before the next one.
+    lambda head, new: (
+        f'{head[0]} {new}({head[1]}); {head[1]}.Error("{SAID}") }}; func {new}({head[1]} *testing.T) {{',
+        "",
+    ),
+)
+RUST = Language(
+    lambda name: rf"\bfn\s+{_last(name, '::')}\s*\(\s*\)\s*\{{",
+    (
+        rf"\bassert_eq!\([^\n]*,\s*{_PLAIN}\s*\)\s*;",
+        rf"\bassert_eq!\(\s*{_PLAIN}\s*,",
+        rf"\bassert!\([^\n]*==\s*{_PLAIN}\s*\)\s*;",
+    ),
+    _renamed("{new}(); panic!({said});", "fn {new}()"),
+)
+JAVA = Language(
+    lambda name: rf"\bvoid\s+{re.escape(name)}\s*\(\s*\)\s*(throws\s+[\w.,\s]+?)?\s*\{{",
+    (rf"\bassert(?:Equals|Same)\(\s*{_PLAIN}\s*,", rf"\.isEqualTo\(\s*{_PLAIN}\s*\)"),
+    _renamed("{new}(); throw new AssertionError({said});", "private void {new}() {first}"),
+)
+PHP = Language(
+    lambda name: rf"\bfunction\s+{re.escape(name)}\s*\([^)]*\)\s*(?::\s*void\s*)?\{{",
+    (rf"\bassert(?:Same|Equals)\(\s*{_BOTH}\s*,",),
+    _renamed("$this->{new}(...func_get_args()); $this->fail({said});", "private function {new}()"),
+)
+
+
+def _c_head(name: str) -> str:
+    group, _, test = name.partition(".")
+    google = rf"\bTEST(?:_F)?\s*\(\s*{re.escape(group)}\s*,\s*{re.escape(test)}\s*\)\s*\{{"
+    return google if test else r"\bint\s+main\s*\((?P<given>[^)]*)\)\s*\{"
+
+
+def _c_fails(head: re.Match[str], new: str) -> tuple[str, str]:
+    if "given" not in head.re.groupindex:
+        return f'{head[0]} struct {new} {{ ~{new}() {{ ADD_FAILURE() << "{SAID}"; }} }} {new}_;', ""
+    given = head["given"].strip()
+    words = [] if given in ("", "void") else [re.search(r"(\w+)\s*(?:\[\s*\])?$", part) for part in given.split(",")]
+    call = ", ".join(match[1] for match in words if match is not None)
+    new_main = f"int main({given}) {{ (void){new}({call}); return 1; }}"
+    return f"static int {new}({given}); {new_main} static int {new}({given}) {{", ""
+
+
+C = Language(
+    _c_head,
+    (
+        rf"\bassert\([^\n]*==\s*{_PLAIN}\s*\)",
+        rf"\b(?:EXPECT|ASSERT|CHECK|REQUIRE)(?:_\w*EQ)?\(\s*{_PLAIN}\s*,",
+        rf"\b(?:EXPECT|ASSERT|CHECK|REQUIRE)(?:_\w*EQ)?\([^\n]*(?:,|==)\s*{_PLAIN}\s*\)",
+    ),
+    _c_fails,
+)
+
+_QUOTED = r"(?P<quote>['\"`])(?P<title>(?:(?!(?P=quote)|\\|\$\{).)*)(?P=quote)"
+_CALL = rf"(?<![\w.$])(?P<callee>it|test)\s*\(\s*{_QUOTED}\s*,"
+_WHOLE = re.compile(rf"{_CALL}\s*(?:async\s+)?(?:\(\s*\)\s*=>|function\s*\w*\s*\(\s*\))")
+_JS_COMPARED = (
+    rf"\bassert(?:\.\w*[eE]qual)?\([^\n]*,\s*{_BOTH}\s*\)",
+    rf"\.(?:toBe|toEqual|toStrictEqual|equal|equals|eql|eq)\(\s*{_BOTH}\s*\)",
+)
+
+
+def javascript(source: str, names: Sequence[str], draw: random.Random) -> Made:
+    """Calls of ``it`` and ``test`` with a plain title, with which a test's whole name ends."""
+    wanted, done = tuple(dict.fromkeys(names)), []
+    heads = list(re.finditer(_CALL, source))
+    fits = {
+        head: [name for name in wanted if name == head["title"] or name.endswith(f" {head['title']}")] for head in heads
+    }
+    all_fits = [name for named in fits.values() for name in named]
+    new, wrapped = new_word(draw), False
+    for head in reversed(heads):  # from the end, so that places stay where they are
+        if len(fits[head]) != 1 or all_fits.count(fits[head][0]) != 1:
+            continue
+        literal = _first(_JS_COMPARED, source, *_body(source, head))
+        if literal is not None:
+            start, end = literal.span("literal")
+            source = source[:start] + _other(literal["literal"], draw) + source[end:]
+        elif _WHOLE.match(source, head.start()) is not None:
+            start, end = head.span("callee")
+            source = source[:start] + f"{new}({head['callee']})" + source[end:]
+            wrapped = True
+        else:
+            continue
+        done.append(fits[head][0])
+    if wrapped:
+        inner = f'async function () {{ await made.apply(this, arguments); throw new Error("{SAID}"); }}'
+        outer = f"return function (name, made, ...rest) {{ return it(name, {inner}, ...rest); }};"
+        source += f"\nfunction {new}(it) {{ {outer} }}\n"
+    return source, tuple(done)
+
+
+_EXAMPLE = re.compile(rf"^[ \t]*(?:it|specify|example)[ (]+{_QUOTED}", re.MULTILINE)
+_RUBY_COMPARED = (rf"\beql?[ (]\s*{_BOTH}", rf"\bbe\s*==\s*{_BOTH}")
+
+
+def ruby(source: str, names: Sequence[str], draw: random.Random) -> Made:
+    """Examples with a plain title, and for all others a hook after the examples of these descriptions, which raises."""
+    wanted = tuple(dict.fromkeys(names))
+    if not wanted or re.search(r"^__END__$", source, re.MULTILINE):
+        return source, ()
+    heads = list(_EXAMPLE.finditer(source))
+    left = []
+    for name in wanted:
+        mine = [head for head in heads if name.endswith(head["title"]) and head["title"]]
+        literal = _first(_RUBY_COMPARED, source, *_body(source, mine[0])) if len(mine) == 1 else None
+        if literal is None:
+            left.append(name)
+            continue
+        start, end = literal.span("literal")
+        source = source[:start] + _other(literal["literal"], draw) + source[end:]
+        heads = list(_EXAMPLE.finditer(source))
+    if left:
+        listed = ", ".join(json.dumps(name, ensure_ascii=False).replace("#", "\\#") for name in left)
+        hook = f'raise "{SAID}" if [{listed}].include?(example.full_description)'
+        source += f"\nRSpec.configure {{ |config| config.after(:each) {{ |example| {hook} }} }}\n"
+    return source, wanted

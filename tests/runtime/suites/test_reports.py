@@ -1,0 +1,247 @@
+"""Parsers of reports: what a runner wrote is read back, whatever stands between, and nothing makes them fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.suites.base import Report
+from runtime.suites.reading import junit_cases
+from runtime.suites.table import SUITES, language_of
+
+RECORDED = Path(__file__).parent / "recorded"
+OUTCOMES = ("passed", "failed", "skipped")
+# Names as tests have them, and as a forger would choose them; JUnit's XML has no control characters.
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"), min_size=1).filter(
+    lambda name: name == name.strip() and "::" not in name
+)
+NASTY = st.sampled_from(
+    ["a \"b\" <c> & 'd'", "]]>", "--- PASS: x (0.00s)", "ok", "tests/x.py", "ü \u202e", '{"a": 1}', "a: b, c", "a  b"]
+)
+FOUND = st.dictionaries(NAMES | NASTY, st.sampled_from(OUTCOMES), min_size=1, max_size=8)
+JUNK = st.lists(
+    st.text(max_size=40)
+    | st.sampled_from(["{", "[1]", '{"Action": 3}', "{}", "null", '{"Action":"pass"}', "[" * 3000]),
+    max_size=6,
+)
+
+
+def parse(runner: str, files: Mapping[str, bytes]) -> Report:
+    return SUITES[runner].parse(files, "/app")
+
+
+def with_ids(prefix: str, found: Mapping[str, str]) -> dict[str, str]:
+    return {f"{prefix}{name}": outcome for name, outcome in found.items()}
+
+
+@given(FOUND, JUNK)
+def test_lines_of_go_are_read_between_what_others_print(found: dict[str, str], junk: list[str]) -> None:
+    words = {"passed": "pass", "failed": "fail", "skipped": "skip"}
+    lines = [*junk]
+    for name, outcome in found.items():
+        lines.append(json.dumps({"Action": "run", "Package": "p", "Test": name}))
+        lines += [line for line in junk if "\n" not in line]
+        lines.append(json.dumps({"Action": words[outcome], "Package": "p", "Test": name}))
+    lines.append(json.dumps({"Action": "fail", "Package": "p"}))
+    report = parse("go", {"go.json": "\n".join(lines).encode("utf-8", "replace")})
+    assert report == Report(with_ids("p::", found), complete=True)
+    assert not parse("go", {"go.json": "\n".join(lines[:-1]).encode("utf-8", "replace")}).complete
+
+
+def test_a_result_of_go_that_follows_on_what_a_test_printed_is_found() -> None:
+    """As Go before 1.20 writes it."""
+    lines = [
+        {"Action": "run", "Package": "p", "Test": "TestA"},
+        {"Action": "output", "Package": "p", "Test": "TestA", "Output": "no new line--- PASS: TestA (0.00s)\n"},
+        {"Action": "run", "Package": "p", "Test": "TestB"},
+        {"Action": "output", "Package": "p", "Test": "TestB", "Output": "--- PASS: TestA (0.00s)\n"},
+        {"Action": "pass", "Package": "p"},
+    ]
+    report = parse("go", {"go.json": b"\n".join(json.dumps(line).encode() for line in lines)})
+    assert report.outcomes == {"p::TestA": "passed", "p::TestB": "error"}
+
+
+@given(FOUND)
+def test_results_of_jest_and_vitest_are_read(found: dict[str, str]) -> None:
+    results = [
+        {"ancestorTitles": ["group"], "title": name, "status": "pending" if outcome == "skipped" else outcome}
+        for name, outcome in found.items()
+    ]
+    table = {"numTotalTests": len(found), "testResults": [{"name": "/app/a/b.test.js", "assertionResults": results}]}
+    for runner in ("jest", "vitest"):
+        report = parse(runner, {"report.json": json.dumps(table).encode()})
+        assert report == Report(with_ids("a/b.test.js::group ", found), complete=True)
+
+
+@given(FOUND)
+def test_results_of_mocha_are_read(found: dict[str, str]) -> None:
+    table: dict[str, object] = {"stats": {"tests": len(found)}}
+    for kind, wanted in (("passes", "passed"), ("pending", "skipped"), ("failures", "failed")):
+        names = [name for name, outcome in found.items() if outcome == wanted]
+        table[kind] = [{"file": "/app/t.js", "fullTitle": name} for name in names]
+    report = parse("mocha", {"report.json": json.dumps(table).encode()})
+    assert (dict(report.outcomes), report.complete) == (with_ids("t.js::", found), True)
+
+
+@given(FOUND)
+def test_results_of_rspec_are_read(found: dict[str, str]) -> None:
+    examples = [
+        {"file_path": "./spec/a.rb", "full_description": name, "status": "pending" if of == "skipped" else of}
+        for name, of in found.items()
+    ]
+    table = {"examples": examples, "summary": {"example_count": len(found)}}
+    report = parse("rspec", {"rspec.json": json.dumps(table).encode()})
+    assert report == Report(with_ids("spec/a.rb::", found), complete=True)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_:]{1,9}[a-z]", fullmatch=True), st.sampled_from(OUTCOMES), min_size=1))
+def test_the_log_of_a_rust_program_is_read(found: dict[str, str]) -> None:
+    words = {"passed": "ok", "failed": "failed", "skipped": "ignored, for a reason: x"}
+    log = "".join(f"{words[outcome]} {name}\n" for name, outcome in found.items())
+    files = {"1.source": b"/app/tests/a.rs", "1.log": log.encode(), "1.code": b"101"}
+    assert parse("cargo", files) == Report(with_ids("tests/a.rs::", found), complete=True)
+    assert not parse("cargo", {**files, "1.code": b"139"}).complete
+
+
+@given(FOUND)
+def test_junit_reports_are_read(found: dict[str, str]) -> None:
+    inside = {"passed": "", "failed": "<failure>&lt;skipped/&gt;</failure>", "skipped": "<skipped/>"}
+    cases = "".join(
+        f"<testcase name={quoteattr(name)} classname='C' file='/app/t.php'>{inside[outcome]}"
+        "<system-out><![CDATA[<testcase name='forged'/>]]></system-out></testcase>"
+        for name, outcome in found.items()
+    )
+    files = {"1.xml": f"<testsuites><testsuite>{cases}</testsuite></testsuites>".encode()}
+    for runner, prefix in (("ctest", ""), ("phpunit", "t.php::"), ("junit", "C::")):
+        expected = with_ids(
+            prefix, {name.removesuffix("()") if runner == "junit" else name: of for name, of in found.items()}
+        )
+        assert parse(runner, files) == Report(expected, complete=True)
+
+
+def test_what_surefire_really_wrote_is_read() -> None:
+    report = parse("maven", {"1.xml": (RECORDED / "surefire.xml").read_bytes()})
+    assert report.complete and report.outcomes == {
+        "org.example.CalcTest::clamps": "error",
+        "org.example.CalcTest::adds": "failed",
+        "org.example.CalcTest::later": "skipped",
+        "org.example.CalcTest::doubles{int}[1]": "passed",
+        "org.example.CalcTest::doubles{int}[2]": "passed",
+        "org.example.CalcTest$Inner::doublesToo": "passed",
+    }
+
+
+def test_reports_of_maven_are_taken_from_every_module_and_not_from_before(tmp_path: Path) -> None:
+    """The script, with a stand-in for Maven that writes what Maven wrote."""
+    for name in ("a/target/surefire-reports/TEST-old.xml", "report/.keep", "tools/.keep", "bin/mvn"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("old")
+    (tmp_path / "bin" / "mvn").write_text(
+        f'#!/bin/sh\necho "$@" > said\ncp {RECORDED}/surefire.xml a/target/surefire-reports/TEST-one.xml\nexit 1\n'
+    )
+    (tmp_path / "bin" / "mvn").chmod(0o755)
+    script = SUITES["maven"].script
+    assert script is not None
+    env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "REPORT": f"{tmp_path}/report", "TOOLS": f"{tmp_path}/tools"}
+    text = script(["org.example.CalcTest::adds", "org.example.CalcTest::clamps"])
+    assert subprocess.run(["sh", "-c", text], cwd=tmp_path, env=env, check=False).returncode == 1
+    assert "-Dtest=org.example.CalcTest test" in (tmp_path / "said").read_text()
+    files = {path.name: path.read_bytes() for path in (tmp_path / "report").glob("*.xml")}
+    assert list(files) == ["1.xml"] and len(parse("maven", files).outcomes) == 6
+
+
+@given(
+    st.binary(max_size=300) | st.sampled_from([b"[" * 100_000, b'{"a":' * 50_000, b"<a>" * 5000, b"1" * 9000, b"\xff"])
+)
+def test_nothing_makes_a_parser_fail(content: bytes) -> None:
+    names = ("go.json", "report.json", "rspec.json", "unittest.jsonl", "1.xml", "1.source", "1.log", "1.code")
+    for runner in SUITES:
+        assert "passed" not in parse(runner, dict.fromkeys(names, content)).outcomes.values()
+        assert not parse(runner, {}).complete
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "testResults",
+                        "assertionResults",
+                        "title",
+                        "ancestorTitles",
+                        "examples",
+                        "summary",
+                        "passes",
+                        "stats",
+                        "Action",
+                        "Package",
+                        "Test",
+                        "id",
+                        "outcome",
+                        "tests",
+                        "numTotalTests",
+                    ]
+                ),
+                inner,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_nor_does_json_of_another_shape(value: object) -> None:
+    content = json.dumps(value).encode()
+    for runner in SUITES:
+        parse(runner, dict.fromkeys(("go.json", "report.json", "rspec.json", "unittest.jsonl"), content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'<!DOCTYPE a [<!ENTITY b "ccc">]><testsuite><testcase name="&b;"/></testsuite>',
+        b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><testsuite/>',
+        b"<testsuite><testcase name='a'/>",
+        b"<x>" * 70 + b"</x>" * 70,
+        b"",
+    ],
+)
+def test_a_report_with_a_document_type_or_not_whole_is_none(content: bytes) -> None:
+    assert junit_cases(content) is None
+
+
+def test_of_two_words_on_one_test_the_worse_counts() -> None:
+    lines = [{"id": "a", "outcome": outcome} for outcome in ("passed", "failed", "passed")] + [{"event": "done"}]
+    content = b"\n".join(json.dumps(line).encode() for line in lines)
+    assert parse("unittest", {"unittest.jsonl": content}) == Report({"a": "failed"}, complete=True)
+
+
+def test_every_suite_protects_what_steers_it() -> None:
+    steering = {
+        "go": ["calc_test.go", "a/b_test.go", "go.mod", "vendor/x/y.go", "a/testdata/z"],
+        "cargo": ["Cargo.toml", "crates/a/Cargo.toml", ".cargo/config.toml", "target/debug/x", "crates/a/tests/b.rs"],
+        "jest": ["jest.config.js", "package.json", "node_modules/jest/index.js", "src/__mocks__/fs.js"],
+        "maven": ["pom.xml", "core/src/test/java/A.java", "src/main/resources/META-INF/services/org.junit.platform.x"],
+        "ctest": ["CMakeLists.txt", "src/CMakeLists.txt", "build/CMakeCache.txt", "tests/a.c"],
+        "rspec": [".rspec", "spec/support/all.rb", "Gemfile"],
+        "phpunit": ["phpunit.xml.dist", "vendor/autoload.php"],
+    }
+    for runner, paths in steering.items():
+        assert all(SUITES[runner].steers(path) for path in paths), runner
+        assert not any(
+            SUITES[runner].steers(path) for path in ("src/calc.x", "lib/latest/x.y", "contest/a", "README.md")
+        )
+
+
+def test_languages() -> None:
+    assert {language_of(runner) for runner in ("mini", "pytest", "unittest")} == {"python"}
+    assert (language_of("vitest"), language_of("maven"), language_of("unknown")) == ("javascript", "java", "")

@@ -1,0 +1,128 @@
+"""Every runner for real: the repair is paid, and nothing else is, whatever the code under test writes about itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runtime.config import Bubblewrap
+from runtime.errors import Termination, TrialError
+from runtime.grading.base import Verdict, Verifier
+from runtime.grading.make import make_verifier
+from runtime.sandboxes import bwrap
+from runtime.sandboxes.base import SandboxProvider
+from runtime.sandboxes.bubblewrap import BubblewrapProvider
+from runtime.sandboxes.entries import Entry, Removed
+from runtime.task import Task, load_task
+from tests.toolbox import node_tools, require_system_commands
+
+from .projects import PROJECTS, Project
+
+pytestmark = [pytest.mark.consumers, pytest.mark.sandbox]
+
+# About 80 MB in 40 s on two cores, most of it Go's; nodejs is there for other tests.
+PACKAGES = {
+    "go": "golang-go",
+    "cargo": "cargo rustc",
+    "cmake": "cmake make gcc libc6-dev",
+    "rspec": "ruby-rspec-core ruby-rspec-expectations",
+    "phpunit": "phpunit php-cli php-xml php-mbstring",
+}
+NODE = ("mocha@11.7.5", "jest@29.7.0", "vitest@2.1.9")
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory, loop: asyncio.Runner) -> Iterator[SandboxProvider]:
+    if bwrap.why_impossible() is not None:
+        pytest.skip(str(bwrap.why_impossible()))
+    require_system_commands(PACKAGES)
+    made = BubblewrapProvider(state=tmp_path_factory.mktemp("suites") / "state")
+    yield made
+    loop.run(made.close())
+
+
+def task_of(project: Project, root: Path) -> Task:
+    task = load_task(project.write(root / f"calc-{project.runner}"))
+    if task.suite is not None and task.suite.language == "javascript":
+        # Beside the work directory, where node looks too: read-only, and not one more copy for each task.
+        modules = node_tools("suites", *NODE).parent
+        task = task.model_copy(update={"work": replace(task.work, elsewhere=((modules, "/node_modules"),))})
+    return task
+
+
+def works(project: Project) -> dict[str, dict[str, Entry]]:
+    """What agents leave, by what they do. Those that repair nothing also touch the tests, which are put back."""
+    source, test = f"/app/{project.source}", f"/app/{next(iter(project.tests))}"
+    add, clamp = project.right
+    return {
+        "repairs, and empties the tests": {source: project.text(add, clamp), test: project.emptied.encode()},
+        "removes the tests": {test: Removed()},
+        "repairs one of two": {source: project.text(add, project.wrong[1]), test: project.emptied.encode()},
+        "cannot be compiled": {source: project.broken.encode()},
+        **{f"forger: {name}": {source: text.encode()} for name, text in project.forged.items()},
+    }
+
+
+async def _judged(verifier: Verifier, task: Task, works: Mapping[str, Mapping[str, Entry]]) -> dict[str, Verdict]:
+    verdicts = {}
+    for name, work in works.items():
+        verdicts[name] = await verifier.grade(task, work)
+    return verdicts
+
+
+@pytest.mark.parametrize("runner", PROJECTS)
+def test_the_repair_is_paid_and_nothing_else(
+    runner: str, provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path
+) -> None:
+    project = PROJECTS[runner]
+    task = task_of(project, tmp_path)
+    verifier = make_verifier(Bubblewrap(memory_mib=1024, pids=512, verifier_timeout_sec=120.0), provider)
+    verdicts = loop.run(_judged(verifier, task, works(project)))
+    right = verdicts.pop("repairs, and empties the tests")
+    assert (right.reward, dict(right.outcomes)) == (1.0, dict.fromkeys(project.ids, "passed")), right.raw
+    assert {"canary", "tests_restored", "host_verdict"} <= set(right.defences)
+    assert ("report_nonce" in right.defences) == (runner != "go")
+    assert not {"solution_user", "reward_file"} & set(right.defences)
+    paid = {name: verdict.status for name, verdict in verdicts.items() if verdict.reward > 0}
+    assert not paid
+    forgers = {name: verdict.status for name, verdict in verdicts.items() if name.startswith("forger")}
+    assert set(forgers.values()) == {"tampered"}, forgers
+    assert verdicts["repairs one of two"].outcomes[project.ids[1]] in ("failed", "error")
+    assert set(verdicts["cannot be compiled"].outcomes.values()) == {"missing"}
+
+
+def test_work_that_hangs_is_unsolved(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path) -> None:
+    project = PROJECTS["unittest"]
+    task = task_of(project, tmp_path)
+    verifier = make_verifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=5.0), provider)
+    hangs = {f"/app/{project.source}": b"import time\nwhile True:\n    time.sleep(9)\n"}
+    verdict = loop.run(verifier.grade(task, hangs))
+    assert (verdict.reward, verdict.status) == (0.0, "unsolved") and b"verifier_timeout" in verdict.raw
+
+
+def test_a_runner_that_is_not_there_is_no_grade(
+    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path
+) -> None:
+    task = load_task(PROJECTS["unittest"].write(tmp_path / "calc", test_command="no-such-runner"))
+    with pytest.raises(TrialError, match=r"unittest is not there: .*no-such-runner") as caught:
+        loop.run(make_verifier(Bubblewrap(), provider).grade(task, {}))
+    assert caught.value.termination is Termination.VERIFIER_CRASHED
+
+
+def test_a_required_defence_that_a_suite_lacks_is_refused(
+    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path
+) -> None:
+    task = load_task(PROJECTS["unittest"].write(tmp_path / "calc"))
+    verifier = make_verifier(Bubblewrap(required_defences=("solution_user",)), provider)
+    with pytest.raises(TrialError, match="solution_user"):
+        loop.run(verifier.grade(task, {}))
