@@ -1,6 +1,6 @@
 """The table of suites, by the name that a task gives in ``runner`` of ``[metadata.liverl]``.
 
-Graders that a set of tasks brings have their place here: one more row with that set's own parser.
+Graders that a set of tasks brings are the ``log`` runner's affair (``grading/log_verdict.py``).
 """
 
 from __future__ import annotations
