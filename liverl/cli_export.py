@@ -53,20 +53,26 @@ def page(
     trials: Annotated[
         int, typer.Option("--trials", min=0, help="How many trials can be opened in it, the newest first.")
     ] = 500,
+    over: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="RUN", help="A run to lay over it, without its trials; may be repeated."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a run's page as files that open without a server: curves, tasks, trials, diagnosis."""
     import json
+    from contextlib import ExitStack, closing
 
+    from liverl.cli_page import differences
     from runtime.launch import ledger
     from runtime.page.library import Run as Shown
     from runtime.page.static import write_static
 
-    shown = Shown(ledger.find(run, runs_dir=runs_dir).path)
-    try:
-        done = write_static(shown, out, trials=trials)
-    finally:
-        shown.close()
+    # Each once, the page's own run first.
+    paths = dict.fromkeys(ledger.find(one, runs_dir=runs_dir).path for one in (run, *(over or ())))
+    with ExitStack() as stack:
+        shown, *others = [stack.enter_context(closing(Shown(path))) for path in paths]
+        done = write_static(shown, out, trials=trials, over=others, compare=differences)
     if as_json:
         print(json.dumps({"folder": str(done.folder), "trials": done.trials, "of": done.of, "bytes": done.bytes}))
         return

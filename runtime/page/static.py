@@ -6,14 +6,14 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import UserError
 from runtime.page.library import Run
-from runtime.page.server import ASSETS, as_json, asset
+from runtime.page.server import ASSETS, Compare, as_json, asset
 from runtime.page.trials import everything, whole_list
 from runtime.report.panels import as_data
 from runtime.report.trial import read_trial
@@ -36,10 +36,17 @@ class Written:
 
 
 def write_static(
-    run: Run, folder: Path, *, trials: int, progress: Callable[[int], None] = lambda done: None
+    run: Run,
+    folder: Path,
+    *,
+    trials: int,
+    over: Sequence[Run] = (),
+    compare: Compare = lambda runs: [],
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Written:
-    """Write the page of ``run`` to ``folder``, with the newest ``trials`` trials. An earlier page of ours is replaced.
-    Raises ``UserError`` where something else stands there."""
+    """Write the page of ``run`` to ``folder``, with the newest ``trials`` trials. Runs ``over`` it can be laid over its
+    curves and looked at, without their trials; ``compare`` says how their specs differ, as for the server. An earlier
+    page of ours is replaced. Raises ``UserError`` where something else stands there."""
     folder = folder.absolute()
     if folder.is_symlink():
         raise UserError(f"{folder}: is a link; name the folder that it leads to, or another, with -o")
@@ -54,7 +61,7 @@ def write_static(
         for name in (*ASSETS, "uPlot.LICENSE", "vendor.json"):
             (partial / "assets" / name).write_bytes(asset(name))
         held = total = 0
-        for name, answer in _answers(run, trials):
+        for name, answer in _answers(run, trials, over, compare):
             (partial / "data" / f"{name}.js").write_bytes(script(name, answer))
             if name == "trials":
                 total = len(answer["rows"])
@@ -88,9 +95,21 @@ def script(name: str, answer: Any) -> bytes:
     return b"LiveRL.receive(" + as_json(name) + b", " + text + b");\n"
 
 
-def _answers(run: Run, limit: int) -> Iterator[tuple[str, Any]]:
-    yield "runs", [run.brief()]
+def _answers(run: Run, limit: int, over: Sequence[Run], compare: Compare) -> Iterator[tuple[str, Any]]:
+    yield "runs", [*({**one.brief(), "number": number} for number, one in enumerate(over, 1)), run.brief()]
     yield "panels", as_data()
+    shown = [run, *over]
+    yield (
+        "differences",
+        {one.name: compare([one, *(other for other in shown if other is not one)]) for one in shown if over},
+    )
+    for number, one in enumerate(over, 1):
+        yield f"run{number}-overview", one.overview()
+        yield f"run{number}-curves", one.curves()
+        yield f"run{number}-groups", one.groups()
+        yield f"run{number}-diagnosis", one.diagnosis()
+        with one.index() as index:
+            yield f"run{number}-trials", whole_list(index)
     yield "overview", run.overview()
     yield "curves", run.curves()
     yield "groups", run.groups()

@@ -97,8 +97,13 @@ LiveRL.source = (function () {
     // All of them, or those that are named.
     runs: (names) => (fixed ? load("runs") : ask("runs", { run: names })),
     panels: () => (fixed ? load("panels") : ask("panels")),
-    differences: (runs) => (fixed ? Promise.resolve([]) : ask("differences", { run: runs })),
-    run: (run, what, parameters) => (fixed ? load(what) : ask("run/" + run.split("/").map(encodeURIComponent).join("/") + "/" + what, parameters)),
+    differences: async (runs) => (fixed ? ((await load("differences"))[runs[0]] || []).filter((one) => runs.includes(one.b)) : ask("differences", { run: runs })),
+    // In a static copy the run that it was made of has the plain names, one that is laid over it has its number in front.
+    name: async (run, what) => {
+      const found = (await load("runs")).find((one) => one.name === run);
+      return found && found.number ? "run" + found.number + "-" + what : what;
+    },
+    run: async (run, what, parameters) => (fixed ? load(await LiveRL.source.name(run, what)) : ask("run/" + run.split("/").map(encodeURIComponent).join("/") + "/" + what, parameters)),
     static: load,
     // Calls `changed(names)` for news; returns a function that ends it.
     listen(changed, alive) {

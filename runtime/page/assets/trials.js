@@ -28,7 +28,7 @@
     return { rows: chosen.slice(page * SIZE, (page + 1) * SIZE), total: chosen.length, page, size: SIZE, choices: all.choices };
   }
 
-  const ask = async (run, query) => (source.fixed ? sift(await source.static("trials"), query) : source.run(run, "trials", Object.fromEntries([...query].filter(([name]) => name !== "run"))));
+  const ask = async (run, query) => (source.fixed ? sift(await source.static(await source.name(run, "trials")), query) : source.run(run, "trials", Object.fromEntries([...query].filter(([name]) => name !== "run"))));
 
   LiveRL.trialLink = (run, row) => address.of("trial", { run, step: row.step, id: row.trial_id });
 
@@ -67,13 +67,13 @@
 
   LiveRL.loadTrial = async function loadTrial(run, step, id) {
     if (!source.fixed) return source.run(run, "trial", { step, id });
-    const row = (await source.static("trials")).rows.find((one) => one.step === Number(step) && one.trial_id === id);
+    const row = (await source.static(await source.name(run, "trials"))).rows.find((one) => one.step === Number(step) && one.trial_id === id);
     if (!row || !row.file) throw new Error("This static copy does not hold that trial.");
     return source.static("trial-" + row.file);
   };
   LiveRL.loadTokens = async function loadTokens(run, step, id, sample) {
     if (!source.fixed) return source.run(run, "tokens", { step, id, sample });
-    const row = (await source.static("trials")).rows.find((one) => one.step === Number(step) && one.trial_id === id);
+    const row = (await source.static(await source.name(run, "trials"))).rows.find((one) => one.step === Number(step) && one.trial_id === id);
     return source.static("tokens-" + row.file + "-" + sample);
   };
 })();

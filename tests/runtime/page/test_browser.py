@@ -220,8 +220,17 @@ def test_tasks_by_step(watched: Watched, address: str, finished: RunDirectory) -
 
 def test_a_page_of_files_opens_without_a_server(watched: Watched, finished: RunDirectory, tmp_path: Path) -> None:
     shown = Run(finished.path)
-    write_static(shown, tmp_path / "page", trials=3)
+    other = Run(made.make_run(tmp_path / "runs", steps=2).path)
+    what = [{"title": "Spec", "changes": [{"path": "seed", "old": "0", "new": "1", "because": []}]}]
+    write_static(
+        shown,
+        tmp_path / "page",
+        trials=3,
+        over=[other],
+        compare=lambda runs: [{"b": one.name, "error": None, "sections": what} for one in runs[1:]],
+    )
     shown.close()
+    other.close()
     address = (tmp_path / "page" / "index.html").as_uri()
     page = go(watched, address, finished, "overview", "#panel-reward canvas")
     assert page.inner_text("#live") == "static copy"
@@ -236,6 +245,13 @@ def test_a_page_of_files_opens_without_a_server(watched: Watched, finished: RunD
     page.wait_for_selector(".token")
     page = go(watched, address, finished, "groups", "#grid table")
     page = go(watched, address, finished, "diagnosis", "#rules h2")
+    page = go(watched, address, finished, "overview", "#panel-reward canvas")
+    page.click(".overlay summary")
+    page.check(f".overlay input[value='{other.name}']")
+    page.wait_for_selector("#differences td")
+    assert other.name in page.inner_text("#differences")
+    page = go(watched, address, other.directory, "trials", "#trials tbody tr")
+    assert page.locator("#trials tbody tr").count() == 12 and page.locator("#trials a.trial").count() == 0
 
 
 def test_a_long_trial_makes_few_elements(watched: Watched, tmp_path: Path) -> None:
