@@ -20,9 +20,11 @@ from runtime.config.tasks import (
     HarborSource,
     HistorySource,
     IndexSource,
+    PublishedSource,
     Source,
     SynthSource,
     TaskSet,
+    TerminalBenchSource,
 )
 
 
@@ -270,6 +272,15 @@ def _source(source: Source) -> str:
         return f"at most {source.count} commits of {source.repository}{after} up to {source.revision}"
     if isinstance(source, HarborSource):
         return f"Harbor dataset {source.dataset} {source.version} of {source.registry}"
+    if isinstance(source, PublishedSource):
+        where = source.rows or source.dataset or "the hub"
+        what = f"{source.type} of {where}" + (f" at {source.revision}" if source.revision else "")
+        chosen = ", ".join((*source.instances, *source.repositories))
+        limit = f", at most {source.limit}" if source.limit is not None else ""
+        return what + (f": {chosen}" if chosen else "") + limit
+    if isinstance(source, TerminalBenchSource):
+        limit = f", at most {source.limit}" if source.limit is not None else ""
+        return f"{source.type} tasks of {source.path}{limit}"
     if isinstance(source, IndexSource):
         band = source.pass_rate
         return source.path + (f", pass rate {band.least:g} to {band.most:g}" if band is not None else "")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from liverl.cli_demonstrate import demonstrate
+from liverl.cli_import import import_set
 from liverl.options import RunsDir
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def register(app: typer.Typer) -> None:
     tasks.command("generate")(generate)
     tasks.command("synth")(synth)
     tasks.command("index")(index)
+    tasks.command("import")(import_set)
     tasks.command("demonstrate")(demonstrate)
     app.add_typer(tasks, name="tasks")
 

@@ -12,7 +12,15 @@ from compiler.plan import Plan
 from compiler.spec.policy import PretrainedPolicy
 from runtime.config.environment import Ecs, Harbor, Kubernetes
 from runtime.config.policy import DemonstrationFile, Demonstrations
-from runtime.config.tasks import DirectorySource, HarborSource, HistorySource, IndexSource, Source
+from runtime.config.tasks import (
+    DirectorySource,
+    HarborSource,
+    HistorySource,
+    IndexSource,
+    PublishedSource,
+    Source,
+    TerminalBenchSource,
+)
 from targets import pins
 from targets.base import Artifact, Lowered
 from targets.machines import pods_address_warning, proxy_host_problem
@@ -94,6 +102,11 @@ def _sources(source: Source, place: Place) -> list[Problem]:
         return [Problem((*place, "path"), f"{source.path}: no such file", "a task index", fix)]
     if isinstance(source, HistorySource) and not Path(source.repository).expanduser().is_dir():
         return [Problem((*place, "repository"), f"{source.repository}: no such folder", "a git repository's folder")]
+    if isinstance(source, PublishedSource) and source.rows is not None and not Path(source.rows).expanduser().exists():
+        allowed = "a parquet, JSON or JSON lines file, or a folder of them; null: the hub's"
+        return [Problem((*place, "rows"), f"{source.rows}: no such file", allowed)]
+    if isinstance(source, TerminalBenchSource) and not Path(source.path).expanduser().is_dir():
+        return [Problem((*place, "path"), f"{source.path}: no such folder", "a folder of Terminal-Bench's tasks")]
     near = isinstance(source, HarborSource) and "://" not in source.registry
     if isinstance(source, HarborSource) and near and not Path(source.registry).expanduser().is_file():
         return [Problem((*place, "registry"), f"{source.registry}: no such file", "an address or a JSON file")]

@@ -12,7 +12,7 @@ from compiler.redact import KEY, SECRET
 from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.policy import PretrainedPolicy
 from runtime.config.notify import WebhookNotification
-from runtime.config.tasks import GenerateSource, HarborSource
+from runtime.config.tasks import GenerateSource, HarborSource, PublishedSource
 
 LOGGER_SECRETS = {"wandb": "WANDB_API_KEY", "swanlab": "SWANLAB_API_KEY"}
 """Logger -> the variable without which it asks for a login that nobody answers."""
@@ -88,7 +88,8 @@ def _unused(spec: ExperimentSpec, use: str) -> str:
     if use == "policy" and not isinstance(spec.policy, PretrainedPolicy):
         return "the policy is made, not fetched"
     if use == "tasks" and not any(
-        isinstance(one.source, GenerateSource | HarborSource) for one in (*spec.tasks.train, *spec.tasks.validation)
+        isinstance(one.source, GenerateSource | HarborSource | PublishedSource)
+        for one in (*spec.tasks.train, *spec.tasks.validation)
     ):
         return "no tasks are fetched"
     if use == "environment" and spec.environment.type in ("bubblewrap", "process"):

@@ -16,6 +16,7 @@ from runtime.config.tasks import (
     HarborSource,
     HistorySource,
     IndexSource,
+    PublishedSource,
     Source,
     SynthSource,
     TaskSet,
@@ -132,8 +133,44 @@ def _source(source: Source, place: Path) -> Iterator[Problem]:
             f'"{source.registry}": what it names is run, and nothing shows that it is what its owner wrote',
             "an address that begins with https://, or a file",
         )
+    if isinstance(source, PublishedSource):
+        yield from _published(source, place)
     if isinstance(source, SynthSource) and not _families(source):
         yield Problem((*place, "families"), "every family is at 0: nothing is left to generate", "one above 0")
+
+
+def _published(source: PublishedSource, place: Path) -> Iterator[Problem]:
+    for name in ("dataset", "split", "revision"):
+        value = getattr(source, name)
+        if source.rows is not None and value is not None:
+            yield Problem(
+                (*place, name), f'"{value}": rows names a file, and nothing is fetched', "null", "or rows: null"
+            )
+    if source.dataset is not None and source.dataset.count("/") != 1:
+        yield Problem((*place, "dataset"), f'"{source.dataset}" is no data set of the hub', "OWNER/NAME")
+    for number, repository in enumerate(source.repositories):
+        if repository.count("/") != 1:
+            yield Problem((*place, "repositories", number), f'"{repository}" is no repository', "owner/name")
+    for name in ("instances", "repositories"):
+        chosen = getattr(source, name)
+        for number, one in enumerate(chosen):
+            if one in chosen[:number]:
+                yield Problem((*place, name, number), f'"{one}" is there twice', fix="name it once")
+
+
+def environments(plan: Plan) -> Iterator[Problem]:
+    """Tasks of published sets are made of images, which not every backend can make boxes of."""
+    kind = plan.spec.environment.type
+    if kind in ("bubblewrap", "docker"):
+        return
+    for group, sets in (("train", plan.spec.tasks.train), ("validation", plan.spec.tasks.validation)):
+        for index, one in enumerate(sets):
+            if isinstance(one.source, PublishedSource):
+                yield Problem(
+                    ("tasks", group, index, "source", "type"),
+                    f'"{one.source.type}" tasks are made of images, of which environment.type {kind} makes no boxes',
+                    fix="set environment.type to bubblewrap or docker",
+                )
 
 
 def _families(source: SynthSource) -> set[str]:
@@ -161,4 +198,4 @@ def later_commits(plan: Plan) -> Iterator[Problem]:
                 )
 
 
-RULES: tuple[Rule, ...] = (sets, later_commits, temperatures, enough, validation, demonstrations)
+RULES: tuple[Rule, ...] = (sets, environments, later_commits, temperatures, enough, validation, demonstrations)

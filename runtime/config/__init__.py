@@ -61,9 +61,11 @@ from runtime.config.tasks import (
     IndexSource,
     PackagePin,
     PassRate,
+    PublishedSource,
     Source,
     SynthSource,
     TaskSet,
+    TerminalBenchSource,
 )
 
 __all__ = [
@@ -112,6 +114,7 @@ __all__ = [
     "Policy",
     "PretrainedPolicy",
     "Proxy",
+    "PublishedSource",
     "Rollout",
     "RuntimeConfig",
     "Sampling",
@@ -124,6 +127,7 @@ __all__ = [
     "SupervisedStage",
     "SynthSource",
     "TaskSet",
+    "TerminalBenchSource",
     "Terminus2Scaffold",
     "TorchRollout",
     "TrajectoryFilter",

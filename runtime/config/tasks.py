@@ -116,6 +116,40 @@ class HarborSource(Model):
     """Without tasks whose name matches one of these patterns."""
 
 
+class PublishedSource(Model):
+    """Tasks of a published set, by its name. Rows come from a file or, where there is a network, from the hub; each
+    task's image is fetched by the name that its set gives it."""
+
+    type: Literal["swe-bench", "swe-smith", "swe-gym", "r2e", "swe-rebench"] = "swe-bench"
+    rows: Text | None = None
+    """The rows: a file (parquet, JSON or JSON lines) or a folder of them, absolute or relative to the folder where
+    ``liverl run`` is called; null: the hub's."""
+    dataset: Annotated[Text, Field(max_length=200)] | None = None
+    """Data set of the hub in the same form, ``OWNER/NAME``; null: the set's usual one."""
+    split: Annotated[Name, Field(max_length=100)] | None = None
+    """Of the data set; null: the usual one."""
+    revision: Revision | None = None
+    """Of the data set; null: what it is when it is first fetched, which is kept."""
+    instances: tuple[Text, ...] = ()
+    """Only these instances; empty: all."""
+    repositories: tuple[Text, ...] = ()
+    """Only tasks of these repositories, ``owner/name``; empty: of all."""
+    limit: Count | None = None
+    """At most so many tasks, in the order of the rows."""
+
+
+class TerminalBenchSource(Model):
+    """Tasks in Terminal-Bench's own format, of before Harbor: folders with a ``task.yaml``."""
+
+    type: Literal["terminal-bench"] = "terminal-bench"
+    path: Text
+    """Folder of the tasks; absolute, or relative to the folder where ``liverl run`` is called."""
+    instances: tuple[Text, ...] = ()
+    """Only these tasks; empty: all."""
+    limit: Count | None = None
+    """At most so many tasks, in order of name."""
+
+
 class DirectorySource(Model):
     """Existing task directories in Harbor's format."""
 
@@ -143,7 +177,14 @@ class IndexSource(Model):
 
 
 Source = Annotated[
-    SynthSource | GenerateSource | HistorySource | HarborSource | DirectorySource | IndexSource,
+    SynthSource
+    | GenerateSource
+    | HistorySource
+    | HarborSource
+    | PublishedSource
+    | TerminalBenchSource
+    | DirectorySource
+    | IndexSource,
     Field(discriminator="type"),
 ]
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Rule = Literal["pass_and_fail", "fail_only", "swe-smith", "exact"]
+Rule = Literal["pass_and_fail", "fail_only", "exact", "all"]
 """How the statuses that a log tells make a verdict (``runtime/grading/log_verdict.py``)."""
 
 

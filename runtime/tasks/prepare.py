@@ -19,8 +19,10 @@ from runtime.config import (
     GenerateSource,
     HistorySource,
     IndexSource,
+    PublishedSource,
     SynthSource,
     TaskSet,
+    TerminalBenchSource,
 )
 from runtime.task import Task
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
@@ -66,6 +68,10 @@ def prepare(
         band = Band(source.pass_rate.least, source.pass_rate.most) if source.pass_rate is not None else None
         found = indexed_tasks(Path(source.path), band=band)
         pins = pinned_images(Path(source.path))
+    elif isinstance(source, PublishedSource | TerminalBenchSource):
+        from runtime.tasks.sets.kept import set_directories
+
+        found = set_directories(source, cache=cache, say=say, on_problem=on_problem)
     else:
         from runtime.tasks.harbor_dataset import task_directories
 

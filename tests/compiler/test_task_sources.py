@@ -13,7 +13,14 @@ from compiler.check import check
 from compiler.errors import dotted
 from compiler.plan import make_plan
 from compiler.validate import validate
-from runtime.config import GenerateSource, HarborSource, HistorySource, RuntimeConfig
+from runtime.config import (
+    GenerateSource,
+    HarborSource,
+    HistorySource,
+    PublishedSource,
+    RuntimeConfig,
+    TerminalBenchSource,
+)
 from tests.compiler.golden_cases import LAB
 
 PACKAGE = {"name": "inflection", "version": "0.5.1", "sha256": "0" * 64}
@@ -34,6 +41,8 @@ HARBOR = {
     "registry": "https://example.com/registry.json",
     "task_names": ["a*"],
 }
+PUBLISHED = {"type": "swe-gym", "rows": "rows.parquet", "repositories": ["getmoto/moto"], "limit": 40}
+BENCH = {"type": "terminal-bench", "path": "bench/tasks", "instances": ["hello-world"]}
 
 
 def sets_of(train: dict[str, Any], *validation: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +53,14 @@ def sets_of(train: dict[str, Any], *validation: dict[str, Any]) -> dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("source", "kind"), [(GENERATE, GenerateSource), (HISTORY, HistorySource), (HARBOR, HarborSource)]
+    ("source", "kind"),
+    [
+        (GENERATE, GenerateSource),
+        (HISTORY, HistorySource),
+        (HARBOR, HarborSource),
+        (PUBLISHED, PublishedSource),
+        (BENCH, TerminalBenchSource),
+    ],
 )
 def test_the_runtime_reads_what_the_compiler_writes(source: dict[str, Any], kind: Any) -> None:
     files = compile_in_memory(LAB, target="docker", sets=[f"tasks={json.dumps(sets_of(source))}"]).files
@@ -52,6 +68,7 @@ def test_the_runtime_reads_what_the_compiler_writes(source: dict[str, Any], kind
     assert isinstance(written.source, kind)
     assert {key: written.source.model_dump(mode="json")[key] for key in source} == source
     said = {"generate": "2 bugs at a time", "history": "commits of src/project after v1 up to v2", "harbor": "toys 1.0"}
+    said |= {"swe-gym": "swe-gym of rows.parquet: getmoto/moto, at most 40", "terminal-bench": "tasks of bench/tasks"}
     assert said[source["type"]] in files["SUMMARY.md"]
 
 
@@ -90,12 +107,24 @@ def test_a_registry_that_anybody_on_the_way_could_write(quickstart: Any) -> None
         ({**HISTORY, "revision": "--all"}, "not a commit, tag or branch by its name"),
         (HISTORY, "tasks.train[0].source.repository: src/project: no such folder"),
         ({**HARBOR, "registry": "registry.json"}, "tasks.train[0].source.registry: registry.json: no such file"),
+        (PUBLISHED, "tasks.train[0].source.rows: rows.parquet: no such file"),
+        (BENCH, "tasks.train[0].source.path: bench/tasks: no such folder"),
+        ({**PUBLISHED, "split": "test"}, 'tasks.train[0].source.split: "test": rows names a file'),
+        ({**PUBLISHED, "repositories": ["moto"]}, 'tasks.train[0].source.repositories[0]: "moto" is no repository'),
+        ({**PUBLISHED, "instances": ["a", "b", "a"]}, 'tasks.train[0].source.instances[2]: "a" is there twice'),
+        ({"type": "swe-bench", "dataset": "verified"}, 'source.dataset: "verified" is no data set of the hub'),
+        ({"type": "swe-bench", "limit": 0}, "tasks.train[0].source.limit: 0"),
+        ({"type": "swe-bnech"}, "tasks.train[0].source.type"),
+        (PUBLISHED, 'source.type: "swe-gym" tasks are made of images, of which environment.type process'),
     ],
 )
 def test_what_is_wrong_is_said_where_it_stands(
     source: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = check_spec(LAB, target="local", sets=[f"tasks={json.dumps(sets_of(source))}"])
+    sets = [f"tasks={json.dumps(sets_of(source))}"]
+    if "environment.type process" in said:
+        sets.append('environment={"type": "process"}')
+    found = check_spec(LAB, target="local", sets=sets)
     texts = [f"{dotted(one.path)}: {one.what}" for one in found if one.severity == "fatal"]
     assert any(said in text for text in texts), texts

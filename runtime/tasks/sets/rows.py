@@ -65,6 +65,7 @@ def _table(file: Path) -> list[Any]:
 
 def from_hub(dataset: str, split: str, revision: str | None, cache: Path) -> tuple[Path, str]:
     """The folder of a data set's rows, fetched from the hub, and ``dataset@revision``. Raises ``MachineError``."""
+    import httpx
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -77,7 +78,7 @@ def from_hub(dataset: str, split: str, revision: str | None, cache: Path) -> tup
             allow_patterns=[f"**/{split}*.parquet", f"{split}*.parquet", f"{split}.json*"],
             cache_dir=cache / "hub",
         )
-    except (OSError, HfHubHTTPError) as error:
+    except (OSError, HfHubHTTPError, httpx.HTTPError) as error:
         raise MachineError(
             f"the hub does not give {dataset}: {str(error).splitlines()[0]}",
             fix=f"fetch its rows where there is a network (`hf download --repo-type dataset {dataset}`) and give"

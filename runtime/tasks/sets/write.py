@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from runtime.grading.log_verifier import STATUSES
 from runtime.task import LOG
+from runtime.task_format.published import Published
 from runtime.task_format.repository import BUG
 from runtime.tasks.sets.scripts import SOLVE_FILES_SH, SOLVE_SH, TEST_SH
 from runtime.tasks.sets.types import BadRow, SetTask
@@ -50,8 +52,6 @@ def _whole(patch: str) -> bytes:
 def _toml(name: str, task: SetTask) -> str:
     facts = task.published
     liverl: dict[str, object] = {
-        "source": facts.set,
-        "runner": LOG,
         "fail_to_pass": task.fail_to_pass,
         "pass_to_pass": task.pass_to_pass,
         "test_files": task.test_files,
@@ -59,18 +59,28 @@ def _toml(name: str, task: SetTask) -> str:
         "split_key": facts.repo,
     }
     tables: dict[str, dict[str, object]] = {
-        "": {"schema_version": "1.4"},
-        "task": {"name": f"{facts.set}/{name}", "description": f"{facts.set}: {facts.instance}"},
         "agent": {"timeout_sec": task.agent_timeout_sec},
         "verifier": {"timeout_sec": task.verifier_timeout_sec},
         "verifier.env": dict(_OFFLINE),
         "environment": {"workdir": task.workdir},
         "metadata": {"difficulty": facts.difficulty, "license": facts.licence},
-        "metadata.liverl": {key: value for key, value in liverl.items() if value != ()},
+    }
+    return document(name, facts, tables, {key: value for key, value in liverl.items() if value != ()})
+
+
+def document(
+    name: str, facts: Published, tables: Mapping[str, Mapping[str, object]], liverl: Mapping[str, object]
+) -> str:
+    """``task.toml`` of a task that is judged by the log of its set's own tests."""
+    whole: dict[str, Mapping[str, object]] = {
+        "": {"schema_version": "1.4"},
+        "task": {"name": f"{facts.set}/{name}", "description": f"{facts.set}: {facts.instance}"},
+        **tables,
+        "metadata.liverl": {"source": facts.set, "runner": LOG, **liverl},
         "metadata.liverl.published": facts.model_dump(exclude_defaults=True),
     }
     lines: list[str] = []
-    for table, values in tables.items():
+    for table, values in whole.items():
         if table:
             lines += ["", f"[{table}]"]
         lines += [f"{key} = {toml_value(value)}" for key, value in values.items()]

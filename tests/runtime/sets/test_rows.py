@@ -1,0 +1,271 @@
+"""Rows in the published form become task directories, one by one; what is no task is named."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.config import Bubblewrap, PublishedSource, TaskSet, TerminalBenchSource
+from runtime.errors import MachineError, RunError, UserError
+from runtime.grading import swebench_log
+from runtime.task import load_task
+from runtime.tasks import prepare as room
+from runtime.tasks.sets import rows as reading
+from runtime.tasks.sets.load import SETS, Wanted, import_rows
+from tests.runtime.sets.published import FILES, ROWS, TOYS
+
+_ISSUE_ONLY = ("hints", "def clamp", "test_shown", "diff --git", "A prompt with")
+
+
+@pytest.fixture(autouse=True)
+def _parsers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swebench_log, "why_missing", lambda parser: None)
+
+
+def imported(kind: str, out: Path, rows: Path | None = None, **wanted: Any) -> tuple[list[Path], list[str]]:
+    problems: list[str] = []
+    made = import_rows(
+        kind, Wanted(rows=rows or ROWS / FILES[kind], **wanted), out, cache=out, on_problem=problems.append
+    )
+    return made, problems
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_every_published_form_makes_tasks(kind: str, tmp_path: Path) -> None:
+    made, problems = imported(kind, tmp_path)
+    assert len(made) == len(TOYS) and not problems
+    for folder, toy in zip(made, TOYS, strict=True):
+        task = load_task(folder)
+        facts = task.liverl.published
+        assert facts is not None and facts.set == kind and facts.origin == FILES[kind]
+        assert task.instruction.strip() == toy.issue and not any(word in task.instruction for word in _ISSUE_ONLY)
+        names = [*task.liverl.fail_to_pass, *task.liverl.pass_to_pass]
+        names = names or list(json.loads((task.tests / "expected.json").read_bytes()))
+        assert [name.rpartition("::")[2] for name in names] in (
+            ["test_shown", "test_kept"],
+            ["test_kept", "test_shown"],
+        )
+        assert task.expected_ids == () and task.by_log and task.solve_script is not None
+        assert facts.history == ("none" if kind == "swe-smith" else "base")
+        assert (len(facts.base_commit) == 40) == (kind not in ("swe-smith", "r2e"))
+        shown = b"".join(path.read_bytes() for path in (folder / "environment").rglob("*") if path.is_file())
+        assert b"test_shown" not in shown, "tests are shown to nobody but the verifier"
+    assert facts.licence == ("apache-2.0" if kind == "swe-rebench" else "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reference"),
+    [
+        ("swe-bench", "docker.io/swebench/sweb.eval.x86_64.liverl_1776_clamp-1:latest"),
+        ("swe-gym", "docker.io/xingyaoww/sweb.eval.x86_64.liverl_s_clamp-1:latest"),
+        ("swe-rebench", "docker.io/swerebench/sweb.eval.x86_64.liverl_1776_clamp-1:latest"),
+        ("r2e", f"docker.io/namanjain12/clamp_final:{1:040x}"),
+    ],
+)
+def test_images_have_the_names_of_their_sets(kind: str, reference: str, tmp_path: Path) -> None:
+    made, _ = imported(kind, tmp_path, limit=1)
+    source = load_task(made[0]).work.source
+    assert source is not None and source.reference == reference
+
+
+def broken(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    changed = {**row, **changes}
+    return {key: value for key, value in changed.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        ("swe-bench", {"eval_script": None}, "no column eval_script"),
+        ("swe-bench", {"FAIL_TO_PASS": "[]"}, "FAIL_TO_PASS is empty"),
+        ("swe-bench", {"FAIL_TO_PASS": "[1"}, "FAIL_TO_PASS is no list of tests"),
+        ("swe-bench", {"problem_statement": " "}, "problem_statement is empty"),
+        ("swe-bench", {"test_patch": "diff --git a/../x b/../x\n"}, "leads out of the repository"),
+        ("swe-bench", {"image_assets": '{"test_patch": [{"path": "a.png"}]}'}, "image_assets"),
+        ("swe-bench", {"instance_id": "../x"}, "is no name of a folder"),
+        ("swe-bench", {"meta": 3, "eval_type": "x"}, "eval_type 'x'"),
+        ("swe-smith", {"image_name": "python:3"}, "image_name 'python:3'"),
+        ("swe-smith", {"problem_statement": ""}, "problem_statement is empty"),
+        ("swe-smith", {"FAIL_TO_PASS": ["TestX"]}, "not pytest's"),
+        ("swe-gym", {"repo": "a/b"}, "no test command is known for a/b"),
+        ("r2e", {"expected_output_json": "[]"}, "no table of tests"),
+        ("r2e", {"docker_image": None}, "docker_image is missing"),
+        ("r2e", {"execution_result_content": '{"test_file_names": ["../x"], "test_file_codes": [""]}'}, "no name of a"),
+        ("r2e", {"parsed_commit_content": '{"file_diffs": [3]}'}, "without the path"),
+        ("swe-rebench", {"docker_image": None}, "no image of this task"),
+        ("swe-rebench", {"install_config": {"log_parser": "x"}}, "test_cmd is missing"),
+        ("swe-rebench", {"install_config": None}, "install_config is missing"),
+    ],
+)
+def test_a_broken_row_is_named_and_the_others_go_on(
+    kind: str, changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    found = [dict(row) for _, row in reading.read_rows(ROWS / FILES[kind])]
+    (tmp_path / "rows.json").write_text(json.dumps([broken(found[0], **changes), found[1]]))
+    made, problems = imported(kind, tmp_path / "out", tmp_path / "rows.json")
+    assert len(made) == 1 and len(problems) == 1
+    assert said in problems[0] and problems[0].startswith(f"{tmp_path}/rows.json[0]: ")
+
+
+def test_lines_that_are_no_rows_and_rows_that_are_there_twice(tmp_path: Path) -> None:
+    lines = (ROWS / FILES["swe-smith"]).read_text().splitlines()
+    (tmp_path / "rows.jsonl").write_text("\n".join([lines[0], "{", "[1]", "", lines[0], lines[1]]))
+    made, problems = imported("swe-smith", tmp_path / "out", tmp_path / "rows.jsonl")
+    assert len(made) == 2
+    starts = [f"{tmp_path}/rows.jsonl:{number}: " for number in (2, 3, 5)]
+    assert [problem.startswith(start) for problem, start in zip(problems, starts, strict=True)] == [True] * 3
+    assert "no JSON" in problems[0] and "not list" in problems[1] and "is there already" in problems[2]
+
+
+def test_what_is_asked_for(tmp_path: Path) -> None:
+    made, _ = imported("swe-bench", tmp_path / "a", instances=("liverl__slug-2",))
+    assert [path.name for path in made] == ["liverl__slug-2"]
+    made, _ = imported("swe-bench", tmp_path / "b", repositories=("liverl/wrap", "liverl/slug"), limit=1)
+    assert [path.name for path in made] == ["liverl__slug-2"]
+    with pytest.raises(UserError, match="no instance liverl__nothing-1"):
+        imported("swe-bench", tmp_path / "c", instances=("liverl__nothing-1",))
+    with pytest.raises(RunError, match="no task of swe-gym"):
+        imported("swe-gym", tmp_path / "d", ROWS / FILES["swe-smith"])
+    (tmp_path / "no.parquet").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="no rows can be read"):
+        imported("swe-bench", tmp_path / "e", tmp_path / "no.parquet")
+    with pytest.raises(UserError, match="no rows there"):
+        imported("swe-bench", tmp_path / "e", tmp_path / "a")
+
+
+def test_a_parser_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swebench_log, "why_missing", lambda parser: f"no {parser}")
+    problems: list[str] = []
+    with pytest.raises(RunError):
+        rows = Wanted(rows=ROWS / FILES["swe-bench"])
+        import_rows("swe-bench", rows, tmp_path, cache=tmp_path, on_problem=problems.append)
+    assert len(problems) == len(TOYS) and all("no parse_log_pytest" in problem for problem in problems)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A hub with one data set, one file of it."""
+    content, commit = (ROWS / FILES["swe-bench"]).read_bytes(), "c" * 40
+    about = {"id": "a/b", "sha": commit, "siblings": [{"rfilename": "data/test-0.parquet"}, {"rfilename": "README.md"}]}
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            file = self.path.endswith("test-0.parquet")
+            tree = [{"type": "file", "path": "data/test-0.parquet", "size": len(content), "oid": "d" * 40}]
+            body = content if file else json.dumps(tree if "/tree/" in self.path else about).encode()
+            self.send_response(200)
+            for name, value in {"ETag": '"e"', "X-Repo-Commit": commit, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    yield address
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_rows_of_the_hub(hub: str, tmp_path: Path) -> None:
+    problems: list[str] = []
+    wanted = Wanted(dataset="a/b")
+    made = import_rows("swe-bench", wanted, tmp_path / "out", cache=tmp_path, on_problem=problems.append)
+    facts = load_task(made[0]).liverl.published
+    assert len(made) == len(TOYS) and facts is not None and facts.origin == f"a/b@{'c' * 40}"
+
+
+def test_no_network_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(MachineError, match="does not give SWE-bench/SWE-bench_Verified") as caught:
+        import_rows("swe-bench", Wanted(), tmp_path, cache=tmp_path, on_problem=pytest.fail)
+    assert "--rows" in str(caught.value.fix)
+
+
+def test_a_set_of_a_spec_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is left out is named again by the next run."""
+    asked: list[str] = []
+    monkeypatch.setattr(room, "with_images", lambda tasks, **more: asked.extend(task.id for task in tasks) or [])
+    monkeypatch.setattr(room, "_screened", lambda tasks, **more: tasks)
+    found = [dict(row) for _, row in reading.read_rows(ROWS / FILES["swe-smith"])]
+    (tmp_path / "rows.json").write_text(json.dumps([{**found[0], "image_name": "x"}, *found[1:]]))
+    source = PublishedSource(type="swe-smith", rows=str(tmp_path / "rows.json"))
+    for _ in range(2):
+        problems: list[str] = []
+        room.prepare(
+            TaskSet(name="smith", source=source),
+            cache=tmp_path / "cache",
+            on_problem=problems.append,
+            environment=Bubblewrap(),
+        )
+        assert len(problems) == 1 and "image_name" in problems[0]
+    assert len(asked) == 6 and len(list((tmp_path / "cache" / "tasks").glob("swe-smith-*"))) == 1
+
+
+BENCH = {
+    "task.yaml": "instruction: |-\n  Make greet.sh say hello.\ndifficulty: easy\ncategory: shell\nparser_name: pytest\n"
+    "max_agent_timeout_sec: 360.0\nmax_test_timeout_sec: 60.0\n",
+    "Dockerfile": "FROM debian:12\nWORKDIR /app\nCOPY greet.sh /app/\n",
+    "greet.sh": "echo no\n",
+    "docker-compose.yaml": "services:\n  client:\n    build: {dockerfile: Dockerfile}\n"
+    "    image: ${T_BENCH_TASK_DOCKER_CLIENT_IMAGE_NAME}\n    command: [sh, -c, sleep infinity]\n"
+    '    environment: ["TEST_DIR=${T_BENCH_TEST_DIR}"]\n    volumes: ["${T_BENCH_TASK_LOGS_PATH}:/logs"]\n',
+    "run-tests.sh": '#!/bin/bash\npython3 -m pytest -rA "$TEST_DIR/test_outputs.py"\n',
+    "tests/test_outputs.py": "def test_hello():\n    pass\n",
+    "solution.sh": "echo 'echo hello' > greet.sh\n",
+}
+
+
+def bench(folder: Path, **changes: str | None) -> Path:
+    for name, text in {**BENCH, **changes}.items():
+        if text is not None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+    return folder
+
+
+def test_terminal_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_screened", lambda tasks, **more: tasks)
+    bench(tmp_path / "tasks" / "hello")
+    steps = "- command: echo hello > greet.sh\n  min_timeout_sec: 1\n"
+    bench(tmp_path / "tasks" / "steps", **{"solution.sh": None, "solution.yaml": steps})
+    two = "services:\n  client: {image: x}\n  db: {image: y}\n"
+    bench(tmp_path / "tasks" / "two", **{"docker-compose.yaml": two})
+    more = "services:\n  client:\n    image: x\n    privileged: true\n    volumes: ['/:/host']\n"
+    bench(tmp_path / "tasks" / "more", **{"docker-compose.yaml": more})
+    bench(tmp_path / "tasks" / "parser", **{"task.yaml": "instruction: x\nparser_name: gtest\n"})
+    bench(tmp_path / "tasks" / "none", **{"task.yaml": "difficulty: easy\n"})
+    problems: list[str] = []
+    made = room.prepare(
+        TaskSet(name="bench", source=TerminalBenchSource(path=str(tmp_path / "tasks"))),
+        cache=tmp_path / "cache",
+        on_problem=problems.append,
+        environment=Bubblewrap(),
+    )
+    assert [task.id for task in made] == ["hello", "steps"]
+    hello, steps_ = made
+    assert hello.instruction == "Make greet.sh say hello.\n" and hello.config.environment.workdir == "/app"
+    assert [path.name for path in hello.repository.iterdir()] == ["greet.sh"], "no test, no solution"
+    assert (hello.config.agent.timeout_sec, hello.config.verifier.timeout_sec) == (360, 60)
+    assert steps_.solve_script is not None and "echo hello > greet.sh" in steps_.solve_script.read_text()
+    said = {Path(problem.partition(":")[0]).name: problem for problem in problems}
+    assert "services are client, db" in said["two"] and "privileged, /:/host" in said["more"]
+    assert "gtest" in said["parser"] and "no instruction" in said["none"] and len(said) == 4
