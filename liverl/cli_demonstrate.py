@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from liverl.options import Arguments, Sandbox, Settings
+from liverl.options import Arguments, Sandbox, Settings, cache_folder
 
 _DEFAULT_PAIRS = ("stdlib", "installed")
 
@@ -83,7 +82,7 @@ def demonstrate(
     )
     left_out: list[str] = []
     found = load_tasks(find_task_directories(tasks), on_problem=left_out.append) if tasks else []
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl"
+    cache = cache_folder()
     made = make(
         wanted,
         out,

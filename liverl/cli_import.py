@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from liverl.options import cache_folder
+
 if TYPE_CHECKING:
     from runtime.tasks.directories import OnProblem
 
@@ -48,7 +50,6 @@ def import_set(
     ] = None,
 ) -> None:
     """Write the tasks of a published set as directories in Harbor's format, with images, tests, licence and origin."""
-    from liverl.cli_tasks import _cache
     from runtime.errors import UserError
     from runtime.tasks.sets.load import SETS, Wanted, import_rows
 
@@ -76,7 +77,7 @@ def import_set(
         made = import_folders(rows, out, instances=tuple(instances or ()), limit=limit, on_problem=on_problem, say=say)
     else:
         wanted = Wanted(rows, dataset, split, revision, tuple(instances or ()), tuple(repositories or ()), limit)
-        made = import_rows(name, wanted, out, cache=_cache(None), on_problem=on_problem, say=say)
+        made = import_rows(name, wanted, out, cache=cache_folder(), on_problem=on_problem, say=say)
     if name in SETS:
         typer.echo(f"the rows are published under {SETS[name].licence}; each repository has a licence of its own")
     typer.echo(f"{len(made)} tasks in {out}" + (f", {len(left_out)} left out" if left_out else ""))
@@ -92,7 +93,6 @@ def _harbor(
 ) -> list[Path]:
     import shutil
 
-    from liverl.cli_tasks import _cache
     from runtime.config import HarborSource
     from runtime.errors import UserError
     from runtime.tasks.harbor_dataset import task_directories
@@ -101,7 +101,7 @@ def _harbor(
     if not title or not version or registry is None:
         raise UserError("harbor: give --dataset NAME@VERSION and --registry ADDRESS")
     source = HarborSource(dataset=title, version=version, registry=registry, task_names=names)
-    found = task_directories(source, cache=_cache(None), say=partial(typer.echo, err=True), on_problem=on_problem)
+    found = task_directories(source, cache=cache_folder(), say=partial(typer.echo, err=True), on_problem=on_problem)
     made = []
     for folder in found[:limit]:
         if (out / folder.name).exists():

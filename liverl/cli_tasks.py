@@ -14,7 +14,7 @@ import typer
 
 from liverl.cli_demonstrate import demonstrate
 from liverl.cli_import import import_set
-from liverl.options import RunsDir
+from liverl.options import RunsDir, cache_folder
 
 if TYPE_CHECKING:
     from runtime.agent_loop.regrade import Regraded
@@ -72,10 +72,6 @@ def _environment(sandbox: str) -> Environment:
             raise UserError(f"--sandbox {sandbox!r}: {error}") from error
         return Kubernetes(kubernetes=pods, **given)
     return Bubblewrap(**given) if kind == "bubblewrap" else PlainProcess(**given)
-
-
-def _cache(given: Path | None) -> Path:
-    return given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl"
 
 
 def verify(
@@ -269,7 +265,7 @@ def generate(
             raise UserError("--from-history: commits are taken as they are; leave out --bugs, --split and --sha256")
         _generate_history(repository, out, count, max_commits, name, environment, requirements or [])
         return
-    package = _package(repository, sha256, _cache(cache))
+    package = _package(repository, sha256, cache_folder(cache))
 
     async def work() -> Injection:
         with tempfile.TemporaryDirectory(prefix="liverl-generate-") as state:
@@ -286,7 +282,7 @@ def generate(
                     provider=provider,
                     verifier=verifier,
                     image=image_with(requirements or []),
-                    cache=_cache(cache),
+                    cache=cache_folder(cache),
                     workers=os.cpu_count() or 1,
                     on_progress=lambda text: typer.echo(text, err=True),
                     bugs_per_task=bugs,

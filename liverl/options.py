@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,3 +18,8 @@ Settings = Annotated[
 Arguments = Annotated[
     list[str] | None, typer.Option("--tla", metavar="KEY=VALUE", help="Top-level argument of the spec.")
 ]
+
+
+def cache_folder(given: Path | None = None) -> Path:
+    """Where fetched and made things are kept, shared by all runs of this machine."""
+    return given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl"
