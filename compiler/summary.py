@@ -266,7 +266,8 @@ def _source(source: Source) -> str:
     if isinstance(source, GenerateSource):
         names = ", ".join(f"{package.name} {package.version}" for package in source.packages)
         several = f"{source.bugs} bugs at a time" if source.bugs > 1 else "bugs"
-        return f"{several} injected into {names} ({source.split}, at most {source.per_package} each)"
+        split = source.split or "all functions"
+        return f"{several} injected into {names} ({split}, at most {source.per_package} each)"
     if isinstance(source, HistorySource):
         after = f" after {source.after}" if source.after is not None else ""
         return f"at most {source.count} commits of {source.repository}{after} up to {source.revision}"

@@ -1,4 +1,4 @@
-"""``liverl tasks``: verify, regrade, generate, synth, index, demonstrate.
+"""``liverl tasks``: verify, regrade, generate, synth, index, prepare, demonstrate.
 
 Turns arguments into calls, prints reports."""
 
@@ -14,6 +14,7 @@ import typer
 
 from liverl.cli_demonstrate import demonstrate
 from liverl.cli_import import import_set
+from liverl.cli_prepare import prepare
 from liverl.options import RunsDir, cache_folder
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
     tasks.command("synth")(synth)
     tasks.command("index")(index)
     tasks.command("import")(import_set)
+    tasks.command("prepare")(prepare)
     tasks.command("demonstrate")(demonstrate)
     app.add_typer(tasks, name="tasks")
 

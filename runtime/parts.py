@@ -21,7 +21,10 @@ PARTS: Mapping[str, Mapping[str, str]] = {
     # scaffold.tools of the shell scaffold -> runtime.scaffolds.shell.ToolSet
     "tool_sets": {"free": "runtime.scaffolds.shell.free_tools", "repair": "runtime.laptop.tools.repair_tools"},
     # scaffold.tools -> scripted baselines that hold the same tools
-    "baselines": {"repair": "runtime.laptop.policy.baselines:score"},
+    "baselines": {
+        "free": "runtime.agent_loop.rivals:score",
+        "repair": "runtime.laptop.policy.baselines:score",
+    },
     # source.type of tasks that are generated from nothing -> module with generate(count, seed, split, out, families)
     "generators": {"synth": "runtime.laptop.synth"},
 }

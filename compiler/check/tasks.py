@@ -93,9 +93,10 @@ def demonstrations(plan: Plan) -> Iterator[Problem]:
     source, place = policy.warm_start.demonstrations, ("policy", "warm_start", "demonstrations")
     yield from _source(source, place)
     if isinstance(source, SynthSource | GenerateSource) and source.split != "demonstrations":
+        which = "all" if source.split is None else f'"{source.split}"'
         yield Problem(
             (*place, "split"),
-            f'"{source.split}" tasks as demonstrations would leak into reinforcement',
+            f"{which} tasks as demonstrations would leak into reinforcement",
             "demonstrations",
         )
     informed = policy.warm_start.informed_families
@@ -121,7 +122,8 @@ def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
         return
     place = ("tasks", group, index, "source", "split")
     if group == "train" and source.split != "train":
-        yield Problem(place, f'"{source.split}" tasks must not be trained on', "train")
+        which = "all" if source.split is None else f'"{source.split}"'
+        yield Problem(place, f"{which} tasks must not be trained on", "train")
     if group == "validation" and source.split == "demonstrations":
         yield Problem(place, "validation on demonstrated tasks measures memory", "held_out, train")
 
@@ -178,6 +180,28 @@ def _families(source: SynthSource) -> set[str]:
     return set(get_args(BugFamily)) - {family for family, times in source.families.items() if not times}
 
 
+def held_out_packages(plan: Plan) -> Iterator[Problem]:
+    """Validation on all functions of packages: none of them may be trained on."""
+    trained = {
+        package.name: one.name
+        for one in plan.spec.tasks.train
+        if isinstance(one.source, GenerateSource)
+        for package in one.source.packages
+    }
+    for index, task_set in enumerate(plan.spec.tasks.validation):
+        source = task_set.source
+        if not isinstance(source, GenerateSource) or source.split is not None:
+            continue
+        both = [package.name for package in source.packages if package.name in trained]
+        if both:
+            yield Problem(
+                ("tasks", "validation", index, "source", "split"),
+                f"null, all functions, but {trained[both[0]]!r} trains on {', '.join(both)}",
+                "held_out",
+                "take other packages for validation, or functions of the split held_out",
+            )
+
+
 def later_commits(plan: Plan) -> Iterator[Problem]:
     """Validation on a repository that is trained on must begin where training ends: code holds what earlier commits
     brought, so earlier ones are solved before the eyes of the policy, and equal ones are trained on."""
@@ -198,4 +222,13 @@ def later_commits(plan: Plan) -> Iterator[Problem]:
                 )
 
 
-RULES: tuple[Rule, ...] = (sets, environments, later_commits, temperatures, enough, validation, demonstrations)
+RULES: tuple[Rule, ...] = (
+    sets,
+    environments,
+    held_out_packages,
+    later_commits,
+    temperatures,
+    enough,
+    validation,
+    demonstrations,
+)

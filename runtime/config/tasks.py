@@ -73,8 +73,9 @@ class GenerateSource(Model):
     requirements: tuple[Requirement, ...] = ()
     """Further packages that the tests need, ``NAME==VERSION``, installed for all of them."""
     seed: Seed
-    split: Split
-    """Split by function name across all packages."""
+    split: Split | None
+    """Split by function name across all packages; null: all functions, for validation on packages that no other set is
+    made of."""
     split_seed: Seed = 0
     """Draws which function names are in a split; the same for all task sets of an experiment."""
 

@@ -52,8 +52,16 @@ def _generate(
     say: Callable[[str], None],
 ) -> None:
     from runtime.tasks.generate.package_tasks import generate
+    from runtime.tasks.generate.processes import at_once, generate_apart
+
+    cores = len(os.sched_getaffinity(0))
 
     async def work() -> None:
+        if at_once(source, cores) > 1:
+            await generate_apart(
+                source, out=out, name=name, environment=environment, cache=cache, cores=cores, on_progress=say
+            )
+            return
         async with graders(environment, state=cache / "sandboxes") as (provider, verifier):
             await generate(
                 source,
@@ -62,7 +70,7 @@ def _generate(
                 provider=provider,
                 verifier=verifier,
                 cache=cache,
-                workers=os.cpu_count() or 1,
+                workers=cores,
                 on_progress=say,
             )
 

@@ -25,6 +25,7 @@ CASES = [
     ("quickstart-gspo", "local"),
     ("one-gpu", "local"),
     ("one-gpu", "ray"),
+    ("one-gpu-real", "local"),
     ("quickstart-ppo", "local"),
     ("real-repos", "local"),
     *((name, target) for name in ("dense-8gpu", "ppo-8gpu") for target in TARGETS),

@@ -32,6 +32,8 @@ BOILERPLATE = (
     *("rolebindings.yaml", "roles.yaml", "serviceaccounts.yaml", "validatingadmissionpolicies.yaml"),
 )
 """Manifests in which examples differ by names, sizes and ports alone: shown of the quickstarts."""
+LONG_LISTS = {"one-gpu-real": ("resolved.json", "runtime.json")}
+"""Files that are lists of packages for the most part: their specs say the same."""
 SAME_CLUSTER = ("moe-megatron", "ppo-8gpu")
 """Examples whose RayJob is that of dense-8gpu but for its name: what they show is in what all targets share."""
 
@@ -39,7 +41,8 @@ SAME_CLUSTER = ("moe-megatron", "ppo-8gpu")
 def layout(name: str, bundles: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """What ``golden/`` shows of one spec. ``bundles``: target -> its files. Paths are relative to ``golden/``."""
     reference = bundles[_reference(bundles)]
-    shared = {file: reference[file] for file in SHARED if all(file in files for files in bundles.values())}
+    common = [file for file in SHARED if file not in LONG_LISTS.get(name, ())]
+    shared = {file: reference[file] for file in common if all(file in files for files in bundles.values())}
     found = {f"{name}/{file}": text for file, text in shared.items()}
     for target, files in bundles.items():
         found |= {
@@ -106,7 +109,7 @@ def _by_digest_alone(name: str, target: str, file: str, files: Mapping[str, str]
         or (file in CONSTANT and name != SPECIMEN[0])
     ):
         return True
-    if file == "rayjobs.yaml" and name in SAME_CLUSTER:
+    if file in LONG_LISTS.get(name, ()) or (file == "rayjobs.yaml" and name in SAME_CLUSTER):
         return True
     return (file in BOILERPLATE and not name.startswith(SPECIMEN[0])) or _of_a_point(file, files)
 

@@ -261,6 +261,7 @@ EXAMPLES = {
     "quickstart": ("local", "docker"),
     "quickstart-gspo": ("ray",),
     "one-gpu": ("local",),
+    "one-gpu-real": ("local",),
     "quickstart-ppo": ("local",),
     "quickstart-site": TARGETS,
     "real-repos": ("local",),

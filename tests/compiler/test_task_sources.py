@@ -93,6 +93,20 @@ def test_commits_that_measure_come_after_those_that_train(
         assert dotted(found[0].path) == "tasks.validation[0].source.after"
 
 
+def test_all_functions_are_for_packages_that_nothing_else_is_made_of(quickstart: Any) -> None:
+    whole = {**GENERATE, "split": None}
+
+    def problems(train: dict[str, Any], validation: dict[str, Any]) -> list[str]:
+        quickstart["tasks"] = sets_of(train, validation)
+        return [f"{dotted(one.path)}: {one.what}" for one in check(make_plan(validate(quickstart)))]
+
+    other = {**whole, "packages": [{**PACKAGE, "name": "humanize"}]}
+    assert not [said for said in problems(GENERATE, other) if "split" in said]
+    both = "null, all functions, but 'train' trains on inflection"
+    assert f"tasks.validation[0].source.split: {both}" in problems(GENERATE, whole)
+    assert "tasks.train[0].source.split: all tasks must not be trained on" in problems(whole, other)
+
+
 def test_a_registry_that_anybody_on_the_way_could_write(quickstart: Any) -> None:
     quickstart["tasks"] = sets_of({**HARBOR, "registry": "http://example.com/registry.json"})
     (found,) = [one for one in check(make_plan(validate(quickstart))) if dotted(one.path).endswith("registry")]

