@@ -6,6 +6,8 @@ Contents, the executable bit, links, empty folders and what is gone all count; o
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -14,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from runtime.errors import Termination, TrialError
 from runtime.grading.artifacts import MAX_TOTAL_BYTES
 from runtime.sandboxes.base import Sandbox
-from runtime.sandboxes.entries import Entry, Folder, Link, Program, Removed
+from runtime.sandboxes.entries import Entry, Folder, Link, Program, Removed, Same, mark, marked
 from runtime.task import Task
 
 _PUT_SEC = 60.0
@@ -29,7 +31,9 @@ async def collect(task: Task, sandbox: Sandbox) -> dict[str, Entry]:
     """
     workdir = PurePosixPath(task.config.environment.workdir)
     declared = list(task.handed_in)
-    tree = await sandbox.tree(declared, max_bytes=MAX_TOTAL_BYTES)
+    # Repositories of images are too large to travel for the few files that an agent changes.
+    known = await asyncio.to_thread(_known, task.repository, workdir, declared) if task.work.image else None
+    tree = await sandbox.tree(declared, max_bytes=MAX_TOTAL_BYTES, known=known)
     return difference(task.repository, workdir, tree, declared)
 
 
@@ -56,6 +60,27 @@ def difference(
         if name not in tree and name not in found and name not in filled:
             found[name] = Removed()
     return found
+
+
+@functools.lru_cache(maxsize=16)
+def _marks(root: Path) -> dict[str, str]:
+    """Path below the pristine work directory, which is never written, -> what it is known by."""
+    found = {}
+    for name, entry in _pristine(root, PurePosixPath("/"), ["/"]):
+        if isinstance(entry, Path):
+            executable = bool(entry.stat().st_mode & 0o100)
+            found[name] = mark("x" if executable else "f", entry.read_bytes())
+        else:
+            found[name] = mark(*marked(entry))
+    return found
+
+
+def _known(root: Path, workdir: PurePosixPath, declared: list[str]) -> dict[str, str]:
+    whole = str(workdir) in declared
+    inside = ((f"{workdir}{name}", is_) for name, is_ in _marks(root).items())
+    return {
+        name: is_ for name, is_ in inside if whole or any(PurePosixPath(name).is_relative_to(one) for one in declared)
+    }
 
 
 async def put(sandbox: Sandbox, changes: Mapping[str, Entry], *, workdir: str = "/app", mode: int = 0o644) -> None:
@@ -124,6 +149,8 @@ def _pristine(root: Path, workdir: PurePosixPath, declared: list[str]) -> Iterat
 
 
 def _equal(before: Entry | Path | None, after: Entry) -> bool:
+    if isinstance(after, Same):
+        return True
     if not isinstance(before, Path):
         return before == after
     content = after.content if isinstance(after, Program) else after

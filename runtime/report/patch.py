@@ -14,7 +14,7 @@ from typing import Any
 
 from runtime.errors import TrialError
 from runtime.grading.work import MANIFEST, Work, WorkStore
-from runtime.sandboxes.entries import Entry, Folder, Link, Program, Removed
+from runtime.sandboxes.entries import Entry, Folder, Link, Program, Removed, Same
 from runtime.task import load_task
 
 _LONGEST = 1 << 20
@@ -93,6 +93,7 @@ def _change(path: str, entry: Entry, before: bytes | Program | None) -> Change:
         return Change(shown, "link", "", f"a link to {entry.target!r}")
     if isinstance(entry, Folder):
         return Change(shown, "folder", "", "an empty folder")
+    assert not isinstance(entry, Same), "a difference holds what differs"
     after = None if isinstance(entry, Removed) else entry
     what = "removed" if after is None else "added" if before is None else "changed"
     if after is None and before is None:

@@ -125,9 +125,13 @@ class Sandbox(Protocol):
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
         """Regular files below the given files or folders, path inside -> content; links and specials are left out."""
 
-    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
+    async def tree(
+        self, paths: Sequence[str], *, max_bytes: int, known: Mapping[str, str] | None = None
+    ) -> dict[str, Entry]:
         """Files, links (as links) and folders at and below the given paths, path inside -> entry; special files are
-        left out. Raises ``ArtifactsRefused`` for more than ``max_bytes``, too many entries or too deep folders."""
+        left out. known: path inside -> ``entries.mark`` of all that was there; what is still so may come as ``Same``,
+        and then counts nothing. Raises ``ArtifactsRefused`` for more than ``max_bytes``, too many entries or too deep
+        folders."""
 
     async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
         """Run the test kit (``runtime/grading/testkit``) inside; ``arguments`` are those of its ``run``, without

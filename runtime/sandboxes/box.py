@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes.base import ArtifactsRefused, ExecResult, SandboxRequest
 from runtime.sandboxes.channel import Answer, BoxLost, Channel
-from runtime.sandboxes.entries import Entry, made
+from runtime.sandboxes.entries import Entry, Removed, Same, made
 
 GRACE_SEC = 15.0
 """How long an answer may take beyond the time limit that the supervisor itself keeps."""
@@ -127,12 +128,19 @@ class BoxSandbox:
             raise TrialError(Termination.SANDBOX_LOST, f"sandbox {self.name}: malformed answer to download")
         return {self._paths.outside(name): blob for name, blob in zip(names, blobs, strict=True)}
 
-    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
+    async def tree(
+        self, paths: Sequence[str], *, max_bytes: int, known: Mapping[str, str] | None = None
+    ) -> dict[str, Entry]:
         request = {"op": "tree", "paths": [self._paths.inside(path) for path in paths], "max_bytes": max_bytes}
-        header, blobs = await self._request(request)
+        told = [] if known is None else [json.dumps({self._paths.inside(path): is_ for path, is_ in known.items()})]
+        header, blobs = await self._request(request, [text.encode() for text in told])
         try:
             found = zip(header["entries"], blobs, strict=True)
-            return {self._paths.outside(str(name)): made(kind, blob) for (name, kind), blob in found}
+            tree = {self._paths.outside(str(name)): made(kind, blob) for (name, kind), blob in found}
+            if known is None:
+                return tree
+            whole = dict.fromkeys(known, Same()) | tree
+            return {name: entry for name, entry in whole.items() if not isinstance(entry, Removed)}
         except (KeyError, TypeError, ValueError) as error:
             raise TrialError(Termination.SANDBOX_LOST, f"sandbox {self.name}: malformed answer to tree") from error
 

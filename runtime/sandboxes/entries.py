@@ -5,6 +5,7 @@ Ordinary contents are just ``bytes``. It does not know where a tree is.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 
@@ -32,7 +33,12 @@ class Removed:
     """What the other tree had here is gone. Only in a difference of two trees."""
 
 
-Entry = bytes | Program | Link | Folder | Removed
+@dataclass(frozen=True)
+class Same:
+    """What is as it was known to be. Only in the tree of a box that was told what is known (``mark``)."""
+
+
+Entry = bytes | Program | Link | Folder | Removed | Same
 
 
 def size(entry: Entry) -> int:
@@ -44,6 +50,8 @@ def size(entry: Entry) -> int:
 
 def marked(entry: Entry) -> tuple[str, bytes]:
     """Kind (as the guest's ``files.tree`` names it, and ``-`` for removed) and content."""
+    if isinstance(entry, Same):
+        raise ValueError("the content of what is as it was is not here")
     if isinstance(entry, bytes):
         return "f", entry
     if isinstance(entry, Program):
@@ -64,3 +72,8 @@ def made(kind: str, content: bytes) -> Entry:
     if kind in ("d", "-"):
         return Folder() if kind == "d" else Removed()
     raise ValueError(f"no kind of entry: {kind!r}")
+
+
+def mark(kind: str, content: bytes) -> str:
+    """What an entry is known by; the guest's ``files.mark`` is the same."""
+    return kind + (hashlib.sha256(content).hexdigest() if kind in "fx" else content.hex())

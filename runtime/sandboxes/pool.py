@@ -244,8 +244,10 @@ class PooledSandbox:
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
         return await self._sandbox.download(paths, max_bytes=max_bytes)
 
-    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
-        return await self._sandbox.tree(paths, max_bytes=max_bytes)
+    async def tree(
+        self, paths: Sequence[str], *, max_bytes: int, known: Mapping[str, str] | None = None
+    ) -> dict[str, Entry]:
+        return await self._sandbox.tree(paths, max_bytes=max_bytes, known=known)
 
     async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
         return await self._sandbox.run_tests(runner, timeout_sec=timeout_sec, **arguments)

@@ -127,7 +127,9 @@ class RemoteSandbox(ABC):
         contents = {name: marked(entry) for name, entry in found.items()}
         return {name: content for name, (kind, content) in contents.items() if kind in "fx"}
 
-    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
+    async def tree(
+        self, paths: Sequence[str], *, max_bytes: int, known: Mapping[str, str] | None = None
+    ) -> dict[str, Entry]:
         file = f"/tmp/.liverl-down-{secrets.token_hex(6)}"
         script = self._words.pack_script(paths, file=file, max_bytes=max_bytes, first=PART)
         result = await self._sure(script)

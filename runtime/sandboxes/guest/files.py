@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MAX_FILES = 20_000
 MAX_DEPTH = 64
+MAX_ENTRIES = 400_000  # and bytes, of a tree of which most is known and stays where it is
+MAX_KNOWN = 4 << 30
 MAX_NAMES = 3 << 20  # bytes; the header of a message (``wire.py``) holds them and the sizes
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -87,19 +89,39 @@ def read(paths: Iterable[str], max_bytes: int) -> dict[str, bytes]:
     return found
 
 
-def tree(paths: Iterable[str], max_bytes: int) -> dict[str, tuple[str, bytes]]:
+def mark(kind: str, content: bytes) -> str:
+    """What an entry is known by, on both sides."""
+    import hashlib
+
+    return kind + (hashlib.sha256(content).hexdigest() if kind in "fx" else content.hex())
+
+
+def tree(paths: Iterable[str], max_bytes: int, known: dict[str, str] | None = None) -> dict[str, tuple[str, bytes]]:
     """Everything at or below ``paths`` but special files, as (kind, content): ``f`` a file, ``x`` one that may be
-    executed, ``l`` a link (its target, never followed), ``d`` a folder. Raises ``Refused`` as ``read`` does.
+    executed, ``l`` a link (its target, never followed), ``d`` a folder. known: path -> mark; what is still so is left
+    out, and what is gone comes as ``-``. Raises ``Refused`` as ``read`` does.
     """
     found: dict[str, tuple[str, bytes]] = {}
-    left, names = max_bytes, 0
+    missing = dict(known or {})
+    # What is known is read whole to be compared, however large, but for more than a box may hold.
+    left, names, entries, readable = max_bytes, 0, 0, MAX_KNOWN
     for path in paths:
-        for name, kind, content in _tree_at(path, left):
+        for name, kind, content in _tree_at(path, left if known is None else readable):
+            entries += 1
+            if known is not None:
+                readable -= len(content)
+                if readable < 0 or entries > MAX_ENTRIES:
+                    raise Refused(f"{name}: more than {MAX_KNOWN} bytes or {MAX_ENTRIES} entries")
+                if missing.pop(name, None) == mark(kind, content):
+                    continue
             left -= len(content)
             names += len(json.dumps(name)) + 8
             if left < 0 or len(found) >= MAX_FILES or names > MAX_NAMES:
                 raise Refused(f"{name}: more than {max_bytes} bytes, {MAX_FILES} entries or {MAX_NAMES} bytes of names")
             found[name] = (kind, content)
+    for name in missing:
+        if name not in found:
+            found[name] = ("-", b"")
     return found
 
 

@@ -8,6 +8,7 @@ answer.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import select
 import signal
@@ -133,7 +134,8 @@ class Supervisor:
             found = files.read(request["paths"], request["max_bytes"])
             return {"paths": list(found)}, list(found.values())
         if operation == "tree":
-            entries = files.tree(request["paths"], request["max_bytes"])
+            known = json.loads(blobs[0]) if blobs else None
+            entries = files.tree(request["paths"], request["max_bytes"], known)
             kinds = [[path, kind] for path, (kind, _) in entries.items()]
             return {"entries": kinds}, [content for _, content in entries.values()]
         if operation == "tests":

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from runtime.config import Bubblewrap
 from runtime.errors import TrialError
 from runtime.grading.artifacts import select
-from runtime.grading.difference import collect, put
+from runtime.grading.difference import _known as known_of
+from runtime.grading.difference import collect, difference, put
 from runtime.grading.make import make_verifier
 from runtime.sandboxes.base import SandboxProvider, SandboxRequest
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
@@ -78,6 +79,10 @@ def test_a_change_arrives_as_it_was_made(run: Run, provider: SandboxProvider, ba
             assert done.exit_code == 0, done.stderr
             changes = await collect(bare, first)
             assert {path.removeprefix("/app/"): entry for path, entry in changes.items()} == expected
+            workdir = PurePosixPath("/app")
+            known = known_of(bare.repository, workdir, ["/app"])
+            tree = await first.tree(["/app"], max_bytes=64, known=known)  # what is known counts nothing
+            assert difference(bare.repository, workdir, tree, ["/app"]) == changes
             selection = select(bare, changes)
             assert selection.problem is None and dict(selection.files) == changes
             await put(second, selection.files)

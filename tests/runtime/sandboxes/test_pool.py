@@ -76,7 +76,9 @@ class Box:
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
         return {}
 
-    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
+    async def tree(
+        self, paths: Sequence[str], *, max_bytes: int, known: Mapping[str, str] | None = None
+    ) -> dict[str, Entry]:
         return {}
 
     async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:

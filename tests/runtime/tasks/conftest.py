@@ -156,7 +156,9 @@ class PlainSandbox:
     async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
         raise AssertionError("not needed by the probe")
 
-    async def tree(self, paths: Sequence[str], *, max_bytes: int) -> dict[str, Entry]:
+    async def tree(
+        self, paths: Sequence[str], *, max_bytes: int, known: Mapping[str, str] | None = None
+    ) -> dict[str, Entry]:
         raise AssertionError("not needed by the probe")
 
     async def stop(self) -> None:
