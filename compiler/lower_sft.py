@@ -13,8 +13,6 @@ from compiler.plan import Plan
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.trainer import Fsdp
 
-ATTENTION = "liverl_packed"
-"""Attention over packed demonstrations, which the runtime registers with transformers."""
 PLACE = f"{RUN_DIR}/supervised"
 
 
@@ -42,6 +40,8 @@ def _trainer(plan: Plan, facts: Facts) -> None:
     put("trainer.experiment_name", lambda: spec.name)
     facts.decide("trainer.logger", ["file"], "the run's rows")
     put("trainer.seed", lambda: spec.seed)
+    why = "the number of steps ends it; one that goes on where an epoch had ended begins with an empty one"
+    facts.decide("trainer.total_epochs", 1_000_000, why)
     put("trainer.save_freq", lambda: stage.save_every or -1)
     facts.decide("trainer.test_freq", -1, "what the policy can do is measured on tasks")
     facts.decide("trainer.max_ckpt_to_keep", 2, "one that is whole, while the next is written")
@@ -76,7 +76,9 @@ def _model(plan: Plan, facts: Facts) -> None:
     trainer, stage, put = plan.spec.trainer, plan.supervised, facts.derive
     assert isinstance(trainer, Fsdp) and stage is not None
     facts.decide("model.path", f"{PLACE}/base", "the run's own folder leads to every policy")
-    facts.decide("model.override_config.attn_implementation", ATTENTION, "no demonstration sees another of its pack")
+    why = "no demonstration sees another of its pack"
+    facts.decide("model.override_config.attn_implementation", "liverl_varlen", why)
+    facts.decide("model.external_lib", "runtime.trainer.cuda.varlen", "where that is")
     facts.decide("model.use_remove_padding", True, "packs are one long row")
     facts.decide("model.use_fused_kernels", True, "log-probabilities come from the model, of scored tokens alone")
     put("model.enable_gradient_checkpointing", lambda: trainer.gradient_checkpointing)

@@ -12,7 +12,7 @@ from compiler.plan import Plan
 from compiler.spec.mode import SeparateAsync
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Trainer
-from runtime.config.policy import DemonstrationFile, Demonstrations, NewPolicy
+from runtime.config.policy import DemonstrationFile, Demonstrations, EarlierTrials, NewPolicy
 from runtime.config.scaffold import ImportedScaffold, ShellScaffold
 from runtime.config.tasks import (
     DirectorySource,
@@ -247,7 +247,14 @@ def _policy(plan: Plan) -> str:
 
 
 def _demonstrations(one: Demonstrations) -> str:
-    return one.path if isinstance(one, DemonstrationFile) else f"solved trials of {one.run}"
+    if isinstance(one, DemonstrationFile):
+        return one.path
+    if isinstance(one, EarlierTrials):
+        return f"solved trials of {one.run}"
+    shown = [] if one.tasks is None else [f"{one.trials_per_task} trial(s) of each of {_source(one.tasks)}"]
+    if one.pairs is not None:
+        shown.append(f"{one.pairs.tokens:,} tokens of bug-repair pairs")
+    return " and ".join(shown)
 
 
 def _scaffold(plan: Plan) -> str:

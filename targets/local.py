@@ -10,8 +10,9 @@ from compiler.errors import Path as Place
 from compiler.errors import Problem
 from compiler.plan import Plan
 from compiler.spec.policy import PretrainedPolicy
+from runtime.config.demonstrations import MadeDemonstrations
 from runtime.config.environment import Ecs, Harbor, Kubernetes
-from runtime.config.policy import DemonstrationFile, Demonstrations
+from runtime.config.policy import DemonstrationFile, Demonstrations, EarlierTrials
 from runtime.config.tasks import (
     DirectorySource,
     HarborSource,
@@ -74,15 +75,17 @@ def _one_machine(plan: Plan) -> list[Problem]:
 
 
 def _demonstrations(source: Demonstrations, place: Place) -> list[Problem]:
-    if isinstance(source, DemonstrationFile):
+    """What is missing of the files and folders that are learnt from."""
+    if isinstance(source, DemonstrationFile) and not Path(source.path).expanduser().is_file():
         fix = "the command `tasks demonstrate` writes one"
-        there, name, what = Path(source.path).expanduser().is_file(), "path", f"{source.path}: no such file"
-        allowed = "a file of demonstrations"
-    else:
-        fix = "the command `runs` lists them"
-        there, name = (Path(source.run).expanduser() / "run.json").is_file(), "run"
-        what, allowed = f"{source.run}: no run there", "a run's folder"
-    return [] if there else [Problem((*place, name), what, allowed, fix)]
+        return [Problem((*place, "path"), f"{source.path}: no such file", "a file of demonstrations", fix)]
+    if isinstance(source, EarlierTrials) and not (Path(source.run).expanduser() / "run.json").is_file():
+        return [
+            Problem((*place, "run"), f"{source.run}: no run there", "a run's folder", "the command `runs` lists them")
+        ]
+    if isinstance(source, MadeDemonstrations) and source.tasks is not None:
+        return _sources(source.tasks, (*place, "tasks"))
+    return []
 
 
 def _sources(source: Source, place: Place) -> list[Problem]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 from compiler.check.rule import Rule
 from compiler.errors import Path, Problem
@@ -10,6 +11,9 @@ from compiler.models import facts_of
 from compiler.plan import Plan
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.trainer import Fsdp
+from runtime.config.demonstrations import MadeDemonstrations
+from runtime.config.scaffold import ShellScaffold
+from runtime.config.tasks import GenerateSource, SynthSource, TaskSet
 
 PLACE: Path = ("policy", "warm_start")
 ENOUGH_EPOCHS = 2
@@ -85,4 +89,42 @@ def duration(plan: Plan) -> Iterator[Problem]:
         yield Problem((*PLACE, "epochs"), what, f"1 to {ENOUGH_EPOCHS}", "give more demonstrations", severity="warn")
 
 
-RULES: tuple[Rule, ...] = (hardware, batches, lengths, duration)
+def made(plan: Plan) -> Iterator[Problem]:
+    """Demonstrations that LiveRL makes: of nothing that is trained on or held out, for an agent that it can imitate."""
+    stage, scaffold = plan.supervised, plan.spec.scaffold
+    held_out = _packages(plan.spec.tasks.validation) - _packages(plan.spec.tasks.train)
+    for index, one in enumerate(stage.demonstrations if stage is not None else ()):
+        if not isinstance(one, MadeDemonstrations):
+            continue
+        place = (*PLACE, "demonstrations", index)
+        if one.tasks is None and one.pairs is None:
+            yield Problem(place, "neither tasks nor pairs", fix="name one of them")
+        if not isinstance(scaffold, ShellScaffold) or scaffold.tools != "free":
+            yield Problem(place, "made for the shell scaffold with free tools alone", fix="use liverl.scaffold.shell")
+        else:
+            for name in ("first_look", "test_after_edit"):
+                if not getattr(scaffold, name):
+                    what = "off, but demonstrations edit what the first look shows, and end when the tests pass"
+                    yield Problem(("scaffold", name), what, fix="set it")
+        if isinstance(one.tasks, SynthSource | GenerateSource) and one.tasks.split != "demonstrations":
+            what = f'"{one.tasks.split}" tasks as demonstrations would leak into reinforcement'
+            yield Problem((*place, "tasks", "split"), what, "demonstrations")
+        for number, package in enumerate(one.tasks.packages if isinstance(one.tasks, GenerateSource) else ()):
+            if _normal(package.name) in held_out:
+                what = f'"{package.name}" is held out for validation'
+                yield Problem((*place, "tasks", "packages", number, "name"), what, fix="leave it out")
+
+
+def _packages(sets: Iterable[TaskSet]) -> set[str]:
+    found = (one.source for one in sets)
+    return {
+        _normal(package.name) for source in found if isinstance(source, GenerateSource) for package in source.packages
+    }
+
+
+def _normal(package: str) -> str:
+    """As package indexes compare names (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+RULES: tuple[Rule, ...] = (hardware, batches, lengths, duration, made)

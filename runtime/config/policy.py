@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from runtime.config.base import PARQUET, Count, Decay, LearningRate, Model, NonNegative, Positive, Share, Text, Whole
+from runtime.config.demonstrations import MadeDemonstrations
 from runtime.config.tasks import Source
 
 
@@ -71,7 +72,7 @@ class EarlierTrials(Model):
     """Most trials of one task, the shortest first: tasks that are always solved would drown the others."""
 
 
-Demonstrations = Annotated[DemonstrationFile | EarlierTrials, Field(discriminator="type")]
+Demonstrations = Annotated[MadeDemonstrations | DemonstrationFile | EarlierTrials, Field(discriminator="type")]
 
 
 class SupervisedStage(Model):

@@ -7,6 +7,8 @@ Each part is skipped when an earlier attempt finished it. Knows what is held out
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -16,20 +18,28 @@ from runtime import suggest
 from runtime.config import (
     DemonstrationFile,
     EarlierTrials,
+    GenerateSource,
     PretrainedPolicy,
     RuntimeConfig,
     SupervisedStage,
+    SynthSource,
+    TaskSet,
     load_runtime_config,
 )
+from runtime.config.demonstrations import MadeDemonstrations
+from runtime.demonstrations.held_out import HeldOut, normal, package_of
+from runtime.demonstrations.make import make
+from runtime.demonstrations.validation import held_out_of
 from runtime.errors import UserError
 from runtime.files import write_whole
 from runtime.launch.model import locate
 from runtime.launch.phases import PreparedTasks, done, timed
 from runtime.launch.rundir import RunDirectory
 from runtime.models.store import digest
+from runtime.tasks.prepare import prepare
 from runtime.telemetry.progress import Progress
 from runtime.trainer.supervised import table
-from runtime.trainer.supervised.held_out import HeldOut, packages_held_out
+from runtime.trainer.supervised.leaks import leaks
 from runtime.trainer.supervised.packing import pack
 from runtime.trainer.supervised.process import length_of, supervise
 from runtime.trainer.supervised.solved import solved_trials
@@ -44,7 +54,7 @@ def stage_of(config: RuntimeConfig) -> SupervisedStage | None:
 
 def train_supervised(directory: RunDirectory, config: RuntimeConfig, progress: Progress, tasks: PreparedTasks) -> None:
     """Nothing where the spec has no such stage. Raises ``UserError`` for demonstrations that must not or cannot be
-    learnt from, and whatever
+    learnt from, and what
     ``supervise`` raises when training fails."""
     stage = stage_of(config)
     if stage is None or done(directory, PHASE):
@@ -88,14 +98,19 @@ def _gather(
     kept = directory.supervised / "demonstrations.parquet"
     if kept.is_file():
         return table.read(kept)
-    validated = [task.id for group in tasks.validation.values() for task in group]
-    held_out = HeldOut(packages_held_out(config.train, config.validation), frozenset(validated))
+    held_out = _held_out(directory, config, stage, tasks)
     parts, problems = [], []
     for at, source in enumerate(stage.demonstrations):
         place = f"{FIELD}.demonstrations[{at}]"
-        found = _of_source(source, place, base=directory.supervised / "base", progress=progress)
-        if leaks := held_out.leaks(found):
-            shown = ", ".join(leaks[:5]) + (f" and {len(leaks) - 5} more" if len(leaks) > 5 else "")
+        if isinstance(source, MadeDemonstrations):
+            made = directory.supervised / f"made-{at}.parquet"
+            if not made.is_file():
+                _make(source, made, directory, config, held_out, progress)
+            found = table.read(made)
+        else:
+            found = _of_source(source, place, base=directory.supervised / "base", progress=progress)
+        if shows := leaks(found, held_out):
+            shown = ", ".join(shows[:5]) + (f" and {len(shows) - 5} more" if len(shows) > 5 else "")
             problems.append(f"{place}: demonstrates what is held out for validation: {shown}; leave it out")
         parts.append(found)
     if problems:
@@ -113,6 +128,60 @@ def _gather(
         raise UserError(f"{FIELD}.demonstrations: none is left of {len(lengths):,}, of at most {longest:,} tokens")
     held.write(kept)
     return held
+
+
+def _held_out(directory: RunDirectory, config: RuntimeConfig, stage: SupervisedStage, tasks: PreparedTasks) -> HeldOut:
+    """By the spec's packages and the tasks that this run has; where demonstrations are made, by all code of the
+    packages too."""
+    validated = [task for group in tasks.validation.values() for task in group]
+    trained = {package_of(task.id) for group in tasks.train.values() for task in group} | _packages(config.train)
+    found = HeldOut.of(validated, trained=trained)
+    found = replace(found, names=found.names | set(map(normal, _packages(config.validation))))
+    if not any(isinstance(one, MadeDemonstrations) for one in stage.demonstrations):
+        return found
+    more = held_out_of(config, cache=directory.cache)
+    return HeldOut(
+        more.names | found.names,
+        more.functions | found.functions,
+        more.tasks | found.tasks,
+        more.split_keys | found.split_keys,
+        more.trained | found.trained,
+    )
+
+
+def _packages(sets: Iterable[TaskSet]) -> set[str]:
+    found = (one.source for one in sets)
+    return {pin.name for source in found if isinstance(source, GenerateSource) for pin in source.packages}
+
+
+def _make(
+    wanted: MadeDemonstrations,
+    out: Path,
+    directory: RunDirectory,
+    config: RuntimeConfig,
+    held_out: HeldOut,
+    progress: Progress,
+) -> None:
+    tasks = []
+    if wanted.tasks is not None:
+        tasks = prepare(
+            TaskSet(name="demonstrations", source=wanted.tasks),
+            cache=directory.tasks if isinstance(wanted.tasks, SynthSource) else directory.cache,
+            on_problem=progress.problem,
+            on_progress=progress.update,
+            environment=config.environment,
+        )
+    made = make(
+        wanted,
+        out,
+        config=config,
+        model_folder=directory.supervised / "base",
+        tasks=tasks,
+        held_out=held_out,
+        say=progress.update,
+    )
+    for why, count in made.left_out.most_common(3):
+        progress.problem(f"not demonstrated: {count} {why}")
 
 
 def _of_source(

@@ -96,6 +96,29 @@ def test_sources_that_are_not_there(spec: Any, file: str, words: str) -> None:
     assert any(words in str(one) and "stage.jsonnet:6:" in str(one) for one in caught.value.problems)
 
 
+PIN = "{ name: '%s', version: '1', sha256: std.repeat('0', 64) }"
+BUGS = "{ type: 'generate', packages: [%s], per_package: 1, seed: 0, split: '%s' }"
+SHELL = "scaffold: { type: 'shell', tools: 'free', max_turns: 3, max_edits: 3, %s },"
+
+
+def test_demonstrations_that_are_made_show_nothing_that_is_held_out(spec: Any) -> None:
+    held = BUGS % (PIN % "More_Itertools", "held_out")
+    shown = BUGS % (f"{PIN % 'toolz'}, {PIN % 'more.itertools'}", "train")
+    scaffold = SHELL % "first_look: { functions: 3 }, test_after_edit: false"
+    rest = f"{scaffold} tasks+: {{ validation: [{{ name: 'unseen', source: {held} }}] }},"
+    with pytest.raises(SpecError) as caught:
+        compile_in_memory(spec(rest=rest, file=f"{{ type: 'made', tasks: {shown} }}, {{ type: 'made' }}"))
+    found = [str(problem).partition(": ")[2] for problem in caught.value.problems if problem.severity == "fatal"]
+    place = "policy.warm_start.demonstrations"
+    assert [one for one in found if not one.startswith("scaffold.")] == [
+        f'{place}[0].tasks.split: "train" tasks as demonstrations would leak into reinforcement; '
+        "allowed: demonstrations",
+        f'{place}[0].tasks.packages[1].name: "more.itertools" is held out for validation; leave it out',
+        f"{place}[1]: neither tasks nor pairs; name one of them",
+    ]
+    assert any(one.startswith("scaffold.test_after_edit: off") for one in found)
+
+
 def test_many_epochs_are_warned_of(spec: Any) -> None:
     found = [str(problem) for problem in check_spec(spec("epochs: 4,"))]
     assert any("epochs: 4" in one and "warn" in one for one in found), found

@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "liverl_varlen"
+_HALF = (torch.bfloat16, torch.float16)
+"""What the kernels compute in."""
 
 
 class _Sequences:
@@ -49,16 +51,25 @@ def packed_attention(
     position_ids: Tensor | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    pack_bounds: Tensor | None = None,
+    pack_longest: int = 0,
     **_further: Any,
 ) -> tuple[Tensor, None]:
-    """In transformers' form: ``(1, heads, tokens, size)`` in, ``(1, tokens, heads, size)`` out. Always causal."""
-    if attention_mask is not None or query.shape[0] != 1 or position_ids is None:
+    """In transformers' form: ``(1, heads, tokens, size)`` in, ``(1, tokens, heads, size)`` out. Always causal.
+
+    ``pack_bounds``: where the sequences begin and end, and ``pack_longest`` at least the longest one's length, from a
+    caller who knows."""
+    if attention_mask is not None or query.shape[0] != 1 or (position_ids is None and pack_bounds is None):
         raise ValueError("attention varlen takes one row of packed sequences and their positions, no padding")
-    bounds, longest = _sequences.bounds(position_ids)
+    if pack_bounds is not None:
+        bounds, longest = pack_bounds, pack_longest
+    else:
+        assert position_ids is not None
+        bounds, longest = _sequences.bounds(position_ids)
     # (tokens, heads, size); rotary embeddings may have widened the first two.
     rows = [one[0].transpose(0, 1).to(value.dtype) for one in (query, key, value)]
     window = -1 if sliding_window is None else sliding_window - 1
-    if query.is_cuda:
+    if query.is_cuda and value.dtype in _HALF:
         found = torch.ops.aten._flash_attention_forward(
             *rows,
             bounds,
@@ -81,6 +92,8 @@ def _one_by_one(rows: list[Tensor], bounds: list[int], scaling: float, window: i
     """The same where there are no flash kernels."""
     parts = []
     for begin, end in pairwise(bounds):
+        if begin == end:
+            continue
         query, key, value = (row[begin:end].transpose(0, 1).unsqueeze(0) for row in rows)
         places = torch.arange(end - begin, device=rows[0].device)
         back = places.unsqueeze(1) - places

@@ -15,7 +15,7 @@ import torch
 from verl.utils.device import get_device_id
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from runtime.trainer.supervised.attention import bounds_of
+from runtime.trainer.supervised.bounds import bounds_of
 from runtime.trainer.supervised.process import COMPILE
 from runtime.trainer.supervised.scored import scored_forward
 

@@ -1,5 +1,5 @@
-"""The external verl module of the supervised stage (``VERL_USE_EXTERNAL_MODULES``): registers attention over packs, and
-puts the engine for packs in the place of verl's own. Loaded in no other process.
+"""The external verl module of the supervised stage (``VERL_USE_EXTERNAL_MODULES``): puts the engine for
+packs in the place of verl's own, and lets the ranks meet. Loaded in no other process.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from verl.utils.device import get_device_name, get_nccl_backend, get_torch_devic
 from verl.workers.engine import base
 
 from runtime.trainer.supervised import engine
-from runtime.trainer.supervised.attention import register
 
-register()
 for backend in ("fsdp", "fsdp2"):
     # verl's registry refuses a second engine of one name.
     base.EngineRegistry._engines["language_model"][backend]["cuda"] = engine.PackEngine

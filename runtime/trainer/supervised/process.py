@@ -6,7 +6,6 @@ tasks nor where demonstrations come from.
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 import time
@@ -38,7 +37,6 @@ class Length:
     """How long a stage takes. ``packs``: per optimizer step, of all ranks."""
 
     steps: int
-    epochs: int
     packs: int
 
 
@@ -50,8 +48,7 @@ def length_of(stage: SupervisedStage, *, packs: int, ranks: int) -> Length:
         raise ValueError(f"the demonstrations fill {packs} packs, one for each of {ranks} ranks is needed")
     # As verl counts: every rank gets as many as all others, and a batch that is not full is left out.
     per_epoch = (packs // ranks) // (batch // ranks)
-    steps = stage.steps or per_epoch * stage.epochs
-    return Length(steps, math.ceil(steps / per_epoch), batch)
+    return Length(stage.steps or per_epoch * stage.epochs, batch)
 
 
 def supervise(paths: RunPaths, length: Length, *, stage: SupervisedStage, on_progress: Callable[[str], None]) -> None:
@@ -166,6 +163,5 @@ def _command(paths: RunPaths, length: Length) -> list[str]:
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
         f"trainer.total_training_steps={length.steps}",
-        f"trainer.total_epochs={length.epochs}",
         f"data.train_batch_size={length.packs}",
     ]

@@ -1,8 +1,5 @@
-"""Demonstrations as a file: what is written, what is read, nothing of where they come from.
-
-One row each: ``input_ids`` (list<int32>), ``loss_mask`` (list<int8>, 1 on tokens that the policy is to produce),
-``package``, ``kind`` and ``task`` (strings). Free of torch and verl.
-"""
+"""Demonstrations as they are read: a Parquet file as ``runtime.demonstrations.table`` writes it, or rows of the same
+columns. Free of torch and verl."""
 
 from __future__ import annotations
 
@@ -16,17 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from runtime.demonstrations.table import SCHEMA
 from runtime.errors import UserError
-
-SCHEMA = pa.schema(
-    [
-        ("input_ids", pa.list_(pa.int32())),
-        ("loss_mask", pa.list_(pa.int8())),
-        ("package", pa.string()),
-        ("kind", pa.string()),
-        ("task", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from tests.run_directories import make_run, make_tasks
 from tests.runtime.proxy.tiny_model import write_model
 
 ROOT = Path(__file__).parents[3]
-STEPS = 6
+STEPS = 40
 NOTHING = PreparedTasks({}, {}, [])
 
 
@@ -157,7 +157,7 @@ def rows_of(directory: RunDirectory) -> dict[int, dict[str, Any]]:
 @pytest.mark.timeout(600)
 def test_it_learns_survives_a_kill_and_is_served(tmp_path: Path, model: Path) -> None:
     file = write_demonstrations(tmp_path / "d.parquet")
-    stage = f"steps: {STEPS}, learning_rate: 2e-2, save_every: 1"
+    stage = f"steps: {STEPS}, learning_rate: 2e-2, save_every: 8"
     directory = prepared(tmp_path, spec_of(model, f"{{ type: 'parquet', path: '{file}' }}", stage))
     directory.policy.symlink_to(model)
     program = f"""
@@ -184,9 +184,10 @@ go(RunDirectory(Path({str(directory.path)!r})))
 
     rows = rows_of(directory)
     assert list(rows) == list(range(1, STEPS + 1)), "every step is there once"
-    assert [before[step] for step in range(1, reached)] == [rows[step] for step in range(1, reached)]
+    kept = [step for step in before if step <= reached]
+    assert [before[step] for step in kept] == [rows[step] for step in kept]
     losses = [data["supervised/loss"] for data in rows.values()]
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.3 * losses[0]
     assert rows[STEPS]["supervised/tokens_per_sec"] > 0
     assert f"step {STEPS}/{STEPS}  loss {losses[-1]:.4f}" in said
     assert not (directory.supervised / "checkpoints").exists()

@@ -35,10 +35,10 @@ def tiny(family: str, attention: str) -> Any:
 def test_packs_give_what_each_demonstration_gives_alone(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from runtime.trainer.supervised import attention, scored
-    from runtime.trainer.supervised.attention import bounds_of
+    from runtime.trainer.cuda import varlen
+    from runtime.trainer.supervised import scored
+    from runtime.trainer.supervised.bounds import bounds_of
 
-    attention.register()
     generator = torch.Generator().manual_seed(1)
     lengths, padding = [7, 1, 19, 30], 7
     rows = [torch.randint(0, 90, (length,), generator=generator) for length in lengths]
@@ -53,7 +53,7 @@ def test_packs_give_what_each_demonstration_gives_alone(family: str, monkeypatch
         expected.append((torch.log_softmax(logits, -1).gather(1, ids[1:, None])[:, 0] * mask[1:]).sum())
     torch.stack(expected).sum().backward()
 
-    packed = tiny(family, attention.NAME)
+    packed = tiny(family, varlen.NAME)
     ids = torch.cat([*rows, torch.zeros(padding, dtype=torch.long)])
     positions = torch.cat([torch.arange(length) for length in [*lengths, padding]])
     bounds, longest = bounds_of(positions[: sum(lengths)], padding=padding)
@@ -76,7 +76,7 @@ def test_packs_give_what_each_demonstration_gives_alone(family: str, monkeypatch
 def test_padding_is_cut_into_pieces_no_longer_than_a_demonstration() -> None:
     import torch
 
-    from runtime.trainer.supervised.attention import bounds_of
+    from runtime.trainer.supervised.bounds import bounds_of
 
     positions = torch.cat([torch.arange(300), torch.arange(100)])
     bounds, longest = bounds_of(positions, padding=1600)
