@@ -335,6 +335,30 @@ def test_remax_rolls_out_a_greedy_baseline_for_every_prompt(tmp_path: Path, poli
     assert traces(run) == []
 
 
+ASYNCHRONOUS = {
+    "colocate_async": {"type": "colocate_async", "warmup_batches": 1, "max_staleness": 2},
+    "separate_async": {"type": "separate_async", "warmup_batches": 1, "max_staleness": 2, "sync_every": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("example", "mode"), [("quickstart-ppo", "separate_async"), ("quickstart-gspo", "colocate_async")]
+)
+def test_other_algorithms_go_on_beside_their_rollouts(tmp_path: Path, policy: Path, example: str, mode: str) -> None:
+    run = make_run(tmp_path / "run", policy, example, fields={"mode": ASYNCHRONOUS[mode]})
+    overrides = [*SMALL, *BRIEF, "trainer.total_training_steps=3"]
+    if example == "quickstart-ppo":
+        overrides += [f"critic.ppo_mini_batch_size={PROMPTS}", "critic.ppo_micro_batch_size_per_gpu=4"]
+    process.train(run, overrides=overrides)
+    found = rows(run)
+    assert sorted(found) == [1, 2, 3]
+    for data in found.values():
+        assert data["weights/mismatches"] == 0
+        assert data["training/off_policy/trajectory_staleness/max"] <= 2, "the bound of the spec"
+        assert ("critic/vf_loss" in data) == (example == "quickstart-ppo")
+    assert traces(run) == []
+
+
 @pytest.mark.parametrize("example", ["quickstart-ppo", "quickstart-gspo"])
 def test_other_algorithms_by_their_compiled_bundle(tmp_path: Path, policy: Path, example: str) -> None:
     run = make_run(tmp_path / "run", policy, example)
