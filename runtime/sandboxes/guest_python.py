@@ -24,12 +24,16 @@ from pathlib import Path
 from runtime.errors import MachineError
 
 PLACE = "/opt/python"
-_VERSION = 1
+_VERSION = 3
 """Part of the folder's name: raise it when the same interpreter would give another folder."""
 _LOADER = "lib/ld.so"
 _LEFT_OUT = {
     *("site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip"),
 }
+_OF_COMPILERS = (
+    *("libgcc_s.so.1", "libstdc++.so.6", "libm.so.6", "libpthread.so.0", "librt.so.1", "libdl.so.2", "libutil.so.1"),
+    "libresolv.so.2",
+)
 _FOUND = re.compile(r"^\s*(\S+) => (/\S+) \(0x", re.MULTILINE)
 _FOUND_LOADER = re.compile(r"^\s*(/\S*ld-\S+) \(0x", re.MULTILINE)
 
@@ -78,6 +82,10 @@ def _fill(folder: Path, program: Path) -> None:
         binary.with_name(name).symlink_to(version)
     modules = sorted((folder / "lib" / version / "lib-dynload").glob("*.so"))
     loader, libraries = _needed([program, *modules])
+    system = libraries["libc.so.6"].parent
+    for name in _OF_COMPILERS:  # for packages that agents and tests bring
+        there = [folder / name for folder in (system, Path("/usr", *system.parts[1:])) if (folder / name).exists()]
+        libraries |= {name: there[0]} if there and name not in libraries else {}
     for name, path in libraries.items():
         shutil.copyfile(path, folder / "lib" / name)
         (folder / "lib" / name).chmod(0o755)

@@ -1,6 +1,7 @@
 """Claude Code, headless, against the proxy's Anthropic endpoint.
 
-The npm package's native program is shown read-only in the sandbox and needs nothing of it. Wire shapes and variables
+The npm package's native program is shown read-only in the sandbox with its libraries (``carried.py``) and needs of an
+image nothing but a shell for its redirections. Wire shapes and variables
 were observed on version 2.1.197. Knows the program's flags and its closing line, not tokens or rewards.
 """
 
@@ -11,6 +12,7 @@ from pathlib import Path
 from runtime.config import ClaudeCodeScaffold as Settings
 from runtime.errors import Termination
 from runtime.sandboxes.base import Mount, Sandbox
+from runtime.scaffolds import carried
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.command import LOGS, Ended, closing_line, run_agent
 from runtime.task import Task
@@ -45,17 +47,18 @@ class ClaudeCode:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
-        (self._program,) = (folder / "node_modules" / "@anthropic-ai").glob("claude-code-linux-*/claude")
+        (program,) = (folder / "node_modules" / "@anthropic-ai").glob("claude-code-linux-*/claude")
+        self._carried = carried.carried("claude-code", [program, *carried.bash()], cache=folder.parent)
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
-        return (Mount(self._program, PROGRAM),)
+        return (Mount(self._carried / "bin" / "claude", PROGRAM), *carried.mounts(self._carried))
 
     async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
         """Raises ``AgentFailure`` when the agent crashed, ran out of time or had no model."""
         return await run_agent(
             sandbox,
-            self._argv(),
+            self._argv() if task.work.image is None else ["sh", "-c", carried.WITH_BASH, *self._argv()],
             outcome=outcome,
             env=self._environment(endpoint),
             endpoint=endpoint,

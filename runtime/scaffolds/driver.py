@@ -1,7 +1,8 @@
 """Agents that are Python libraries: a driver program of ours (``drivers/``) runs them inside the sandbox, on a Python
 of their own, and says at the end how it went.
 
-Python, packages and driver are shown read-only; nothing of the image is needed. Knows no particular agent.
+Python with its libraries (``carried.py``), packages and driver are shown read-only; of the image nothing is needed but
+a shell. Knows no particular agent.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from runtime.errors import MachineError, Termination
 from runtime.sandboxes.base import Mount, Sandbox
+from runtime.scaffolds import carried
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.command import Ended, run_logged
 from runtime.scaffolds.install import Package, find_python, how_to_get
@@ -22,7 +24,6 @@ from runtime.task import Task
 
 ROOT = "/opt/agent"
 CONSTRAINTS = Path(__file__).parent / "constraints"
-BOX_PYTHON = "/opt/python"
 # Thousands of modules are imported, none of which is garbage: without the collector that takes a third less time.
 _BOOT = (
     "import gc, sys; gc.disable(); sys.path += [{packages!r}, {root!r}]; from drivers import {module}; "
@@ -58,16 +59,21 @@ class Driver:
         self._folder = folder
         self._name = f"python3.{python.minor}"
         self._prefix = python.prefix or Path(sys.base_prefix)
+        program = (self._prefix / "bin" / self._name).resolve()
+        modules = (self._prefix / "lib" / self._name / "lib-dynload").glob("*.so")
+        compiled = [*sorted(modules), *sorted(folder.rglob("*.so"))]
+        self._program = program.name
+        self._carried = carried.carried(package.name, [program, *carried.bash()], cache=folder.parent, users=compiled)
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
         # Not the whole prefix: that of a system's Python is /usr.
-        parts = [f"bin/{self._name}", f"lib/{self._name}"]
-        parts += [f"lib/{path.name}" for path in sorted((self._prefix / "lib").glob(f"lib{self._name}.so*"))]
         return (
             Mount(self._folder, f"{ROOT}/packages"),
             Mount(Path(__file__).parent / "drivers", f"{ROOT}/drivers"),
-            *(Mount((self._prefix / part).resolve(), f"{ROOT}/python/{part}") for part in parts),
+            Mount(self._carried / "bin" / self._program, f"{ROOT}/python/bin/{self._name}"),
+            Mount((self._prefix / "lib" / self._name).resolve(), f"{ROOT}/python/lib/{self._name}"),
+            *carried.mounts(self._carried),
         )
 
     async def run(
@@ -93,11 +99,11 @@ class Driver:
             "options": dict(options),
         }
         boot = _BOOT.format(packages=f"{ROOT}/packages", root=ROOT, module=self._module)
-        libraries = f"{BOX_PYTHON}/lib:{ROOT}/python/lib"  # its commands run the task's Python, which needs its own
+        path = {} if task.work.image is None else {"PATH": carried.path(task.work.image)}
         ended = await run_logged(
             sandbox,
             [f"{ROOT}/python/bin/{self._name}", "-I", "-S", "-B", "-c", boot],
-            env={"LD_LIBRARY_PATH": libraries, **_ENVIRONMENT, **env},
+            env={**_ENVIRONMENT, **path, **env},
             endpoint=endpoint,
             stdin=json.dumps(order).encode(),
             timeout_sec=timeout_sec,

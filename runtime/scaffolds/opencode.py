@@ -16,6 +16,7 @@ from typing import Any
 from runtime.config import OpenCodeScaffold as Settings
 from runtime.errors import MachineError, Termination
 from runtime.sandboxes.base import Mount, Sandbox
+from runtime.scaffolds import carried
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.command import Ended, run_agent
 from runtime.task import Task
@@ -52,18 +53,20 @@ class OpenCode:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
         self._program = _native(folder / "node_modules")
+        self._carried = carried.carried("opencode", [self._program, *carried.bash()], cache=folder.parent)
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
-        return (Mount(self._program, PROGRAM),)
+        return (Mount(self._carried / "bin" / self._program.name, PROGRAM), *carried.mounts(self._carried))
 
     async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
         """Raises ``AgentFailure`` when the agent crashed, ran out of time or had no model."""
         # A title of our own spares the call in which the policy would have to make one up.
         argv = [PROGRAM, "run", "--pure", "--format", "json", "--title", task.id]
+        argv += ["--model", f"{_PROVIDER}/{endpoint.model}"]
         return await run_agent(
             sandbox,
-            [*argv, "--model", f"{_PROVIDER}/{endpoint.model}"],
+            argv if task.work.image is None else ["sh", "-c", carried.WITH_BASH, *argv],
             outcome=partial(outcome, max_turns=self.settings.max_turns),
             env={**_ENVIRONMENT, "OPENCODE_CONFIG_CONTENT": json.dumps(self.configuration(endpoint))},
             endpoint=endpoint,

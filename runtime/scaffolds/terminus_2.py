@@ -11,7 +11,7 @@ from pathlib import Path
 from runtime.config import Terminus2Scaffold as Settings
 from runtime.sandboxes.base import Mount, Sandbox
 from runtime.sandboxes.bwrap import PATH
-from runtime.scaffolds import tmux
+from runtime.scaffolds import carried, tmux
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint
 from runtime.scaffolds.driver import ROOT, Driver, Limits, constraints
 from runtime.scaffolds.install import Package
@@ -35,13 +35,14 @@ class Terminus2:
 
     async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
         """Raises ``AgentFailure`` when the agent crashed, ran out of time or had no model."""
+        path = PATH if task.work.image is None else carried.path(task.work.image)
         return await self._driver.run(
             task,
             sandbox,
             endpoint,
             limits=self._limits,
             options=self._options,
-            env={"PATH": f"{ROOT}/tmux/bin:{PATH}"},
+            env={"PATH": f"{ROOT}/tmux/bin:{path}"},
             timeout_sec=timeout_sec,
         )
 

@@ -1,5 +1,5 @@
 """A tmux that runs in any sandbox: this machine's own, copied once with the libraries and the loader that it needs, so
-that no image has to have one. Of the image it needs a shell and the locale C.UTF-8.
+that no image has to have one. Of the image it needs a shell.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from runtime.errors import MachineError
 CURE = "apt-get install -y tmux"
 _START = """#!/bin/sh
 here=${{0%/bin/tmux}}
+[ -d /usr/lib/locale/C.utf8 ] || export LOCPATH="$here/locale"
 exec "$here/lib/{loader}" --library-path "$here/lib" "$here/lib/tmux" "$@"
 """
+_LOCALE = Path("/usr/lib/locale/C.utf8")
 _LIBRARY = re.compile(rb"(?:=> )?(/\S+) \(0x")
 
 
@@ -28,7 +30,7 @@ def bundle(cache: Path) -> Path:
     if found is None:
         raise MachineError("agent terminus-2: tmux is not installed", fix=CURE)
     program = Path(found).resolve()
-    digest = hashlib.sha256(program.read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256(_START.encode() + program.read_bytes()).hexdigest()[:12]
     folder = cache / f"tmux-{digest}"
     if not folder.exists():
         with (cache / ".tmux.lock").open("w") as lock:
@@ -51,6 +53,8 @@ def _copy(program: Path, folder: Path) -> None:
             (target / name).mkdir(parents=True)
         for path in (*libraries, program):
             shutil.copy(path, target / "lib" / path.name)  # follows links: the names are those that programs ask for
+        if _LOCALE.is_dir():  # it works in UTF-8 alone
+            shutil.copytree(_LOCALE, target / "locale" / _LOCALE.name)
         start = target / "bin" / "tmux"
         start.write_text(_START.format(loader=loaders[0]))
         start.chmod(0o755)
