@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from runtime import suggest
 from runtime.errors import TrialError, UserError
 from runtime.grading.base import solved_share
+from runtime.suites.table import language_of
 from runtime.task import Task, load_task
 
 SCHEMA = pa.schema(
@@ -27,6 +28,7 @@ SCHEMA = pa.schema(
         ("family", pa.string()),
         ("split_key", pa.string()),
         ("runner", pa.string()),
+        ("language", pa.string()),  # of the tests; empty where a script judges
         ("image", pa.string()),
         ("root_image", pa.string()),  # the task's own image, by digest
         ("root_image_bytes", pa.int64()),
@@ -100,6 +102,7 @@ def rows(tasks: Iterable[Task], rates: Mapping[str, PassRate]) -> list[dict[str,
             "family": task.liverl.family,
             "split_key": task.liverl.split_key,
             "runner": task.liverl.runner,
+            "language": language_of(task.liverl.runner) if task.expected_ids else "",
             "image": task.liverl.image,
             "root_image": task.work.image.reference if task.work.image is not None else None,
             "root_image_bytes": task.work.image.bytes if task.work.image is not None else None,

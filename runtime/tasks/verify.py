@@ -30,8 +30,8 @@ class Check:
     ``said``: the last words of the tests, where the reward is less than 1."""
 
     name: str
-    """``oracle``, ``oracle again`` (where a script of the task's own decides), ``no-op``, ``honest/<file>`` or
-    ``cheat/<file>``."""
+    """``oracle``, ``oracle again`` (where a script or another language's runner decides), ``no-op``,
+    ``honest/<file>`` or ``cheat/<file>``."""
     expected: str
     """In words."""
     ok: bool
@@ -119,7 +119,7 @@ async def verify(
                 )
 
         scripts = scripts_of(task)
-        if not task.expected_ids:  # a script of somebody's own: what it scores once it may not score again
+        if not steady(task):  # what it scores once it may not score again
             scripts[AGAIN] = scripts["oracle"]
         grades = await asyncio.gather(*(limited(*script) for script in scripts.items()))
         report = TaskReport(task.id, str(task.path), _checks(dict(zip(scripts, grades, strict=True))))
@@ -139,6 +139,11 @@ def scripts_of(task: Task) -> dict[str, Path | None]:
     for folder in ("honest", "cheat"):
         found.update({f"{folder}/{script.name}": script for script in sorted((task.path / folder).glob("*.sh"))})
     return found
+
+
+def steady(task: Task) -> bool:
+    """Whether one verdict on its solution is enough: its tests were measured by the test kit when it was made."""
+    return bool(task.expected_ids) and task.suite is None
 
 
 def _checks(grades: dict[str, _Grade]) -> tuple[Check, ...]:
@@ -205,11 +210,21 @@ def _said(verdict: Verdict | None) -> str:
     if verdict.outcomes:
         wrong = [f"{test} {outcome}" for test, outcome in verdict.outcomes.items() if outcome != "passed"]
         more = [f"{len(wrong) - _SHOWN_TESTS} more"] if len(wrong) > _SHOWN_TESTS else []
-        return ", ".join([*wrong[:_SHOWN_TESTS], *more])
+        words = _of_the_runner(verdict) if set(verdict.outcomes.values()) == {"missing"} else ""
+        return ", ".join([*wrong[:_SHOWN_TESTS], *more]) + (f"; the runner said: {words}" if words else "")
     try:
         raw = json.loads(verdict.raw)
         return str(raw.get("problem") or last_words(raw.get("stdout", ""), raw.get("stderr", "")))
     except (ValueError, AttributeError):
+        return ""
+
+
+def _of_the_runner(verdict: Verdict) -> str:
+    """What a suite printed where no test came to an end: mostly that it could not be started, or nothing be built."""
+    try:
+        raw = json.loads(verdict.raw)
+        return last_words("", str((raw.get("runs") or [raw])[-1].get("said", "")))
+    except (ValueError, AttributeError, TypeError):
         return ""
 
 
@@ -253,7 +268,7 @@ async def screen(
             return None
         best = await limited("oracle", task.solve_script)
         if best.reward is not None and best.reward > nothing.reward:
-            if task.expected_ids:
+            if steady(task):
                 return None
             again = await limited(AGAIN, task.solve_script)
             if again.reward == best.reward:

@@ -103,7 +103,7 @@ class ShellScaffold:
             "test_after_edit": self.settings.test_after_edit,
             "undo_failed_edits": self.settings.undo_failed_edits,
             "runner": liverl.runner,
-            "ids": list(task.expected_ids) or None,
+            "ids": None if task.suite is not None else list(task.expected_ids) or None,  # of the test kit
             "sources": list(liverl.source_files),
             "python_path": [f"{task.config.environment.workdir}/{folder}" for folder in liverl.python_path],
         }

@@ -167,6 +167,17 @@ def test_an_image_with_links_where_mounts_go_is_refused(
 TOML = 'schema_version = "1.1"\nverifier.env = {{OUT = "/logs/verifier/reward.txt"}}\n[environment]\n{}\n'
 
 
+# A runner of a task's own, in an image that has a shell and no Python.
+SUITE = """[metadata.liverl]
+runner = "junit"
+fail_to_pass = ["w::new"]
+test_command = '''
+grep -q new word || failed="<failure/>"
+echo "<testsuite><testcase classname='w' name='new'>$failed</testcase></testsuite>" > $REPORT/w.xml
+'''
+"""
+
+
 def task(folder: Path, environment: str, **files: str) -> Path:
     written = {
         "task.toml": TOML.format(environment),
@@ -244,7 +255,8 @@ def test_screening_asks_twice_and_remembers(
     unsteady = f"grep -q new word && {drawn} || echo 0 > $OUT\n"
     steady = task(tmp_path / "steady", 'docker_image = "alpine"', **{"tests/test.sh": score})
     flaky = task(tmp_path / "flaky", 'docker_image = "alpine"', **{"tests/test.sh": unsteady})
-    tasks = [load_task(path) for path in (steady, flaky)]
+    suite = task(tmp_path / "suite", f'docker_image = "alpine"\n{SUITE}')
+    tasks = [load_task(path) for path in (steady, flaky, suite)]
     verifier = make_verifier(Bubblewrap(), provider)
 
     def screened(known: Screened) -> tuple[list[str], list[str]]:
@@ -262,13 +274,15 @@ def test_screening_asks_twice_and_remembers(
 
     first, second = (Screened(tmp_path / "screened", limits="") for _ in range(2))
     usable, problems = screened(first)
-    assert usable == ["steady"] and len(problems) == 1 and "flaky: its own solution scored" in problems[0], problems
+    assert usable == ["steady", "suite"] and len(problems) == 1 and "flaky: its own solution scored" in problems[0], (
+        problems
+    )
     assert first.hits == 0
-    assert screened(second) == (usable, problems) and second.hits == 2
+    assert screened(second) == (usable, problems) and second.hits == 3
     (steady / "tests" / "test.sh").write_text("#!/bin/sh\n" + score)
     tasks[0] = load_task(steady)
     third = Screened(tmp_path / "screened", limits="")
-    assert screened(third)[0] == ["steady"] and third.hits == 1, "other tests are judged anew"
+    assert screened(third)[0] == usable and third.hits == 2, "other tests are judged anew"
     run(verifier.close())
 
 

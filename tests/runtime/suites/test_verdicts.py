@@ -18,6 +18,7 @@ from runtime.sandboxes.base import SandboxProvider
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
 from runtime.sandboxes.entries import Entry, Removed
 from runtime.task import Task, load_task
+from runtime.tasks.verify import verify
 from tests.toolbox import node_tools, require_system_commands
 
 from .projects import PROJECTS, Project
@@ -61,14 +62,13 @@ def task_of(project: Project, root: Path) -> Task:
 
 
 def works(project: Project) -> dict[str, dict[str, Entry]]:
-    """What agents leave, by what they do. Those that repair nothing also touch the tests, which are put back."""
+    """What agents leave, by what they do. The tests that some of them touch are put back."""
     source, test = f"/app/{project.source}", f"/app/{next(iter(project.tests))}"
     add, clamp = project.right
     return {
         "repairs, and empties the tests": {source: project.text(add, clamp), test: project.emptied.encode()},
-        "removes the tests": {test: Removed()},
         "repairs one of two": {source: project.text(add, project.wrong[1]), test: project.emptied.encode()},
-        "cannot be compiled": {source: project.broken.encode()},
+        "cannot be compiled": {source: project.broken.encode(), test: Removed()},
         **{f"forger: {name}": {source: text.encode()} for name, text in project.forged.items()},
     }
 
@@ -104,10 +104,33 @@ def test_the_repair_is_paid_and_nothing_else(
 def test_work_that_hangs_is_unsolved(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path) -> None:
     project = PROJECTS["unittest"]
     task = task_of(project, tmp_path)
-    verifier = make_verifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=5.0), provider)
+    verifier = make_verifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=8.0), provider)
     hangs = {f"/app/{project.source}": b"import time\nwhile True:\n    time.sleep(9)\n"}
     verdict = loop.run(verifier.grade(task, hangs))
     assert (verdict.reward, verdict.status) == (0.0, "unsolved") and b"verifier_timeout" in verdict.raw
+
+
+def test_tasks_are_proven_and_what_a_runner_said_is_told(
+    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path
+) -> None:
+    project = PROJECTS["rspec"]
+    good = task_of(project, tmp_path)
+    wrong = load_task(project.write(tmp_path / "no-such", test_command="rspec --no-such-option; true"))
+    work = verify(
+        [good, wrong],
+        provider=provider,
+        verifier=make_verifier(Bubblewrap(), provider),
+        concurrency=2,
+        memory_mib=512,
+    )
+    report = loop.run(work)
+    checks = {(one.task, check.name): check for one in report.tasks for check in one.checks}
+    assert report.tasks[0].ok and [checks[good.id, name].reward for name in ("oracle", "oracle again", "no-op")] == [
+        1,
+        1,
+        0,
+    ]
+    assert not report.tasks[1].ok and "the runner said: invalid option" in checks["no-such", "oracle"].said
 
 
 def test_a_runner_that_is_not_there_is_no_grade(
