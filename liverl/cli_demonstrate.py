@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from runtime.config import RuntimeConfig
+    from runtime.config.demonstrations import MadeDemonstrations
 
 from liverl.options import Arguments, Sandbox, Settings, cache_folder
 
@@ -50,39 +54,50 @@ def demonstrate(
     settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Show a pretrained policy what to write: repairs of verified tasks as whole trials, and bug-repair pairs.
+    """Show a pretrained policy what to write: repairs of verified tasks as whole trials, and bug-repair pairs; without
+    --tasks and --pairs those of the spec's own policy.warm_start.
 
     Nothing of the spec's validation sets is in it. Example: liverl tasks demonstrate one-gpu-real -o demos.parquet
     --pairs 100000000 --tasks tasks/train"""
     from liverl.compiled import bundle_files
-    from runtime.config import DirectorySource, PretrainedPolicy, RuntimeConfig
+    from runtime.config import DirectorySource, PretrainedPolicy, RuntimeConfig, TaskSet
     from runtime.config.demonstrations import MadeDemonstrations, Pairs
     from runtime.demonstrations.make import make, summary
     from runtime.demonstrations.validation import held_out_of
     from runtime.errors import UserError
     from runtime.launch.model import locate
     from runtime.tasks.directories import find_task_directories, load_tasks
+    from runtime.tasks.prepare import prepare
 
     if out.suffix != ".parquet":
         raise UserError(f"-o {out}: not a .parquet file; demonstrations are written as Parquet")
-    if not tasks and not pairs:
-        raise UserError("nothing to demonstrate; name verified tasks by --tasks DIR, or ask for --pairs TOKENS")
     files = bundle_files(spec, target="local", sandbox=sandbox, tla=tla, settings=settings)
     config = RuntimeConfig.model_validate_json(files["runtime.json"])
     if policy is None and not isinstance(config.policy, PretrainedPolicy):
         raise UserError("policy.type: a new policy is demonstrated by its own warm start; name another by --policy")
     named = policy or str(getattr(config.policy, "path", ""))
-    source = DirectorySource(paths=tuple(map(str, tasks))) if tasks else None
-    wanted = MadeDemonstrations(
-        tasks=source,
-        trials_per_task=times,
-        second_try=second_try,
-        kind_share=kind_share,
-        pairs=Pairs(tokens=pairs, sources=tuple(sources or _DEFAULT_PAIRS)) if pairs else None,
-    )
     left_out: list[str] = []
-    found = load_tasks(find_task_directories(tasks), on_problem=left_out.append) if tasks else []
     cache = cache_folder()
+    if tasks or pairs:
+        wanted = MadeDemonstrations(
+            tasks=DirectorySource(paths=tuple(map(str, tasks))) if tasks else None,
+            trials_per_task=times,
+            second_try=second_try,
+            kind_share=kind_share,
+            pairs=Pairs(tokens=pairs, sources=tuple(sources or _DEFAULT_PAIRS)) if pairs else None,
+        )
+        found = load_tasks(find_task_directories(tasks), on_problem=left_out.append) if tasks else []
+    else:
+        wanted = _of_spec(config)
+        found = []
+        if wanted.tasks is not None:
+            found = prepare(
+                TaskSet(name="demonstrations", source=wanted.tasks),
+                cache=cache,
+                on_problem=left_out.append,
+                on_progress=lambda text: typer.echo(text, err=True),
+                environment=config.environment,
+            )
     made = make(
         wanted,
         out,
@@ -106,3 +121,19 @@ def demonstrate(
     typer.echo("kinds: " + ", ".join(f"{kind} {100 * count / total:.1f} %" for kind, count in made.kinds.items()))
     for why, count in made.left_out.most_common():
         typer.echo(f"left out {count}: {why}")
+
+
+def _of_spec(config: RuntimeConfig) -> MadeDemonstrations:
+    """The first that the spec asks for."""
+    from runtime.config import PretrainedPolicy
+    from runtime.config.demonstrations import MadeDemonstrations
+    from runtime.errors import UserError
+
+    stage = config.policy.warm_start if isinstance(config.policy, PretrainedPolicy) else None
+    for one in stage.demonstrations if stage is not None else ():
+        if isinstance(one, MadeDemonstrations):
+            return one
+    raise UserError(
+        "nothing to demonstrate: policy.warm_start of the spec asks for no demonstrations of type made; name verified"
+        " tasks by --tasks DIR, or ask for --pairs TOKENS"
+    )

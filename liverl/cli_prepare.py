@@ -67,10 +67,19 @@ def prepare(
         typer.echo(f"{len(tasks)} tasks in {target}")
 
 
+def _demonstrated(config: RuntimeConfig) -> list[TaskSet]:
+    from runtime.config import PretrainedPolicy, TaskSet
+    from runtime.config.demonstrations import MadeDemonstrations
+
+    stage = config.policy.warm_start if isinstance(config.policy, PretrainedPolicy) else None
+    made = [one for one in (stage.demonstrations if stage else ()) if isinstance(one, MadeDemonstrations)]
+    return [TaskSet(name="demonstrations", source=one.tasks) for one in made if one.tasks is not None]
+
+
 def _sets(config: RuntimeConfig) -> dict[str, TaskSet]:
     """By name; of sets that differ in their name or temperature alone, the first."""
     found: dict[str, TaskSet] = {}
-    for one in (*config.train, *config.validation):
+    for one in (*config.train, *_demonstrated(config), *config.validation):
         if all(one.source != other.source for other in found.values()):
             found[one.name] = one
     return found

@@ -19,7 +19,18 @@ function(tasks=null) {
   },
   local source(name, generated) = if tasks == null then generated else liverl.tasks.directories([tasks + '/' + name]),
 
-  policy: liverl.policy.pretrained('SmolLM2-135M-Instruct'),
+  // How to ask for an edit and how repairs look: pairs of all Python code that is here, and whole trials on functions that reinforcement
+  // does not train on. One pass: two have made siblings too much alike.
+  policy: liverl.policy.pretrained('SmolLM2-135M-Instruct') {
+    warm_start: {
+      demonstrations: [{
+        type: 'made',
+        tasks: source('demonstrations', bugs('demonstrations', packages.train, 20)),
+        pairs: { tokens: 100e6 },
+      }],
+      learning_rate: 3e-4,
+    },
+  },
 
   // Small and sparse rewards: large groups, of which those without a difference are asked for again, and a rate that moves the policy.
   algorithm: liverl.algorithm.grpo {

@@ -6,6 +6,7 @@ Reads text; imports and runs nothing of it.
 from __future__ import annotations
 
 import re
+import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,11 +47,17 @@ def modules(sources: Sequence[str], held_out: HeldOut) -> list[Module]:
         if name == STDLIB:
             found += _below(Path(sysconfig.get_path("stdlib")), held_out, package=STDLIB)
             continue
-        root = Path(sysconfig.get_path("purelib")) if name == INSTALLED else Path(name).expanduser()
-        for entry in sorted(root.iterdir()):
+        roots = _installed() if name == INSTALLED else [Path(name).expanduser()]
+        for entry in (entry for root in roots for entry in sorted(root.iterdir())):
             if entry.is_dir() and not entry.name.endswith((".dist-info", ".egg-info", ".data")):
                 found += _below(entry, held_out, package=_name_of(entry), prefix=f"{entry.name}/" * (name == INSTALLED))
     return found
+
+
+def _installed() -> list[Path]:
+    """Folders of installed packages that this Python imports from, wherever they lie."""
+    folders = {Path(entry).resolve() for entry in sys.path if entry}
+    return sorted(folder for folder in folders if folder.is_dir() and any(folder.glob("*.dist-info")))
 
 
 def _name_of(folder: Path) -> str:
