@@ -141,6 +141,7 @@ def tokens(view: TrialView, number: int, texts: Tokenizer | None) -> dict[str, A
         "response_ids": sample.response_ids,
         "mask": sample.response_mask,
         "logprobs": sample.response_logprobs,
+        "trained": sample.trainer_logprobs,
         "versions": sample.weight_versions,
         "texts": {} if texts is None else texts.of(sorted(ids)),
     }

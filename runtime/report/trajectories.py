@@ -266,6 +266,7 @@ def _parquet(views: Iterator[TrialView], out: Path) -> int:
             ("response_ids", pa.list_(pa.int32())),
             ("response_mask", pa.list_(pa.int8())),
             ("response_logprobs", pa.list_(pa.float64())),
+            ("trainer_logprobs", pa.list_(pa.float64())),
             ("weight_versions", pa.list_(pa.int64())),
         ]
     )
@@ -287,6 +288,7 @@ def _parquet(views: Iterator[TrialView], out: Path) -> int:
                     "response_ids": sample.response_ids,
                     "response_mask": sample.response_mask,
                     "response_logprobs": sample.response_logprobs,
+                    "trainer_logprobs": sample.trainer_logprobs,
                     "weight_versions": sample.weight_versions,
                 }
                 rows.append({name: (facts | lists).get(name) for name in schema.names})

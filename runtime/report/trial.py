@@ -8,7 +8,7 @@ rest. What an agent wrote is text of a stranger: nothing here interprets it. Kno
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import orjson
 from runtime.proxy.dialects import anthropic, openai, responses
 from runtime.proxy.messages import Message, ToolCall
 from runtime.proxy.refusal import Refusal
+from runtime.telemetry.trained_file import trained_logprobs
 
 _NORMALISE = {
     openai.OpenAIChat.name: openai.normalise,
@@ -86,6 +87,8 @@ class SampleView:
     response_mask: Sequence[int]
     response_logprobs: Sequence[float]
     weight_versions: Sequence[int]
+    trainer_logprobs: Sequence[float] | None = None
+    """Of the policy before the step's update, as the trainer computes them; None where none were kept."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,14 @@ def read_trial(folder: Path) -> TrialView:
     record = _json(folder / "trial.json", missing)
     trajectory = _json(folder / "trajectory.json", missing)
     samples = _samples(trajectory.get("samples"), missing) if trajectory else ()
+    if any(1 in sample.response_mask for sample in samples):
+        trained = trained_logprobs(folder.parent, folder.name)
+        samples = tuple(
+            replace(sample, trainer_logprobs=found)
+            if len(found := trained.get(number, ())) == len(sample.response_ids)
+            else sample
+            for number, sample in enumerate(samples)
+        )
     turns = _turns(trajectory.get("turns"), samples, missing) if trajectory else ()
     output = folder / "verifier" / "output"
     verifier = _text(output) if output.is_file() else ""

@@ -106,10 +106,12 @@ def _turn(trial: TrialView, turn: TurnView, *, tokens: bool) -> Iterator[str]:
         yield from _block("  → ", use.output if use.output is not None else "(no answer came)")
     if tokens and turn.span is not None:
         sample, own = trial.samples[turn.span.sample], slice(turn.span.start, turn.span.end)
-        for token, logprob, version in zip(
-            sample.response_ids[own], sample.response_logprobs[own], sample.weight_versions[own], strict=True
-        ):
-            yield f"    token {token}  logprob {logprob:.4f}  weights {version}"
+        trained = [""] * len(sample.response_ids)
+        if sample.trainer_logprobs is not None:
+            trained = [f" (trainer {value:.4f})" for value in sample.trainer_logprobs]
+        lists = (sample.response_ids, sample.response_logprobs, trained, sample.weight_versions)
+        for token, logprob, ours, version in zip(*(values[own] for values in lists), strict=True):
+            yield f"    token {token}  logprob {logprob:.4f}{ours}  weights {version}"
 
 
 def _block(label: str, text: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from runtime import processes
 from runtime.launch import bucket
 from runtime.launch.bucket import Bucket
 from runtime.launch.rundir import RunDirectory
+from runtime.report.trial import read_trial
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.scores import SCORE, before_and_after
 
@@ -94,6 +95,15 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_if_nothing_had_been(tmp_path: 
     assert all((score.first_step, score.last_step) == (0, 3) for score in scores)
     for expected in ("failing lines first", "held-out-sampled", "supervised stage in miniature", "liverl eval"):
         assert expected in text
+
+    # The trainer's own log-probabilities lie beside the rollout's: the same policy, in another program.
+    for step in (1, 2, 3):
+        views = [read_trial(path.parent) for path in (directory.trials / str(step)).glob("*.train-*/trial.json")]
+        samples = [sample for view in views for sample in view.samples if 1 in sample.response_mask]
+        assert samples and all(sample.trainer_logprobs is not None for sample in samples)
+        for sample in samples:
+            both = zip(sample.trainer_logprobs or (), sample.response_logprobs, sample.response_mask, strict=True)
+            assert max(abs(ours - theirs) for ours, theirs, mask in both if mask) < 0.05
 
     assert processes.marked(directory.path) == []
     assert _orphaned_cgroups() <= cgroups_before

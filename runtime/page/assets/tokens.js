@@ -30,7 +30,7 @@
     let first = Math.max(0, before - 20);
     const tell = (at) => {
       const id = at < before ? found.prompt_ids[at] : found.response_ids[at - before], own = at >= before && found.mask[at - before];
-      about.textContent = "token " + at + ": id " + id + (found.texts[id] ? " " + JSON.stringify(found.texts[id]) : "") + (at < before ? "; prompt" : own ? "; written by the policy, mask 1, log-probability of the rollout " + format.number(found.logprobs[at - before]) + ", weight version " + found.versions[at - before] : "; given to it, mask 0");
+      about.textContent = "token " + at + ": id " + id + (found.texts[id] ? " " + JSON.stringify(found.texts[id]) : "") + (at < before ? "; prompt" : own ? "; written by the policy, mask 1, log-probability of the rollout " + format.number(found.logprobs[at - before]) + (found.trained ? ", of the trainer " + format.number(found.trained[at - before]) : "") + ", weight version " + found.versions[at - before] : "; given to it, mask 0");
     };
     const range = el("span", {}), back = el("button", { type: "button", on: { click: () => go(first - PAGE) } }, "Earlier"), on = el("button", { type: "button", on: { click: () => go(first + PAGE) } }, "Later");
     function go(to) {
@@ -67,7 +67,7 @@
     go(first);
     const jump = el("input", { type: "number", min: "0", max: String(count - 1), on: { change: (event) => go(Number(event.target.value)) } });
     return el("div", {}, strip(found, (at) => go(before + at)), el("p", { class: "pager" }, back, range, on, el("label", {}, " from token ", jump)), about, place,
-      el("p", { class: "note" }, "Framed tokens were written by the policy (mask 1), the darker the less likely; plain ones were given to it, grey ones are the prompt. The trainer's log-probabilities are not kept by token: their agreement with the rollout's is a curve of the overview, step by step."));
+      el("p", { class: "note" }, "Framed tokens were written by the policy (mask 1), the darker the less likely; plain ones were given to it, grey ones are the prompt." + (found.trained ? "" : " The trainer's log-probabilities are not kept for this sample; their agreement with the rollout's is a curve of the overview.")));
   }
 
   LiveRL.tokensOf = function tokensOf(found, context) {
