@@ -5,13 +5,15 @@
 ``samples_per_s``: a trial of 64 + 768 tokens is made into bytes, put, synced to disk in batches, claimed and read
 back.
 ``decisions_per_s``: groups without tokens are reserved, taken and dropped, a step's groups at a time.
-``cpu_us_per_sample`` is what it costs on a machine that others use too.
+``cpu_us_per_sample`` is what it costs on a machine that others use too, ``over_disk`` the time of all against that of
+as many bytes that are only written and synced as often.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -71,13 +73,28 @@ def throughput(folder: Path, samples: int) -> dict[str, float]:
         buffer.taken(names, step=1)
     seconds = time.perf_counter() - began
     cpu = time.process_time() - cpu
+    written = buffer.journal_bytes
     buffer.close()
+    disk = bare(folder, written, syncs=2 * -(-samples // BATCH))
     return {
         "samples_per_s": samples / seconds,
+        "over_disk": seconds / disk,
+        "kb_per_sample": written / samples / 1e3,
         "cpu_us_per_sample": cpu / samples * 1e6,
         "put_s": put,
         "take_s": seconds - put,
     }
+
+
+def bare(folder: Path, size: int, *, syncs: int) -> float:
+    """Seconds that so many bytes take to reach this disk, now, in so many equal parts."""
+    block = os.urandom(size // syncs)
+    began = time.perf_counter()
+    with (folder / "bare").open("wb", buffering=0) as file:
+        for _ in range(syncs):
+            file.write(block)
+            os.fdatasync(file.fileno())
+    return time.perf_counter() - began
 
 
 def decisions(folder: Path, *, steps: int = 200, groups: int = 64) -> float:

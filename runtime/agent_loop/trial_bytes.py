@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +17,17 @@ from runtime.rollouter.engine import Routing
 
 _HEAD = struct.Struct("<I")
 _LISTS = (
-    ("prompt_ids", "i"),
-    ("response_ids", "i"),
+    ("prompt_ids", "Hi"),
+    ("response_ids", "Hi"),
     ("response_mask", "b"),
-    ("response_logprobs", "d"),
-    ("weight_versions", "i"),
+    ("response_logprobs", "fd"),
+    ("weight_versions", "hi"),
 )
-"""With their types of ``array``: the journal is read on the machine that wrote it, or on one like it."""
+"""With their types of ``array``, of which the first that loses nothing is taken: the journal is read on the machine
+that wrote it, or on one like it."""
+_SIZES = {kind: array(kind).itemsize for kind in "bhHifd"}
+_ALL_ALIKE = "="
+"""In place of a type: there is one value, which stands in the head."""
 
 
 def to_bytes(result: TrialResult) -> bytes:
@@ -35,9 +40,9 @@ def to_bytes(result: TrialResult) -> bytes:
         "accounting": vars(result.accounting),
         "outcomes": dict(result.outcomes),
         "metrics": dict(result.metrics),
-        "samples": [_measure(sample) for sample in result.samples],
     }
-    parts = [array(kind, getattr(one, name)).tobytes() for one in result.samples for name, kind in _LISTS]
+    parts: list[bytes] = []
+    head["samples"] = [_measure(sample, parts) for sample in result.samples]
     routing = [one.routed_experts.rows for one in result.samples if one.routed_experts is not None]
     text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
     return b"".join([_HEAD.pack(len(text)), text, *parts, *routing])
@@ -46,15 +51,15 @@ def to_bytes(result: TrialResult) -> bytes:
 def from_bytes(content: bytes) -> TrialResult:
     (length,) = _HEAD.unpack_from(content)
     head: dict[str, Any] = orjson.loads(content[_HEAD.size : _HEAD.size + length])
-    place, samples = _HEAD.size + length, []
+    place, samples, view = _HEAD.size + length, [], memoryview(content)
     for measure in head["samples"]:
         lists: dict[str, Any] = {}
-        for name, kind in _LISTS:
-            count = measure["prompt" if name == "prompt_ids" else "response"]
-            values = array(kind)
-            size = count * values.itemsize
-            values.frombytes(memoryview(content)[place : place + size])
-            lists[name], place = values.tolist(), place + size
+        for (name, _), (kind, count, *value) in zip(_LISTS, _forms(measure), strict=True):
+            if kind == _ALL_ALIKE:
+                lists[name] = value * count
+                continue
+            size = count * _SIZES[kind]
+            lists[name], place = _unpacked(kind, view[place : place + size]), place + size
         samples.append(Sample(**lists))
     for number, measure in enumerate(head["samples"]):
         if (routing := measure["routing"]) is None:
@@ -79,7 +84,41 @@ _OWN = {"key", "termination", "timings", "sampling", "accounting", "outcomes", "
 _PLAIN = tuple(name for name in TrialResult.__dataclass_fields__ if name not in _OWN)
 
 
-def _measure(sample: Sample) -> dict[str, Any]:
+def _forms(measure: dict[str, Any]) -> list[Any]:
+    """Type and number of the values of each list, in order of ``_LISTS``."""
+    if "lists" in measure:
+        found: list[Any] = measure["lists"]
+        return found
+    # As versions before wrote it, whose runs may go on.
+    widest = (kinds[-1] for _, kinds in _LISTS)
+    return [[kind, measure["response" if number else "prompt"]] for number, kind in enumerate(widest)]
+
+
+def _packed(values: Sequence[Any], kinds: str, parts: list[bytes]) -> list[Any]:
+    """The form of these values, whose bytes are added to ``parts``."""
+    count = len(values)
+    if count and kinds != "fd" and values.count(values[0]) == count:
+        return [_ALL_ALIKE, count, values[0]]
+    for kind in kinds[:-1]:
+        try:
+            narrow = struct.pack(f"{count}{kind}", *values)
+        except (struct.error, OverflowError):
+            continue
+        if kind != "f" or _unpacked(kind, narrow) == values:
+            parts.append(narrow)
+            return [kind, count]
+    # Several times as fast as ``array`` is with a list.
+    parts.append(struct.pack(f"{count}{kinds[-1]}", *values))
+    return [kinds[-1], count]
+
+
+def _unpacked(kind: str, content: bytes | memoryview) -> list[Any]:
+    values = array(kind)
+    values.frombytes(content)
+    return values.tolist()
+
+
+def _measure(sample: Sample, parts: list[bytes]) -> dict[str, Any]:
     routing = sample.routed_experts
     told = None
     if routing is not None:
@@ -89,7 +128,8 @@ def _measure(sample: Sample) -> dict[str, Any]:
             "item_bytes": routing.item_bytes,
             "bytes": len(routing.rows),
         }
-    return {"prompt": len(sample.prompt_ids), "response": len(sample.response_ids), "routing": told}
+    lists = [_packed(getattr(sample, name), kinds, parts) for name, kinds in _LISTS]
+    return {"lists": lists, "routing": told}
 
 
 def _tuple(value: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from runtime.rollouter.engine import Replica
 from runtime.run_paths import RunPaths
+from runtime.trainer.cuda.places import KEY, make_key
 
 ROLLOUT_NAME = "liverl_cpu"
 
@@ -34,13 +35,19 @@ class CpuPlatform:
         }
 
     def prepare(self, paths: RunPaths) -> None:
-        """Nothing: engine servers find their sockets by name."""
+        """On the trainer's machine engine servers are found by the names of their sockets; from others, by the run's
+        key."""
+        make_key(paths.engines)
 
     def replicas(self) -> Mapping[str, Replica]:
-        """Our own replicas, called on their sockets."""
-        from runtime.laptop.engine.socket_replica import SocketReplica, engine_sockets
+        """Our own replicas, called on their sockets; from another machine than theirs, over its network."""
+        from runtime.laptop.engine.socket_replica import SocketReplica, engine_addresses, engine_sockets
 
-        return {name: SocketReplica(path) for name, path in engine_sockets().items()}
+        if sockets := engine_sockets():
+            return {name: SocketReplica(path) for name, path in sockets.items()}
+        engines = RunPaths.of_process().engines
+        key = (engines / KEY).read_text(encoding="ascii")
+        return {name: SocketReplica(address, key=key) for name, address in engine_addresses(engines).items()}
 
 
 CPU = CpuPlatform()

@@ -129,7 +129,8 @@ class RecordLog:
             view = memoryview(block)
             while view:
                 view = view[os.write(self._file, view) :]
-            os.fsync(self._file)
+            # Its size is synced with it; its times need not be.
+            os.fdatasync(self._file)
         except OSError:
             os.ftruncate(self._file, before)
             raise

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runtime.config.rollout import AgentLoop
 from runtime.errors import MachineError
 
 ADDRESS = "LIVERL_RAY_ADDRESS"
@@ -40,8 +41,11 @@ def job_config(own: Mapping[str, str], *, inherited: Mapping[str, str]) -> str:
     return json.dumps({"runtime_env": {"env_vars": travelling}, "metadata": submitted.get("metadata") or {}})
 
 
-def check_cluster(trainer: Mapping[str, Any], *, rollout: Mapping[str, Any]) -> None:
-    """Raise ``MachineError`` when the running Ray can never place all ranks: verl would wait for ever.
+def check_cluster(
+    trainer: Mapping[str, Any], *, rollout: Mapping[str, Any], agent_loop: AgentLoop | None = None
+) -> None:
+    """Raise ``MachineError`` when the running Ray can never place all ranks, or agent-loop workers: verl would wait for
+    ever.
 
     ``trainer`` and ``rollout``: those parts of ``verl.yaml``. Nothing is asked when the trainer starts a Ray of its
     own."""
@@ -57,7 +61,8 @@ def check_cluster(trainer: Mapping[str, Any], *, rollout: Mapping[str, Any]) -> 
         said = (asked.stderr.strip().splitlines() or ["no words"])[-1]
         fix = f"ray status --address {address}; where Ray asks for its token, set RAY_AUTH_TOKEN or RAY_AUTH_MODE"
         raise MachineError(f"the Ray cluster at {address} cannot be joined: {said}", fix=fix)
-    offered = json.loads(asked.stdout.splitlines()[-1]).get("GPU", 0.0)
+    resources = json.loads(asked.stdout.splitlines()[-1])
+    offered = resources.get("GPU", 0.0)
     needed = int(trainer.get("nnodes") or 1) * int(trainer.get("n_gpus_per_node") or 0)
     apart = int(rollout.get("nnodes") or 0) * int(rollout.get("n_gpus_per_node") or 0)
     if offered < needed + apart:
@@ -68,3 +73,11 @@ def check_cluster(trainer: Mapping[str, Any], *, rollout: Mapping[str, Any]) -> 
             f"{f' and its rollouts {apart}' if apart else ''}{why}",
             fix=f"start one of its nodes with: ray start ... --num-gpus={needed + apart}",
         )
+    if agent_loop is not None and agent_loop.workers > 1 and agent_loop.resource is not None:
+        there = resources.get(agent_loop.resource, 0.0)
+        if there < agent_loop.workers:
+            raise MachineError(
+                f"the Ray cluster at {address} has {there:g} of the resource {agent_loop.resource!r}, but "
+                f"{agent_loop.workers} agent-loop workers take one each (rollout.agent_loop)",
+                fix=f"start nodes of it with: ray start ... --resources='{{\"{agent_loop.resource}\": N}}'",
+            )

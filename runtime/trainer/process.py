@@ -81,7 +81,9 @@ def _attempt(paths: RunPaths, *, resume: bool, overrides: Sequence[str]) -> tupl
     """One start of the trainer, followed to its end: its exit code and the end of its log."""
     arguments = list(overrides)
     attempt = _next_attempt(paths)
-    check_cluster(trainer_table(paths), rollout=rollout_table(paths))
+    contract = load_runtime_config(paths.runtime_json) if paths.runtime_json.is_file() else None
+    agent_loop = None if contract is None else contract.rollout.agent_loop
+    check_cluster(trainer_table(paths), rollout=rollout_table(paths), agent_loop=agent_loop)
     before = paths.trainer_log.stat().st_size if paths.trainer_log.exists() else 0
     if resume:
         _prepare_resume(paths, arguments)

@@ -65,7 +65,8 @@ class WorkerProcess:
             counts=lambda: {name: float(value) for name, value in services.provider.counts.items()},
             memory=memory_in_use,
         )
-        return f"{socket.gethostname()} ({ray.util.get_node_ip_address()}, process {os.getpid()})"
+        node = ray.get_runtime_context().get_node_id()[:8]
+        return f"{socket.gethostname()} ({ray.util.get_node_ip_address()}, node {node}, process {os.getpid()})"
 
     def _engine(self, config: RuntimeConfig) -> ReplicaPool:
         replicas = find_platform(self._device).replicas()

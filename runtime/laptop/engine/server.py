@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Any
 from runtime.errors import Termination, TrialError
 from runtime.laptop.engine import frames
 from runtime.rollouter.engine import Generation, SamplingParams
+
+_KEY_SEC = 10.0
 
 
 @dataclass
@@ -64,6 +67,7 @@ class EngineServer:
         self._gate = asyncio.Event()
         self._rejecting = False
         self._server: asyncio.Server | None = None
+        self._far: asyncio.Server | None = None
 
     async def generate(
         self,
@@ -113,10 +117,29 @@ class EngineServer:
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._server = await asyncio.start_unix_server(self._converse, path)
 
+    async def listen_tcp(self, host: str, key: str) -> int:
+        """Serve agent loops on other machines too, on any free port of ``host``, which is returned: those that say the
+        run's ``key`` first."""
+
+        async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                said = await asyncio.wait_for(frames.read(reader), _KEY_SEC)
+            except (TimeoutError, ValueError):
+                said = None
+            if said is None or not secrets.compare_digest(str(said.get("key")).encode(), key.encode()):
+                writer.close()
+                return
+            await self._converse(reader, writer)
+
+        self._far = await asyncio.start_server(converse, host, 0)
+        port: int = self._far.sockets[0].getsockname()[1]
+        return port
+
     async def close(self) -> None:
         """Stop listening and end the engine."""
-        if self._server is not None:
-            self._server.close()
+        for server in (self._server, self._far):
+            if server is not None:
+                server.close()
         await self._engine.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""An engine server seen from the agent loop: a ``Replica`` over its Unix socket.
+"""An engine server seen from the agent loop: a ``Replica`` over its Unix socket, or over TCP from another machine.
 
 One connection carries all calls of the process. Weights are the trainer's business: they reach the server by another
 way. Knows nothing of Ray or verl.
@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import Termination, TrialError
+from runtime.files import write_whole
 from runtime.laptop.engine import frames
 from runtime.rollouter.engine import Generation, SamplingParams, WeightIdentity
 from runtime.run_paths import RAY_DIR
+
+_TCP = ".tcp"
 
 
 def engine_socket(name: str) -> Path:
@@ -31,11 +34,25 @@ def engine_sockets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(os.environ[RAY_DIR]).glob("*.sock"))}
 
 
-class SocketReplica:
-    """Implements ``Replica``. Connects at the first call; all calls belong to one event loop."""
+def write_address(engines: Path, name: str, *, host: str, port: int) -> None:
+    """Tell other machines where an engine server of this run listens. ``engines``: the run's folder of that."""
+    write_whole(engines / f"{name}{_TCP}", f"{host} {port}".encode())
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+
+def engine_addresses(engines: Path) -> dict[str, tuple[str, int]]:
+    """Name -> host and port of every engine server that other machines reach."""
+    found = {path.stem: path.read_text(encoding="ascii").split() for path in sorted(engines.glob(f"*{_TCP}"))}
+    return {name: (host, int(port)) for name, (host, port) in found.items()}
+
+
+class SocketReplica:
+    """Implements ``Replica``. Connects at the first call; all calls belong to one event loop.
+
+    ``address``: a Unix socket, or host and port, where the server wants to hear the run's ``key`` first."""
+
+    def __init__(self, address: Path | tuple[str, int], *, key: str = "") -> None:
+        self._address, self._key = address, key
+        self._name = address.stem if isinstance(address, Path) else f"{address[0]}:{address[1]}"
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._connecting = asyncio.Lock()
@@ -77,7 +94,7 @@ class SocketReplica:
                 writer.write(frames.encode({"id": number, "do": "cancel"}))
             raise
         except ConnectionError as error:
-            raise TrialError(Termination.MODEL_UNAVAILABLE, f"{self._path.stem}: {error}") from error
+            raise TrialError(Termination.MODEL_UNAVAILABLE, f"{self._name}: {error}") from error
         finally:
             self._waiting.pop(number, None)
         if "failed" in reply:
@@ -91,11 +108,18 @@ class SocketReplica:
         async with self._connecting:
             if self._writer is None:
                 try:
-                    reader, self._writer = await asyncio.open_unix_connection(str(self._path))
+                    reader, self._writer = await self._open()
                 except OSError as error:
-                    raise TrialError(Termination.MODEL_UNAVAILABLE, f"{self._path.stem}: {error}") from error
+                    raise TrialError(Termination.MODEL_UNAVAILABLE, f"{self._name}: {error}") from error
                 self._reading = asyncio.create_task(self._read(reader))
             return self._writer
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self._address, Path):
+            return await asyncio.open_unix_connection(str(self._address))
+        reader, writer = await asyncio.open_connection(*self._address)
+        writer.write(frames.encode({"key": self._key}))
+        return reader, writer
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while (reply := await frames.read(reader)) is not None:
@@ -108,7 +132,7 @@ class SocketReplica:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        gone = TrialError(Termination.MODEL_UNAVAILABLE, f"{self._path.stem}: the engine server is gone")
+        gone = TrialError(Termination.MODEL_UNAVAILABLE, f"{self._name}: the engine server is gone")
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(gone)

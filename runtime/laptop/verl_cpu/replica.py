@@ -25,10 +25,11 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
 
 from runtime.config import TorchRollout, load_runtime_config
 from runtime.laptop.engine.server import EngineServer
-from runtime.laptop.engine.socket_replica import engine_socket
+from runtime.laptop.engine.socket_replica import engine_socket, write_address
 from runtime.laptop.engine.weights import Architecture, state_fingerprint
 from runtime.run_paths import RunPaths
 from runtime.telemetry.waits import overdue, waiting
+from runtime.trainer.cuda.places import KEY
 from runtime.trainer.router import ADDRESS_SCHEME
 from runtime.trainer.rows import RowWriter
 from runtime.trainer.sessions import WeightNews
@@ -85,8 +86,16 @@ class CpuReplica(RolloutReplica):  # type: ignore[misc]
         ]
         for name, server in zip(names, self.servers, strict=True):
             await server.listen.remote(str(engine_socket(name)))
+            if rollout.agent_loop.workers > 1 and len(ray.nodes()) > 1:
+                await self._open_to_other_machines(name, server)
         self._server_handle = self.servers[0]
         self._server_address = ADDRESS_SCHEME + ",".join(names)
+
+    async def _open_to_other_machines(self, name: str, server: Any) -> None:
+        """For agent-loop workers there."""
+        engines, host = RunPaths.of_process().engines, ray.util.get_node_ip_address()
+        key = (engines / KEY).read_text(encoding="ascii")
+        write_address(engines, name, host=host, port=await server.listen_tcp.remote(host, key))
 
     def rollout_worker_use_gpu(self) -> bool:
         return False

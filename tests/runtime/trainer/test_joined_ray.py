@@ -16,6 +16,7 @@ import pytest
 
 from compiler import compile_in_memory
 from runtime import processes
+from runtime.config.rollout import AgentLoop
 from runtime.errors import MachineError
 from runtime.files import write_folder
 from runtime.laptop.cpu_platform import CPU
@@ -85,7 +86,7 @@ def node(folder: Path, *arguments: str) -> Iterator[None]:
 @pytest.mark.timeout(600)
 def test_a_bundle_is_submitted_to_a_running_ray_of_two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By ``submit.sh``, with a token; the task runner lands on one node, the trainer's rank on the other, which has the
-    GPU token."""
+    GPU token; an agent-loop worker on each."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
     address, dashboard = (f"127.0.0.1:{free_port()}" for _ in range(2))
     for name, value in {**token, joined_ray.ADDRESS: address}.items():
@@ -94,19 +95,29 @@ def test_a_bundle_is_submitted_to_a_running_ray_of_two_nodes(tmp_path: Path, mon
     bundle = compile_in_memory(
         ROOT / "specs" / "quickstart.jsonnet",
         target="ray",
-        sets=[*sets, "schedule.steps=1", "schedule.validate_every=1", f'cluster.ray.runs_dir="{tmp_path}/runs"'],
+        sets=[
+            *sets,
+            'rollout.agent_loop={"workers": 2, "resource": "boxes"}',
+            "schedule.steps=1",
+            "schedule.validate_every=1",
+            f'cluster.ray.runs_dir="{tmp_path}/runs"',
+        ],
     )
     write_folder(tmp_path / "bundle", bundle.files)
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as short:
         folder = Path(short)
-        head = ["--head", f"--port={address.rpartition(':')[2]}", "--num-gpus=0", f"--temp-dir={folder}"]
+        boxes = ['--resources={"boxes": 1}']
+        head = ["--head", *boxes, f"--port={address.rpartition(':')[2]}", "--num-gpus=0", f"--temp-dir={folder}"]
         head += [f"--dashboard-port={dashboard.rpartition(':')[2]}", f"--ray-client-server-port={free_port()}"]
         try:
             with node(folder, *head):
                 with pytest.raises(MachineError, match="has 0 GPUs, but the trainer needs 1") as caught:
                     joined_ray.check_cluster({"n_gpus_per_node": 1, "device": "cpu"}, rollout={})
                 assert "--num-gpus=1" in caught.value.fix
-                with node(folder, f"--address={address}", "--num-gpus=1"):
+                with pytest.raises(MachineError, match="has 1 of the resource 'boxes', but 2 agent-loop workers"):
+                    boxed = AgentLoop(workers=2, resource="boxes")
+                    joined_ray.check_cluster({}, rollout={}, agent_loop=boxed)
+                with node(folder, f"--address={address}", "--num-gpus=1", *boxes):
                     while True:
                         try:
                             joined_ray.check_cluster({"n_gpus_per_node": 1}, rollout={})
@@ -129,4 +140,9 @@ def test_a_bundle_is_submitted_to_a_running_ray_of_two_nodes(tmp_path: Path, mon
     assert run.read().state == "succeeded"
     found = {row.step: row.data for row in read_rows(run.metrics)}
     assert found[1]["agent_loop/trials"] == 8 and found[1]["weights/replicas_verified"] == 2
+    workers = json.loads(run.path.joinpath("status.json").read_bytes())["workers"]
+    assert [one["state"] for one in workers] == ["up", "up"]
+    assert len({one["node"].partition(", node ")[2].partition(",")[0] for one in workers}) == 2
+    names = {path.name for path in run.path.joinpath("journal", "workers").iterdir()}
+    assert {name.partition("-")[2][0] for name in names} == {"0", "1"}
     assert processes.marked(run.path) == []

@@ -13,7 +13,7 @@ import pytest
 
 from runtime.errors import Termination, TrialError, UserError
 from runtime.laptop.engine.server import EngineServer
-from runtime.laptop.engine.socket_replica import SocketReplica
+from runtime.laptop.engine.socket_replica import SocketReplica, engine_addresses, write_address
 from runtime.rollouter.engine import Generation, SamplingParams, WeightIdentity
 from runtime.rollouter.pool import ReplicaPool
 
@@ -116,6 +116,24 @@ def test_calls_wait_at_the_gate_and_answer_what_the_engine_answers(model: Path, 
             assert replies[3].logprobs == pytest.approx(direct.log_probs, abs=1e-6)
             assert set(replies[3].weight_versions) == {0} and direct.extra_fields["global_steps"] == 0
             assert (await replica.identity()).fingerprint == (await server.status())["fingerprint"]
+
+    asyncio.run(run())
+
+
+def test_from_another_machine_the_key_comes_first(model: Path, tmp_path: Path) -> None:
+    async def run() -> None:
+        server = EngineServer(str(model), slots=4, max_len=200, seed=1)
+        port = await server.listen_tcp("127.0.0.1", "right")
+        write_address(tmp_path, "liverl_engine_0_0", host="127.0.0.1", port=port)
+        await server.open_gate()
+        (address,) = engine_addresses(tmp_path).values()
+        right, wrong = SocketReplica(address, key="right"), SocketReplica(address, key="wrong")
+        assert len((await right.generate([1], PARAMS, session="s")).token_ids) == 6
+        with pytest.raises(TrialError, match=rf"127.0.0.1:{port}: the engine server is gone"):
+            await wrong.generate([1], PARAMS, session="s")
+        await right.close()
+        await wrong.close()
+        await server.close()
 
     asyncio.run(run())
 
