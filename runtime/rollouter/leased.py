@@ -42,6 +42,8 @@ class LeasedPool(ReplicaPool):
         self._joined = False
         self._joining = asyncio.Lock()
         self._reporting: asyncio.Task[None] | None = None
+        self._worried: set[str] = set()
+        self._looking: set[asyncio.Task[None]] = set()
 
     def end_session(self, session: str) -> None:
         super().end_session(session)
@@ -49,9 +51,11 @@ class LeasedPool(ReplicaPool):
             self._ended.append(session)
 
     async def close(self) -> None:
-        if self._reporting is not None:
-            self._reporting.cancel()
-            await asyncio.wait([self._reporting])
+        tasks = [*self._looking, *([] if self._reporting is None else [self._reporting])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         await super().close()
 
     def expect(self, identity: WeightIdentity) -> None:
@@ -76,8 +80,12 @@ class LeasedPool(ReplicaPool):
             self._joined = False
         if news.expected is not None:
             self.expect(news.expected)
-        if worried := [name for name in news.lost if name in self._replicas]:
-            await asyncio.gather(*map(self._check, worried))
+        for name in news.lost:
+            if name in self._replicas and name not in self._worried:
+                self._worried.add(name)
+                task = asyncio.create_task(self._look(name))
+                self._looking.add(task)
+                task.add_done_callback(self._looking.discard)
 
     async def _find_home(self, session: str, tokens: int, avoid: Sequence[str]) -> None:
         if self._balancer.home(session, avoid) is not None:
@@ -105,6 +113,14 @@ class LeasedPool(ReplicaPool):
         self._heard = max(self._heard, lease.number)
         self._leased[session] = lease.server
         self._balancer.assign(session, lease.server)
+
+    async def _look(self, name: str) -> None:
+        """Another pool cannot reach this replica. Can this one?"""
+        try:
+            if name in self._replicas:
+                await self._check(name)
+        finally:
+            self._worried.discard(name)
 
     async def _join(self) -> None:
         async with self._joining:

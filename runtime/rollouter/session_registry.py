@@ -112,12 +112,13 @@ class SessionRegistry:
             return None
         mine.heard = self._clock()
         self._end(mine, (*ended, session))
-        lost = frozenset().union(*(one.lost for one in self._pools.values()))
-        able = [name for name in self._sessions if name not in avoid]
+        lost = frozenset().union(*(one.lost for one in self._pools.values() if one.lost))
+        blocks_of, sessions_of = self._blocks, self._sessions
+        able = [name for name in sessions_of if name not in avoid] if avoid else sessions_of
         if not able:
             return None
         # What some pool has lost comes last: it may be that pool's way that is broken, or the replica.
-        server = min(able, key=lambda name: (name in lost, self._blocks[name], self._sessions[name]))
+        server = min(able, key=lambda name: (name in lost, blocks_of[name], sessions_of[name]))
         mine.number += 1
         mine.homes[session] = server
         mine.granted[mine.number] = (server, blocks)

@@ -21,6 +21,7 @@ from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.trial_journal import TrialJournal
 from runtime.agent_loop.worker import Beat, Order, Settled, TrialWorker
 from runtime.config import RuntimeConfig, load_runtime_config
+from runtime.rollouter.balanced import HealthChecks
 from runtime.rollouter.leased import LeasedPool
 from runtime.rollouter.pool import ReplicaPool
 from runtime.run_paths import RunPaths
@@ -74,7 +75,11 @@ class WorkerProcess:
         if config.rollout.routing == "rendezvous":
             # The names of session and replicas alone decide: the same in every process.
             return ReplicaPool(replicas, config=settings)
-        return LeasedPool(replicas, name=self._name, leases=RayLeases(), config=settings)
+        # What one finds the others hear: together they look as often as a few would.
+        checks = HealthChecks(
+            interval_sec=HealthChecks().interval_sec * max(1.0, config.rollout.agent_loop.workers / 4)
+        )
+        return LeasedPool(replicas, name=self._name, leases=RayLeases(), config=settings, checks=checks)
 
     @property
     def _worker(self) -> TrialWorker:
