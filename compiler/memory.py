@@ -166,6 +166,8 @@ class PolicyMemory:
     def reference(self) -> Size:
         """The reference's weights; 0 without one."""
         there = self.spec.algorithm.kl.type != "off"
+        if isinstance(self.spec.policy, PretrainedPolicy) and self.spec.policy.lora is not None:
+            return Size(0, "the policy itself, its adapter left out")
         return Size(self.weights if there else 0, "weights of a model of the policy's size")
 
     @derived

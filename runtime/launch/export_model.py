@@ -74,7 +74,8 @@ def export_model(
         file = directory.policy / name
         if file.is_file() and not (partial / name).exists():
             shutil.copy(file, partial / name)
-    card = model_card(directory, config, step=step, form=form, licence=found)
+    belongs = adapters.base_of(source)[0] if alone else None
+    card = model_card(directory, config, step=step, form=form, licence=found, belongs=belongs)
     (partial / "README.md").write_text(card, encoding="utf-8")
     partial.rename(out)
     return ExportedModel(out, step, form, found)
@@ -117,8 +118,17 @@ def _licence(config: RuntimeConfig, directory: RunDirectory) -> str | None:
     return found[1] if found else None
 
 
-def model_card(directory: RunDirectory, config: RuntimeConfig, *, step: int, form: str, licence: str | None) -> str:
-    """The card in the form of the Hugging Face hub: metadata, then words."""
+def model_card(
+    directory: RunDirectory,
+    config: RuntimeConfig,
+    *,
+    step: int,
+    form: str,
+    licence: str | None,
+    belongs: str | None = None,
+) -> str:
+    """The card in the form of the Hugging Face hub: metadata, then words. ``belongs``: what an adapter says itself that
+    it belongs on."""
     record = directory.read()
     lock = _lock(directory)
     spec = str(lock.get("spec") or Path(record.spec).name or config.experiment)
@@ -145,10 +155,11 @@ def model_card(directory: RunDirectory, config: RuntimeConfig, *, step: int, for
     if published is not None:
         head.append(f"base_model: {json.dumps(published)}")
     head += ["tags:", "- reinforcement-learning", "- code", "- liverl", "---", ""]
+    own = f"`{base}`" if belongs in (None, _base(config)) else belongs
     what = {
         "whole": "All weights were trained.",
         "merged": "Low-rank adapters were trained and are added to the weights.",
-        "adapter": f"Low-rank adapters alone; they belong on `{base}`.",
+        "adapter": f"Low-rank adapters alone; they belong on {own}.",
     }[form]
     lines = [
         *head,

@@ -30,7 +30,10 @@ def complete(actor: Path) -> None:
     if model not in _files:
         _files[model] = adapters.weight_files(model)
     policy = load_runtime_config(paths.runtime_json).policy
-    base = policy.path if isinstance(policy, PretrainedPolicy) else "policy"
+    # After a supervised stage the base is the run's own, and no model of that name.
+    base = f"the policy that run {paths.path.name} began with"
+    if isinstance(policy, PretrainedPolicy) and not model.is_relative_to(paths.path.resolve()):
+        base = policy.path
     adapters.write(_tensors(actor), meta, folder, base=base, files=_files[model])
 
 

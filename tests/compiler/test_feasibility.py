@@ -176,3 +176,7 @@ def test_lora_trains_little(example: Any) -> None:
     assert full is not None and lora is not None
     assert lora.weights == full.weights
     assert lora.optimizer < full.optimizer / 50
+    kl = {"policy.lora": {"rank": 16}, "algorithm.kl": {"type": "loss", "coefficient": 0.001}}
+    for changes, there in ((kl, False), ({"algorithm.kl": kl["algorithm.kl"]}, True)):
+        memory = make_plan(validate(changed(example("dense-8gpu"), changes))).policy_memory
+        assert memory is not None and (memory.reference > 0) is there, "adapters left out, the policy is its reference"

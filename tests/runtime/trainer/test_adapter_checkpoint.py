@@ -61,6 +61,7 @@ def test_every_rank_has_its_rows(actor: Path) -> None:
     assert second.tolist() == [[5.0] * 2] * 3 + [[6.0] * 2] * 3
     settings = json.loads((actor / "huggingface" / adapters.CONFIG).read_bytes())
     assert (settings["r"], settings["lora_alpha"], settings["target_modules"]) == (4, 6, ["q_proj"])
+    assert adapters.base_of(actor / "huggingface")[0] == "the policy that run run began with"
     assert adapters.belongs(actor / "huggingface", actor.parents[2] / "policy")
     (actor.parents[2] / "policy" / "model.safetensors").write_bytes(b"weightz")
     assert not adapters.belongs(actor / "huggingface", actor.parents[2] / "policy")
