@@ -81,10 +81,17 @@ def _model(plan: Plan, facts: Facts) -> None:
     facts.decide("model.external_lib", "runtime.trainer.cuda.varlen", "where that is")
     facts.decide("model.use_remove_padding", True, "packs are one long row")
     facts.decide("model.use_fused_kernels", True, "log-probabilities come from the model, of scored tokens alone")
-    put("model.enable_gradient_checkpointing", lambda: trainer.gradient_checkpointing)
+    put(
+        "model.enable_gradient_checkpointing",
+        lambda: (
+            trainer.gradient_checkpointing if stage.gradient_checkpointing is None else stage.gradient_checkpointing
+        ),
+    )
     put("engine.strategy", lambda: trainer.type)
     put_precision(plan, facts, trainer, "engine")
     put("engine.fsdp_size", lambda: trainer.shard_size or -1)
+    why = "one rank has all of it anyway"
+    put("engine.reshard_after_forward", lambda: trainer.nodes * trainer.ranks_per_node > 1, why=why)
     facts.decide("engine.ulysses_sequence_parallel_size", 1, "a pack is one rank's")
     facts.decide("engine.use_no_sync_for_gradient_accumulation", True, "gradients are summed once per step")
     facts.decide("engine.pad_to_length", True, "every pass has one shape")

@@ -137,6 +137,11 @@ def status(
         verb = "run" if facts["kind"] == "train" else facts["kind"]
         command = suggest.on_run(f"{verb} --resume", Path(facts["path"]))
         print(f"  its process {facts['pid']} on {facts['host']} is gone; go on with: {command}")
+    if (stage := facts["supervised"]) is not None:
+        print(
+            f"  supervised step {stage['step']:.0f}   loss {stage.get('supervised/loss', float('nan')):.4f}"
+            f"   {stage.get('supervised/tokens_per_sec', 0):,.0f} tokens/s"
+        )
     if facts["step"] is not None:
         print(
             f"  step    {facts['step']}"

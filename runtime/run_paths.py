@@ -63,6 +63,11 @@ class RunPaths:
         return self.path / "supervised"
 
     @property
+    def supervised_metrics(self) -> Path:
+        """Rows of the supervised stage, by its own steps, in the form of ``metrics.jsonl``."""
+        return self.supervised / "rows.jsonl"
+
+    @property
     def sft_yaml(self) -> Path:
         return self.bundle / "sft.yaml"
 

@@ -105,6 +105,8 @@ class SupervisedStage(Model):
     """Largest gradient norm."""
     save_every: Whole = 0
     """Steps between checkpoints, from which a stage that was killed goes on; 0: only the last."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations instead of keeping them; null: as the trainer does. Off is faster, where they fit."""
     compile: bool = False
     """Compile the model's layers (``torch.compile``): half a minute first, then more tokens per second."""
 

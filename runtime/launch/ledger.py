@@ -101,11 +101,18 @@ def status(directory: RunDirectory) -> dict[str, Any]:
             }
             for score in before_and_after(rows)
         },
+        "supervised": _supervised(directory),
         "metrics_age_sec": _age(directory.metrics),
         "halting": now.get("halting"),
         "workers": now.get("workers", []),
         "waits": [asdict(wait) | {"words": wait.words(time.time())} for wait in read_waits(_paths(directory).waits)],
     }
+
+
+def _supervised(directory: RunDirectory) -> dict[str, float] | None:
+    """How far the supervised stage is, and its newest numbers; None where there is none, or nothing of it yet."""
+    found = read_rows(directory.supervised_metrics)
+    return {"step": float(found[-1].step), **found[-1].data} if found else None
 
 
 def _paths(directory: RunDirectory) -> RunPaths:

@@ -126,6 +126,7 @@ def _gather(
     held = held.where(fits)
     if not len(held):
         raise UserError(f"{FIELD}.demonstrations: none is left of {len(lengths):,}, of at most {longest:,} tokens")
+    progress.update(f"writing {len(held):,} demonstrations")
     held.write(kept)
     return held
 

@@ -24,7 +24,7 @@ from runtime.report.groups import groups
 from runtime.report.overview import overview
 from runtime.report.trial import TrialView, read_trial
 from runtime.report.trials import TrialIndex
-from runtime.telemetry.metrics import Follower, Row
+from runtime.telemetry.metrics import Follower, Row, read_rows
 from runtime.telemetry.scores import SCORE, before_and_after
 
 log = logging.getLogger(__name__)
@@ -209,10 +209,14 @@ class Run:
     def curves(self, *, since: int = -1) -> dict[str, Any]:
         return curves.table(self.rows(), counts=self.counts(), since=since)
 
+    def supervised(self) -> dict[str, Any]:
+        """Curves of the supervised stage, by its own steps."""
+        return curves.table(read_rows(self.directory.supervised_metrics), counts={})
+
     def stamp(self) -> tuple[tuple[int, int], ...]:
         """Changes whenever a file does that the page shows."""
         one = self.directory
-        return self._stamp(one.record_file, one.metrics, one.status, one.trials)
+        return self._stamp(one.record_file, one.metrics, one.status, one.trials, one.supervised_metrics)
 
     @staticmethod
     def _stamp(*paths: Path) -> tuple[tuple[int, int], ...]:

@@ -170,6 +170,7 @@ def _number(request: web.Request, name: str, default: int) -> int:
 _VIEWS: Mapping[str, Callable[[Run, web.Request], Any]] = {
     "overview": lambda run, request: run.overview(),
     "curves": lambda run, request: run.curves(since=_number(request, "since", -1)),
+    "supervised": lambda run, request: run.supervised(),
     "groups": lambda run, request: run.groups(),
     "diagnosis": lambda run, request: run.diagnosis(),
     "trials": lambda run, request: run.trials(request.query),

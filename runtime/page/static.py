@@ -106,12 +106,14 @@ def _answers(run: Run, limit: int, over: Sequence[Run], compare: Compare) -> Ite
     for number, one in enumerate(over, 1):
         yield f"run{number}-overview", one.overview()
         yield f"run{number}-curves", one.curves()
+        yield f"run{number}-supervised", one.supervised()
         yield f"run{number}-groups", one.groups()
         yield f"run{number}-diagnosis", one.diagnosis()
         with one.index() as index:
             yield f"run{number}-trials", whole_list(index)
     yield "overview", run.overview()
     yield "curves", run.curves()
+    yield "supervised", run.supervised()
     yield "groups", run.groups()
     yield "diagnosis", run.diagnosis()
     with run.index() as index:

@@ -261,6 +261,27 @@ PANELS: tuple[Panel, ...] = (
 )
 
 
+STAGE = "supervised"
+SUPERVISED: tuple[Panel, ...] = (
+    Panel(
+        "supervised-loss",
+        "Supervised stage",
+        "Loss on demonstrations",
+        (Line("supervised/loss", "per scored token, in nats"),),
+        "Near 0 they are known by heart, and groups of trials will be alike.",
+        view=STAGE,
+    ),
+    Panel(
+        "supervised-speed",
+        "Supervised stage",
+        "Tokens per second",
+        (Line("supervised/tokens_per_sec", "tokens/s"),),
+        view=STAGE,
+    ),
+)
+"""By the steps of the supervised stage, which are not those of the run."""
+
+
 def as_data() -> list[dict[str, Any]]:
-    """The table, ready for JSON."""
-    return [asdict(panel) for panel in PANELS]
+    """The tables, ready for JSON."""
+    return [asdict(panel) for panel in (*PANELS, *SUPERVISED)]

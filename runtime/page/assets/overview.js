@@ -66,9 +66,12 @@
     title: "Overview",
     async show(main, context) {
       const names = [context.run, ...context.others];
-      const [panels, facts, curves, found] = await Promise.all([source.panels(), source.run(context.run, "overview"),
-        Promise.all(names.map((name) => source.run(name, "curves"))), names.length > 1 ? source.differences(names) : []]);
+      const [panels, facts, curves, found, taught] = await Promise.all([source.panels(), source.run(context.run, "overview"),
+        Promise.all(names.map((name) => source.run(name, "curves"))), names.length > 1 ? source.differences(names) : [],
+        Promise.all(names.map((name) => source.run(name, "supervised")))]);
       const runs = names.map((name, index) => ({ name, short: short(name, names), curves: curves[index] }));
+      // The stage before reinforcement has steps of its own.
+      const stage = runs.map((run, index) => ({ ...run, curves: taught[index] })).filter((run) => run.curves.steps.length);
       LiveRL.plots.clear();
       const top = el("div", { id: "facts" });
       const fill = (now) => top.replaceChildren(head(now), now.warning ? el("p", { class: "warning", role: "status" }, "Warning: " + now.warning + ".") : "", lamps(now));
@@ -82,6 +85,8 @@
         plots.push(...chosen);
         return el("section", { class: "plots" }, el("h2", {}, title), el("div", { class: "panels" }, chosen.map((plot) => plot.node)));
       });
+      const before = stage.length ? panels.filter((panel) => panel.view === "supervised").map((panel) => LiveRL.plots.make(panel, stage)) : [];
+      if (before.length) sections.push(el("section", { class: "plots" }, el("h2", {}, before[0].panel.section), el("div", { class: "panels" }, before.map((plot) => plot.node))));
       main.replaceChildren(el("h1", {}, context.run), top, ...[differences(found, names)].filter(Boolean), controls(keys, add), extra, ...sections, times(facts));
       LiveRL.plots.redraw();
       return {
@@ -97,6 +102,11 @@
             run.newest = text;
             merge(run.curves, more);
             grown = true;
+          }
+          for (const run of stage) {
+            if (!changed.includes(run.name)) continue;
+            run.curves = await source.run(run.name, "supervised");
+            for (const plot of before) plot.give(stage);
           }
           if (grown) for (const plot of plots) plot.give(runs);
         },

@@ -109,7 +109,7 @@ def _attempt(
     environment = _environment(paths, stage, device=trainer["device"], attempt=attempt, ranks=ranks)
     command = _command(paths, length)
     children = []
-    follower = rows.Follower(folder, paths.supervised / "rows.jsonl")
+    follower = rows.Follower(folder, paths.supervised_metrics)
     try:
         for rank in range(ranks):
             own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}

@@ -42,7 +42,9 @@ class Demonstrations:
 
     def write(self, path: Path) -> None:
         partial = path.with_name(f".{path.name}.partial")
-        pq.write_table(self.table, partial)
+        # Token ids do not repeat: a dictionary of them costs time and saves nothing.
+        words = ["package", "kind", "task"]
+        pq.write_table(self.table, partial, use_dictionary=words, compression="zstd", compression_level=1)
         partial.replace(path)
 
 
