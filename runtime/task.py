@@ -327,6 +327,8 @@ def _runner_problems(task: Task) -> Iterator[str]:
         yield f"metadata.liverl.runner = {runner!r}: not known; {known} are"
     elif suite is None and task.liverl.test_command:
         yield f"metadata.liverl.test_command: {runner} has none; leave it out"
+    elif suite is not None and "test_timeout_sec" in task.liverl.model_fields_set:
+        yield f"metadata.liverl.test_timeout_sec: {runner} times no single tests here; set verifier.timeout_sec"
     elif suite is not None and suite.script is None and not task.liverl.test_command:
         yield f"metadata.liverl.test_command: {runner} reads what a command of the task's own writes; give the command"
     elif suite is not None and not task.expected_ids:

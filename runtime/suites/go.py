@@ -29,7 +29,7 @@ def _script(ids: Sequence[str]) -> str:
     where = " ".join(shlex.quote(package) for package in packages)
     return (
         'export GOFLAGS="${GOFLAGS:-}" GOPROXY=off GOTOOLCHAIN=local GOTELEMETRY=off\n'
-        f'go test -json -count=1{chosen} {where} > "$REPORT/go.json"'
+        f'go test -json -count=1 -failfast=false{chosen} {where} > "$REPORT/go.json"'
     )
 
 

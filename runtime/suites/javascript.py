@@ -24,15 +24,16 @@ def _words(ids: Sequence[str]) -> str:
 
 def _jest(ids: Sequence[str]) -> str:
     written = f'--json --outputFile="$REPORT/{_REPORT}"'
-    return f"{_PATH}jest --ci --runInBand --coverage=false {written} --runTestsByPath {_words(ids)}"
+    return f"{_PATH}jest --ci --runInBand --bail=0 --coverage=false {written} --runTestsByPath {_words(ids)}"
 
 
 def _vitest(ids: Sequence[str]) -> str:
-    return f'{_PATH}vitest run --coverage.enabled=false --reporter=json --outputFile="$REPORT/{_REPORT}" {_words(ids)}'
+    written = f'--reporter=json --outputFile="$REPORT/{_REPORT}"'
+    return f"{_PATH}vitest run --bail=0 --coverage.enabled=false {written} {_words(ids)}"
 
 
 def _mocha(ids: Sequence[str]) -> str:
-    return f'{_PATH}mocha --reporter json --reporter-option output="$REPORT/{_REPORT}" {_words(ids)}'
+    return f'{_PATH}mocha --no-bail --reporter json --reporter-option output="$REPORT/{_REPORT}" {_words(ids)}'
 
 
 def _parse_jest(files: Mapping[str, bytes], workdir: str) -> Report:
@@ -61,7 +62,16 @@ JEST = Suite(
     language="javascript",
     script=_jest,
     parse=_parse_jest,
-    protected=(*_PROTECTED, "jest.*", "babel.config.*", ".babelrc*", "tsconfig*.json", "__mocks__", "__snapshots__"),
+    protected=(
+        *_PROTECTED,
+        "jest.*",
+        "babel.config.*",
+        ".babelrc*",
+        ".swcrc",
+        "tsconfig*.json",
+        "__mocks__",
+        "__snapshots__",
+    ),
     ids_name_files=True,
     secret_report=True,
     look_alike=look_alikes.javascript,

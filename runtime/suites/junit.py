@@ -47,7 +47,9 @@ def _php_name(case: Case, workdir: str) -> str:
 
 def _maven(ids: Sequence[str]) -> str:
     classes = ",".join(dict.fromkeys(test_id.partition("::")[0] for test_id in ids))
-    options = "-o -B -q -fae -DfailIfNoTests=false -Dsurefire.failIfNoSpecifiedTests=false"
+    options = (
+        "-o -B -q -fae -DfailIfNoTests=false -Dsurefire.skipAfterFailureCount=0 -Dsurefire.failIfNoSpecifiedTests=false"
+    )
     return f"""
 find . -path '*/target/surefire-reports/*.xml' -exec rm -f {{}} +
 mvn {options} -Dtest={shlex.quote(classes)} test

@@ -17,7 +17,7 @@ _STATUS: Final = {"passed": PASSED, "failed": FAILED}
 def _script(ids: Sequence[str]) -> str:
     files = " ".join(shlex.quote(f"./{file}") for file in files_of(ids))
     return f"""
-set -- rspec --no-color --format json --out "$REPORT/rspec.json" {files}
+set -- rspec --no-color --no-fail-fast --format json --out "$REPORT/rspec.json" {files}
 [ -f Gemfile ] && command -v bundle > /dev/null && set -- bundle exec "$@"
 exec "$@"
 """

@@ -80,6 +80,23 @@ async def _judged(verifier: Verifier, task: Task, works: Mapping[str, Mapping[st
     return verdicts
 
 
+@pytest.fixture(scope="module")
+def hanging(
+    provider: SandboxProvider, loop: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory
+) -> asyncio.Task[Verdict]:
+    """The verdict on work that sleeps, which waits while other tests have their turn."""
+    project = PROJECTS["unittest"]
+    task = task_of(project, tmp_path_factory.mktemp("hanging"))
+    verifier = make_verifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=15.0), provider)
+    sleeps = {f"/app/{project.source}": b"import time\nwhile True:\n    time.sleep(9)\n"}
+
+    async def begin() -> asyncio.Task[Verdict]:
+        return asyncio.create_task(verifier.grade(task, sleeps))
+
+    return loop.run(begin())
+
+
+@pytest.mark.usefixtures("hanging")
 @pytest.mark.parametrize("runner", PROJECTS)
 def test_the_repair_is_paid_and_nothing_else(
     runner: str, provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path
@@ -101,12 +118,11 @@ def test_the_repair_is_paid_and_nothing_else(
     assert set(verdicts["cannot be compiled"].outcomes.values()) == {"missing"}
 
 
-def test_work_that_hangs_is_unsolved(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path) -> None:
-    project = PROJECTS["unittest"]
-    task = task_of(project, tmp_path)
-    verifier = make_verifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=8.0), provider)
-    hangs = {f"/app/{project.source}": b"import time\nwhile True:\n    time.sleep(9)\n"}
-    verdict = loop.run(verifier.grade(task, hangs))
+def test_work_that_hangs_is_unsolved(hanging: asyncio.Task[Verdict], loop: asyncio.Runner) -> None:
+    async def end() -> Verdict:
+        return await hanging
+
+    verdict = loop.run(end())
     assert (verdict.reward, verdict.status) == (0.0, "unsolved") and b"verifier_timeout" in verdict.raw
 
 
