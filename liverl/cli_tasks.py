@@ -387,11 +387,19 @@ def index(
         list[Path] | None,
         typer.Option("--trials", metavar="RUN", help="Run directory to read pass rates from; may be repeated."),
     ] = None,
+    reports: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--verified",
+            metavar="REPORT.json",
+            help="What tasks verify --json wrote: seconds of solutions; repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Write a parquet index of tasks, with pass rates from earlier runs, filtered by difficulty if asked."""
     from runtime.errors import UserError
     from runtime.tasks.directories import find_task_directories, load_tasks
-    from runtime.tasks.index import parse_band, pass_rates, write_index
+    from runtime.tasks.index import oracle_seconds, parse_band, pass_rates, write_index
 
     band = parse_band(pass_rate) if pass_rate is not None else None
     if band is not None and not runs:
@@ -401,7 +409,7 @@ def index(
     rates = pass_rates(runs or [])
     left_out: list[str] = []
     tasks = load_tasks(find_task_directories(directories), on_problem=left_out.append)
-    written = write_index(tasks, out, rates=rates, band=band)
+    written = write_index(tasks, out, rates=rates, band=band, seconds=oracle_seconds(reports or []))
     for problem in left_out:
         typer.echo(f"left out: {problem}")
     outside = f", {len(tasks) - written} outside {pass_rate}" if band is not None else ""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +36,10 @@ SCHEMA = pa.schema(
         ("fail_to_pass", pa.int32()),  # number of test ids
         ("pass_to_pass", pa.int32()),
         ("instruction_chars", pa.int32()),
+        ("language", pa.string()),  # as a published set says; "" where nobody does
+        ("difficulty", pa.string()),
+        ("licence", pa.string()),  # of the repository
+        ("oracle_sec", pa.float64()),  # of the known solution with its verdict, as it was verified last; null: unknown
         ("trials", pa.int32()),  # graded trials behind pass_rate
         ("pass_rate", pa.float64()),  # mean reward of graded trials; null without any
     ]
@@ -93,7 +98,24 @@ def pass_rates(run_directories: Sequence[Path]) -> dict[str, PassRate]:
     return {task: PassRate(len(values), sum(values) / len(values)) for task, values in rewards.items()}
 
 
-def rows(tasks: Iterable[Task], rates: Mapping[str, PassRate]) -> list[dict[str, object]]:
+def oracle_seconds(reports: Sequence[Path]) -> dict[str, float]:
+    """Seconds of the known solution by the task's folder, of reports that ``tasks verify --json`` wrote; later reports
+    before earlier ones. Raises ``UserError`` for a file that is none."""
+    found: dict[str, float] = {}
+    for report in reports:
+        try:
+            for task in json.loads(report.read_bytes())["tasks"]:
+                seconds = [one["seconds"] for one in task["checks"] if one["name"] == "oracle" and one["ok"]]
+                found |= {str(Path(task["path"]).resolve()): float(one) for one in seconds}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            writes = suggest.liverl("tasks", "verify", "DIR", "--json")
+            raise UserError(f"{report}: not a report of `{writes}`: {error}") from error
+    return found
+
+
+def rows(
+    tasks: Iterable[Task], rates: Mapping[str, PassRate], seconds: Mapping[str, float] = MappingProxyType({})
+) -> list[dict[str, object]]:
     return [
         {
             "id": task.id,
@@ -109,6 +131,10 @@ def rows(tasks: Iterable[Task], rates: Mapping[str, PassRate]) -> list[dict[str,
             "fail_to_pass": len(task.liverl.fail_to_pass),
             "pass_to_pass": len(task.liverl.pass_to_pass),
             "instruction_chars": len(task.instruction),
+            "language": task.liverl.published.language if task.liverl.published is not None else "",
+            "difficulty": _difficulty(task),
+            "licence": task.liverl.published.licence if task.liverl.published is not None else "",
+            "oracle_sec": seconds.get(str(task.path.resolve())),
             "trials": rates[task.id].trials if task.id in rates else 0,
             "pass_rate": rates[task.id].mean if task.id in rates else None,
         }
@@ -116,9 +142,21 @@ def rows(tasks: Iterable[Task], rates: Mapping[str, PassRate]) -> list[dict[str,
     ]
 
 
-def write_index(tasks: Iterable[Task], out: Path, *, rates: Mapping[str, PassRate], band: Band | None = None) -> int:
+def _difficulty(task: Task) -> str:
+    said = task.config.metadata.get("difficulty", "")
+    return said if isinstance(said, str) else str(said)
+
+
+def write_index(
+    tasks: Iterable[Task],
+    out: Path,
+    *,
+    rates: Mapping[str, PassRate],
+    band: Band | None = None,
+    seconds: Mapping[str, float] = MappingProxyType({}),
+) -> int:
     """Write the index and return its number of rows. With ``band``, only tasks whose known pass rate lies in it."""
-    kept = [row for row in rows(tasks, rates) if band is None or _in_band(row["pass_rate"], band)]
+    kept = [row for row in rows(tasks, rates, seconds) if band is None or _in_band(row["pass_rate"], band)]
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     try:

@@ -16,6 +16,7 @@ from runtime.errors import MachineError, RunError, UserError
 from runtime.grading import swebench_log
 from runtime.task import load_task
 from runtime.tasks import prepare as room
+from runtime.tasks.index import oracle_seconds, read_index, write_index
 from runtime.tasks.sets import rows as reading
 from runtime.tasks.sets.load import SETS, Wanted, import_rows
 from tests.runtime.sets.published import FILES, ROWS, TOYS
@@ -269,3 +270,16 @@ def test_terminal_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     said = {Path(problem.partition(":")[0]).name: problem for problem in problems}
     assert "services are client, db" in said["two"] and "privileged, /:/host" in said["more"]
     assert "gtest" in said["parser"] and "no instruction" in said["none"] and len(said) == 4
+
+
+def test_the_index_keeps_what_the_set_says(tmp_path: Path) -> None:
+    made, _ = imported("swe-rebench", tmp_path / "tasks", limit=1)
+    checks = [{"name": "oracle", "ok": True, "seconds": 2.5}, {"name": "no-op", "ok": True, "seconds": 1.0}]
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"tasks": [{"path": str(made[0]), "checks": checks}]}))
+    write_index([load_task(made[0])], tmp_path / "i.parquet", rates={}, seconds=oracle_seconds([report]))
+    (row,) = read_index(tmp_path / "i.parquet")
+    assert (row["language"], row["difficulty"], row["licence"]) == ("python", "0", "apache-2.0")
+    assert (row["oracle_sec"], row["fail_to_pass"], row["pass_to_pass"]) == (2.5, 1, 1)
+    with pytest.raises(UserError, match="not a report"):
+        oracle_seconds([tmp_path / "i.parquet"])
