@@ -29,14 +29,13 @@ SCHEMA = pa.schema(
         ("family", pa.string()),
         ("split_key", pa.string()),
         ("runner", pa.string()),
-        ("language", pa.string()),  # of the tests; empty where a script judges
+        ("language", pa.string()),  # of the tests, or as a published set says; empty where a script judges
         ("image", pa.string()),
         ("root_image", pa.string()),  # the task's own image, by digest
         ("root_image_bytes", pa.int64()),
         ("fail_to_pass", pa.int32()),  # number of test ids
         ("pass_to_pass", pa.int32()),
         ("instruction_chars", pa.int32()),
-        ("language", pa.string()),  # as a published set says; "" where nobody does
         ("difficulty", pa.string()),
         ("licence", pa.string()),  # of the repository
         ("oracle_sec", pa.float64()),  # of the known solution with its verdict, as it was verified last; null: unknown
@@ -124,14 +123,13 @@ def rows(
             "family": task.liverl.family,
             "split_key": task.liverl.split_key,
             "runner": task.liverl.runner,
-            "language": language_of(task.liverl.runner) if task.expected_ids else "",
+            "language": _language(task),
             "image": task.liverl.image,
             "root_image": task.work.image.reference if task.work.image is not None else None,
             "root_image_bytes": task.work.image.bytes if task.work.image is not None else None,
             "fail_to_pass": len(task.liverl.fail_to_pass),
             "pass_to_pass": len(task.liverl.pass_to_pass),
             "instruction_chars": len(task.instruction),
-            "language": task.liverl.published.language if task.liverl.published is not None else "",
             "difficulty": _difficulty(task),
             "licence": task.liverl.published.licence if task.liverl.published is not None else "",
             "oracle_sec": seconds.get(str(task.path.resolve())),
@@ -140,6 +138,12 @@ def rows(
         }
         for task in tasks
     ]
+
+
+def _language(task: Task) -> str:
+    if task.liverl.published is not None:
+        return task.liverl.published.language
+    return language_of(task.liverl.runner) if task.expected_ids else ""
 
 
 def _difficulty(task: Task) -> str:
