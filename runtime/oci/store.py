@@ -40,6 +40,9 @@ BUILT = "built:"
 """References of images that were made on this machine and are nowhere else begin so."""
 RESERVE = 512 << 20
 """Bytes of the disk that stay free, whatever the budget."""
+PATIENCE_SEC = 60.0
+"""How long the start of a box waits for room on the disk before it fails."""
+_LOOK_SEC = 2.0
 _FETCHES = 3
 _TREE_SEC = 7 * 86400.0
 """Work directories of images stay so long after their tasks were loaded last, whatever is removed."""
@@ -79,7 +82,8 @@ def this_architecture() -> str:
 
 class ImageStore:
     """budget: bytes that the store may hold (None: as many as the disk has room for); plaintext: registries that are
-    asked without TLS; mirrors: registry -> the one that is asked in its place."""
+    asked without TLS; mirrors: registry -> the one that is asked in its place; coming: digests of the images that will
+    be wanted, in that order, as far as somebody knows."""
 
     def __init__(
         self,
@@ -88,6 +92,7 @@ class ImageStore:
         budget: int | None = None,
         plaintext: Sequence[str] = (),
         mirrors: Mapping[str, str] | None = None,
+        coming: Callable[[], Sequence[str]] = tuple,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.root = (
@@ -98,15 +103,16 @@ class ImageStore:
         self._plaintext = frozenset(plaintext)
         hub = dict.fromkeys(("docker.io", "index.docker.io"), HUB)
         self._mirrors = {hub.get(name, name): mirror for name, mirror in (mirrors or {}).items()}
+        self._coming = coming
         self._sleep = sleep
         self._held: dict[str, list[int]] = {}  # descriptor of the lock, and how often it is held
         self._holding = threading.Lock()
 
     @classmethod
-    def of(cls, settings: Images) -> ImageStore:
+    def of(cls, settings: Images, *, coming: Callable[[], Sequence[str]] = tuple) -> ImageStore:
         """The machine's store as a run's settings have it."""
         budget = settings.disk_gib << 30 if settings.disk_gib is not None else None
-        return cls(budget=budget, plaintext=settings.plaintext_registries, mirrors=settings.mirrors)
+        return cls(budget=budget, plaintext=settings.plaintext_registries, mirrors=settings.mirrors, coming=coming)
 
     # What is here.
 
@@ -178,6 +184,7 @@ class ImageStore:
             held = self._held.get(image.digest)
             if held is not None:
                 held[1] += 1
+                self.counts.hits += 1
                 return
         for again in (True, False):
             lock = self._lock_of(image.digest)
@@ -190,9 +197,13 @@ class ImageStore:
             if not again or image.reference.startswith(BUILT):
                 fix = "prepare the tasks again" if again else f"liverl images pull {image.reference}"
                 raise ImageError(f"image {image.reference} is not here any more", fix=fix)
-            self._fetched(_parsed(image.reference))
+            began = time.monotonic()
+            self._fetched(_parsed(image.reference), patience_sec=PATIENCE_SEC)
+            self.counts.misses += 1
+            self.counts.seconds += time.monotonic() - began
         os.utime(fd)
         with self._holding:
+            self.counts.hits += again
             held = self._held.setdefault(image.digest, [fd, 0])
             held[1] += 1
             if held[0] != fd:
@@ -274,7 +285,8 @@ class ImageStore:
         return target
 
     def prune(self, budget: int = 0) -> list[Image]:
-        """Remove the least recently used images until the layers take at most ``budget`` bytes; none that is in use."""
+        """Remove images until the layers take at most ``budget`` bytes; none that is in use. First those go that nobody
+        has announced, the least recently used one first, then those that will be wanted last."""
         removed = []
         with self._exclusive():
             if self.size() > budget and self._kept_by_builds():
@@ -282,7 +294,7 @@ class ImageStore:
                     if free:  # what is kept there is fetched again
                         shutil.rmtree(self.root / "buildah" / "root", ignore_errors=True)
                         (self.root / "buildah" / "kept.json").unlink(missing_ok=True)
-            for one in reversed(self.images()):
+            for one in dispensable_first(self.images(), self._coming()):
                 if self.size() <= budget:
                     break
                 if one.image.digest in self._held:
@@ -305,7 +317,8 @@ class ImageStore:
 
     # How.
 
-    def _fetched(self, reference: Reference) -> Image:
+    def _fetched(self, reference: Reference, *, patience_sec: float = 0.0) -> Image:
+        """patience_sec: how long a store without room is waited for: boxes end, and their images may go then."""
         from runtime.oci.registry import Registry  # with its client library: most runs fetch nothing
 
         asked = reference.registry
@@ -320,7 +333,15 @@ class ImageStore:
             diff_ids = _diff_ids(str(pinned), config, manifest)
             layers = list(dict(zip(diff_ids, manifest.layers, strict=True)).items())
             lacking = (one.size for diff_id, one in layers if not self._has(diff_id))
-            self._room(_GROWTH * sum(lacking))
+            wanted = _GROWTH * sum(lacking)
+            for waited in range(int(patience_sec / _LOOK_SEC) + 1):
+                try:
+                    self._room(wanted)
+                    break
+                except MachineError:
+                    if waited == int(patience_sec / _LOOK_SEC):
+                        raise
+                    self._sleep(_LOOK_SEC)
             blobs = self.root / "blobs"
             blobs.mkdir(parents=True, exist_ok=True)
 
@@ -519,6 +540,13 @@ class ImageStore:
             yield False
         finally:
             os.close(fd)
+
+
+def dispensable_first(listed: Sequence[Listed], coming: Sequence[str]) -> list[Listed]:
+    places: dict[str, int] = {}
+    for place, digest in enumerate(coming):
+        places.setdefault(digest, place)
+    return sorted(listed, key=lambda one: (-places.get(one.image.digest, len(coming)), one.used))
 
 
 def _bytes_below(folder: Path) -> int:

@@ -5,6 +5,7 @@ Callers elsewhere need only this and the protocols of ``base.py``; what a box is
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+IMAGE_ORDER = "data/image-order.json"
+"""Below the run directory."""
 IDLE_KINDS = 4
 """Boxes are kept ready for this many kinds of request: the agents' and the verifier's of two tasks."""
 
@@ -76,7 +79,7 @@ def _local(config: Bubblewrap | PlainProcess, state: Path) -> SandboxProvider:
     provider: SandboxProvider
     try:
         if why is None:
-            provider = BubblewrapProvider(state=state, store=ImageStore.of(config.images))
+            provider = BubblewrapProvider(state=state, store=ImageStore.of(config.images, coming=coming_images))
             check_provider(config.required_defences, provider.capabilities)
             return provider
         log.warning(
@@ -114,6 +117,16 @@ def _remote(config: Kubernetes | Ecs | Harbor | Imported, state: Path) -> Sandbo
         why = f"has no {', '.join(lacking)} (runtime.sandboxes.base.SandboxProvider)"
         raise refused(settings.import_path, TypeError(why), field=field)
     return made
+
+
+def coming_images() -> list[str]:
+    """Digests of the images that this run will want, in that order, as its trainer last announced them."""
+    folder = os.environ.get("LIVERL_RUN_DIR")
+    try:
+        found = json.loads((Path(folder) / IMAGE_ORDER).read_bytes()) if folder else []
+    except (OSError, ValueError):
+        return []
+    return [str(one) for one in found]
 
 
 def run_label() -> str:

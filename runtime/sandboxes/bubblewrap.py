@@ -79,7 +79,17 @@ class BubblewrapProvider:
 
     @property
     def counts(self) -> Mapping[str, float]:
-        return {}
+        """Of tasks' images, since the start: boxes that found theirs here, that had it fetched, and what that took."""
+        found = self._store.counts if self._store is not None else None
+        if found is None or not (found.hits or found.misses):
+            return {}
+        return {
+            "image_hits": found.hits,
+            "image_misses": found.misses,
+            "image_mib": found.bytes / (1 << 20),
+            "image_fetch_sec": found.seconds,
+            "images_evicted": found.evicted,
+        }
 
     async def start(self, request: SandboxRequest) -> BoxSandbox:
         check_lower(request, images=True)

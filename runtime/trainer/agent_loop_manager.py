@@ -39,6 +39,7 @@ from runtime.task import Task, load_task
 from runtime.trainer.diagnosis import AGENTS_DIED
 from runtime.trainer.estimators import BASELINES, REMAX
 from runtime.trainer.halt import Halt
+from runtime.trainer.image_order import ImageOrder
 from runtime.trainer.ledger import LEDGER
 from runtime.trainer.platform import find_platform
 from runtime.trainer.players import Players, ThisProcess
@@ -108,6 +109,8 @@ class LiverlAgentLoopManager:
         self._images: dict[str, str] = {}
         self._steps: dict[tuple[int, bool], _Step] = {}
         self._given_out = 0
+        data = config.get("data") or {}
+        self._order = ImageOrder.of(self._run.path, shuffle=bool(data.get("shuffle", True)), seed=data.get("seed"))
         LEDGER.open(self._run, restored=finished_groups("train"))
         self._halt = Halt(config)
         SAVED.extend([lambda folder: LEDGER.saved(folder.parent), self._halt.saved])
@@ -143,6 +146,8 @@ class LiverlAgentLoopManager:
         rows = list(rows_of(prompts))
         if rows and not validate:
             self._halt.check(int(rows[0]["global_steps"]))
+            if self._order is not None:
+                self._order.given_out([int(row["extra_info"]["index"]) for row in rows])
         self._loop.call_soon_threadsafe(self._start, rows, validate)
 
     def _start(self, rows: list[dict[str, Any]], validate: bool) -> None:

@@ -237,6 +237,35 @@ def test_the_least_recently_used_goes_and_never_what_is_in_use(store: ImageStore
     assert store.layer(found[0].folders[0]).is_dir(), "what was removed is fetched again when it is needed"
 
 
+def test_what_is_wanted_last_goes_first_where_the_order_is_known(store: ImageStore, faulty: FaultyRegistry) -> None:
+    one, two, three = (store.pull(faulty.push(name, image([{name: os.urandom(100_000)}]))) for name in "abc")
+    for age, image_ in enumerate((one, two, three)):  # by age alone the first would go
+        os.utime(store._lock_of(image_.digest), (1_000 + age, 1_000 + age))
+    other = ImageStore(store.root, coming=lambda: [two.digest, one.digest, two.digest, three.digest])
+    assert other.prune(250_000) == [three] and other.prune(150_000) == [one]
+    assert ImageStore(store.root, coming=lambda: []).prune(0) == [two]
+
+
+def test_the_start_of_a_box_waits_for_room(tmp_path: Path, faulty: FaultyRegistry) -> None:
+    """And fails with a word of its own where none comes; boxes that end make room."""
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            store.release(two)
+
+    store = ImageStore(tmp_path / "store", budget=400_000, plaintext=[faulty.host], sleep=sleep)
+    one, two = (store.pull(faulty.push(name, image([{name: os.urandom(120_000)}]))) for name in ("one", "two"))
+    store.hold(two)
+    store.hold(one)  # it had gone for the other
+    assert len(waits) == 3 and store.image(one.digest) is not None
+    assert (store.counts.misses, store.counts.evicted) == (3, 2) and store.counts.bytes > 240_000
+    with pytest.raises(MachineError, match="budget"):
+        store.hold(two)
+    assert sum(waits[3:]) == 60
+
+
 def test_a_budget_makes_room_and_says_when_it_cannot(tmp_path: Path, faulty: FaultyRegistry) -> None:
     store = ImageStore(tmp_path / "store", budget=400_000, plaintext=[faulty.host])
     one, two = (store.pull(faulty.push(name, image([{name: os.urandom(120_000)}]))) for name in ("one", "two"))
