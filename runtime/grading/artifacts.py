@@ -36,7 +36,9 @@ PROTECTED_NAMES = frozenset(
 )
 """They steer the test run itself; where the verdict comes from test ids, the repository's own are used."""
 
-_TEST_FOLDERS = ("test", "tests", "testing", "spec", "specs", "__tests__")
+_TEST_FOLDERS = frozenset({"test", "tests", "testing"})
+_TEST_FOLDERS_ELSEWHERE = _TEST_FOLDERS | {"spec", "specs", "__tests__"}
+"""Of other languages than Python, where folders of such names may be a package's own."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,9 @@ def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     folders = {folder for test in tests for folder in PurePosixPath(test).parents} - {PurePosixPath(".")}
     if path.name == "__init__.py" and (path.parent in folders or path.parent == PurePosixPath(".")):
         return str(path) not in task.liverl.source_files  # a package whose tests lie among its own modules
-    in_tests = any(part in _TEST_FOLDERS for part in path.parts[:-1])
-    return in_tests and (task.repository / path).is_file() and str(path) not in task.liverl.source_files
+    names = _TEST_FOLDERS if task.suite is None else _TEST_FOLDERS_ELSEWHERE
+    own = task.suite is not None and str(path) in task.liverl.source_files
+    return not own and not names.isdisjoint(path.parts[:-1]) and (task.repository / path).is_file()
 
 
 def _stands_in_the_way(

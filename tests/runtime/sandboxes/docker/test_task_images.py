@@ -14,6 +14,7 @@ from runtime.tasks.verify import verify
 from tests.docker_engine import Engine
 from tests.oci_images import busybox, image
 from tests.runtime.oci.conftest import RealRegistry, _registry, registry
+from tests.runtime.oci.test_boxes import SUITE
 from tests.runtime.sandboxes.docker.conftest import provider
 from tests.toolbox import require_command
 
@@ -36,14 +37,17 @@ def test_a_task_with_an_image_is_proven(
         "tests/test.sh": SCORE,
         "environment/Dockerfile": "FROM scratch\n",
     }
-    for path, text in files.items():
-        (tmp_path / "task" / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "task" / path).write_text(text)
+    # The same, judged by the report of a runner of its own.
+    suite = {**files, "task.toml": f'environment.docker_image = "{name}"\n{SUITE}'}
+    for folder, all_of_it in (("task", files), ("suite", suite)):
+        for path, text in all_of_it.items():
+            (tmp_path / folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / path).write_text(text)
     settings = Docker(base_image="liverl/base:bookworm")
     problems: list[str] = []
-    loaded = [load_task(tmp_path / "task")]
+    loaded = [load_task(tmp_path / folder) for folder in ("task", "suite")]
     tasks = with_images(loaded, environment=settings, on_problem=problems.append, say=lambda text: None)
-    assert [task.work.image.digest for task in tasks if task.work.image] == [made.digest], problems
+    assert [task.work.image.digest for task in tasks if task.work.image] == 2 * [made.digest], problems
 
     async def work() -> object:
         containers = provider(engine, tmp_path / "state")
