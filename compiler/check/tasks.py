@@ -53,6 +53,27 @@ def temperatures(plan: Plan) -> Iterator[Problem]:
             )
 
 
+def weights(plan: Plan) -> Iterator[Problem]:
+    """All training sets have one, or none has: what the others' share would be is not said otherwise."""
+    trained = plan.spec.tasks.train
+    named = [one for one in trained if one.weight is not None]
+    for index, task_set in enumerate(trained):
+        if named and task_set.weight is None:
+            yield Problem(
+                ("tasks", "train", index, "weight"),
+                f"null, but {named[0].name} has {named[0].weight:g}",
+                "a number above 0",
+                "give every training set a weight, or none",
+            )
+    for index, task_set in enumerate(plan.spec.tasks.validation):
+        if task_set.weight is not None:
+            yield Problem(
+                ("tasks", "validation", index, "weight"),
+                "every task of a validation set is scored, each as often as the others",
+                "null",
+            )
+
+
 def enough(plan: Plan) -> Iterator[Problem]:
     """Tasks for one batch, where the spec alone says how many there are."""
     size = plan.spec.schedule.train_batch_size
@@ -224,6 +245,7 @@ def later_commits(plan: Plan) -> Iterator[Problem]:
 
 RULES: tuple[Rule, ...] = (
     sets,
+    weights,
     environments,
     held_out_packages,
     later_commits,

@@ -196,5 +196,8 @@ class TaskSet(Model):
     name: Name
     """Scores appear as ``val-core/<name>/reward/mean@1``."""
     source: Source
+    weight: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
+    """Training only: this set's share of the prompts is its weight by the sum of all; tasks are then given out as often
+    as that takes, each at least once an epoch. null in all sets: every task once an epoch."""
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
     """Validation only: sampling temperature of this set (0: greedy); null takes the rollout's."""

@@ -6,6 +6,7 @@ through the proxy. Knows nothing of how tasks run. Columns: verl 0.9.1, ``verl/u
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from runtime.config import RuntimeConfig
 from runtime.errors import UserError
 from runtime.run_paths import RunPaths
 from runtime.task import Task
+
+MAX_ROWS = 2_000_000
+"""Of an epoch: each is a row of the file."""
 
 
 def write_dataset(
@@ -35,10 +39,32 @@ def write_dataset(
     folder = RunPaths(run).data
     folder.mkdir(parents=True, exist_ok=True)
     temperatures = {one.name: one.temperature for one in config.validation}
-    trained = [_row(name, task, None) for name, tasks in train.items() for task in tasks]
+    weights = {one.name: one.weight for one in config.train if one.weight is not None}
+    trained = [_row(name, task, None) for name, tasks in mixed(train, weights, config.seed).items() for task in tasks]
     scored = [_row(name, task, temperatures.get(name)) for name, tasks in validation.items() for task in tasks]
     _write(folder / "train.parquet", trained)
     _write(folder / "val.parquet", scored if config.validation else trained[:1])
+
+
+def mixed(train: Mapping[str, Sequence[Task]], weights: Mapping[str, float], seed: int) -> dict[str, list[Task]]:
+    """Each set's tasks as often as its weight asks for, none less than once; some once more than others where that does
+    not come out even, drawn by ``seed``. Without weights: every task once. Sets without a task have no share."""
+    shares = {name: weights.get(name, 1.0) for name, tasks in train.items() if tasks}
+    if not weights:
+        return {name: list(tasks) for name, tasks in train.items()}
+    whole = max(len(train[name]) / share for name, share in shares.items())
+    rows = whole * sum(shares.values())
+    if rows > MAX_ROWS:
+        raise UserError(
+            f"weights of the training sets: every task once takes {rows:,.0f} prompts an epoch, "
+            f"more than {MAX_ROWS:,}; make the weights less unequal, or limit the largest set"
+        )
+    found: dict[str, list[Task]] = {}
+    for name, share in shares.items():
+        times, more = divmod(max(round(whole * share), len(train[name])), len(train[name]))
+        drawn = random.Random(f"{seed}:{name}").sample(list(train[name]), more)
+        found[name] = list(train[name]) * times + drawn
+    return found
 
 
 def _row(task_set: str, task: Task, temperature: float | None) -> dict[str, Any]:

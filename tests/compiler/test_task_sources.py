@@ -142,3 +142,12 @@ def test_what_is_wrong_is_said_where_it_stands(
     found = check_spec(LAB, target="local", sets=sets)
     texts = [f"{dotted(one.path)}: {one.what}" for one in found if one.severity == "fatal"]
     assert any(said in text for text in texts), texts
+
+
+def test_weights_are_of_all_training_sets_and_of_no_other(quickstart: Any) -> None:
+    quickstart["tasks"] = sets_of(GENERATE, GENERATE)
+    quickstart["tasks"]["train"].append({"name": "more", "source": GENERATE, "weight": 2})
+    quickstart["tasks"]["validation"][0]["weight"] = 1
+    found = {dotted(one.path): one for one in check(make_plan(validate(quickstart)))}
+    assert "more has 2" in found["tasks.train[0].weight"].what and "tasks.train[1].weight" not in found
+    assert found["tasks.validation[0].weight"].allowed == "null"

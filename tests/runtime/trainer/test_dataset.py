@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from runtime.errors import UserError
-from runtime.trainer.dataset import write_dataset
+from runtime.trainer.dataset import mixed, write_dataset
 from tests.runtime.agent_loop.conftest import make_config, make_task
 
 
@@ -37,3 +37,18 @@ def test_a_spec_without_validation_gets_the_file_that_verl_reads(tmp_path: Path)
 def test_a_run_without_tasks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train: no usable task is left"):
         write_dataset(tmp_path, make_config(), {"train": []}, {})
+
+
+def test_sets_are_mixed_by_weight(tmp_path: Path) -> None:
+    few, many = ([make_task(tmp_path / name, f"{name}-{i}") for i in range(n)] for name, n in (("few", 3), ("many", 8)))
+    sets = {"few": few, "many": many, "none": []}
+    assert mixed(sets, {}, 0) == sets
+    found = mixed(sets, {"few": 1.0, "many": 2.0, "none": 5.0}, 0)
+    assert [len(found[name]) for name in ("few", "many")] == [4, 8] and {task.id for task in found["few"]} == {
+        task.id for task in few
+    }
+    assert found == mixed(sets, {"few": 1.0, "many": 2.0, "none": 5.0}, 0), "the seed alone draws"
+    found = mixed(sets, {"few": 3.0, "many": 1.0, "none": 1.0}, 0)
+    assert [len(found[name]) for name in ("few", "many")] == [24, 8]
+    with pytest.raises(UserError, match="make the weights less unequal"):
+        mixed(sets, {"few": 1e6, "many": 1e-3, "none": 1.0}, 0)
