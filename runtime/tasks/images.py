@@ -18,7 +18,7 @@ from runtime.tasks.directories import OnProblem
 
 WITH_IMAGES = ("bubblewrap", "docker", "kubernetes", "ecs")
 """Kinds of environment whose boxes can be made of an image of the task."""
-ELSEWHERE = ("docker", "kubernetes", "ecs")
+ELSEWHERE = ("kubernetes", "ecs")
 """Those of them whose boxes lie on machines that fetch images themselves, so that what was built here is not there."""
 
 CUT = ("bubblewrap", "docker")
@@ -53,8 +53,8 @@ def with_images(
                 continue
             if source is not None and source.reference is None and environment.type in ELSEWHERE:
                 on_problem(
-                    f"{task.path}: {source.dockerfile} is built for boxes of bubblewrap only: what is built on this "
-                    f"machine is in no registry; push an image and name it in environment.docker_image"
+                    f"{task.path}: {source.dockerfile} is built for boxes of bubblewrap and docker only: what is "
+                    f"built on this machine is in no registry; push an image and name it in environment.docker_image"
                 )
                 continue
             facts = task.liverl.published

@@ -8,8 +8,11 @@ space is believed at once. It does not know boxes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +21,10 @@ from typing import Any, TypeVar
 
 from runtime.errors import ImageError, MachineError
 from runtime.oci.credentials import credentials
+from runtime.oci.merged import merge
 from runtime.oci.reference import parse
+from runtime.oci.store import BUILT, ImageStore
+from runtime.oci.types import Image
 from runtime.sandboxes import images
 from runtime.sandboxes.base import SandboxRequest
 from runtime.sandboxes.docker import context
@@ -27,6 +33,8 @@ from runtime.sandboxes.docker.connection import Connection
 log = logging.getLogger(__name__)
 
 REPOSITORY = "liverl/sandbox"
+BUILT_HERE = "liverl/built"
+"""Of images that were built for tasks on the trainer's machine."""
 PATIENCE_SEC = 30.0
 """How long an engine that does not answer (it restarts) is waited for."""
 ATTEMPTS = 5
@@ -102,7 +110,7 @@ class Engine:
 
     def _build(self, request: SandboxRequest, packages: Path | None) -> tuple[str, bool]:
         places = context.sources(request, packages)
-        base = self._base if request.root is None else self._base_image(request.root.reference)
+        base = self._base if request.root is None else self._own_image(request.root)
         tag = f"{REPOSITORY}:{context.digest(f'{base} {request.workdir}', places)}"
         try:
             self.client.images.get(tag)
@@ -111,6 +119,26 @@ class Engine:
             archive = context.build_context(base, places, request.workdir)
             self.client.images.build(fileobj=_File(archive), custom_context=True, tag=tag, rm=True, network_mode="none")
             return tag, True
+
+    def _own_image(self, image: Image) -> str:
+        """The engine's id of a task's image. One that was built on this machine is brought to the engine, once, as one
+        layer: from the same store that other backends make their boxes of. Raises ``MachineError``. Blocks."""
+        if not image.reference.startswith(BUILT):
+            return self._base_image(image.reference)
+        tag = image.digest.removeprefix("sha256:")[:24]
+        with contextlib.suppress(self.sdk.errors.ImageNotFound):
+            return str(self.client.images.get(f"{BUILT_HERE}:{tag}").id)
+        store = ImageStore()
+        with tempfile.TemporaryDirectory(prefix="liverl-image-") as folder:
+            store.hold(image)
+            try:
+                merge([store.layer(one) for one in image.folders], "/", Path(folder) / "tree")
+            finally:
+                store.close()
+            with tarfile.open(f"{folder}/image.tar", "w") as archive:
+                archive.add(f"{folder}/tree", arcname=".", filter=_of_root)
+            self.client.api.import_image_from_file(f"{folder}/image.tar", repository=BUILT_HERE, tag=tag)
+        return str(self.client.images.get(f"{BUILT_HERE}:{tag}").id)
 
     def _base_image(self, base: str) -> str:
         """Its id; pulled where the engine does not have it. Raises ``MachineError``. Blocks."""
@@ -146,6 +174,12 @@ class Engine:
             full = any(words in str(error).lower() for words in _FULL)
             return (status >= 500 or status == 429) and not full and attempt < ATTEMPTS
         return seconds < PATIENCE_SEC  # OSError: requests' errors of connections are such
+
+
+def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
 
 
 def _image_key(request: SandboxRequest) -> Any:

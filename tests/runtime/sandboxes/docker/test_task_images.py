@@ -7,7 +7,9 @@ import pytest
 
 from runtime.config import Docker
 from runtime.grading.make import make_verifier
+from runtime.oci.build import import_layout
 from runtime.oci.store import ImageStore
+from runtime.sandboxes.base import SandboxRequest
 from runtime.task import load_task
 from runtime.tasks.images import with_images
 from runtime.tasks.verify import verify
@@ -61,3 +63,29 @@ def test_a_task_with_an_image_is_proven(
 
     loop.run(work())
     assert ImageStore().images()[0].image.reference.endswith(made.digest)
+
+
+def test_an_image_that_was_built_here_is_brought_to_the_engine(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: asyncio.Runner
+) -> None:
+    require_command("busybox", package="busybox-static")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    layers = [busybox(), {"w/word": b"old\n", "w/gone": b"x"}, {"w/.wh.gone": b""}]
+    image(layers, layout=tmp_path / "layout", Env=["PATH=/bin", "MARK=of the image"], WorkingDir="/w")
+    store = ImageStore()
+    made = import_layout(tmp_path / "layout", store, reference="built:for-a-test")
+    request = SandboxRequest(name="built", lower=store.tree(made, "/w"), workdir="/w", root=made)
+
+    async def work() -> None:
+        containers = provider(engine, tmp_path / "state")
+        try:
+            for _ in range(2):
+                box = await containers.start(request)
+                said = await box.exec(["sh", "-c", "ls; cat word; echo $MARK; echo new >word; id -u"], timeout_sec=60)
+                assert said.stdout.split() == b"word old of the image 0".split(), said.stderr
+                await box.stop()
+        finally:
+            await containers.close()
+
+    loop.run(work())
+    assert len(engine.docker("images", "-q", "liverl/built").split()) == 1
