@@ -216,11 +216,12 @@ def check_asynchronous(run: Path, policy: Path, *, fingerprints: list[str]) -> N
 
 
 def test_adapters_alone_are_trained_kept_and_resumed_on_another_machine(tmp_path: Path, policy: Path) -> None:
+    """Trained by two ranks, each of which holds half of every tensor."""
     from runtime.laptop.engine.weights import Weights
     from runtime.rollouter.fingerprint import fingerprint
 
     lora = {"rank": 4, "alpha": 8, "target_modules": ["q_proj", "o_proj", "down_proj"]}
-    fields = {"policy": {"type": "pretrained", "path": str(policy), "lora": lora}}
+    fields = {"policy": {"type": "pretrained", "path": str(policy), "lora": lora}, "trainer.ranks_per_node": 2}
     first = make_run(tmp_path / "first" / "run", policy, "quickstart", fields=fields)
     killed_at = max(killed_in_step_two(first))
     process.clear(first)
@@ -249,8 +250,8 @@ def test_adapters_alone_are_trained_kept_and_resumed_on_another_machine(tmp_path
         # The base is as it was, and what the adapter makes of it is what was served.
         assert fingerprint(Weights.load(made).named_tensors()) == found[step]["weights/fingerprint"]
         sizes = sum(path.stat().st_size for path in actor.glob("*.safetensors"))
-        sizes += sum(path.stat().st_size for path in actor.glob("model_world_size_1_rank_0.pt"))
-        assert sizes < len(weights) / 4
+        shares = [path.stat().st_size for path in actor.glob("model_world_size_2_rank_?.pt")]
+        assert len(shares) == 2 and sizes + sum(shares) < len(weights) / 3
     assert traces(run) == []
 
 
