@@ -65,6 +65,7 @@ def step_metrics(groups: Iterable[Sequence[TrialResult]], *, group_size: int, se
         row["proxy_tool_gap_p90"] = percentile(gaps, 0.9)
     row.update(_filter(trials))
     row.update(_groups(listed, group_size))
+    row.update(_sets(trials))
     versions = [span for one in trials if (span := one.weight_versions) is not None]
     if versions:
         row["weights/served_min"] = min(low for low, _ in versions)
@@ -104,4 +105,17 @@ def _groups(groups: Sequence[Sequence[TrialResult]], group_size: int) -> dict[st
         row["groups/all_correct"] = sum(min(group) >= 1.0 for group in graded)
         row["groups/mixed"] = sum(min(group) < max(group) for group in graded)
         row["groups/no_signal_frac"] = sum(min(group) == max(group) for group in graded) / len(graded)
+    return row
+
+
+def _sets(trials: Sequence[TrialResult]) -> dict[str, float]:
+    """Of each task set, where a step has trials of several."""
+    row: dict[str, float] = {}
+    counts = Counter(one.key.task_set for one in trials)
+    if len(counts) > 1:
+        for name, count in counts.items():
+            rewards = [one.reward for one in trials if one.key.task_set == name and one.reward is not None]
+            row[f"sets/{name}/trials"] = count
+            if rewards:
+                row[f"sets/{name}/reward"] = sum(rewards) / len(rewards)
     return row

@@ -51,6 +51,17 @@ def test_groups_by_signal_and_reasons_of_what_is_left_out() -> None:
     assert row["proxy_tool_gap_p90"] == 0.3
 
 
+def test_sets_are_told_apart_where_there_are_several() -> None:
+    other = replace(make_key(), task_set="other")
+    row = step_metrics(
+        [[trial(1.0), trial(0.0)], [trial(1.0, key=other), trial(None, key=other)]], group_size=2, seconds=1
+    )
+    name = make_key().task_set
+    assert (row[f"sets/{name}/trials"], row[f"sets/{name}/reward"]) == (2, 0.5)
+    assert (row["sets/other/trials"], row["sets/other/reward"]) == (2, 1.0)
+    assert not any(one.startswith("sets/") for one in step_metrics([[trial(1.0)]], group_size=1, seconds=1))
+
+
 def test_the_trajectory_filter_decides_what_trains() -> None:
     """The same trials under two filters; what was not graded trains under neither."""
     ends = [Termination.COMPLETED, Termination.OVERLONG, Termination.TIMEOUT]

@@ -11,11 +11,19 @@ from typing import Any
 
 import pytest
 
-from runtime.config import Bubblewrap, PublishedSource, TaskSet, TerminalBenchSource
+from runtime.config import (
+    Bubblewrap,
+    Kubernetes,
+    KubernetesCluster,
+    PublishedSource,
+    TaskSet,
+    TerminalBenchSource,
+)
 from runtime.errors import MachineError, RunError, UserError
 from runtime.grading import swebench_log
 from runtime.task import load_task
 from runtime.tasks import prepare as room
+from runtime.tasks.images import with_images
 from runtime.tasks.index import oracle_seconds, read_index, write_index
 from runtime.tasks.sets import rows as reading
 from runtime.tasks.sets.load import SETS, Wanted, import_rows
@@ -283,3 +291,12 @@ def test_the_index_keeps_what_the_set_says(tmp_path: Path) -> None:
     assert (row["oracle_sec"], row["fail_to_pass"], row["pass_to_pass"]) == (2.5, 1, 1)
     with pytest.raises(UserError, match="not a report"):
         oracle_seconds([tmp_path / "i.parquet"])
+
+
+def test_boxes_that_would_show_the_images_own_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made, _ = imported("swe-smith", tmp_path / "tasks", limit=1)
+    problems: list[str] = []
+    pods = Kubernetes(kubernetes=KubernetesCluster(image="python:3.12", namespace="x"))
+    assert with_images([load_task(made[0])], environment=pods, on_problem=problems.append, say=str) == []
+    assert len(problems) == 1 and "would show the image's own repository" in problems[0]
