@@ -46,18 +46,21 @@ def outermost(paths: Iterable[str]) -> list[str]:
     return [str(path) for path in found if not any(path != other and path.is_relative_to(other) for other in found)]
 
 
-def unchanged(request: SandboxRequest) -> bool:
-    """Whether the work directory is the image's own, so that nothing of it need travel."""
+def is_changed(request: SandboxRequest) -> bool:
+    """Whether the work directory is another than the image's own: then it travels, into a volume that hides the
+    image's, for that may hold what the box must not show (later commits, tests). Blocks."""
     from runtime.oci.store import ImageStore
 
     assert request.root is not None
-    return ImageStore().tree(request.root, request.workdir) == request.lower.resolve()
+    return ImageStore().tree(request.root, request.workdir) != request.lower.resolve()
 
 
-def brought(request: SandboxRequest) -> bytes:
+def brought(request: SandboxRequest, *, changed: bool) -> bytes:
     """A tar archive of all but Python. Blocks."""
     trees = [(folder, f"{bwrap.LIVERL}/{name}") for name, folder in PROGRAMS.items()]
     trees += [(mount.source, mount.target) for mount in request.mounts]
+    if changed:
+        trees.append((request.lower, request.workdir))
     if request.image:
         trees.append((images.prepare(request.image), bwrap.IMAGE))
     return remote_shell.pack_trees(trees)

@@ -157,9 +157,6 @@ class RemoteSandbox(ABC):
         folders = ["/logs/agent", "/logs/verifier", "/logs/artifacts", request.workdir]
         if request.root is not None:
             await self._sure(remote_python.folders_script(folders))
-            if not await asyncio.to_thread(own_image.unchanged, request):
-                own = [(request.lower, request.workdir)]
-                await self.upload_archive(await asyncio.to_thread(remote_shell.pack_trees, own))
             return
         trees = [(request.lower, request.workdir), *((mount.source, mount.target) for mount in request.mounts)]
         if request.image:
@@ -170,11 +167,11 @@ class RemoteSandbox(ABC):
         trees += [(folder, target) for target, folder in programs.items() if target not in shown]
         await self.upload_archive(await asyncio.to_thread(remote_shell.pack_trees, trees))
 
-    async def receive(self, request: SandboxRequest) -> None:
+    async def receive(self, request: SandboxRequest, *, changed: bool) -> None:
         """Of a receiver (``own_image.py``): take in what the box of ``request`` is to find, and end."""
         assert self._words is remote_shell
         python, rest = await asyncio.to_thread(
-            lambda: (own_image.python_archive().read_bytes(), own_image.brought(request))
+            lambda: (own_image.python_archive().read_bytes(), own_image.brought(request, changed=changed))
         )
         await self.upload_archive(python, root=own_image.BROUGHT, packed=True)
         await self.upload_archive(rest, root=own_image.BROUGHT)

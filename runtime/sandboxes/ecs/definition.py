@@ -32,10 +32,10 @@ def size(settings: EcsCluster, memory_mib: int) -> tuple[int, int]:
 
 
 def definition(
-    settings: EcsCluster, memory_mib: int, *, image: str | None = None, brought: Sequence[str] = ()
+    settings: EcsCluster, memory_mib: int, *, image: str | None = None, brought: Sequence[str] = (), work: str = ""
 ) -> dict[str, Any]:
     """Arguments of RegisterTaskDefinition; the family is named by a digest of all the rest. image: the task's own, with
-    the folders that a receiver brings into it."""
+    the folders that a receiver brings into it; work: also a work directory that hides the image's."""
     cpu, memory = size(settings, memory_mib)
     container: dict[str, Any] = {
         "name": CONTAINER,
@@ -61,20 +61,24 @@ def definition(
         "containerDefinitions": [container],
     }
     if image is not None:
-        _of_own_image(asked, image, brought)
+        _of_own_image(asked, image, brought, work)
     if settings.execution_role_arn is not None:
         asked["executionRoleArn"] = settings.execution_role_arn
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
     return {"family": f"liverl-{digest}", **asked}
 
 
-def _of_own_image(asked: dict[str, Any], image: str, brought: Sequence[str]) -> None:
+def _of_own_image(asked: dict[str, Any], image: str, brought: Sequence[str], work: str) -> None:
     (base,) = asked["containerDefinitions"]
-    names = [f"v{number}" for number in range(len(brought))]
-    places = list(zip(names, brought, strict=True))
+    paths = [*brought, *([work] if work else [])]
+    names = [f"v{number}" for number in range(len(paths))]
+    places = list(zip(names, paths, strict=True))
 
     def mounted(below: str, *, read_only: bool) -> list[dict[str, Any]]:
-        return [{"sourceVolume": one, "containerPath": below + path, "readOnly": read_only} for one, path in places]
+        return [
+            {"sourceVolume": one, "containerPath": below + path, "readOnly": read_only and path != work}
+            for one, path in places
+        ]
 
     receiver = {
         **base,

@@ -146,10 +146,11 @@ class EcsProvider:
         proxy_url = self._proxy_url(request)
         token = secrets.token_urlsafe(24)
         tokens = {definition.CONTAINER: token}
+        changed = request.root is not None and await asyncio.to_thread(own_image.is_changed, request)
         if request.root is not None:
             tokens[definition.RECEIVER] = secrets.token_urlsafe(24)
         try:
-            arn = await self._run(await self._definition(request), tokens, request.name)
+            arn = await self._run(await self._definition(request, changed=changed), tokens, request.name)
         except ValueError as error:
             raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {error}") from error
         sandbox = EcsSandbox(request, self, arn, token, proxy_url)
@@ -160,7 +161,7 @@ class EcsProvider:
                 receiver = EcsSandbox(other, self, arn, tokens[definition.RECEIVER], None)
                 async with asyncio.timeout(self._settings.startup_deadline_sec):
                     await self._ready(receiver, early=True)
-                await receiver.receive(request)
+                await receiver.receive(request, changed=changed)
             async with asyncio.timeout(self._settings.startup_deadline_sec):
                 await self._ready(sandbox)
             await sandbox.furnish(request)
@@ -229,12 +230,12 @@ class EcsProvider:
         except (BotoCoreError, ClientError) as error:
             raise TrialError(Termination.ENV_SETUP_FAILED, f"ECS {operation}: {error}") from error
 
-    async def _definition(self, request: SandboxRequest) -> str:
+    async def _definition(self, request: SandboxRequest, *, changed: bool) -> str:
         """The task definition for this image and size; registered once, also across runs."""
         own: dict[str, Any] = {}
         if request.root is not None:
             image = mirrored(request.root.reference, self._mirrors)
-            own = {"image": image, "brought": tuple(own_image.places(request))}
+            own = {"image": image, "brought": tuple(own_image.places(request)), "work": request.workdir * changed}
         key = (request.memory_mib, *own.values())
         known = self._definitions.get(key)
         if known is None or (known.done() and known.exception() is not None):

@@ -52,9 +52,11 @@ def manifest(
     run: str,
     owner: str,
     mirrors: Mapping[str, str] = MappingProxyType({}),
+    changed: bool = False,
 ) -> dict[str, Any]:
     """A Pod with the labels run, owner, ttl and a nonce that tells our own creation from a stranger's name. mirrors:
-    registry -> the one that nodes ask in its place for a task's own image."""
+    registry -> the one that nodes ask in its place for a task's own image; changed: its work directory is not to be
+    seen (``own_image.is_changed``)."""
     folders = _folders(request) if settings.user is not None else []
     security: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
     box: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
@@ -111,7 +113,7 @@ def manifest(
         spec["initContainers"] = [carrier]
         spec["volumes"] += [{"name": "agent", "emptyDir": {}}]
     if request.root is not None:
-        _of_own_image(spec, request, settings, mirrored(request.root.reference, mirrors))
+        _of_own_image(spec, request, settings, mirrored(request.root.reference, mirrors), changed=changed)
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     if settings.runtime_class is not None:
@@ -134,7 +136,9 @@ def manifest(
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def _of_own_image(spec: dict[str, Any], request: SandboxRequest, settings: KubernetesCluster, image: str) -> None:
+def _of_own_image(
+    spec: dict[str, Any], request: SandboxRequest, settings: KubernetesCluster, image: str, *, changed: bool
+) -> None:
     """Make the pod one of a task's own image: what LiveRL runs in it comes into volumes, by an init container of the
     backend's own image, and is read-only. All of the image may be written that its user may write; of a user who is
     not the image's root the work directory is a copy."""
@@ -142,10 +146,12 @@ def _of_own_image(spec: dict[str, Any], request: SandboxRequest, settings: Kuber
     own = replace(request, mounts=uploads(request))
     brought = own_image.places(own)
     written = ["/logs", "/tests", "/solution"]
+    if settings.user is not None or changed:
+        written.append(request.workdir)
     if settings.user is not None:
-        written += ["/tmp", HOME, request.workdir]
+        written += ["/tmp", HOME]
         box["securityContext"] = {**box["securityContext"], "readOnlyRootFilesystem": False}
-    shown = [(path, {"readOnly": True}) for path in brought] + [(path, {}) for path in own_image.outermost(written)]
+    shown = [(path, {"readOnly": True}) for path in brought] + [(path, {}) for path in sorted(set(written))]
     agent = [mount for mount in box["volumeMounts"] if mount["name"] == "agent"]
     volumes = [{"name": f"w{number}", "mountPath": path, **more} for number, (path, more) in enumerate(shown)]
     receiver = {
@@ -159,13 +165,14 @@ def _of_own_image(spec: dict[str, Any], request: SandboxRequest, settings: Kuber
         "volumeMounts": [
             *(
                 {"name": one["name"], "mountPath": f"{own_image.BROUGHT}{one['mountPath']}"}
-                for one in volumes[: len(brought)]
+                for one in volumes
+                if one["mountPath"] in brought or (changed and one["mountPath"] == request.workdir)
             ),
             {"name": "scratch", "mountPath": "/tmp"},
         ],
     }
     first = [*spec.get("initContainers", ()), receiver]
-    if settings.user is not None:
+    if settings.user is not None and not changed:
         work = next(one for one in volumes if one["mountPath"] == request.workdir)
         python = [one for one in volumes if one["mountPath"] in brought]
         command = own_image.copy_command(request.workdir, "/.liverl-work")

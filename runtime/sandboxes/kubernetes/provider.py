@@ -20,6 +20,7 @@ from typing import Any
 
 from runtime.config import KubernetesCluster
 from runtime.errors import MachineError, Termination, TrialError
+from runtime.sandboxes import own_image
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
 from runtime.sandboxes.box import check_lower
 from runtime.sandboxes.kubernetes import pods, status
@@ -199,7 +200,9 @@ class KubernetesProvider:
             api, watch = await self.connected()
         except ApiError as error:
             raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {error}") from error
-        pod = pods.manifest(request, self._settings, run=self._run, owner=self._owner, mirrors=self._mirrors)
+        changed = request.root is not None and await asyncio.to_thread(own_image.is_changed, request)
+        how: dict[str, Any] = {"mirrors": self._mirrors, "changed": changed}
+        pod = pods.manifest(request, self._settings, run=self._run, owner=self._owner, **how)
         name = pod["metadata"]["name"]
         patience = self._settings.startup_deadline_sec
         try:
@@ -209,7 +212,7 @@ class KubernetesProvider:
             if own:
                 receiver = PodSandbox(replace(request, root=None), self, created, None, container=pods.RECEIVER)
                 await self._ready(watch, name, request.name, patience, receiver=True)
-                await receiver.receive(replace(request, mounts=pods.uploads(request)))
+                await receiver.receive(replace(request, mounts=pods.uploads(request)), changed=changed)
             await self._ready(watch, name, request.name, patience)
             await sandbox.furnish(replace(request, mounts=pods.uploads(request)))
             await self._probe(sandbox)

@@ -203,11 +203,15 @@ class TestTasks:
         require_command("busybox", package="busybox-static")
         monkeypatch.setattr(stores, "default_store", lambda: tmp_path / "store")
         store = ImageStore()
-        made = image([busybox(), {"w/word": b"old\n"}], layout=tmp_path / "layout", Env=["PATH=/bin"], WorkingDir="/w")
+        made = image(
+            [busybox(), {"w/later": b"a commit\n"}], layout=tmp_path / "layout", Env=["PATH=/bin"], WorkingDir="/w"
+        )
         own = import_layout(tmp_path / "layout", store, reference=f"registry.example/own@{made.digest}")
         moto.tree = tmp_path / "tree"
         merge([store.layer(one) for one in own.folders], "/", moto.tree)
-        request = SandboxRequest(name="own", lower=store.tree(own, "/w"), workdir="/w", root=own)
+        (tmp_path / "cleaned").mkdir()
+        (tmp_path / "cleaned" / "word").write_text("old\n")  # what the image has there is not to be seen
+        request = SandboxRequest(name="own", lower=tmp_path / "cleaned", workdir="/w", root=own)
 
         async def body(provider: EcsProvider) -> None:
             box = await provider.start(request)

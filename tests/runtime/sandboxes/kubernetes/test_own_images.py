@@ -16,6 +16,7 @@ from runtime.oci.build import import_layout
 from runtime.oci.merged import merge
 from runtime.oci.store import ImageStore
 from runtime.oci.types import Image
+from runtime.sandboxes import own_image
 from runtime.sandboxes.base import Mount, SandboxRequest
 from runtime.sandboxes.kubernetes import pods
 from runtime.task import load_task
@@ -118,6 +119,21 @@ def test_a_task_with_an_image_is_graded_in_pods(node: Stage, own: tuple[ImageSto
         await verifier.close()
 
     node.play(body)
+
+
+@pytest.mark.parametrize("user", [10001, None])
+def test_a_work_directory_that_was_cleaned_hides_the_images(
+    own: tuple[ImageStore, Image], tmp_path: Path, user: int | None
+) -> None:
+    """Whatever the image has there, later commits above all: only what the task shows comes into the volume."""
+    (tmp_path / "cleaned").mkdir()
+    request = request_of(own, tmp_path / "cleaned")
+    assert own_image.is_changed(request) and not own_image.is_changed(request_of(own))
+    settings = KubernetesCluster(image=IMAGE, user=user)
+    spec = pods.manifest(request, settings, run="r", owner="o", changed=True)["spec"]
+    assert "/w" in [mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]]
+    assert [one["name"] for one in spec["initContainers"]] == ["guest"], "nothing copies the image's"
+    assert "/.liverl-brought/w" in [mount["mountPath"] for mount in spec["initContainers"][0]["volumeMounts"]]
 
 
 def test_an_image_that_nodes_cannot_pull_is_said(stage: Stage, own: tuple[ImageStore, Image]) -> None:
