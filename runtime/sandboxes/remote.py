@@ -17,7 +17,7 @@ from typing import Any
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes import bwrap, images, own_image, remote_python, remote_shell
 from runtime.sandboxes.base import ArtifactsRefused, ExecResult, SandboxRequest
-from runtime.sandboxes.entries import Entry, marked
+from runtime.sandboxes.entries import Entry, Same, marked
 from runtime.sandboxes.programs import PROGRAMS
 
 log = logging.getLogger(__name__)
@@ -131,8 +131,10 @@ class RemoteSandbox(ABC):
         self, paths: Sequence[str], *, max_bytes: int, known: Mapping[str, str] | None = None
     ) -> dict[str, Entry]:
         file = f"/tmp/.liverl-down-{secrets.token_hex(6)}"
-        script = self._words.pack_script(paths, file=file, max_bytes=max_bytes, first=PART)
-        result = await self._sure(script)
+        told = known if self._words is remote_python else None
+        asked = {} if told is None else {"gone": remote_python.GONE}
+        script = self._words.pack_script(paths, file=file, max_bytes=max_bytes, first=PART, **asked)
+        result = await self._sure(script, b"" if told is None else json.dumps(dict(told)).encode())
         what = f"sandbox {self.name}: download"
         try:
             size = int(result.stderr.split()[-1])
@@ -149,7 +151,14 @@ class RemoteSandbox(ABC):
             data += part
         if size > PART:
             await self._sure(self._words.remove_script(file))
-        return await asyncio.to_thread(remote_shell.unpack, bytes(data), max_bytes=max_bytes, what=what)
+        found = await asyncio.to_thread(remote_shell.unpack, bytes(data), max_bytes=max_bytes, what=what)
+        if told is None:
+            return found
+        try:
+            gone = set(json.loads(found.pop(remote_python.GONE)))  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrialError(Termination.SANDBOX_LOST, f"{what}: nothing says what is gone") from error
+        return {name: Same() for name in told if name not in gone} | found
 
     async def furnish(self, request: SandboxRequest) -> None:
         """Put the pristine work directory, mounts, packages and LiveRL's own programs in: there is no host to share

@@ -13,6 +13,7 @@ from runtime.sandboxes.remote_shell import MARK, archive_limit
 
 _BOOT = f"import sys; sys.path.insert(0, {bwrap.LIVERL!r}); from guest import remote; remote.main()"
 PROGRAM = (bwrap.PYTHON, "-I", "-S", "-B", "-c", _BOOT, "liverl")
+GONE = "/.liverl-gone"
 WAIT = (*PROGRAM, "wait")
 """The first process of such a box."""
 
@@ -50,9 +51,10 @@ def join_script(folder: str, count: int, root: str = "/", *, packed: bool = Fals
     return _order("join", folder=folder, count=count, root=root, packed=packed)
 
 
-def pack_script(paths: Sequence[str], *, file: str, max_bytes: int, first: int) -> str:
+def pack_script(paths: Sequence[str], *, file: str, max_bytes: int, first: int, gone: str = "") -> str:
+    """gone: the name under which what is gone of all that was known is listed in the archive."""
     limit = archive_limit(max_bytes)
-    return _order("pack", paths=list(paths), file=file, max_bytes=max_bytes, first=first, limit=limit)
+    return _order("pack", paths=list(paths), file=file, max_bytes=max_bytes, first=first, limit=limit, gone=gone)
 
 
 def rest_script(file: str, start: int, size: int) -> str:

@@ -196,7 +196,8 @@ def _unpack(stream: BinaryIO | io.BytesIO, root: str, *, packed: bool = False) -
 
 
 def pack(order: dict[str, Any], data: bytes, max_output: int) -> int:
-    """Archive what exists of ``paths``: its first bytes are printed, the rest waits in ``file``, its size is the last
+    """Archive what exists of ``paths``; of what is known (path -> mark, the order's input) only what is so no more, and
+    the names of what is gone (``gone``). Its first bytes are printed, the rest waits in ``file``, its size is the last
     line of the errors."""
     import tarfile
 
@@ -204,10 +205,20 @@ def pack(order: dict[str, Any], data: bytes, max_output: int) -> int:
 
     limit = order["limit"]
     try:
-        found = files.tree(order["paths"], order["max_bytes"])
+        known = None
+        if order["gone"]:
+            import json
+
+            known = json.loads(data)
+        found = files.tree(order["paths"], order["max_bytes"], known)
     except files.Refused:
         os.write(2, f"{limit + 1}\n".encode())
         return 0
+    if known is not None:
+        gone = [path for path, (kind, _) in found.items() if kind == "-"]
+        found = {path: one for path, one in found.items() if one[0] != "-"} | {
+            order["gone"]: ("f", json.dumps(gone).encode())
+        }
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path, (kind, content) in found.items():

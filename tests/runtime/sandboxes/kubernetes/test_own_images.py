@@ -18,6 +18,7 @@ from runtime.oci.store import ImageStore
 from runtime.oci.types import Image
 from runtime.sandboxes import own_image
 from runtime.sandboxes.base import Mount, SandboxRequest
+from runtime.sandboxes.entries import Program, Same, mark
 from runtime.sandboxes.kubernetes import pods
 from runtime.task import load_task
 from tests.oci_images import busybox, image
@@ -88,6 +89,9 @@ def test_a_box_of_an_image_without_libc_or_python(node: Stage, own: tuple[ImageS
         assert await said("./run") == "ran\n"
         found = await box.download(["/w"], max_bytes=16 << 20)
         assert set(found) == {"/w/word", "/w/a b/big", "/w/run"} and found["/w/a b/big"] == big
+        known = {f"/w/{name}": mark("f", text) for name, text in (("word", b"new\n"), ("run", b"x"), ("gone", b"x"))}
+        tree = await box.tree(["/w/word", "/w/run"], max_bytes=100, known=known)
+        assert tree == {"/w/word": Same(), "/w/run": Program(b"#!/bin/sh\necho ran\n")}, "only what changed travels"
         with pytest.raises(TrialError):
             await box.download(["/w"], max_bytes=20)
 
