@@ -40,12 +40,12 @@ class Local:
         yield from _one_machine(plan)
         policy, tasks = plan.spec.policy, plan.spec.tasks
         if isinstance(policy, PretrainedPolicy) and policy.path.startswith(("/", "./", "../", "~")):
-            config = Path(policy.path).expanduser() / "config.json"
-            if not config.is_file():
+            folder = Path(policy.path).expanduser()
+            if not any((folder / name).is_file() for name in ("config.json", "run.json")):
                 yield Problem(
                     ("policy", "path"),
                     f"{policy.path}: no config.json there",
-                    "a Hugging Face model folder or name",
+                    "a Hugging Face model folder or name, or a run's folder",
                 )
         stage = plan.supervised
         for index, one in enumerate(stage.demonstrations if stage is not None else ()):

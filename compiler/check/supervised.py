@@ -38,6 +38,9 @@ def hardware(plan: Plan) -> Iterator[Problem]:
             "null",
             "train it in a run of its own on one machine, and name its result as policy.path",
         )
+    if trainer.device == "cpu" and plan.supervised.compile:
+        what = "true, but on a CPU compiling takes minutes and gains nothing"
+        yield Problem((*PLACE, "compile"), what, "false")
     if trainer.device == "cuda" and trainer.precision == "fp32":
         what = "fp32: demonstrations of a pack are attended to one by one, which is slow on a GPU"
         yield Problem(("trainer", "precision"), what, '"bf16"', severity="warn")

@@ -76,12 +76,14 @@ def check_policy(config: RuntimeConfig) -> None:
 
 
 def locate(named: str) -> Path:
-    """The folder of a model that is named by its folder, by the name under which it was taken in (``liverl models
-    add``) or by its name on the Hugging Face hub; nothing is fetched. Raises ``UserError`` when it is not on this
-    machine."""
+    """The folder of a model that is named by its folder, by the run whose reinforcement it began, by the name under
+    which it was taken in (``liverl models add``) or by its name on the Hugging Face hub; nothing is fetched. Raises
+    ``UserError`` when it is not on this machine."""
     folder = Path(named).expanduser()
     if folder.is_dir():
-        return folder.absolute()
+        # Of a run, what it began reinforcement with: the result of its supervised stage.
+        is_run = (folder / "run.json").is_file() and (folder / "policy").is_dir()
+        return (folder / "policy" if is_run else folder).absolute()
     if (kept := store.find(named)) is not None:
         return kept
     if named.startswith(("/", "./", "../", "~")) or not is_hub_name(named):

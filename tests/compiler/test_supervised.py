@@ -59,6 +59,7 @@ FATAL = {
         "tokens_per_batch: 16384 * 3,", "trainer+: { ranks_per_node: 2 },", 7, "3 passes of 16384, not divisible by 2",
     ),
     "longer than a pass": ("max_length: 20000,", "", 7, "max_length: 20000, but a pass takes 16384"),
+    "compiled on a CPU": ("compile: true,", "", 7, "compile: true, but on a CPU"),
     "two lengths": ("steps: 5, epochs: 2,", "", 7, "epochs: 2, but steps says how long: 5"),
     "another trainer": ("", MEGATRON, 5, 'warm_start: the supervised stage is trained with FSDP, not with "megatron"'),
     "several machines": ("", "trainer+: { nodes: 2 },", 5, "on one machine, but trainer.nodes is 2"),

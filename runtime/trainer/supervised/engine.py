@@ -28,7 +28,7 @@ class PackEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         module.forward = scored_forward(module)
         if os.environ.get(COMPILE):
             for layer in module.model.layers:
-                layer.compile(dynamic=False)
+                layer.compile()
         return module
 
     def train_batch(self, data: Any, loss_function: Any) -> Any:

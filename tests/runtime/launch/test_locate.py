@@ -26,6 +26,12 @@ def test_a_folder_is_found_from_where_the_command_was_given(home: Path, named: s
     assert locate(named.format(home=home)) == home / "models" / "tiny"
 
 
+def test_a_run_means_the_policy_that_its_reinforcement_began_with(home: Path) -> None:
+    (home / "runs" / "x" / "policy").mkdir(parents=True)
+    (home / "runs" / "x" / "run.json").touch()
+    assert locate("runs/x") == home / "runs" / "x" / "policy"
+
+
 def test_a_name_of_the_hub_is_looked_up_in_its_cache_and_never_fetched(home: Path) -> None:
     with pytest.raises(UserError, match=r"hf download Someone/Model-1\.5B"):
         locate("Someone/Model-1.5B")
