@@ -7,7 +7,8 @@ say. So no rule ever judges a guess. Knows the models only through their annotat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -71,4 +72,16 @@ def _value(annotation: Any, value: Any, wrong: set[Path]) -> Any:
         ]
         broken = any(path[:1] == (index,) and len(path) == 1 for path in wrong for index in range(len(value)))
         return _MISSING if broken or any(one is _MISSING for one in made) else tuple(made)
-    return _MISSING if wrong else value
+    if wrong:
+        return _MISSING
+    # As the models make it, or a rule would say 25 here and 25.0 of the same spec once it is right.
+    return float(value) if type(value) is int and _is_number(annotation) else value
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a whole number becomes a ``float`` here."""
+    if get_origin(annotation) is Annotated:
+        return _is_number(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return any(map(_is_number, get_args(annotation))) and int not in get_args(annotation)
+    return annotation is float

@@ -47,7 +47,7 @@ class Sampling(Model):
     ``liverl doctor --model DIR`` says which one a model needs."""
     concurrency: Count
     """Trials in flight at once."""
-    agent_loop: AgentLoop = AgentLoop()
+    agent_loop: AgentLoop = AgentLoop.model_construct()
     routing: Literal["least_in_flight", "rendezvous"] = "least_in_flight"
     """How a new session finds its replica: the fewest tokens in flight, or a hash of its name and theirs alone, the
     same in every run. Then it stays there."""

@@ -6,13 +6,14 @@ a reader would have to invent. Runs nothing; knows no files.
 
 from __future__ import annotations
 
-import ast
 import io
 import keyword
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+
+from runtime.tasks.generate.functions import parsed
 
 _COMPARISONS = {
     "==": ("!=",),
@@ -131,9 +132,7 @@ def slips_of(segment: str) -> list[Slip]:
 def is_python(segment: str) -> bool:
     """Whether a function's text, however far indented, can be compiled."""
     try:
-        compile(
-            ast.parse(("if True:\n" if segment[:1] in " \t" else "") + segment), "<slip>", "exec", dont_inherit=True
-        )
+        parsed(("if True:\n" if segment[:1] in " \t" else "") + segment, whole=True)
     except (SyntaxError, ValueError, RecursionError):
         return False
     return True

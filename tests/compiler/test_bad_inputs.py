@@ -196,7 +196,7 @@ def test_a_spec_that_is_no_file_of_ours(folder: Path, capsys: pytest.CaptureFixt
 
 def test_every_problem_in_one_go(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = folder / "x.jsonnet"
-    changes = ["name: 'A'", "seed: -1", "mode: { type: 'x' }", "schedule+: { steps: 0, stepz: 1 }"]
+    changes = ["name: 'A'", "seed: -1", "mode: { type: 'x' }", "schedule+: { steps: -1, stepz: 1 }"]
     spec.write_text(BASE + "base {\n" + ",\n".join(changes) + "\n}\n")
     lines = refused(spec, capsys)
     places = [line.removeprefix(f"{spec}:").split(":")[0] for line in lines if line.startswith(f"{spec}:")]

@@ -80,7 +80,7 @@ def test_problems_of_all_points_with_the_line_in_the_comprehension(folder: Path)
   sweep: {
     ['g%d' % g]: base {
       algorithm+: { group_size: g },
-      schedule+: { steps: 0 },
+      schedule+: { steps: -1 },
     }
     for g in [1, 4, 8]
   } + { odd: base { trainer+: { optimizer+: { learning_rat: 1 } } } },
@@ -94,7 +94,7 @@ def test_problems_of_all_points_with_the_line_in_the_comprehension(folder: Path)
         "sweep.odd.trainer.optimizer.learning_rat": ":9:47",
     }
     assert "the same in 2 more points" in problems["sweep.g1.schedule.steps"].text
-    spec.write_text(spec.read_text().replace("steps: 0", "steps: 3").replace("learning_rat:", "learning_rate:"))
+    spec.write_text(spec.read_text().replace("steps: -1", "steps: 3").replace("learning_rat:", "learning_rate:"))
     (problem,) = [problem for problem in check_spec(spec) if problem.severity == "fatal"]
     assert (dotted(problem.path), problem.position.removeprefix(str(spec))) == (
         "sweep.g1.algorithm.group_size",

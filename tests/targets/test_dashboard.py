@@ -53,8 +53,8 @@ def test_docker_publishes_it_where_the_spec_says() -> None:
 def test_the_script_of_skypilot_starts_it_on_the_head(tmp_path: Path) -> None:
     task = yaml.safe_load(compile_in_memory(LAB, target="skypilot", sets=[asked()]).files["task.sky.yaml"])
     started = [line for line in task["run"].splitlines() if line.startswith("ray start --head")]
-    assert len(started) == 1 and '"${dashboard[@]}"' in started[0]
-    assert "--include-dashboard true --dashboard-host 127.0.0.1 --dashboard-port 8265" in task["run"]
+    assert len(started) == 1 and '"${more[@]}"' in started[0]
+    assert "more=(--include-dashboard true --dashboard-host 127.0.0.1 --dashboard-port 8265)" in task["run"]
     subprocess.run(["bash", "-n"], input=task["run"], text=True, check=True)
 
 

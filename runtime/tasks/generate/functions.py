@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,11 +29,23 @@ def lines_of(source: str) -> list[str]:
     return io.StringIO(source, newline="\n").readlines()
 
 
+def parsed(source: str | bytes, *, whole: bool = False) -> ast.Module:
+    """The tree of code that others wrote, or that was made up; what Python would warn of in it is nobody's concern.
+    Raises ``SyntaxError`` or
+    ``ValueError``; ``whole``: also for what only the compiler refuses, such as ``return`` outside a function."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ast.parse(source)
+        if whole:
+            compile(tree, "<made up>", "exec", dont_inherit=True)
+    return tree
+
+
 def functions_of(path: str, source: str) -> list[Function]:
     """Top-level functions and methods, nested functions belonging to the one around them; [] for text that is not
     Python."""
     try:
-        tree = ast.parse(source)
+        tree = parsed(source)
     except (SyntaxError, ValueError):
         return []
     return list(_visit(path, tree.body, ""))

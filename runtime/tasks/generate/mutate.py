@@ -14,7 +14,7 @@ from typing import Any
 import libcst as cst
 from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
 
-from runtime.tasks.generate.functions import Function, lines_of
+from runtime.tasks.generate.functions import Function, lines_of, parsed
 from runtime.tasks.generate.mutators import REGISTRY, Context, Delete
 
 _SHELL = b"if True:\n"
@@ -45,7 +45,7 @@ def mutants_of(function: Function, source: str) -> list[Mutant]:
     shell = _SHELL if segment[:1] in (" ", "\t") else b""
     encoded = segment.encode()
     try:
-        original = ast.dump(ast.parse(shell + encoded))
+        original = ast.dump(parsed(shell + encoded))
         wrapper = MetadataWrapper(cst.parse_module(shell + encoded), unsafe_skip_copy=True)
         spans = wrapper.resolve(ByteSpanPositionProvider)
     except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError):
@@ -96,8 +96,7 @@ def _first_difference(one: bytes, two: bytes) -> int:
 
 def _changed(text: bytes) -> str | None:
     try:
-        tree = ast.parse(text)
-        compile(tree, "<mutant>", "exec", dont_inherit=True)
+        tree = parsed(text, whole=True)
     except (SyntaxError, ValueError):
         return None
     return ast.dump(tree)

@@ -24,6 +24,8 @@ from runtime.demonstrations.types import Shown
 from runtime.errors import RunError, UserError
 from runtime.laptop.synth import write
 from runtime.task import Task, load_task
+from runtime.tasks.generate.functions import functions_of
+from runtime.tasks.generate.mutate import mutants_of
 from runtime.tasks.generate.sources import Package
 from tests.runtime.proxy.tiny_model import write_model
 from tests.runtime.scaffolds.shell_trials import REPOSITORY, config
@@ -166,6 +168,15 @@ def test_slips_are_python_and_change_something() -> None:
     assert {"identity", "augmented", "negated_condition"} & {slip.kind for slip in slips}
     assert all(slip.apply(segment) != segment and is_python(slip.apply(segment)) for slip in slips)
     assert slips_of("def broken(:\n") == [] and slips_of("x = 1\n") == []
+
+
+def test_made_up_code_warns_of_nothing() -> None:
+    """Warnings are errors here: a slip of which Python only warns would be no Python."""
+    assert is_python("    def f(x):\n        return x is 1, '\\d', 1(x)\n")
+    assert not is_python("return 1\n")
+    source = "def f(x):\n    return x is 1, '\\d'\n"
+    (found,) = functions_of("m.py", source)
+    assert any("is not" in mutant.segment for mutant in mutants_of(found, source))
 
 
 def test_an_edit_is_unique_and_about_what_is_shown() -> None:
