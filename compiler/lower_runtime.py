@@ -8,6 +8,7 @@ from compiler.facts import Facts
 from compiler.plan import Plan
 from compiler.spec.policy import PretrainedPolicy
 from runtime.config import RuntimeConfig
+from runtime.config.policy import SupervisedStage
 from runtime.config.rollout import ServedRollout, TorchRollout
 
 
@@ -24,7 +25,11 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
         if isinstance(policy, PretrainedPolicy):
             put("policy.type", lambda: policy.type)
             put("policy.path", lambda: policy.path)
-            put("policy.warm_start", lambda: policy.warm_start)
+            if (stage := policy.warm_start) is None:
+                put("policy.warm_start", lambda: policy.warm_start)
+            else:
+                for name in SupervisedStage.model_fields:
+                    put(f"policy.warm_start.{name}", partial(getattr, stage, name))
         else:
             put("policy", lambda: policy)
     put("scaffold", lambda: spec.scaffold)

@@ -14,10 +14,9 @@ from compiler.models import facts_of
 from compiler.reads import Reads, derived
 from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.mode import SeparateAsync
-from compiler.spec.policy import PretrainedPolicy
+from compiler.spec.policy import PretrainedPolicy, SupervisedStage
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import Megatron
-from runtime.config.policy import SupervisedStage
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from runtime.config.base import Count, Model, Text, ToolCalls
+from runtime.config.base import Count, Decay, LearningRate, Model, NonNegative, Positive, Share, Text, ToolCalls, Whole
 from runtime.config.policy import NewPolicy
 from runtime.config.policy import PretrainedPolicy as Existing
+from runtime.config.policy import SupervisedStage as Gathered
 
 
 class ModelFacts(Model):
@@ -44,9 +45,33 @@ class Lora(Model):
     """Send merged weights, which verl rounds to bf16, to the rollout instead of the adapter."""
 
 
+class SupervisedStage(Gathered):
+    """Supervised training on demonstrations before reinforcement, by verl's SFT trainer: all weights, by the trainer's
+    device and precision. Demonstrations are packed without padding and never see each other."""
+
+    learning_rate: LearningRate = 1e-4
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """Course of the learning rate after the warm-up."""
+    warmup: Share = 0.03
+    """Share of the steps with a rising learning rate."""
+    final_learning_rate: Share = 0.1
+    """Where the cosine ends, as a share of ``learning_rate``."""
+    weight_decay: NonNegative = 0.01
+    beta1: Decay = 0.9
+    beta2: Decay = 0.95
+    grad_clip: Positive = 1.0
+    """Largest gradient norm."""
+    save_every: Whole = 0
+    """Steps between checkpoints, from which a stage that was killed goes on; 0: only the last."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations instead of keeping them; null: as the trainer does. Off is faster, where they fit."""
+
+
 class PretrainedPolicy(Existing):
     """An existing model."""
 
+    warm_start: SupervisedStage | None = None
+    """null: reinforcement begins with the model as it is."""
     facts: ModelFacts | None = None
     """Sizes, for checks of parallelism and memory; null: taken from the compiler's table where it knows ``path``."""
     lora: Lora | None = None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from runtime.config.base import PARQUET, Count, Decay, LearningRate, Model, NonNegative, Positive, Share, Text, Whole
+from runtime.config.base import PARQUET, Count, LearningRate, Model, NonNegative, Share, Text
 from runtime.config.demonstrations import MadeDemonstrations
 from runtime.config.tasks import Source
 
@@ -76,8 +76,7 @@ Demonstrations = Annotated[MadeDemonstrations | DemonstrationFile | EarlierTrial
 
 
 class SupervisedStage(Model):
-    """Supervised training on demonstrations before reinforcement, by verl's SFT trainer: all weights, by the trainer's
-    device and precision. Demonstrations are packed without padding and never see each other."""
+    """What is learnt before reinforcement, for how long and in which portions; how, ``sft.yaml`` tells verl."""
 
     demonstrations: Annotated[tuple[Demonstrations, ...], Field(min_length=1)]
     """Of no package and no task that is held out for validation: those are refused."""
@@ -91,22 +90,6 @@ class SupervisedStage(Model):
     """Tokens per forward and backward pass of a rank: what demonstrations are packed to."""
     max_length: Count | None = None
     """Longer demonstrations are left out, in tokens; null: those that no trial could be as long as."""
-    learning_rate: LearningRate = 1e-4
-    schedule: Literal["constant", "cosine"] = "cosine"
-    """Course of the learning rate after the warm-up."""
-    warmup: Share = 0.03
-    """Share of the steps with a rising learning rate."""
-    final_learning_rate: Share = 0.1
-    """Where the cosine ends, as a share of ``learning_rate``."""
-    weight_decay: NonNegative = 0.01
-    beta1: Decay = 0.9
-    beta2: Decay = 0.95
-    grad_clip: Positive = 1.0
-    """Largest gradient norm."""
-    save_every: Whole = 0
-    """Steps between checkpoints, from which a stage that was killed goes on; 0: only the last."""
-    gradient_checkpointing: bool | None = None
-    """Recompute activations instead of keeping them; null: as the trainer does. Off is faster, where they fit."""
     compile: bool = False
     """Compile the model's layers (``torch.compile``): half a minute first, then more tokens per second."""
 
