@@ -153,7 +153,7 @@ def receive_vllm(arguments: argparse.Namespace) -> None:
             engine.collective_rpc("update_weights_from_ipc", kwargs={"use_shm": False})
             print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
         else:
-            held = combined(engine.collective_rpc("liverl_served"))
+            held = combined(engine.collective_rpc("liverl_served", kwargs={"base": True, "adapter": False}))
             print(json.dumps({"seconds": time.perf_counter() - began, "fingerprint": held}), flush=True)
 
 
