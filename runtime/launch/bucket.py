@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
-import orjson
 from pyarrow import fs
 
 from runtime.errors import UserError
-from runtime.launch.rundir import RunRecord
+from runtime.launch.rundir import RunRecord, record_of
 from runtime.trainer.stable import MARKER, step_folder
 
 _CHUNK = 8 << 20
@@ -136,9 +135,9 @@ def runs(bucket: Bucket) -> list[Found]:
     found = []
     for experiment in bucket.folders():
         for place in bucket.folders(experiment):
-            with suppress(orjson.JSONDecodeError, TypeError):
+            with suppress(ValueError, TypeError, AttributeError):
                 if (raw := bucket.read(f"{place}/run.json")) is not None:
-                    found.append(Found(place, RunRecord(**orjson.loads(raw))))
+                    found.append(Found(place, record_of(raw)))
     return sorted(found, key=lambda one: one.record.run)
 
 

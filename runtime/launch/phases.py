@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from runtime.config import NewPolicy, RuntimeConfig, ShellScaffold, SynthSource, TaskSet
+from runtime.config import DirectorySource, NewPolicy, RuntimeConfig, ShellScaffold, SynthSource, TaskSet
 from runtime.errors import RunError, UserError
 from runtime.files import as_umask_says, write_whole
 from runtime.launch.model import locate
@@ -43,6 +43,7 @@ def prepare_tasks(
     from runtime.tasks.prepare import prepare
 
     left_out: list[str] = []
+    proved: dict[str, list[Task]] = {}
 
     def problem(text: str) -> None:
         # Several sets may draw on one folder; what is wrong in it is said once.
@@ -55,6 +56,10 @@ def prepare_tasks(
             progress.update(f"{task_set.name}: {text}")
 
         progress.update(task_set.name)
+        # Sets that differ in how they are sampled alone: directories are proved once.
+        key = task_set.source.model_dump_json()
+        if isinstance(task_set.source, DirectorySource) and key in proved:
+            return proved[key]
         # Generated repositories are cheap and belong to the run; what was fetched and verified is worth keeping between
         # runs.
         home = directory.tasks if isinstance(task_set.source, SynthSource) else cache
@@ -62,6 +67,7 @@ def prepare_tasks(
         if not tasks:
             reasons = "; ".join(left_out[-3:]) or "its source is empty"
             raise RunError(f"task set {task_set.name!r} has no usable task: {reasons}")
+        proved[key] = tasks
         return tasks
 
     with timed(directory, "tasks", progress):

@@ -70,6 +70,15 @@ class RunRecord:
         return self.host in ("", socket.gethostname()) or self.kernel == processes.kernel()
 
 
+def record_of(content: bytes) -> RunRecord:
+    """The record that a ``run.json`` holds; fields that this version does not know are passed over. Raises
+    ``ValueError``, ``TypeError`` and ``AttributeError`` for what is none."""
+    raw: dict[str, Any] = orjson.loads(content)
+    known = {key: value for key, value in raw.items() if key in RunRecord.__dataclass_fields__}
+    lists = {name: tuple(known.get(name, ())) for name in ("left_out", "options")}
+    return RunRecord(**{**known, **lists})
+
+
 class RunDirectory(RunPaths):
     """A run's folder with its record."""
 
@@ -109,10 +118,7 @@ class RunDirectory(RunPaths):
     def read(self) -> RunRecord:
         """The record. Raises ``UserError`` when the folder is no run directory."""
         try:
-            raw: dict[str, Any] = orjson.loads(self.record_file.read_bytes())
-            known = {key: value for key, value in raw.items() if key in RunRecord.__dataclass_fields__}
-            lists = {name: tuple(known.get(name, ())) for name in ("left_out", "options")}
-            return RunRecord(**{**known, **lists})
+            return record_of(self.record_file.read_bytes())
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{self.path}: not a run directory (run.json: {error}); `{suggest.liverl('runs')}` lists the runs"

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from runtime import suggest
 from runtime.demonstrations.table import SCHEMA
 from runtime.errors import UserError
 
@@ -66,7 +67,8 @@ def read(path: Path) -> Demonstrations:
     missing = [name for name in SCHEMA.names if name not in table.schema.names]
     if missing:
         raise UserError(
-            f"{path}: no file of demonstrations: it lacks {', '.join(missing)}; `liverl tasks demonstrate` makes one"
+            f"{path}: no file of demonstrations: it lacks {', '.join(missing)};"
+            f" `{suggest.liverl('tasks', 'demonstrate')}` makes one"
         )
     try:
         table = table.select(SCHEMA.names).cast(SCHEMA)

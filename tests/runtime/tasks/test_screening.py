@@ -109,8 +109,8 @@ BAD: dict[str, tuple[dict[str, str | None], list[str]]] = {
     ),
     "wrong-solution": ({"solution/solve.sh": "#!/bin/bash\nmake -C /nowhere\n"}, ["solve.sh ended with", "nowhere"]),
     "no-reward-when-solved": (
-        {"tests/test.sh": f"#!/bin/bash\n{CHECK} && echo going && cargo test && exit 1\necho 0 {REWARD}\n"},
-        ["its own solution scores 0", "cargo: command not found"],
+        {"tests/test.sh": f"#!/bin/bash\n{CHECK} && echo going && no-such-runner test && exit 1\necho 0 {REWARD}\n"},
+        ["its own solution scores 0", "no-such-runner: command not found"],
     ),
     "unreadable": ({"tests/test.sh": json_reward('"one"')}, ["gets no grade", "'one' is no number"]),
     "not-built": (

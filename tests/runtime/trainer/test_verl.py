@@ -191,7 +191,7 @@ def test_grpo_learns_through_the_whole_line_and_survives_a_kill(tmp_path: Path, 
     architecture = Architecture.from_config(orjson.loads((saved / "config.json").read_bytes()))
     assert state_fingerprint(architecture, model.state_dict()) == fingerprints[-1]
 
-    trials = list((RunPaths(run).trials / str(last)).iterdir())
+    trials = [path.parent for path in (RunPaths(run).trials / str(last)).glob("*/trial.json")]
     assert len(trials) == PROMPTS * GROUP
     record = orjson.loads((trials[0] / "trial.json").read_bytes())
     assert record["isolation"] == "bubblewrap" and record["weight_versions"] == {"min": last - 1, "max": last - 1}
