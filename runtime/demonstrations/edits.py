@@ -5,7 +5,6 @@ Knows no tokens and no agents.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -27,11 +26,14 @@ def edit_between(path: str, before: str, after: str, shown: Iterable[Shown]) -> 
     """The smallest edit by whole lines whose old text occurs once; None where it is too long, or where it would be
     about lines that are not ``shown``. The first line's indentation is left out where both texts begin with it."""
     one, two = lines_of(before), lines_of(after)
-    matcher = difflib.SequenceMatcher(None, one, two, autojunk=False)
-    changes = [code for code in matcher.get_opcodes() if code[0] != "equal"]
-    if not changes:
+    if one == two:
         return None
-    first, last, begin, end = changes[0][1], changes[-1][2], changes[0][3], changes[-1][4]
+    # What lies between the lines that both begin with and those that both end with; a comparison of all lines with all
+    # others takes seconds for a module of some thousand.
+    shorter = min(len(one), len(two))
+    first = next((at for at in range(shorter) if one[at] != two[at]), shorter)
+    same = next((at for at in range(shorter - first) if one[-1 - at] != two[-1 - at]), shorter - first)
+    begin, last, end = first, len(one) - same, len(two) - same
     if last - first > MAX_LINES or end - begin > MAX_LINES:
         return None
     # What is put in needs a place, and what is taken out leaves one.

@@ -31,6 +31,10 @@ last in 49 %, one of three in 73 % (docs/scaffolds.md)."""
 LONGEST = 120
 SHORTEST = 3
 """Lines of a function."""
+LONGEST_TEXT = 12_000
+"""Characters of a function: lines of tables and of what a program wrote have no end."""
+PER_MODULE = 60
+"""Functions taken of one module, at random: results are taken in order, so everybody waits for the slowest chunk."""
 _TRIES = 6
 _Error = dict[str, Any]
 
@@ -53,8 +57,10 @@ def pairs_of(
     functions = [one for one in functions if SHORTEST <= one.end - one.start + 1 <= LONGEST]
     lines = lines_of(text)
     rng.shuffle(functions)
-    for function in functions:
+    for function in functions[:PER_MODULE]:
         segment = "".join(lines[function.start - 1 : function.end])
+        if len(segment) > LONGEST_TEXT:
+            continue
         slips = slips_of(segment)
         for slip in _chosen(slips, form.per_function, used, rng):
             broken_segment = slip.apply(segment)

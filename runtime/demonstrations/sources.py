@@ -18,8 +18,8 @@ from runtime.tasks.generate.functions import Function, functions_of, lines_of
 from runtime.tasks.generate.sources import is_test
 
 STDLIB, INSTALLED = "stdlib", "installed"
-MAX_BYTES = 400_000
-"""Larger modules are tables."""
+MAX_BYTES = 200_000
+"""Larger modules are tables, or made by a program."""
 _NOT_TAUGHT = {
     *("idlelib", "turtledemo", "lib2to3", "encodings", "pydoc_data", "ensurepip", "site-packages", "__pycache__"),
     *("_vendor", "vendor", "_vendored", "vendored", "node_modules", "docs", "doc", "examples", "benchmarks"),

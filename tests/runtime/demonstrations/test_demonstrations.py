@@ -12,14 +12,16 @@ import pytest
 
 from runtime.config import DirectorySource, RuntimeConfig
 from runtime.config.demonstrations import MadeDemonstrations, Pairs
+from runtime.demonstrations import pairs
 from runtime.demonstrations.conversation import Conversation
 from runtime.demonstrations.edits import edit_between
 from runtime.demonstrations.held_out import HeldOut
 from runtime.demonstrations.kinds import capped
 from runtime.demonstrations.make import make
 from runtime.demonstrations.many import speaker_of
+from runtime.demonstrations.pairs import Form
 from runtime.demonstrations.slips import is_python, slips_of
-from runtime.demonstrations.sources import modules
+from runtime.demonstrations.sources import MAX_BYTES, modules
 from runtime.demonstrations.types import Shown
 from runtime.errors import RunError, UserError
 from runtime.laptop.synth import write
@@ -158,6 +160,23 @@ def test_pairs_do_not_depend_on_the_number_of_processes(tmp_path: Path, model: P
     one, two = (pq.read_table(file) for file in files)
     assert one.equals(two) and one.num_rows > 10
     assert sum(len(ids) for ids in one["input_ids"].to_pylist()) <= 20_000
+
+
+def test_a_huge_module_holds_nobody_up(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = settings()
+    speaker = speaker_of(model, cfg.rollout.tool_parser, cfg.scaffold)  # type: ignore[arg-type]
+    form = Form(cfg.scaffold, 10**6, 2, 0.0)  # type: ignore[arg-type]
+    folder = tmp_path / "src" / "big"
+    folder.mkdir(parents=True)
+    (folder / "core.py").write_text("".join(MODULE.replace("first", f"first{n}").split("class")[0] for n in range(200)))
+    (folder / "table.py").write_text(MODULE + "#" * MAX_BYTES)
+    (module,) = modules([str(folder.parent)], HeldOut())
+    monkeypatch.setattr(pairs, "PER_MODULE", 7)
+    one, same, another = (
+        list(pairs.pairs_of(module, HeldOut(), speaker, form, Counter(), random.Random(seed))) for seed in (1, 1, 2)
+    )
+    assert 7 < len(one) <= 7 * form.per_function and len({pair.task for pair in one}) <= 7
+    assert one == same and one != another
 
 
 def test_slips_are_python_and_change_something() -> None:
