@@ -45,3 +45,25 @@ def test_a_set_without_a_usable_task_ends_the_run_and_says_why(
     progress = Progress("x", console=Console(file=io.StringIO()))
     with pytest.raises(RunError, match=r"'train' has no usable task: .*broken"):
         phases.prepare_tasks(directory, config, progress, cache=tmp_path / "cache")
+
+
+def test_directories_that_two_sets_share_are_proved_once(
+    tmp_path: Path, quickstart_config: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proved: list[str] = []
+
+    def prepare(task_set: TaskSet, **_: object) -> list[str]:
+        proved.append(task_set.name)
+        return [f"of {task_set.name}"]
+
+    monkeypatch.setattr("runtime.tasks.prepare.prepare", prepare)
+    directory = rundir.create(tmp_path / "runs", experiment="x", target="local")
+    shared, other = DirectorySource(paths=("tasks",)), DirectorySource(paths=("others",))
+    sets = (TaskSet(name="greedy", source=shared, temperature=0.0), TaskSet(name="sampled", source=shared))
+    config = quickstart_config.model_copy(
+        update={"train": (TaskSet(name="train", source=other),), "validation": sets, "environment": PlainProcess()}
+    )
+    progress = Progress("x", console=Console(file=io.StringIO()))
+    found = phases.prepare_tasks(directory, config, progress, cache=tmp_path / "cache", demonstrations=False)
+    assert proved == ["train", "greedy"]
+    assert found.validation == {"greedy": ["of greedy"], "sampled": ["of greedy"]}
