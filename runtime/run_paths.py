@@ -137,6 +137,19 @@ class RunPaths:
         return self.path / "state"
 
     @property
+    def probe_state(self) -> Path:
+        return self.state / "probe"
+
+    def worker_state(self, name: str) -> Path:
+        """Scratch of one of several agent-loop workers."""
+        return self.state / "workers" / name
+
+    @property
+    def sandbox_states(self) -> list[Path]:
+        """Every folder below which a process of the run may have kept its sandboxes' traces."""
+        return [self.state, self.probe_state, *sorted(self.worker_state("any").parent.glob("*"))]
+
+    @property
     def waits(self) -> Path:
         """What the processes of the run wait for right now, a file for each wait (``runtime/telemetry/waits.py``)."""
         return self.state / "waits"

@@ -62,7 +62,7 @@ async def probe(paths: RunPaths, config: RuntimeConfig, task: Task) -> None:
     engine = ScriptedPolicy(
         load_codec(paths.policy, config.rollout.tool_parser), rehearsal_of(make_scaffold(config.scaffold))
     )
-    async with open_services(kept, engine=engine, model_folder=paths.policy, state=paths.state / "probe") as services:
+    async with open_services(kept, engine=engine, model_folder=paths.policy, state=paths.probe_state) as services:
         trials = [_trial(services, kept, task, NOTHING, paths.probe)]
         solution = task.path / "solution" / "solve.sh"
         if solution.is_file():

@@ -120,8 +120,10 @@ def _check_last_step(paths: RunPaths, overrides: Sequence[str]) -> None:
 def clear(run: Path) -> None:
     """End every process of the run and remove its scratch and Ray's folder. Harmless when there is nothing."""
     reap(run)
-    # Before the scratch goes: it names the control groups that sandboxes of killed owners left.
-    reap_sandboxes(RunPaths(run).state)
+    # Before the scratch goes: it names the control groups that sandboxes of killed owners left. A worker's janitor is
+    # of the run as well, and may have been ended before it was done.
+    for folder in RunPaths(run).sandbox_states:
+        reap_sandboxes(folder)
     shutil.rmtree(ray_dir(run), ignore_errors=True)
     shutil.rmtree(RunPaths(run).state, ignore_errors=True)
 

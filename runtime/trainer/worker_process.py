@@ -44,7 +44,7 @@ class WorkerProcess:
 
         run = RunPaths.of_process()
         config = own_share(load_runtime_config(run.runtime_json), number=self._number)
-        state = run.state / "workers" / self._name
+        state = run.worker_state(self._name)
         janitor = Janitor(run.path, worker=self._name, state=state)
         self._stack.callback(janitor.close)
         services = await self._stack.enter_async_context(

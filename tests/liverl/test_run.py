@@ -64,24 +64,29 @@ def _wait_for_step(run: subprocess.Popen[str], folder: Path, step: int) -> RunDi
     raise AssertionError(f"step {step} never came")
 
 
-def _orphaned_cgroups() -> set[Path]:
-    """Control groups of sandbox owners that are dead (living ones may belong to others on this machine)."""
-    root = Path("/sys/fs/cgroup")
-    found = {*root.glob("liverl-owner-*"), *root.glob("*/liverl-owner-*")}
-    return {path for path in found if not Path("/proc", path.name.split("-")[2]).exists()}
+def _owners(directory: RunDirectory) -> set[str]:
+    """Names of the processes that keep sandboxes for this run, or died without removing them."""
+    return {path.name for folder in directory.sandbox_states for path in folder.glob("owner-*")}
+
+
+def _cgroups(owners: set[str]) -> list[Path]:
+    """Control groups of these: other tests beside this one have sandboxes of their own."""
+    return [path for owner in owners for path in Path("/sys/fs/cgroup").glob(f"**/liverl-{owner}")]
 
 
 def test_a_run_that_is_killed_goes_on_and_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
-    cgroups_before = _orphaned_cgroups()
     settings = [text for path, value in SMALL.items() for text in ("--set", f"{path}={value}")]
     settings += ["--set", f"schedule.upload.url=file://{tmp_path}/bucket"]
     first = _start("run", str(ROOT / "specs" / "quickstart.jsonnet"), *settings, cwd=tmp_path)
     directory = _wait_for_step(first, tmp_path, 1)
     first.send_signal(signal.SIGKILL)
     first.communicate()
+    owners = _owners(directory)
+    assert owners
     rows_before = {row.step: row.data[SCORE] for row in read_rows(directory.metrics) if SCORE in row.data}
 
     second = _start("run", "--resume", "last", cwd=tmp_path)
+    owners |= _owners(_wait_for_step(second, tmp_path, 2))
     text, _ = second.communicate()
     record = directory.read()
     assert second.returncode == 0, text
@@ -106,7 +111,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_if_nothing_had_been(tmp_path: 
             assert max(abs(ours - theirs) for ours, theirs, mask in both if mask) < 0.05
 
     assert processes.marked(directory.path) == []
-    assert _orphaned_cgroups() <= cgroups_before
+    assert _cgroups(owners) == []
     assert not any(str(directory.path) in line for line in Path("/proc/mounts").read_text().splitlines())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bucket", "runs"]
     (uploaded,) = bucket.runs(there := Bucket(f"file://{tmp_path}/bucket"))

@@ -21,6 +21,7 @@ from runtime.errors import MachineError, RunError, RunHalted, UserError
 from runtime.laptop.cpu_platform import CPU
 from runtime.processes import marked
 from runtime.run_paths import RunPaths
+from runtime.sandboxes.state import OwnerState
 from runtime.trainer import environment, process, startup
 from runtime.trainer.platform import find_platform
 from runtime.trainer.process import train
@@ -192,6 +193,19 @@ process.train(Path({str(run)!r}))
     (other / "bundle" / "verl.yaml").write_text("{}")
     train(other)
     assert traces(run) == [] and traces(other) == []
+
+
+def test_control_groups_of_every_dead_owner_go_before_the_scratch_that_names_them(run: Path, tmp_path: Path) -> None:
+    """Also those of a worker whose janitor was ended with the run. Folders stand in for groups."""
+    paths, groups = RunPaths(run), list[Path]()
+    for number, folder in enumerate((paths.state, paths.probe_state, paths.worker_state("1.0"))):
+        owner = OwnerState(folder)
+        groups.append(tmp_path / f"group-{number}")
+        groups[-1].mkdir()
+        owner.record_cgroup(groups[-1])
+        owner.close(forget=False)
+    process.clear(run)
+    assert [group for group in groups if group.exists()] == [] and not paths.state.exists()
 
 
 def test_each_start_has_rows_of_its_own_and_a_resume_skips_what_was_scored(
