@@ -80,6 +80,7 @@ class Pod:
             *self.cluster.root_arguments(),
             *("--proc", "/proc", "--dev", "/dev"),
             *self._volumes(),
+            *_python_arguments(),
             *("--remount-ro", "/", "--chdir", self.cluster.workdir),
             *(word for one in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{one}")),
             *drop,
@@ -283,7 +284,7 @@ class RayJob:
             (self.folder / "etc" / name).write_text(text)
 
     def root_arguments(self) -> list[str]:
-        """The image: this machine's programs and Python, below folders that everybody may enter."""
+        """The image but its Python: this machine's programs, below folders that everybody may enter."""
         arguments = _way_to(Path(self.workdir, "any"))
         for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64", "etc"):
             path = Path("/", name)
@@ -293,10 +294,6 @@ class RayJob:
                 arguments += ["--ro-bind", str(path), str(path)]
         for name in ("hosts", "passwd", "group"):
             arguments += ["--ro-bind", str(self.folder / "etc" / name), f"/etc/{name}"]
-        for path in dict.fromkeys((Path(sys.base_prefix), ROOT, Path(sys.prefix))):
-            if path.is_relative_to("/usr"):
-                continue
-            arguments += [*_way_to(path), "--ro-bind", str(path), str(path)]
         return arguments
 
     @property
@@ -327,6 +324,15 @@ def require() -> None:
 def _way_to(path: Path) -> list[str]:
     """Arguments for folders above ``path`` that everybody may enter; by itself bwrap makes them for root alone."""
     return [word for parent in reversed(path.parents) for word in ("--perms", "755", "--dir", str(parent))]
+
+
+def _python_arguments() -> list[str]:
+    """This machine's Python and this checkout. After the volumes: both may lie below ``/tmp``, which is one of them."""
+    arguments: list[str] = []
+    for path in dict.fromkeys((Path(sys.base_prefix), ROOT, Path(sys.prefix))):
+        if not path.is_relative_to("/usr"):
+            arguments += [*_way_to(path), "--ro-bind", str(path), str(path)]
+    return arguments
 
 
 def _ip(words: str) -> None:
