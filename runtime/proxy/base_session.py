@@ -76,6 +76,31 @@ class BaseSession(ABC):
         if node.parent is not None:
             node.gap_sec = max(0.0, node.started_sec - node.parent.finished_sec)
 
+    def _reply(
+        self,
+        request: ChatRequest,
+        node: Node,
+        *,
+        complete: bool,
+        counts: tuple[int, int, int],
+        stopped_by: str | None = None,
+    ) -> Reply:
+        """What a dialect writes of a committed turn. ``counts``: tokens of the prompt, of the reply, and of the prompt
+        those that were cached; not ``complete``: a limit of tokens cut it."""
+        prompt_tokens, completion_tokens, cached_tokens = counts
+        return Reply(
+            id=node.reply_id,
+            seq=node.seq,
+            created=int(time.time()),
+            model=request.model,
+            parsed=node.parsed,
+            finish_reason="length" if not complete else "tool_calls" if node.parsed.tool_calls else "stop",
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            cached_tokens=cached_tokens,
+            stopped_by=stopped_by,
+        )
+
     async def complete(self, request: ChatRequest, *, retry: bool = False) -> Reply:
         """Sample and commit one turn. Raises ``Refusal``; engine failures become one of kind ``UNAVAILABLE`` and set
         ``failure``.

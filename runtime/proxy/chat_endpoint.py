@@ -28,6 +28,8 @@ _LONGEST_PAUSE_SEC = 60.0
 _CONNECT_SEC, _REPLY_SEC = 10.0, 900.0
 _OPTIONAL = ("temperature", "top_p", "top_k", "seed", "stop")
 _OVERFLOW = re.compile(r"context[ _]length|maximum context|context window|too many tokens|prompt is too long", re.I)
+_UNKNOWN = re.compile(r"unsupported|unrecognized|unknown|unexpected|not (supported|permitted|allowed)|extra", re.I)
+"""How servers say that they do not take a parameter."""
 _SAID = 300
 
 
@@ -70,7 +72,9 @@ class ChatEndpoint:
         except RequestRefused as refused:
             raise MachineError(str(refused), fix="give --model as the server names it") from None
         except TrialError as error:
-            raise MachineError(str(error), fix="look at --endpoint and at the key in LIVERL_ENGINE_KEY") from None
+            raise MachineError(
+                str(error), fix="look at --endpoint, at --model, and at the key in LIVERL_ENGINE_KEY"
+            ) from None
 
     async def close(self) -> None:
         if self._client is not None:
@@ -81,11 +85,12 @@ class ChatEndpoint:
         """One reply. Waits and asks again where the server is busy or broken (429, 5xx, no connection), as long as it
         says itself; raises ``RequestRefused``, or ``TrialError(MODEL_UNAVAILABLE)`` at last.
         """
-        pause, said = 1.0, ""
-        for attempt in range(_ATTEMPTS):
+        pause, said, attempt = 1.0, "", 0
+        while attempt < _ATTEMPTS:
             if attempt:
                 await asyncio.sleep(min(pause, _LONGEST_PAUSE_SEC))
                 pause *= 2
+            attempt += 1
             try:
                 status, headers, raw = await self._post(body)
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
@@ -99,9 +104,10 @@ class ChatEndpoint:
                 continue
             if status in (401, 403, 404):
                 break
-            if not self._learns(raw, body):
-                overflow = status in (400, 413, 422) and _OVERFLOW.search(raw.decode(errors="replace")) is not None
+            overflow = _OVERFLOW.search(raw.decode(errors="replace")) is not None
+            if overflow or not self._learns(raw, body):
                 raise RequestRefused(said, overflow=overflow)
+            attempt = 0  # it ends: each parameter is learnt once
         raise TrialError(Termination.MODEL_UNAVAILABLE, said)
 
     async def _post(self, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
@@ -111,13 +117,17 @@ class ChatEndpoint:
         sent = {self._renamed.get(name, name): value for name, value in body.items() if name not in self._left_out}
         raw = orjson.dumps({"model": self.model, "stream": False, **sent})
         headers = {"Content-Type": "application/json"}
-        async with self._client.post(f"{self.url}/chat/completions", data=raw, headers=headers) as response:
+        async with self._client.post(
+            f"{self.url}/chat/completions", data=raw, headers=headers, allow_redirects=False
+        ) as response:
             return response.status, response.headers, await response.read()
 
     def _learns(self, raw: bytes, body: Mapping[str, Any]) -> bool:
         """Whether a refusal names a parameter that can be spelt otherwise or left out. Said once: what is left out is
         how the model samples."""
         said = raw.decode(errors="replace")
+        if not _UNKNOWN.search(said):
+            return False
         if "max_completion_tokens" in said and "max_tokens" in body and "max_tokens" not in self._renamed:
             self._renamed["max_tokens"] = "max_completion_tokens"
             return True

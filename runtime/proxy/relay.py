@@ -96,7 +96,8 @@ class RelaySession(BaseSession):
         parsed = answer.parsed
         if parsed.unread:
             self._unread += len(parsed.unread)
-            parsed = announced(parsed)
+            # A cut reply says so itself.
+            parsed = parsed if answer.cut else announced(parsed)
         node = self._node(request, point, replace(answer, parsed=parsed))
         self._clocked(node, started=started, began=began, finished=finished)
         if self._journal is not None:
@@ -106,17 +107,8 @@ class RelaySession(BaseSession):
         self.failure = None
         if request.tools:
             self.overlong = False
-        return Reply(
-            id=node.reply_id,
-            seq=node.seq,
-            created=int(time.time()),
-            model=request.model,
-            parsed=parsed,
-            finish_reason="length" if answer.cut else "tool_calls" if parsed.tool_calls else "stop",
-            prompt_tokens=answer.prompt_tokens,
-            completion_tokens=answer.completion_tokens,
-            cached_tokens=answer.cached_tokens,
-        )
+        counts = (answer.prompt_tokens, answer.completion_tokens, answer.cached_tokens)
+        return self._reply(request, node, complete=not answer.cut, counts=counts)
 
     async def _count(self, request: ChatRequest) -> int:
         """A guess, since only the server has its tokenizer: four bytes of text a token."""

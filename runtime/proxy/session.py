@@ -147,16 +147,11 @@ class Session(BaseSession):
             self._journal.turn(self.id, node, request=number)
         self._forest.add(node)
         self.failure = None
-        return Reply(
-            id=node.reply_id,
-            seq=node.seq,
-            created=int(time.time()),
-            model=request.model,
-            parsed=parsed,
-            finish_reason="length" if not complete else "tool_calls" if parsed.tool_calls else "stop",
-            prompt_tokens=len(prompt.ids),
-            completion_tokens=len(sampled.ids),
-            cached_tokens=sampled.cached_tokens,
+        return self._reply(
+            request,
+            node,
+            complete=complete,
+            counts=(len(prompt.ids), len(sampled.ids), sampled.cached_tokens),
             stopped_by=stopped_by,
         )
 

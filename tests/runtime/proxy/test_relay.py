@@ -123,16 +123,43 @@ def test_arguments_that_are_no_object_are_no_call() -> None:
 def test_parameters_that_a_server_does_not_take_are_spelt_otherwise_or_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fake = FakeChatServer(lambda body: said("yes"), refused=("max_tokens", "temperature", "seed"))
+    fake = FakeChatServer(lambda body: said("yes"), refused=("max_tokens", "temperature", "top_p", "seed"))
 
     async def act(there: Opened) -> None:
         await _ask(there)
         await _ask(there)
 
     play(fake, act)
-    assert all(body["max_completion_tokens"] == 30 and "top_p" in body for body in fake.requests)
+    assert all(body["max_completion_tokens"] == 30 and "tools" in body for body in fake.requests)
     assert all("temperature" not in body and "seed" not in body for body in fake.requests)
-    assert [text for text in caplog.messages if "left out" in text] == caplog.messages and len(caplog.messages) == 2
+    assert [text for text in caplog.messages if "left out" in text] == caplog.messages and len(caplog.messages) == 3
+
+
+def test_what_a_cut_reply_left_of_a_call_is_none() -> None:
+    async def act(there: Opened) -> None:
+        choice = (await _ask(there)).choices[0]
+        assert choice.finish_reason == "length" and not choice.message.tool_calls
+
+    cut = said(None, ("bash", '{"comm'))
+    cut["choices"][0]["finish_reason"] = "length"
+    play(FakeChatServer(lambda body: cut), act)
+
+
+def test_words_of_a_limit_are_no_refusal_of_a_parameter() -> None:
+    """vLLM names the parameter where the conversation is too long."""
+    words = "'max_tokens' or 'max_completion_tokens' is too large: 30. This model's maximum context length is 16 tokens"
+    asked: list[dict[str, Any]] = []
+
+    def refuse(body: dict[str, Any]) -> web.HTTPException:
+        asked.append(body)
+        return web.HTTPBadRequest(text=words)
+
+    async def act(there: Opened) -> None:
+        with pytest.raises(openai.BadRequestError, match="context"):
+            await _ask(there)
+
+    play(FakeChatServer(refuse), act)
+    assert len(asked) == 1 and "max_tokens" in asked[0]
 
 
 def test_a_busy_server_is_asked_again_and_a_dead_one_fails_the_trial() -> None:
