@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+import pyarrow as pa
 from pyarrow import fs
 
 from runtime.errors import UserError
@@ -21,6 +23,7 @@ from runtime.launch.rundir import RunRecord, record_of
 from runtime.trainer.stable import MARKER, step_folder
 
 _CHUNK = 8 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _AZURE = re.compile(r"https://([a-z0-9]+)\.blob\.core\.windows\.net/(.+)")
 
 
@@ -47,7 +50,7 @@ class Bucket:
         self.url = url.rstrip("/")
         try:
             self._files, self._root = _opened(self.url)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise BucketError(f"{self.url}: {_said(error)}") from None
 
     def write(self, place: str, content: bytes) -> None:
@@ -159,21 +162,26 @@ def find(bucket: Bucket, named: str) -> Found:
 
 
 def pull(bucket: Bucket, found: Found, runs_dir: Path, *, checkpoints: bool) -> Path:
-    """Copy a run here, with its ``checkpoints`` or without; returns its folder. Raises ``UserError`` where a run of
-    this id is here already."""
-    target = runs_dir.absolute() / found.record.experiment / found.record.run
+    """Copy a run here, whole or not at all, with its ``checkpoints`` or without; returns its folder. Raises
+    ``UserError`` where a run of this id is here already, and where names of the bucket would lead elsewhere."""
+    if not all(map(_NAME.fullmatch, found.place.split("/"))):
+        raise UserError(f"{bucket.url}/{found.place}: is no name of a run")
+    target = runs_dir.absolute() / found.place
     if target.exists():
         raise UserError(f"{target}: is there already; name another folder with --runs-dir")
     whole = bucket.checkpoints(found.place) if checkpoints else {}
     kept = tuple(f"{place}/" for place in whole.values())
     partial = target.with_name(f".{target.name}.partial")
-    for place in bucket.files(found.place):
-        name = place.removeprefix(f"{found.place}/")
-        if ".." in name.split("/"):
-            raise UserError(f"{bucket.url}/{place}: is no name of a file of a run")
-        if not name.startswith("checkpoints/") or place.startswith(kept):
-            bucket.fetch(place, partial / name)
-    partial.replace(target)
+    try:
+        for place in bucket.files(found.place):
+            name = place.removeprefix(f"{found.place}/")
+            if ".." in name.split("/"):
+                raise UserError(f"{bucket.url}/{place}: is no name of a file of a run")
+            if not name.startswith("checkpoints/") or place.startswith(kept):
+                bucket.fetch(place, partial / name)
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
@@ -213,7 +221,7 @@ class _errors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, FileNotFoundError):
             return
-        if isinstance(error, OSError | ValueError):
+        if isinstance(error, OSError | ValueError | pa.ArrowException):
             raise BucketError(f"{self._url}: {_said(error)}") from None
 
 

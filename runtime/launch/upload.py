@@ -71,10 +71,11 @@ class Uploader:
             try:
                 self.once()
                 self._told = ""
-            except (BucketError, OSError) as error:
-                if str(error) != self._told:
-                    self._told = str(error)
-                    self._say(f"upload: {error}")
+            except Exception as error:  # a thread that ends without a word would be taken for one that works
+                told = str(error) if isinstance(error, BucketError | OSError) else repr(error)
+                if told != self._told:
+                    self._told = told
+                    self._say(f"upload: {told}")
             if last:
                 return
             self._over.wait(self._config.every_sec)

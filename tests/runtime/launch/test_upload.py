@@ -120,6 +120,13 @@ def test_a_run_is_listed_and_pulled(tmp_path: Path, local: str, capsys: pytest.C
         pull(local, "nothing", tmp_path / "other")
     with pytest.raises(UserError, match="no runs here"):
         pull(f"file://{tmp_path}/nowhere", "last", tmp_path / "other")
+    (tmp_path / "bucket" / "team" / "demo" / "-x").mkdir()
+    (tmp_path / "bucket" / "team" / "demo" / "-x" / "run.json").write_bytes(run.record_file.read_bytes())
+    with pytest.raises(UserError, match="is no name of a run"):
+        bucket.pull(there := Bucket(local), bucket.Found("demo/-x", run.read()), tmp_path / "other", checkpoints=False)
+    with pytest.raises(UserError, match="is no name of a run"):
+        bucket.pull(there, bucket.Found("demo/../x", run.read()), tmp_path / "other", checkpoints=False)
+    assert not list((tmp_path / "other").rglob(".*.partial"))
     with pytest.raises(MachineError, match="what"):
         runs(source="what://x/y")
 
