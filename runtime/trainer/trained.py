@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import transfer_queue as tq
 
-from runtime.config import load_runtime_config
 from runtime.run_paths import RunPaths
 from runtime.telemetry.trained_file import FILE, SCHEMA
 
@@ -27,35 +26,28 @@ _PARTITION = "train"
 _FIELDS = ["old_log_probs", "extra_fields"]
 
 
-class TrainedLogprobs:
-    """Of one run; ``paths`` None: those of this process's run."""
-
-    def __init__(self, paths: RunPaths | None = None) -> None:
-        self._paths = paths or RunPaths.of_process()
-        self._every = load_runtime_config(self._paths.runtime_json).dump.trials_every
-
-    async def keep(self, step: int) -> None:
-        """Write those of ``step``, where its trials are kept. Nothing that fails here fails the run."""
-        folder = self._paths.trials / str(step)
-        if not self._every or step % self._every or not folder.is_dir():
-            return
-        try:
-            held: Mapping[str, Mapping[str, Any]] = (await tq.async_kv_list(_PARTITION) or {}).get(_PARTITION, {})
-            keys = [key for key, tag in held.items() if "response_len" in tag and not tag.get("is_padding")]
-            if keys:
-                data = await tq.async_kv_batch_get(keys=keys, partition_id=_PARTITION, select_fields=_FIELDS)
-                extras = [getattr(one, "data", one) for one in data["extra_fields"]]
-                _write(folder / FILE, keys, data["old_log_probs"].unbind(), extras)
-        except Exception as error:
-            log.warning("the trainer's log-probabilities of step %d are not kept: %s", step, error)
+async def keep_trained(step: int) -> None:
+    """Write those of the trials of ``step`` that are kept. Nothing that fails here fails the run."""
+    folder = RunPaths.of_process().trials / str(step)
+    if not folder.is_dir():
+        return
+    try:
+        held: Mapping[str, Mapping[str, Any]] = (await tq.async_kv_list(_PARTITION) or {}).get(_PARTITION, {})
+        keys = [key for key, tag in held.items() if "response_len" in tag and not tag.get("is_padding")]
+        if keys:
+            data = await tq.async_kv_batch_get(keys=keys, partition_id=_PARTITION, select_fields=_FIELDS)
+            extras = [getattr(one, "data", one) for one in data["extra_fields"]]
+            _write(folder, keys, data["old_log_probs"].unbind(), extras)
+    except Exception as error:
+        log.warning("the trainer's log-probabilities of step %d are not kept: %s", step, error)
 
 
-def _write(path: Path, keys: list[str], logprobs: Any, extras: list[Mapping[str, Any]]) -> None:
+def _write(folder: Path, keys: list[str], logprobs: Any, extras: list[Mapping[str, Any]]) -> None:
     rows = [
         {"trial_id": extra["trial_id"], "sample": int(key.rpartition("_")[2]), "logprobs": values.float().tolist()}
         for key, values, extra in zip(keys, logprobs, extras, strict=True)
-        if extra.get("trial_id")
+        if (name := extra.get("trial_id")) and (folder / name).is_dir()
     ]
-    partial = path.with_name(f".{path.name}.partial")
+    partial = folder / f".{FILE}.partial"
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial, compression="zstd")
-    partial.replace(path)
+    partial.replace(folder / FILE)

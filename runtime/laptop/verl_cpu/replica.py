@@ -33,7 +33,7 @@ from runtime.trainer.cuda.places import KEY
 from runtime.trainer.router import ADDRESS_SCHEME
 from runtime.trainer.rows import RowWriter
 from runtime.trainer.sessions import WeightNews
-from runtime.trainer.trained import TrainedLogprobs
+from runtime.trainer.trained import keep_trained
 
 ROLLOUT_NAME = "liverl_cpu"
 
@@ -111,7 +111,6 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
         self.is_leader_rank = True  # CheckpointEngineWorker reads it
         self._rows = RowWriter(RunPaths.of_process().rows_file("weights"))
         self._news = WeightNews()
-        self._trained = TrainedLogprobs()
         config_json = Path(self.model_config.path).expanduser() / "config.json"
         self._architecture = Architecture.from_config(json.loads(config_json.read_bytes()))
         self._base: dict[str, torch.Tensor] = {}
@@ -189,7 +188,7 @@ class CpuServerAdapter(BaseRollout):  # type: ignore[misc]
             },
         )
         if self.replica_rank == 0:
-            await self._trained.keep(global_steps)
+            await keep_trained(global_steps)
 
 
 def with_adapter(

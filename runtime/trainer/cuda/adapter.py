@@ -22,7 +22,7 @@ from runtime.trainer.cuda.sent import Sent
 from runtime.trainer.rows import RowWriter
 from runtime.trainer.sessions import WeightNews
 from runtime.trainer.startup import reached
-from runtime.trainer.trained import TrainedLogprobs
+from runtime.trainer.trained import keep_trained
 
 _Weights = Iterator[tuple[str, torch.Tensor]] | AsyncIterator[tuple[str, torch.Tensor]] | Arriving
 
@@ -41,7 +41,6 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
         self.zmq_handle: str = in_run(self.zmq_handle)
         self._version = 0
         self._news = WeightNews()
-        self._trained = TrainedLogprobs()
         self._base = 0
         self._rows = (
             RowWriter(RunPaths.of_process().rows_file("weights"))
@@ -108,4 +107,4 @@ class VllmServerAdapter(ServerAdapter):  # type: ignore[misc]
                     "weights/fingerprint": wanted,
                 },
             )
-            await self._trained.keep(global_steps)
+            await keep_trained(global_steps)
