@@ -30,6 +30,8 @@ _VERSION = 1
 BUG = "bug.patch"
 """In ``environment/``: what breaks the image's repository."""
 _GIT_SEC = 1800.0
+_SMALL = 64 << 20
+"""Bytes of a file of git's own that is read here; refs of a large mirror are some MiB."""
 _HASH = re.compile(r"[0-9a-f]{40}")
 _WHO = "liverl <liverl@localhost> 1000000000 +0000"
 _MESSAGE = "The repository as the task has it"
@@ -84,21 +86,26 @@ def _make(
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     hidden = {*elsewhere, *(path for path in published.hidden if not _below(path, workdir))}
     for path in (made / PurePosixPath(path).relative_to(workdir) for path in published.hidden if _below(path, workdir)):
+        if any(parent.is_symlink() for parent in path.parents if parent.is_relative_to(made)):
+            raise Unclean(f"{published.set} hides {path.relative_to(made)}, which lies behind a link")
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     base = published.base_commit or _head(common, ours)
     git = _Git(staging / "new.git")
     git.borrow(objects)
     if git.run("cat-file", "-t", base, check=False).strip() != b"commit":
         raise Unclean(f"the image's repository has no commit {base}")
-    if (common / "shallow").is_file():
-        known = [line for line in (common / "shallow").read_text(errors="replace").split() if _HASH.fullmatch(line)]
+    known = [line for line in _text(common / "shallow").split() if _HASH.fullmatch(line)]
+    if known:
         (git.folder / "shallow").write_text("".join(f"{line}\n" for line in known))
+    patched: set[bytes] = set()
     if broken:
         patch = staging / "patch"
         patch.write_bytes(broken)
         git.run("apply", "--whitespace=nowarn", str(patch.resolve()), work=made)
+        counted = git.run("apply", "--numstat", "-z", str(patch.resolve()), work=made)
+        patched = {line.split(b"\t", 2)[2] for line in filter(None, counted.split(b"\0"))}
         patch.unlink()
-    tree = git.tree_of(made, base, also=_patched(broken))
+    tree = git.tree_of(made, base, also=patched)
     head = base
     if published.history == "none":
         head = git.commit(tree, ())
@@ -131,10 +138,6 @@ def _git_entries(root: Path) -> list[Path]:
     return found
 
 
-def _patched(patch: bytes) -> set[str]:
-    return {match.decode(errors="replace") for match in re.findall(rb"^\+\+\+ b/([^\t\n]+)", patch, re.M)}
-
-
 # The old repository: where its objects are, and which others there are.
 
 
@@ -153,7 +156,7 @@ def _repository(work: Path, workdir: str, layers: Sequence[Path]) -> tuple[Path,
                 elsewhere.add(inside)
                 places.append(Path(folder))
                 folders[:] = []
-            elif ".git" in files and b"gitdir:" in _start(Path(folder) / ".git") and inside != "/":
+            elif ".git" in files and "gitdir:" in _text(Path(folder) / ".git") and inside != "/":
                 elsewhere.add(inside)
                 folders[:] = []
             elif {"pack", "info"} <= set(folders) and Path(folder).name == "objects":
@@ -162,38 +165,46 @@ def _repository(work: Path, workdir: str, layers: Sequence[Path]) -> tuple[Path,
                 folders[:] = []
     own = work / ".git"
     common = ours = own
+    roots = [root.resolve() for root in (work, *layers)]
     if own.is_symlink() or not own.is_dir():
-        named = os.fsdecode(_start(own)).partition("gitdir:")[2].strip() if own.is_file() else ""
+        named = _text(own).partition("gitdir:")[2].strip()
         inside = os.path.normpath(f"{workdir}/{named}" if named and not named.startswith("/") else named or "/")
         found = [place for layer in layers if (place := layer / inside.lstrip("/")).is_dir()]
         if not named or not found:
             raise Unclean(f"{workdir} is no git repository")
         ours = common = found[-1]
-        if (ours / "commondir").is_file():
-            common = Path(os.path.normpath(ours / (ours / "commondir").read_text().strip()))
-        if not any(common.is_relative_to(layer) for layer in layers):
-            raise Unclean(f"{workdir}/.git leads out of the image")
-    return common, ours, [common / "objects", *(place / "objects" for place in places)], elsewhere
+        if further := _text(ours / "commondir").strip():
+            common = Path(os.path.normpath(ours / further))
+    if not all(_inside(place, roots) for place in (ours, common, common / "objects")):
+        raise Unclean(f"{workdir}/.git leads out of the image")
+    folders_of_objects = [place / "objects" for place in (common, *places)]
+    return common, ours, [place for place in folders_of_objects if _inside(place, roots)], elsewhere
 
 
-def _start(path: Path) -> bytes:
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        return b""
-    with path.open("rb") as file:
-        return file.read(4096)
+def _inside(place: Path, roots: Sequence[Path]) -> bool:
+    """Whether links in the stranger's files leave ``place`` in what was unpacked: on this host they would be followed
+    to repositories of the host."""
+    return any(place.resolve().is_relative_to(root) for root in roots)
+
+
+def _text(path: Path) -> str:
+    """Of a small file; empty for what is none, links among them."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return ""
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _SMALL:
+        return ""
+    return path.read_text(errors="replace")
 
 
 def _head(common: Path, ours: Path) -> str:
-    text = (ours / "HEAD").read_text(errors="replace").strip() if (ours / "HEAD").is_file() else ""
+    text = _text(ours / "HEAD").strip()
     name = text.removeprefix("ref:").strip()
-    if _HASH.fullmatch(text):
-        return text
-    if ".." not in name and (common / name).is_file():
-        text = (common / name).read_text(errors="replace").strip()
-    elif (common / "packed-refs").is_file():
-        lines = (line.split() for line in (common / "packed-refs").read_text(errors="replace").splitlines())
-        text = next((words[0] for words in lines if words[1:] == [name]), "")
+    if name != text and ".." not in name:
+        text = _text(common / name).strip() if _inside(common / name, [common.resolve()]) else ""
+        lines = (line.split() for line in _text(common / "packed-refs").splitlines())
+        text = text or next((words[0] for words in lines if words[1:] == [name]), "")
     if not _HASH.fullmatch(text):
         raise Unclean("the image's repository has no HEAD")
     return text
@@ -252,7 +263,7 @@ class _Git:
                         except OSError:  # another file system
                             shutil.copyfile(entry, target)
 
-    def tree_of(self, work: Path, base: str, *, also: set[str]) -> str:
+    def tree_of(self, work: Path, base: str, *, also: set[bytes]) -> str:
         """The tree of what git tracks at ``base`` as ``work`` has it, read file by file and by nobody's rules."""
         listed = self.run("ls-tree", "-r", "-z", base).split(b"\0")
         known: dict[bytes, tuple[bytes, bytes]] = {}
@@ -261,7 +272,7 @@ class _Git:
             mode, _, sha = facts.split(b" ")
             known[name] = (mode, sha)
         entries = []
-        for name in sorted({*known, *(os.fsencode(path) for path in also)}):
+        for name in sorted({*known, *also}):
             mode, sha = known.get(name, (b"100644", b""))
             if mode == b"160000":
                 entries.append(b"%s %s\t%s" % (mode, sha, name))

@@ -61,7 +61,7 @@ def r2e(row: Row, origin: str) -> SetTask:
             instance=f"{repo}@{commit}",
             origin=origin,
             repo=repo,
-            base_commit=str(parsed.get("old_commit_hash") or "").removesuffix("^") if _full(parsed) else "",
+            base_commit=_base(parsed),
             language="python",
             image=image,
             hidden=(*_HIDDEN, *(f"/testbed/{one}" for one in _MORE_HIDDEN)),
@@ -76,8 +76,10 @@ def r2e(row: Row, origin: str) -> SetTask:
     )
 
 
-def _full(parsed: Mapping[str, Any]) -> bool:
-    return bool(re.fullmatch(r"[0-9a-f]{40}", str(parsed.get("old_commit_hash") or "")))
+def _base(parsed: Mapping[str, Any]) -> str:
+    """Empty where the set says it by another commit (``…^``): its images are at the base."""
+    named = str(parsed.get("old_commit_hash") or "")
+    return named if re.fullmatch(r"[0-9a-f]{40}", named) else ""
 
 
 def _json(row: Row, column: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from runtime.task_format.published import Published
 from runtime.task_format.repository import Cleaned, Unclean, cleaned
@@ -104,3 +105,44 @@ def test_what_cannot_be_cut_is_named(image: Clone, tmp_path: Path, values: dict[
     with pytest.raises(Unclean, match=said):
         cut(image, tmp_path, bug, **values)
     assert not [path for path in (tmp_path / "cut").iterdir() if not path.name.startswith("nothing")]
+
+
+def test_links_of_an_image_are_not_followed_to_this_host(image: Clone, tmp_path: Path) -> None:
+    """A stranger's image would have the host's own repositories shown, or its files deleted."""
+    host, tree = tmp_path / "host", tmp_path / "tree"
+    subprocess.run(["cp", "-a", str(image.work), str(host)], check=True)
+    (tree / "testbed" / ".git").mkdir(parents=True)
+    (tree / "testbed" / ".git" / "HEAD").write_text(f"{image.base}\n")
+    (tree / "testbed" / ".git" / "objects").symlink_to(host / ".git" / "objects")
+
+    def of_tree(**values: object) -> Cleaned:
+        none = tmp_path / "none"
+        return cleaned(tree / "testbed", "/testbed", [tree], published(**values), none, tmp_path / "cut")
+
+    with pytest.raises(Unclean, match="leads out of the image"):
+        of_tree()
+    (tree / "testbed" / ".git" / "objects").unlink()
+    (tree / "testbed" / ".git" / "objects").mkdir()
+    (tree / "mirror" / "refs").mkdir(parents=True)
+    (tree / "mirror" / "HEAD").touch()
+    (tree / "mirror" / "objects").symlink_to(host / ".git" / "objects")
+    with pytest.raises(Unclean, match="has no commit"):
+        of_tree()
+    (tree / "testbed" / "link").symlink_to(tmp_path)
+    with pytest.raises(Unclean, match="behind a link"):
+        of_tree(hidden=["/testbed/link/host"])
+    assert host.is_dir()
+
+
+@pytest.mark.parametrize("path", ["/testbed/../../../host", "testbed/x", "/", "//x", "/testbed/", "/testbed/./x"])
+def test_hidden_paths_are_whole(path: str) -> None:
+    with pytest.raises(ValidationError, match="from / on"):
+        published(hidden=[path])
+
+
+def test_a_patch_names_its_files_in_its_heads_alone(image: Clone, tmp_path: Path) -> None:
+    """A line that a patch adds may look like the head of another file, of this host's."""
+    bug = "--- a/answer.py\n+++ b/answer.py\n@@ -1 +1,2 @@\n-answer = 41\n+answer = 40\n+++ b/../patch\n"
+    made = cut(image, tmp_path, bug, history="none")
+    assert (made.work / "answer.py").read_text() == "answer = 40\n++ b/../patch\n"
+    assert git(made.work, "diff", "HEAD") == ""
