@@ -54,6 +54,7 @@ class Docker:
         yield from _engine_problems(plan)
         yield from volumes.problems(plan, self.name)
         yield from joining.annotation_warning(plan)
+        yield from joining.resource_problems(plan)
         if lacking := pins.not_in_image(plan):
             what = f'"{spec.trainer.type}", and the image of this bundle\'s Dockerfile has no {", ".join(lacking)}'
             fix = "build an image with them on it and name that in cluster.image"

@@ -129,6 +129,16 @@ def taken_ports(plan: Plan, taken: Collection[int]) -> list[int]:
     return [port for port in proxy_ports(plan) if port in taken or port > 65535]
 
 
+def resource_problems(plan: Plan, *offered: str) -> list[Problem]:
+    """Of the machines of a Ray that is ours nobody else names resources: workers would wait for them for ever."""
+    loop = plan.spec.rollout.agent_loop
+    if loop.workers == 1 or loop.resource in (None, *offered):
+        return []
+    what = f"{loop.resource}, which no machine of this target offers"
+    fix = "on the target ray the cluster's nodes may offer it"
+    return [Problem(("rollout", "agent_loop", "resource"), what, " or ".join(("null", *offered)), fix)]
+
+
 def place_workers(plan: Plan, runtime: Facts, *, wanted: Callable[[], bool], why: str) -> None:
     """Several agent-loop workers take ``AGENT_LOOP_RESOURCE`` where it is ``wanted`` and the spec names no other."""
 

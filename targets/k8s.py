@@ -312,6 +312,7 @@ def _roles(cluster: Cluster) -> list[Resources | None]:
 def _worker_problems(plan: Plan) -> Iterator[Problem]:
     """Pods for agent-loop workers, and workers that fit into pods."""
     cluster, loop = plan.spec.cluster, plan.spec.rollout.agent_loop
+    yield from joining.resource_problems(plan, *([joining.AGENT_LOOP_RESOURCE] if cluster.agent_loop_workers else []))
     if cluster.agent_loop_workers and cluster.agent_loop is None:
         what = f"null, but there are {cluster.agent_loop_workers} agent_loop_workers"
         yield Problem(("cluster", "agent_loop"), what, "their cpus and memory_gib")

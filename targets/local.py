@@ -22,7 +22,7 @@ from runtime.config.tasks import (
     Source,
     TerminalBenchSource,
 )
-from targets import pins
+from targets import joining, pins
 from targets.base import Artifact, Lowered
 from targets.machines import pods_address_warning, proxy_host_problem
 
@@ -38,6 +38,7 @@ class Local:
         yield from proxy_host_problem(plan)
         yield from pods_address_warning(plan)
         yield from _one_machine(plan)
+        yield from joining.resource_problems(plan)
         policy, tasks = plan.spec.policy, plan.spec.tasks
         if isinstance(policy, PretrainedPolicy) and policy.path.startswith(("/", "./", "../", "~")):
             folder = Path(policy.path).expanduser()

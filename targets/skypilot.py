@@ -75,6 +75,7 @@ class SkyPilot:
             )
         yield from joining.env_problems(plan)
         yield from joining.supervised_problems(plan)
+        yield from joining.resource_problems(plan, joining.AGENT_LOOP_RESOURCE)
         yield from volumes.problems(plan, self.name)
         yield from _bucket_problems(plan)
         yield from _disk_problems(plan)

@@ -180,6 +180,12 @@ def agent_loop(plan: Plan) -> Iterator[Problem]:
     if loop.workers == 1 and loop.resource is not None:
         what = f"{loop.resource}, but one worker is the trainer's own process and takes nothing of Ray's"
         yield Problem((*place, "resource"), what, "null", "or set workers")
+    elif loop.resource in _OWN_RESOURCES:
+        what = f"{loop.resource}, which Ray counts by itself on every machine"
+        yield Problem((*place, "resource"), what, "a resource that ray start was given with --resources", "or set cpus")
+
+
+_OWN_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
 
 
 RULES: tuple[Rule, ...] = (

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from runtime.config.base import PATTERNS, Count, ImportPath, Model, ToolCalls, Whole
 
-RESOURCE = r"^[A-Za-z][A-Za-z0-9._-]*$"
+RESOURCE = r"^[A-Za-z_][A-Za-z0-9._-]*$"
 PATTERNS[RESOURCE] = "not the name of a resource of Ray's, such as sandboxes"
 
 

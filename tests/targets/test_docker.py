@@ -222,6 +222,7 @@ def test_the_image_has_the_tracker_and_harbor() -> None:
     [
         (GPUS, "cluster.head.gpus"),
         ([*GPUS, cluster(head=EIGHT, docker={"machine": {**EIGHT, "gpus": 4}})], "cluster.docker.machine.gpus"),
+        (['rollout.agent_loop={"workers": 2, "resource": "boxes"}'], "rollout.agent_loop.resource"),
         ([PODS % "null"], "environment.kubernetes.kubeconfig"),
         ([BOXES % "null"], "cluster.docker.sandbox_host"),
         ([BOXES % '"tcp://elsewhere:2376"', SANDBOX_HOST], "environment.docker_host"),

@@ -470,6 +470,7 @@ def test_pods_fit_the_pod_security_of_their_namespace(files: dict[str, str]) -> 
             ],
             "cluster.agent_loop_workers",
         ),
+        (['rollout.agent_loop={"workers": 2, "resource": "liverl_agent_loop"}'], "rollout.agent_loop.resource"),
         # The second worker's.
         (["proxy.port=8264", 'rollout.agent_loop={"workers": 2}'], "proxy.port"),
         (["cluster.deadline_sec=60", "environment.agent_timeout_sec=100"], "cluster.deadline_sec"),

@@ -108,6 +108,7 @@ def test_the_bundle_travels_whole() -> None:
         ([*GPUS, cluster(worker=EIGHT)], "cluster.skypilot.accelerator"),
         (GPUS, "cluster.worker.gpus"),
         (["trainer.nodes=2", "trainer.micro_batch_size=1"], "cluster.skypilot.nodes"),
+        (['rollout.agent_loop={"workers": 2, "resource": "boxes"}'], "rollout.agent_loop.resource"),
         ([cluster(skypilot={"infra": "azur"})], "cluster.skypilot.infra"),
         ([cluster(skypilot={"infra": "gcp/a/b/c"})], "cluster.skypilot.infra"),
         ([cluster(skypilot={"infra": "lambda/us/a"})], "cluster.skypilot.infra"),
