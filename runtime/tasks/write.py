@@ -21,6 +21,7 @@ from runtime.tasks.git_directory import git_directory, is_executable
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,119}")
 """Task names are folder names, trial ids and score labels."""
+_LONGEST, _LONGEST_PART = 2048, 255
 
 PYTEST_PINS = ("pytest==9.2.0", "hypothesis==6.170.15")
 _NONE: Mapping[str, bytes] = MappingProxyType({})
@@ -71,7 +72,7 @@ def write_task(
         liverl = liverl.model_copy(update={"test_files": tuple(sorted(tests))})
     work = {**repository, **tests}
     for path in (*work, *solution):
-        _check_path(path)
+        check_path(path)
     files: dict[str, bytes] = {f"environment/repo/{path}": content for path, content in work.items()}
     if git_history:
         git = git_directory(work, message=commit_message)
@@ -101,10 +102,13 @@ def write_task(
     return publish(out, name, files)
 
 
-def _check_path(path: str) -> None:
+def check_path(path: str) -> None:
+    """Raises ``ValueError`` for a path that a task's folder cannot have below one of its own."""
     parts = path.split("/")
     if "\\" in path or "\0" in path or any(part in ("", ".", "..", ".git") for part in parts):
         raise ValueError(f"path {path!r}: must be relative, with /, and without '.', '..' or '.git' parts")
+    if len(path.encode()) > _LONGEST or any(len(part.encode()) > _LONGEST_PART for part in parts):
+        raise ValueError(f"path {path[:40]!r}…: too long for a file")
 
 
 def publish(out: Path, name: str, files: Mapping[str, bytes]) -> Path:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runtime.errors import RunError, UserError
 from runtime.grading import swebench_log
 from runtime.grading.log_verdict import PACKAGE
 from runtime.tasks.directories import OnProblem
 from runtime.tasks.sets.r2e import r2e
-from runtime.tasks.sets.rows import from_hub, read_rows
+from runtime.tasks.sets.rows import Row, from_hub, instance, read_rows
 from runtime.tasks.sets.swe_bench import Build, swe_bench, swe_gym, swe_rebench
 from runtime.tasks.sets.swe_smith import swe_smith
 from runtime.tasks.sets.types import BadRow
@@ -85,11 +84,11 @@ def import_rows(
         try:
             if isinstance(row, BadRow):
                 raise row
+            if wanted.instances and instance(row) not in wanted.instances:
+                continue
+            missing.discard(instance(row))
             task = known.build(row, origin)
             facts = task.published
-            missing.discard(facts.instance)
-            if wanted.instances and facts.instance not in wanted.instances:
-                continue
             if wanted.repositories and facts.repo not in wanted.repositories:
                 continue
             if task.name.lower() in seen:
@@ -107,14 +106,15 @@ def import_rows(
             on_problem(f"{place}: {_named(row)}{error}")
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             # A stranger's row of a form that nobody has foreseen: it is left out, and the others are not.
-            on_problem(f"{place}: {_named(row)}not in the form of {name}: {type(error).__name__}: {error}")
-    if missing:
+            said = " ".join(str(error).split())
+            on_problem(f"{place}: {_named(row)}not in the form of {name}: {type(error).__name__}: {said}")
+    if missing and (wanted.limit is None or len(made) < wanted.limit):
         raise UserError(f"{origin}: no instance {', '.join(sorted(missing))}")
     if not made:
         raise RunError(f"{origin}: no task of {name} could be made")
     return made
 
 
-def _named(row: Any) -> str:
-    name = row.get("instance_id") or row.get("commit_hash") if isinstance(row, Mapping) else None
-    return f"{str(name)[:100]}: " if name else ""
+def _named(row: Row | BadRow) -> str:
+    name = "" if isinstance(row, BadRow) else instance(row).strip("@")
+    return f"{name[:100]}: " if name else ""

@@ -13,7 +13,7 @@ from typing import Any
 
 from runtime.grading.log_verdict import r2e_expected
 from runtime.task_format.published import Published
-from runtime.tasks.sets.rows import Row, text
+from runtime.tasks.sets.rows import Row, instance, text
 from runtime.tasks.sets.scripts import evaluation
 from runtime.tasks.sets.types import BadRow, SetTask
 
@@ -58,7 +58,7 @@ def r2e(row: Row, origin: str) -> SetTask:
         instruction=(issue[1] if issue else statement).strip(),
         published=Published(
             set="r2e",
-            instance=f"{repo}@{commit}",
+            instance=instance(row),
             origin=origin,
             repo=repo,
             base_commit=_base(parsed),
@@ -103,7 +103,7 @@ def _path(change: Any) -> str:
     header = change.get("header") if isinstance(change, dict) else None
     file = header.get("file") if isinstance(header, dict) else None
     path = file.get("path") if isinstance(file, dict) else None
-    if not isinstance(path, str) or path.startswith("/") or ".." in path.split("/"):
+    if not isinstance(path, str):
         raise BadRow("parsed_commit_content: a change without the path of its file")
     return path
 

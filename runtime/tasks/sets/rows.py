@@ -12,25 +12,29 @@ from runtime.tasks.sets.types import BadRow
 
 Row = Mapping[str, Any]
 _KINDS = (".parquet", ".json", ".jsonl")
+_AT_ONCE = 256
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Row | BadRow]]:
     """(``file:line`` or ``file[index]``, row) of everything there; a line that is no row comes as ``BadRow``. Raises
     ``UserError`` for what holds no rows at all."""
-    files = [path] if path.is_file() else sorted(one for kind in _KINDS for one in path.glob(f"**/*{kind}"))
+    found = (one for kind in _KINDS for one in path.glob(f"**/*{kind}"))
+    files = [path] if path.is_file() else sorted(one for one in found if one.is_file())
     if not files:
         raise UserError(f"{path}: no rows there; give a file ({', '.join(_KINDS)}) or a folder of them")
     for file in files:
-        if file.suffix == ".jsonl":
-            yield from _lines(file)
-            continue
         try:
-            rows = _table(file) if file.suffix == ".parquet" else _list(file)
-        except (OSError, ValueError) as error:
+            if file.suffix == ".jsonl":
+                yield from _lines(file)
+                continue
+            for index, row in enumerate(_table(file) if file.suffix == ".parquet" else _list(file)):
+                yield f"{file}[{index}]", _row(row)
+        except (OSError, ValueError, RecursionError, NotImplementedError) as error:
             raise UserError(f"{file}: no rows can be read: {error}; give a file ({', '.join(_KINDS)})") from error
-        for index, row in enumerate(rows):
-            bad = BadRow(f"a row is a table, not {type(row).__name__}")
-            yield f"{file}[{index}]", row if isinstance(row, Mapping) else bad
+
+
+def _row(found: Any) -> Row | BadRow:
+    return found if isinstance(found, Mapping) else BadRow(f"a row is a table, not {type(found).__name__}")
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
@@ -39,12 +43,9 @@ def _lines(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError as error:
+                yield f"{file}:{number}", _row(json.loads(line))
+            except (ValueError, RecursionError) as error:
                 yield f"{file}:{number}", BadRow(f"no JSON: {error}")
-                continue
-            bad = BadRow(f"a row is a table, not {type(row).__name__}")
-            yield f"{file}:{number}", row if isinstance(row, dict) else bad
 
 
 def _list(file: Path) -> list[Any]:
@@ -56,18 +57,20 @@ def _list(file: Path) -> list[Any]:
     return found
 
 
-def _table(file: Path) -> list[Any]:
+def _table(file: Path) -> Iterator[Any]:
+    """Some rows at a time: sets of 50,000 rows are asked for a few, and are gigabytes as Python's objects."""
     import pyarrow.parquet as pq
 
-    rows: list[Any] = pq.read_table(file).to_pylist()
-    return rows
+    with pq.ParquetFile(file) as table:
+        for batch in table.iter_batches(_AT_ONCE):
+            yield from batch.to_pylist()
 
 
 def from_hub(dataset: str, split: str, revision: str | None, cache: Path) -> tuple[Path, str]:
     """The folder of a data set's rows, fetched from the hub, and ``dataset@revision``. Raises ``MachineError``."""
     import httpx
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         commit = HfApi().dataset_info(dataset, revision=revision).sha
@@ -78,9 +81,11 @@ def from_hub(dataset: str, split: str, revision: str | None, cache: Path) -> tup
             allow_patterns=[f"**/{split}*.parquet", f"{split}*.parquet", f"{split}.json*"],
             cache_dir=cache / "hub",
         )
+    except HFValidationError as error:
+        raise UserError(f"{dataset!r}: no name of a data set of the hub (OWNER/NAME): {error}") from error
     except (OSError, HfHubHTTPError, httpx.HTTPError) as error:
         raise MachineError(
-            f"the hub does not give {dataset}: {str(error).splitlines()[0]}",
+            f"the hub does not give {dataset}: {next(iter(str(error).splitlines()), type(error).__name__)}",
             fix=f"fetch its rows where there is a network (`hf download --repo-type dataset {dataset}`) and give"
             " them with --rows, or `rows` in the spec",
         ) from error
@@ -88,6 +93,11 @@ def from_hub(dataset: str, split: str, revision: str | None, cache: Path) -> tup
 
 
 # What a row must have.
+
+
+def instance(row: Row) -> str:
+    """Its name in its set, as far as it says one."""
+    return optional(row, "instance_id") or f"{optional(row, 'repo_name')}@{optional(row, 'commit_hash')}"
 
 
 def text(row: Row, column: str) -> str:

@@ -8,6 +8,7 @@ nor command; both follow from its names. SWE-rebench's keep them in ``install_co
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -66,8 +67,6 @@ def swe_gym(row: Row, origin: str) -> SetTask:
     instance, repo, base = text(row, "instance_id"), text(row, "repo"), text(row, "base_commit")
     patch = text(row, "test_patch")
     if repo.lower() == "python/mypy":
-        import re
-
         words = re.findall(r"\[case ([^\]]+)\]", patch)
         command = f'pytest -n0 -rA -k "{" or ".join(words)}"'
         if not words or any(not re.fullmatch(r"[\w-]+", word) for word in words):
@@ -103,6 +102,8 @@ def swe_rebench(row: Row, origin: str) -> SetTask:
     else:
         command = " ".join([commands[-1], *directives(patch, repo)])
     workdir = f"/{repo.rpartition('/')[2]}" if second else "/testbed"
+    if not re.fullmatch(r"/[\w-][\w.-]*", workdir):
+        raise BadRow(f"repo {repo!r} is none of OWNER/NAME")
     before = () if second else (*CONDA, *_strings(config.get("eval_commands")))
     base = text(row, "base_commit")
     script = evaluation(command, workdir=workdir, before=before, restore=there_before(patch), base=base, patch=True)

@@ -12,17 +12,19 @@ from runtime.task_format.published import Published
 from runtime.task_format.repository import BUG
 from runtime.tasks.sets.scripts import SOLVE_FILES_SH, SOLVE_SH, TEST_SH
 from runtime.tasks.sets.types import BadRow, SetTask
-from runtime.tasks.write import NAME, publish, toml_value
+from runtime.tasks.write import NAME, check_path, publish, toml_value
 
 _OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 """Scripts of sets install the repository again; without a network, of what the image has."""
 
 
 def write_set_task(out: Path, task: SetTask) -> Path:
-    """Write ``out/NAME`` whole, and return it. Raises ``BadRow``, ``FileExistsError``."""
+    """Write ``out/NAME`` whole, and return it. Raises ``BadRow``, ``ValueError``, ``FileExistsError``."""
     name = task.name.lower()
     if not NAME.fullmatch(name):
         raise BadRow(f"its name {task.name!r} is no name of a folder ({NAME.pattern})")
+    for path in (*task.files, *task.tests):
+        check_path(path)
     files = {
         "task.toml": _toml(name, task).encode(),
         "instruction.md": (task.instruction.strip() + "\n").encode(),

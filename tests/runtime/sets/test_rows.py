@@ -88,6 +88,10 @@ def broken(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in changed.items() if value is not None}
 
 
+def _commit(path: str) -> str:
+    return json.dumps({"file_diffs": [{"header": {"file": {"path": path}}, "new_file_content": ""}]})
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "said"),
     [
@@ -107,6 +111,17 @@ def broken(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
         ("r2e", {"docker_image": None}, "docker_image is missing"),
         ("r2e", {"execution_result_content": '{"test_file_names": ["../x"], "test_file_codes": [""]}'}, "no name of a"),
         ("r2e", {"parsed_commit_content": '{"file_diffs": [3]}'}, "without the path"),
+        (
+            "r2e",
+            {"execution_result_content": '{"test_file_names": [".."], "test_file_codes": [""]}'},
+            "must be relative",
+        ),
+        ("r2e", {"parsed_commit_content": _commit("../x.py")}, "must be relative"),
+        ("r2e", {"parsed_commit_content": _commit(".git/x.py")}, "must be relative"),
+        ("r2e", {"parsed_commit_content": _commit("x" * 300 + ".py")}, "too long for a file"),
+        ("r2e", {"parsed_commit_content": "[" * 100_000}, "recursion"),
+        ("swe-bench", {"base_commit": "--help"}, "base_commit"),
+        ("swe-rebench", {"language": "go", "repo": "x/$(touch x)"}, "none of OWNER/NAME"),
         ("swe-rebench", {"docker_image": None}, "no image of this task"),
         ("swe-rebench", {"install_config": {"log_parser": "x"}}, "test_cmd is missing"),
         ("swe-rebench", {"install_config": None}, "install_config is missing"),
@@ -124,12 +139,12 @@ def test_a_broken_row_is_named_and_the_others_go_on(
 
 def test_lines_that_are_no_rows_and_rows_that_are_there_twice(tmp_path: Path) -> None:
     lines = (ROWS / FILES["swe-smith"]).read_text().splitlines()
-    (tmp_path / "rows.jsonl").write_text("\n".join([lines[0], "{", "[1]", "", lines[0], lines[1]]))
+    (tmp_path / "rows.jsonl").write_text("\n".join([lines[0], "{", "[1]", "[" * 100_000, lines[0], lines[1]]))
     made, problems = imported("swe-smith", tmp_path / "out", tmp_path / "rows.jsonl")
     assert len(made) == 2
-    starts = [f"{tmp_path}/rows.jsonl:{number}: " for number in (2, 3, 5)]
-    assert [problem.startswith(start) for problem, start in zip(problems, starts, strict=True)] == [True] * 3
-    assert "no JSON" in problems[0] and "not list" in problems[1] and "is there already" in problems[2]
+    starts = [f"{tmp_path}/rows.jsonl:{number}: " for number in (2, 3, 4, 5)]
+    assert [problem.startswith(start) for problem, start in zip(problems, starts, strict=True)] == [True] * 4
+    assert "no JSON" in problems[0] and "not list" in problems[1] and "is there already" in problems[3]
 
 
 def test_what_is_asked_for(tmp_path: Path) -> None:
@@ -137,6 +152,9 @@ def test_what_is_asked_for(tmp_path: Path) -> None:
     assert [path.name for path in made] == ["liverl__slug-2"]
     made, _ = imported("swe-bench", tmp_path / "b", repositories=("liverl/wrap", "liverl/slug"), limit=1)
     assert [path.name for path in made] == ["liverl__slug-2"]
+    both = ("liverl__clamp-1", "liverl__slug-2")
+    made, problems = imported("swe-bench", tmp_path / "one of both", instances=both, limit=1)
+    assert len(made) == 1 and not problems
     with pytest.raises(UserError, match="no instance liverl__nothing-1"):
         imported("swe-bench", tmp_path / "c", instances=("liverl__nothing-1",))
     with pytest.raises(RunError, match="no task of swe-gym"):
@@ -144,6 +162,11 @@ def test_what_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "no.parquet").write_bytes(b"nothing")
     with pytest.raises(UserError, match="no rows can be read"):
         imported("swe-bench", tmp_path / "e", tmp_path / "no.parquet")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="no rows can be read"):
+        imported("swe-bench", tmp_path / "e", tmp_path / "deep.json")
+    with pytest.raises(UserError, match="no name of a data set"):
+        import_rows("swe-bench", Wanted(dataset="a b"), tmp_path, cache=tmp_path, on_problem=pytest.fail)
     with pytest.raises(UserError, match="no rows there"):
         imported("swe-bench", tmp_path / "e", tmp_path / "a")
 
