@@ -5,6 +5,7 @@ Format: the bench's documentation and its tasks. Later editions of the bench are
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -63,8 +64,8 @@ def import_folders(
             made.append(_write(folder, out))
         except (BadRow, FileExistsError) as why:
             on_problem(f"{folder}: {why}")
-        except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
-            on_problem(f"{folder}: not in the form of {NAME_OF_SET}: {error}")
+        except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            on_problem(f"{folder}: not in the form of {NAME_OF_SET}: {' '.join(str(error).split())}")
     if not made:
         raise RunError(f"{path}: no task of {NAME_OF_SET} could be made")
     return made
@@ -74,6 +75,7 @@ def _write(folder: Path, out: Path) -> Path:
     name = folder.name.lower()
     if not NAME.fullmatch(name):
         raise BadRow(f"its name is no name of a task ({NAME.pattern})")
+    _check_content(folder)
     task = yaml.safe_load((folder / _MARK).read_text(encoding="utf-8"))
     if not isinstance(task, dict):
         raise BadRow(f"{_MARK} is no table")
@@ -88,8 +90,6 @@ def _write(folder: Path, out: Path) -> Path:
     files |= {f"environment/{path}": content for path, content in _content(folder, _NOT_CONTEXT)}
     if (folder / "tests").is_dir():
         files |= {f"tests/{path}": content for path, content in _content(folder / "tests", set())}
-    if sum(map(len, files.values())) > _MAX_BYTES:
-        raise BadRow(f"its files are more than {_MAX_BYTES >> 20} MiB")
     solution = _solution(folder)
     if solution is not None:
         files["solution/solve.sh"] = solution
@@ -98,15 +98,15 @@ def _write(folder: Path, out: Path) -> Path:
         set=NAME_OF_SET,
         instance=folder.name,
         origin=folder.parent.name,
-        difficulty=str(task.get("difficulty") or ""),
+        difficulty=_word(task, "difficulty"),
         licence="Apache-2.0",
         log_parser="pytest-summary",
         rule="all",
     )
     tables: dict[str, dict[str, object]] = {
-        "agent": {"timeout_sec": float(task.get("max_agent_timeout_sec") or 600)},
-        "verifier": {"timeout_sec": float(task.get("max_test_timeout_sec") or 180)},
-        "metadata": {"category": str(task.get("category") or ""), "difficulty": facts.difficulty},
+        "agent": {"timeout_sec": _seconds(task, "max_agent_timeout_sec", 600)},
+        "verifier": {"timeout_sec": _seconds(task, "max_test_timeout_sec", 180)},
+        "metadata": {"category": _word(task, "category"), "difficulty": facts.difficulty},
     }
     files["task.toml"] = document(name, facts, tables, {}).encode()
     return publish(out, name, files)
@@ -154,12 +154,33 @@ def _check_compose(folder: Path) -> None:
         raise BadRow(f"{found[0].name}: services.{name}: {', '.join([*more, *mounts])}: not done here")
 
 
+def _word(task: Mapping[str, Any], key: str) -> str:
+    value = task.get(key) or ""
+    if not isinstance(value, str):
+        raise BadRow(f"{_MARK}: {key} is no text")
+    return value
+
+
+def _seconds(task: Mapping[str, Any], key: str, usual: float) -> float:
+    value = float(task.get(key) or usual)
+    if not 0 < value < math.inf:
+        raise BadRow(f"{_MARK}: {key}: {value} are no seconds")
+    return value
+
+
+def _check_content(folder: Path) -> None:
+    """Links would show files of this host, in a task's solution too; sizes are known before anything is read."""
+    total = 0
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise BadRow(f"{path.relative_to(folder)} is a link")
+        total += path.stat().st_size if path.is_file() else 0
+    if total > _MAX_BYTES:
+        raise BadRow(f"its files are more than {_MAX_BYTES >> 20} MiB")
+
+
 def _content(root: Path, without: set[str]) -> Iterator[tuple[str, bytes]]:
     for path in sorted(root.rglob("*")):
         parts = path.relative_to(root).parts
-        if parts[0] in without or ".git" in parts or "__pycache__" in parts:
-            continue
-        if path.is_symlink():
-            raise BadRow(f"{'/'.join(parts)} is a link")
-        if path.is_file():
+        if parts[0] not in without and ".git" not in parts and "__pycache__" not in parts and path.is_file():
             yield "/".join(parts), path.read_bytes()

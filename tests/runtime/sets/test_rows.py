@@ -285,6 +285,12 @@ def test_terminal_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     bench(tmp_path / "tasks" / "more", **{"docker-compose.yaml": more})
     bench(tmp_path / "tasks" / "parser", **{"task.yaml": "instruction: x\nparser_name: gtest\n"})
     bench(tmp_path / "tasks" / "none", **{"task.yaml": "difficulty: easy\n"})
+    bench(tmp_path / "tasks" / "shown", **{"solution.sh": None})
+    (tmp_path / "tasks" / "shown" / "solution.sh").symlink_to("/etc/passwd")
+    bench(tmp_path / "tasks" / "shown-tests", **{"tests/test_outputs.py": None})
+    (tmp_path / "tasks" / "shown-tests" / "tests").symlink_to("/etc")
+    bench(tmp_path / "tasks" / "deep", **{"task.yaml": "[" * 5000})
+    bench(tmp_path / "tasks" / "long", **{"task.yaml": "instruction: x\nmax_agent_timeout_sec: .inf\n"})
     problems: list[str] = []
     made = room.prepare(
         TaskSet(name="bench", source=TerminalBenchSource(path=str(tmp_path / "tasks"))),
@@ -300,7 +306,9 @@ def test_terminal_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert steps_.solve_script is not None and "echo hello > greet.sh" in steps_.solve_script.read_text()
     said = {Path(problem.partition(":")[0]).name: problem for problem in problems}
     assert "services are client, db" in said["two"] and "privileged, /:/host" in said["more"]
-    assert "gtest" in said["parser"] and "no instruction" in said["none"] and len(said) == 4
+    assert "gtest" in said["parser"] and "no instruction" in said["none"]
+    assert "solution.sh is a link" in said["shown"] and "tests is a link" in said["shown-tests"]
+    assert "recursion" in said["deep"] and "inf are no seconds" in said["long"] and len(said) == 8
 
 
 def test_the_index_keeps_what_the_set_says(tmp_path: Path) -> None:
