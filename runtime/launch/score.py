@@ -6,6 +6,7 @@ Knows the order of things only: tasks, policy, engine, many trials, a table.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -86,9 +87,21 @@ def _refuse_unfit(bundle: Mapping[str, str], config: RuntimeConfig, request: Req
     machine.check_imports(config)
     machine.check_addresses(config)
     machine.check_way_to_the_model(config.environment)
+    if request.model is not None:
+        asyncio.run(_answers(request))
     machine.preflight(
         runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold
     )
+
+
+async def _answers(request: Request) -> None:
+    """Raises ``MachineError`` where the server of a chat API does not answer as this request needs it."""
+    assert request.endpoint is not None and request.model is not None
+    endpoint = ChatEndpoint(request.endpoint, request.model, api_key=os.environ.get(ENDPOINT_KEY))
+    try:
+        await endpoint.connect()
+    finally:
+        await endpoint.close()
 
 
 def reopen(directory: RunDirectory) -> RunDirectory:
@@ -215,7 +228,6 @@ async def _trials(
             assert request.endpoint is not None and request.model is not None
             engine = ChatEndpoint(request.endpoint, request.model, api_key=os.environ.get(ENDPOINT_KEY))
             stack.push_async_callback(engine.close)
-            await engine.connect()
         else:
             engine = await stack.enter_async_context(open_engine(directory, config, folder, endpoint=request.endpoint))
         return await evaluate(

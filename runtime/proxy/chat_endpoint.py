@@ -68,7 +68,7 @@ class ChatEndpoint:
         """Ask for one short reply, so that a wrong address, key or name shows before anything else is begun. Raises
         ``MachineError``."""
         try:
-            await self.ask({"messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 16})
+            await self.ask({"messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 16}, attempts=2)
         except RequestRefused as refused:
             raise MachineError(str(refused), fix="give --model as the server names it") from None
         except TrialError as error:
@@ -81,12 +81,12 @@ class ChatEndpoint:
             await self._client.close()
             self._client = None
 
-    async def ask(self, body: Mapping[str, Any]) -> Answer:
+    async def ask(self, body: Mapping[str, Any], *, attempts: int = _ATTEMPTS) -> Answer:
         """One reply. Waits and asks again where the server is busy or broken (429, 5xx, no connection), as long as it
         says itself; raises ``RequestRefused``, or ``TrialError(MODEL_UNAVAILABLE)`` at last.
         """
         pause, said, attempt = 1.0, "", 0
-        while attempt < _ATTEMPTS:
+        while attempt < attempts:
             if attempt:
                 await asyncio.sleep(min(pause, _LONGEST_PAUSE_SEC))
                 pause *= 2

@@ -96,7 +96,8 @@ def test_a_model_of_any_chat_server_is_scored(tmp_path: Path) -> None:
         assert {body["model"] for body in fake.requests} == {"gpt-x"}
         patch.setenv("LIVERL_ENGINE_KEY", "wrong")
         with pytest.raises(MachineError, match="answered 401"):
-            score.execute(_prepared(tmp_path / "other", url, model="gpt-x"), console=Console(quiet=True))
+            _prepared(tmp_path / "other", url, model="gpt-x")
+    assert not (tmp_path / "other" / "runs").exists()
     done = export_trajectories(directory.path, tmp_path / "rows.jsonl", form="messages")
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert done.rows == 2 and all(row["messages"][1]["content"] == "SOLVE" for row in rows)
