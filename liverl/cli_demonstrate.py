@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 from liverl.options import Arguments, Sandbox, Settings, cache_folder
 
-_DEFAULT_PAIRS = ("stdlib", "installed")
-
 
 def demonstrate(
     spec: Annotated[
@@ -27,7 +25,7 @@ def demonstrate(
         list[Path] | None,
         typer.Option("--tasks", metavar="DIR", help="Verified tasks to solve in whole trials; may be repeated."),
     ] = None,
-    times: Annotated[int, typer.Option("--times", min=1, help="Trials of each task.")] = 1,
+    times: Annotated[int | None, typer.Option("--times", min=1, help="Trials of each task. Default: 1.")] = None,
     pairs: Annotated[
         int, typer.Option("--pairs", metavar="TOKENS", min=0, help="Tokens of bug-repair pairs; no test is run.")
     ] = 0,
@@ -40,11 +38,13 @@ def demonstrate(
         ),
     ] = None,
     second_try: Annotated[
-        float, typer.Option("--second-try", min=0, max=1, help="Share in which another edit fails first.")
-    ] = 0.3,
+        float | None,
+        typer.Option("--second-try", min=0, max=1, help="Share in which another edit fails first. Default: 0.3."),
+    ] = None,
     kind_share: Annotated[
-        float, typer.Option("--per-kind-fraction", min=0.01, max=1, help="Largest share of one kind of bug.")
-    ] = 0.1,
+        float | None,
+        typer.Option("--per-kind-fraction", min=0.01, max=1, help="Largest share of one kind of bug. Default: 0.1."),
+    ] = None,
     policy: Annotated[
         str | None, typer.Option("--policy", help="Another policy than the spec's; only its tokenizer is read.")
     ] = None,
@@ -62,14 +62,15 @@ def demonstrate(
     from liverl.compiled import bundle_files
     from runtime.config import DirectorySource, PretrainedPolicy, RuntimeConfig, TaskSet
     from runtime.config.demonstrations import MadeDemonstrations, Pairs
-    from runtime.demonstrations.make import make, summary
+    from runtime.demonstrations.make import make, refuse, summary
+    from runtime.demonstrations.many import speaker_of
     from runtime.demonstrations.validation import held_out_of
     from runtime.errors import UserError
     from runtime.launch.model import locate
     from runtime.tasks.directories import find_task_directories, load_tasks
     from runtime.tasks.prepare import prepare
 
-    if out.suffix != ".parquet":
+    if out.suffix != ".parquet" or out.is_dir():
         raise UserError(f"-o {out}: not a .parquet file; demonstrations are written as Parquet")
     files = bundle_files(spec, target="local", sandbox=sandbox, tla=tla, settings=settings)
     config = RuntimeConfig.model_validate_json(files["runtime.json"])
@@ -81,28 +82,29 @@ def demonstrate(
     if tasks or pairs:
         wanted = MadeDemonstrations(
             tasks=DirectorySource(paths=tuple(map(str, tasks))) if tasks else None,
-            trials_per_task=times,
-            second_try=second_try,
-            kind_share=kind_share,
-            pairs=Pairs(tokens=pairs, sources=tuple(sources or _DEFAULT_PAIRS)) if pairs else None,
+            pairs=Pairs(tokens=pairs) if pairs else None,
         )
-        found = load_tasks(find_task_directories(tasks), on_problem=left_out.append) if tasks else []
     else:
         wanted = _of_spec(config)
-        found = []
-        if wanted.tasks is not None:
-            found = prepare(
-                TaskSet(name="demonstrations", source=wanted.tasks),
-                cache=cache,
-                on_problem=left_out.append,
-                on_progress=lambda text: typer.echo(text, err=True),
-                environment=config.environment,
-            )
+    wanted = _changed(wanted, times=times, second_try=second_try, kind_share=kind_share, sources=sources)
+    model = locate(named)
+    speaker_of(model, config.rollout.tool_parser, refuse(config, wanted))  # before tasks take their time
+    found = []
+    if tasks:
+        found = load_tasks(find_task_directories(tasks), on_problem=left_out.append)
+    elif wanted.tasks is not None:
+        found = prepare(
+            TaskSet(name="demonstrations", source=wanted.tasks),
+            cache=cache,
+            on_problem=left_out.append,
+            on_progress=lambda text: typer.echo(text, err=True),
+            environment=config.environment,
+        )
     made = make(
         wanted,
         out,
         config=config,
-        model_folder=locate(named),
+        model_folder=model,
         tasks=found,
         held_out=held_out_of(config, cache=cache),
         processes=jobs,
@@ -123,16 +125,45 @@ def demonstrate(
         typer.echo(f"left out {count}: {why}")
 
 
+def _changed(
+    wanted: MadeDemonstrations,
+    *,
+    times: int | None,
+    second_try: float | None,
+    kind_share: float | None,
+    sources: list[str] | None,
+) -> MadeDemonstrations:
+    """By the options that were given. Raises ``UserError`` for those that would change nothing."""
+    from runtime.errors import UserError
+
+    given: dict[str, object] = {"trials_per_task": times, "second_try": second_try, "kind_share": kind_share}
+    idle = []
+    if times is not None and wanted.tasks is None:
+        idle.append("--times: no task is to be solved; name tasks by --tasks DIR")
+    if sources and wanted.pairs is None:
+        idle.append("--from: no pairs are asked for; ask for them by --pairs TOKENS")
+    if idle:
+        raise UserError(*idle)
+    if sources and wanted.pairs is not None:
+        given["pairs"] = wanted.pairs.model_copy(update={"sources": tuple(sources)})
+    return wanted.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
 def _of_spec(config: RuntimeConfig) -> MadeDemonstrations:
-    """The first that the spec asks for."""
+    """The one that the spec asks for."""
     from runtime.config import PretrainedPolicy
     from runtime.config.demonstrations import MadeDemonstrations
     from runtime.errors import UserError
 
     stage = config.policy.warm_start if isinstance(config.policy, PretrainedPolicy) else None
-    for one in stage.demonstrations if stage is not None else ():
-        if isinstance(one, MadeDemonstrations):
-            return one
+    asked = [one for one in (stage.demonstrations if stage else ()) if isinstance(one, MadeDemonstrations)]
+    if len(asked) == 1:
+        return asked[0]
+    if asked:
+        raise UserError(
+            f"policy.warm_start.demonstrations: {len(asked)} of type made, and this writes one file; say which by"
+            " --tasks and --pairs"
+        )
     raise UserError(
         "nothing to demonstrate: policy.warm_start of the spec asks for no demonstrations of type made; name verified"
         " tasks by --tasks DIR, or ask for --pairs TOKENS"

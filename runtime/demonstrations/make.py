@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections import Counter
@@ -11,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.config import RuntimeConfig, ShellScaffold
-from runtime.config.demonstrations import MadeDemonstrations
+from runtime.config.demonstrations import MadeDemonstrations, Pairs
+from runtime.demonstrations.conversation import Speaker
 from runtime.demonstrations.held_out import HeldOut
 from runtime.demonstrations.kinds import capped
-from runtime.demonstrations.many import Work, pairs
+from runtime.demonstrations.many import Work, pairs, speaker_of
 from runtime.demonstrations.pairs import Form
 from runtime.demonstrations.sources import modules
 from runtime.demonstrations.table import Table
@@ -60,7 +60,9 @@ def make(
 
     Raises ``UserError`` for an agent that cannot be demonstrated, ``RunError`` when nothing came of it.
     """
-    refuse(config, wanted)
+    scaffold = refuse(config, wanted)
+    # A model that will not do is refused here, and not by every process that finds it out.
+    speaker = speaker_of(model_folder, config.rollout.tool_parser, scaffold)
     processes = processes or len(os.sched_getaffinity(0))
     made = Made()
     allowed = []
@@ -72,22 +74,23 @@ def make(
             made.left_out[why] += 1
     with Table(out) as table:
         if allowed:
-            _trials(wanted, allowed, table, made, config, model_folder, processes, say)
+            _trials(wanted, allowed, table, made, config, speaker, model_folder, processes, say)
         made.trials = table.rows
         if wanted.pairs is not None:
-            _pairs(wanted, table, config, model_folder, held_out, processes, say)
+            _pairs(wanted.pairs, wanted, table, config, scaffold, model_folder, held_out, processes, say)
         made.rows, made.tokens, made.trained = table.rows, table.tokens, table.trained
         made.pairs = made.rows - made.trials
         made.kinds, made.packages = dict(table.kinds.most_common()), len(table.packages)
         if not made.rows:
-            reasons = "; ".join(f"{count}: {why}" for why, count in made.left_out.most_common(3)) or "no source"
+            why_none = "no source code that a pair of so few tokens could be made of" if wanted.pairs else "no task"
+            reasons = "; ".join(f"{count}: {why}" for why, count in made.left_out.most_common(3)) or why_none
             raise RunError(f"{out}: not one demonstration could be made ({reasons})")
     say(f"{made.rows} demonstrations, {made.tokens:,} tokens")
     return made
 
 
-def refuse(config: RuntimeConfig, wanted: MadeDemonstrations) -> None:
-    """Raises ``UserError`` for an agent in whose form nothing can be demonstrated."""
+def refuse(config: RuntimeConfig, wanted: MadeDemonstrations) -> ShellScaffold:
+    """The agent; raises ``UserError`` for one in whose form nothing can be demonstrated."""
     scaffold = config.scaffold
     if not isinstance(scaffold, ShellScaffold) or scaffold.tools != "free":
         raise UserError("scaffold: demonstrations are made for the shell scaffold with free tools alone")
@@ -97,6 +100,7 @@ def refuse(config: RuntimeConfig, wanted: MadeDemonstrations) -> None:
         raise UserError(*(f"scaffold.{name}: is off, but {why}; set it" for name in lacking))
     if wanted.tasks is None and wanted.pairs is None:
         raise UserError("demonstrations: neither tasks nor pairs; name one of them")
+    return scaffold
 
 
 def _trials(
@@ -105,6 +109,7 @@ def _trials(
     table: Table,
     made: Made,
     config: RuntimeConfig,
+    speaker: Speaker,
     model_folder: Path,
     processes: int,
     say: Say,
@@ -120,6 +125,7 @@ def _trials(
             demonstrate(
                 tasks,
                 config,
+                speaker=speaker,
                 model_folder=model_folder,
                 state=Path(state),
                 times=wanted.trials_per_task,
@@ -143,16 +149,16 @@ def _trials(
 
 
 def _pairs(
+    asked: Pairs,
     wanted: MadeDemonstrations,
     table: Table,
     config: RuntimeConfig,
+    scaffold: ShellScaffold,
     model_folder: Path,
     held_out: HeldOut,
     processes: int,
     say: Say,
 ) -> None:
-    asked, scaffold = wanted.pairs, config.scaffold
-    assert asked is not None and isinstance(scaffold, ShellScaffold)
     say("looking for source code")
     found = modules(asked.sources, held_out)
     form = Form(
@@ -179,4 +185,4 @@ def _pairs(
 
 def summary(made: Made, out: Path) -> dict[str, object]:
     """For machines."""
-    return {"file": str(out), **json.loads(json.dumps(made.__dict__))}
+    return {"file": str(out), **vars(made)}

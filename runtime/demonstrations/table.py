@@ -39,7 +39,8 @@ class Table:
 
     def __enter__(self) -> Self:
         self._out.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(self._partial, SCHEMA, compression="zstd", compression_level=1)
+        self._stream = self._partial.open("wb")  # whose errors name the file, unlike pyarrow's
+        self._writer = pq.ParquetWriter(self._stream, SCHEMA, compression="zstd", compression_level=1)
         return self
 
     def add(self, demonstrations: Sequence[Demonstration]) -> None:
@@ -64,6 +65,7 @@ class Table:
         if kind is None and self._rows:
             self._write(self._rows)
         self._writer.close()
+        self._stream.close()
         if kind is None:
             self._partial.replace(self._out)
         else:

@@ -15,8 +15,8 @@ from runtime.agent_loop.services import open_services
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey, TrialResult
 from runtime.config import RuntimeConfig, ShellScaffold
+from runtime.demonstrations.conversation import Speaker
 from runtime.demonstrations.held_out import package_of
-from runtime.demonstrations.many import speaker_of
 from runtime.demonstrations.solver import Script, Solver, script_of
 from runtime.demonstrations.types import Demonstration
 from runtime.task import Task
@@ -28,6 +28,7 @@ async def demonstrate(
     tasks: Sequence[Task],
     config: RuntimeConfig,
     *,
+    speaker: Speaker,
     model_folder: Path,
     state: Path,
     times: int,
@@ -39,7 +40,6 @@ async def demonstrate(
     trials in which another edit fails first."""
     scaffold = config.scaffold
     assert isinstance(scaffold, ShellScaffold)
-    speaker = speaker_of(model_folder, config.rollout.tool_parser, scaffold)
     engine = Solver(speaker)
     settings = config.model_copy(
         update={

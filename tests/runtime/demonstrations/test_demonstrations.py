@@ -22,6 +22,7 @@ from runtime.demonstrations.many import speaker_of
 from runtime.demonstrations.pairs import Form
 from runtime.demonstrations.slips import is_python, slips_of
 from runtime.demonstrations.sources import MAX_BYTES, modules
+from runtime.demonstrations.table import Table
 from runtime.demonstrations.types import Shown
 from runtime.errors import RunError, UserError
 from runtime.laptop.synth import write
@@ -232,6 +233,15 @@ def test_agents_that_cannot_be_demonstrated_are_refused(tmp_path: Path, model: P
     ]
     with pytest.raises(UserError, match="free tools alone"):
         make(wanted, tmp_path / "x.parquet", config=config("repair"), **arguments)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"tokenizer.json: .*a model folder needs this file"):
+        make(wanted, tmp_path / "x.parquet", config=settings(), processes=2, **{**arguments, "model_folder": tmp_path})  # type: ignore[arg-type]
     missing = MadeDemonstrations(pairs=Pairs(tokens=1000, sources=(str(tmp_path / "none"),)))
     with pytest.raises(UserError, match="no such folder"):
         make(missing, tmp_path / "x.parquet", config=settings(), **arguments)  # type: ignore[arg-type]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".x.parquet.partial").mkdir()
+    with pytest.raises(IsADirectoryError) as error, Table(tmp_path / "x.parquet"):
+        pass
+    assert error.value.filename, "what explains errors to people needs it"
