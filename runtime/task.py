@@ -325,6 +325,8 @@ def _runner_problems(task: Task) -> Iterator[str]:
     if suite is None and runner not in (*PYTHON_RUNNERS, LOG):
         known = ", ".join(sorted([*PYTHON_RUNNERS, LOG, *SUITES]))
         yield f"metadata.liverl.runner = {runner!r}: not known; {known} are"
+    elif task.by_log and (task.liverl.published is None or not task.liverl.published.log_parser):
+        yield "metadata.liverl.published.log_parser: missing; runner = 'log' needs to know how the log is read"
     elif suite is None and task.liverl.test_command:
         yield f"metadata.liverl.test_command: {runner} has none; leave it out"
     elif suite is not None and "test_timeout_sec" in task.liverl.model_fields_set:

@@ -7,15 +7,17 @@ look-alikes stand where the set's tests are files.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from runtime.errors import Termination, TrialError, UserError
+from runtime.errors import Termination, TrialError
 from runtime.grading import swebench_log
-from runtime.grading.log_verdict import PACKAGE, PARSERS, Expected, LogVerdict, judge, output
+from runtime.grading.canary import Canary
+from runtime.grading.log_verdict import PACKAGE, PARSERS, Expected, LogVerdict, judge, output, r2e_expected
 from runtime.grading.script_verifier import ScriptVerifier
+from runtime.grading.verifier import Apart
 from runtime.task import Task
+from runtime.task_format.published import Published
 
 LOG: Final = "/logs/verifier/test_output.txt"
 STATUSES = "expected.json"
@@ -27,6 +29,11 @@ class LogVerifier(ScriptVerifier):
 
     OWN_DEFENCES = ("host_verdict", "tests_restored")
     FILES = (LOG,)
+
+    async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, Apart | None]:
+        if (why := why_unreadable(task)) is not None:
+            raise TrialError(Termination.TASK_INVALID, f"{task.id}: {why}")
+        return await super()._prepare(task, timeout_sec)
 
     async def _kept_apart(self, task: Task, timeout_sec: float) -> bool:
         return False  # the log is the tests' own word, whoever writes the reward
@@ -41,23 +48,42 @@ class LogVerifier(ScriptVerifier):
         return float(verdict.solved)
 
 
+def why_unreadable(task: Task) -> str | None:
+    """Why the log of a task's tests cannot be read here; None where it can."""
+    facts = _facts(task)
+    if facts.log_parser.startswith(PACKAGE):
+        why = swebench_log.why_missing(facts.log_parser.removeprefix(PACKAGE))
+    elif facts.log_parser not in PARSERS:
+        why = f"no log parser {facts.log_parser!r}; there are {', '.join(PARSERS)} and {PACKAGE}NAME"
+    else:
+        why = None
+    try:
+        expected(task)
+    except (OSError, ValueError, RecursionError) as error:
+        why = why or f"tests/{STATUSES}: {error}"
+    return why
+
+
 async def read(task: Task, log: str) -> LogVerdict:
-    """Raises ``TrialError``; ``UserError`` where its parser is not here."""
-    facts = task.liverl.published
-    assert facts is not None
+    """Raises ``TrialError``."""
+    facts = _facts(task)
     text = output(log)
     if facts.log_parser.startswith(PACKAGE):
         about = {"repo": facts.repo, "instance_id": facts.instance, "version": ""}
         found = await swebench_log.statuses(facts.log_parser.removeprefix(PACKAGE), text, about)
-    elif facts.log_parser in PARSERS:
-        found = PARSERS[facts.log_parser](text)
     else:
-        known = ", ".join(PARSERS)
-        raise UserError(f"{task.path}: no log parser {facts.log_parser!r}; there are {known} and {PACKAGE}NAME")
+        found = PARSERS[facts.log_parser](text)
     return judge(log, found, expected(task), facts.rule)
 
 
 def expected(task: Task) -> Expected:
-    path = task.tests / STATUSES
-    statuses = json.loads(path.read_bytes()) if path.is_file() else {}
-    return Expected(task.liverl.fail_to_pass, task.liverl.pass_to_pass, statuses)
+    """Raises ``ValueError``, ``OSError``."""
+    facts = _facts(task)
+    if facts.rule != "exact":
+        return Expected(task.liverl.fail_to_pass, task.liverl.pass_to_pass)
+    return Expected(statuses=r2e_expected((task.tests / STATUSES).read_text(encoding="utf-8")))
+
+
+def _facts(task: Task) -> Published:
+    assert task.liverl.published is not None, "such a task is not loaded"
+    return task.liverl.published

@@ -8,19 +8,22 @@ Only its parsers are imported, without what its harness needs besides (engines, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
 import json
+import resource
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from runtime.errors import Termination, TrialError, UserError
+from runtime.errors import Termination, TrialError
 
 _LEAST = 5
 _PARSE_SEC = 60.0
+_PARSE_BYTES = 4 << 30
 _FIX = "pip install --no-deps 'swebench>=5' unidiff"
 _HARNESS = "swebench.harness"
 
@@ -53,8 +56,8 @@ def _registry() -> dict[str, Any]:
 
 
 async def statuses(parser: str, log: str, facts: dict[str, Any]) -> dict[str, str]:
-    """Test -> PASSED, FAILED, … ``facts``: of the instance. Raises ``UserError`` where the parser is not here,
-    ``TrialError`` for a log that it cannot read in time."""
+    """Test -> PASSED, FAILED, … ``facts``: of the instance. Raises ``TrialError`` for a log that the parser, which must
+    be here, cannot read in time."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
@@ -73,8 +76,6 @@ async def statuses(parser: str, log: str, facts: dict[str, Any]) -> dict[str, st
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if process.returncode == 3:
-        raise UserError(out.decode())
     if process.returncode != 0:
         said = err.decode(errors="replace").strip().splitlines()[-1:]
         raise TrialError(Termination.VERIFIER_CRASHED, f"{parser}: {''.join(said)}")
@@ -83,13 +84,12 @@ async def statuses(parser: str, log: str, facts: dict[str, Any]) -> dict[str, st
 
 
 def main() -> int:
+    resource.setrlimit(resource.RLIMIT_AS, (_PARSE_BYTES, _PARSE_BYTES))
     order = json.load(sys.stdin)
-    missing = why_missing(order["parser"])
-    if missing is not None:
-        sys.stdout.write(missing)
-        return 3
-    found = _registry()[order["parser"]](order["log"], SimpleNamespace(**order["facts"]))
-    json.dump({str(name): str(status) for name, status in found.items()}, sys.stdout)
+    with contextlib.redirect_stdout(sys.stderr):  # what a parser prints is no part of the answer
+        found = _registry()[order["parser"]](order["log"], SimpleNamespace(**order["facts"]))
+        answer = json.dumps({str(name): str(status) for name, status in found.items()})
+    sys.stdout.write(answer)
     return 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from runtime.errors import ImageError, TrialError, UserError
 from runtime.grading.base import Verdict, Verifier
+from runtime.grading.log_verifier import why_unreadable
 from runtime.grading.task_scripts import attempt, last_words
 from runtime.sandboxes.base import SandboxProvider, SandboxRequest
 from runtime.task import Task
@@ -286,6 +287,8 @@ async def screen(
 
     async def usable(task: Task) -> bool:
         known, why = screened.get(task) if screened is not None else (False, None)
+        if task.by_log and (unreadable := why_unreadable(task)) is not None:  # here, whatever an earlier run found
+            known, why = True, unreadable
         if not known:
             ungraded.discard(task.id)
             why = await why_not(task)

@@ -4,10 +4,11 @@ own parsers."""
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from runtime.errors import TrialError, UserError
+from runtime.errors import TrialError
 from runtime.grading import swebench_log
 from runtime.grading.log_verdict import END, EXIT, PARSERS, START, Expected, judge, output, r2e_expected
 
@@ -113,11 +114,20 @@ def test_package_swebench_reads_its_own_logs(swebench: None) -> None:
         "test_b (x.T)": "FAILED",
     }
     assert read("parse_log_cargo", "test a::b ... ok") == {"a::b": "PASSED"}
-    with pytest.raises(UserError, match="no log parser"):
-        read("parse_log_x", "")
 
 
 def test_a_log_that_keeps_a_parser_busy_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swebench_log, "_PARSE_SEC", 0.0)
     with pytest.raises(TrialError, match="read for 0 s"):
         asyncio.run(swebench_log.statuses("parse_log_pytest", "", {}))
+
+
+def test_what_a_parser_prints_is_no_part_of_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "swebench"
+    (package / "harness").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "harness" / "log_parsers.py").write_text(
+        "def noisy(log, spec):\n    print('{}')\n    return {log: 'PASSED'}\nPARSER_REGISTRY = {'noisy': noisy}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert asyncio.run(swebench_log.statuses("noisy", "x", {})) == {"x": "PASSED"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from runtime.tasks.images import with_images
 from runtime.tasks.index import oracle_seconds, read_index, write_index
 from runtime.tasks.sets import rows as reading
 from runtime.tasks.sets.load import SETS, Wanted, import_rows
+from runtime.tasks.verify import screen
 from tests.runtime.sets.published import FILES, ROWS, TOYS
 
 _ISSUE_ONLY = ("hints", "def clamp", "test_shown", "diff --git", "A prompt with")
@@ -331,3 +333,29 @@ def test_boxes_that_would_show_the_images_own_repository(tmp_path: Path, monkeyp
     pods = Kubernetes(kubernetes=KubernetesCluster(image="python:3.12", namespace="x"))
     assert with_images([load_task(made[0])], environment=pods, on_problem=problems.append, say=str) == []
     assert len(problems) == 1 and "would show the image's own repository" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "text", "said"),
+    [
+        ("swe-smith", "task.toml", ("pytest-verbose", "x"), "no log parser 'x'; there are pytest-verbose"),
+        ("r2e", "tests/expected.json", ("{", "[["), "tests/expected.json: "),
+    ],
+)
+def test_a_log_that_cannot_be_read_here_is_named_before_a_run(
+    kind: str, file: str, text: tuple[str, str], said: str, tmp_path: Path
+) -> None:
+    """Whatever an earlier screening has found."""
+    made, _ = imported(kind, tmp_path, limit=1)
+    (made[0] / file).write_text((made[0] / file).read_text().replace(*text))
+    problems: list[str] = []
+    nobody: Any = None
+    stay = screen(
+        [load_task(made[0])],
+        provider=nobody,
+        verifier=nobody,
+        concurrency=1,
+        memory_mib=1,
+        on_problem=problems.append,
+    )
+    assert asyncio.run(stay) == [] and len(problems) == 1 and said in problems[0]
