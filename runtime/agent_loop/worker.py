@@ -84,16 +84,15 @@ class TrialWorker:
         self._runner, self._journal, self._publish = runner, journal, publish
         self._counts, self._memory, self._load = counts, memory, load
         self._tasks: dict[tuple[str, str | None], Task] = {}
-        self._running: dict[str, asyncio.Task[TrialResult]] = {}
+        self._running: dict[str, asyncio.Task[RemoteResult]] = {}
         self._held: dict[str, TrialResult] = {}
 
     async def play(self, order: Order) -> RemoteResult | None:
         """The trial to its end; None when it was cancelled before."""
-        task, slot = self._task(order), slot_of(order.key)
-        work = self._runner.run(task, key=order.key, temperature=order.temperature, queued=order.queued)
-        running = self._running[slot] = asyncio.ensure_future(work)
+        slot = slot_of(order.key)
+        running = self._running[slot] = asyncio.ensure_future(self._play(self._task(order), slot, order))
         try:
-            result = await running
+            return await running
         except asyncio.CancelledError:
             if running.cancelled():
                 return None
@@ -102,6 +101,10 @@ class TrialWorker:
             raise
         finally:
             del self._running[slot]
+
+    async def _play(self, task: Task, slot: str, order: Order) -> RemoteResult:
+        """All of it can be cancelled: what comes to its end after that would be held for ever."""
+        result = await self._runner.run(task, key=order.key, temperature=order.temperature, queued=order.queued)
         place = None
         if self._journal is not None and result.reward is not None and self._has_room(result):
             place = await self._journal.keep(result)

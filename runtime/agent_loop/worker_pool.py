@@ -53,7 +53,7 @@ class Worker(Protocol):
     async def beat(self) -> Beat: ...
 
     async def end(self) -> None:
-        """End its process, whatever it does. Never raises."""
+        """End its process, whatever it does; there may be none any more. Never raises."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,8 @@ class WorkerPool:
                 if not ready.done():
                     ready.set_result(None)
                 await self._watch(place, worker)
+                # One that could not be reached may live on, and play what others have been given.
+                await worker.end()
                 why = f"died {MOST_DEATHS} times in a row, without a trial that came to its end"
                 self._gone.update(place.beat.counts)
                 place.beat = Beat()
@@ -271,7 +273,6 @@ class WorkerPool:
                     worker.node,
                     self._patience.silent_sec,
                 )
-                await worker.end()
                 self._dead(place, worker)
             else:
                 try:

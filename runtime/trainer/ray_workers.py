@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RaySystemError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from runtime.agent_loop.remote_result import RemoteResult
@@ -70,7 +70,9 @@ class RayWorker:
 async def _answer(asked: Awaitable[Answer]) -> Answer:
     try:
         return await asked
-    except (RayActorError, WorkerCrashedError, RaySystemError) as error:
+    except RayTaskError:
+        raise  # what the worker itself has raised
+    except RayError as error:
         raise WorkerLost(" ".join(str(error).split())[:300]) from None
 
 
@@ -188,7 +190,8 @@ class RayWorkers:
             )
             .remote(name, **self._process)
         )
-        what = f"worker {number} to start"
+        lacking = f"{settings.cpus:g} cpus" + (f", one {settings.resource}" if settings.resource else "")
+        what = f"worker {number} to start on a machine with {lacking}"
         with waiting(self._run.waits, owner=_OWNER, what=what, deadline_sec=START_SEC):
             try:
                 node = await asyncio.wait_for(_answer(actor.open.remote()), START_SEC)

@@ -16,7 +16,7 @@ from runtime.agent_loop.remote_result import RemoteResult, place_bytes, place_of
 from runtime.agent_loop.trial_bytes import from_bytes
 from runtime.agent_loop.trial_journal import TrialJournal, journal_files, read_place
 from runtime.agent_loop.types import TrialKey, TrialResult
-from runtime.agent_loop.worker import Order, TrialWorker
+from runtime.agent_loop.worker import Beat, Order, TrialWorker, slot_of
 from runtime.agent_loop.worker_pool import MOST_DEATHS, Patience, WorkerLost, WorkerPool
 from runtime.errors import Termination
 from runtime.task import Task
@@ -156,6 +156,46 @@ def test_a_silent_worker_is_ended(task: Task) -> None:
     run_virtual(play())
 
 
+def test_a_worker_that_only_seems_dead_is_ended_before_another_takes_its_place(task: Task) -> None:
+    async def play() -> None:
+        crew = Crew(1)
+        await crew.pool.open()
+        first, work = crew.made[0], asyncio.create_task(crew.pool.run(task, key=make_key(), temperature=1.0))
+        await asyncio.sleep(2)
+
+        async def unreachable() -> Beat:
+            raise WorkerLost("no way to it")
+
+        first.beat = unreachable  # type: ignore[method-assign]
+        result = await work
+        assert (result.reward, result.key.attempt, len(crew.made)) == (1.0, 1, 2)
+        assert first.gone and not first.inside._running
+        await crew.pool.close()
+
+    run_virtual(play())
+
+
+def test_what_is_cancelled_while_it_is_journaled_is_not_held(task: Task) -> None:
+    class Slow:
+        bytes = 0
+
+        async def keep(self, result: TrialResult) -> None:
+            await asyncio.sleep(10)
+
+    async def publish(row: Mapping[str, Any], results: Sequence[TrialResult], partition: str) -> None: ...
+
+    async def play() -> None:
+        journal: Any = Slow()
+        worker = TrialWorker(Trials(), name="0.0", journal=journal, publish=publish, load=lambda *_: task)
+        playing = asyncio.create_task(worker.play(Order("", None, make_key(), 1.0)))
+        await asyncio.sleep(15)
+        await worker.cancel(slot_of(make_key()))
+        assert await playing is None
+        assert (worker.held, worker._running) == (0, {})
+
+    run_virtual(play())
+
+
 def test_a_cancelled_trial_ends_on_its_worker(task: Task) -> None:
     async def play() -> None:
         crew = Crew(2)
@@ -220,5 +260,3 @@ def test_a_journal_is_on_disk_and_read_back_by_its_places(tmp_path: Path, monkey
     damaged.write_bytes(content)
     with pytest.raises(OSError, match="no whole record"):
         read_place(tmp_path, places[0])
-    with pytest.raises(WorkerLost):
-        raise WorkerLost
