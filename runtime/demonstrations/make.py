@@ -20,6 +20,7 @@ from runtime.demonstrations.sources import modules
 from runtime.demonstrations.table import Table
 from runtime.demonstrations.trials import demonstrate
 from runtime.errors import RunError, UserError
+from runtime.models.store import digest
 from runtime.task import Task
 from runtime.tasks.graders import in_own_loop
 
@@ -72,7 +73,7 @@ def make(
             allowed.append(task)
         else:
             made.left_out[why] += 1
-    with Table(out) as table:
+    with Table(out, tokenizer=digest(model_folder / "tokenizer.json")) as table:
         if allowed:
             _trials(wanted, allowed, table, made, config, speaker, model_folder, processes, say)
         made.trials = table.rows

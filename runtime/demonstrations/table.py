@@ -22,6 +22,8 @@ SCHEMA = pa.schema(
         ("task", pa.string()),
     ]
 )
+TOKENIZER = b"liverl.tokenizer"
+"""In the file's metadata: the digest of the ``tokenizer.json`` that made the tokens, which mean nothing to another."""
 GROUP = 4096
 """Rows written together."""
 
@@ -29,8 +31,10 @@ GROUP = 4096
 class Table:
     """``out`` appears when the ``with`` block ends well. Counts what is in it."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, *, tokenizer: str) -> None:
+        """``tokenizer``: digest of the model's ``tokenizer.json``."""
         self._out = out
+        self._schema = SCHEMA.with_metadata({TOKENIZER: tokenizer})
         self._partial = out.with_name(f".{out.name}.partial")
         self._rows: list[Demonstration] = []
         self.rows = self.tokens = self.trained = 0
@@ -40,7 +44,7 @@ class Table:
     def __enter__(self) -> Self:
         self._out.parent.mkdir(parents=True, exist_ok=True)
         self._stream = self._partial.open("wb")  # whose errors name the file, unlike pyarrow's
-        self._writer = pq.ParquetWriter(self._stream, SCHEMA, compression="zstd", compression_level=1)
+        self._writer = pq.ParquetWriter(self._stream, self._schema, compression="zstd", compression_level=1)
         return self
 
     def add(self, demonstrations: Sequence[Demonstration]) -> None:
@@ -57,7 +61,7 @@ class Table:
 
     def _write(self, rows: Sequence[Demonstration]) -> None:
         columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
-        self._writer.write_table(pa.Table.from_pydict(columns, schema=SCHEMA))
+        self._writer.write_table(pa.Table.from_pydict(columns, schema=self._schema))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

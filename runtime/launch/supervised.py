@@ -54,8 +54,7 @@ def stage_of(config: RuntimeConfig) -> SupervisedStage | None:
 
 def train_supervised(directory: RunDirectory, config: RuntimeConfig, progress: Progress, tasks: PreparedTasks) -> None:
     """Nothing where the spec has no such stage. Raises ``UserError`` for demonstrations that must not or cannot be
-    learnt from, and what
-    ``supervise`` raises when training fails."""
+    learnt from, and what ``supervise`` raises when training fails."""
     stage = stage_of(config)
     if stage is None or done(directory, PHASE):
         return
@@ -99,7 +98,7 @@ def _gather(
     if kept.is_file():
         return table.read(kept)
     held_out = _held_out(directory, config, stage, tasks)
-    parts, problems = [], []
+    parts, problems = [], list[str]()
     for at, source in enumerate(stage.demonstrations):
         place = f"{FIELD}.demonstrations[{at}]"
         if isinstance(source, MadeDemonstrations):
@@ -108,7 +107,11 @@ def _gather(
                 _make(source, made, directory, config, held_out, progress)
             found = table.read(made)
         else:
-            found = _of_source(source, place, base=directory.supervised / "base", progress=progress)
+            try:
+                found = _of_source(source, place, base=directory.supervised / "base", progress=progress)
+            except UserError as error:
+                problems += error.problems
+                continue
         if shows := leaks(found, held_out):
             shown = ", ".join(shows[:5]) + (f" and {len(shows) - 5} more" if len(shows) > 5 else "")
             problems.append(f"{place}: demonstrates what is held out for validation: {shown}; leave it out")
@@ -126,6 +129,8 @@ def _gather(
     held = held.where(fits)
     if not len(held):
         raise UserError(f"{FIELD}.demonstrations: none is left of {len(lengths):,}, of at most {longest:,} tokens")
+    if not held.flat("loss_mask").any():
+        raise UserError(f"{FIELD}.demonstrations: no token of {len(held):,} is to be written by the policy (loss_mask)")
     progress.update(f"writing {len(held):,} demonstrations")
     held.write(kept)
     return held
@@ -190,7 +195,7 @@ def _of_source(
 ) -> table.Demonstrations:
     if isinstance(source, DemonstrationFile):
         progress.update(f"reading {source.path}")
-        return table.read(Path(source.path).expanduser())
+        return _of_file(Path(source.path).expanduser(), f"{place}.path", base=base)
     run = Path(source.run).expanduser()
     if not (run / "run.json").is_file():
         raise UserError(f"{place}.run: {run}: no run here; `{suggest.liverl('runs')}` lists the runs")
@@ -205,6 +210,23 @@ def _of_source(
     if notes:
         progress.update(f"{run.name}: {len(taken.demonstrations)} solved trials; not taken: {', '.join(notes)}")
     return taken.demonstrations
+
+
+def _of_file(path: Path, place: str, *, base: Path) -> table.Demonstrations:
+    try:
+        found = table.read(path)
+    except UserError as error:
+        raise UserError(*(f"{place}: {problem}" for problem in error.problems)) from None
+    if found.tokenizer not in (None, digest(base / "tokenizer.json")):
+        raise UserError(
+            f"{place}: {path}: was made for another tokenizer than that of policy.path; make it for this one"
+        )
+    ids, known = found.flat("input_ids"), orjson.loads((base / "config.json").read_bytes()).get("vocab_size")
+    if known is not None and len(ids) and not 0 <= ids.min() <= ids.max() < known:
+        raise UserError(
+            f"{place}: {path}: has tokens {ids.min()} to {ids.max()}, but the policy knows 0 to {known - 1}"
+        )
+    return found
 
 
 def _same_tokenizer(run: Path, base: Path, place: str) -> None:

@@ -14,15 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runtime import suggest
-from runtime.demonstrations.table import SCHEMA
+from runtime.demonstrations.table import SCHEMA, TOKENIZER
 from runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """``table`` has the columns of ``SCHEMA``."""
+    """``table`` has the columns of ``SCHEMA``. ``tokenizer``: digest of the one that made the tokens, where the file
+    says so."""
 
     table: Any
+    tokenizer: str | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -70,14 +72,21 @@ def read(path: Path) -> Demonstrations:
             f"{path}: no file of demonstrations: it lacks {', '.join(missing)};"
             f" `{suggest.liverl('tasks', 'demonstrate')}` makes one"
         )
+    tokenizer = (table.schema.metadata or {}).get(TOKENIZER)
     try:
         table = table.select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(f"{path}: a column of another type: {str(error).splitlines()[0]}") from None
-    found = Demonstrations(table)
+    found = Demonstrations(table, tokenizer.decode() if tokenizer else None)
+    if any(one.flatten().null_count for name in ("input_ids", "loss_mask") for one in _chunks(table, name)):
+        raise UserError(f"{path}: input_ids or loss_mask of a row has no value in a place")
     masks = np.concatenate([np.diff(one.offsets.to_numpy()) for one in _chunks(table, "loss_mask")] or [_NONE])
     if not np.array_equal(found.lengths(), masks):
         raise UserError(f"{path}: input_ids and loss_mask of a row differ in length")
+    if len(values := found.flat("loss_mask")) and not 0 <= values.min() <= values.max() <= 1:
+        raise UserError(
+            f"{path}: loss_mask is {values.min()} to {values.max()}; allowed: 0, and 1 where the policy writes"
+        )
     return found
 
 

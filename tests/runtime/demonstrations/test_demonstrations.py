@@ -242,6 +242,6 @@ def test_agents_that_cannot_be_demonstrated_are_refused(tmp_path: Path, model: P
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / ".x.parquet.partial").mkdir()
-    with pytest.raises(IsADirectoryError) as error, Table(tmp_path / "x.parquet"):
+    with pytest.raises(IsADirectoryError) as error, Table(tmp_path / "x.parquet", tokenizer=""):
         pass
     assert error.value.filename, "what explains errors to people needs it"

@@ -19,6 +19,8 @@ from rich.console import Console
 
 from compiler import compile_in_memory
 from runtime.config import load_runtime_config
+from runtime.demonstrations.table import Table
+from runtime.demonstrations.types import Demonstration
 from runtime.errors import UserError
 from runtime.files import write_folder
 from runtime.launch import rundir
@@ -82,7 +84,7 @@ def write_demonstrations(file: Path, *, number: int = 60, **columns: str) -> Pat
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tokenizer and no weights."""
     folder = write_model(tmp_path_factory.mktemp("policy"), family="compact")
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"vocab_size": 1500}')
     return folder
 
 
@@ -116,6 +118,28 @@ def test_solved_trials_need_the_same_tokenizer(tmp_path: Path, policy: Path) -> 
     directory = prepared(tmp_path, spec_of(policy, f"{{ type: 'trials', run: '{run}' }}"))
     with pytest.raises(UserError, match="another tokenizer than this one's"):
         go(directory)
+
+
+def test_files_that_this_policy_cannot_learn_from_are_refused_all_at_once(tmp_path: Path, policy: Path) -> None:
+    """One that is none, tokens of another tokenizer, tokens that the policy does not have; then one that teaches
+    nothing."""
+    (tmp_path / "a.parquet").write_text("nothing")
+    with Table(tmp_path / "b.parquet", tokenizer="0" * 64) as other:
+        other.add([Demonstration([1, 2], [0, 1], "toolz", "swap", "t")])
+    row = {"input_ids": [1, 1500], "loss_mask": [0, 1], "package": "toolz", "kind": "swap", "task": "t"}
+    table.of_rows([row]).write(tmp_path / "c.parquet")
+    sources = ", ".join(f"{{ type: 'parquet', path: '{tmp_path / name}.parquet' }}" for name in "abc")
+    with pytest.raises(UserError) as caught:
+        go(prepared(tmp_path, spec_of(policy, sources)))
+    for problem, (at, words) in zip(
+        caught.value.problems,
+        enumerate(("no file of demonstrations", "made for another tokenizer", "the policy knows 0 to 1499")),
+        strict=True,
+    ):
+        assert problem.startswith(f"policy.warm_start.demonstrations[{at}].path: {tmp_path}") and words in problem
+    table.of_rows([{**row, "input_ids": [1, 2], "loss_mask": [0, 0]}]).write(tmp_path / "c.parquet")
+    with pytest.raises(UserError, match="no token of 1 is to be written by the policy"):
+        go(prepared(tmp_path, spec_of(policy, f"{{ type: 'parquet', path: '{tmp_path / 'c.parquet'}' }}")))
 
 
 def test_demonstrations_that_no_trial_could_be_as_long_as_are_left_out(tmp_path: Path, policy: Path) -> None:

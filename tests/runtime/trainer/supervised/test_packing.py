@@ -98,6 +98,15 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     table.of_rows([row([1, 2], [1])]).write(file)
     with pytest.raises(UserError, match="differ in length"):
         table.read(file)
+    table.of_rows([row([1, 2], [0, 2])]).write(file)
+    with pytest.raises(UserError, match="loss_mask is 0 to 2; allowed: 0, and 1"):
+        table.read(file)
+    pq.write_table(pa.Table.from_pylist([row([1, None], [0, 1])]), file)  # type: ignore[list-item]
+    with pytest.raises(UserError, match="has no value in a place"):
+        table.read(file)
+    pq.write_table(pa.Table.from_pylist([{**row([1], [1]), "input_ids": "text"}]), file)
+    with pytest.raises(UserError, match="a column of another type"):
+        table.read(file)
 
 
 def test_slices_and_several_row_groups_are_read_whole(tmp_path: Path) -> None:
