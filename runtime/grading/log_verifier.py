@@ -29,6 +29,7 @@ class LogVerifier(ScriptVerifier):
 
     OWN_DEFENCES = ("host_verdict", "tests_restored")
     FILES = (LOG,)
+    MAX_BYTES = 16 << 20
 
     async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, Apart | None]:
         if (why := why_unreadable(task)) is not None:

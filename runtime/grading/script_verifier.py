@@ -37,15 +37,18 @@ _TWO_USERS = ("bubblewrap", "docker")
 """Isolations whose boxes have a supervisor of ours, which keeps the second user's process."""
 _SHIMS = f"{bwrap.LIVERL}/guest/shims.py"
 _STAND_IN = f"{shims.FOLDER}/.stand-in"
-_MAX_WRITTEN = 16 << 20
+REWARD_FILES: Final = ("/logs/verifier/reward.json", "/logs/verifier/reward.txt")
+"""The first that is there counts."""
 
 
 class ScriptVerifier(SandboxVerifier):
     """For tasks without expected test ids."""
 
     APART_DEFENCES = ("reward_file",)
-    FILES: tuple[str, ...] = ("/logs/verifier/reward.json", "/logs/verifier/reward.txt")
+    FILES: tuple[str, ...] = REWARD_FILES
     """What a script leaves for its score."""
+    MAX_BYTES = 1 << 20
+    """Of these files together."""
 
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         super().__init__(config, provider)
@@ -154,10 +157,12 @@ class ScriptVerifier(SandboxVerifier):
                 result = await run_script(
                     sandbox, "/tests/test.sh", env=env, timeout_sec=timeout_sec, programs=programs
                 )
-                written = await sandbox.download(list(self.FILES), max_bytes=_MAX_WRITTEN)
+                written = await sandbox.download(list(self.FILES), max_bytes=self.MAX_BYTES)
                 written = {name: content for name, content in written.items() if content or not apart}
             except ArtifactsRefused as refused:
-                raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: its reward file: {refused}") from refused
+                raise TrialError(
+                    Termination.VERIFIER_CRASHED, f"{task.id}: {', '.join(self.FILES)}: {refused}"
+                ) from refused
             finally:
                 await sandbox.stop()
         raw: dict[str, Any] = {name: content.decode(errors="replace") for name, content in written.items()}
@@ -217,10 +222,6 @@ def _scripts(task: Task, seed: int) -> Canary:
             if content is not None:
                 spoiled[path.relative_to(task.tests).as_posix()] = content
     return Canary(spoiled, ())
-
-
-REWARD_FILES: Final = ("/logs/verifier/reward.json", "/logs/verifier/reward.txt")
-"""The first that is there counts."""
 
 
 def read_score(task_id: str, written: Mapping[str, bytes]) -> float:

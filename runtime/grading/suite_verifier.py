@@ -97,10 +97,10 @@ class SuiteVerifier(IdVerifier):
         if done.exit_code == COMMAND_NOT_FOUND and len(written) <= 1:
             raise TrialError(Termination.VERIFIER_CRASHED, f"{task.id}: {suite.name} is not there: {_tail(done)}")
         files = {name.removeprefix(f"{place}/report/"): content for name, content in written.items()}
-        read = suite.parse(files, workdir) if ended == "returned" else Report()
+        read, asked = suite.parse(files, workdir) if ended == "returned" else Report(), set(task.expected_ids)
         return {
             "runner": suite.name,
-            "tests": {test_id: {"outcome": outcome} for test_id, outcome in read.outcomes.items()},
+            "tests": {name: {"outcome": outcome} for name, outcome in read.outcomes.items() if name in asked},
             "complete": read.complete,
             "ended": ended,
             "exit_code": done.exit_code,

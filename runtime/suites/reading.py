@@ -89,6 +89,6 @@ def junit_cases(content: bytes) -> list[Case] | None:
     parser.StartDoctypeDeclHandler = no_type
     try:
         parser.Parse(content, True)
-    except (expat.ExpatError, ValueError):
+    except (expat.ExpatError, ValueError, LookupError):  # the last: of encodings that are none
         return None
     return cases

@@ -212,6 +212,8 @@ def test_nor_does_json_of_another_shape(value: object) -> None:
         b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><testsuite/>',
         b"<testsuite><testcase name='a'/>",
         b"<x>" * 70 + b"</x>" * 70,
+        b'<?xml version="1.0" encoding="base64"?><testsuite/>',
+        b'<?xml version="1.0" encoding="none-such"?><testsuite/>',
         b"",
     ],
 )
