@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from compiler.check.rule import Rule
 from compiler.errors import Path, Problem
@@ -13,7 +12,7 @@ from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.trainer import Fsdp
 from runtime.config.demonstrations import MadeDemonstrations
 from runtime.config.scaffold import ShellScaffold
-from runtime.config.tasks import GenerateSource, SynthSource, TaskSet
+from runtime.config.tasks import GenerateSource, canonical, packages_of
 
 PLACE: Path = ("policy", "warm_start")
 ENOUGH_EPOCHS = 2
@@ -95,7 +94,7 @@ def duration(plan: Plan) -> Iterator[Problem]:
 def made(plan: Plan) -> Iterator[Problem]:
     """Demonstrations that LiveRL makes: of nothing that is trained on or held out, for an agent that it can imitate."""
     stage, scaffold = plan.supervised, plan.spec.scaffold
-    held_out = _packages(plan.spec.tasks.validation) - _packages(plan.spec.tasks.train)
+    held_out = packages_of(plan.spec.tasks.validation) - packages_of(plan.spec.tasks.train)
     for index, one in enumerate(stage.demonstrations if stage is not None else ()):
         if not isinstance(one, MadeDemonstrations):
             continue
@@ -109,25 +108,10 @@ def made(plan: Plan) -> Iterator[Problem]:
                 if not getattr(scaffold, name):
                     what = "off, but demonstrations edit what the first look shows, and end when the tests pass"
                     yield Problem(("scaffold", name), what, fix="set it")
-        if isinstance(one.tasks, SynthSource | GenerateSource) and one.tasks.split != "demonstrations":
-            what = f'"{one.tasks.split}" tasks as demonstrations would leak into reinforcement'
-            yield Problem((*place, "tasks", "split"), what, "demonstrations")
         for number, package in enumerate(one.tasks.packages if isinstance(one.tasks, GenerateSource) else ()):
-            if _normal(package.name) in held_out:
+            if canonical(package.name) in held_out:
                 what = f'"{package.name}" is held out for validation'
                 yield Problem((*place, "tasks", "packages", number, "name"), what, fix="leave it out")
-
-
-def _packages(sets: Iterable[TaskSet]) -> set[str]:
-    found = (one.source for one in sets)
-    return {
-        _normal(package.name) for source in found if isinstance(source, GenerateSource) for package in source.packages
-    }
-
-
-def _normal(package: str) -> str:
-    """As package indexes compare names (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 RULES: tuple[Rule, ...] = (hardware, batches, lengths, duration, made)

@@ -9,6 +9,7 @@ from typing import get_args
 from compiler.check.rule import Rule
 from compiler.errors import Path, Problem
 from compiler.plan import Plan
+from runtime.config.demonstrations import MadeDemonstrations
 from runtime.config.policy import NewPolicy
 from runtime.config.tasks import (
     BugFamily,
@@ -20,6 +21,7 @@ from runtime.config.tasks import (
     Source,
     SynthSource,
     TaskSet,
+    canonical,
 )
 
 
@@ -108,25 +110,36 @@ def validation(plan: Plan) -> Iterator[Problem]:
 
 
 def demonstrations(plan: Plan) -> Iterator[Problem]:
+    for source, place in _demonstrated(plan):
+        yield from _source(source, place)
+        if isinstance(source, SynthSource | GenerateSource) and source.split != "demonstrations":
+            which = "all" if source.split is None else f'"{source.split}"'
+            yield Problem(
+                (*place, "split"),
+                f"{which} tasks as demonstrations would leak into reinforcement",
+                "demonstrations",
+            )
     policy = plan.spec.policy
     if not isinstance(policy, NewPolicy):
         return
-    source, place = policy.warm_start.demonstrations, ("policy", "warm_start", "demonstrations")
-    yield from _source(source, place)
-    if isinstance(source, SynthSource | GenerateSource) and source.split != "demonstrations":
-        which = "all" if source.split is None else f'"{source.split}"'
-        yield Problem(
-            (*place, "split"),
-            f"{which} tasks as demonstrations would leak into reinforcement",
-            "demonstrations",
-        )
-    informed = policy.warm_start.informed_families
+    source, informed = policy.warm_start.demonstrations, policy.warm_start.informed_families
     if isinstance(source, SynthSource) and informed and not set(informed) & (occurring := _families(source)):
         yield Problem(
             ("policy", "warm_start", "informed_families"),
             f"none of the demonstrations is of {', '.join(informed)}",
             f"some of {', '.join(sorted(occurring))}; [] for all",
         )
+
+
+def _demonstrated(plan: Plan) -> Iterator[tuple[Source, Path]]:
+    """Where the tasks come from that a policy is shown before reinforcement."""
+    policy, place = plan.spec.policy, ("policy", "warm_start", "demonstrations")
+    if isinstance(policy, NewPolicy):
+        yield policy.warm_start.demonstrations, place
+        return
+    for index, one in enumerate(plan.supervised.demonstrations if plan.supervised is not None else ()):
+        if isinstance(one, MadeDemonstrations) and one.tasks is not None:
+            yield one.tasks, (*place, index, "tasks")
 
 
 def _split(task_set: TaskSet, group: str, index: int) -> Iterator[Problem]:
@@ -186,14 +199,17 @@ def environments(plan: Plan) -> Iterator[Problem]:
     kind = plan.spec.environment.type
     if kind in ("bubblewrap", "docker"):
         return
-    for group, sets in (("train", plan.spec.tasks.train), ("validation", plan.spec.tasks.validation)):
-        for index, one in enumerate(sets):
-            if isinstance(one.source, PublishedSource):
-                yield Problem(
-                    ("tasks", group, index, "source", "type"),
-                    f'"{one.source.type}" tasks are made of images, of which environment.type {kind} makes no boxes',
-                    fix="set environment.type to bubblewrap or docker",
-                )
+    groups = (("train", plan.spec.tasks.train), ("validation", plan.spec.tasks.validation))
+    sources: list[tuple[Source, Path]] = [
+        (one.source, ("tasks", group, index, "source")) for group, sets in groups for index, one in enumerate(sets)
+    ]
+    for source, place in [*sources, *_demonstrated(plan)]:
+        if isinstance(source, PublishedSource):
+            yield Problem(
+                (*place, "type"),
+                f'"{source.type}" tasks are made of images, of which environment.type {kind} makes no boxes',
+                fix="set environment.type to bubblewrap or docker",
+            )
 
 
 def _families(source: SynthSource) -> set[str]:
@@ -204,7 +220,7 @@ def _families(source: SynthSource) -> set[str]:
 def held_out_packages(plan: Plan) -> Iterator[Problem]:
     """Validation on all functions of packages: none of them may be trained on."""
     trained = {
-        package.name: one.name
+        canonical(package.name): one.name
         for one in plan.spec.tasks.train
         if isinstance(one.source, GenerateSource)
         for package in one.source.packages
@@ -213,11 +229,11 @@ def held_out_packages(plan: Plan) -> Iterator[Problem]:
         source = task_set.source
         if not isinstance(source, GenerateSource) or source.split is not None:
             continue
-        both = [package.name for package in source.packages if package.name in trained]
+        both = [package.name for package in source.packages if canonical(package.name) in trained]
         if both:
             yield Problem(
                 ("tasks", "validation", index, "source", "split"),
-                f"null, all functions, but {trained[both[0]]!r} trains on {', '.join(both)}",
+                f"null, all functions, but {trained[canonical(both[0])]!r} trains on {', '.join(both)}",
                 "held_out",
                 "take other packages for validation, or functions of the split held_out",
             )

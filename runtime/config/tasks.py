@@ -1,5 +1,7 @@
 """Where tasks come from."""
 
+import re
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -201,3 +203,14 @@ class TaskSet(Model):
     as that takes, each at least once an epoch. null in all sets: every task once an epoch."""
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
     """Validation only: sampling temperature of this set (0: greedy); null takes the rollout's."""
+
+
+def canonical(package: str) -> str:
+    """As package indexes compare names (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def packages_of(sets: Iterable[TaskSet]) -> set[str]:
+    """Canonical names of the packages that sets are made of."""
+    sources = (one.source for one in sets)
+    return {canonical(pin.name) for one in sources if isinstance(one, GenerateSource) for pin in one.packages}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime.config.tasks import canonical
 from runtime.task import Task
 from runtime.tasks.generate.functions import functions_of, lines_of
 from runtime.tasks.generate.package_tasks import top_folders
@@ -39,35 +40,31 @@ class HeldOut:
         for task in tasks:
             ids.add(task.id)
             keys |= {task.liverl.split_key} - {""}
-            package, sources = normal(package_of(task.id)), task.liverl.source_files
+            package, sources = canonical(package_of(task.id)), task.liverl.source_files
             if package not in names:
                 names |= {package, *_import_names(sources, task.liverl.python_path)}
                 functions |= {one for path in sources for one in _digests(task.repository / path)}
         for found in packages:
-            names |= {normal(found.name), *_import_names(found.source_files, found.python_path)}
+            names |= {canonical(found.name), *_import_names(found.source_files, found.python_path)}
             functions |= {one for path in found.source_files for one in _digests(found.root / path)}
-        both = frozenset(map(normal, trained))
+        both = frozenset(map(canonical, trained))
         return cls(frozenset(names), frozenset(functions), frozenset(ids), frozenset(keys), both)
 
     def has_path(self, path: str) -> bool:
         """Whether a part of a path is a held-out package, its copy in another one included."""
-        return any(normal(part) in self.names for part in path.removesuffix(".py").split("/"))
+        return any(canonical(part) in self.names for part in path.removesuffix(".py").split("/"))
 
     def has_function(self, text: str) -> bool:
         return digest(text) in self.functions
 
     def why_not(self, task: Task) -> str | None:
         """Why a task may not be demonstrated; None: it may."""
-        package = normal(package_of(task.id))
+        package = canonical(package_of(task.id))
         if task.id in self.tasks:
             return "it is a validation task"
         if package in self.names and package not in self.trained:
             return "its package is held out"
         return "its function is held out" if task.liverl.split_key in self.split_keys else None
-
-
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def package_of(task_id: str) -> str:
@@ -77,7 +74,7 @@ def package_of(task_id: str) -> str:
 
 def _import_names(sources: Iterable[str], python_path: tuple[str, ...]) -> set[str]:
     tops = top_folders(tuple(sources), python_path)
-    return {normal(top.rpartition("/")[2].removesuffix(".py")) for top in tops}
+    return {canonical(top.rpartition("/")[2].removesuffix(".py")) for top in tops}
 
 
 def _digests(file: Path) -> Iterator[bytes]:

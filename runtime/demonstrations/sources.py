@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.demonstrations.held_out import HeldOut, normal
+from runtime.config.tasks import canonical
+from runtime.demonstrations.held_out import HeldOut
 from runtime.errors import UserError
 from runtime.tasks.generate.functions import Function, functions_of, lines_of
 from runtime.tasks.generate.sources import is_test
@@ -66,11 +67,11 @@ def _name_of(folder: Path) -> str:
         said = re.search(r"^Name: *(\S+)", (folder / "PKG-INFO").read_text(encoding="utf-8"), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
         said = None
-    return normal(said[1]) if said else normal(folder.name)
+    return canonical(said[1]) if said else canonical(folder.name)
 
 
 def _below(root: Path, held_out: HeldOut, *, package: str, prefix: str = "") -> Iterator[Module]:
-    if normal(package) in held_out.names or root.name in _NOT_TAUGHT or root.name.startswith("."):
+    if canonical(package) in held_out.names or root.name in _NOT_TAUGHT or root.name.startswith("."):
         return
     for file in sorted(root.rglob("*.py")):
         path = prefix + file.relative_to(root).as_posix()

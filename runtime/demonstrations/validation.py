@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from runtime.config import DirectorySource, GenerateSource, HistorySource, IndexSource, RuntimeConfig, TaskSet
+from runtime.config.tasks import packages_of
 from runtime.demonstrations.held_out import HeldOut, package_of
 from runtime.task import Task
 from runtime.tasks.directories import find_task_directories, load_tasks
@@ -41,10 +42,9 @@ def _tasks(one: TaskSet) -> list[Task]:
     return load_tasks(found, on_problem=lambda why: None)
 
 
-def _trained(sets: Iterable[TaskSet]) -> Iterable[str]:
+def _trained(sets: Sequence[TaskSet]) -> Iterable[str]:
+    yield from packages_of(sets)
     for one in sets:
-        if isinstance(one.source, GenerateSource):
-            yield from (pin.name for pin in one.source.packages)
-        elif isinstance(one.source, DirectorySource):
+        if isinstance(one.source, DirectorySource):
             folders = [Path(path) for path in one.source.paths if Path(path).is_dir()]
             yield from (package_of(path.name) for path in find_task_directories(folders)) if folders else ()

@@ -7,7 +7,6 @@ Each part is skipped when an earlier attempt finished it. Knows what is held out
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from runtime import suggest
 from runtime.config import (
     DemonstrationFile,
     EarlierTrials,
-    GenerateSource,
     PretrainedPolicy,
     RuntimeConfig,
     SupervisedStage,
@@ -27,7 +25,8 @@ from runtime.config import (
     load_runtime_config,
 )
 from runtime.config.demonstrations import MadeDemonstrations
-from runtime.demonstrations.held_out import HeldOut, normal, package_of
+from runtime.config.tasks import packages_of
+from runtime.demonstrations.held_out import HeldOut, package_of
 from runtime.demonstrations.make import make
 from runtime.demonstrations.validation import held_out_of
 from runtime.errors import UserError
@@ -140,9 +139,9 @@ def _held_out(directory: RunDirectory, config: RuntimeConfig, stage: SupervisedS
     """By the spec's packages and the tasks that this run has; where demonstrations are made, by all code of the
     packages too."""
     validated = [task for group in tasks.validation.values() for task in group]
-    trained = {package_of(task.id) for group in tasks.train.values() for task in group} | _packages(config.train)
+    trained = {package_of(task.id) for group in tasks.train.values() for task in group} | packages_of(config.train)
     found = HeldOut.of(validated, trained=trained)
-    found = replace(found, names=found.names | set(map(normal, _packages(config.validation))))
+    found = replace(found, names=found.names | packages_of(config.validation))
     if not any(isinstance(one, MadeDemonstrations) for one in stage.demonstrations):
         return found
     more = held_out_of(config, cache=directory.cache)
@@ -153,11 +152,6 @@ def _held_out(directory: RunDirectory, config: RuntimeConfig, stage: SupervisedS
         more.split_keys | found.split_keys,
         more.trained | found.trained,
     )
-
-
-def _packages(sets: Iterable[TaskSet]) -> set[str]:
-    found = (one.source for one in sets)
-    return {pin.name for source in found if isinstance(source, GenerateSource) for pin in source.packages}
 
 
 def _make(

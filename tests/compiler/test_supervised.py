@@ -107,15 +107,19 @@ def test_demonstrations_that_are_made_show_nothing_that_is_held_out(spec: Any) -
     shown = BUGS % (f"{PIN % 'toolz'}, {PIN % 'more.itertools'}", "train")
     scaffold = SHELL % "first_look: { functions: 3 }, test_after_edit: false"
     rest = f"{scaffold} tasks+: {{ validation: [{{ name: 'unseen', source: {held} }}] }},"
+    anybodys = "{ type: 'harbor', dataset: 'd', version: '1', registry: 'http://example.com/r.json' }"
+    made = ", ".join(f"{{ type: 'made', {tasks} }}" for tasks in (f"tasks: {shown}", "", f"tasks: {anybodys}"))
     with pytest.raises(SpecError) as caught:
-        compile_in_memory(spec(rest=rest, file=f"{{ type: 'made', tasks: {shown} }}, {{ type: 'made' }}"))
+        compile_in_memory(spec(rest=rest, file=made))
     found = [str(problem).partition(": ")[2] for problem in caught.value.problems if problem.severity == "fatal"]
     place = "policy.warm_start.demonstrations"
-    assert [one for one in found if not one.startswith("scaffold.")] == [
+    assert sorted(one for one in found if not one.startswith("scaffold.")) == [
+        f'{place}[0].tasks.packages[1].name: "more.itertools" is held out for validation; leave it out',
         f'{place}[0].tasks.split: "train" tasks as demonstrations would leak into reinforcement; '
         "allowed: demonstrations",
-        f'{place}[0].tasks.packages[1].name: "more.itertools" is held out for validation; leave it out',
         f"{place}[1]: neither tasks nor pairs; name one of them",
+        f'{place}[2].tasks.registry: "http://example.com/r.json": what it names is run, and nothing shows that it is'
+        " what its owner wrote; allowed: an address that begins with https://, or a file",
     ]
     assert any(one.startswith("scaffold.test_after_edit: off") for one in found)
 

@@ -104,6 +104,8 @@ def test_all_functions_are_for_packages_that_nothing_else_is_made_of(quickstart:
     assert not [said for said in problems(GENERATE, other) if "split" in said]
     both = "null, all functions, but 'train' trains on inflection"
     assert f"tasks.validation[0].source.split: {both}" in problems(GENERATE, whole)
+    spelt = {**whole, "packages": [{**PACKAGE, "name": "Inflection"}]}
+    assert any(said.endswith("trains on Inflection") for said in problems(GENERATE, spelt))
     assert "tasks.train[0].source.split: all tasks must not be trained on" in problems(whole, other)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from runtime.demonstrations.held_out import HeldOut, normal, package_of
+from runtime.config.tasks import canonical
+from runtime.demonstrations.held_out import HeldOut, package_of
 from runtime.trainer.supervised.table import Demonstrations
 
 
@@ -22,7 +23,7 @@ def _why(package: str, task: str, held_out: HeldOut) -> str | None:
     if task in held_out.tasks:
         return f"task {task}"
     # Earlier trials name no package, but their tasks are called PACKAGE-DIGEST.
-    for name in {normal(package), normal(package_of(task))} - {""}:
+    for name in {canonical(package), canonical(package_of(task))} - {""}:
         if name in held_out.names and name not in held_out.trained:
             return f"package {name}"
     return None

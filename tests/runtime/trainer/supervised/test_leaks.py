@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.demonstrations.held_out import HeldOut, normal
+from runtime.config.tasks import canonical
+from runtime.demonstrations.held_out import HeldOut
 from runtime.trainer.supervised import table
 from runtime.trainer.supervised.leaks import leaks
 
@@ -23,7 +24,7 @@ def test_a_package_that_is_only_validated_on_is_never_demonstrated(
     train: set[str], validation: set[str], package: str, named: bool
 ) -> None:
     """Named by the row, in whatever spelling, or by its task's name alone."""
-    held_out = HeldOut(names=frozenset(map(normal, validation)), trained=frozenset(map(normal, train)))
+    held_out = HeldOut(names=frozenset(map(canonical, validation)), trained=frozenset(map(canonical, train)))
     spelt = package.upper().replace("_", "-")
     shown = of(spelt, "pair.py:1") if named else of("", f"{package}-0123456789ab")
     assert bool(leaks(shown, held_out)) == (package in validation - train)
