@@ -11,11 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from runtime.config import load_runtime_config
 from runtime.processes import reap
-from runtime.run_paths import WORKER
-from runtime.sandboxes.state import reap as reap_sandboxes
+from runtime.run_paths import WORKER, RunPaths
+from runtime.sandboxes import clear_up
 
 
 class Janitor:
@@ -38,10 +40,19 @@ class Janitor:
         self._process.stdin.close()
 
 
+def clear_sandboxes(run: Path, states: Sequence[Path]) -> None:
+    """What dead owners below these folders of the run left, here and in its engine."""
+    try:
+        environment = load_runtime_config(RunPaths(run).runtime_json).environment
+    except (OSError, ValueError):
+        environment = None
+    clear_up(environment, states)
+
+
 def main(run: str, worker: str, state: str) -> None:
     sys.stdin.buffer.read()
     reap(Path(run), also={WORKER: worker})
-    reap_sandboxes(Path(state))
+    clear_sandboxes(Path(run), [Path(state)])
     shutil.rmtree(state, ignore_errors=True)
 
 

@@ -9,16 +9,19 @@ import json
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.errors import MachineError
 from runtime.sandboxes import images
 from runtime.sandboxes.defences import check_network, check_provider
+from runtime.sandboxes.state import reap
 
 if TYPE_CHECKING:
     from runtime.config import Bubblewrap, Docker, Ecs, Environment, Harbor, Imported, Kubernetes, PlainProcess
     from runtime.sandboxes.base import SandboxProvider
+    from runtime.sandboxes.docker.connection import Connection
     from runtime.sandboxes.fair_queue import FairQueue
 
 log = logging.getLogger(__name__)
@@ -139,9 +142,26 @@ def run_label() -> str:
 
 
 def _docker(config: Docker, state: Path) -> SandboxProvider:
-    from runtime.sandboxes.docker.connection import connection
     from runtime.sandboxes.docker.provider import DockerProvider
 
     check_provider(config.required_defences, DockerProvider.capabilities)
-    engine = connection(config.docker_host, certificates=config.docker_certificates, plaintext=config.docker_plaintext)
-    return DockerProvider(engine, state=state, base=config.base_image)
+    return DockerProvider(_engine(config), state=state, base=config.base_image)
+
+
+def _engine(config: Docker) -> Connection:
+    from runtime.sandboxes.docker.connection import connection
+
+    return connection(config.docker_host, certificates=config.docker_certificates, plaintext=config.docker_plaintext)
+
+
+def clear_up(config: Environment | None, states: Sequence[Path]) -> None:
+    """Remove what dead owners below ``states`` left: on this host, and their containers, which nobody would know of any
+    more. config: None where a run's is not to be had. Blocks."""
+    owners = [owner for state in states for owner in reap(state)]
+    if owners and config is not None and config.type == "docker":
+        from runtime.sandboxes.docker.provider import remove_left
+
+        try:
+            remove_left(owners, _engine(config))
+        except (MachineError, OSError) as error:
+            log.warning("containers of %d dead owners may be left: %s", len(owners), error)

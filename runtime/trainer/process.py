@@ -22,11 +22,11 @@ import orjson
 import yaml
 
 from runtime import suggest
+from runtime.agent_loop.janitor import clear_sandboxes
 from runtime.config import load_runtime_config
 from runtime.errors import MachineError, RunError, RunHalted, UserError
 from runtime.processes import reap, this_process
 from runtime.run_paths import RunPaths
-from runtime.sandboxes.state import reap as reap_sandboxes
 from runtime.trainer import stable, startup
 from runtime.trainer.adapter_checkpoint import check_base
 from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ended_by_itself, ray_was_slow, read_tail
@@ -122,8 +122,7 @@ def clear(run: Path) -> None:
     reap(run)
     # Before the scratch goes: it names the control groups that sandboxes of killed owners left. A worker's janitor is
     # of the run as well, and may have been ended before it was done.
-    for folder in RunPaths(run).sandbox_states:
-        reap_sandboxes(folder)
+    clear_sandboxes(run, RunPaths(run).sandbox_states)
     shutil.rmtree(ray_dir(run), ignore_errors=True)
     shutil.rmtree(RunPaths(run).state, ignore_errors=True)
 

@@ -12,7 +12,7 @@ import functools
 import json
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -240,16 +240,32 @@ class DockerProvider:
             log.warning("container %s may be left: %s", container.name, error)  # ``close`` or the next start removes it
 
     def _remove_owned(self, owner: str) -> bool:
-        """Whether none is left."""
-        errors = self._engine.sdk.errors
-        wanted = {"all": True, "filters": {"label": f"{LABEL}={owner}"}}
-        with contextlib.suppress(errors.DockerException, OSError):
-            self._connection.knock()
-            for container in self._engine.client.containers.list(**wanted):
-                with contextlib.suppress(errors.DockerException, OSError):
-                    container.remove(force=True, v=True)
-            return not self._engine.client.containers.list(**wanted)
-        return False
+        return _removed(owner, self._connection, self._engine.client, self._engine.sdk)
+
+
+def remove_left(owners: Sequence[str], connection: Connection) -> None:
+    """The containers of dead owners. Blocks; an engine that is away is said, and no error."""
+    sdk = import_sdk()
+    client = connection.client(sdk)
+    try:
+        for owner in owners:
+            if not _removed(owner, connection, client, sdk):
+                log.warning("containers with the label %s=%s may be left in the engine", LABEL, owner)
+    finally:
+        client.close()
+
+
+def _removed(owner: str, connection: Connection, client: Any, sdk: Any) -> bool:
+    """Remove its containers: whether none is left."""
+    errors = sdk.errors
+    wanted = {"all": True, "filters": {"label": f"{LABEL}={owner}"}}
+    with contextlib.suppress(errors.DockerException, OSError):
+        connection.knock()
+        for container in client.containers.list(**wanted):
+            with contextlib.suppress(errors.DockerException, OSError):
+                container.remove(force=True, v=True)
+        return not client.containers.list(**wanted)
+    return False
 
 
 def _words(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Containers of a real engine: what a box can do and see, verdicts, a sample of the attacks, and faults."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -8,16 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from compiler import compile_in_memory
+from runtime.agent_loop.janitor import clear_sandboxes
 from runtime.config import Bubblewrap, Docker
 from runtime.errors import MachineError, Termination, TrialError
+from runtime.files import write_folder
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
-from runtime.sandboxes import make_provider
+from runtime.run_paths import RunPaths
+from runtime.sandboxes import clear_up, make_provider
 from runtime.sandboxes.base import Mount, SandboxRequest
 from runtime.sandboxes.docker.provider import DockerProvider
+from runtime.sandboxes.state import OwnerState
 from runtime.task import Task, load_task
 from tests.attacks.catalogue import ATTACKS, FIXED, HONEST, module
 from tests.attacks.conftest import attack, make_task
+from tests.compiler.golden_cases import spec_path
 from tests.docker_engine import BASE, Engine
 from tests.runtime.scaffolds.shell_trials import both_tool_sets_are_paid
 
@@ -220,6 +227,29 @@ def test_a_dead_owners_containers_are_removed(
     second = provider(engine, tmp_path / "state")
     assert engine.docker("ps", "-aq") == ""
     loop.run(second.close())
+
+
+def test_a_run_that_is_cleared_leaves_no_container(
+    loop: asyncio.Runner,
+    engine: Engine,
+    request_: SandboxRequest,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its trainer, and each of its workers, may have been killed, and no other start follows."""
+    run = RunPaths(tmp_path / "run")
+    environment = json.dumps({"type": "docker", "base_image": BASE, "docker_host": engine.url})
+    bundle = compile_in_memory(spec_path("quickstart"), target="local", sets=[f"environment={environment}"])
+    write_folder(run.bundle, bundle.files)
+    for state in (run.state, run.worker_state("1.0")):
+        owner = provider(engine, state)
+        loop.run(owner.start(request_))
+        os.close(owner._state._lock)  # as its death would
+    clear_sandboxes(run.path, run.sandbox_states)
+    assert engine.docker("ps", "-aq") == "" and not list(run.path.glob("state/**/owner-*"))
+    OwnerState(run.state).close(forget=False)
+    clear_up(Docker(base_image=BASE, docker_host=f"unix://{tmp_path}/none.sock"), [run.state])
+    assert "may be left" in caplog.text
 
 
 def test_refusals(engine: Engine, tmp_path: Path) -> None:
