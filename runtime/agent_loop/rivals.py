@@ -9,29 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+from runtime.agent_loop.visits import ask, visit
 from runtime.config import Bubblewrap, Environment
-from runtime.errors import TrialError
-from runtime.sandboxes import make_provider
-from runtime.sandboxes.base import Sandbox, SandboxProvider, SandboxRequest
-from runtime.scaffolds.base import ModelEndpoint
+from runtime.sandboxes.base import Sandbox
 from runtime.scaffolds.shell import LIVERL, SHELL, ShellScaffold
 from runtime.task import Task
 from runtime.tasks.generate.functions import functions_of
 from runtime.tasks.generate.mutate import Mutant, mutants_of
-from runtime.tasks.graders import in_own_loop
 
 NAMES = ("failing lines, last first", "random executed lines", "told the function")
 TRY_SEC = 300.0
 LONGEST = 400
 """Lines of a function that is changed."""
-_NOWHERE = ModelEndpoint(base_url="", secret="")
 
 
 def score(
@@ -43,85 +36,35 @@ def score(
 ) -> dict[str, Any]:
     """``{"tasks", "max_edits", "rows": [{"name", "solved", "rate"}]}``. Tasks that name no tests count as unsolved."""
     edits = scaffold.settings.max_edits
-    with tempfile.TemporaryDirectory(prefix="liverl-rivals-") as state:
-        found = in_own_loop(_all(tasks, scaffold, environment or Bubblewrap(), Path(state), edits, on_progress))
+
+    async def rivals(box: Sandbox, task: Task) -> tuple[bool, ...]:
+        return await _rivals(box, task, scaffold, edits)
+
+    found = visit(
+        tasks, scaffold, rivals, environment=environment or Bubblewrap(), done="tried by scripts", say=on_progress
+    )
     rows = []
     for place, name in enumerate(NAMES if tasks else ()):
-        solved = sum(one[place] for one in found)
+        solved = sum(one is not None and one[place] for one in found)
         rows.append({"name": name, "solved": solved, "rate": round(solved / len(tasks), 5)})
     return {"tasks": len(tasks), "max_edits": edits, "rows": rows}
 
 
-async def _all(
-    tasks: Sequence[Task],
-    scaffold: ShellScaffold,
-    environment: Environment,
-    state: Path,
-    edits: int,
-    say: Callable[[str], None],
-) -> list[tuple[bool, ...]]:
-    provider = make_provider(environment, state=state)
-    gate = asyncio.Semaphore(len(os.sched_getaffinity(0)))
-    finished = 0
-
-    async def one(task: Task) -> tuple[bool, ...]:
-        nonlocal finished
-        async with gate:
-            try:
-                solved = await _rivals(task, scaffold, provider, environment, edits)
-            except (TrialError, TimeoutError, ValueError) as error:
-                say(f"{task.id}: no script could try it: {type(error).__name__}: {error}")
-                solved = (False,) * len(NAMES)
-            finished += 1
-            if finished % 20 == 0:
-                say(f"scripts tried {finished} of {len(tasks)} tasks")
-            return solved
-
-    try:
-        return list(await asyncio.gather(*map(one, tasks)))
-    finally:
-        await provider.close()
-
-
-async def _rivals(
-    task: Task, scaffold: ShellScaffold, provider: SandboxProvider, environment: Environment, edits: int
-) -> tuple[bool, ...]:
+async def _rivals(box: Sandbox, task: Task, scaffold: ShellScaffold, edits: int) -> tuple[bool, ...]:
     if not task.expected_ids:
         raise ValueError("it names no tests")
-    box = await provider.start(
-        SandboxRequest(
-            name=f"rivals-{task.id}",
-            lower=task.repository,
-            workdir=task.config.environment.workdir,
-            mounts=scaffold.mounts,
-            image=task.liverl.image,
-            memory_mib=environment.memory_mib,
-            pids=environment.pids,
-        )
-    )
-    try:
-        recent = [(path, line) for path, line in (await _try(box, scaffold, task, None))["recent"]]
-        plans = await asyncio.to_thread(_plans, task, recent, edits)
-        versions = list({(one.function.path, text): None for plan in plans for one, text in plan})
-        asked = [{path: text} for path, text in versions]
-        solved = (await _try(box, scaffold, task, asked))["solved"] if asked else []
-    finally:
-        await box.stop()
+    recent = [(path, line) for path, line in (await _try(box, scaffold, task, None))["recent"]]
+    plans = await asyncio.to_thread(_plans, task, recent, edits)
+    versions = list({(one.function.path, text): None for plan in plans for one, text in plan})
+    asked = [{path: text} for path, text in versions]
+    solved = (await _try(box, scaffold, task, asked))["solved"] if asked else []
     solving = {version for version, ok in zip(versions, solved, strict=True) if ok}
     return tuple(any((one.function.path, text) in solving for one, text in plan) for plan in plans)
 
 
 async def _try(box: Sandbox, scaffold: ShellScaffold, task: Task, versions: list[dict[str, str]] | None) -> Any:
-    result = await box.exec(
-        ["python3", "-s", "-P", "-B", str(LIVERL / SHELL / "try_out.py")],
-        env={"LIVERL_AGENT": json.dumps(scaffold.settings_for(task, _NOWHERE))},
-        stdin=json.dumps({} if versions is None else {"versions": versions}).encode(),
-        timeout_sec=TRY_SEC,
-        max_output=8 << 20,
-    )
-    if result.exit_code != 0:
-        raise ValueError(f"exit code {result.exit_code}: {result.stderr.decode(errors='replace')[-300:]}")
-    return json.loads(result.stdout.splitlines()[-1])
+    said = json.dumps({} if versions is None else {"versions": versions}).encode()
+    return await ask(box, task, scaffold, LIVERL / SHELL / "try_out.py", stdin=said, timeout_sec=TRY_SEC)
 
 
 _Plan = list[tuple[Mutant, str]]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from runtime.agent_loop.rivals import NAMES, score
 from runtime.config import PlainProcess, ShellScaffold
+from runtime.laptop.policy.fieldwork import survey_tasks
+from runtime.laptop.policy.memory import MemoryWorkspace
 from runtime.laptop.synth import write
+from runtime.laptop.tools.survey import survey
 from runtime.parts import part
 from runtime.scaffolds.shell import ShellScaffold as Shell
 from runtime.task import load_task
@@ -32,3 +36,14 @@ def test_scripts_have_the_agents_budget_and_solve_by_running_the_tests(tmp_path:
     assert sum(row["solved"] for row in tables[1]["rows"]) < 3, "one edit is a guess"
     assert before == {path: path.read_bytes() for path in task.repository.rglob("*.py")}
     assert score([], Shell(ShellScaffold(tools="free", max_turns=4, max_edits=1)))["rows"] == []
+
+
+def test_a_survey_in_a_box_finds_what_one_in_memory_finds(tmp_path: Path) -> None:
+    task = load_task(write(REPOSITORY, "train", 4, out=tmp_path))
+    shell = Shell(ShellScaffold(tools="repair", max_turns=4, max_edits=1))
+    unfit = load_task(write(REPOSITORY, "train", 5, out=tmp_path))
+    shutil.rmtree(unfit.repository)
+    said: list[str] = []
+    found, nothing = survey_tasks([task, unfit], shell, environment=PlainProcess(), on_progress=said.append)
+    assert found is not None and found.survey == survey(MemoryWorkspace.of_task(task))
+    assert nothing is None and len(said) == 1 and "not surveyed" in said[0]
