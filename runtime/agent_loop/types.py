@@ -105,6 +105,11 @@ class TrialResult:
         return bool(self.samples)
 
     @property
+    def routed_bytes(self) -> int:
+        """Of its samples' experts, where the routing of a mixture is replayed."""
+        return sum(len(one.routed_experts.rows) for one in self.samples if one.routed_experts is not None)
+
+    @property
     def trainable(self) -> bool:
         """Graded, not dropped by the trajectory filter, and with at least one token that the policy wrote."""
         return (

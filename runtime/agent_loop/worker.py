@@ -19,8 +19,8 @@ from runtime.agent_loop.types import TrialKey, TrialResult
 from runtime.task import Task, load_task
 
 MOST_ROUTED_BYTES = 1 << 30
-"""Of a worker's journal, beyond which trials with a mixture's experts are not kept: they are a hundred times the size
-of their tokens."""
+"""Of a journal, beyond which trials with a mixture's experts are not kept: they are a hundred times the size of their
+tokens."""
 
 Publish = Callable[[Mapping[str, Any], Sequence[TrialResult], str], Awaitable[None]]
 """Of a group's row, graded trials and a partition: their trajectories are with the trainer when it returns."""
@@ -142,5 +142,5 @@ class TrialWorker:
 
     def _has_room(self, result: TrialResult) -> bool:
         """A mixture's experts are not kept without bound."""
-        routed = sum(len(one.routed_experts.rows) for one in result.samples if one.routed_experts is not None)
+        routed = result.routed_bytes
         return not routed or self._journal is None or self._journal.bytes + routed <= MOST_ROUTED_BYTES

@@ -5,8 +5,10 @@ Imports neither verl nor torch: ``verl_cpu`` is loaded by verl itself, in its ow
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 
+from runtime.errors import MachineError
 from runtime.rollouter.engine import Replica
 from runtime.run_paths import RunPaths
 from runtime.trainer.cuda.places import KEY, make_key
@@ -46,8 +48,14 @@ class CpuPlatform:
         if sockets := engine_sockets():
             return {name: SocketReplica(path) for name, path in sockets.items()}
         engines = RunPaths.of_process().engines
+        if not (addresses := engine_addresses(engines)):
+            raise MachineError(
+                f"no engine of the run is reached from {socket.gethostname()}: they listen for other machines only "
+                "where there are several when they start",
+                fix="start the run when all machines have joined its Ray",
+            )
         key = (engines / KEY).read_text(encoding="ascii")
-        return {name: SocketReplica(address, key=key) for name, address in engine_addresses(engines).items()}
+        return {name: SocketReplica(address, key=key) for name, address in addresses.items()}
 
 
 CPU = CpuPlatform()

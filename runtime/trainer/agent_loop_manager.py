@@ -125,7 +125,6 @@ class LiverlAgentLoopManager:
         self._status = StatusFile(self._run.status)
         self._background: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        self._stop = asyncio.Event()
         ready = threading.Event()
         self._failure: BaseException | None = None
         self._dead: str | None = None
@@ -307,7 +306,7 @@ class LiverlAgentLoopManager:
             self._players = players
             self._groups = self._group_runner(players)
             ready.set()
-            while not self._stop.is_set():
+            while True:  # it ends with its process
                 if (why := self._health.disk_full()) is not None:
                     self._halt.ask(why, save=False)
                 elif (why := players.why_hopeless()) is not None:

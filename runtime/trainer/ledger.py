@@ -17,16 +17,12 @@ from runtime.agent_loop.remote_result import RemoteResult, place_bytes, place_of
 from runtime.agent_loop.trial_bytes import from_bytes, to_bytes
 from runtime.agent_loop.trial_journal import journal_files, read_place, remove_files
 from runtime.agent_loop.types import TrialResult
+from runtime.agent_loop.worker import MOST_ROUTED_BYTES
 from runtime.rollouter.buffer import DataBuffer, Slot
 from runtime.run_paths import RunPaths
 from runtime.trainer.stable import LATEST, stable_steps
 
 log = logging.getLogger(__name__)
-
-
-MOST_ROUTED_BYTES = 1 << 30
-"""Of the journal, beyond which no trials with a mixture's experts are kept until it has been written anew."""
-
 
 _PLACE_BYTES = 512
 """No trial is as small as the name of its place."""
@@ -98,7 +94,7 @@ class Ledger:
             if number is not None:
                 buffer.commit(number)
             return
-        routed = sum(len(one.routed_experts.rows) for one in result.samples if one.routed_experts is not None)
+        routed = result.routed_bytes
         if routed and buffer.journal_bytes + routed > MOST_ROUTED_BYTES:
             if not self._left_out:
                 log.warning(

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from runtime.errors import Termination, TrialError, UserError
+from runtime.errors import MachineError, Termination, TrialError, UserError
+from runtime.laptop.cpu_platform import CPU
 from runtime.laptop.engine.server import EngineServer
 from runtime.laptop.engine.socket_replica import SocketReplica, engine_addresses, write_address
 from runtime.rollouter.engine import Generation, SamplingParams, WeightIdentity
 from runtime.rollouter.pool import ReplicaPool
+from runtime.run_paths import RAY_DIR, RUN_DIR, RunPaths
 
 pytestmark = pytest.mark.torch
 PARAMS = SamplingParams(max_tokens=6, temperature=1.0, seed=5)
@@ -185,3 +187,13 @@ def test_a_server_that_is_gone_is_the_models_failure_and_another_one_takes_over(
             assert caught.value.termination is Termination.MODEL_UNAVAILABLE
 
     asyncio.run(run())
+
+
+def test_a_machine_that_joined_after_the_engines_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_DIR, str(tmp_path))
+    monkeypatch.setenv(RAY_DIR, str(tmp_path / "of another machine"))
+    CPU.prepare(RunPaths(tmp_path))
+    with pytest.raises(MachineError, match="no engine of the run is reached from"):
+        CPU.replicas()
+    write_address(RunPaths(tmp_path).engines, "one", host="10.0.0.1", port=1)
+    assert list(CPU.replicas()) == ["one"]
