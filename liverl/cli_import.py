@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from liverl.options import cache_folder
+from liverl.options import cache_folder, new_folder
 
 if TYPE_CHECKING:
     from runtime.tasks.directories import OnProblem
 
 Names = list[str] | None
+_OPTIONS = {"terminal-bench": {"--rows"}, "harbor": {"--dataset", "--registry"}}
+_OF_THE_HUB = {"--dataset", "--split", "--revision"}
 
 
 def import_set(
@@ -56,8 +58,20 @@ def import_set(
     known = (*SETS, "terminal-bench", "harbor")
     if name not in known:
         raise UserError(f"{name!r}: no set of this name; there are {', '.join(known)}")
-    if name != "harbor" and registry is not None:
-        raise UserError(f"--registry: {name} is in no registry; leave it out")
+    given = {
+        "--rows": rows,
+        "--repository": repositories,
+        "--dataset": dataset,
+        "--split": split,
+        "--revision": revision,
+        "--registry": registry,
+    }
+    usable = _OPTIONS.get(name) or ({"--rows"} if rows is not None else _OF_THE_HUB) | {"--repository"}
+    idle = [option for option, value in given.items() if value and option not in usable]
+    if idle:
+        where = f"{name} with --rows" if rows is not None and "--rows" in usable else name
+        raise UserError(f"{', '.join(idle)}: says nothing for {where}; leave it out")
+    new_folder(out)
     left_out: list[str] = []
 
     def on_problem(problem: str) -> None:
@@ -68,10 +82,8 @@ def import_set(
     if name == "harbor":
         made = _harbor(dataset, registry, out, tuple(instances or ()), limit, on_problem)
     elif name == "terminal-bench":
-        if rows is None or dataset or split or revision or repositories:
-            raise UserError(
-                "terminal-bench: its tasks are folders; give the folder of them with --rows, and nothing else"
-            )
+        if rows is None:
+            raise UserError("terminal-bench: its tasks are folders; give the folder of them with --rows")
         from runtime.tasks.sets.terminal_bench import import_folders
 
         made = import_folders(rows, out, instances=tuple(instances or ()), limit=limit, on_problem=on_problem, say=say)
@@ -100,13 +112,15 @@ def _harbor(
     title, _, version = (dataset or "").partition("@")
     if not title or not version or registry is None:
         raise UserError("harbor: give --dataset NAME@VERSION and --registry ADDRESS")
-    source = HarborSource(dataset=title, version=version, registry=registry, task_names=names)
+    try:
+        source = HarborSource(dataset=title, version=version, registry=registry, task_names=names)
+    except ValueError as error:
+        raise UserError(f"harbor: --dataset {dataset!r}, --registry {registry!r}: {error}") from error
     found = task_directories(source, cache=cache_folder(), say=partial(typer.echo, err=True), on_problem=on_problem)
     made = []
     for folder in found[:limit]:
         if (out / folder.name).exists():
-            on_problem(f"{out / folder.name}: is there already")
+            on_problem(f"{folder}: another task of the dataset has this name")
             continue
-        out.mkdir(parents=True, exist_ok=True)
         made.append(Path(shutil.copytree(folder, out / folder.name, symlinks=True)))
     return made

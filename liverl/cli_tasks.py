@@ -15,7 +15,7 @@ import typer
 from liverl.cli_demonstrate import demonstrate
 from liverl.cli_import import import_set
 from liverl.cli_prepare import prepare
-from liverl.options import RunsDir, cache_folder
+from liverl.options import RunsDir, cache_folder, new_folder
 
 if TYPE_CHECKING:
     from runtime.agent_loop.regrade import Regraded
@@ -260,8 +260,7 @@ def generate(
     environment = _environment(sandbox)
     if split not in (*_SPLITS, "all"):
         raise UserError(f"--split {split!r}: not a split; use {', '.join(_SPLITS)} or all")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"-o {out}: not empty; give a new folder")
+    new_folder(out)
     if from_history:
         if bugs != 1 or split != "all" or sha256 is not None:
             raise UserError("--from-history: commits are taken as they are; leave out --bugs, --split and --sha256")
@@ -371,8 +370,7 @@ def synth(
 
     if split not in _SPLITS:
         raise UserError(f"--split {split!r}: not a split; use {', '.join(_SPLITS)}")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"-o {out}: not empty; give a new folder")
+    new_folder(out)
     made = synthesise(count, seed=seed, split=cast(Literal["train", "held_out", "demonstrations"], split), out=out)
     typer.echo(f"{len(made)} tasks in {out}")
 

@@ -23,3 +23,11 @@ Arguments = Annotated[
 def cache_folder(given: Path | None = None) -> Path:
     """Where fetched and made things are kept, shared by all runs of this machine."""
     return given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl"
+
+
+def new_folder(out: Path) -> None:
+    """For ``-o``: what is made comes beside nothing else. Raises ``UserError``."""
+    from runtime.errors import UserError
+
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"-o {out}: not empty; give a new folder")

@@ -24,22 +24,29 @@ from runtime.errors import Termination, TrialError
 _LEAST = 5
 _PARSE_SEC = 60.0
 _PARSE_BYTES = 4 << 30
-_FIX = "pip install --no-deps 'swebench>=5' unidiff"
+FIX = "pip install --no-deps 'swebench>=5' unidiff"
 _HARNESS = "swebench.harness"
+
+
+def installed() -> str | None:
+    """Package swebench's version."""
+    try:
+        return importlib.metadata.version("swebench")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def why_missing(parser: str) -> str | None:
     """Why package swebench cannot read a log with the parser of this name; None where it can."""
-    try:
-        version = importlib.metadata.version("swebench")
-    except importlib.metadata.PackageNotFoundError:
-        return f"the log of its tests is read by package swebench, which is not installed: {_FIX}"
+    version = installed()
+    if version is None:
+        return f"the log of its tests is read by package swebench, which is not installed: {FIX}"
     if int(version.partition(".")[0]) < _LEAST:
-        return f"swebench {version} is installed; its log parsers have names since {_LEAST}: {_FIX}"
+        return f"swebench {version} is installed; its log parsers have names since {_LEAST}: {FIX}"
     try:
         known = _registry()
     except ImportError as error:
-        return f"package swebench: {error}: {_FIX}"
+        return f"package swebench: {error}: {FIX}"
     return None if parser in known else f"swebench {version} has no log parser {parser!r}"
 
 

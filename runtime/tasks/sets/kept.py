@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runtime.config import PublishedSource, TerminalBenchSource
 from runtime.files import write_whole
+from runtime.grading import swebench_log
 from runtime.tasks.directories import OnProblem
 from runtime.tasks.kept import kept, source_digest
 from runtime.tasks.sets.load import Wanted, import_rows
@@ -30,6 +31,7 @@ def set_directories(
     said = {
         "source": source.model_dump(mode="json"),
         "content": _digest(Path(near).expanduser()) if near is not None else "",
+        "swebench": swebench_log.installed(),
         "version": source_digest(Path(__file__).parent),
     }
 

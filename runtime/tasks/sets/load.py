@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import RunError, UserError
+from runtime.errors import MachineError, RunError, UserError
 from runtime.grading import swebench_log
 from runtime.grading.log_verdict import PACKAGE
 from runtime.tasks.directories import OnProblem
@@ -63,8 +63,8 @@ def import_rows(
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
     """Write the tasks of set ``name`` below ``out``, in the order of the rows. Raises ``UserError`` for what is no
-    rows and for instances that are not there, ``MachineError`` where the hub does not answer, ``RunError`` for a set
-    without a single task."""
+    rows and for instances that are not there, ``MachineError`` where the hub does not answer or
+    package swebench is not here, ``RunError`` for a set without a single task."""
     known = SETS[name]
     if wanted.rows is not None:
         source, origin = wanted.rows, wanted.rows.name
@@ -97,6 +97,10 @@ def import_rows(
             if facts.log_parser.startswith(PACKAGE):
                 parser = facts.log_parser.removeprefix(PACKAGE)
                 why = parsers.setdefault(parser, swebench_log.why_missing(parser))
+                if why is not None and swebench_log.installed() is None:  # nor can any other row of the set be used
+                    raise MachineError(
+                        f"{name}: package swebench is missing, which reads its logs", fix=swebench_log.FIX
+                    )
                 if why is not None:
                     raise BadRow(why)
             made.append(write_set_task(out, task))

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from liverl.cli import build_app
 from runtime.config import (
     Bubblewrap,
     Kubernetes,
@@ -27,6 +29,7 @@ from runtime.tasks import prepare as room
 from runtime.tasks.images import with_images
 from runtime.tasks.index import oracle_seconds, read_index, write_index
 from runtime.tasks.sets import rows as reading
+from runtime.tasks.sets.kept import set_directories
 from runtime.tasks.sets.load import SETS, Wanted, import_rows
 from runtime.tasks.verify import screen
 from tests.runtime.sets.published import FILES, ROWS, TOYS
@@ -175,11 +178,16 @@ def test_what_is_asked_for(tmp_path: Path) -> None:
 
 def test_a_parser_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swebench_log, "why_missing", lambda parser: f"no {parser}")
+    monkeypatch.setattr(swebench_log, "installed", lambda: "5.0.2")
     problems: list[str] = []
+    rows = Wanted(rows=ROWS / FILES["swe-bench"])
     with pytest.raises(RunError):
-        rows = Wanted(rows=ROWS / FILES["swe-bench"])
         import_rows("swe-bench", rows, tmp_path, cache=tmp_path, on_problem=problems.append)
     assert len(problems) == len(TOYS) and all("no parse_log_pytest" in problem for problem in problems)
+    monkeypatch.setattr(swebench_log, "installed", lambda: None)
+    with pytest.raises(MachineError, match="package swebench is missing") as caught:
+        import_rows("swe-bench", rows, tmp_path, cache=tmp_path, on_problem=pytest.fail)
+    assert caught.value.fix.startswith("pip install --no-deps")
 
 
 @pytest.fixture
@@ -251,7 +259,11 @@ def test_a_set_of_a_spec_is_made_once(tmp_path: Path, monkeypatch: pytest.Monkey
             environment=Bubblewrap(),
         )
         assert len(problems) == 1 and "image_name" in problems[0]
-    assert len(asked) == 6 and len(list((tmp_path / "cache" / "tasks").glob("swe-smith-*"))) == 1
+    kept = tmp_path / "cache" / "tasks"
+    assert len(asked) == 6 and len(list(kept.glob("swe-smith-*"))) == 1
+    monkeypatch.setattr(swebench_log, "installed", lambda: "7.0.0")  # which may know parsers that the last one did not
+    set_directories(source, cache=tmp_path / "cache", say=str, on_problem=str)
+    assert len(list(kept.glob("swe-smith-*"))) == 2
 
 
 BENCH = {
@@ -359,3 +371,34 @@ def test_a_log_that_cannot_be_read_here_is_named_before_a_run(
         on_problem=problems.append,
     )
     assert asyncio.run(stay) == [] and len(problems) == 1 and said in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["none", "-o", "x"], "'none': no set of this name; there are swe-bench"),
+        (["swe-smith", "-o", "x", "--rows", "r", "--split", "s"], "--split: says nothing for swe-smith with --rows"),
+        (["swe-smith", "-o", "x", "--registry", "r"], "--registry: says nothing for swe-smith"),
+        (["harbor", "-o", "x", "--rows", "r", "--revision", "v"], "--rows, --revision: says nothing for harbor"),
+        (["terminal-bench", "-o", "x", "--rows", "r", "--repository", "a/b"], "--repository: says nothing for"),
+        (["terminal-bench", "-o", "x"], "give the folder of them with --rows"),
+        (["harbor", "-o", "x"], "give --dataset NAME@VERSION and --registry"),
+        (["swe-smith", "-o", str(ROWS), "--rows", "r"], "not empty; give a new folder"),
+        (["swe-smith", "-o", "x", "--rows", "/nothing"], "/nothing: no such file"),
+    ],
+)
+def test_what_a_command_cannot_mean(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(build_app(), ["tasks", "import", *words])
+    assert isinstance(result.exception, UserError) and said in str(result.exception)
+
+
+def test_the_command_writes_tasks(tmp_path: Path) -> None:
+    rows = str(ROWS / FILES["swe-smith"])
+    result = CliRunner().invoke(
+        build_app(), ["tasks", "import", "swe-smith", "-o", str(tmp_path / "x"), "--rows", rows]
+    )
+    assert result.exit_code == 0 and f"{len(TOYS)} tasks in {tmp_path}/x" in result.output
+    assert len(list((tmp_path / "x").iterdir())) == len(TOYS)
