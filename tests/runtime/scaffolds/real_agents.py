@@ -18,7 +18,7 @@ import pytest
 from runtime.agent_loop.services import Services, open_services
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialResult
-from runtime.config import AgentScaffold
+from runtime.config import AgentScaffold, Terminus2Scaffold
 from runtime.errors import MachineError
 from runtime.proxy.codec import load_codec
 from runtime.proxy.types import Trajectory
@@ -27,6 +27,7 @@ from runtime.scaffolds.install import install
 from runtime.task import Task
 from tests.runtime.agent_loop.conftest import make_config, make_key
 from tests.runtime.proxy.scripted_engine import Call, ScriptedEngine
+from tests.toolbox import require_command
 
 RUN_TESTS = "python3 -c 'import calc; assert calc.add(1, 2) == 3; print(\"all good\")'"
 
@@ -61,6 +62,8 @@ class Play:
 
 def require(settings: AgentScaffold) -> None:
     """Skip where the agent cannot be installed."""
+    if isinstance(settings, Terminus2Scaffold):
+        require_command("tmux", package="tmux")
     try:
         install(package(settings))
     except MachineError as error:

@@ -12,14 +12,12 @@ import pytest
 from runtime.errors import MachineError
 from runtime.launch.machine import check_tmux
 from runtime.scaffolds import tmux
+from tests.toolbox import require_command
 
 
 @pytest.fixture
 def real_tmux() -> str:
-    found = shutil.which("tmux")
-    if found is None:
-        pytest.skip("tmux is missing: sudo apt-get install -y tmux")
-    return found
+    return require_command("tmux", package="tmux")
 
 
 def test_it_is_copied_once_and_runs(real_tmux: str, tmp_path: Path) -> None:
