@@ -3,10 +3,11 @@ probabilities that were kept are from a recomputation in full precision.
 
     .venv-gpu/bin/python benchmarks/rollout.py --model MODEL_DIR|SHAPE [--json] [-- FURTHER ARGUMENTS OF vllm serve]
 
-Every session asks `--calls` times, one after the other, with a prompt of `--prompt` tokens each time, and all sessions
-at once: by chat completions through the proxy, by chat completions from vLLM, and with token ids from vLLM
-(/inference/v1/generate: what the proxy itself asks). Sessions are opened before. Then the trajectories of some sessions
-are read again by transformers in fp32, with the weights that vLLM has in bf16. Needs a GPU, so ``make bench`` skips it.
+Every session asks `--calls` times, one after the other, with a prompt of `--prompt` characters each time (of a shape:
+tokens), and all sessions at once: by chat completions through the proxy, by chat completions from vLLM, and with token
+ids from vLLM (/inference/v1/generate: what the proxy itself asks). Sessions are opened before. Then the trajectories of
+some sessions are read again by transformers in fp32, with the weights that vLLM has in bf16. Needs a GPU, so ``make
+bench`` skips it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ import importlib.util
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,42 +32,17 @@ sys.path[:] = [str(HERE.parent), *(place for place in sys.path if Path(place or 
 
 import aiohttp  # noqa: E402
 
+from benchmarks._admin import Admin, proxy  # noqa: E402
 from benchmarks._models import SHAPES, make_model  # noqa: E402
 from benchmarks.gate import serving  # noqa: E402
 
-ADMIN = {"Authorization": "Bearer benchmark"}
 
-
-@contextmanager
-def proxy(engine: str, model: Path, out: Path, *, max_tokens: int) -> Iterator[str]:
-    command = [sys.executable, "-m", "liverl", "proxy", "--engine", engine, "--session", "", "-o", str(out)]
-    command += ["--tokenizer", str(model), "--max-tokens", str(max_tokens), "--admin-key", "benchmark"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            assert process.stdout is not None
-            said = ""
-            for line in process.stdout:
-                said += line
-                if line.startswith("proxy on "):
-                    yield line.split()[2]
-                    return
-            raise SystemExit(said)
-        finally:
-            process.terminate()
-            process.wait()
-
-
-class Benchmark:
+class Benchmark(Admin):
     def __init__(self, arguments: argparse.Namespace, http: aiohttp.ClientSession, engine: str, proxy_url: str) -> None:
-        self.arguments, self.http, self.engine, self.proxy_url = arguments, http, engine, proxy_url
+        super().__init__(http, proxy_url)
+        self.arguments, self.engine = arguments, engine
         self.model = ""
         self.round = 0
-
-    async def call(self, method: str, url: str, **options: Any) -> Any:
-        async with self.http.request(method, url, **options) as answer:
-            if answer.status >= 400:
-                raise SystemExit(f"{method} {url}: {answer.status}: {(await answer.text())[:500]}")
-            return await answer.json()
 
     def text(self, number: int, call: int) -> str:
         """Another beginning each time, so that no prompt is found in a cache."""
@@ -113,10 +88,7 @@ class Benchmark:
         await self.rate(self.chat)  # kernels are compiled
         for repeat in range(self.arguments.repeats):
             names = [f"r{repeat}-{number}" for number in range(self.arguments.sessions)]
-            opened = [
-                await self.call("POST", f"{self.proxy_url}/sessions", json={"session_id": name}, headers=ADMIN)
-                for name in names
-            ]
+            opened = [await self.opened(name) for name in names]
 
             async def through(number: int, call: int, opened: list[Any] = opened) -> int:
                 return await self.through(opened[number], number, call)
@@ -124,10 +96,8 @@ class Benchmark:
             for name, one in (("proxy", through), ("chat", self.chat), ("ids", self.ids)):
                 rates[name].append(await self.rate(one))
             for name in names:
-                url = f"{self.proxy_url}/sessions/{name}"
-                closed = await self.call("DELETE", url, headers=ADMIN)
-                if len(samples) < self.arguments.rescored:
-                    samples += closed.get("trajectory", closed)["samples"][: self.arguments.rescored - len(samples)]
+                closed = await self.closed(name)
+                samples += closed["samples"][: self.arguments.rescored - len(samples)]
         middle = {name: statistics.median(found) for name, found in rates.items()}
         return {
             **{f"{name}_tokens_per_s": round(value) for name, value in middle.items()},

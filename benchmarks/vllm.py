@@ -14,74 +14,26 @@ import argparse
 import asyncio
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import anthropic
 import openai
+from _admin import Admin, proxy
 
-ADMIN = "benchmark"
 TOOL_OUTPUT = "tool output: 1+2 is 3. " * 8
 
 
-@contextmanager
-def proxy(arguments: argparse.Namespace, out: Path) -> Iterator[str]:
-    """``liverl proxy`` as a process of its own; yields its address."""
-    command = [sys.executable, "-m", "liverl", "proxy", "--engine", arguments.engine, "--session", "", "-o", str(out)]
-    command += [
-        "--tokenizer",
-        str(arguments.tokenizer),
-        "--max-tokens",
-        str(arguments.max_tokens),
-        "--admin-key",
-        ADMIN,
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if line.startswith("proxy on "):
-                yield line.split()[2]
-                return
-        raise SystemExit(said)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-class Benchmark:
+class Benchmark(Admin):
     def __init__(self, arguments: argparse.Namespace, http: aiohttp.ClientSession, proxy_url: str) -> None:
-        self.arguments, self.http, self.proxy_url = arguments, http, proxy_url
+        super().__init__(http, proxy_url)
+        self.arguments = arguments
         self.engine: str = arguments.engine
         self.model = ""
-
-    async def call(self, method: str, url: str, **options: Any) -> Any:
-        async with self.http.request(method, url, **options) as answer:
-            if answer.status >= 400:
-                raise SystemExit(f"{method} {url}: {answer.status}: {(await answer.text())[:500]}")
-            return await answer.json()
-
-    async def opened(self, name: str) -> dict[str, str]:
-        headers = {"Authorization": f"Bearer {ADMIN}"}
-        session: dict[str, str] = await self.call(
-            "POST", f"{self.proxy_url}/sessions", json={"session_id": name}, headers=headers
-        )
-        return session
-
-    async def closed(self, name: str) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {ADMIN}"}
-        answer = await self.call("DELETE", f"{self.proxy_url}/sessions/{name}", headers=headers)
-        trajectory: dict[str, Any] = answer.get("trajectory", answer)
-        return trajectory
 
     async def openai_session(self, name: str, *, stream: bool) -> int:
         """Tokens that the agent was told of."""
@@ -190,7 +142,10 @@ class Benchmark:
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as out, proxy(arguments, Path(out)) as url:
+    with tempfile.TemporaryDirectory() as out, ExitStack() as stack:
+        url = stack.enter_context(
+            proxy(arguments.engine, arguments.tokenizer, Path(out), max_tokens=arguments.max_tokens)
+        )
         connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=600)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
             return await Benchmark(arguments, http, url).run()
