@@ -15,7 +15,7 @@ import pytest
 from runtime.config import ClaudeCodeScaffold
 from runtime.launch.rundir import RunDirectory
 from runtime.telemetry.metrics import read_rows
-from tests.runtime.proxy.tiny_model import write_model
+from tests.runtime.proxy.tiny_model import write_policy
 from tests.runtime.scaffolds.real_agents import require
 
 ROOT = Path(__file__).parents[2]
@@ -53,24 +53,8 @@ pytestmark = [
 @pytest.fixture
 def policy(tmp_path: Path) -> Path:
     """A random Qwen2 of some 60,000 parameters that can read Claude Code's first prompt."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    folder = write_model(tmp_path / "policy", family="chatml")
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=1536,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=32768,
-        tie_word_embeddings=True,
-    )
-    config.pad_token_id, config.eos_token_id = 0, 2
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    return folder
+    sizes = {"vocab_size": 1536, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    return write_policy(tmp_path / "policy", family="chatml", length=32768, **sizes)
 
 
 def records(directory: RunDirectory) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ from runtime.telemetry.progress import Progress
 from runtime.trainer.environment import ray_dir
 from runtime.trainer.supervised import table
 from tests.run_directories import make_run, make_tasks
-from tests.runtime.proxy.tiny_model import write_model
+from tests.runtime.proxy.tiny_model import write_model, write_policy
 
 ROOT = Path(__file__).parents[3]
 STEPS = 40
@@ -151,24 +151,7 @@ def test_demonstrations_that_no_trial_could_be_as_long_as_are_left_out(tmp_path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = write_model(tmp_path_factory.mktemp("model"), family="compact")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=1500,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-    )
-    config.pad_token_id, config.eos_token_id = 0, 1
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return write_policy(tmp_path_factory.mktemp("model"), family="compact", kind="Llama", length=512)
 
 
 def rows_of(directory: RunDirectory) -> dict[int, dict[str, Any]]:

@@ -100,3 +100,28 @@ def write_model(
     source = template if template is not None else CHATML_TEMPLATE if chatml else CHAT_TEMPLATE
     (folder / "chat_template.jinja").write_text(source)
     return folder
+
+
+def write_policy(folder: Path, *, family: str, kind: str = "Qwen2", length: int = 1024, **sizes: int) -> Path:
+    """The same with random weights, always the same ones: a transformer of a few ten thousand parameters. ``kind``: its
+    name in transformers."""
+    import torch
+    import transformers
+
+    write_model(folder, family=family)
+    torch.manual_seed(0)
+    numbers = {
+        "vocab_size": 1500,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": length,
+        **sizes,
+    }
+    special = CHATML_SPECIAL if family == "chatml" else COMPACT_SPECIAL
+    config = getattr(transformers, f"{kind}Config")(**numbers, tie_word_embeddings=True)
+    config.pad_token_id, config.eos_token_id = 0, special.index("<|im_end|>" if family == "chatml" else "<|end|>")
+    getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(folder)
+    return folder

@@ -26,7 +26,7 @@ from runtime.trainer import environment, process, stable
 from runtime.trainer.dataset import write_dataset
 from runtime.trainer.rows import read_rows
 from tests.runtime.agent_loop.conftest import make_task
-from tests.runtime.proxy.tiny_model import write_model
+from tests.runtime.proxy.tiny_model import write_policy
 
 pytestmark = [pytest.mark.verl, pytest.mark.torch, pytest.mark.sandbox, pytest.mark.timeout(600)]
 
@@ -52,24 +52,7 @@ BRIEF = ["trainer.val_before_train=False", "trainer.save_freq=3"]
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen2 of a few ten thousand parameters with the small policy's tokenizer."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    folder = write_model(tmp_path_factory.mktemp("policy"), family="compact")
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=1500,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-    )
-    config.pad_token_id, config.eos_token_id = 0, 1
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    return folder
+    return write_policy(tmp_path_factory.mktemp("policy"), family="compact")
 
 
 def make_run(
