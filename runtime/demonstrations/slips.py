@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from runtime.tasks.generate.functions import parsed
+from runtime.tasks.generate.siblings import siblings
 
 _COMPARISONS = {
     "==": ("!=",),
@@ -37,37 +38,16 @@ _ARITHMETIC = {
     "|": ("&",),
 }
 _AUGMENTED = {"+=": ("-=",), "-=": ("+=",), "*=": ("+=",), "//=": ("*=",), "|=": ("&=",), "&=": ("|=",)}
-_SIBLINGS = (
-    ("min", "max"),
-    ("any", "all"),
-    ("lstrip", "rstrip"),
-    ("strip", "lstrip"),
-    ("startswith", "endswith"),
-    ("lower", "upper"),
-    ("find", "rfind"),
-    ("index", "rindex"),
-    ("split", "rsplit"),
-    ("partition", "rpartition"),
-    ("ljust", "rjust"),
-    ("keys", "values"),
-    ("values", "items"),
-    ("append", "extend"),
-    ("popleft", "pop"),
-    ("appendleft", "append"),
-    ("list", "tuple"),
-    ("isinstance", "issubclass"),
-    ("getattr", "hasattr"),
-    ("union", "intersection"),
-    ("discard", "add"),
-    ("floor", "ceil"),
-    ("sorted", "list"),
-    ("int", "float"),
-    ("search", "match"),
+_OTHERS = siblings(
+    (
+        ("strip", "lstrip"),
+        ("values", "items"),
+        ("getattr", "hasattr"),
+        ("sorted", "list"),
+        ("int", "float"),
+        ("search", "match"),
+    )
 )
-_OTHERS: dict[str, list[str]] = {}
-for _one, _two in _SIBLINGS:
-    _OTHERS.setdefault(_one, []).append(_two)
-    _OTHERS.setdefault(_two, []).append(_one)
 _EXCEPTIONS = {
     "KeyError": "IndexError",
     "IndexError": "KeyError",

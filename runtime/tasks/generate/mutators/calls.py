@@ -8,35 +8,15 @@ from typing import Any
 import libcst as cst
 
 from runtime.tasks.generate.mutators.base import Context, mutator
+from runtime.tasks.generate.siblings import siblings
 
-_SIBLINGS = (
-    ("min", "max"),
-    ("any", "all"),
-    ("lstrip", "rstrip"),
-    ("startswith", "endswith"),
-    ("lower", "upper"),
-    ("find", "rfind"),
-    ("index", "rindex"),
-    ("split", "rsplit"),
-    ("partition", "rpartition"),
-    ("ljust", "rjust"),
-    ("keys", "values"),
-    ("append", "extend"),
-    ("popleft", "pop"),
-    ("appendleft", "append"),
-    ("list", "tuple"),
-    ("floor", "ceil"),
-    ("isinstance", "issubclass"),
-    ("union", "intersection"),
-    ("discard", "add"),
-    ("takewhile", "dropwhile"),
-    ("chain", "zip"),
-    ("filter", "filterfalse"),
+_OTHERS = siblings(
+    (
+        ("takewhile", "dropwhile"),
+        ("chain", "zip"),
+        ("filter", "filterfalse"),
+    )
 )
-_OTHERS: dict[str, list[str]] = {}
-for _one, _two in _SIBLINGS:
-    _OTHERS.setdefault(_one, []).append(_two)
-    _OTHERS.setdefault(_two, []).append(_one)
 
 
 @mutator("swapped_arguments", cst.Call, about="two neighbouring arguments swapped")
