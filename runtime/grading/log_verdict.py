@@ -23,7 +23,7 @@ _STATUSES = ("PASSED", "FAILED", "SKIPPED", "ERROR", "XFAIL", "XPASS")
 _GOOD, _BAD = ("PASSED", "XFAIL"), ("FAILED", "ERROR")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _RAN = re.compile(
-    r"[1-9]\d* (?:passing|passed|specs?)\b|Executed [1-9]\d* of \d+|TOTAL: [1-9]|^# tests [1-9]|': ok$", re.M
+    r"(?<!\d)[1-9]\d* (?:passing|passed|specs?)\b|Executed [1-9]\d* of \d+|TOTAL: [1-9]|^# tests [1-9]|': ok$", re.M
 )
 
 
@@ -128,15 +128,21 @@ def _summary(log: str) -> dict[str, str]:
     found = {}
     for line in log.splitlines():
         status, _, rest = _COLOUR.sub("", line).partition(" ")
-        if status in _STATUSES and rest and not re.fullmatch(r"\[\d+\].*", rest):
-            found[rest.split(" - ")[0].split()[0]] = status
+        words = rest.split(" - ")[0].split()
+        if status in _STATUSES and words and not re.fullmatch(r"\[\d+\].*", rest):
+            found[words[0]] = status
     return found
 
 
 def _go(log: str) -> dict[str, str]:
     words = {"PASS": "PASSED", "FAIL": "FAILED", "SKIP": "SKIPPED"}
-    lines = (re.match(r"--- (PASS|FAIL|SKIP): (.+) \(.+\)$", line.strip()) for line in log.splitlines())
-    return {match[2]: words[match[1]] for match in lines if match}
+    found = {}
+    for line in map(str.strip, log.splitlines()):
+        if line.startswith("--- ") and line[4:8] in words and line[8:10] == ": " and line.endswith(")"):
+            name, _, took = line[10:].rpartition(" (")
+            if name and took != ")":
+                found[name] = words[line[4:8]]
+    return found
 
 
 def _unittest(log: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ look-alikes stand where the set's tests are files.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -73,8 +74,8 @@ async def read(task: Task, log: str) -> LogVerdict:
         about = {"repo": facts.repo, "instance_id": facts.instance, "version": ""}
         found = await swebench_log.statuses(facts.log_parser.removeprefix(PACKAGE), text, about)
     else:
-        found = PARSERS[facts.log_parser](text)
-    return judge(log, found, expected(task), facts.rule)
+        found = await asyncio.to_thread(PARSERS[facts.log_parser], text)
+    return await asyncio.to_thread(judge, log, found, expected(task), facts.rule)
 
 
 def expected(task: Task) -> Expected:

@@ -53,8 +53,10 @@ def _parse(files: Mapping[str, bytes], workdir: str) -> Report:
             outcomes.add(test_id, _ENDS[action])
         elif action == "output" and test_id in open_tests:
             # Before Go 1.20 a result that follows on what a test has printed, without a new line, is no event.
-            said = re.search(rf"--- (PASS|FAIL|SKIP): {re.escape(test)} \(", text(event.get("Output")))
-            open_tests[test_id] = _ENDS[said[1].lower()] if said is not None else open_tests[test_id]
+            before, found, _ = text(event.get("Output")).partition(f": {test} (")
+            word = before[-len("--- PASS") :]
+            if found and word.startswith("--- ") and word[4:].lower() in _ENDS:
+                open_tests[test_id] = _ENDS[word[4:].lower()]
     for test_id, said_last in open_tests.items():
         outcomes.add(test_id, said_last or ERROR)
     return Report(outcomes.found, bool(packages) and all(packages.values()))

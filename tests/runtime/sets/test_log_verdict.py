@@ -7,6 +7,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from runtime.errors import TrialError
 from runtime.grading import swebench_log
@@ -43,6 +45,20 @@ def log(text: str, code: int = 0) -> str:
 )
 def test_parsers(parser: str, text: str, found: list[str]) -> None:
     assert list(PARSERS[parser](text).values()) == found
+
+
+@given(
+    st.lists(st.sampled_from(["PASSED", "FAILED", "SKIPPED", "--- PASS:", "ok", " ... ", " ", " - ", "::", "[", "\n"]))
+)
+@example(["PASSED", " ", " "])
+@example(["--- PASS: ", *[" ("] * 300_000])
+def test_no_log_makes_a_parser_fail_or_go_on_for_ever(words: list[str]) -> None:
+    text = "short test summary info\n" + "".join(words)
+    for parse in PARSERS.values():
+        found = parse(text)
+        assert set(found.values()) <= {"PASSED", "FAILED", "SKIPPED", "ERROR", "XFAIL", "XPASS"}
+        judge(text, found, BOTH, "fail_only")
+    assert not judge("1" * 1_000_000, {}, BOTH, "fail_only").solved
 
 
 def test_tests_of_classes_are_joined_as_r2e_joins_them() -> None:
