@@ -197,7 +197,7 @@ def _published(source: PublishedSource, place: Path) -> Iterator[Problem]:
 def environments(plan: Plan) -> Iterator[Problem]:
     """Tasks of published sets are made of images, which not every backend can make boxes of."""
     kind = plan.spec.environment.type
-    if kind in ("bubblewrap", "docker"):
+    if kind in _WITH_IMAGES:
         return
     groups = (("train", plan.spec.tasks.train), ("validation", plan.spec.tasks.validation))
     sources: list[tuple[Source, Path]] = [
@@ -208,8 +208,11 @@ def environments(plan: Plan) -> Iterator[Problem]:
             yield Problem(
                 (*place, "type"),
                 f'"{source.type}" tasks are made of images, of which environment.type {kind} makes no boxes',
-                fix="set environment.type to bubblewrap or docker",
+                fix=f"set environment.type to {' or '.join(_WITH_IMAGES)}",
             )
+
+
+_WITH_IMAGES = ("bubblewrap", "docker", "kubernetes", "ecs")
 
 
 def _families(source: SynthSource) -> set[str]:

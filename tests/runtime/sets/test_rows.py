@@ -16,14 +16,19 @@ from typer.testing import CliRunner
 from liverl.cli import build_app
 from runtime.config import (
     Bubblewrap,
+    Ecs,
+    EcsCluster,
+    Harbor,
+    HarborEnvironment,
     Kubernetes,
     KubernetesCluster,
     PublishedSource,
     TaskSet,
     TerminalBenchSource,
 )
-from runtime.errors import MachineError, RunError, UserError
+from runtime.errors import ImageError, MachineError, RunError, UserError
 from runtime.grading import swebench_log
+from runtime.oci.store import ImageStore
 from runtime.task import load_task
 from runtime.tasks import prepare as room
 from runtime.tasks.images import with_images
@@ -338,13 +343,22 @@ def test_the_index_keeps_what_the_set_says(tmp_path: Path) -> None:
         oracle_seconds([tmp_path / "i.parquet"])
 
 
-def test_boxes_that_would_show_the_images_own_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pods_and_tasks_of_ecs_are_made_of_a_sets_images_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their work directory, a repository that was cut, comes into a volume that hides the image's. Not so Harbor's."""
+
+    def pull(store: ImageStore, name: str) -> None:
+        raise ImageError(f"{name}: no network", fix="")
+
+    monkeypatch.setattr(ImageStore, "pull", pull)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made, _ = imported("swe-smith", tmp_path / "tasks", limit=1)
     problems: list[str] = []
     pods = Kubernetes(kubernetes=KubernetesCluster(image="python:3.12", namespace="x"))
-    assert with_images([load_task(made[0])], environment=pods, on_problem=problems.append, say=str) == []
-    assert len(problems) == 1 and "would show the image's own repository" in problems[0]
+    tasks = Ecs(ecs=EcsCluster(cluster="c", image="python:3.12", region="r", subnets=("s",), security_groups=("g",)))
+    for environment in (pods, tasks, Harbor(harbor=HarborEnvironment(environment="docker"))):
+        assert with_images([load_task(made[0])], environment=environment, on_problem=problems.append, say=str) == []
+    assert ["no network" in one for one in problems] == [True, True, False]
+    assert "environment.type harbor makes no boxes" in problems[2]
 
 
 @pytest.mark.parametrize(

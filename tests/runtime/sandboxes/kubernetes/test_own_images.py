@@ -140,6 +140,20 @@ def test_a_work_directory_that_was_cleaned_hides_the_images(
     assert "/.liverl-brought/w" in [mount["mountPath"] for mount in spec["initContainers"][0]["volumeMounts"]]
 
 
+def test_of_a_repository_that_was_cut_a_pod_shows_nothing_later(
+    node: Stage, own: tuple[ImageStore, Image], tmp_path: Path
+) -> None:
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "early").write_text("of the base commit\n")
+
+    async def body() -> None:
+        box = await node.provider.start(request_of(own, tmp_path / "cut"))
+        seen = await box.exec(["sh", "-c", "ls -A; cat early"], timeout_sec=20)
+        assert seen.stdout == b"early\nof the base commit\n", seen.stderr
+
+    node.play(body)
+
+
 def test_an_image_that_nodes_cannot_pull_is_said(stage: Stage, own: tuple[ImageStore, Image]) -> None:
     async def body() -> None:
         with pytest.raises(TrialError, match="not found") as caught:
