@@ -6,7 +6,7 @@ It knows the work as a difference of two trees; special files were left out when
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -112,11 +112,29 @@ def _taken(task: Task, path: PurePosixPath) -> bool:
 
 
 def _steers_set(task: Task, path: PurePosixPath) -> bool:
-    """Whether a file would steer the test run of a published set, and its own solution leaves it alone."""
+    """Whether a file would steer the test run of a published set, and its own solution leaves it alone. The
+    repository's own files in folders of declared tests stay as they are; folders of such names elsewhere may be a
+    package's own (``django/test``). Nothing does in sets without repositories, whose tests lie in ``/tests``."""
+    assert task.liverl.published is not None
+    if not task.liverl.published.repo:
+        return False
     if ".git" in path.parts or "__pycache__" in path.parts:
         return True
-    steers = path.name in PROTECTED_NAMES or path.suffix == ".pth"
-    return steers and str(path) not in task.liverl.source_files
+    if str(path) in task.liverl.source_files:
+        return False
+    if path.name in PROTECTED_NAMES or path.suffix == ".pth":
+        return True
+    helps = any(path.is_relative_to(folder) for folder in _folders_of_tests(task.liverl.test_files))
+    return helps and (task.repository / path).is_file()
+
+
+def _folders_of_tests(tests: Iterable[str]) -> set[PurePosixPath]:
+    """The outermost folder above each test that is called so."""
+    found = set()
+    for test in tests:
+        above = [folder for folder in reversed(PurePosixPath(test).parents) if folder.name in _TEST_FOLDERS]
+        found |= set(above[:1])
+    return found
 
 
 def _stays_inside(link: PurePosixPath, target: str, workdir: PurePosixPath) -> bool:

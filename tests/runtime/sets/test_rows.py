@@ -28,7 +28,9 @@ from runtime.config import (
 )
 from runtime.errors import ImageError, MachineError, RunError, UserError
 from runtime.grading import swebench_log
+from runtime.grading.artifacts import select
 from runtime.oci.store import ImageStore
+from runtime.sandboxes.entries import Entry
 from runtime.task import load_task
 from runtime.tasks import prepare as room
 from runtime.tasks.images import with_images
@@ -36,6 +38,7 @@ from runtime.tasks.index import oracle_seconds, read_index, write_index
 from runtime.tasks.sets import rows as reading
 from runtime.tasks.sets.kept import set_directories
 from runtime.tasks.sets.load import SETS, Wanted, import_rows
+from runtime.tasks.sets.terminal_bench import import_folders
 from runtime.tasks.verify import screen
 from tests.runtime.sets.published import FILES, ROWS, TOYS
 
@@ -416,3 +419,23 @@ def test_the_command_writes_tasks(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0 and f"{len(TOYS)} tasks in {tmp_path}/x" in result.output
     assert len(list((tmp_path / "x").iterdir())) == len(TOYS)
+
+
+def test_helpers_of_tests_and_what_steers_them_are_the_repositorys_own(tmp_path: Path) -> None:
+    """But in sets without repositories, whose work may be just that."""
+    made, _ = imported("swe-smith", tmp_path / "rows", limit=1)
+    toml = (made[0] / "task.toml").read_text()
+    (made[0] / "task.toml").write_text(toml.replace("test_files = [", 'test_files = ["core/tests/deep/test_x.py", '))
+    bench(tmp_path / "tasks" / "hello")
+    found = [*made, *import_folders(tmp_path / "tasks", tmp_path / "bench", on_problem=pytest.fail)]
+    paths = ("core/tests/help.py", "core/tests/new.py", "core/test/lib.py", "pytest.ini", ".git/config")
+    taken = []
+    for folder in found:
+        for path in ("core/tests/help.py", "core/test/lib.py"):
+            (folder / "environment" / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "environment" / path).touch()
+        task = load_task(folder)
+        workdir = task.config.environment.workdir
+        work: dict[str, Entry] = {f"{workdir}/{path}": b"x" for path in paths}
+        taken.append([path for path in paths if f"{workdir}/{path}" in select(task, work).files])
+    assert taken == [["core/tests/new.py", "core/test/lib.py"], list(paths)]
