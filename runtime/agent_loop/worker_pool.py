@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -104,6 +104,8 @@ class WorkerPool:
         self._places = [_Place(number) for number in range(count)]
         self._changed = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
+        self._holders: dict[str, str] = {}
+        """Slot -> name of the worker that has its tokens, until it is told to forget them."""
         self._gone: Counter[str] = Counter()
         """What dead workers had counted."""
         self.restarts = 0
@@ -155,6 +157,7 @@ class WorkerPool:
                 if result is None:
                     break  # cancelled, but not from here
                 place.deaths = 0
+                self._holders[slot] = result.worker
                 return result
             finally:
                 place.playing.pop(slot, None)
@@ -173,11 +176,23 @@ class WorkerPool:
         self, row: Mapping[str, Any], results: Sequence[TrialResult], *, partition: str
     ) -> list[RemoteResult]:
         """Let the workers publish those of these trials that they hold; returns those whose workers are gone."""
-        return await self._settle(row, partition, published=results)
+        remote = [one for one in results if isinstance(one, RemoteResult)]
 
-    async def forget(self, results: Sequence[TrialResult]) -> None:
-        """These are not needed any more."""
-        await self._settle({}, "", forgotten=results)
+        async def publish(name: str) -> list[RemoteResult]:
+            mine = [one for one in remote if one.worker == name]
+            rewards = {slot_of(one.key): one.reward for one in mine if one.reward is not None}
+            return [] if await self._settle(name, Settled(row, partition, rewards)) else mine
+
+        left = await asyncio.gather(*(publish(name) for name in dict.fromkeys(one.worker for one in remote)))
+        return [one for theirs in left for one in theirs]
+
+    async def forget(self, keys: Iterable[TrialKey]) -> None:
+        """Nothing of these trials is needed any more, whatever has become of them."""
+        held: dict[str, list[str]] = {}
+        for slot in map(slot_of, keys):
+            if (name := self._holders.pop(slot, None)) is not None:
+                held.setdefault(name, []).append(slot)
+        await asyncio.gather(*(self._settle(name, Settled({}, "", {}, tuple(slots))) for name, slots in held.items()))
 
     # -- for people
 
@@ -292,32 +307,15 @@ class WorkerPool:
         except WorkerLost:
             self._dead(place, worker)
 
-    async def _settle(
-        self,
-        row: Mapping[str, Any],
-        partition: str,
-        *,
-        published: Sequence[TrialResult] = (),
-        forgotten: Sequence[TrialResult] = (),
-    ) -> list[RemoteResult]:
-        remote = [one for one in (*published, *forgotten) if isinstance(one, RemoteResult)]
-        names = dict.fromkeys(one.worker for one in remote)
-
-        async def tell(name: str) -> list[RemoteResult]:
-            mine = [one for one in published if isinstance(one, RemoteResult) and one.worker == name]
-            place = next((one for one in self._places if one.worker is not None and one.worker.name == name), None)
-            if place is None or place.worker is None:
-                return mine
-            worker = place.worker
-            rewards = {slot_of(one.key): one.reward for one in mine if one.reward is not None}
-            others = tuple(
-                slot_of(one.key) for one in forgotten if isinstance(one, RemoteResult) and one.worker == name
-            )
-            try:
-                await worker.settle(Settled(row, partition, rewards, others))
-            except WorkerLost:
-                self._dead(place, worker)
-                return mine
-            return []
-
-        return [one for left in await asyncio.gather(*map(tell, names)) for one in left]
+    async def _settle(self, name: str, settled: Settled) -> bool:
+        """Whether the worker of this name was there to do it."""
+        place = next((one for one in self._places if one.worker is not None and one.worker.name == name), None)
+        if place is None or place.worker is None:
+            return False
+        worker = place.worker
+        try:
+            await worker.settle(settled)
+        except WorkerLost:
+            self._dead(place, worker)
+            return False
+        return True

@@ -30,7 +30,7 @@ from runtime.agent_loop.health import HealthWatch, free_mib, memory_in_use
 from runtime.agent_loop.status import StatusFile
 from runtime.agent_loop.step_metrics import step_metrics
 from runtime.agent_loop.trial import longest_trial_sec
-from runtime.agent_loop.types import TrialResult
+from runtime.agent_loop.types import TrialKey, TrialResult
 from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import RunError
 from runtime.grading.base import solved_share
@@ -173,12 +173,15 @@ class LiverlAgentLoopManager:
     async def _group(self, row: dict[str, Any], *, validate: bool, record: _Step) -> None:
         partition = "val" if validate else "train"
         results: list[TrialResult] = []
-        publishing = False
+        publishing, keys = False, list[TrialKey]()
         try:
             await mark_running(row["uid"], partition=partition)
             request = self._request(row, validate=validate)
+            keys += map(request.key, range(request.most))
             if self._greedy_baseline and not validate:
-                results, baseline = await asyncio.gather(self._groups.run(request), self._baseline(request))
+                greedy = _greedy(request)
+                keys.append(greedy.key(0))
+                results, baseline = await asyncio.gather(self._groups.run(request), self._baseline(greedy))
             else:
                 results, baseline = await self._groups.run(request), None
             kept = [result for result in results if (result.reward is not None if validate else result.trainable)]
@@ -212,7 +215,7 @@ class LiverlAgentLoopManager:
                     await self._drop(row, f"could not be run: {type(error).__name__}: {error}")
             await publish_group(row, [], partition=partition)
         finally:
-            self._spawn(self._players.forget(results))
+            self._spawn(self._players.forget(keys))
             record.groups.append([_without_experts(result) for result in results])
             record.open_groups -= 1
             if record.open_groups == 0:
@@ -235,9 +238,8 @@ class LiverlAgentLoopManager:
         uid, step = str(row["uid"]), int(row["global_steps"])
         await asyncio.to_thread(LEDGER.dropped, [uid], step=step, reason=reason)
 
-    async def _baseline(self, request: GroupRequest) -> float | None:
+    async def _baseline(self, greedy: GroupRequest) -> float | None:
         """The reward of one greedy trial of the prompt, which is not trained on; None when it could not be graded."""
-        greedy = replace(request, group=f"{request.group}-greedy", size=1, temperature=0.0, uid="", spare=0)
         return next((one.reward for one in await self._groups.run(greedy)), None)
 
     def _request(self, row: Mapping[str, Any], *, validate: bool) -> GroupRequest:
@@ -347,6 +349,11 @@ class LiverlAgentLoopManager:
             on_trial=self._on_trial,
             keeper=LEDGER,
         )
+
+
+def _greedy(request: GroupRequest) -> GroupRequest:
+    """The one greedy trial of a prompt that ReMax compares with."""
+    return replace(request, group=f"{request.group}-greedy", size=1, temperature=0.0, uid="", spare=0)
 
 
 def _without_experts(result: TrialResult) -> TrialResult:

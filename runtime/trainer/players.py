@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from runtime.agent_loop.services import open_services
 from runtime.agent_loop.trial import TrialRunner
-from runtime.agent_loop.types import TrialResult
+from runtime.agent_loop.types import TrialKey, TrialResult
 from runtime.agent_loop.worker import PlaysTrials
 from runtime.config import RuntimeConfig
 from runtime.rollouter.pool import ReplicaPool
@@ -31,8 +31,8 @@ class Players(Protocol):
         """The trajectories of a group's trials, which have all settled, and then its status. Returns how many of the
         trials are lost because nobody has their tokens any more."""
 
-    async def forget(self, results: Sequence[TrialResult]) -> None:
-        """These will not be published (again)."""
+    async def forget(self, keys: Sequence[TrialKey]) -> None:
+        """These trials will not be published (again), whether they came to an end or not."""
 
     def counts(self) -> Mapping[str, float]:
         """What the sandboxes count, by name."""
@@ -72,7 +72,7 @@ class ThisProcess:
         await publish_group(row, results, partition=partition)
         return 0
 
-    async def forget(self, results: Sequence[TrialResult]) -> None:
+    async def forget(self, keys: Sequence[TrialKey]) -> None:
         """Nothing is held."""
 
     def counts(self) -> Mapping[str, float]:

@@ -134,8 +134,8 @@ class RayWorkers:
         await end_group(row, partition=partition, published=len(results) > lost)
         return lost
 
-    async def forget(self, results: Sequence[TrialResult]) -> None:
-        await self.runner.forget(results)
+    async def forget(self, keys: Sequence[TrialKey]) -> None:
+        await self.runner.forget(keys)
 
     def counts(self) -> Mapping[str, float]:
         return self.runner.counts()

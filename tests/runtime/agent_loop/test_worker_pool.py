@@ -91,10 +91,34 @@ def test_siblings_are_spread_and_their_group_settles_where_its_tokens_are(task: 
         assert sorted(crew.published) == sorted(
             (one.worker, one.key.trial_id, 0.5) for one in solved if isinstance(one, RemoteResult)
         )
-        await crew.pool.forget([first[3], *second])
+        await crew.pool.forget([one.key for one in (*first, *second)])
         assert [worker.inside.held for worker in crew.made] == [0, 0]
         await asyncio.sleep(2)
         assert crew.pool.counts() == {"boxes": 2.0}
+        await crew.pool.close()
+
+    run_virtual(play())
+
+
+def test_a_trial_that_is_cut_short_while_it_is_kept_is_let_go_too(task: Task) -> None:
+    class Keeper:
+        """Slow with the last one."""
+
+        def reserve(self, request: GroupRequest) -> list[TrialResult]:
+            return []
+
+        async def keep(self, request: GroupRequest, result: TrialResult) -> None:
+            await asyncio.sleep(60 * (result.key.index == SIZE))
+
+    async def play() -> None:
+        crew = Crew(2)
+        await crew.pool.open()
+        groups = GroupRunner(crew.pool, concurrency=100, keeper=Keeper())
+        wanted = request(task, spare=1)
+        assert len(await groups.run(wanted)) == SIZE
+        assert sum(worker.inside.held for worker in crew.made) == SIZE + 1
+        await crew.pool.forget([wanted.key(index) for index in range(wanted.most)])
+        assert [worker.inside.held for worker in crew.made] == [0, 0]
         await crew.pool.close()
 
     run_virtual(play())

@@ -207,7 +207,7 @@ async def _play(
         results = await groups.run(GroupRequest(task, "train", uid, step, SIZE, 1.0, uid=uid))
         kept = [one for one in results if one.trainable]
         await pool.publish({"uid": uid}, kept, partition="train")
-        await pool.forget(results)
+        await pool.forget([one.key for one in results])
         buffer.taken([uid], step=step)
         outcome.trials += len(results)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from runtime.agent_loop.types import Timings, TrialResult
+from runtime.agent_loop.groups import GroupRequest
+from runtime.agent_loop.types import Timings, TrialKey, TrialResult
 from tests.runtime.agent_loop.conftest import make_key
 from tests.runtime.agent_loop.test_step_metrics import trial
 
@@ -45,18 +46,18 @@ class Ledger:
 
 
 class Players:
-    """In the players' place: ``publish`` takes the trials, ``forgotten`` are those that were let go."""
+    """In the players' place: ``publish`` takes the trials, ``forgotten`` are those that it may let go."""
 
     def __init__(self, publish: Any, *, lost: int = 0) -> None:
         self._publish, self._lost = publish, lost
-        self.forgotten: list[TrialResult] = []
+        self.forgotten: list[TrialKey] = []
 
     async def publish(self, row: Any, results: list[TrialResult], *, partition: str) -> int:
         await self._publish(row, results, partition=partition)
         return self._lost
 
-    async def forget(self, results: list[TrialResult]) -> None:
-        self.forgotten += results
+    async def forget(self, keys: list[TrialKey]) -> None:
+        self.forgotten += keys
 
     def counts(self) -> dict[str, float]:
         return {"boxes": 2.0}
@@ -81,6 +82,8 @@ def play(
 
     published: list[list[int]] = []
     seen: list[list[float]] = []
+    task: Any = SimpleNamespace(id="t")
+    request = GroupRequest(task, "train", "g", 9, 3, 1.0, uid="1111-2222", spare=2)
 
     async def publish(row: Any, results: list[TrialResult], *, partition: str) -> None:
         assert partition == "train"
@@ -94,6 +97,7 @@ def play(
         return trials
 
     async def greedy(request: Any) -> Any:
+        assert (request.group, request.most, request.temperature) == ("g-greedy", 1, 0.0)
         return baseline
 
     patch.setattr(module, "publish_group", publish)
@@ -103,7 +107,7 @@ def play(
     manager._groups, manager._players = SimpleNamespace(run=run), Players(publish)
     spawned: list[Any] = []
     manager._spawn = spawned.append
-    manager._request = lambda row, *, validate: SimpleNamespace(size=3)
+    manager._request = lambda row, *, validate: request
     manager._health = SimpleNamespace(group=lambda rewards, *, step: seen.append(list(rewards)))
     manager._greedy_baseline, manager._fewest = baseline != "none of it", fewest
     manager._baseline, manager._write_row = greedy, lambda *_: None
@@ -113,7 +117,8 @@ def play(
         await spawned.pop()
 
     asyncio.run(whole())
-    assert manager._players.forgotten == ([] if isinstance(trials, Exception) else trials)
+    more = ["g-greedy"] if manager._greedy_baseline else []
+    assert [one.group for one in manager._players.forgotten] == ["g"] * 5 + more, "also of those that were cut short"
     return published, seen
 
 
@@ -163,7 +168,8 @@ def test_what_is_asked_for_again_counts_in_the_row_of_its_step(monkeypatch: pyte
     manager: Any = object.__new__(module.LiverlAgentLoopManager)
     manager._train_size, manager._greedy_baseline, manager._fewest, manager._given_out = 3, False, 2, 0
     manager._groups = SimpleNamespace(run=run, cut_short=0, in_flight=0)
-    manager._request = lambda row, *, validate: SimpleNamespace(size=3)
+    task: Any = SimpleNamespace(id="t")
+    manager._request = lambda row, *, validate: GroupRequest(task, "train", "g", 9, 3, 1.0)
     manager._health = SimpleNamespace(group=lambda rewards, *, step: None)
     manager._status = SimpleNamespace(begin=lambda *_, **__: None, write=lambda **_: None)
     manager._halt, manager._players = SimpleNamespace(why=None), Players(publish)
