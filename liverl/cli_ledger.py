@@ -4,6 +4,9 @@ work."""
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +16,7 @@ from liverl.completion import complete_run
 from liverl.options import RunsDir
 
 if TYPE_CHECKING:
+    from runtime.launch.bucket import Bucket
     from runtime.launch.ledger import Entry
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -71,23 +75,32 @@ def pull(
     """Copy a run of another machine here from its bucket, for eval, export, compare and the page.
 
     Example: liverl pull s3://runs/team last"""
-    from runtime.errors import MachineError
     from runtime.launch import bucket
 
+    with _bucket(source) as there:
+        print(bucket.pull(there, bucket.find(there, run), runs_dir, checkpoints=checkpoints))
+
+
+@contextmanager
+def _bucket(url: str) -> Iterator[Bucket]:
+    """Raises ``UserError`` for what is no address of a bucket, ``MachineError`` where it does not do what is asked."""
+    from runtime.config.base import PATTERNS
+    from runtime.config.upload import PLACE
+    from runtime.errors import MachineError, UserError
+    from runtime.launch import bucket
+
+    if re.fullmatch(PLACE, url) is None:
+        raise UserError(f"{url}: {PATTERNS[PLACE]}")
     try:
-        there = bucket.Bucket(source)
-        path = bucket.pull(there, bucket.find(there, run), runs_dir, checkpoints=checkpoints)
+        yield bucket.Bucket(url)
     except bucket.BucketError as error:
         raise MachineError(str(error), fix="look at the address, and at the keys in the environment") from None
-    print(path)
 
 
 def _print_uploaded(source: str, *, as_json: bool) -> None:
-    from runtime.errors import MachineError
     from runtime.launch import bucket
 
-    try:
-        there = bucket.Bucket(source)
+    with _bucket(source) as there:
         lines = [
             {
                 "run": one.record.run,
@@ -101,8 +114,6 @@ def _print_uploaded(source: str, *, as_json: bool) -> None:
             }
             for one in bucket.runs(there)
         ]
-    except bucket.BucketError as error:
-        raise MachineError(str(error), fix="look at the address, and at the keys in the environment") from None
     if as_json:
         print(json.dumps(lines, indent=2))
         return

@@ -193,6 +193,8 @@ def _score(
     elif spec is None:
         raise UserError("nothing to score; name a spec (quickstart is one of the library), a bundle, or --resume RUN")
     else:
+        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+            raise UserError(f"--endpoint {endpoint}: not an address; allowed: http://HOST:PORT or https://HOST/PATH")
         if endpoint is not None and (checkpoint is None) == (model is None):
             raise UserError(
                 "--endpoint: needs one of --checkpoint (a folder with the served model's tokenizer.json: vLLM's API,"

@@ -87,17 +87,19 @@ def _refuse_unfit(bundle: Mapping[str, str], config: RuntimeConfig, request: Req
     machine.check_imports(config)
     machine.check_addresses(config)
     machine.check_way_to_the_model(config.environment)
-    if request.model is not None:
-        asyncio.run(_answers(request))
+    if request.endpoint is not None:
+        asyncio.run(_answers(request, request.endpoint))
     machine.preflight(
         runs_dir, trains=False, bubblewrap=config.environment.type == "bubblewrap", scaffold=config.scaffold
     )
 
 
-async def _answers(request: Request) -> None:
-    """Raises ``MachineError`` where the server of a chat API does not answer as this request needs it."""
-    assert request.endpoint is not None and request.model is not None
-    endpoint = ChatEndpoint(request.endpoint, request.model, api_key=os.environ.get(ENDPOINT_KEY))
+async def _answers(request: Request, url: str) -> None:
+    """Raises ``MachineError`` where the server does not answer as this request needs it."""
+    from runtime.proxy.upstream import VLLMEngine
+
+    key = os.environ.get(ENDPOINT_KEY)
+    endpoint = VLLMEngine(url, api_key=key) if request.model is None else ChatEndpoint(url, request.model, api_key=key)
     try:
         await endpoint.connect()
     finally:

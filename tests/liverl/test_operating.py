@@ -148,6 +148,8 @@ def test_wrong_numbers_of_passes_are_told(words: list[str], said: str) -> None:
     for more in ([], ["--checkpoint", "x", "--model", "x"]):
         with pytest.raises(UserError, match="--endpoint: needs one of --checkpoint"):
             call("infer", "quickstart", "--endpoint", "http://127.0.0.1:9", *more)
+    with pytest.raises(UserError, match="--endpoint here: not an address"):
+        call("eval", "quickstart", "--endpoint", "here", "--model", "x")
     with pytest.raises(UserError, match="--model: needs --endpoint"):
         call("infer", "quickstart", "--model", "x")
 

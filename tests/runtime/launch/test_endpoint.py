@@ -97,7 +97,9 @@ def test_a_model_of_any_chat_server_is_scored(tmp_path: Path) -> None:
         patch.setenv("LIVERL_ENGINE_KEY", "wrong")
         with pytest.raises(MachineError, match="answered 401"):
             _prepared(tmp_path / "other", url, model="gpt-x")
-    assert not (tmp_path / "other" / "runs").exists()
+    with pytest.raises(MachineError, match="no engine answers at"):
+        _prepared(tmp_path / "third", url)
+    assert not (tmp_path / "other" / "runs").exists() and not (tmp_path / "third" / "runs").exists()
     done = export_trajectories(directory.path, tmp_path / "rows.jsonl", form="messages")
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert done.rows == 2 and all(row["messages"][1]["content"] == "SOLVE" for row in rows)

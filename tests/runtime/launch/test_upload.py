@@ -127,7 +127,9 @@ def test_a_run_is_listed_and_pulled(tmp_path: Path, local: str, capsys: pytest.C
     with pytest.raises(UserError, match="is no name of a run"):
         bucket.pull(there, bucket.Found("demo/../x", run.read()), tmp_path / "other", checkpoints=False)
     assert not list((tmp_path / "other").rglob(".*.partial"))
-    with pytest.raises(MachineError, match="what"):
+    with pytest.raises(MachineError, match="file:///dev/null: "):
+        runs(source="file:///dev/null")
+    with pytest.raises(UserError, match="what://x/y: not of the form s3://BUCKET/PATH"):
         runs(source="what://x/y")
 
 
