@@ -86,7 +86,7 @@ def import_set(
             raise UserError("terminal-bench: its tasks are folders; give the folder of them with --rows")
         from runtime.tasks.sets.terminal_bench import import_folders
 
-        made = import_folders(rows, out, instances=tuple(instances or ()), limit=limit, on_problem=on_problem, say=say)
+        made = import_folders(rows, out, instances=tuple(instances or ()), limit=limit, on_problem=on_problem)
     else:
         wanted = Wanted(rows, dataset, split, revision, tuple(instances or ()), tuple(repositories or ()), limit)
         made = import_rows(name, wanted, out, cache=cache_folder(), on_problem=on_problem, say=say)

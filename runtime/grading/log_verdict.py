@@ -35,10 +35,6 @@ class Expected:
     pass_to_pass: Sequence[str] = ()
     statuses: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*self.fail_to_pass, *self.pass_to_pass, *self.statuses)
-
 
 @dataclass(frozen=True)
 class LogVerdict:

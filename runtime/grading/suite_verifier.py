@@ -62,13 +62,9 @@ class SuiteVerifier(IdVerifier):
         selection: Selection,
         tests: Mapping[str, bytes],
         timeout_sec: float,
-        *,
-        stop_first: bool,
-        apart: Apart | None = None,
-        noise: bool = True,
-        order: Sequence[str] | None = None,
+        **how: Any,
     ) -> dict[str, Any]:
-        """See ``IdVerifier._report``; the order is the runner's."""
+        """See ``IdVerifier._report``; of ``how``, nothing is left to choose: order and end are the runner's."""
         suite, workdir = _suite(task), task.config.environment.workdir
         own = {f"{workdir}/{name}": _with_noise(suite, name, content) for name, content in tests.items()}
         others = {name: content for name, content in selection.files.items() if name not in own}

@@ -82,7 +82,10 @@ VITEST = replace(
     JEST,
     name="vitest",
     script=_vitest,
-    protected=(*_PROTECTED, "vitest.*", "vite.config.*", "tsconfig*.json", "__mocks__", "__snapshots__"),
+    protected=(
+        *(*_PROTECTED, "vitest.*", "vite.config.*", "tsconfig*.json", "__mocks__", "__snapshots__"),
+        *("postcss.config.*", ".postcssrc*"),  # Vite runs them where the report is written
+    ),
 )
 MOCHA = replace(
     JEST,

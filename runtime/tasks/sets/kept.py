@@ -44,7 +44,6 @@ def set_directories(
                 instances=source.instances,
                 limit=source.limit,
                 on_problem=problems.append,
-                say=say,
             )
         else:
             made = import_rows(source.type, wanted(source), out, cache=cache, on_problem=problems.append, say=say)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ def import_folders(
     instances: tuple[str, ...] = (),
     limit: int | None = None,
     on_problem: OnProblem,
-    say: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
     """Write the tasks among the folders at ``path`` below ``out``. Raises ``UserError`` where there are none,
     ``RunError`` where none could be taken."""

@@ -35,5 +35,3 @@ class SetTask:
     tests: Mapping[str, bytes] = field(default_factory=dict)
     test_files: tuple[str, ...] = ()
     source_files: tuple[str, ...] = ()
-    agent_timeout_sec: float = 3600.0
-    verifier_timeout_sec: float = 1800.0

@@ -16,6 +16,8 @@ from runtime.tasks.write import NAME, check_path, publish, toml_value
 
 _OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 """Scripts of sets install the repository again; without a network, of what the image has."""
+_AGENT_SEC, _VERIFIER_SEC = 3600.0, 1800.0
+"""No set says any; a run's own limits count where they are shorter. SWE-bench's harness gives tests 1,800 s."""
 
 
 def write_set_task(out: Path, task: SetTask) -> Path:
@@ -61,8 +63,8 @@ def _toml(name: str, task: SetTask) -> str:
         "split_key": facts.repo,
     }
     tables: dict[str, dict[str, object]] = {
-        "agent": {"timeout_sec": task.agent_timeout_sec},
-        "verifier": {"timeout_sec": task.verifier_timeout_sec},
+        "agent": {"timeout_sec": _AGENT_SEC},
+        "verifier": {"timeout_sec": _VERIFIER_SEC},
         "verifier.env": dict(_OFFLINE),
         "environment": {"workdir": task.workdir},
         "metadata": {"difficulty": facts.difficulty, "license": facts.licence},

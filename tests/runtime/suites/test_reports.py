@@ -232,6 +232,7 @@ def test_every_suite_protects_what_steers_it() -> None:
         "go": ["calc_test.go", "a/b_test.go", "go.mod", "vendor/x/y.go", "a/testdata/z"],
         "cargo": ["Cargo.toml", "crates/a/Cargo.toml", ".cargo/config.toml", "target/debug/x", "crates/a/tests/b.rs"],
         "jest": ["jest.config.js", "package.json", "node_modules/jest/index.js", "src/__mocks__/fs.js"],
+        "vitest": ["vite.config.ts", "postcss.config.js", "packages/a/.postcssrc.json"],
         "maven": ["pom.xml", "core/src/test/java/A.java", "src/main/resources/META-INF/services/org.junit.platform.x"],
         "ctest": ["CMakeLists.txt", "src/CMakeLists.txt", "build/CMakeCache.txt", "tests/a.c"],
         "rspec": [".rspec", "spec/support/all.rb", "Gemfile"],
