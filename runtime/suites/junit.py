@@ -65,8 +65,9 @@ def _ctest(ids: Sequence[str]) -> str:
     pattern = f"^({'|'.join(re.escape(test_id) for test_id in ids)})$"
     chosen = f"-R {shlex.quote(pattern)}" if len(pattern) < 100_000 else ""
     return f"""
-[ -f build/CMakeCache.txt ] || cmake -S . -B build > "$TOOLS/configured" || {{ cat "$TOOLS/configured"; exit 1; }}
-cmake --build build -j 2 > "$TOOLS/built" || {{ tail -n 30 "$TOOLS/built"; exit 1; }}
+failed() {{ code=$?; tail -n 30 "$1"; exit "$code"; }}
+[ -f build/CMakeCache.txt ] || cmake -S . -B build > "$TOOLS/configured" || failed "$TOOLS/configured"
+cmake --build build -j 2 > "$TOOLS/built" || failed "$TOOLS/built"
 ctest --test-dir build --no-tests=error --output-junit "$REPORT/ctest.xml" {chosen}
 """
 

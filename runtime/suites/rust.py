@@ -29,7 +29,7 @@ def _script(ids: Sequence[str]) -> str:
     )
     return f"""
 export CARGO_NET_OFFLINE=true CARGO_TERM_COLOR=never
-cargo test --workspace --no-run --message-format=json > "$TOOLS/messages" || exit 1
+cargo test --workspace --no-run --message-format=json > "$TOOLS/messages" || exit
 number=0
 sed -n {shlex.quote(_ARTIFACT)} "$TOOLS/messages" > "$TOOLS/programs"
 while IFS='|' read -r manifest source program; do

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.suites.base import Report
+from runtime.suites.base import COMMAND_NOT_FOUND, Report
 from runtime.suites.reading import junit_cases
 from runtime.suites.table import SUITES, language_of
 
@@ -156,6 +156,21 @@ def test_reports_of_maven_are_taken_from_every_module_and_not_from_before(tmp_pa
     assert "-Dtest=org.example.CalcTest test" in (tmp_path / "said").read_text()
     files = {path.name: path.read_bytes() for path in (tmp_path / "report").glob("*.xml")}
     assert list(files) == ["1.xml"] and len(parse("maven", files).outcomes) == 6
+
+
+@pytest.mark.parametrize("runner", [name for name, suite in SUITES.items() if suite.script is not None])
+def test_a_runner_that_is_not_there_is_told_from_work_that_fails(runner: str, tmp_path: Path) -> None:
+    for name in ("report", "tools"):
+        (tmp_path / name).mkdir()
+    script = SUITES[runner].script
+    assert script is not None
+    (tmp_path / "tools" / "ids").touch()
+    env = {"PATH": f"{tmp_path}/none", "REPORT": f"{tmp_path}/report", "TOOLS": f"{tmp_path}/tools"}
+    ended = subprocess.run(
+        ["/bin/sh", "-c", script(["a/b::c"])], cwd=tmp_path, env=env, capture_output=True, check=False
+    )
+    assert ended.returncode == COMMAND_NOT_FOUND, ended.stderr
+    assert not any(path.read_bytes() for path in (tmp_path / "report").iterdir())
 
 
 @given(
