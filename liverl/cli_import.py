@@ -90,8 +90,8 @@ def import_set(
     else:
         wanted = Wanted(rows, dataset, split, revision, tuple(instances or ()), tuple(repositories or ()), limit)
         made = import_rows(name, wanted, out, cache=cache_folder(), on_problem=on_problem, say=say)
-    if name in SETS:
-        typer.echo(f"the rows are published under {SETS[name].licence}; each repository has a licence of its own")
+    if name in SETS and dataset is None:
+        typer.echo(f"the set's rows are published under {SETS[name].licence}; each repository has a licence of its own")
     typer.echo(f"{len(made)} tasks in {out}" + (f", {len(left_out)} left out" if left_out else ""))
 
 

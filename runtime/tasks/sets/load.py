@@ -96,7 +96,9 @@ def import_rows(
             seen[task.name.lower()] = place
             if facts.log_parser.startswith(PACKAGE):
                 parser = facts.log_parser.removeprefix(PACKAGE)
-                why = parsers.setdefault(parser, swebench_log.why_missing(parser))
+                if parser not in parsers:
+                    parsers[parser] = swebench_log.why_missing(parser)
+                why = parsers[parser]
                 if why is not None and swebench_log.installed() is None:  # nor can any other row of the set be used
                     raise MachineError(
                         f"{name}: package swebench is missing, which reads its logs", fix=swebench_log.FIX
