@@ -75,5 +75,5 @@ def made(kind: str, content: bytes) -> Entry:
 
 
 def mark(kind: str, content: bytes) -> str:
-    """What an entry is known by; the guest's ``files.mark`` is the same."""
+    """What an entry is known by; the guest's ``files._marked`` is the same."""
     return kind + (hashlib.sha256(content).hexdigest() if kind in "fx" else content.hex())

@@ -14,6 +14,7 @@ import stat
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
 
 MAX_FILES = 20_000
 MAX_DEPTH = 64
@@ -89,13 +90,6 @@ def read(paths: Iterable[str], max_bytes: int) -> dict[str, bytes]:
     return found
 
 
-def mark(kind: str, content: bytes) -> str:
-    """What an entry is known by, on both sides."""
-    import hashlib
-
-    return kind + (hashlib.sha256(content).hexdigest() if kind in "fx" else content.hex())
-
-
 def tree(paths: Iterable[str], max_bytes: int, known: dict[str, str] | None = None) -> dict[str, tuple[str, bytes]]:
     """Everything at or below ``paths`` but special files, as (kind, content): ``f`` a file, ``x`` one that may be
     executed, ``l`` a link (its target, never followed), ``d`` a folder. known: path -> mark; what is still so is left
@@ -103,17 +97,23 @@ def tree(paths: Iterable[str], max_bytes: int, known: dict[str, str] | None = No
     """
     found: dict[str, tuple[str, bytes]] = {}
     missing = dict(known or {})
-    # What is known is read whole to be compared, however large, but for more than a box may hold.
+    # What is known is compared, however large, but for more than a box may hold; only what changed is held in memory.
     left, names, entries, readable = max_bytes, 0, 0, MAX_KNOWN
     for path in paths:
-        for name, kind, content in _tree_at(path, left if known is None else readable):
+        for name, kind, there in _tree_at(path):
             entries += 1
-            if known is not None:
-                readable -= len(content)
-                if readable < 0 or entries > MAX_ENTRIES:
-                    raise Refused(f"{name}: more than {MAX_KNOWN} bytes or {MAX_ENTRIES} entries")
-                if missing.pop(name, None) == mark(kind, content):
-                    continue
+            former = missing.pop(name, None)
+            try:
+                if former is not None:
+                    is_, size = _marked(kind, there, readable)
+                    readable -= size
+                    if is_ == former:
+                        continue
+                content = there if isinstance(there, bytes) else there.read(left + 1)
+            except OSError:
+                continue
+            if known is not None and (readable < 0 or entries > MAX_ENTRIES):
+                raise Refused(f"{name}: more than {MAX_KNOWN} bytes or {MAX_ENTRIES} entries")
             left -= len(content)
             names += len(json.dumps(name)) + 8
             if left < 0 or len(found) >= MAX_FILES or names > MAX_NAMES:
@@ -125,19 +125,35 @@ def tree(paths: Iterable[str], max_bytes: int, known: dict[str, str] | None = No
     return found
 
 
-def _tree_at(path: str, limit: int) -> Iterator[tuple[str, str, bytes]]:
+def _marked(kind: str, there: bytes | BinaryIO, most: int) -> tuple[str, int]:
+    """What an entry is known by on both sides (``entries.mark``), and how much was read for it: of a file at most a
+    little more than ``most`` bytes."""
+    if isinstance(there, bytes):
+        return kind + there.hex(), len(there)
+    import hashlib
+
+    digest, size = hashlib.sha256(), 0
+    while size <= most and (part := there.read(1 << 20)):
+        digest.update(part)
+        size += len(part)
+    there.seek(0)
+    return kind + digest.hexdigest(), size
+
+
+def _tree_at(path: str) -> Iterator[tuple[str, str, bytes | BinaryIO]]:
+    """Files come open, at their beginning."""
     *folders, name = _parts(path)
     try:
         folder = _walk(folders)
     except OSError:
         return
     try:
-        yield from _entries(folder, name, "/" + "/".join([*folders, name]), limit, len(folders))
+        yield from _entries(folder, name, "/" + "/".join([*folders, name]), len(folders))
     finally:
         os.close(folder)
 
 
-def _entries(folder: int, name: str, path: str, limit: int, depth: int) -> Iterator[tuple[str, str, bytes]]:
+def _entries(folder: int, name: str, path: str, depth: int) -> Iterator[tuple[str, str, bytes | BinaryIO]]:
     """What vanishes or changes its kind under a daemon's hands on the way is left out."""
     try:
         kind = os.lstat(name, dir_fd=folder).st_mode
@@ -153,13 +169,13 @@ def _entries(folder: int, name: str, path: str, limit: int, depth: int) -> Itera
         kind = os.fstat(fd).st_mode
         if stat.S_ISREG(kind):
             with open(fd, "rb", closefd=False) as stream:
-                yield path, "x" if kind & 0o100 else "f", stream.read(limit + 1)
+                yield path, "x" if kind & 0o100 else "f", stream
         elif stat.S_ISDIR(kind):
             if depth > MAX_DEPTH:
                 raise Refused(f"{path}: folders nested deeper than {MAX_DEPTH}")
             yield path, "d", b""
             for inner in sorted(os.listdir(fd)):
-                yield from _entries(fd, inner, f"{path}/{inner}", limit, depth + 1)
+                yield from _entries(fd, inner, f"{path}/{inner}", depth + 1)
     except OSError:
         return
     finally:
