@@ -7,13 +7,14 @@ and within it the rows of all writers are joined. Knows nothing of what the numb
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+from runtime.files import write_whole
 
 TRAINER = "verl"
 """The writer whose rows decide which steps exist."""
@@ -90,11 +91,11 @@ def write_metrics(folder: Path, target: Path) -> int:
     """Replace ``target`` by the merged rows of ``folder`` (whole, through a temporary file); returns the number of
     rows."""
     merged = merge_rows(folder)
-    lines = [orjson.dumps({"step": step, "data": data}) for step, data in merged.items()]
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(b"".join(line + b"\n" for line in lines))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
-    return len(lines)
+    write_rows(merged, target)
+    return len(merged)
+
+
+def write_rows(rows: Mapping[int, Mapping[str, Any]], target: Path) -> None:
+    """Replace ``target`` by ``rows`` (step -> data), whole."""
+    lines = [orjson.dumps({"step": step, "data": data}) + b"\n" for step, data in rows.items()]
+    write_whole(target, b"".join(lines))

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from runtime.trainer.rows import read_rows
+from runtime.trainer.rows import read_rows, write_rows
 
 NAMES: Mapping[str, str] = {
     "train/loss": "supervised/loss",
@@ -62,11 +60,8 @@ class Follower:
         if size == self._size:
             return False
         self._size, self.rows = size, merged(self._folder)
-        lines = [orjson.dumps({"step": step, "data": data}) + b"\n" for step, data in self.rows.items()]
-        partial = self._target.with_name(f".{self._target.name}.partial")
-        partial.write_bytes(b"".join(lines))
-        partial.replace(self._target)
-        return bool(lines)
+        write_rows(self.rows, self._target)
+        return bool(self.rows)
 
     def words(self, steps: int) -> str:
         """How far it is, for people."""
