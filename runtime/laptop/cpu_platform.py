@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from runtime.errors import MachineError
 from runtime.rollouter.engine import Replica
 from runtime.run_paths import RunPaths
-from runtime.trainer.cuda.places import KEY, make_key
+from runtime.trainer.engine_key import make_key, read_key
 
 ROLLOUT_NAME = "liverl_cpu"
 
@@ -54,7 +54,7 @@ class CpuPlatform:
                 "where there are several when they start",
                 fix="start the run when all machines have joined its Ray",
             )
-        key = (engines / KEY).read_text(encoding="ascii")
+        key = read_key(engines)
         return {name: SocketReplica(address, key=key) for name, address in addresses.items()}
 
 

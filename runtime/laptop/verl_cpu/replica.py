@@ -29,7 +29,7 @@ from runtime.laptop.engine.socket_replica import engine_socket, write_address
 from runtime.laptop.engine.weights import Architecture, state_fingerprint
 from runtime.run_paths import RunPaths
 from runtime.telemetry.waits import overdue, waiting
-from runtime.trainer.cuda.places import KEY
+from runtime.trainer.engine_key import read_key
 from runtime.trainer.router import ADDRESS_SCHEME
 from runtime.trainer.rows import RowWriter
 from runtime.trainer.sessions import WeightNews
@@ -94,7 +94,7 @@ class CpuReplica(RolloutReplica):  # type: ignore[misc]
     async def _open_to_other_machines(self, name: str, server: Any) -> None:
         """For agent-loop workers there."""
         engines, host = RunPaths.of_process().engines, ray.util.get_node_ip_address()
-        key = (engines / KEY).read_text(encoding="ascii")
+        key = read_key(engines)
         write_address(engines, name, host=host, port=await server.listen_tcp.remote(host, key))
 
     def rollout_worker_use_gpu(self) -> bool:

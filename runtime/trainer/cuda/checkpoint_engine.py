@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -189,12 +190,18 @@ class TorchCheckpointEngine(CheckpointEngine):  # type: ignore[misc]
 
     def _sent(self) -> Sent:
         """As the adapter next to the engine would send them on."""
+        dtype, tied = self._form
+        return Sent(dtype, tied=tied)
+
+    @cached_property
+    def _form(self) -> tuple[torch.dtype, bool]:
+        """What the engine computes in, and whether its last matrix is its first."""
         from transformers import AutoConfig
 
         paths = RunPaths.of_process()
         rollout = yaml.safe_load(paths.verl_yaml.read_text(encoding="utf-8"))["actor_rollout_ref"]["rollout"]
         config = AutoConfig.from_pretrained(paths.policy)
-        return Sent(PrecisionType.to_dtype(rollout["dtype"]), tied=bool(config.tie_word_embeddings))
+        return PrecisionType.to_dtype(rollout["dtype"]), bool(config.tie_word_embeddings)
 
 
 async def _contiguous(

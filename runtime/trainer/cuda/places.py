@@ -1,5 +1,5 @@
-"""Where the processes of a run on GPUs meet: addresses and key of its inference servers, the socket that weights take,
-and its GPUs.
+"""Where the processes of a run on GPUs meet: addresses of its inference servers, the socket that weights take, and its
+GPUs.
 
 Knows names and files only."""
 
@@ -7,22 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
 from runtime.run_paths import RAY_DIR
 
-KEY, ADDRESS, CARDS = "key", ".url", "gpus.json"
+ADDRESS, CARDS = ".url", "gpus.json"
 """Files below ``RunPaths.engines``."""
-
-
-def make_key(engines: Path) -> None:
-    """A new word for this start of the trainer, for this user's eyes."""
-    engines.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = engines / KEY
-    key.touch(mode=0o600)
-    key.write_text(secrets.token_urlsafe(32), encoding="ascii")
 
 
 def addresses(engines: Path) -> Mapping[str, str]:

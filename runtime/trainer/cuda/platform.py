@@ -14,6 +14,7 @@ from runtime.rollouter.engine import Replica
 from runtime.run_paths import RunPaths
 from runtime.trainer.cuda import places
 from runtime.trainer.cuda.cards import VISIBLE, taken, wanted_by
+from runtime.trainer.engine_key import make_key, read_key
 from runtime.trainer.environment import runs_here
 from runtime.trainer.startup import reached
 
@@ -54,7 +55,7 @@ class CudaPlatform:
         }
 
     def prepare(self, paths: RunPaths) -> None:
-        places.make_key(paths.engines)
+        make_key(paths.engines)
         tree = yaml.safe_load(paths.verl_yaml.read_text(encoding="utf-8"))
         # A run that has just started may not use the memory yet that it is going to take.
         others = [places.cards(RunPaths(run).engines).get(VISIBLE, "") for _, run, alive in runs_here() if alive]
@@ -68,7 +69,7 @@ class CudaPlatform:
 
         reached("the agent loop")
         engines = RunPaths.of_process().engines
-        key = (engines / places.KEY).read_text(encoding="ascii")
+        key = read_key(engines)
         return {name: GatedEngine(url, api_key=key) for name, url in places.addresses(engines).items()}
 
 

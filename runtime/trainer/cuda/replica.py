@@ -18,7 +18,8 @@ from runtime.files import write_whole
 from runtime.rollouter.fingerprint import combined
 from runtime.run_paths import RunPaths
 from runtime.trainer.cuda import calls, gate
-from runtime.trainer.cuda.places import ADDRESS, KEY
+from runtime.trainer.cuda.places import ADDRESS
+from runtime.trainer.engine_key import read_key
 from runtime.trainer.startup import reached
 
 _CALLS = 4096
@@ -41,7 +42,7 @@ class VllmServer(vLLMHttpServer):  # type: ignore[misc]
             super().__init__(**keywords)
             self.weights = gate.ServedWeights()
             self._places = RunPaths.of_process().engines
-            self.key = (self._places / KEY).read_text(encoding="ascii")
+            self.key = read_key(self._places)
             became.set_result(None)
         except Exception as error:
             became.set_exception(error)

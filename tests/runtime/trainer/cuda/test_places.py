@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime.run_paths import RAY_DIR, RunPaths
+from runtime.trainer import engine_key
 from runtime.trainer.cuda import places
 from runtime.trainer.cuda.cards import Card
 from runtime.trainer.cuda.platform import CUDA
@@ -27,7 +28,7 @@ def test_every_start_has_a_word_of_its_own_that_others_cannot_read(tmp_path: Pat
     words = set()
     for _ in range(2):
         CUDA.prepare(paths)
-        key = paths.engines / places.KEY
+        key = paths.engines / engine_key.KEY
         words.add(key.read_text())
         assert stat.S_IMODE(key.stat().st_mode) == 0o600 and stat.S_IMODE(paths.engines.stat().st_mode) == 0o700
     assert len(words) == 2 and all(len(word) > 30 for word in words)
@@ -49,7 +50,7 @@ def test_two_runs_of_one_machine_take_two_pairs_of_gpus(tmp_path: Path, monkeypa
 
 
 def test_addresses_are_what_has_been_written_whole(tmp_path: Path) -> None:
-    places.make_key(tmp_path)
+    engine_key.make_key(tmp_path)
     assert places.addresses(tmp_path) == {}
     (tmp_path / f"replica-1{places.ADDRESS}").write_text("http://127.0.0.1:2")
     (tmp_path / f"replica-0{places.ADDRESS}").write_text("http://127.0.0.1:1")
