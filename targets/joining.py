@@ -107,6 +107,8 @@ def proxy_port(plan: Plan) -> int:
 
 AGENT_LOOP_RESOURCE = "liverl_agent_loop"
 """Of Ray's nodes that several agent-loop workers shall run on, where the spec names no resource."""
+AGENT_LOOP_PLACES = json.dumps({AGENT_LOOP_RESOURCE: 1024})
+"""What such a node offers, for ``ray start``: as many as a spec may have workers. Their cpus bound how many it gets."""
 
 
 def proxy_ports(plan: Plan) -> range:

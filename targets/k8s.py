@@ -221,7 +221,7 @@ def _sizes(plan: Plan) -> dict[str, Callable[[], Any]]:
         "proxy_port": lambda: joining.proxy_port(plan),
         "fake_gpus": lambda: joining.fake_gpus(plan),
         "last_proxy_port": lambda: joining.proxy_ports(plan)[-1],
-        "agent_loop_resource": lambda: json.dumps(json.dumps({joining.AGENT_LOOP_RESOURCE: 1024})),
+        "agent_loop_resource": lambda: json.dumps(joining.AGENT_LOOP_PLACES),
         "head_slots": lambda: HEAD_SLOTS + (0 if cluster.agent_loop_workers else joining.workers_slots(plan)),
         "ray_nodes": lambda: (
             1

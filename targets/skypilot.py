@@ -5,7 +5,6 @@ Knows SkyPilot's task format (checked against the version in ``pins``), never an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 
 from compiler import readers
@@ -98,7 +97,7 @@ class SkyPilot:
         own = Asked(
             fake_gpus=lambda: joining.fake_gpus(plan),
             head_slots=lambda: joining.HEAD_SLOTS + joining.workers_slots(plan),
-            agent_loop_resource=lambda: json.dumps({joining.AGENT_LOOP_RESOURCE: 1024}),
+            agent_loop_resource=lambda: joining.AGENT_LOOP_PLACES,
             address_variable=lambda: joining.RAY_ADDRESS,
             weights=lambda: volumes.mounted_weights(plan, self.name),
             stops=lambda: clouds.of(plan).stops,

@@ -147,13 +147,6 @@ class SessionRegistry:
         if self._expected is None or identity.version >= self._expected.version:
             self._expected = identity
 
-    def sessions(self) -> dict[str, int]:
-        """Replica -> how many have their home there."""
-        return dict(self._sessions)
-
-    def pools(self) -> list[str]:
-        return list(self._pools)
-
     def _end(self, pool: _Pool, sessions: Sequence[str]) -> None:
         for session in sessions:
             if (server := pool.homes.pop(session, None)) is not None:

@@ -215,7 +215,7 @@ async def _play(
         began, before = time.process_time(), outcome.trials
         work = [asyncio.create_task(group(wave)) for _ in range(boxes // SIZE)]
         await asyncio.sleep(3.0)
-        sessions = registry.sessions().values()
+        sessions = registry._sessions.values()
         if wave == 1:
             outcome.spread = max(sessions) - min(sessions)
         if kill and wave == 2:

@@ -94,7 +94,7 @@ class Fleet:
             await asyncio.sleep(0.5)
 
     def sessions(self) -> list[int]:
-        return list(self.registry.sessions().values())
+        return list(self.registry._sessions.values())
 
     async def close(self) -> None:
         await asyncio.gather(*(pool.close() for pool in self.pools))
@@ -172,7 +172,7 @@ def test_a_dead_pools_leases_run_out() -> None:
         assert sum(fleet.sessions()) == 8
         await fleet.pools[1].close()  # as if killed: it says nothing more
         await asyncio.sleep(60)
-        assert sum(fleet.sessions()) == 4 and fleet.registry.pools() == ["p0"]
+        assert sum(fleet.sessions()) == 4 and list(fleet.registry._pools) == ["p0"]
         # It was only away, and comes back.
         await fleet.pools[1].report()
         await fleet.pools[1].report()
