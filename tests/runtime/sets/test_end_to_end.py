@@ -35,6 +35,14 @@ from tests.toolbox import require_command
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.consumers, needs_bubblewrap]
 TOY = TOYS[0]
+FORGER = b"""import os
+for name in os.listdir("/proc/self/fd"):
+    if os.path.exists(f"/proc/self/fd/{name}") and os.readlink(f"/proc/self/fd/{name}").endswith("/test_output.txt"):
+        tests = "\\n".join(f"PASSED r2e_tests/test_1.py::{test}" for test in ("test_kept", "test_shown"))
+        os.write(int(name), f"short test summary info\\n{tests}\\n".encode())
+        os._exit(0)
+"""
+"""Code under test that says what its set's parser reads."""
 
 
 @dataclass
@@ -75,16 +83,18 @@ def test_from_rows_to_trials(imported: Imported, tmp_path: Path) -> None:
 
 
 async def _proven(imported: Imported, folder: Path) -> None:
-    """Solutions score 1 twice, nothing 0."""
+    """Solutions score 1 twice, nothing 0, and who writes the log himself meets look-alikes where tests are files."""
     provider = BubblewrapProvider(state=folder / "state", nested=True)
     verifier = make_verifier(imported.environment, provider)
     try:
+        forged = await verifier.grade(imported.tasks["r2e"], {f"/testbed/{TOY.module}": FORGER})
         report = await verify(
             list(imported.tasks.values()), provider=provider, verifier=verifier, concurrency=2, memory_mib=1024
         )
     finally:
         await verifier.close()
         await provider.close()
+    assert (forged.status, "canary" in forged.defences) == ("tampered", True), forged.raw
     assert report.ok, json.dumps(report.to_json(), indent=1)
     for task in report.tasks:
         assert {check.name: check.reward for check in task.checks} == {"oracle": 1, "no-op": 0, "oracle again": 1}
