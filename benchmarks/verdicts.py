@@ -1,11 +1,12 @@
 """Counts verdicts that are wrong: honest repairs that are not paid, and attacks that are.
 
-    python benchmarks/verdicts.py [--json] [--honest N] [--repeat N] [--docker]
+    python benchmarks/verdicts.py [--json] [--honest N] [--repeat N] [--docker] [--image REF ...]
 
 Honest repairs are the generators' own solutions in other spellings, refactored, with files added, moved and deleted.
 Attacks are the programs of ``tests/attacks``, run as an agent in a box of its own. Both on bubblewrap, under both
 runners, with the second user where the tests allow it and with the look-alikes alone; ``--docker``: on a Docker engine
-of our own instead (root, Debian's ``docker.io``).
+of our own instead (root, Debian's ``docker.io``). ``--image``: in boxes of that image, a name of
+``tests/verdict_images.py`` or of a registry; then also tests that run under the image's own Python, and scripts.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ from runtime.errors import TrialError
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
 from runtime.laptop.synth import generate
-from runtime.sandboxes import make_provider
+from runtime.oci.store import ImageStore
+from runtime.sandboxes import bwrap, make_provider
 from runtime.sandboxes.base import ArtifactsRefused, Capabilities, SandboxProvider, SandboxRequest
+from runtime.sandboxes.bubblewrap import BubblewrapProvider
 from runtime.sandboxes.entries import Entry, Folder, Link, Program
-from runtime.task import Task, load_task
+from runtime.task import Task
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 CONCURRENCY = 4
 AGENT_SEC = 60.0
 CONFIG = Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0)
@@ -102,8 +106,21 @@ REPAIRS: dict[str, Callable[[Files], Files]] = {
 }
 
 
-def honest_cases(count: int, root: Path) -> Iterator[Case]:
-    tasks = [load_task(path) for path in generate(-(-count // len(REPAIRS)), seed=1, split="held_out", out=root)]
+@dataclass(frozen=True)
+class Boxes:
+    """What the boxes of all tasks are made of; ``image``: None: as the backend has it. ``python``: it has one."""
+
+    image: str | None = None
+    python: bool = False
+
+
+def honest_cases(count: int, root: Path, boxes: Boxes) -> Iterator[Case]:
+    from benchmarks._image_cases import made_over
+
+    paths = generate(-(-count // len(REPAIRS)), seed=1, split="held_out", out=root)
+    tasks = [
+        made_over(path, boxes.image, unittest=boxes.python and number % 2 == 1) for number, path in enumerate(paths)
+    ]
     for number in range(count):
         task = tasks[number // len(REPAIRS)]
         name = list(REPAIRS)[number % len(REPAIRS)]
@@ -116,21 +133,34 @@ def honest_cases(count: int, root: Path) -> Iterator[Case]:
         yield Case(f"{task.id}: {name}", task, honest=True, work=REPAIRS[name](solution))
 
 
-def attack_cases(root: Path, repeat: int) -> Iterator[Case]:
-    sys.path.insert(0, str(ROOT))
+def attack_cases(root: Path, repeat: int, boxes: Boxes) -> Iterator[Case]:
+    from benchmarks._image_cases import kind_for_unittest, made_over
     from tests.attacks import catalogue, conftest, informed
     from tests.attacks.test_informed import make_task, runner_of
 
     alone = {name: conftest.make_task(root / name.replace("+", "-"), name) for name in ("mini", "mini+solution")}
+    alone = {name: made_over(task.path, boxes.image) for name, task in alone.items()}
+    if boxes.python:
+        for solution in ("", "+solution"):
+            task = conftest.make_task(root / f"unittest{solution}", f"unittest{solution}")
+            alone[f"unittest{solution}"] = made_over(task.path, boxes.image, unittest=True)
     for name, script in catalogue.ATTACKS.items():
         for runner, task in alone.items():
             yield Case(f"{name} ({runner})", task, honest=False, program=script)
-    kinds = {kind: make_task(root / kind, informed.KINDS[kind], runner_of(kind)) for kind in informed.KINDS}
+    kinds = {
+        kind: made_over(make_task(root / kind, informed.KINDS[kind], runner_of(kind)).path, boxes.image)
+        for kind in informed.KINDS
+    }
+    if boxes.python:
+        for kind in informed.KINDS:
+            made = make_task(root / f"{kind}-unittest", kind_for_unittest(informed.KINDS[kind]), "unittest")
+            kinds[f"{kind}, unittest"] = made_over(made.path, boxes.image, unittest=True)
     for name, (program, wanted) in informed.ATTACKS.items():
-        for kind in wanted:
-            script = f"mkdir -p /app/tests; python3 -c {shlex.quote(program)}"
-            for _ in range(repeat):
-                yield Case(f"{name} ({kind})", kinds[kind], honest=False, program=script)
+        for kind, task in kinds.items():
+            if kind.partition(",")[0] in wanted:
+                script = f"mkdir -p /app/tests; python3 -c {shlex.quote(program)}"
+                for _ in range(repeat):
+                    yield Case(f"{name} ({kind})", task, honest=False, program=script)
 
 
 async def played(case: Case, provider: SandboxProvider) -> Files:
@@ -138,7 +168,12 @@ async def played(case: Case, provider: SandboxProvider) -> Files:
         return case.work
     from runtime.grading.difference import collect
 
-    request = SandboxRequest(name="agent", lower=case.task.repository, image=case.task.liverl.image, memory_mib=512)
+    task, env = case.task, {}
+    if task.root is not None:  # programs of attacks are Python, which the image may not have
+        env = {"PATH": f"{dict(task.root.env).get('PATH', bwrap.IMAGE_PATH)}:/opt/python/bin"}
+    request = SandboxRequest(
+        name="agent", lower=task.repository, image=task.liverl.image, memory_mib=512, root=task.root, env=env
+    )
     box = await provider.start(request)
     try:
         with contextlib.suppress(TimeoutError):  # who runs out of time is graded on what it left
@@ -150,8 +185,8 @@ async def played(case: Case, provider: SandboxProvider) -> Files:
         await box.stop()
 
 
-class OneUser:
-    """A provider whose boxes have no second user."""
+class LookAlikes:
+    """A provider whose boxes have no second user and no partner."""
 
     def __init__(self, provider: SandboxProvider) -> None:
         self._provider = provider
@@ -161,12 +196,17 @@ class OneUser:
 
     @property
     def capabilities(self) -> Capabilities:
-        return replace(self._provider.capabilities, second_user=False)
+        return replace(self._provider.capabilities, second_user=False, second_box=False)
 
 
-async def measure(cases: Sequence[Case], settings: Environment, state: Path, *, one_user: bool) -> dict[str, object]:
+async def measure(
+    cases: Sequence[Case], settings: Environment, state: Path, *, one_user: bool = False, look_alikes: bool = False
+) -> dict[str, object]:
     provider: Any = make_provider(settings, state=state)
-    provider = OneUser(provider) if one_user else provider
+    if one_user:
+        await provider.close()
+        provider = BubblewrapProvider(state=state, second_user=False)
+    provider = LookAlikes(provider) if look_alikes else provider
     verifier = make_verifier(settings, provider)
     gate = asyncio.Semaphore(CONCURRENCY)
 
@@ -205,9 +245,23 @@ async def measure(cases: Sequence[Case], settings: Environment, state: Path, *, 
         "attacks_paid": len(paid),
         "attack_programs": len({case.program for case in cases if not case.honest}),
         "apart": sum(verdict is not None and "solution_user" in verdict.defences for verdict in verdicts),
+        "in_two_boxes": sum(verdict is not None and "solution_box" in verdict.defences for verdict in verdicts),
         "look_alikes": sum(verdict is not None and "canary" in verdict.defences for verdict in verdicts),
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def prepared(name: str) -> Boxes:
+    from tests import verdict_images
+
+    store = ImageStore()
+    if name in verdict_images.IMAGES:
+        return Boxes(verdict_images.named(name, store), name in verdict_images.WITH_PYTHON)
+    image = store.pull(name)
+    tree = [store.layer(folder) for folder in image.folders]
+    return Boxes(
+        name, any((layer / path / "python3").exists() for layer in tree for path in ("usr/bin", "usr/local/bin"))
+    )
 
 
 def main() -> None:
@@ -216,22 +270,27 @@ def main() -> None:
     parser.add_argument("--honest", type=int, default=120, help="honest repairs; 2000 for the record")
     parser.add_argument("--repeat", type=int, default=1, help="times that each informed attack runs")
     parser.add_argument("--no-attacks", action="store_true")
+    parser.add_argument("--attacks", type=int, help="about so many of them, evenly taken")
     parser.add_argument("--docker", action="store_true")
-    parser.add_argument("--one-user", action="store_true", help="do without the second user: look-alikes alone")
+    parser.add_argument("--image", metavar="REF", help="busybox, python, debian (made here), or a registry's")
+    parser.add_argument("--one-user", action="store_true", help="as an ordinary user: two boxes, no second user")
+    parser.add_argument("--look-alikes", action="store_true", help="neither: look-alikes alone, as in ordinary pods")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         root = Path(folder)
-        cases = list(honest_cases(options.honest, root / "honest"))
+        boxes = prepared(options.image) if options.image else Boxes()
+        cases = list(honest_cases(options.honest, root / "honest", boxes))
         if not options.no_attacks:
-            cases += attack_cases(root / "attacks", options.repeat)
+            attacks = list(attack_cases(root / "attacks", options.repeat, boxes))
+            cases += attacks[:: -(-len(attacks) // options.attacks)] if options.attacks else attacks
         settings: Environment = CONFIG
         if options.docker:
-            sys.path.insert(0, str(ROOT))
             from tests.docker_engine import BASE, Engine
 
             engine = opened.enter_context(Engine.temporary())
             settings = Docker(docker_host=engine.url, base_image=BASE, memory_mib=512, verifier_timeout_sec=60.0)
-        result = asyncio.run(measure(cases, settings, root / "state", one_user=options.one_user))
+        how = {"one_user": options.one_user, "look_alikes": options.look_alikes}
+        result = asyncio.run(measure(cases, settings, root / "state", **how))
     for name, value in result.items():
         print(f"{name:16} {value}")
     if options.json:

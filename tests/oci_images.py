@@ -14,8 +14,8 @@ from typing import Any
 
 from runtime.oci.store import this_architecture
 
-Content = bytes | str | None | tarfile.TarInfo
-"""Of a file; None: a folder; a str: a link to that; or a whole entry."""
+Content = bytes | str | None | tarfile.TarInfo | tuple[tarfile.TarInfo, bytes]
+"""Of a file; None: a folder; a str: a link to that; or a whole entry, with what is in it."""
 
 
 def layer(files: Mapping[str, Content], *, packed: Callable[[bytes], bytes] = gzip.compress) -> tuple[bytes, str]:
@@ -26,6 +26,8 @@ def layer(files: Mapping[str, Content], *, packed: Callable[[bytes], bytes] = gz
             info, data = tarfile.TarInfo(name), b""
             if isinstance(content, tarfile.TarInfo):
                 info = content
+            elif isinstance(content, tuple):
+                info, data = content
             elif content is None:
                 info.type, info.mode = tarfile.DIRTYPE, 0o755
             elif isinstance(content, str):

@@ -1,10 +1,10 @@
 """Verdicts from test ids: exactly the expected tests must have passed, by a report that LiveRL's own runner makes.
 
-Where the sandbox has a second user and the task's own solution shows that its tests allow it, the code under test runs
-in a process of its own as that user (``testkit/apart.py``). Elsewhere it shares a process with its tests and can forge
-all that this process says. There the tests run twice, in two fresh sandboxes, and each time a part of them, drawn
-anew, is look-alikes that no honest work passes (``canary.py``): who passes one of those has tampered. That lowers the
-odds of a forger; it does not shut him out.
+Where the sandbox has a second user, or can be two, and the task's own solution shows that its tests allow it, the code
+under test runs in a process of its own as that user, or in that box (``testkit/apart.py``). Elsewhere it shares a
+process with its tests and can forge all that this process says. There the tests run twice, in two fresh sandboxes, and
+each time a part of them, drawn anew, is look-alikes that no honest work passes (``canary.py``): who passes one of those
+has tampered. That lowers the odds of a forger; it does not shut him out.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class IdVerifier(SandboxVerifier):
     """For tasks with ``fail_to_pass`` and ``pass_to_pass``."""
 
     OWN_DEFENCES = ("tests_restored", "host_verdict", "report_nonce")
-    APART_DEFENCES = ("solution_user", "reward_file")
 
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         super().__init__(config, provider)
@@ -55,6 +54,10 @@ class IdVerifier(SandboxVerifier):
         await self._canaries.close()
         await self._apart.close()
         await super().close()
+
+    def _apart_defences(self) -> tuple[str, ...]:
+        how = "solution_user" if self._provider.capabilities.second_user else "solution_box"
+        return (how, "reward_file")
 
     async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, Apart | None]:
         apart = await self._kept_apart(task, timeout_sec)
@@ -268,7 +271,8 @@ class IdVerifier(SandboxVerifier):
         """How the code under test can live in another process than its tests, if it can. Found out once per task with
         its own solution: tests that need more of it than can be asked fail there.
         """
-        if not self._provider.capabilities.second_user or self._no_second_user:
+        capabilities = self._provider.capabilities
+        if not (capabilities.second_user or capabilities.second_box) or self._no_second_user:
             return None
 
         async def make() -> Apart | None:

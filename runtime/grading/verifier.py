@@ -82,7 +82,7 @@ class SandboxVerifier(ABC):
     OWN_DEFENCES: tuple[str, ...] = ()
     """What this way of grading always has, beside the sandbox's."""
     APART_DEFENCES: tuple[str, ...] = ()
-    """What it has besides where the code under test is another user."""
+    """What it has besides where the code under test is another user, or in another box."""
 
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         self._config = config
@@ -190,11 +190,14 @@ class SandboxVerifier(ABC):
     def _own_defences(self, task: Task) -> tuple[str, ...]:
         return self.OWN_DEFENCES
 
+    def _apart_defences(self) -> tuple[str, ...]:
+        return self.APART_DEFENCES
+
     def _defences(self, task: Task, canary: Canary, *, apart: bool) -> tuple[str, ...]:
         names = [*provider_defences(self._provider.capabilities), "agent_killed", "declared_artifacts"]
         names += self._own_defences(task)
         if apart:
-            names += self.APART_DEFENCES
+            names += self._apart_defences()
         if canary.files:
             names.append("canary")
         return (*names, self._provider.capabilities.how)

@@ -45,6 +45,8 @@ class Capabilities:
     second_user: bool = False
     """Boxes can run code under test as another user than its tests (``SandboxRequest.second_user``), or may: where
     the user of an image decides, a test run that asks for it and is not root says so (``guest/second.py``)."""
+    second_box: bool = False
+    """A request for a second user is met by two boxes where there is none (``pair.py``), for test runs alone."""
     task_images: bool = False
     """Boxes can be made of an image that the task names or brings (``SandboxRequest.root``)."""
     made_by: str = ""

@@ -158,6 +158,10 @@ class BoxSandbox:
             raise TrialError(Termination.SANDBOX_LOST, f"sandbox {self.name}: malformed answer to tests")
         return report
 
+    async def serve_partner(self) -> None:
+        """Have the code under test run here for a test run of the box at the other end (``pair.py``)."""
+        await self._request({"op": "partner"})
+
     async def stop(self) -> None:
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._stop())

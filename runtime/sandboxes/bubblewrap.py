@@ -15,6 +15,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from runtime.errors import MachineError, Termination, TrialError
 from runtime.oci.store import ImageStore
 from runtime.oci.types import Image
 from runtime.sandboxes import bwrap, images, userns
-from runtime.sandboxes.base import Capabilities, SandboxRequest
+from runtime.sandboxes.base import Capabilities, Sandbox, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox, check_lower
 from runtime.sandboxes.cgroups import Group, GroupPool
 from runtime.sandboxes.channel import Channel, greet
@@ -30,6 +31,7 @@ from runtime.sandboxes.compiled import Source
 from runtime.sandboxes.forwarder import Forwarder
 from runtime.sandboxes.guest import isolate, seccomp
 from runtime.sandboxes.guest_python import guest_python
+from runtime.sandboxes.pair import PairedSandbox
 from runtime.sandboxes.state import OwnerState
 from runtime.sandboxes.zygote import START_SEC, Zygote, kill, launch, start_zygote, tail
 
@@ -45,12 +47,20 @@ _PRELOADED = (
 
 class BubblewrapProvider:
     """Implements ``SandboxProvider``. nested: make boxes with a fork server (None: find out). store: where the layers
-    of tasks' images are."""
+    of tasks' images are. second_user: False: have none even where this machine gives one."""
 
-    def __init__(self, *, state: Path, nested: bool | None = None, store: ImageStore | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        state: Path,
+        nested: bool | None = None,
+        store: ImageStore | None = None,
+        second_user: bool = True,
+    ) -> None:
         self._state = OwnerState(state)
         self._groups = GroupPool(self._state)
         self._nested = nested
+        self._tried: bool | None = None if second_user else False
         self._zygotes: dict[tuple[str | None, bool], Zygote] = {}
         self._store = store
         self._lock = asyncio.Lock()
@@ -74,7 +84,10 @@ class BubblewrapProvider:
             ),
             task_images=self._nested is not False,
             made_by="bubblewrap" if self._nested is False else "bubblewrap+zygote",
-            second_user=userns.spare_user() is not None and all(zygote.two_users for zygote in self._zygotes.values()),
+            second_user=self._tried is not False
+            and userns.spare_user() is not None
+            and all(zygote.two_users for zygote in self._zygotes.values()),
+            second_box=True,
         )
 
     @property
@@ -91,7 +104,30 @@ class BubblewrapProvider:
             "images_evicted": found.evicted,
         }
 
-    async def start(self, request: SandboxRequest) -> BoxSandbox:
+    async def start(self, request: SandboxRequest) -> Sandbox:
+        if not request.second_user:
+            return await self._one(request)
+        if self._tried is None:  # what a machine has delegated it may still not let us map
+            self._tried = await asyncio.to_thread(_two_users)
+        if self._tried and self.capabilities.second_user:
+            return await self._one(request)
+        return await self._pair(replace(request, second_user=False))
+
+    async def _pair(self, request: SandboxRequest) -> PairedSandbox:
+        """Two boxes with a socket between them. Raises as ``start``."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            made = await asyncio.gather(
+                *(self._one(request, partner=end.fileno()) for end in (ours, theirs)), return_exceptions=True
+            )
+        boxes = [one for one in made if isinstance(one, BoxSandbox)]
+        if len(boxes) == 2:
+            return PairedSandbox(*boxes)
+        await asyncio.gather(*(box.stop() for box in boxes))
+        raise next(one for one in made if isinstance(one, BaseException))
+
+    async def _one(self, request: SandboxRequest, *, partner: int | None = None) -> BoxSandbox:
+        """partner: the box's end of a socket; it stays the caller's."""
         check_lower(request, images=True)
         if request.lower not in self._copied:
             self._copied[request.lower] = await asyncio.to_thread(_must_be_copied, request.lower)
@@ -107,7 +143,7 @@ class BubblewrapProvider:
                 order |= await asyncio.to_thread(self._hold, request.root)
                 order["mounts"] += [[str(image), bwrap.IMAGE]] if image is not None else []
             try:
-                channel, _, descriptors = await zygote.box(order, _sources(request))
+                channel, _, descriptors = await zygote.box(order, _sources(request), partner=partner)
             except BaseException:
                 self._release(request)
                 raise
@@ -116,7 +152,7 @@ class BubblewrapProvider:
             why = "this machine makes no namespaces within namespaces, which boxes of a task's own image need"
             raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {why}")
         else:
-            channel, descriptors, cleanup = await self._solo(request, image)
+            channel, descriptors, cleanup = await self._solo(request, image, partner)
         return await self._sandbox(request, channel, descriptors, cleanup, gone)
 
     async def close(self) -> None:
@@ -188,7 +224,9 @@ class BubblewrapProvider:
             limits["NPROC"] = request.pids  # counted per user namespace, that is per box; the host's root is exempt
         return limits
 
-    async def _solo(self, request: SandboxRequest, image: Path | None) -> tuple[Channel, list[int], Any]:
+    async def _solo(
+        self, request: SandboxRequest, image: Path | None, partner: int | None
+    ) -> tuple[Channel, list[int], Any]:
         order = self._order(request)
         shown = [word for name in isolate.MEMORY_FOLDERS for word in ("--tmpfs", name)]
         shown += ["--perms", "1777", "--tmpfs", "/tmp"]
@@ -205,6 +243,7 @@ class BubblewrapProvider:
             "limits": order["limits"],
             "isolated": True,
             "second_user": request.second_user,
+            "partner": partner,
         }
         users = await asyncio.to_thread(userns.two_users) if request.second_user else None
         if users is not None:  # for the first moment, until the supervisor has become two users
@@ -215,6 +254,7 @@ class BubblewrapProvider:
             also = () if users is None else (users,)
             for fd in also:
                 opened.callback(os.close, fd)
+            also = also if partner is None else (*also, partner)
             process = launch(arguments, theirs, owner=self._state.owner, errors=errors, also=also)
             theirs.close()
             try:
@@ -300,6 +340,13 @@ def _must_be_copied(folder: Path) -> bool:
         return status.st_uid == os.getuid() and (path.is_symlink() or bool(status.st_mode & 0o200) or of_git)
 
     return not all(writable(path) for path in (folder, *folder.rglob("*")))
+
+
+def _two_users() -> bool:
+    fd = userns.two_users()
+    if fd is not None:
+        os.close(fd)
+    return fd is not None
 
 
 async def _gone(zygote: Zygote) -> bool:

@@ -20,6 +20,9 @@ OF_THE_TASK = frozenset({"canary", "reward_file", "solution_user", "tests_restor
 """Depend on the task's tests, so they are checked with each verdict. ``solution_user``: code under test ran in a
 process of its own, as a user who can neither read the tests nor reach the process that judges. ``reward_file``: no
 program that runs code under test can write what the reward is read from."""
+MET_BY = {"solution_user": "solution_box"}
+"""Required names that another one in a record is as good as. ``solution_box``: code under test ran in a box of its own,
+which shares with the one that judges nothing but a socket."""
 OF_THE_VERIFIER = frozenset({"agent_killed", "declared_artifacts"})
 """Always there."""
 
@@ -38,7 +41,8 @@ def provider_defences(capabilities: Capabilities) -> tuple[str, ...]:
 
 def missing(required: Iterable[str], present: Iterable[str]) -> str:
     """The required names that are not present, joined by commas; empty if there are none."""
-    return ", ".join(sorted(set(required) - set(present)))
+    there = set(present)
+    return ", ".join(sorted(name for name in set(required) - there if MET_BY.get(name) not in there))
 
 
 def check_network(wanted: Network, capabilities: Capabilities) -> None:

@@ -44,10 +44,11 @@ class Zygote:
         return self._process.poll() is None
 
     async def box(
-        self, order: Mapping[str, Any], sources: Sequence[Source] = ()
+        self, order: Mapping[str, Any], sources: Sequence[Source] = (), *, partner: int | None = None
     ) -> tuple[Channel, dict[str, Any], list[int]]:
         """A fresh box: its channel, its greeting, descriptors. sources: Python files that it will hold, compiled once
-        for all boxes with the same. Raises ``TrialError(ENV_SETUP_FAILED)``.
+        for all boxes with the same. partner: a socket that it shares with another box. Raises
+        ``TrialError(ENV_SETUP_FAILED)``.
         """
         with contextlib.ExitStack() as opened:
             descriptors = []
@@ -56,6 +57,9 @@ class Zygote:
                 if fd is not None:
                     opened.callback(os.close, fd)
                     descriptors.append(fd)
+            if partner is not None:
+                descriptors.append(partner)
+            order = {**order, "partner": partner is not None}
             return await greet(self._order(order, descriptors), timeout_sec=START_SEC)
 
     def close(self) -> None:

@@ -2,7 +2,8 @@
 
 The supervisor has no capability and could not become another user; this process became one while it still could. It
 takes orders from the supervisor alone: one packet each, JSON with a socket attached that the new process serves. In a
-box without a supervisor of ours the program of a test run is both (``run_alone``).
+box without a supervisor of ours the program of a test run is both (``run_alone``). Where no second user is to be had, a
+second box is in its place (``serve_partner``, ``run_beside``).
 """
 
 from __future__ import annotations
@@ -100,6 +101,25 @@ def run_apart(control: socket.socket, runner: Any, arguments: dict[str, Any]) ->
     with order(control, root=arguments["root"], folders=folders) as connection:
         report: dict[str, Any] = runner.run(**arguments, solution=connection.fileno())
     return report
+
+
+def run_beside(partner: socket.socket, runner: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A test run whose code under test is in the box at the other end of ``partner``. Raises ``OSError``."""
+    folders = runner.import_folders(arguments["root"], arguments["ids"], arguments["python_path"])
+    importlib.import_module("testkit.plain").send(partner, ["start", arguments["root"], folders])
+    report: dict[str, Any] = runner.run(**arguments, solution=partner.fileno())
+    return report
+
+
+def serve_partner(partner: socket.socket) -> None:
+    """Run the code under test here, in a new process, for the box at the other end."""
+
+    def work() -> None:
+        signal.set_wakeup_fd(-1)
+        order = importlib.import_module("testkit.plain").receive(partner)
+        _become_solution(partner.fileno(), {"root": order[1], "folders": order[2]})
+
+    _fork(work)
 
 
 def become() -> None:

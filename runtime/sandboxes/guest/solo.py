@@ -48,7 +48,8 @@ def main() -> None:
         for fd in descriptors:
             os.close(fd)
     os.chdir(box["workdir"])
-    Supervisor(connection, tunnel=tunnel, second_user=second_user).serve()
+    partner = socket.socket(fileno=box["partner"]) if box.get("partner") is not None else None
+    Supervisor(connection, tunnel=tunnel, second_user=second_user, partner=partner).serve()
     if not box["isolated"]:
         kill_descendants()
     os._exit(0)

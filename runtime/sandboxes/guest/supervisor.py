@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 class Supervisor:
     """tunnel: a listener whose connections travel as messages, because the host cannot hold it itself. second_user: the
-    process that runs solutions under another uid."""
+    process that runs solutions under another uid. partner: to another box that judges what runs here, or runs what is
+    judged here."""
 
     def __init__(
         self,
@@ -37,9 +38,11 @@ class Supervisor:
         *,
         tunnel: socket.socket | None = None,
         second_user: socket.socket | None = None,
+        partner: socket.socket | None = None,
     ) -> None:
         self._connection = connection
         self._second_user = second_user
+        self._partner = partner
         self._buffer = wire.Buffer()
         self._poll = select.poll()
         self._commands: dict[int, Command] = {}  # by process, while it runs
@@ -140,6 +143,12 @@ class Supervisor:
             return {"entries": kinds}, [content for _, content in entries.values()]
         if operation == "tests":
             return {"report": self._run_tests(request["runner"], request["arguments"])}, ()
+        if operation == "partner":
+            if self._partner is None:
+                raise OSError("this box has no partner")
+            second.serve_partner(self._partner)
+            self._partner.close()
+            return {}, ()
         raise OSError(f"unknown operation {operation!r}")
 
     def _answer(self, request_id: int, header: dict[str, Any], blobs: Sequence[bytes]) -> None:
@@ -154,6 +163,8 @@ class Supervisor:
         if "trusted" not in arguments:
             report: dict[str, Any] = module.run(**arguments)
             return report
+        if self._partner is not None:
+            return second.run_beside(self._partner, module, arguments)
         if self._second_user is None:
             raise OSError("this box has no second user")
         return second.run_apart(self._second_user, module, arguments)

@@ -121,8 +121,9 @@ def _compile(connection: socket.socket, order: dict[str, Any], target: int) -> N
 
 
 def _box(connection: socket.socket, box: dict[str, Any], compiled: list[int]) -> None:
-    """compiled: files of ``_compile`` for what this box will hold."""
+    """compiled: files of ``_compile`` for what this box will hold; last the socket to its partner, if it has one."""
     try:
+        partner = socket.socket(fileno=compiled.pop()) if box["partner"] else None
         for fd in compiled:
             importlib.import_module("testkit.warm").attach(fd)
             os.close(fd)
@@ -134,7 +135,7 @@ def _box(connection: socket.socket, box: dict[str, Any], compiled: list[int]) ->
         for fd in descriptors:
             os.close(fd)
         os.chdir(box["workdir"])
-        Supervisor(connection, second_user=second_user).serve()
+        Supervisor(connection, second_user=second_user, partner=partner).serve()
     except Exception as error:
         try:
             wire.send(connection, {"error": f"{type(error).__name__}: {error}"})

@@ -1,0 +1,82 @@
+"""Two boxes in the place of one, where a box cannot have a second user: one that judges, and one for the code under
+test, which share nothing but a socket.
+
+What the modes of files say in one box with two users, here the boxes do. Both have the same names below the work
+directory; what is in a file has only the box of who may read it. It does not know how boxes are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runtime.sandboxes.base import ExecResult
+from runtime.sandboxes.box import BoxSandbox
+from runtime.sandboxes.entries import Entry
+
+_OTHERS = 0o007
+_CLOSED = 0o000
+
+
+class PairedSandbox:
+    """Implements ``Sandbox`` for verdicts. ``judge``: reads what is for its own user alone, and runs the tests;
+    ``solution``: reads what others may read, and runs the code under test."""
+
+    def __init__(self, judge: BoxSandbox, solution: BoxSandbox) -> None:
+        self.name = judge.name
+        self.workdir = judge.workdir
+        self._judge = judge
+        self._solution = solution
+
+    @property
+    def proxy_url(self) -> str | None:
+        return None
+
+    @property
+    def alive(self) -> bool:
+        return self._judge.alive and self._solution.alive
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        timeout_sec: float,
+        max_output: int = 1 << 20,
+    ) -> ExecResult:
+        """In both, so that both have the same names; what failed in one of them is the outcome."""
+        judged, solved = await asyncio.gather(
+            *(
+                box.exec(argv, cwd=cwd, env=env, stdin=stdin, timeout_sec=timeout_sec, max_output=max_output)
+                for box in (self._judge, self._solution)
+            )
+        )
+        return judged if judged.exit_code else solved
+
+    async def upload(self, files: Mapping[str, bytes], *, mode: int = 0o644) -> None:
+        """mode: who may read it, as in one box: its own user, or others."""
+        named = dict.fromkeys(files, b"")
+        if mode & _OTHERS:
+            inside = 0o600 | (mode & _OTHERS) * 0o111  # the code under test has no other user than that box's own
+            work = (self._solution.upload(files, mode=inside), self._judge.upload(named, mode=_CLOSED))
+        else:
+            work = (self._judge.upload(files, mode=mode), self._solution.upload(named, mode=_CLOSED))
+        await asyncio.gather(*work)
+
+    async def download(self, paths: Sequence[str], *, max_bytes: int = 16 << 20) -> dict[str, bytes]:
+        return await self._judge.download(paths, max_bytes=max_bytes)
+
+    async def tree(
+        self, paths: Sequence[str], *, max_bytes: int, known: Mapping[str, str] | None = None
+    ) -> dict[str, Entry]:
+        return await self._judge.tree(paths, max_bytes=max_bytes, known=known)
+
+    async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
+        await self._solution.serve_partner()
+        return await self._judge.run_tests(runner, timeout_sec=timeout_sec, **arguments)
+
+    async def stop(self) -> None:
+        await asyncio.gather(self._judge.stop(), self._solution.stop())
