@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import orjson
 
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
@@ -97,19 +98,31 @@ def _forms(measure: dict[str, Any]) -> list[Any]:
 def _packed(values: Sequence[Any], kinds: str, parts: list[bytes]) -> list[Any]:
     """The form of these values, whose bytes are added to ``parts``."""
     count = len(values)
-    if count and kinds != "fd" and values.count(values[0]) == count:
+    if kinds == "fd":
+        return _packed_floats(values, parts)
+    # Most lists that are not all alike differ at their ends: looking there first saves reading all of them.
+    if count and values[0] == values[-1] and values.count(values[0]) == count:
         return [_ALL_ALIKE, count, values[0]]
     for kind in kinds[:-1]:
         try:
             narrow = struct.pack(f"{count}{kind}", *values)
-        except (struct.error, OverflowError):
+        except struct.error:
             continue
-        if kind != "f" or _unpacked(kind, narrow) == values:
-            parts.append(narrow)
-            return [kind, count]
+        parts.append(narrow)
+        return [kind, count]
     # Several times as fast as ``array`` is with a list.
     parts.append(struct.pack(f"{count}{kinds[-1]}", *values))
     return [kinds[-1], count]
+
+
+def _packed_floats(values: Sequence[float], parts: list[bytes]) -> list[Any]:
+    wide = struct.pack(f"{len(values)}d", *values)
+    exact = np.frombuffer(wide)
+    with np.errstate(over="ignore"):
+        narrow = exact.astype(np.float32)
+    same = bool((narrow == exact).all())
+    parts.append(narrow.tobytes() if same else wide)
+    return ["f" if same else "d", len(values)]
 
 
 def _unpacked(kind: str, content: bytes | memoryview) -> list[Any]:
