@@ -145,7 +145,9 @@ def _model(plan: Plan, facts: Facts, prefix: str) -> None:
             why = "packing needs attention that knows of it"
             put(f"{prefix}.use_remove_padding", lambda: trainer.attention in PACKED_ATTENTION, why=why)
             with facts.section():
-                if trainer.attention == "varlen":
+                if isinstance(trainer, Fsdp) and trainer.share_prefixes:
+                    facts.decide(f"{prefix}.external_lib", "runtime.trainer.shared_prefixes", "what begins alike, once")
+                elif trainer.attention == "varlen":
                     facts.decide(f"{prefix}.external_lib", "runtime.trainer.cuda.varlen", "where varlen is")
     put(f"{prefix}.enable_gradient_checkpointing", lambda: trainer.gradient_checkpointing)
     if prefix == MODEL:

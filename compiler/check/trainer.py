@@ -17,7 +17,8 @@ def devices(plan: Plan) -> Iterator[Problem]:
         return
     if trainer.type != "fsdp2":
         yield Problem(("trainer", "type"), f'"{trainer.type}" does not run on a CPU', "fsdp2")
-    if isinstance(trainer, Fsdp) and trainer.attention in PACKED_ATTENTION:
+    tree = isinstance(trainer, Fsdp) and trainer.share_prefixes and trainer.attention == "varlen"
+    if isinstance(trainer, Fsdp) and trainer.attention in PACKED_ATTENTION and not tree:
         yield Problem(("trainer", "attention"), f'"{trainer.attention}" needs a GPU', "sdpa, eager")
     if trainer.precision != "fp32":
         yield Problem(("trainer", "precision"), f'"{trainer.precision}" is slow and inexact on a CPU', "fp32")
@@ -145,4 +146,22 @@ def packing(plan: Plan) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Rule, ...] = (devices, parallelism, packing)
+def shared_prefixes(plan: Plan) -> Iterator[Problem]:
+    trainer, place = plan.spec.trainer, ("trainer", "share_prefixes")
+    if not isinstance(trainer, Fsdp) or not trainer.share_prefixes:
+        return
+    if trainer.attention != "varlen":
+        shown = f'"{trainer.attention}" with share_prefixes, which needs attention that knows of it'
+        yield Problem(("trainer", "attention"), shown, "varlen")
+    if trainer.sequence_parallel > 1:
+        yield Problem(place, f"true with sequence_parallel {trainer.sequence_parallel}, which cuts rows", "false")
+    if plan.needs_critic:
+        yield Problem(
+            place, f'true with algorithm "{plan.spec.algorithm.type}", whose critic takes rows whole', "false"
+        )
+    if plan.trainer_ranks > 1:
+        shown = f"true with {plan.trainer_ranks} ranks: verl spreads a group over them, and each shares what it has"
+        yield Problem(place, shown, fix="more trials of a group come to one rank with fewer ranks", severity="warn")
+
+
+RULES: tuple[Rule, ...] = (devices, parallelism, packing, shared_prefixes)

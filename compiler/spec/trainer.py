@@ -63,6 +63,9 @@ class Fsdp(_Engine):
     attention: Literal["sdpa", "eager", "varlen", "flash_attention_2"]
     """Attention implementation of transformers. On GPUs ``varlen`` and ``flash_attention_2`` pack sequences, the first
     by torch's own kernels, the second by a package that has to be compiled."""
+    share_prefixes: bool = False
+    """What trajectories of a micro-batch begin with alike (branches of one session, siblings of a group) goes through
+    the model once; ``max_tokens_per_rank`` then counts it once. Needs attention ``varlen``; GRPO's kin, no critic."""
     sequence_parallel: Count = 1
     """Ranks that share one sequence (Ulysses); divides the attention heads."""
     shard_size: Count | None = None

@@ -121,6 +121,9 @@ def test_sequences_are_packed_by_attention_that_can_and_logits_are_never_read_to
     assert model["use_remove_padding"] is (attention != "sdpa")
     own = "runtime.trainer.cuda.varlen" if attention == "varlen" else None
     assert model.get("external_lib") == own
+    dense["trainer"]["share_prefixes"] = True
+    shared = tree(dense)["actor_rollout_ref"]["model"].get("external_lib")
+    assert attention != "varlen" or shared == "runtime.trainer.shared_prefixes"
     # flash-attn brings a kernel for whole logits.
     assert model.get("use_fused_kernels", False) is (attention != "flash_attention_2")
 

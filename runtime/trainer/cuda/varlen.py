@@ -9,7 +9,7 @@ from the position ids, as transformers' own packed attention does. Knows neither
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +40,15 @@ class _Sequences:
 _sequences = _Sequences()
 
 
+class Keys(NamedTuple):
+    """What the pieces of a tree look back at (``runtime.trainer.prefix_tree``): of each piece, the whole row up to its
+    last token, by index."""
+
+    tokens: Tensor
+    bounds: Tensor
+    longest: int
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -53,12 +62,13 @@ def packed_attention(
     sliding_window: int | None = None,
     pack_bounds: Tensor | None = None,
     pack_longest: int = 0,
+    pack_keys: Keys | None = None,
     **_further: Any,
 ) -> tuple[Tensor, None]:
     """In transformers' form: ``(1, heads, tokens, size)`` in, ``(1, tokens, heads, size)`` out. Always causal.
 
     ``pack_bounds``: where the sequences begin and end, and ``pack_longest`` at least the longest one's length, from a
-    caller who knows."""
+    caller who knows. ``pack_keys``: they look back at more than themselves."""
     if attention_mask is not None or query.shape[0] != 1 or (position_ids is None and pack_bounds is None):
         raise ValueError("attention varlen takes one row of packed sequences and their positions, no padding")
     if pack_bounds is not None:
@@ -69,34 +79,39 @@ def packed_attention(
     # (tokens, heads, size); rotary embeddings may have widened the first two.
     rows = [one[0].transpose(0, 1).to(value.dtype) for one in (query, key, value)]
     window = -1 if sliding_window is None else sliding_window - 1
+    key_bounds, longest_keys = bounds, longest
+    if pack_keys is not None:
+        rows[1:] = (row.index_select(0, pack_keys.tokens) for row in rows[1:])
+        key_bounds, longest_keys = pack_keys.bounds, pack_keys.longest
     if query.is_cuda and value.dtype in _HALF:
         found = torch.ops.aten._flash_attention_forward(
             *rows,
             bounds,
-            bounds,
+            key_bounds,
             longest,
-            longest,
+            longest_keys,
             dropout,
-            True,
+            True,  # causal: the last query sees the last key, however many more keys there are
             False,
             scale=scaling,
             window_size_left=window,
             window_size_right=0,
         )[0]
     else:
-        found = _one_by_one(rows, bounds.tolist(), scaling, window)
+        found = _one_by_one(rows, bounds.tolist(), key_bounds.tolist(), scaling, window)
     return found.unsqueeze(0), None
 
 
-def _one_by_one(rows: list[Tensor], bounds: list[int], scaling: float, window: int) -> Tensor:
+def _one_by_one(rows: list[Tensor], bounds: list[int], key_bounds: list[int], scaling: float, window: int) -> Tensor:
     """The same where there are no flash kernels."""
     parts = []
-    for begin, end in pairwise(bounds):
+    for (begin, end), (first, last) in zip(pairwise(bounds), pairwise(key_bounds), strict=True):
         if begin == end:
             continue
-        query, key, value = (row[begin:end].transpose(0, 1).unsqueeze(0) for row in rows)
-        places = torch.arange(end - begin, device=rows[0].device)
-        back = places.unsqueeze(1) - places
+        query = rows[0][begin:end].transpose(0, 1).unsqueeze(0)
+        key, value = (row[first:last].transpose(0, 1).unsqueeze(0) for row in rows[1:])
+        places = torch.arange(last - first, device=rows[0].device)
+        back = places[begin - end :].unsqueeze(1) - places
         seen = (back >= 0) & ((back <= window) if window >= 0 else True)
         part = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=seen, scale=scaling, enable_gqa=True

@@ -199,12 +199,14 @@ def check_asynchronous(run: Path, policy: Path, *, fingerprints: list[str]) -> N
 
 
 def test_adapters_alone_are_trained_kept_and_resumed_on_another_machine(tmp_path: Path, policy: Path) -> None:
-    """Trained by two ranks, each of which holds half of every tensor."""
+    """Trained by two ranks, each of which holds half of every tensor, and each of which sends what its trajectories
+    begin with alike through the model once."""
     from runtime.laptop.engine.weights import Weights
     from runtime.rollouter.fingerprint import fingerprint
 
     lora = {"rank": 4, "alpha": 8, "target_modules": ["q_proj", "o_proj", "down_proj"]}
     fields = {"policy": {"type": "pretrained", "path": str(policy), "lora": lora}, "trainer.ranks_per_node": 2}
+    fields |= {"trainer.attention": "varlen", "trainer.share_prefixes": True}
     first = make_run(tmp_path / "first" / "run", policy, "quickstart", fields=fields)
     killed_at = max(killed_in_step_two(first))
     process.clear(first)
@@ -225,6 +227,7 @@ def test_adapters_alone_are_trained_kept_and_resumed_on_another_machine(tmp_path
 
     found = check_steps(run, last=last)
     assert len({data["weights/fingerprint"] for data in found.values()}) > 2, "no update changed the policy"
+    assert all(data["actor/forwarded_tokens_share"] < 0.9 for step, data in found.items() if step)
     begun = fingerprint(Weights.load(policy).named_tensors())
     assert found[0]["weights/fingerprint"] == begun, "an adapter changes nothing before its first update"
     for step in stable.stable_steps(RunPaths(run).checkpoints):
