@@ -24,6 +24,15 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def sync(path: Path) -> None:
+    """A file's content, or a folder's names, are on disk when this returns. A file's own name is its folder's."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def as_umask_says(folder: Path) -> None:
     """Give every file below ``folder`` the mode of an ordinary new file: what was written through a temporary file
     (safetensors does) is readable by its owner alone."""

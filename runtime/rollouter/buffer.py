@@ -81,6 +81,7 @@ class DataBuffer:
         self._claimable: dict[Slot, list[tuple[str, int]]] = defaultdict(list)
         self._alive: set[str] = set()
         """Groups that somebody works on or holds in this start of the trainer."""
+        self._resumed = 0
 
     def recover(self, step: int, *, restored: Collection[str] = ()) -> list[Lost]:
         """Go on from the checkpoint of ``step`` (0: from the start). ``restored``: finished groups that the checkpoint
@@ -88,6 +89,7 @@ class DataBuffer:
         with self._lock:
             known = len(self._lost)
             self._do({"do": "resume", "step": step})
+            self._resumed = step
             self._alive = set(restored)
             self._claimable.clear()
             for name, group in self._groups.items():
@@ -98,11 +100,14 @@ class DataBuffer:
         return lost
 
     def reserve(self, group: str, slot: Slot) -> None:
-        """A group is given out. The same name again (a restarted trainer) changes nothing."""
+        """A group is given out. The same name again (a restarted trainer, whose checkpoint holds it as unfinished)
+        changes nothing, but that a group that was dropped or lost meanwhile is open again."""
         with self._lock:
             self._alive.add(group)
             if group not in self._groups:
                 self._do({"do": "reserve", "group": group, "slot": [slot.task_set, slot.task, slot.step]})
+            elif self._groups[group].state in ("dropped", "lost"):
+                self._do({"do": "reopen", "group": group, "step": self._resumed})
 
     def claim(self, group: str, index: int) -> bytes | None:
         """The payload of this trial, when it had been finished before a crash: of the group itself, else of one that
@@ -248,16 +253,20 @@ class DataBuffer:
                 for name in meta["groups"]:
                     self._lose(name, range(1 << 30), meta["reason"])
                     self._groups[name].state = "lost"
+            case "reopen":
+                # A drop counts for the step that its prompt was given out for, which may be one of the checkpoint's.
+                self._reopen(meta["group"], step=meta["step"])
             case "resume":
-                self._resume(meta["step"])
+                for name, group in self._groups.items():
+                    if group.state == "open" or (group.state != "lost" and group.step > meta["step"]):
+                        self._reopen(name, step=meta["step"])
 
-    def _resume(self, step: int) -> None:
-        for name, group in self._groups.items():
-            if group.state in ("taken", "dropped") and group.step > step:
-                group.state, group.step = "open", 0
-            if group.state == "open":
-                gone = [i for i, one in group.trials.items() if one.versions is not None and one.versions[1] > step]
-                self._lose(name, gone, f"sampled under weights after step {step}, which are gone")
+    def _reopen(self, name: str, *, step: int) -> None:
+        """The trainer goes on from ``step``."""
+        group = self._groups[name]
+        group.state, group.step = "open", 0
+        gone = [i for i, one in group.trials.items() if one.versions is not None and one.versions[1] > step]
+        self._lose(name, gone, f"sampled under weights after step {step}, which are gone")
 
     def _lose(self, name: str, indices: Collection[int], reason: str) -> None:
         trials = self._groups[name].trials

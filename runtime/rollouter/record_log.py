@@ -15,6 +15,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from runtime.files import sync
+
 log = logging.getLogger(__name__)
 
 _HEAD = struct.Struct("<II")
@@ -40,8 +42,9 @@ class RecordLog:
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         os.ftruncate(self._file, whole)
-        if begun:
-            _sync_folder(path.parent)
+        if begun:  # its folder may be as new
+            sync(path.parent)
+            sync(path.parent.parent)
         self._pending: list[bytes] = []
         self._flying = b""
         """What is being written."""
@@ -114,7 +117,7 @@ class RecordLog:
             os.close(self._file)
             self._file = os.open(self._path, os.O_RDWR | os.O_APPEND)
             self._pending, self._durable, self.bytes, self._written = [], self._appended, size, size
-            _sync_folder(self._path.parent)
+            sync(self._path.parent)
         return ends
 
     def close(self) -> None:
@@ -185,12 +188,3 @@ def _set_aside_damage(path: Path, whole: int) -> None:
             os.fsync(copy.fileno())
     said = "%s: a record is damaged at byte %d: %d bytes from there on are lost to the run; they are kept in %s"
     log.error(said, path, whole, left, aside)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Its names are on disk when this returns."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,6 @@ noticed. Free of torch and verl.
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
 from collections.abc import Callable, Collection
@@ -16,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from runtime.files import as_umask_says
+from runtime.files import as_umask_says, sync
 from runtime.trainer.adapter_checkpoint import complete
 
 MARKER = "STABLE"
@@ -34,17 +33,20 @@ def step_folder(checkpoints: Path, step: int) -> Path:
 
 
 def mark_stable(folder: Path) -> None:
-    """Flush every file of a finished checkpoint to disk, then write its marker whole."""
+    """Flush every file of a finished checkpoint to disk, and every name on the way to it, then write its marker
+    whole: older checkpoints go when this one is marked."""
     sizes: dict[str, int] = {}
     for path in sorted(folder.rglob("*")):
+        if path.is_dir() or (path.is_file() and path.name != MARKER):
+            sync(path)
         if path.is_file() and path.name != MARKER:
-            _fsync(path)
             sizes[str(path.relative_to(folder))] = path.stat().st_size
     partial = folder / f".{MARKER}.partial"
     partial.write_bytes(orjson.dumps({"files": sizes}, option=orjson.OPT_INDENT_2) + b"\n")
-    _fsync(partial)
+    sync(partial)
     partial.replace(folder / MARKER)
-    _fsync(folder)
+    for place in (folder, folder.parent, folder.parent.parent):
+        sync(place)
 
 
 def name_true_dtype(model: Path) -> None:
@@ -131,14 +133,6 @@ def _steps(checkpoints: Path) -> list[int]:
         return []
     numbers = [path.name.removeprefix(_PREFIX) for path in checkpoints.iterdir() if path.name.startswith(_PREFIX)]
     return [int(number) for number in numbers if number.isdigit()]
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 SAVED: list[Callable[[Path], None]] = []

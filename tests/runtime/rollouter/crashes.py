@@ -152,7 +152,7 @@ def run_with_kills(world: World, kills: list[int], *, power: bool, patch: pytest
     for at in [*kills, 0]:
         killer = Killer(at, power=power)
         patch.setattr(record_log, "os", killer)
-        patch.setattr(stable, "_fsync", lambda path, killer=killer: _sync(killer))
+        patch.setattr(stable, "sync", lambda path, killer=killer: _sync(killer))
         try:
             return live(world), killer.count
         except Killed:

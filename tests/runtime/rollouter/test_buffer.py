@@ -1,10 +1,10 @@
-"""Nothing lost: the buffer's journal over every point at which the process may be killed."""
+"""Nothing lost: the buffer's journal over every point at which the process may be killed. Of whole runs, killed again
+and again, see ``tests/faults/test_crash_points.py``."""
 
 from __future__ import annotations
 
 import errno
 import os
-import random
 from pathlib import Path
 
 import pytest
@@ -43,15 +43,6 @@ def test_killed_at_any_write_a_group_is_trained_once_or_reported(
         assert again >= sum(len(one.trials) for one in state["buffer"].lost)
 
 
-def test_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dice = random.Random(0)
-    for number in range(60):
-        world = World(tmp_path / str(number), lag=number % 2)
-        kills = [dice.randrange(1, 40) for _ in range(dice.randrange(2, 6))]
-        state, _ = run_with_kills(world, kills, power=bool(number % 3), patch=monkeypatch)
-        check(world, state, resumed_from=f"writes {kills}")
-
-
 def test_a_group_is_never_taken_twice(tmp_path: Path) -> None:
     buffer = open_group(tmp_path / "log")
     buffer.taken(["g"], step=1)
@@ -75,6 +66,24 @@ def test_what_was_dropped_after_the_checkpoint_is_open_again(tmp_path: Path) -> 
     assert buffer.state("g") == ("dropped", 3)
     buffer.recover(2)
     assert buffer.state("g") == ("open", 0)
+
+
+def test_a_dropped_group_that_is_given_out_again_is_open(tmp_path: Path) -> None:
+    """A prompt that was given out two steps ahead ends without a grade after a checkpoint that holds it as running:
+    the drop counts for the prompt's step, which the checkpoint has, and whoever goes on from there plays it again."""
+    buffer = open_group(tmp_path / "log")
+    for index, version in enumerate((1, 4)):
+        buffer.commit(buffer.put("g", index, b"trial", versions=(version, version)))
+    buffer.dropped(["g"], step=2, reason="too few of its trials have a grade")
+    buffer.close()
+    again = DataBuffer(tmp_path / "log")
+    again.recover(3)
+    assert again.state("g") == ("dropped", 2)
+    again.reserve("g", SLOT)
+    assert again.claim("g", 0) == b"trial" and again.claim("g", 1) is None, "of weights that are no more"
+    again.taken(["g"], step=4)
+    again.close()
+    assert DataBuffer(tmp_path / "log").state("g") == ("taken", 4)
 
 
 def test_trials_that_nobody_asks_for_again_are_reported(tmp_path: Path) -> None:
