@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import posixpath
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from runtime.errors import Termination, TrialError
 from runtime.oci.types import Image
 from runtime.suites.base import Suite
 from runtime.suites.table import PYTHON_RUNNERS, SUITES
-from runtime.task_format import keys
+from runtime.task_format import keys, packed
 from runtime.task_format.published import Published
 from runtime.task_format.task_image import ImageSource
 from runtime.task_format.work_directory import WorkDirectory, work_directory
@@ -238,6 +239,10 @@ class Task(BaseModel):
 def load_task(path: Path, *, image: str | None = None) -> Task:
     """Read one task directory. image: digest of the image that its boxes are made of, whatever the name that it gives
     means in the store by now. Raises ``TrialError(TASK_INVALID)`` naming the files and what is wrong with them."""
+    try:
+        packed.unpack(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise TrialError(Termination.TASK_INVALID, f"{path}: cannot be taken out of its set: {error}") from error
     toml = path / "task.toml"
     problems = [f"{path / name}: {why}" for name, why in _FOREIGN_FILES.items() if (path / name).is_file()]
     problems += [f"{link}: a link out of its folder, which could show files of this host" for link in _links_out(path)]

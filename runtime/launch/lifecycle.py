@@ -25,6 +25,7 @@ from runtime import processes
 from runtime.errors import MachineError, RunError, RunHalted, UserError
 from runtime.launch import TRACEBACK_NOTE
 from runtime.launch.rundir import BEAT_SEC, FINAL_STATES, RunDirectory, owned, refuse_far_away
+from runtime.task_format import packed
 
 Result = TypeVar("Result")
 
@@ -57,6 +58,7 @@ def running(directory: RunDirectory, *, grace_sec: float = 5.0) -> Iterator[Inte
             directory.finish("succeeded", exit_code=0, cause="")
         finally:
             os.environ.pop(processes.MARK, None)
+            packed.fold(directory.tasks)  # last: whoever waits for the end need not wait for thousands of files to go
 
 
 @contextmanager
@@ -93,6 +95,7 @@ def tidy(directory: RunDirectory) -> bool:
     if not record.here:
         ended = "gave no sign of life" + (f" for {silent / 60:.0f} minutes" if silent is not None else "")
     directory.finish("failed", exit_code=4, cause=f"its process {record.pid} on {record.host or 'this host'} {ended}")
+    packed.fold(directory.tasks)
     return True
 
 
@@ -150,6 +153,7 @@ def stop(directory: RunDirectory, *, grace_sec: float = STOP_GRACE_SEC) -> str:
     sweep(directory)
     cause = f"did not end within {grace_sec:.0f} s of SIGINT: killed"
     directory.finish("stopped", exit_code=INTERRUPTED_CODE, cause=cause)
+    packed.fold(directory.tasks)
     return "killed"
 
 
@@ -234,5 +238,6 @@ class Interrupts:
             sweep(self._directory)
         with suppress(Exception):
             cause = "interrupted twice: ended at once"
-            self._directory.finish("stopped", exit_code=INTERRUPTED_CODE, cause=cause)
+            if self._directory.read().state not in FINAL_STATES:  # else it was only tidying up
+                self._directory.finish("stopped", exit_code=INTERRUPTED_CODE, cause=cause)
         os._exit(INTERRUPTED_CODE)

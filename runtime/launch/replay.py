@@ -29,6 +29,7 @@ from runtime.report.trial import TrialView
 from runtime.sandboxes.base import Mount, Sandbox
 from runtime.scaffolds.base import AgentOutcome, ModelEndpoint, Needs, Scaffold, needs_of
 from runtime.task import Task, load_task
+from runtime.task_format import packed
 
 Look = Callable[[Sandbox, Task], Awaitable[object]]
 _PATIENCE_SEC = 86_400.0
@@ -181,10 +182,11 @@ def _task(directory: RunDirectory, view: TrialView, named: Path | None) -> Task:
     found = [Path(str(kept))] if kept else []
     name = str(view.record.get("task", ""))
     if name and "/" not in name:
+        found += [path.parent / name for path in directory.tasks.rglob(packed.ARCHIVE)]
         found += [path.parent for path in directory.tasks.rglob(f"{name}/task.toml")]
         found += [path.parent for path in directory.cache.rglob(f"{name}/task.toml")]
     for folder in [named] if named is not None else found:
-        if folder is not None and (folder / "task.toml").is_file():
+        if (folder / "task.toml").is_file() or folder.name in packed.names(folder.parent):
             try:
                 return load_task(folder)
             except TrialError as error:

@@ -7,7 +7,9 @@ how a patch is shown, and runs nothing: a binary file is named, not shown.
 from __future__ import annotations
 
 import difflib
+import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +18,7 @@ from runtime.errors import TrialError
 from runtime.grading.work import MANIFEST, Work, WorkStore
 from runtime.sandboxes.entries import Entry, Folder, Link, Program, Removed, Same
 from runtime.task import load_task
+from runtime.task_format import packed
 
 _LONGEST = 1 << 20
 """Bytes of a file above which it is named, not compared line by line."""
@@ -56,16 +59,17 @@ def read_patch(run: Path, record: Mapping[str, Any]) -> Patch:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Patch((), (f"the work: {error}",))
     missing = [] if work.left_out is None else [f"the work: too large to be kept ({work.left_out})"]
-    before = _pristine(work, missing)
-    changes = [_change(path, entry, before(path) if before else None) for path, entry in sorted(work.files.items())]
+    with ExitStack() as stack:
+        before = _pristine(work, missing, stack)
+        changes = [_change(path, entry, before(path) if before else None) for path, entry in sorted(work.files.items())]
     return Patch(tuple(changes), tuple(missing))
 
 
-def _pristine(work: Work, missing: list[str]) -> Any:
+def _pristine(work: Work, missing: list[str], stack: ExitStack) -> Any:
     """A function from a path inside to the file that the task has there (None: none); None where the task is gone."""
     try:
-        task = load_task(work.task_path)
-    except (TrialError, OSError) as error:
+        task = load_task(stack.enter_context(packed.lent(work.task_path)))
+    except (TrialError, OSError, zipfile.BadZipFile) as error:
         missing.append(f"the task that it is compared with: {error}")
         return None
     workdir, root = PurePosixPath(task.config.environment.workdir), task.repository

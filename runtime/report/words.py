@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runtime.report.patch import Patch
-from runtime.report.trial import TrialView, TurnView
 from runtime.report.trials import TrialRow
+
+if TYPE_CHECKING:  # a list of trials needs neither, and they take longer than the list
+    from runtime.report.patch import Patch
+    from runtime.report.trial import TrialView, TurnView
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _PARTS = ("queue", "setup", "agent", "model", "tools", "download", "verifier", "teardown", "total")

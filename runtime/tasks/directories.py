@@ -4,10 +4,13 @@ from."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from zipfile import BadZipFile
 
 from runtime.errors import TrialError, UserError
 from runtime.task import Task, load_task
+from runtime.task_format import packed
 
 OnProblem = Callable[[str], None]
 """Told, for each task that is left out, where it is and what is wrong with it."""
@@ -26,6 +29,8 @@ def find_task_directories(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     problems: list[str] = []
     for path in paths:
+        with suppress(OSError, BadZipFile):  # then it is said below that there is none
+            packed.unpack(path)
         if not path.is_dir():
             problems.append(f"{path}: no such folder; give task directories or folders of task directories")
             continue

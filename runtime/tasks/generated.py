@@ -12,6 +12,7 @@ from pathlib import Path
 from runtime.config import Environment, GenerateSource, HistorySource, SynthSource, TaskSet
 from runtime.errors import RunError, TrialError
 from runtime.parts import part
+from runtime.task_format import packed
 from runtime.tasks.graders import graders, in_own_loop
 from runtime.tasks.kept import description, kept
 
@@ -25,6 +26,7 @@ def synth_set(source: SynthSource, *, cache: Path) -> Path:
 
     def make(out: Path) -> None:
         program.generate(source.count, seed=source.seed, split=source.split, out=out, families=source.families)
+        packed.pack(out)  # they belong to one run, which keeps the one file when it has ended
 
     said = description(TaskSet(name=source.type, source=source), generator=Path(program.__file__).parent)
     return kept(cache, "synth", said, make, flush=False)

@@ -25,6 +25,7 @@ from runtime.config import (
     TerminalBenchSource,
 )
 from runtime.task import Task
+from runtime.task_format import packed
 from runtime.tasks.directories import OnProblem, find_task_directories, load_tasks
 from runtime.tasks.graders import graders, in_own_loop
 from runtime.tasks.images import with_images
@@ -55,10 +56,9 @@ def prepare(
     source = task_set.source
     say = on_progress or (lambda text: None)
     if isinstance(source, SynthSource | GenerateSource | HistorySource):
-        return load_tasks(
-            sorted(path for path in _generated(task_set, cache, environment, say).iterdir() if path.is_dir()),
-            on_problem=on_problem,
-        )
+        folder = _generated(task_set, cache, environment, say)
+        packed.unpack(folder)
+        return load_tasks(sorted(path for path in folder.iterdir() if path.is_dir()), on_problem=on_problem)
     pins: dict[Path, str] = {}
     if isinstance(source, DirectorySource):
         found = find_task_directories([Path(path) for path in source.paths])

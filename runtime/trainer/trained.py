@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import transfer_queue as tq
 
 from runtime.run_paths import RunPaths
-from runtime.telemetry.trained_file import FILE, SCHEMA
+from runtime.telemetry.trained_file import write_trained
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +46,4 @@ def _write(folder: Path, keys: list[str], logprobs: Any, extras: list[Mapping[st
         for key, values, extra in zip(keys, logprobs, extras, strict=True)
         if (name := extra.get("trial_id")) and (folder / name).is_dir()
     ]
-    partial = folder / f".{FILE}.partial"
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial, compression="zstd")
-    partial.replace(folder / FILE)
+    write_trained(folder, rows)

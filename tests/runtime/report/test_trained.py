@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from runtime.report.patch import read_patch
 from runtime.report.trial import read_trial
 from runtime.report.words import pages
-from runtime.telemetry.trained_file import FILE, SCHEMA
+from runtime.telemetry.trained_file import FILE, write_trained
 from tests.runtime.page.made import make_run
 
 
 def _kept(folder: Path, trial: str, *lengths: int) -> None:
     rows = [{"trial_id": trial, "sample": number, "logprobs": [-0.25] * size} for number, size in enumerate(lengths)]
-    pq.write_table(
-        pa.Table.from_pylist([{"trial_id": "other", "sample": 0, "logprobs": [9.0]}, *rows], SCHEMA), folder / FILE
-    )
+    others = [
+        {"trial_id": f"{name}{number:02d}", "sample": 0, "logprobs": [9.0]} for name in "az" for number in range(9)
+    ]
+    write_trained(folder, [*others, *rows])
 
 
 def test_they_belong_to_a_sample_of_their_length(tmp_path: Path) -> None:
