@@ -24,14 +24,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runtime.launch import rundir
 from runtime.page.library import Library
 from runtime.page.server import as_json
 from runtime.report import trials as index
 
+ROOT = Path(__file__).resolve().parents[1]
 PER_STEP = 256
 TIMES = 3
 LONG = "task-00.long.0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,11 +50,14 @@ def runs(
     Example: liverl runs --json"""
     from runtime import suggest
     from runtime.launch import ledger
+    from runtime.report.words import visible
 
     if source is not None:
         _print_uploaded(source, as_json=as_json)
         return
     known = ledger.runs(runs_dir)
+    for problem in ledger.unreadable(runs_dir):
+        print(visible(f"left out: {problem}"), file=sys.stderr)
     if as_json:
         print(json.dumps([_brief(one) for one in known], indent=2))
         return
@@ -63,7 +67,7 @@ def runs(
     width = max((len(one.name) for one in known), default=0)
     for one in known:
         cause = f"  {one.record.exit_cause.splitlines()[0]}" if one.record.exit_cause else ""
-        print(f"{one.name:<{width}}  {one.record.kind:<5}  {one.state:<9}  {_minutes(one.seconds):>8}{cause}")
+        print(visible(f"{one.name:<{width}}  {one.record.kind:<5}  {one.state:<9}  {_minutes(one.seconds):>8}{cause}"))
 
 
 def pull(

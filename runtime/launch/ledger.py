@@ -44,6 +44,17 @@ def runs(runs_dir: Path) -> list[Entry]:
     return sorted(found, key=lambda one: one.record.run)
 
 
+def unreadable(runs_dir: Path) -> list[str]:
+    """What ``runs`` passes over although it has a record: each in words, with what is wrong with it."""
+    problems = []
+    for record_file in sorted(runs_dir.absolute().glob("*/*/run.json")):
+        try:
+            RunDirectory(record_file.parent).read()
+        except UserError as error:
+            problems.append(str(error).rpartition(";")[0])
+    return problems
+
+
 def entry(directory: RunDirectory) -> Entry:
     record = directory.read()
     state = record.state if record.state in FINAL_STATES or directory.alive else "lost"

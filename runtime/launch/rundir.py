@@ -76,7 +76,18 @@ def record_of(content: bytes) -> RunRecord:
     raw: dict[str, Any] = orjson.loads(content)
     known = {key: value for key, value in raw.items() if key in RunRecord.__dataclass_fields__}
     lists = {name: tuple(known.get(name, ())) for name in ("left_out", "options")}
-    return RunRecord(**{**known, **lists})
+    record = RunRecord(**{**known, **lists})
+    # Whoever asks for one run, or for all, relies on these.
+    for name, default in asdict(RunRecord("", "", "")).items():
+        value, kinds = getattr(record, name), (int, type(None)) if name == "exit_code" else type(default)
+        if not isinstance(value, kinds):
+            raise ValueError(f"{name}: {value!r} is not what a run has there")
+        if name in ("start", "end") and value:
+            try:
+                datetime.fromisoformat(value)
+            except ValueError:
+                raise ValueError(f"{name}: {value!r} is no time") from None
+    return record
 
 
 class RunDirectory(RunPaths):

@@ -278,9 +278,11 @@ class Library:
 
 
 def _total_steps(verl_yaml: Path) -> int:
+    import yaml
+
     from runtime.launch.local import total_steps
 
     try:
         return total_steps(verl_yaml)
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
         return 0  # of an evaluation, or a bundle that cannot be read: the page does without

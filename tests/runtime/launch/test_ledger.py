@@ -45,10 +45,20 @@ def test_the_record_survives_a_round_trip_and_unknown_fields(tmp_path: Path) -> 
     assert directory.read().state == "stopped" and directory.read().end and not directory.alive
 
 
-def test_a_record_that_is_no_record_is_a_user_error(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"step": 1}')
+@pytest.mark.parametrize(
+    "wrong",
+    [{"step": 1}, {"run": None}, {"start": "yesterday"}, {"end": 5}, {"pid": "x"}, {"phases": []}, {"tasks": None}],
+)
+def test_a_record_that_is_no_record_is_a_user_error_and_ends_no_list(tmp_path: Path, wrong: dict[str, object]) -> None:
+    good, bad = (rundir.create(tmp_path, experiment="x", target="local") for _ in range(2))
+    raw = json.loads(bad.record_file.read_text())
+    bad.record_file.write_text(json.dumps(wrong if "step" in wrong else {**raw, **wrong}))
     with pytest.raises(UserError, match="not a run directory"):
-        RunDirectory(tmp_path).read()
+        RunDirectory(bad.path).read()
+    assert [one.directory.path for one in ledger.runs(tmp_path)] == [good.path]
+    (problem,) = ledger.unreadable(tmp_path)
+    assert problem.startswith(f"{bad.path}: not a run directory (run.json: ")
+    assert "step" in wrong or f"{next(iter(wrong))}: " in problem
 
 
 def test_find_takes_paths_ids_prefixes_and_last(tmp_path: Path) -> None:
