@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from runtime.config.demonstrations import MadeDemonstrations
 
 from liverl.options import Arguments, Sandbox, Settings, cache_folder
+from liverl.still_there import say, still_there
 
 
 def demonstrate(
@@ -90,26 +91,27 @@ def demonstrate(
     model = locate(named)
     speaker_of(model, config.rollout.tool_parser, refuse(config, wanted))  # before tasks take their time
     found = []
-    if tasks:
-        found = load_tasks(find_task_directories(tasks), on_problem=left_out.append)
-    elif wanted.tasks is not None:
-        found = prepare(
-            TaskSet(name="demonstrations", source=wanted.tasks),
-            cache=cache,
-            on_problem=left_out.append,
-            on_progress=lambda text: typer.echo(text, err=True),
-            environment=config.environment,
+    with still_there("making demonstrations"):
+        if tasks:
+            found = load_tasks(find_task_directories(tasks), on_problem=left_out.append)
+        elif wanted.tasks is not None:
+            found = prepare(
+                TaskSet(name="demonstrations", source=wanted.tasks),
+                cache=cache,
+                on_problem=left_out.append,
+                on_progress=say,
+                environment=config.environment,
+            )
+        made = make(
+            wanted,
+            out,
+            config=config,
+            model_folder=model,
+            tasks=found,
+            held_out=held_out_of(config, cache=cache),
+            processes=jobs,
+            say=say,
         )
-    made = make(
-        wanted,
-        out,
-        config=config,
-        model_folder=model,
-        tasks=found,
-        held_out=held_out_of(config, cache=cache),
-        processes=jobs,
-        say=lambda text: typer.echo(text, err=True),
-    )
     for problem in left_out:
         typer.echo(f"left out: {problem}", err=True)
     if as_json:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from liverl.completion import complete_run
 from liverl.options import RunsDir
+from liverl.still_there import still_there
 
 PAGE = "page"
 """The command that ``export RUN`` means."""
@@ -105,7 +106,8 @@ def trajectories(
     low, high = bounds(reward)
     wanted = TrialFilter(task=task, step=step, validation=held_out, reward_min=low, reward_max=high)
     chosen: Any = form
-    done = export_trajectories(ledger.find(run, runs_dir=runs_dir).path, out, form=chosen, wanted=wanted)
+    with still_there("writing trajectories"):
+        done = export_trajectories(ledger.find(run, runs_dir=runs_dir).path, out, form=chosen, wanted=wanted)
     for line in done.left_out:
         print(f"left out  {line}", file=sys.stderr)
     facts = {"path": str(done.path), "trials": done.trials, "rows": done.rows, "left_out": list(done.left_out)}
@@ -131,6 +133,7 @@ def model(
     if adapters not in ("merged", "apart"):
         raise UserError(f"--adapters {adapters}: unknown; allowed: merged, apart")
     directory = ledger.find(run, runs_dir=runs_dir)
-    done = export_model(directory, step, out, keep_adapters=adapters == "apart", licence=licence)
+    with still_there("writing the model"):
+        done = export_model(directory, step, out, keep_adapters=adapters == "apart", licence=licence)
     facts = {"path": str(done.path), "step": done.step, "form": done.form, "licence": done.licence}
     print(json.dumps(facts) if as_json else f"{done.path}: step {done.step}, {done.form}; README.md is its card")

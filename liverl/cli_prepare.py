@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from liverl.options import Arguments, Sandbox, Settings, cache_folder
+from liverl.still_there import say, still_there
 
 if TYPE_CHECKING:
     from runtime.config import RuntimeConfig, TaskSet
@@ -48,13 +49,14 @@ def prepare(
         if target.exists():
             raise UserError(f"{target}: is there already; give a new folder, or the other sets by --only")
         problems: list[str] = []
-        tasks = prepared(
-            task_set,
-            cache=home,
-            on_problem=problems.append,
-            on_progress=lambda text, name=name: typer.echo(f"{name}: {text}", err=True),  # type: ignore[misc]
-            environment=config.environment,
-        )
+        with still_there(f"preparing {name}"):
+            tasks = prepared(
+                task_set,
+                cache=home,
+                on_problem=problems.append,
+                on_progress=lambda text, name=name: say(f"{name}: {text}"),  # type: ignore[misc]
+                environment=config.environment,
+            )
         for problem in problems:
             typer.echo(f"left out: {problem}", err=True)
         if not tasks:

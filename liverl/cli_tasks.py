@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -16,6 +15,7 @@ from liverl.cli_demonstrate import demonstrate
 from liverl.cli_import import import_set
 from liverl.cli_prepare import prepare
 from liverl.options import RunsDir, cache_folder, new_folder
+from liverl.still_there import say, still_there
 
 if TYPE_CHECKING:
     from runtime.agent_loop.regrade import Regraded
@@ -99,7 +99,7 @@ def verify(
     environment = environment.model_copy(update={"images": environment.images.model_copy(update={"build": build})})
     invalid: list[str] = []
     tasks = load_tasks(find_task_directories(directories), on_problem=invalid.append)
-    tasks = with_images(tasks, environment=environment, on_problem=invalid.append, say=partial(typer.echo, err=True))
+    tasks = with_images(tasks, environment=environment, on_problem=invalid.append, say=say)
     if not tasks:
         raise UserError(*invalid)
 
@@ -117,10 +117,18 @@ def verify(
                     memory_mib=environment.memory_mib,
                     pids=environment.pids,
                     invalid=invalid,
-                    on_report=None if as_json else _print_report,
+                    on_report=show,
                 )
 
-    report = asyncio.run(work())
+    done: list[str] = []
+
+    def show(one: TaskReport) -> None:
+        done.append(one.task)
+        if not as_json:
+            _print_report(one)
+
+    with still_there("proving tasks", lambda: f"{len(done)} of {len(tasks)}"):
+        report = asyncio.run(work())
     proven = sum(task.ok for task in report.tasks)
     if as_json:
         typer.echo(json.dumps(report.to_json()))
@@ -182,8 +190,11 @@ def regrade(
     for problem in problems:
         typer.echo(f"left out: {problem}", err=True)
 
+    judged: list[str] = []
+
     def show(trial: room.Regraded) -> None:
-        if trial.changed:
+        judged.append(trial.trial)
+        if trial.changed and not as_json:
             typer.echo(f"changed {trial.step}/{trial.trial}: {_verdicts(trial)}")
 
     async def work() -> room.Regrade:
@@ -194,10 +205,11 @@ def regrade(
                     verifier=verifier,
                     tasks={task.id: task for task in found},
                     concurrency=jobs,
-                    on_trial=(lambda trial: None) if as_json else show,
+                    on_trial=show,
                 )
 
-    result = asyncio.run(work())
+    with still_there("judging work again", lambda: f"{len(judged)} trials so far"):
+        result = asyncio.run(work())
     if as_json:
         typer.echo(json.dumps({**result.summary(), "folder": str(result.folder)}))
         return
@@ -285,12 +297,13 @@ def generate(
                     image=image_with(requirements or []),
                     cache=cache_folder(cache),
                     workers=os.cpu_count() or 1,
-                    on_progress=lambda text: typer.echo(text, err=True),
+                    on_progress=say,
                     bugs_per_task=bugs,
                     caps=Caps(per_function, tests_per_task, slow_test_sec),
                 )
 
-    injection = asyncio.run(work())
+    with still_there(f"looking for tasks in {package}"):
+        injection = asyncio.run(work())
     found = injection.survey
     typer.echo(
         f"{len(injection.bugs)} tasks in {out}\n"
@@ -334,10 +347,11 @@ def _generate_history(
                     verifier=verifier,
                     image=image_with(requirements),
                     workers=os.cpu_count() or 1,
-                    on_progress=lambda text: typer.echo(text, err=True),
+                    on_progress=say,
                 )
 
-    made = asyncio.run(work())
+    with still_there(f"looking for tasks in the history of {repository}"):
+        made = asyncio.run(work())
     typer.echo(f"{len(made.tasks)} tasks in {out} from {made.commits} commits that change code and tests")
     for reason, number in made.left_out.items():
         typer.echo(f"left out {number}: {reason}")

@@ -84,7 +84,7 @@ def record_of(content: bytes) -> RunRecord:
             raise ValueError(f"{name}: {value!r} is not what a run has there")
         if name in ("start", "end") and value:
             try:
-                datetime.fromisoformat(value)
+                datetime.fromisoformat(str(value))
             except ValueError:
                 raise ValueError(f"{name}: {value!r} is no time") from None
     return record

@@ -25,7 +25,8 @@ _NORMALISE = {
     anthropic.AnthropicMessages.name: anthropic.normalise,
     responses.OpenAIResponses.name: responses.normalise,
 }
-_LISTS = ("prompt_ids", "response_ids", "response_mask", "response_logprobs", "weight_versions")
+_LOGPROBS = "response_logprobs"
+_LISTS = ("prompt_ids", "response_ids", "response_mask", _LOGPROBS, "weight_versions")
 _LONGEST_LOG = 4 << 20
 
 
@@ -186,6 +187,13 @@ def _samples(found: Any, missing: list[str]) -> tuple[SampleView, ...]:
         lists: list[Any] = [one.get(name) if isinstance(one, dict) else None for name in _LISTS]
         if not all(isinstance(values, list) for values in lists) or len({len(values) for values in lists[1:]}) != 1:
             missing.append(f"sample {number}: its lists are not there or of unequal length")
+            continue
+        # JSON has no word for what is no number: log-probabilities may hold null.
+        if any(
+            set(map(type, values)) - ({int, float, type(None)} if name == _LOGPROBS else {int})
+            for name, values in zip(_LISTS, lists, strict=True)
+        ):
+            missing.append(f"sample {number}: its lists hold what is no number")
             continue
         samples.append(SampleView(*lists))
     return tuple(samples)

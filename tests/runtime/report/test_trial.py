@@ -158,3 +158,13 @@ def test_names_and_modes_in_a_patch_are_gits(tmp_path: Path) -> None:
     hostile = Change("app/\x1b[31m", "link", "", "a link to 'x'")
     view = read_trial(tmp_path / "0" / "none")
     assert not any("\x1b" in line for line in pages(view, Patch((hostile,)), ()))
+
+
+@pytest.mark.parametrize(("name", "value"), [("response_ids", "a"), ("weight_versions", None), ("prompt_ids", 1.5)])
+def test_a_sample_of_what_are_no_numbers_is_left_out(folder: Path, name: str, value: object) -> None:
+    told = orjson.loads((folder / "trajectory.json").read_bytes())
+    told["samples"][0][name][0] = value
+    told["samples"][1]["response_logprobs"][0] = None  # what JSON makes of what is no number
+    (folder / "trajectory.json").write_bytes(orjson.dumps(told))
+    view = read_trial(folder)
+    assert len(view.samples) == 1 and "sample 0: its lists hold what is no number" in view.missing
