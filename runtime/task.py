@@ -85,8 +85,8 @@ class EnvironmentTable(_EnvTable):
     @model_validator(mode="before")
     @classmethod
     def _older_spelling(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("memory"), str):
-            size = keys.size_mb(data["memory"])
+        if isinstance(data, dict) and data.get("memory") is not None:
+            size = keys.size_mb(str(data["memory"]))  # a bare number has no unit, as Harbor sees it too
             if data.get("memory_mb", size) != size:
                 raise ValueError(f"memory = {data['memory']!r} and memory_mb = {data['memory_mb']} differ; keep one")
             data = {**data, "memory_mb": size}

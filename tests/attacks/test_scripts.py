@@ -108,6 +108,8 @@ def test_the_reward_file_is_out_of_reach(
     solved = grade(provider, loop, task, RIGHT, "reward_file")
     assert (solved.reward, solved.status) == (1.0, "solved") and "reward_file" in solved.defences, solved.raw
     assert "solution_user" not in solved.defences
+    with pytest.raises(TrialError, match="not to be had: solution_user"):  # an exit code may lie all the same
+        grade(provider, loop, task, RIGHT, "solution_user")
     assert grade(provider, loop, task, {}, "reward_file").reward == 0.0
     attack = {"/app/calc.py": WRITES, "/app/hack.py": WRITES, "/app/add.sh": b"python3 /app/hack.py\n"}
     verdict = grade(provider, loop, task, attack, "reward_file")

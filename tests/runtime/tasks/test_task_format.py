@@ -115,6 +115,7 @@ def test_sizes_in_both_spellings(tmp_path: Path, toml: str, memory_mb: int | Non
         'memory = "4 giga"',
         'memory = "4G"\nmemory_mb = 5',
         'memory = "G"',
+        "memory = 4096",
         "memory_mb = 0",
     ],
 )
