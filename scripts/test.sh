@@ -7,7 +7,8 @@ bin=${1:?the folder of the virtual environment\'s programs}
 shift
 export OMP_NUM_THREADS=1
 reports=$(mktemp -d)
-trap 'rm -rf "$reports"' EXIT
+fetching=
+trap 'rm -rf "$reports"; [ -z "$fetching" ] || kill "$fetching" 2>/dev/null' EXIT
 
 # Two at a time: most tests use one core or wait (verl's processes are imported one after the other, published programs
 # wait for a network). Tests of one room stay together where they install something (tests/conftest.py). A second chance,
@@ -15,6 +16,12 @@ trap 'rm -rf "$reports"' EXIT
 declare -A workers=([consumers]="-n 2 --dist loadgroup" [network]="-n 2 --dist loadscope")
 for name in fast sandbox torch verl deep; do workers[$name]="-n 2 --dist worksteal"; done
 "$bin/python" -c 'import xdist' 2>/dev/null || workers=()
+
+# What the last group installs comes from a network meanwhile; a test that is earlier waits for its part.
+if [ $# = 0 ] && "$bin/python" -c 'import pytest' 2>/dev/null; then
+    "$bin/python" -m tests.fetch >"$reports/fetch.txt" 2>&1 </dev/null &
+    fetching=$!
+fi
 
 failed=()
 group() {
@@ -40,6 +47,7 @@ group torch "torch and not (verl or network or consumers)" "$@"
 group verl "verl and not (network or consumers)" "$@"
 group deep "deep" "$@"
 group network "network and not consumers" "$@"
+[ -z "$fetching" ] || { printf '\n== fetched meanwhile\n' && cat "$reports/fetch.txt"; }
 group consumers "consumers" "$@"
 
 "$bin/python" - "$reports" "${failed[*]}" <<'PYTHON'

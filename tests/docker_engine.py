@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import Authority
-from tests.toolbox import CACHE, DEBIAN_MIRROR, require_command
+from tests.toolbox import CACHE, DEBIAN_MIRROR, alone, require_command
 
 BASE = "liverl/base:bookworm"
 START_SEC = 60
@@ -126,9 +126,10 @@ class Engine:
 def base_archive() -> Path:
     """A Debian root file system with Python, made from packages once and kept."""
     archive = CACHE / "docker-base-bookworm.tar"
-    if not archive.exists():
+    with alone(archive.name):
+        if archive.exists():
+            return archive
         program = require_command("mmdebstrap", package="mmdebstrap")
-        CACHE.mkdir(parents=True, exist_ok=True)
         partial = CACHE / f".{archive.name}.{os.getpid()}.tar"
         command = [program, "-q", "--variant=minbase", "--include=python3", "bookworm", str(partial), DEBIAN_MIRROR]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500)

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests.docker_engine import Engine
-from tests.toolbox import HARBOR, compose_plugins, python312, python_tools
+from tests.toolbox import HARBOR, compose_plugins, python_tools
 
 # Without it Harbor waits ten seconds for a shell that ignores SIGTERM: in its favour, and so that no network is needed.
 OVERLAY = "services: {main: {network_mode: none, init: true, stop_grace_period: 0s}}\n"
@@ -42,7 +42,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 
 def harbor_trials(engine: Engine, task: Path, folder: Path, *, count: int) -> list[tuple[float, float]]:
     """(wall seconds, reward) of ``count`` trials after a first one that builds the image."""
-    tools = python_tools("harbor", HARBOR, python=python312())
+    tools = python_tools(HARBOR)
     (folder / "config").mkdir(parents=True)
     (folder / "config" / "cli-plugins").symlink_to(compose_plugins())
     (folder / "overlay.yaml").write_text(OVERLAY)

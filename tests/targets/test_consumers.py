@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from compiler import compile_in_memory
-from targets import clouds, pins
+from targets import clouds
 from tests.compiler.golden_cases import CASES, GOLDEN, LAB, case_files
 from tests.targets.schemas import CUSTOM, WITHOUT_SCHEMA, documents, kubernetes_errors
 from tests.targets.test_k8s import carried, pods
@@ -86,7 +86,7 @@ def written(folder: Path, variant: str, target: str) -> Path:
 
 
 def test_skypilot_reads_every_task(tmp_path: Path) -> None:
-    tools = python_tools("skypilot", f"skypilot=={pins.SKYPILOT}")
+    tools = python_tools("skypilot")
     folders = [written(tmp_path, variant, "skypilot") for variant in VARIANTS]
     for name, sets in {**SKIES, "mounted": [mounts("bucket")]}.items():
         folders.append(tmp_path / name)
@@ -224,7 +224,7 @@ for path in map(Path, sys.argv[1:]):
 def test_a_parser_of_the_compose_specification_reads_every_bundle(tmp_path: Path) -> None:
     """Another one than Docker's (``test_compose``), for those who start bundles with another program: durations and
     sizes included, where the JSON schema only sees strings."""
-    tools = python_tools("compose-spec", "compose-spec==0.2.1")
+    tools = python_tools("compose-spec")
     paths = [str(GOLDEN / name / target / "compose.yaml") for name, target in CASES if target == "docker"]
     paths += [str(written(tmp_path, variant, "docker") / "compose.yaml") for variant in VARIANTS]
     read = subprocess.run(
@@ -235,7 +235,7 @@ def test_a_parser_of_the_compose_specification_reads_every_bundle(tmp_path: Path
 
 def test_checkov_finds_only_what_is_justified(tmp_path: Path) -> None:
     """Pod templates inside custom resources are lifted out: checkov scans none of them and looks green."""
-    tools = python_tools("checkov", "checkov==3.3.30")
+    tools = python_tools("checkov")
     files = compiled("site", "k8s")
     roles = []
     for template in pods(files):

@@ -24,7 +24,7 @@ PATIENCE_MS = 120_000
 @contextmanager
 def chromium() -> Iterator[Any]:
     program = require_command("chromium", package="chromium")
-    tools = python_tools("playwright", "playwright==1.56.0")
+    tools = python_tools("playwright")
     packages = str(next((tools.parent / "lib").glob("python3*/site-packages")))
     sys.path.append(packages)
     try:
@@ -95,7 +95,7 @@ def until(page: Any, expression: str, argument: Any = None) -> None:
 
 def axe() -> str:
     """The source of axe, which finds what people with a disability cannot use."""
-    folder = node_tools("axe", "axe-core@4.14.1").parent
+    folder = node_tools("axe").parent
     return (folder / "axe-core" / "axe.min.js").read_text()
 
 

@@ -105,7 +105,7 @@ def test_renderers_makes_the_same_prompts_suffixes_and_calls(
 
 
 def _renderers(folder: Path, renderer: str, jobs: list[dict[str, Any]]) -> list[Any]:
-    python = python_tools("renderers", "renderers==0.1.12", "tokenizers>=0.22", "httpx") / "python"
+    python = python_tools("renderers") / "python"
     config: dict[str, Any] = {"thinking_retention": "all"}
     if renderer == "qwen3_6":
         config = {"preserve_thinking": True, "enable_thinking": True}

@@ -19,13 +19,12 @@ from tests.runtime.proxy.tiny_model import CHATML_TEMPLATE, write_model
 from tests.toolbox import python_tools
 
 pytestmark = pytest.mark.consumers
-TRL = "trl==1.16.0"
 
 
 @pytest.fixture(scope="module")
 def templates() -> Path:
     """The folder of templates in the wheel; its requirements (torch and more) are left out."""
-    python = python_tools("trl-templates", "--no-deps", TRL) / "python"
+    python = python_tools("trl-templates") / "python"
     code = "import importlib.metadata as m; print(m.distribution('trl').locate_file('trl/chat_templates'))"
     return Path(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip())
 

@@ -14,7 +14,7 @@ from runtime.report.trajectories import conversations, export_trajectories
 from runtime.report.trial import read_trial
 from runtime.report.trials import TrialFilter
 from tests.run_directories import HOSTILE, TOOL, MadeRun, make_run
-from tests.toolbox import HARBOR, python312, python_tools
+from tests.toolbox import HARBOR, python_tools
 
 SOLVED = TrialFilter(reward_min=1.0)
 
@@ -121,7 +121,7 @@ def test_harbor_takes_it(made: MadeRun, tmp_path: Path) -> None:
         "import json, sys\nfrom harbor.models.trajectories.trajectory import Trajectory\n"
         "for path in sys.argv[1:]:\n    Trajectory.model_validate(json.load(open(path)))\nprint(len(sys.argv) - 1)"
     )
-    python = python_tools("harbor", HARBOR, python=python312()) / "python"
+    python = python_tools(HARBOR) / "python"
     files = [str(path) for path in (tmp_path / "atif").iterdir()]
     done = subprocess.run(
         [str(python), "-c", program, *files], capture_output=True, text=True, timeout=120, check=False

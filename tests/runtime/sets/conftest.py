@@ -9,20 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.oci.conftest import faulty  # noqa: F401 - a fixture
-from tests.toolbox import made, run
-
-_SWEBENCH = ("swebench==5.0.2", "unidiff==0.7.5")
+from tests.toolbox import python_tools
 
 
 @pytest.fixture(scope="session")
 def swebench_folder() -> Path:
     """Package swebench without what its harness needs besides."""
-
-    def make(folder: Path) -> None:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-        run(*pip, *_SWEBENCH)
-
-    return made("swebench", _SWEBENCH, make)
+    return next((python_tools("swebench").parent / "lib").glob("python3*/site-packages"))
 
 
 @pytest.fixture

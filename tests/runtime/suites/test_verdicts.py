@@ -19,21 +19,11 @@ from runtime.sandboxes.bubblewrap import BubblewrapProvider
 from runtime.sandboxes.entries import Entry, Removed
 from runtime.task import Task, load_task
 from runtime.tasks.verify import verify
-from tests.toolbox import node_tools, require_system_commands
+from tests.toolbox import SUITES, node_tools, require_system_commands
 
 from .projects import PROJECTS, Project
 
 pytestmark = [pytest.mark.consumers, pytest.mark.sandbox]
-
-# About 80 MB in 40 s on two cores, most of it Go's; nodejs is there for other tests.
-PACKAGES = {
-    "go": "golang-go",
-    "cargo": "cargo rustc",
-    "cmake": "cmake make gcc libc6-dev",
-    "rspec": "ruby-rspec-core ruby-rspec-expectations",
-    "phpunit": "phpunit php-cli php-xml php-mbstring",
-}
-NODE = ("mocha@11.7.5", "jest@29.7.0", "vitest@2.1.9")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +36,7 @@ def loop() -> Iterator[asyncio.Runner]:
 def provider(tmp_path_factory: pytest.TempPathFactory, loop: asyncio.Runner) -> Iterator[SandboxProvider]:
     if bwrap.why_impossible() is not None:
         pytest.skip(str(bwrap.why_impossible()))
-    require_system_commands(PACKAGES)
+    require_system_commands(SUITES)
     made = BubblewrapProvider(state=tmp_path_factory.mktemp("suites") / "state")
     yield made
     loop.run(made.close())
@@ -56,7 +46,7 @@ def task_of(project: Project, root: Path) -> Task:
     task = load_task(project.write(root / f"calc-{project.runner}"))
     if task.suite is not None and task.suite.language == "javascript":
         # Beside the work directory, where node looks too: read-only, and not one more copy for each task.
-        modules = node_tools("suites", *NODE).parent
+        modules = node_tools("suites").parent
         task = task.model_copy(update={"work": replace(task.work, elsewhere=((modules, "/node_modules"),))})
     return task
 

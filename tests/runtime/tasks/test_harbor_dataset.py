@@ -20,7 +20,7 @@ from runtime.task import Task
 from runtime.tasks.harbor_dataset import Dataset, fetch_tasks, find_dataset, read_registry
 from runtime.tasks.prepare import prepare
 from tests.certificates import Authority
-from tests.toolbox import HARBOR, python312, python_tools
+from tests.toolbox import HARBOR, python_tools
 
 NEEDS_SANDBOX = pytest.mark.skipif(bwrap.why_impossible() is not None, reason=str(bwrap.why_impossible()))
 
@@ -294,7 +294,7 @@ asyncio.run(client.download_dataset("toys@1.0", output_dir=Path(sys.argv[2]), ex
 def test_harbor_reads_the_same_tasks(upstream: Upstream, tmp_path: Path) -> None:
     source = upstream.publish(*(upstream.entry(name, commit=upstream.first) for name in ("alpha", "beta")))
     fetch(source, tmp_path / "ours")
-    tools = python_tools("harbor", HARBOR, python=python312())
+    tools = python_tools(HARBOR)
     theirs = tmp_path / "theirs"
     command = [str(tools / "python"), "-c", _DOWNLOAD, str(upstream.registry), str(theirs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

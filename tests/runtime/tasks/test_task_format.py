@@ -17,7 +17,7 @@ from runtime.task_format import keys
 from runtime.task_format.dockerfile import read_recipe
 from runtime.task_format.work_directory import _with_loose, work_directory
 from tests.runtime.tasks.foreign import TOML, write
-from tests.toolbox import HARBOR, python312, python_tools
+from tests.toolbox import HARBOR, python_tools
 
 PUBLISHED = Path(__file__).with_name("harbor_task_keys.txt").read_text().split()
 
@@ -44,7 +44,7 @@ def test_every_published_key_has_a_rule() -> None:
 
 @pytest.mark.consumers
 def test_the_published_keys_are_harbors() -> None:
-    python = python_tools("harbor", HARBOR, python=python312()) / "python"
+    python = python_tools(HARBOR) / "python"
     program = Path(__file__).with_name("harbor_task_keys.py")
     done = subprocess.run([python, "-W", "ignore", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == PUBLISHED

@@ -129,7 +129,7 @@ class Moto:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    tools = python_tools("moto", "moto[ecs,server]==5.2.1", "python-dateutil>=2.9,<3")
+    tools = python_tools("moto")
     port = free_port()
     command = [str(tools / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

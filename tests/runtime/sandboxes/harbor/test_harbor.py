@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.agent_loop.conftest import make_task
-from tests.toolbox import HARBOR, python312, python_tools
+from tests.toolbox import HARBOR, python_tools
 
 from ..conftest import needs_bubblewrap
 
@@ -22,7 +22,7 @@ PLUGIN = "runtime.sandboxes.harbor.plugin:LiverlEnvironment"
 
 @pytest.fixture(scope="module")
 def tools() -> Path:
-    return python_tools("harbor", HARBOR, python=python312())
+    return python_tools(HARBOR)
 
 
 def environment(tmp_path: Path) -> dict[str, str]:

