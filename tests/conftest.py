@@ -1,9 +1,13 @@
 """What every test needs: interrupts that interrupt, programs that stay with one worker, no clock in properties."""
 
 import signal
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Where Python may not write byte code, every worker of every group would rewrite the assertions of all tests again.
+sys.dont_write_bytecode = False
 
 # How long an example takes is the machine's affair.
 settings.register_profile("liverl", deadline=None, suppress_health_check=[HealthCheck.too_slow])

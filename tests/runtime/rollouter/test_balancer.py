@@ -291,14 +291,16 @@ class Balancing(RuleBasedStateMachine):
 TestBalancing = Balancing.TestCase
 
 
-@pytest.mark.parametrize("routing", ["least_in_flight", "rendezvous"])
-def test_a_fleet_of_512_replicas_and_10000_sessions(routing: str) -> None:
-    outcome = simulate(replicas=512, sessions=10_000, lost=16, routing=routing)
-    assert outcome.finished == 10_000, "no session is lost"
+# Rendezvous hashing asks every replica at every call; benchmarks/balancer.py has it at the other one's size.
+@pytest.mark.parametrize(("routing", "replicas"), [("least_in_flight", 512), ("rendezvous", 128)])
+def test_a_fleet_and_twenty_sessions_for_each_replica(routing: str, replicas: int) -> None:
+    sessions = 20 * replicas
+    outcome = simulate(replicas=replicas, sessions=sessions, lost=replicas // 32, routing=routing)
+    assert outcome.finished == sessions, "no session is lost"
     assert (outcome.calls_to_lost, outcome.left_in_flight) == (0, 0)
     assert outcome.moved_by_loss <= outcome.homeless, "nobody moves but sessions of a lost replica"
-    # 16 of 512 replicas are home to about 3 % of the sessions.
-    assert 0 < len(outcome.homeless) < 0.06 * 10_000
+    # One of 32 replicas is home to about 3 % of the sessions.
+    assert 0 < len(outcome.homeless) < 0.06 * sessions
     if routing == "rendezvous":
         assert outcome.moved_by_sync <= len(outcome.homeless), "the homes are a matter of names"
         assert outcome.worst_load < 3.5

@@ -129,6 +129,7 @@ def outcomes(folder: Path, tests: tuple[str, ...]) -> set[str]:
     return {words[line.split()[0]] for line in out.splitlines() if line.split()[:1] and line.split()[0] in words}
 
 
+@pytest.mark.deep
 def test_the_same_seed_gives_the_same_tasks_of_its_split(
     shop: Path, tmp_path: Path, plain_provider: PlainProvider
 ) -> None:
@@ -321,6 +322,7 @@ def test_what_outcomes_depend_on(tmp_path: Path, plain_provider: PlainProvider) 
     assert sys.version in of() and "none" in of()
 
 
+@pytest.mark.deep
 def test_a_test_that_ends_the_process_takes_no_others_with_it(
     shop: Path, tmp_path: Path, plain_provider: PlainProvider
 ) -> None:
@@ -346,6 +348,7 @@ def test_waiting_for_a_processor_is_no_time_of_a_test() -> None:
     assert own < 0.75 * clock, (own, clock)
 
 
+@pytest.mark.deep
 def test_tests_that_pytest_does_not_find_by_itself(shop: Path, tmp_path: Path, plain_provider: PlainProvider) -> None:
     """Of a name that only says so to people: ``tests.py`` is run when it is named."""
     (shop / "tests" / "test_price.py").rename(shop / "tests.py")
