@@ -6,7 +6,9 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Where Python may not write byte code, every worker of every group would rewrite the assertions of all tests again.
+# Where Python may not write byte code, every worker of every group would rewrite all tests' assertions again. What tests
+# import stays as it was.
+_BEFORE = sys.dont_write_bytecode
 sys.dont_write_bytecode = False
 
 # How long an example takes is the machine's affair.
@@ -23,3 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("consumers"):
             room = "/".join(item.nodeid.split("/")[:3])
             item.add_marker(pytest.mark.xdist_group(room))
+
+
+def pytest_collection_finish() -> None:
+    sys.dont_write_bytecode = _BEFORE
