@@ -36,6 +36,7 @@ def lower_runtime(plan: Plan, *, target: str) -> Facts:
     put("environment", lambda: spec.environment)
     put("proxy", lambda: spec.proxy)
     put("train", lambda: spec.tasks.train)
+    put("curriculum", lambda: spec.tasks.curriculum)
     put("validation", lambda: spec.tasks.validation)
     put("baselines", lambda: spec.tasks.baselines)
     with facts.section():

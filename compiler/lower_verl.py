@@ -128,7 +128,14 @@ def _data(plan: Plan, facts: Facts) -> None:
     put("data.max_response_length", lambda: spec.rollout.response_length)
     facts.decide("data.truncation", "error", "a prompt that is too long is refused, never cut")
     facts.decide("data.filter_overlong_prompts", False, "the scaffold renders the real prompt later")
-    facts.decide("data.shuffle", True, "tasks come in a random order")
+    with facts.section():
+        if spec.tasks.curriculum is None:
+            facts.decide("data.shuffle", True, "tasks come in a random order")
+        else:
+            facts.decide("data.shuffle", False, "the curriculum says which task comes")
+            why = "verl lets no sampler be chosen, but the data set"
+            facts.decide("data.custom_cls.path", "pkg://runtime.trainer.curriculum_dataset", why)
+            facts.decide("data.custom_cls.name", "CurriculumDataset", why)
     put("data.seed", lambda: spec.seed)
     facts.decide("data.dataloader_num_workers", 0, "rows are small; a worker process costs more than it brings")
 

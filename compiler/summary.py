@@ -101,6 +101,15 @@ def _run(plan: Plan, facts: Facts) -> None:
         ),
     )
     put("training tasks", lambda: "; ".join(f"{one.name}: {_source(one.source)}" for one in spec.tasks.train))
+    with facts.section():
+        if (chosen := spec.tasks.curriculum) is not None:
+            put(
+                "curriculum",
+                lambda: (
+                    f"tasks with a pass rate of {chosen.band.least:g} to {chosen.band.most:g} first, the others at "
+                    f"least {chosen.floor:.0%} of a set's prompts, from step {chosen.warmup_steps + 1} on"
+                ),
+            )
     put("validation tasks", lambda: "; ".join(_validated(plan, one) for one in spec.tasks.validation) or "none")
     put("seed", lambda: str(spec.seed))
 

@@ -167,6 +167,11 @@ def status(
             f"  {name}   {score['first']:.1%} (step {score['first_step']})"
             f" → {score['last']:.1%} (step {score['last_step']})"
         )
+    if (tasks := facts["curriculum"]) is not None:
+        print(
+            f"  curriculum  {tasks['within']} tasks within the band ({tasks['untried']} never tried),"
+            f" {tasks['below']} below, {tasks['above']} above"
+        )
     if facts["warning"]:
         print(f"  warning {facts['warning']}")
     if facts["halting"]:

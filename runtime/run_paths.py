@@ -88,6 +88,11 @@ class RunPaths:
         return self.path / "status.json"
 
     @property
+    def curriculum(self) -> Path:
+        """What a curriculum knows of each task, as of the newest step."""
+        return self.data / "curriculum.json"
+
+    @property
     def baselines(self) -> Path:
         return self.path / "baselines.json"
 

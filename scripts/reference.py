@@ -50,6 +50,7 @@ MEANINGS = {
 _SPECS = ("dense-8gpu.jsonnet", "ppo-8gpu.jsonnet", "moe-async.jsonnet", "moe-megatron.jsonnet")
 _WRITTEN_BY = (
     "runtime/agent_loop/step_metrics.py",
+    "runtime/trainer/curriculum.py",
     "runtime/trainer/agent_loop_manager.py",
     "runtime/trainer/ray_workers.py",
     "runtime/trainer/cuda/adapter.py",

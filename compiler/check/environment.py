@@ -14,6 +14,7 @@ from runtime.config.environment import (
     EcsCluster,
     Environment,
     Harbor,
+    Images,
     Kubernetes,
     KubernetesCluster,
 )
@@ -122,6 +123,30 @@ def images(plan: Plan) -> Iterator[Problem]:
         yield from image_problems(environment.base_image, ("environment", "base_image"))
 
 
+def task_images(plan: Plan) -> Iterator[Problem]:
+    """Settings of tasks' images that the backend has no use for."""
+    environment = plan.spec.environment
+    place, found = ("environment", "images"), environment.images
+    if environment.type in ("process", "harbor", "import") and found != Images():
+        yield Problem(
+            place,
+            f"boxes of {environment.type} are not made of tasks' images: nothing of this has an effect",
+            fix="leave it out, or set environment.type to bubblewrap, docker, kubernetes or ecs",
+            severity="warn",
+        )
+    elif found.ahead_mib_per_sec is not None:
+        if environment.type != "bubblewrap":
+            yield Problem(
+                (*place, "ahead_mib_per_sec"),
+                f"{found.ahead_mib_per_sec:g}: with {environment.type} it is not LiveRL that fetches, and whoever does "
+                "takes no bound",
+                "null",
+                "set environment.images.ahead: 0 to fetch nothing ahead",
+            )
+        elif not found.ahead:
+            yield Problem((*place, "ahead_mib_per_sec"), "set, but ahead is 0: nothing is fetched ahead", "null")
+
+
 def image_problems(image: str, place: Path) -> Iterator[Problem]:
     """A name that means another image tomorrow."""
     name = image.rpartition("/")[2]
@@ -134,4 +159,4 @@ def image_problems(image: str, place: Path) -> Iterator[Problem]:
         )
 
 
-RULES: tuple[Rule, ...] = (environments, timeouts, images)
+RULES: tuple[Rule, ...] = (environments, timeouts, images, task_images)

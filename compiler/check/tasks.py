@@ -76,6 +76,47 @@ def weights(plan: Plan) -> Iterator[Problem]:
             )
 
 
+def curriculum(plan: Plan) -> Iterator[Problem]:
+    """What leaves a curriculum without an effect, or without a band."""
+    spec, place = plan.spec, ("tasks", "curriculum")
+    found, steps = spec.tasks.curriculum, spec.schedule.steps
+    if found is None:
+        return
+    band = found.band
+    if band.least > band.most:
+        yield Problem((*place, "band", "least"), f"{band.least:g} is above most {band.most:g}", f"0 to {band.most:g}")
+    elif (band.least, band.most) == (0.0, 1.0):
+        yield Problem(
+            (*place, "band"), "0 to 1: no task is ever outside of it", fix="name a narrower band, or no curriculum"
+        )
+    if steps == 0:
+        yield Problem(place, "nothing is reinforced: schedule.steps is 0", "null")
+    elif found.warmup_steps >= steps:
+        yield Problem(
+            (*place, "warmup_steps"),
+            f"{found.warmup_steps} of {steps} steps: nothing would ever go by the band",
+            f"0 to {steps - 1}",
+        )
+    for index, task_set in enumerate(spec.tasks.train):
+        source = task_set.source
+        limit = getattr(source, "count", None) if isinstance(source, SynthSource) else getattr(source, "limit", None)
+        chosen = source.pass_rate if isinstance(source, IndexSource) else None
+        if limit is not None and limit <= 2:
+            yield Problem(
+                ("tasks", "train", index, "source"),
+                f"at most {limit} tasks: a curriculum has nothing to choose there, for none comes twice in a row",
+                fix="more tasks, or no tasks.curriculum",
+                severity="warn",
+            )
+        if chosen is not None and (chosen.least > band.most or chosen.most < band.least):
+            yield Problem(
+                ("tasks", "train", index, "source", "pass_rate"),
+                f"{chosen.least:g} to {chosen.most:g}: none of these was in the curriculum's band, "
+                f"{band.least:g} to {band.most:g}",
+                fix="let the two overlap, or drop one of them",
+            )
+
+
 def enough(plan: Plan) -> Iterator[Problem]:
     """Tasks for one batch, where the spec alone says how many there are."""
     size = plan.spec.schedule.train_batch_size
@@ -265,6 +306,7 @@ def later_commits(plan: Plan) -> Iterator[Problem]:
 RULES: tuple[Rule, ...] = (
     sets,
     weights,
+    curriculum,
     environments,
     held_out_packages,
     later_commits,

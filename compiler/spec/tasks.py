@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from runtime.config.base import Model
-from runtime.config.tasks import TaskSet
+from runtime.config.tasks import Curriculum, TaskSet
 
 
 class Tasks(Model):
@@ -13,6 +13,8 @@ class Tasks(Model):
 
     train: Annotated[tuple[TaskSet, ...], Field(min_length=1)]
     """Task sets that the policy learns from."""
+    curriculum: Curriculum | None = None
+    """Training tasks by what the run's own trials of them score; null: each as often as its set's weight asks for."""
     validation: tuple[TaskSet, ...] = ()
     """Task sets that only measure."""
     baselines: bool = False

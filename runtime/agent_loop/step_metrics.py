@@ -74,6 +74,19 @@ def step_metrics(groups: Iterable[Sequence[TrialResult]], *, group_size: int, se
     return row
 
 
+def image_metrics(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """Of tasks' images between two looks at what the sandboxes count: the share of boxes that found theirs, the seconds
+    that the others waited, and images fetched ahead. Empty where no box asked for one."""
+    found = {name: now.get(name, 0.0) - before.get(name, 0.0) for name in ("image_hits", "image_misses")}
+    asked = sum(found.values())
+    row: dict[str, float] = {}
+    if asked:
+        row["images/hit_rate"] = found["image_hits"] / asked
+        row["images/waited_sec"] = now.get("image_fetch_sec", 0.0) - before.get("image_fetch_sec", 0.0)
+        row["images/ahead"] = now.get("images_ahead", 0.0) - before.get("images_ahead", 0.0)
+    return row
+
+
 def _filter(trials: Sequence[TrialResult]) -> dict[str, float]:
     invalid = [one for one in trials if not one.trainable]
     row: dict[str, float] = {

@@ -14,6 +14,7 @@ from runtime.config.environment import (
     Environment,
     Harbor,
     HarborEnvironment,
+    Images,
     Imported,
     ImportedProvider,
     Kubernetes,
@@ -54,6 +55,7 @@ from runtime.config.scaffold import (
     Terminus2Scaffold,
 )
 from runtime.config.tasks import (
+    Curriculum,
     DirectorySource,
     GenerateSource,
     HarborSource,
@@ -76,6 +78,7 @@ __all__ = [
     "Bubblewrap",
     "ClaudeCodeScaffold",
     "CommandNotification",
+    "Curriculum",
     "DemonstrationFile",
     "Demonstrations",
     "DirectorySource",
@@ -91,6 +94,7 @@ __all__ = [
     "HarborEnvironment",
     "HarborSource",
     "HistorySource",
+    "Images",
     "Imported",
     "ImportedProvider",
     "ImportedScaffold",

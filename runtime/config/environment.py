@@ -71,6 +71,11 @@ class Images(Model):
     much as the disk has."""
     mirrors: dict[Text, Text] = Field(default_factory=dict)
     """Registry (``docker.io``) to the one that is asked in its place, a pull-through cache for example."""
+    ahead: Annotated[int, Field(ge=0, le=4096)] = 16
+    """Images that are fetched ahead of the steps that want them, in the order in which tasks will be given out: this
+    many beyond those of the present step, one at a time. 0: none; boxes fetch theirs when they start."""
+    ahead_mib_per_sec: Positive | None = None
+    """The most that fetching ahead takes of the line, for boxes of bubblewrap; null: all that boxes do not want."""
     plaintext_registries: tuple[Text, ...] = ()
     """Registries (``host:port``) that are asked without TLS; everybody on the way can change what they answer, but for
     what is named by digest."""

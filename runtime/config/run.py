@@ -13,7 +13,7 @@ from runtime.config.policy import Policy
 from runtime.config.proxy import Proxy
 from runtime.config.rollout import Dumps, Rollout
 from runtime.config.scaffold import Scaffold
-from runtime.config.tasks import TaskSet
+from runtime.config.tasks import Curriculum, TaskSet
 from runtime.config.upload import Upload
 from runtime.config.variables import EnvironmentName, EnvironmentValue
 
@@ -54,6 +54,8 @@ class RuntimeConfig(Model):
     policy: Policy
     train: tuple[TaskSet, ...]
     validation: tuple[TaskSet, ...]
+    curriculum: Curriculum | None = None
+    """By what the training tasks are given out; null: each as often as its set's weight asks for."""
     baselines: bool
     """Score the scripted baselines on the validation tasks under the same budget of actions."""
     scaffold: Scaffold

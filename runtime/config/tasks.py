@@ -21,6 +21,7 @@ from runtime.config.base import (
     Seed,
     Share,
     Text,
+    Whole,
 )
 
 Split = Literal["train", "held_out", "demonstrations"]
@@ -167,6 +168,22 @@ class PassRate(Model):
 
     least: Share = 0.0
     most: Share = 1.0
+
+
+class Curriculum(Model):
+    """Training tasks by what the run's own trials of them score: those within a band of pass rates first, in each set.
+    A task's rate is the mean of its graded trials, older ones counting less, beside one imagined trial in the middle of
+    the band: what was never tried counts as within, and what was not tried for long comes back to it."""
+
+    band: PassRate
+    """Tasks whose rate lies within are given out first, none more than once in so many prompts as a step has, or as
+    half of its set, whichever is less."""
+    floor: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
+    """Least share of a set's prompts for its tasks outside of the band, those that waited longest first."""
+    warmup_steps: Whole = 0
+    """Steps during which rates are taken and nothing goes by them."""
+    half_life_steps: Annotated[float, Field(gt=0.0, le=1e6)] = 20.0
+    """A trial counts half as much after so many steps."""
 
 
 class IndexSource(Model):

@@ -113,6 +113,7 @@ def status(directory: RunDirectory) -> dict[str, Any]:
             for score in before_and_after(rows)
         },
         "supervised": _supervised(directory),
+        "curriculum": _curriculum(rows),
         "metrics_age_sec": _age(directory.metrics),
         "halting": now.get("halting"),
         "workers": now.get("workers", []),
@@ -124,6 +125,12 @@ def _supervised(directory: RunDirectory) -> dict[str, float] | None:
     """How far the supervised stage is, and its newest numbers; None where there is none, or nothing of it yet."""
     found = read_rows(directory.supervised_metrics)
     return {"step": float(found[-1].step), **found[-1].data} if found else None
+
+
+def _curriculum(rows: list[Row]) -> dict[str, int] | None:
+    """Tasks below, within and above the band at the newest step; None without a curriculum."""
+    found = {name: newest(rows, f"curriculum/{name}") for name in ("below", "within", "above", "untried")}
+    return {name: int(value or 0) for name, value in found.items()} if found["within"] is not None else None
 
 
 def _paths(directory: RunDirectory) -> RunPaths:

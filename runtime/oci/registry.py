@@ -45,11 +45,13 @@ class Traffic:
 
 @dataclass
 class Registry:
-    """One registry. plaintext: without TLS, for registries of this very machine. sleep: how waits are spent."""
+    """One registry. plaintext: without TLS, for registries of this very machine. sleep: how waits are spent. pace:
+    hears how many bytes have come, and may take its time, or raise what ends the fetch."""
 
     host: str
     plaintext: bool = False
     sleep: Callable[[float], None] = time.sleep
+    pace: Callable[[int], None] = lambda _: None
     traffic: Traffic = field(default_factory=Traffic)
 
     def __post_init__(self) -> None:
@@ -97,6 +99,7 @@ class Registry:
                 lacking = descriptor.size - file.tell()
                 for part in answer.iter_raw():
                     self.traffic.bytes += len(part)
+                    self.pace(len(part))
                     lacking -= len(part)
                     if lacking < 0:
                         raise _refused(reference, f"more came than the {descriptor.size} bytes of {descriptor.digest}")

@@ -25,11 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.errors import ImageError, MachineError
 from runtime.files import write_whole
+from runtime.oci.documents import diff_ids_of, document, parsed, table
+from runtime.oci.eviction import Listed, NoRoom, dispensable_first, loose_bytes
 from runtime.oci.layer import BadLayer, unpack
 from runtime.oci.manifest import Descriptor, Manifest
 from runtime.oci.merged import NoFolder, hides_link, merge
-from runtime.oci.reference import DIGEST, HUB, Reference, parse
-from runtime.oci.types import FOLDER, MAX_LAYERS, NAME_LENGTH, Image
+from runtime.oci.reference import DIGEST, HUB, Reference
+from runtime.oci.types import FOLDER, NAME_LENGTH, Image
 
 if TYPE_CHECKING:
     from runtime.config.environment import Images
@@ -52,23 +54,15 @@ _GROWTH = 3
 
 @dataclass
 class Counts:
-    """hits: images that were here; misses: that were fetched; bytes over the line, seconds spent, evicted images."""
+    """hits: images that were here; misses: that were fetched; bytes over the line, seconds spent on misses, evicted
+    images, and those that were fetched ahead of who wants them."""
 
     hits: int = 0
     misses: int = 0
     bytes: int = 0
     seconds: float = 0.0
     evicted: int = 0
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One image of the store. ``own_bytes``: of layers that no other image has; ``used``: seconds since the epoch."""
-
-    image: Image
-    own_bytes: int
-    used: float
-    in_use: bool
+    ahead: int = 0
 
 
 def default_store() -> Path:
@@ -107,6 +101,22 @@ class ImageStore:
         self._sleep = sleep
         self._held: dict[str, list[int]] = {}  # descriptor of the lock, and how often it is held
         self._holding = threading.Lock()
+        self._wanted = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a box of this process waits for an image: whoever fetches ahead should make way."""
+        return self._wanted > 0
+
+    @contextlib.contextmanager
+    def _wanting(self) -> Iterator[None]:
+        with self._holding:
+            self._wanted += 1
+        try:
+            yield
+        finally:
+            with self._holding:
+                self._wanted -= 1
 
     @classmethod
     def of(cls, settings: Images, *, coming: Callable[[], Sequence[str]] = tuple) -> ImageStore:
@@ -198,7 +208,8 @@ class ImageStore:
                 fix = "prepare the tasks again" if again else f"liverl images pull {image.reference}"
                 raise ImageError(f"image {image.reference} is not here any more", fix=fix)
             began = time.monotonic()
-            self._fetched(_parsed(image.reference), patience_sec=PATIENCE_SEC)
+            with self._wanting():
+                self._fetched(parsed(image.reference), patience_sec=PATIENCE_SEC)
             self.counts.misses += 1
             self.counts.seconds += time.monotonic() - began
         os.utime(fd)
@@ -225,7 +236,7 @@ class ImageStore:
     def pull(self, text: str, *, again: bool = False) -> Image:
         """The image of a reference, fetched if it is not here. again: ask what a tag means today.
         Raises ``ImageError`` for what the registry does not give, ``MachineError`` for a full disk."""
-        reference = _parsed(text)
+        reference = parsed(text)
         key = str(reference)
         if not again and (image := self.known(key)) is not None:
             self._touched(image.digest)
@@ -245,7 +256,7 @@ class ImageStore:
 
     def add(self, manifest: Manifest, config: Mapping[str, Any], blobs: Mapping[str, Path], *, reference: str) -> Image:
         """An image whose layers are files of this machine (by digest of the blob). Raises as ``pull``."""
-        diff_ids = _diff_ids(reference, config, manifest)
+        diff_ids = diff_ids_of(reference, config, manifest)
         with self._pulling():
             for descriptor, diff_id in zip(manifest.layers, diff_ids, strict=True):
                 self._unpacked(reference, diff_id, lambda one: blobs[one.digest], descriptor)
@@ -284,11 +295,28 @@ class ImageStore:
         write_whole(target.with_name(f"{name}.json"), json.dumps({"digest": image.digest}).encode())
         return target
 
-    def prune(self, budget: int = 0) -> list[Image]:
+    def ahead(
+        self, reference: str, *, sooner: Sequence[str] = (), pace: Callable[[int], None] = lambda _: None
+    ) -> bool:
+        """Fetch an image that will be wanted, unless that takes room of one that is wanted ``sooner`` (digests), or
+        more than there is: whether it is here then. pace: as of ``Registry``. Raises as ``pull`` and pace."""
+        image = self.image(parsed(reference).wanted)
+        if image is None:
+            try:
+                self._fetched(parsed(reference), spare=sooner, pace=pace)
+            except NoRoom:
+                return False
+            self.counts.ahead += 1
+        return True
+
+    def prune(self, budget: int = 0, *, spare: Sequence[str] | None = None) -> list[Image]:
         """Remove images until the layers take at most ``budget`` bytes; none that is in use. First those go that nobody
-        has announced, the least recently used one first, then those that will be wanted last."""
+        has announced, the least recently used one first, then those that will be wanted last. spare: digests of those
+        that stay; with it nothing is removed unless that is enough."""
         removed = []
         with self._exclusive():
+            if spare is not None and self.size() - loose_bytes(self.images(), spare) > budget:
+                return []
             if self.size() > budget and self._kept_by_builds():
                 with self._try_exclusive(self.root / "buildah" / "lock") as free:
                     if free:  # what is kept there is fetched again
@@ -297,7 +325,7 @@ class ImageStore:
             for one in dispensable_first(self.images(), self._coming()):
                 if self.size() <= budget:
                     break
-                if one.image.digest in self._held:
+                if one.image.digest in self._held or one.image.digest in (spare or ()):
                     continue
                 with self._try_exclusive(self._lock_of(one.image.digest)) as free:
                     if free:
@@ -317,26 +345,34 @@ class ImageStore:
 
     # How.
 
-    def _fetched(self, reference: Reference, *, patience_sec: float = 0.0) -> Image:
-        """patience_sec: how long a store without room is waited for: boxes end, and their images may go then."""
+    def _fetched(
+        self,
+        reference: Reference,
+        *,
+        patience_sec: float = 0.0,
+        spare: Sequence[str] | None = None,
+        pace: Callable[[int], None] = lambda _: None,
+    ) -> Image:
+        """patience_sec: how long a store without room is waited for: boxes end, and their images may go then. spare:
+        as of ``prune``."""
         from runtime.oci.registry import Registry  # with its client library: most runs fetch nothing
 
         asked = reference.registry
         host = self._mirrors.get(asked, asked)
-        registry = Registry(host, plaintext=host in self._plaintext, sleep=self._sleep)
+        registry = Registry(host, plaintext=host in self._plaintext, sleep=self._sleep, pace=pace)
         try:
             manifest = registry.manifest(reference, architecture=this_architecture())
             pinned = reference.by(manifest.digest)
             if (image := self.image(manifest.digest)) is not None:
                 return image
             config = self._config(registry, pinned, manifest)
-            diff_ids = _diff_ids(str(pinned), config, manifest)
+            diff_ids = diff_ids_of(str(pinned), config, manifest)
             layers = list(dict(zip(diff_ids, manifest.layers, strict=True)).items())
             lacking = (one.size for diff_id, one in layers if not self._has(diff_id))
             wanted = _GROWTH * sum(lacking)
             for waited in range(int(patience_sec / _LOOK_SEC) + 1):
                 try:
-                    self._room(wanted)
+                    self._room(wanted, spare)
                     break
                 except MachineError:
                     if waited == int(patience_sec / _LOOK_SEC):
@@ -371,13 +407,13 @@ class ImageStore:
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".config-") as folder:
             path = Path(folder) / "config.json"
             registry.blob(pinned, manifest.config, path)
-            return _document(str(pinned), path)
+            return document(str(pinned), path)
 
     def _recorded(
         self, manifest: Manifest, config: Mapping[str, Any], diff_ids: Sequence[str], reference: str
     ) -> Image:
         self._check_links(reference, diff_ids)
-        settings = _table(reference, config, "config")
+        settings = table(reference, config, "config")
         given = settings.get("Env") or []
         plain = isinstance(given, list) and all(isinstance(one, str) and "\0" not in one for one in given)
         if not plain or any("\0" in str(settings.get(name)) for name in ("WorkingDir", "User")):
@@ -443,24 +479,26 @@ class ImageStore:
                 if path.is_relative_to(self.root):
                     path.unlink(missing_ok=True)
 
-    def _room(self, wanted: int) -> None:
-        """Make room for ``wanted`` more bytes. Raises ``MachineError``."""
+    def _room(self, wanted: int, spare: Sequence[str] | None = None) -> None:
+        """Make room for ``wanted`` more bytes. Raises ``NoRoom``."""
         self.root.mkdir(parents=True, exist_ok=True)
         if self.budget is not None and self.size() + wanted > self.budget:
-            self.prune(max(0, self.budget - wanted))
+            self.prune(max(0, self.budget - wanted), spare=spare)
             if self.size() + wanted > self.budget:
-                raise MachineError(
+                raise NoRoom(
                     f"{self.root}: {self.size() >> 20} MiB are in use and about {wanted >> 20} MiB more are wanted, of "
                     f"a budget of {self.budget >> 20} MiB",
                     fix="a larger environment.images.disk_gib, or fewer unlike images at once",
                 )
         if shutil.disk_usage(self.root).free < wanted + RESERVE:
-            self.prune(max(0, self.size() - wanted - RESERVE))
+            self.prune(max(0, self.size() - wanted - RESERVE), spare=spare)
+            if spare is not None and shutil.disk_usage(self.root).free < wanted + RESERVE:
+                raise NoRoom(f"{self.root}: no room for {wanted >> 20} MiB more", fix="free space on the disk")
         self._enough()
 
     def _enough(self) -> None:
         if shutil.disk_usage(self.root).free < RESERVE:
-            raise MachineError(f"{self.root}: the disk is full", fix="liverl images prune, or free space on the disk")
+            raise NoRoom(f"{self.root}: the disk is full", fix="liverl images prune, or free space on the disk")
 
     def _forget(self, image: Image) -> None:
         self._record(image.digest).unlink(missing_ok=True)
@@ -542,13 +580,6 @@ class ImageStore:
             os.close(fd)
 
 
-def dispensable_first(listed: Sequence[Listed], coming: Sequence[str]) -> list[Listed]:
-    places: dict[str, int] = {}
-    for place, digest in enumerate(coming):
-        places.setdefault(digest, place)
-    return sorted(listed, key=lambda one: (-places.get(one.image.digest, len(coming)), one.used))
-
-
 def _bytes_below(folder: Path) -> int:
     total = 0
     for above, _, names in os.walk(folder):
@@ -560,41 +591,3 @@ def _bytes_below(folder: Path) -> int:
 
 def _folder(diff_id: str) -> str:
     return diff_id.removeprefix("sha256:")[:NAME_LENGTH]
-
-
-def _parsed(text: str) -> Reference:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise ImageError(str(error), fix="correct the image's name in task.toml") from error
-
-
-def _document(name: str, path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ImageError(f"image {name}: its configuration is no JSON: {error}", fix="push it anew") from error
-    if not isinstance(found, dict):
-        raise ImageError(f"image {name}: its configuration is no table", fix="push it anew")
-    return found
-
-
-def _table(name: str, config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = config.get(key) or {}
-    if not isinstance(found, dict):
-        raise ImageError(f"image {name}: its configuration's {key} is no table", fix="build and push it anew")
-    return found
-
-
-def _diff_ids(name: str, config: Mapping[str, Any], manifest: Manifest) -> list[str]:
-    found = _table(name, config, "rootfs").get("diff_ids")
-    ids = [str(one) for one in found] if isinstance(found, list) else []
-    if len(ids) != len(manifest.layers) or not ids:
-        raise ImageError(
-            f"image {name}: {len(manifest.layers)} layers, but {len(ids)} digests of them", fix="push it anew"
-        )
-    if not all(DIGEST.fullmatch(one) for one in ids):  # they become names of folders of this machine
-        raise ImageError(f"image {name}: its configuration has a digest that is none of sha256", fix="push it anew")
-    if len(set(ids)) > MAX_LAYERS:
-        raise ImageError(f"image {name}: more than {MAX_LAYERS} layers", fix="build it with fewer instructions")
-    return ids

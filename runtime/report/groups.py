@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from runtime.report.trials import TrialFilter, TrialIndex
 from runtime.run_paths import RunPaths
 from runtime.telemetry.metrics import Row
@@ -32,7 +34,7 @@ class TaskFacts:
 
 def groups(paths: RunPaths, index: TrialIndex, rows: Sequence[Row]) -> dict[str, Any]:
     """Ready for JSON. A cell is ``[trials, share solved]`` by step."""
-    folders = task_folders(paths)
+    folders, known = task_folders(paths), _curriculum(paths)
     tasks = []
     for task_set in index.counts("task_set"):
         table: dict[str, dict[int, tuple[int, float]]] = {}
@@ -42,6 +44,7 @@ def groups(paths: RunPaths, index: TrialIndex, rows: Sequence[Row]) -> dict[str,
             facts = task_facts(folders[task]) if task in folders else TaskFacts()
             total = sum(number for number, _ in cells.values())
             solved = sum(number * share for number, share in cells.values())
+            rate, within = known.get((task_set, task), (None, False))
             tasks.append(
                 {
                     "task": task,
@@ -52,6 +55,8 @@ def groups(paths: RunPaths, index: TrialIndex, rows: Sequence[Row]) -> dict[str,
                     "solved": round(solved, 6),
                     "kind": "never" if solved == 0 else "always" if solved >= total else "flaky",
                     "cells": cells,
+                    "rate": rate,
+                    "within": within,
                 }
             )
     return {
@@ -65,6 +70,15 @@ def groups(paths: RunPaths, index: TrialIndex, rows: Sequence[Row]) -> dict[str,
             for fate in TOKENS
         },
     }
+
+
+def _curriculum(paths: RunPaths) -> dict[tuple[str, str], tuple[float, bool]]:
+    """Of each task the rate that a curriculum goes by, and whether that is within its band; empty without one."""
+    try:
+        tasks = orjson.loads(paths.curriculum.read_bytes())["tasks"]
+        return {(str(one["task_set"]), str(one["task"])): (float(one["rate"]), bool(one["within"])) for one in tasks}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _by(tasks: Iterable[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -78,6 +78,20 @@ PANELS: tuple[Panel, ...] = (
         "Only from mixed groups a policy learns what to prefer.",
         view="groups",
     ),
+    Panel(
+        "curriculum",
+        "Groups of trials of one task",
+        "Tasks by the curriculum's band",
+        (
+            Line("curriculum/below", "below"),
+            Line("curriculum/within", "within"),
+            Line("curriculum/above", "above"),
+            Line("curriculum/untried", "never tried", dash=True),
+        ),
+        "Nearly none within: widen the band, or bring other tasks.",
+        "tasks",
+        view="groups",
+    ),
     Panel("ends", "Groups of trials of one task", "How trials ended", (Line("termination/*", ""),), view="groups"),
     Panel(
         "failures",

@@ -11,15 +11,16 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime.errors import MachineError
 from runtime.sandboxes import images
+from runtime.sandboxes.ahead import Announced, FetchAhead, Shelf, Wanted
 from runtime.sandboxes.defences import check_network, check_provider
 from runtime.sandboxes.state import reap
 
 if TYPE_CHECKING:
-    from runtime.config import Bubblewrap, Docker, Ecs, Environment, Harbor, Imported, Kubernetes, PlainProcess
+    from runtime.config import Bubblewrap, Docker, Ecs, Environment, Harbor, Images, Imported, Kubernetes, PlainProcess
     from runtime.sandboxes.base import SandboxProvider
     from runtime.sandboxes.docker.connection import Connection
     from runtime.sandboxes.fair_queue import FairQueue
@@ -73,7 +74,7 @@ def _make(config: Environment, state: Path) -> SandboxProvider:
 def _local(config: Bubblewrap | PlainProcess, state: Path) -> SandboxProvider:
     from runtime.oci.store import ImageStore
     from runtime.sandboxes import bwrap
-    from runtime.sandboxes.bubblewrap import BubblewrapProvider
+    from runtime.sandboxes.bubblewrap import BubblewrapProvider, StoreShelf
     from runtime.sandboxes.process import ProcessProvider
 
     why = "environment.type is 'process'" if config.type == "process" else bwrap.why_impossible()
@@ -82,7 +83,8 @@ def _local(config: Bubblewrap | PlainProcess, state: Path) -> SandboxProvider:
     provider: SandboxProvider
     try:
         if why is None:
-            provider = BubblewrapProvider(state=state, store=ImageStore.of(config.images, coming=coming_images))
+            store = ImageStore.of(config.images, coming=coming_images)
+            provider = BubblewrapProvider(state=state, store=store, ahead=_ahead(StoreShelf(store), config.images))
             check_provider(config.required_defences, provider.capabilities)
             return provider
         log.warning(
@@ -99,11 +101,17 @@ def _local(config: Bubblewrap | PlainProcess, state: Path) -> SandboxProvider:
         raise MachineError(f"{state}: {error.strerror}", fix=fix) from error
 
 
+def _ahead(shelf: Shelf, settings: Images) -> FetchAhead:
+    return FetchAhead(shelf, announced_images, images=settings.ahead, mib_per_sec=settings.ahead_mib_per_sec)
+
+
 def _remote(config: Kubernetes | Ecs | Harbor | Imported, state: Path) -> SandboxProvider:
     if config.type == "kubernetes":
         from runtime.sandboxes.kubernetes import KubernetesProvider
 
-        return KubernetesProvider(config.kubernetes, run=run_label(), mirrors=config.images.mirrors)
+        found = config.images
+        more: dict[str, Any] = {"mirrors": found.mirrors, "announced": announced_images, "ahead": found.ahead}
+        return KubernetesProvider(config.kubernetes, run=run_label(), **more)
     if config.type == "ecs":
         from runtime.sandboxes.ecs import EcsProvider
 
@@ -124,12 +132,18 @@ def _remote(config: Kubernetes | Ecs | Harbor | Imported, state: Path) -> Sandbo
 
 def coming_images() -> list[str]:
     """Digests of the images that this run will want, in that order, as its trainer last announced them."""
+    said = announced_images()
+    return [one.digest for one in (*said.now, *said.coming)]
+
+
+def announced_images() -> Announced:
+    """What the trainer of this run last announced; empty outside of one."""
     folder = os.environ.get("LIVERL_RUN_DIR")
     try:
-        found = json.loads((Path(folder) / IMAGE_ORDER).read_bytes()) if folder else []
-    except (OSError, ValueError):
-        return []
-    return [str(one) for one in found]
+        found = json.loads((Path(folder) / IMAGE_ORDER).read_bytes()) if folder else {}
+        return Announced(*(tuple(Wanted(*one) for one in found.get(name, ())) for name in ("now", "coming")))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return Announced()
 
 
 def run_label() -> str:
@@ -145,7 +159,9 @@ def _docker(config: Docker, state: Path) -> SandboxProvider:
     from runtime.sandboxes.docker.provider import DockerProvider
 
     check_provider(config.required_defences, DockerProvider.capabilities)
-    return DockerProvider(_engine(config), state=state, base=config.base_image)
+    return DockerProvider(
+        _engine(config), state=state, base=config.base_image, images=config.images, announced=announced_images
+    )
 
 
 def _engine(config: Docker) -> Connection:

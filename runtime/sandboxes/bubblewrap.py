@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from runtime.errors import MachineError, Termination, TrialError
 from runtime.oci.store import ImageStore
 from runtime.oci.types import Image
 from runtime.sandboxes import bwrap, images, userns
+from runtime.sandboxes.ahead import FetchAhead, Pace, Wanted
 from runtime.sandboxes.base import Capabilities, Sandbox, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox, check_lower
 from runtime.sandboxes.cgroups import Group, GroupPool
@@ -45,9 +46,27 @@ _PRELOADED = (
 """Standard modules that every box has imported already: the same for all, so that they tell nothing of other tasks."""
 
 
+class StoreShelf:
+    """Implements ``Shelf`` with the machine's store."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self._store = store
+
+    @property
+    def busy(self) -> bool:
+        return self._store.busy
+
+    def has(self, image: Wanted) -> bool:
+        return self._store.image(image.digest) is not None
+
+    def fetch(self, image: Wanted, *, sooner: Sequence[str], pace: Pace) -> bool:
+        return self._store.ahead(image.reference, sooner=sooner, pace=pace)
+
+
 class BubblewrapProvider:
     """Implements ``SandboxProvider``. nested: make boxes with a fork server (None: find out). store: where the layers
-    of tasks' images are. second_user: False: have none even where this machine gives one."""
+    of tasks' images are; ahead: who fetches them there before boxes want them. second_user: False: have none even where
+    this machine gives one."""
 
     def __init__(
         self,
@@ -55,6 +74,7 @@ class BubblewrapProvider:
         state: Path,
         nested: bool | None = None,
         store: ImageStore | None = None,
+        ahead: FetchAhead | None = None,
         second_user: bool = True,
     ) -> None:
         self._state = OwnerState(state)
@@ -63,6 +83,7 @@ class BubblewrapProvider:
         self._tried: bool | None = None if second_user else False
         self._zygotes: dict[tuple[str | None, bool], Zygote] = {}
         self._store = store
+        self._ahead = ahead
         self._lock = asyncio.Lock()
         self._running: set[BoxSandbox] = set()
         self._copied: dict[Path, bool] = {}
@@ -92,9 +113,10 @@ class BubblewrapProvider:
 
     @property
     def counts(self) -> Mapping[str, float]:
-        """Of tasks' images, since the start: boxes that found theirs here, that had it fetched, and what that took."""
+        """Of tasks' images, since the start: boxes that found theirs here, that had it fetched, what that took, and
+        images fetched ahead."""
         found = self._store.counts if self._store is not None else None
-        if found is None or not (found.hits or found.misses):
+        if found is None or not (found.hits or found.misses or found.ahead):
             return {}
         return {
             "image_hits": found.hits,
@@ -102,6 +124,7 @@ class BubblewrapProvider:
             "image_mib": found.bytes / (1 << 20),
             "image_fetch_sec": found.seconds,
             "images_evicted": found.evicted,
+            "images_ahead": found.ahead,
         }
 
     async def start(self, request: SandboxRequest) -> Sandbox:
@@ -129,6 +152,8 @@ class BubblewrapProvider:
     async def _one(self, request: SandboxRequest, *, partner: int | None = None) -> BoxSandbox:
         """partner: the box's end of a socket; it stays the caller's."""
         check_lower(request, images=True)
+        if request.root is not None and self._ahead is not None:
+            self._ahead.start()
         if request.lower not in self._copied:
             self._copied[request.lower] = await asyncio.to_thread(_must_be_copied, request.lower)
         image = await asyncio.to_thread(images.prepare, request.image) if request.image else None
@@ -156,6 +181,8 @@ class BubblewrapProvider:
         return await self._sandbox(request, channel, descriptors, cleanup, gone)
 
     async def close(self) -> None:
+        if self._ahead is not None:
+            await asyncio.to_thread(self._ahead.close)
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._running)))
         for zygote in self._zygotes.values():
             zygote.close()

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from runtime.agent_loop.deaths import why_all_died
 from runtime.agent_loop.groups import GroupRequest, GroupRunner, first_ended
 from runtime.agent_loop.health import HealthWatch, free_mib, memory_in_use
 from runtime.agent_loop.status import StatusFile
-from runtime.agent_loop.step_metrics import step_metrics
+from runtime.agent_loop.step_metrics import image_metrics, step_metrics
 from runtime.agent_loop.trial import longest_trial_sec
 from runtime.agent_loop.types import TrialKey, TrialResult
 from runtime.config import RuntimeConfig, load_runtime_config
@@ -36,6 +36,8 @@ from runtime.errors import RunError
 from runtime.grading.base import solved_share
 from runtime.run_paths import RunPaths
 from runtime.task import Task, load_task
+from runtime.trainer.chosen import CHOSEN
+from runtime.trainer.curriculum import Ended
 from runtime.trainer.diagnosis import AGENTS_DIED
 from runtime.trainer.estimators import BASELINES, REMAX
 from runtime.trainer.halt import Halt
@@ -77,6 +79,11 @@ class _Step:
     groups: list[list[TrialResult]] = field(default_factory=list)
     baselines: list[float | None] = field(default_factory=list)
     """ReMax: the greedy trial's reward of every group; None where it has none."""
+    images: Mapping[str, float] = field(default_factory=dict)
+    """What the sandboxes had counted of tasks' images when the step began."""
+    prompts: int = 0
+    outside: int = 0
+    """Those of tasks that were outside of the curriculum's band when they were given out."""
 
 
 class LiverlAgentLoopManager:
@@ -110,7 +117,9 @@ class LiverlAgentLoopManager:
         self._steps: dict[tuple[int, bool], _Step] = {}
         self._given_out = 0
         data = config.get("data") or {}
-        self._order = ImageOrder.of(self._run.path, shuffle=bool(data.get("shuffle", True)), seed=data.get("seed"))
+        foretold = CHOSEN.curriculum.ahead if CHOSEN.curriculum is not None else None
+        shuffle, seed = bool(data.get("shuffle", True)), data.get("seed")
+        self._order = ImageOrder.of(self._run.path, shuffle=shuffle, seed=seed, foretold=foretold)
         LEDGER.open(self._run, restored=finished_groups("train"))
         self._halt = Halt(config)
         SAVED.extend([lambda folder: LEDGER.saved(folder.parent), self._halt.saved])
@@ -158,8 +167,14 @@ class LiverlAgentLoopManager:
         # Kept until a later step begins: what is asked for again belongs to the same row.
         for old in [key for key, one in self._steps.items() if key[0] < step and not one.open_groups]:
             del self._steps[old]
-        record = self._steps.setdefault((step, validate), _Step(began=time.monotonic()))
+        if (record := self._steps.get((step, validate))) is None:
+            began, counts = time.monotonic(), dict(self._players.counts())
+            record = self._steps[step, validate] = _Step(began=began, images=counts)
         record.open_groups += len(rows)
+        if not validate and CHOSEN.curriculum is not None:
+            infos = [row["extra_info"] for row in rows]
+            record.prompts += len(infos)
+            record.outside += CHOSEN.curriculum.outside([(info["task_set"], info["task_id"]) for info in infos])
         for row in rows:
             self._given_out += 1
             row[ORDER] = self._given_out
@@ -184,6 +199,8 @@ class LiverlAgentLoopManager:
                 results, baseline = await asyncio.gather(self._groups.run(request), self._baseline(greedy))
             else:
                 results, baseline = await self._groups.run(request), None
+            if not validate and CHOSEN.curriculum is not None:
+                CHOSEN.curriculum.ended(_ended(row, results))
             kept = [result for result in results if (result.reward is not None if validate else result.trainable)]
             kept = first_ended([result for result in kept if result.has_samples], request.size)
             reason = f"fewer than {self._fewest} of its trials can be trained"
@@ -275,7 +292,9 @@ class LiverlAgentLoopManager:
     def _write_row(self, step: int, validate: bool, record: _Step) -> None:
         size = self._val_size if validate else self._train_size
         row = step_metrics(record.groups, group_size=size, seconds=time.monotonic() - record.began)
-        row.update({f"sandbox/{name}": float(value) for name, value in self._players.counts().items()})
+        counts = self._players.counts()
+        row.update({f"sandbox/{name}": float(value) for name, value in counts.items()})
+        row.update(image_metrics(record.images, counts))
         row.update(self._players.metrics())
         row["agent_loop/cut_short"] = self._groups.cut_short
         row.update({f"buffer/{name}": float(value) for name, value in LEDGER.stats().items()})
@@ -284,6 +303,10 @@ class LiverlAgentLoopManager:
             row["remax/baselines_missing"] = len(record.baselines) - len(known)
             if known:
                 row["remax/baseline_mean"] = sum(known) / len(known)
+        if not validate and CHOSEN.curriculum is not None:
+            row.update(CHOSEN.curriculum.metrics())
+            row["curriculum/prompts_outside"] = record.outside / max(1, record.prompts)
+            CHOSEN.curriculum.write(self._run.curriculum)
         if validate:
             row = {f"val-aux/{name}": value for name, value in row.items()}
         self._rows.write(step, row)
@@ -354,6 +377,14 @@ class LiverlAgentLoopManager:
 def _greedy(request: GroupRequest) -> GroupRequest:
     """The one greedy trial of a prompt that ReMax compares with."""
     return replace(request, group=f"{request.group}-greedy", size=1, temperature=0.0, uid="", spare=0)
+
+
+def _ended(row: Mapping[str, Any], results: Sequence[TrialResult]) -> Ended:
+    """A group as the curriculum counts it: also one without signal, which says most of its task."""
+    rewards = [solved_share(result.reward) for result in results if result.reward is not None]
+    info, order = row["extra_info"], int(row.get(ORDER, 0))
+    task_set, task = str(info["task_set"]), str(info["task_id"])
+    return Ended(str(row["uid"]), task_set, task, int(row["global_steps"]), order, len(rewards), sum(rewards))
 
 
 def _without_experts(result: TrialResult) -> TrialResult:

@@ -40,7 +40,9 @@ def write_dataset(
     folder.mkdir(parents=True, exist_ok=True)
     temperatures = {one.name: one.temperature for one in config.validation}
     weights = {one.name: one.weight for one in config.train if one.weight is not None}
-    trained = [_row(name, task, None) for name, tasks in mixed(train, weights, config.seed).items() for task in tasks]
+    # A curriculum keeps the shares of the sets itself.
+    shared = train if config.curriculum is not None else mixed(train, weights, config.seed)
+    trained = [_row(name, task, None) for name, tasks in shared.items() for task in tasks]
     scored = [_row(name, task, temperatures.get(name)) for name, tasks in validation.items() for task in tasks]
     _write(folder / "train.parquet", trained)
     _write(folder / "val.parquet", scored if config.validation else trained[:1])
@@ -68,6 +70,7 @@ def mixed(train: Mapping[str, Sequence[Task]], weights: Mapping[str, float], see
 
 
 def _row(task_set: str, task: Task, temperature: float | None) -> dict[str, Any]:
+    image = task.work.image
     return {
         "data_source": task_set,
         "prompt": [{"role": "user", "content": task.instruction}],
@@ -75,7 +78,9 @@ def _row(task_set: str, task: Task, temperature: float | None) -> dict[str, Any]
         "extra_info": {
             "task": str(task.path.absolute()),
             "task_id": task.id,
-            "image": task.work.image.digest if task.work.image is not None else "",
+            "image": image.digest if image is not None else "",
+            "image_reference": image.reference if image is not None else "",
+            "image_bytes": image.bytes if image is not None else 0,
             "task_set": task_set,
             # verl requires every row to have the same fields: -1 stands for "the rollout's own".
             "temperature": -1.0 if temperature is None else float(temperature),

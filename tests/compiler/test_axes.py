@@ -220,6 +220,37 @@ def test_an_index_with_a_band_reaches_the_runtime(quickstart: Any, tmp_path: Pat
         validate(quickstart)
 
 
+def test_a_curriculum_draws_in_the_place_of_verls_sampler_and_is_refused_where_it_does_nothing(quickstart: Any) -> None:
+    from compiler.check import check
+    from compiler.lower_runtime import contract, lower_runtime
+    from compiler.lower_verl import lower_verl
+
+    def problems(**given: Any) -> list[tuple[Any, ...]]:
+        quickstart["tasks"]["curriculum"] = {"band": {"least": 0.2, "most": 0.8}, **given}
+        return [one.path for one in check(make_plan(validate(quickstart))) if one.severity == "fatal"]
+
+    assert problems() == []
+    for mode in ("sync", "colocate_async", "separate_async"):
+        quickstart["mode"] = {"type": mode, **({"sync_every": 2} if mode == "separate_async" else {})}
+        plan = make_plan(validate(quickstart))
+        data = lower_verl(plan).tree()["data"]
+        assert (data["shuffle"], data["custom_cls"]["name"]) == (False, "CurriculumDataset")
+        found = contract(lower_runtime(plan, target="local")).curriculum
+        assert found is not None and (found.band.least, found.floor) == (0.2, 0.1)
+    quickstart["mode"] = {"type": "sync"}
+    place, steps = ("tasks", "curriculum"), quickstart["schedule"]["steps"]
+    assert problems(band={}) == [(*place, "band")]
+    assert problems(band={"least": 0.9, "most": 0.1}) == [(*place, "band", "least")]
+    assert problems(warmup_steps=steps) == [(*place, "warmup_steps")]
+    with pytest.raises(SpecError, match="floor"):
+        problems(floor=0)
+    source = {"type": "index", "path": "x.parquet", "pass_rate": {"most": 0.1}}
+    quickstart["tasks"]["train"] = [{"name": "band", "source": source}]
+    assert problems() == [("tasks", "train", 0, "source", "pass_rate")]
+    quickstart["schedule"]["steps"] = 0
+    assert place in problems()
+
+
 def test_remax_is_for_the_synchronous_mode(quickstart: Any) -> None:
     from compiler.check import check
 

@@ -16,6 +16,7 @@
     const columns = [
       { title: "task", cell: (task) => el("a", { href: address.of("trials", { run, task: task.task }) }, task.task) },
       { title: "set", cell: (task) => task.set }, { title: "how often", cell: (task) => WORDS[task.kind] },
+      ...(found.tasks.some((task) => task.rate !== null) ? [{ title: "curriculum", cell: (task) => task.rate === null ? "" : (task.within ? "within" : "outside") + ", " + format.share(task.rate) }] : []),
       { title: "solved", number: true, cell: (task) => format.number(task.solved) + " of " + task.trials },
       ...steps.map((step) => ({
         title: String(step), number: true,

@@ -14,15 +14,16 @@ import random
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from runtime.errors import ImageError, MachineError
 from runtime.oci.credentials import credentials
 from runtime.oci.merged import merge
-from runtime.oci.reference import parse
+from runtime.oci.reference import mirrored, parse
 from runtime.oci.store import BUILT, ImageStore
 from runtime.oci.types import Image
 from runtime.sandboxes import images
@@ -32,6 +33,7 @@ from runtime.sandboxes.docker.connection import Connection
 
 log = logging.getLogger(__name__)
 
+TASK_IMAGES = ("image_hits", "image_misses", "image_fetch_sec", "images_ahead")
 REPOSITORY = "liverl/sandbox"
 BUILT_HERE = "liverl/built"
 """Of images that were built for tasks on the trainer's machine."""
@@ -47,13 +49,21 @@ T = TypeVar("T")
 
 
 class Engine:
-    """One engine. ``counts``: images that were built, found in the engine, and asked for again."""
+    """One engine. mirrors: registry -> the one that the engine asks in its place for images of tasks. ``counts``:
+    images that were built, found in the engine, and asked for again; tasks' images that boxes found there, that they
+    had pulled, the seconds of that, and those that were pulled ahead."""
 
-    def __init__(self, connection: Connection, sdk: Any, *, base: str) -> None:
+    def __init__(
+        self, connection: Connection, sdk: Any, *, base: str, mirrors: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.sdk = sdk
         self._connection = connection
         self.client = connection.client(sdk)
-        self.counts = {"images_built": 0, "images_found": 0, "images_reused": 0}
+        self._mirrors = dict(mirrors)
+        self.counts: dict[str, float] = {"images_built": 0, "images_found": 0, "images_reused": 0}
+        self.counts |= dict.fromkeys(TASK_IMAGES, 0)
+        self.waiting = 0
+        """Boxes that wait for a task's image."""
         try:
             self._base = self._base_image(base)
         except BaseException:
@@ -88,6 +98,7 @@ class Engine:
             task = self._images[key] = asyncio.ensure_future(self._prepare(request))
         else:
             self.counts["images_reused"] += 1
+            self.counts["image_hits"] += request.root is not None
         return await asyncio.shield(task)
 
     def forget(self, request: SandboxRequest) -> None:
@@ -124,7 +135,7 @@ class Engine:
         """The engine's id of a task's image. One that was built on this machine is brought to the engine, once, as one
         layer: from the same store that other backends make their boxes of. Raises ``MachineError``. Blocks."""
         if not image.reference.startswith(BUILT):
-            return self._base_image(image.reference)
+            return self._pulled(mirrored(image.reference, self._mirrors))
         tag = image.digest.removeprefix("sha256:")[:24]
         with contextlib.suppress(self.sdk.errors.ImageNotFound):
             return str(self.client.images.get(f"{BUILT_HERE}:{tag}").id)
@@ -140,6 +151,26 @@ class Engine:
             self.client.api.import_image_from_file(f"{folder}/image.tar", repository=BUILT_HERE, tag=tag)
         return str(self.client.images.get(f"{BUILT_HERE}:{tag}").id)
 
+    def _pulled(self, name: str) -> str:
+        """``_base_image`` of a task's image, counted."""
+        if self.has(name):
+            self.counts["image_hits"] += 1
+            return self._base_image(name)
+        began = time.monotonic()
+        self.waiting += 1
+        try:
+            return self._base_image(name)
+        finally:
+            self.waiting -= 1
+            self.counts["image_misses"] += 1
+            self.counts["image_fetch_sec"] += time.monotonic() - began
+
+    def has(self, name: str) -> bool:
+        with contextlib.suppress(self.sdk.errors.DockerException, OSError):
+            self.client.images.get(name)
+            return True
+        return False
+
     def _base_image(self, base: str) -> str:
         """Its id; pulled where the engine does not have it. Raises ``MachineError``. Blocks."""
         errors = self.sdk.errors
@@ -154,7 +185,7 @@ class Engine:
             try:
                 log.info("docker: pulling %s", base)
                 name = base if ":" in base.rpartition("/")[2] else f"{base}:latest"
-                return str(self.client.images.pull(name, auth_config=_login(base)).id)
+                return str(self.client.images.pull(name, auth_config=login(base)).id)
             except (errors.APIError, OSError) as error:
                 attempt += 1
                 busy = "toomanyrequests" in str(error) or "429" in str(error)
@@ -186,7 +217,7 @@ def _image_key(request: SandboxRequest) -> Any:
     return (request.lower, request.mounts, request.image, request.workdir, request.root)
 
 
-def _login(name: str) -> dict[str, str] | None:
+def login(name: str) -> dict[str, str] | None:
     """The password of a registry, where this machine has one; None leaves it to the engine's library."""
     try:
         found = credentials(parse(name).registry)

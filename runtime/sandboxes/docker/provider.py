@@ -12,19 +12,22 @@ import functools
 import json
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runtime.config import Images
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes import bwrap
+from runtime.sandboxes.ahead import Announced, FetchAhead
 from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox, check_lower
 from runtime.sandboxes.channel import Channel
 from runtime.sandboxes.docker import context
 from runtime.sandboxes.docker.connection import Connection, import_sdk
-from runtime.sandboxes.docker.engine import Engine
+from runtime.sandboxes.docker.engine import TASK_IMAGES, Engine
 from runtime.sandboxes.docker.links import AttachLink, Link, SocketLink
+from runtime.sandboxes.docker.shelf import EngineShelf
 from runtime.sandboxes.guest import isolate
 from runtime.sandboxes.state import OwnerState
 
@@ -37,7 +40,8 @@ _FOLDERS = ("/logs", "/tests", "/solution")
 
 class DockerProvider:
     """Implements ``SandboxProvider``. base: image with Python 3.11 or later as ``/usr/bin/python3``, pulled if the
-    engine lacks it. attached: control boxes over the engine's connection (None: if it is on another machine).
+    engine lacks it. attached: control boxes over the engine's connection (None: if it is on another machine). images:
+    where those of tasks come from; announced: which will be wanted.
 
     Raises ``MachineError`` when the engine does not answer, or the base image is not to be had.
     """
@@ -53,10 +57,23 @@ class DockerProvider:
         task_images=True,
     )
 
-    def __init__(self, connection: Connection, *, state: Path, base: str, attached: bool | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        state: Path,
+        base: str,
+        attached: bool | None = None,
+        images: Images | None = None,
+        announced: Callable[[], Announced] = Announced,
+    ) -> None:
         self._connection = connection
         self._attached = not connection.local if attached is None else attached
-        self._engine = Engine(connection, import_sdk(), base=base)
+        settings = images or Images()
+        self._engine = Engine(connection, import_sdk(), base=base, mirrors=settings.mirrors)
+        budget = settings.disk_gib << 30 if settings.disk_gib is not None else None
+        shelf = EngineShelf(self._engine, mirrors=settings.mirrors, budget=budget)
+        self._ahead = FetchAhead(shelf, announced, images=settings.ahead)
         self._state = OwnerState(state)
         self._running: set[BoxSandbox] = set()
         self._removing: set[asyncio.Task[None]] = set()
@@ -65,11 +82,16 @@ class DockerProvider:
 
     @property
     def counts(self) -> Mapping[str, float]:
-        """Of images: built, found in the engine, asked for again."""
-        return self._engine.counts
+        """Of images: built, found in the engine, asked for again; of tasks' images alone: found, pulled, how long that
+        took, pulled ahead."""
+        counts = self._engine.counts
+        asked = any(value for name, value in counts.items() if name in TASK_IMAGES)
+        return {name: value for name, value in counts.items() if asked or name not in TASK_IMAGES}
 
     async def start(self, request: SandboxRequest) -> BoxSandbox:
         check_lower(request, images=True)
+        if request.root is not None:
+            self._ahead.start()
         name = f"liverl-{self._state.owner}-{secrets.token_hex(4)}"
         errors = self._engine.sdk.errors
         link: Link | None = None
@@ -93,6 +115,7 @@ class DockerProvider:
             raise
 
     async def close(self) -> None:
+        await asyncio.to_thread(self._ahead.close)
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._running)))
         await asyncio.gather(*self._removing, return_exceptions=True)
         removed = await asyncio.to_thread(self._remove_owned, self._state.owner)

@@ -114,6 +114,16 @@ def manifest(
         spec["volumes"] += [{"name": "agent", "emptyDir": {}}]
     if request.root is not None:
         _of_own_image(spec, request, settings, mirrored(request.root.reference, mirrors), changed=changed)
+    placed(spec, settings)
+    # The namespace's policies let agents reach the model, and verifiers nothing.
+    phase = "agent" if request.forward is not None else "verifier"
+    named = labels(settings, run=run, owner=owner, ttl_sec=settings.active_deadline_sec, phase=phase)
+    metadata = {"name": pod_name(request.name), "namespace": settings.namespace, "labels": named}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def placed(spec: dict[str, Any], settings: KubernetesCluster) -> None:
+    """Where a pod may run, as whose, and with whose passwords for registries."""
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
     if settings.runtime_class is not None:
@@ -122,18 +132,18 @@ def manifest(
         spec["nodeSelector"] = dict(settings.node_selector)
     if settings.service_account is not None:
         spec["serviceAccountName"] = settings.service_account
-    labels = {
+
+
+def labels(settings: KubernetesCluster, *, run: str, owner: str, ttl_sec: int, phase: str) -> dict[str, str]:
+    return {
         **settings.labels,
         RUN: run,
         OWNER: owner,
-        TTL: str(settings.active_deadline_sec),
+        TTL: str(ttl_sec),
         NONCE: secrets.token_hex(8),
-        # The namespace's policies let agents reach the model, and verifiers nothing.
-        PHASE: "agent" if request.forward is not None else "verifier",
+        PHASE: phase,
         MANAGED_BY: "liverl",
     }
-    metadata = {"name": pod_name(request.name), "namespace": settings.namespace, "labels": labels}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def _of_own_image(

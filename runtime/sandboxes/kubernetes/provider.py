@@ -12,7 +12,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,11 +21,14 @@ from typing import Any
 
 from runtime.config import KubernetesCluster
 from runtime.errors import MachineError, Termination, TrialError
+from runtime.oci.types import Image
 from runtime.sandboxes import own_image
+from runtime.sandboxes.ahead import Announced
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
 from runtime.sandboxes.box import check_lower
 from runtime.sandboxes.kubernetes import pods, status
 from runtime.sandboxes.kubernetes.api import Api, ApiError, CommandNotStarted, connect
+from runtime.sandboxes.kubernetes.prepull import Prepull
 from runtime.sandboxes.kubernetes.watch import PodWatch
 from runtime.sandboxes.remote import PROXY_HOST, LinkCut, RemoteSandbox
 
@@ -146,10 +150,17 @@ class PodSandbox(RemoteSandbox):
 
 class KubernetesProvider:
     """Implements ``SandboxProvider``. run: what all boxes of one run are labelled with (for ``reap``); mirrors:
-    registry -> the one that nodes ask in its place for images of tasks."""
+    registry -> the one that nodes ask in its place for images of tasks; announced: which will be wanted, ahead: how
+    many of them nodes pull before boxes ask for them."""
 
     def __init__(
-        self, settings: KubernetesCluster, *, run: str, mirrors: Mapping[str, str] = MappingProxyType({})
+        self,
+        settings: KubernetesCluster,
+        *,
+        run: str,
+        mirrors: Mapping[str, str] = MappingProxyType({}),
+        announced: Callable[[], Announced] = Announced,
+        ahead: int = 0,
     ) -> None:
         self._settings = settings
         self._mirrors = dict(mirrors)
@@ -157,6 +168,9 @@ class KubernetesProvider:
         if not self._run:
             raise ValueError(f"run {run!r} gives no label")
         self._owner = pods.label(f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+        self._prepull = Prepull(
+            settings, run=self._run, owner=self._owner, mirrors=mirrors, announced=announced, images=ahead
+        )
         self._api: Api | None = None
         self._watch: PodWatch | None = None
         self._lock = asyncio.Lock()
@@ -181,7 +195,9 @@ class KubernetesProvider:
 
     @property
     def counts(self) -> Mapping[str, float]:
-        return {}
+        """Of tasks' images: boxes whose node had them as this run knows, the others and how long those took to start,
+        and images pulled ahead."""
+        return self._prepull.counts
 
     async def connected(self) -> tuple[Api, PodWatch]:
         async with self._lock:
@@ -196,6 +212,7 @@ class KubernetesProvider:
     async def start(self, request: SandboxRequest) -> PodSandbox:
         check_lower(request, images=True)
         proxy_url = self._proxy_url(request)
+        began = time.monotonic()
         try:
             api, watch = await self.connected()
         except ApiError as error:
@@ -214,6 +231,9 @@ class KubernetesProvider:
                 await self._ready(watch, name, request.name, patience, receiver=True)
                 await receiver.receive(replace(request, mounts=pods.uploads(request)), changed=changed)
             await self._ready(watch, name, request.name, patience)
+            if request.root is not None:
+                self._seen_on(watch, name, request.root, seconds=time.monotonic() - began)
+                self._prepull.start(api, watch)
             await sandbox.furnish(replace(request, mounts=pods.uploads(request)))
             await self._probe(sandbox)
             await self._brought(sandbox, request)
@@ -228,6 +248,10 @@ class KubernetesProvider:
         self._running.add(sandbox)
         return sandbox
 
+    def _seen_on(self, watch: PodWatch, name: str, root: Image, *, seconds: float) -> None:
+        if (node := watch.node(name)) is not None:
+            self._prepull.started(node, root.reference, seconds=seconds)
+
     def known_dead(self, pod: str, uid: str) -> bool:
         """Whether the watch has seen the pod end or go."""
         return self._watch is not None and self._watch.ended(pod, uid)
@@ -236,6 +260,7 @@ class KubernetesProvider:
         self._running.discard(sandbox)
 
     async def close(self) -> None:
+        await self._prepull.close()
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._running)))
         if self._watch is not None:
             await self._watch.close()

@@ -20,6 +20,8 @@ _HOPELESS = {
     "CreateContainerError",
     "RunContainerError",
 }
+_PULLED = {"CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
+"""The image is there; it is the container that does not start."""
 _PULL = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError"}
 _PASSING = ("429", "toomanyrequests", "too many requests", "timeout", "connection refused", "temporarily", "eof", " 50")
 
@@ -58,6 +60,18 @@ def never_starts(pod: Pod) -> str | None:
                 continue  # it only repeats that there was an error; that one said which
             return f"{reason}: {message}"
     return None
+
+
+def pulled(pod: Pod | None, image: str) -> str | bool | None:
+    """True: the node has the image of this pod, whose program does not exist. None: not yet. Else why it will not."""
+    if pod is None or (deleted(pod) and not finished(pod)):
+        return f"the pod for {image} is gone"
+    for one in _containers(pod):
+        state = _state(one)
+        reason = str((state.get("waiting") or {}).get("reason") or "")
+        if one.get("imageID") or "running" in state or "terminated" in state or reason in _PULLED:
+            return True
+    return never_starts(pod) or (f"phase {phase(pod)}" if finished(pod) else None)
 
 
 def waiting_for(pod: Pod) -> str:

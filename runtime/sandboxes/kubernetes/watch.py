@@ -52,6 +52,11 @@ class PodWatch:
             return uid in self._gone
         return status.death(pod, name) is not None
 
+    def node(self, name: str) -> str | None:
+        """Where the pod runs; None where that is not known."""
+        found = (self._pods.get(name) or {}).get("spec", {}).get("nodeName")
+        return str(found) if found else None
+
     async def wait(self, name: str, look: Callable[[dict[str, Any] | None], T | None], *, timeout_sec: float) -> T:
         """What ``look`` makes of the pod (None: gone) as soon as it makes something. Raises ``TimeoutError``."""
         deadline = time.monotonic() + timeout_sec

@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -95,6 +96,8 @@ def test_tasks_have_a_family_and_a_language(tmp_path: Path) -> None:
         (folder / "task.toml").write_text(text)
         rows.append({"extra_info": {"task": str(folder), "task_id": name}})
     run.data.mkdir()
+    known = {"task_set": "train", "task": "never", "rate": 0.1, "trials": 4, "within": False}
+    run.curriculum.write_bytes(orjson.dumps({"tasks": [known]}))
     pq.write_table(pa.Table.from_pylist(rows), run.data / "train.parquet")
     with TrialIndex(run.path) as index:
         found = groups(run, index, read_rows(run.metrics))
@@ -104,6 +107,7 @@ def test_tasks_have_a_family_and_a_language(tmp_path: Path) -> None:
         "always": ("bound", "Python", "always"),
         "sometimes": ("", "", "flaky"),
     }
+    assert (tasks["never"]["rate"], tasks["never"]["within"], tasks["always"]["rate"]) == (0.1, False, None)
     assert tasks["sometimes"]["cells"] == {1: (2, 0.5), 2: (2, 0.5)}
     assert found["tokens"]["trained"] == 2 * 6 * 5
     by_family = {row["name"]: row for row in found["by"]["family"]}

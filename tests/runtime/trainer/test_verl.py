@@ -46,6 +46,7 @@ SMALL = [
 ]
 
 
+CURRICULUM = {"tasks.curriculum": {"band": {"least": 0.2, "most": 0.8}, "floor": 0.3}}
 BRIEF = ["trainer.val_before_train=False", "trainer.save_freq=3"]
 
 
@@ -145,7 +146,7 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
 
 
 def test_grpo_learns_through_the_whole_line_and_survives_a_kill(tmp_path: Path, policy: Path) -> None:
-    run = make_run(tmp_path / "run", policy, "quickstart")
+    run = make_run(tmp_path / "run", policy, "quickstart", fields=CURRICULUM)
     before = killed_in_step_two(run)
     killed_at = max(before)
 
@@ -160,6 +161,9 @@ def test_grpo_learns_through_the_whole_line_and_survives_a_kill(tmp_path: Path, 
     }
     for name in ("held-out", "held-out-sampled"):
         assert 0.0 <= found[0][f"val-core/{name}/reward/mean@1"] <= 1.0
+    for data in list(found.values())[1:]:
+        assert sum(data[f"curriculum/{name}"] for name in ("below", "within", "above")) == 4
+    assert 0 < len(orjson.loads(RunPaths(run).curriculum.read_bytes())["tasks"]) <= 4
     fingerprints = [found[step]["weights/fingerprint"] for step in found]
     assert len(set(fingerprints)) > 1, "no update changed the weights"
 
@@ -186,7 +190,7 @@ def check_asynchronous(run: Path, policy: Path, *, fingerprints: list[str]) -> N
     """Without staleness, separate_async makes the weights of sync, of a run that was killed and resumed at that: same
     seed, same samples, same parameters, bit for bit. They travel as between two GPUs, gloo in NCCL's place."""
     mode = {"type": "separate_async", "warmup_batches": 0, "max_staleness": 1, "sync_every": 1}
-    make_run(run, policy, "quickstart", fields={"mode": mode})
+    make_run(run, policy, "quickstart", fields={"mode": mode, **CURRICULUM})
     engine = "actor_rollout_ref.rollout.checkpoint_engine"
     transfer = [f"{engine}.backend=liverl_gloo", f"++{engine}.custom_backend_module={GLOO}"]
     process.train(run, overrides=[*SMALL, *BRIEF, *transfer, f"trainer.total_training_steps={len(fingerprints)}"])

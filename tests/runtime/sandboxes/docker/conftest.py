@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,6 @@ def containers(
     assert list((tmp_path / "state").iterdir()) == []
 
 
-def provider(engine: Engine, state: Path, *, tls: bool = False, base: str = BASE) -> DockerProvider:
+def provider(engine: Engine, state: Path, *, tls: bool = False, base: str = BASE, **more: Any) -> DockerProvider:
     to = connection(engine.tls, certificates=str(engine.root / "certs")) if tls else connection(engine.url)
-    return DockerProvider(to, state=state, base=base)
+    return DockerProvider(to, state=state, base=base, **more)

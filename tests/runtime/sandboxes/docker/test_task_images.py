@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.config import Docker
+from runtime.config import Docker, Images
 from runtime.grading.make import make_verifier
 from runtime.oci.build import import_layout
 from runtime.oci.store import ImageStore
+from runtime.sandboxes.ahead import Announced, Wanted
 from runtime.sandboxes.base import SandboxRequest
 from runtime.task import load_task
 from runtime.tasks.images import with_images
@@ -31,7 +32,9 @@ def test_a_task_with_an_image_is_proven(
     require_command("busybox", package="busybox-static")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made = image([busybox(), {"marker": b"here", "w/word": b"old\n"}], Env=["PATH=/bin"], WorkingDir="/w")
-    name = registry.push("task", made)
+    registry.push("task", made)
+    name = "hub.example/task:latest"  # which nobody can reach but through the mirror
+    images = Images(mirrors={"hub.example": registry.host}, disk_gib=64)
     files = {
         "task.toml": f'environment.docker_image = "{name}"\nverifier.env = {{OUT = "/logs/verifier/reward.txt"}}\n',
         "instruction.md": "Write new into word.\n",
@@ -45,17 +48,25 @@ def test_a_task_with_an_image_is_proven(
         for path, text in all_of_it.items():
             (tmp_path / folder / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / folder / path).write_text(text)
-    settings = Docker(base_image="liverl/base:bookworm")
+    settings = Docker(base_image="liverl/base:bookworm", images=images)
+    later = ImageStore.of(images).pull(registry.push("later", image([{"f": b"1"}])))
+    larger = Wanted("sha256:" + "1" * 64, "hub.example/larger@sha256:" + "1" * 64, bytes=64 << 30)
+    coming = Announced(coming=(Wanted(later.digest, later.reference, later.bytes), larger))
     problems: list[str] = []
     loaded = [load_task(tmp_path / folder) for folder in ("task", "suite")]
     tasks = with_images(loaded, environment=settings, on_problem=problems.append, say=lambda text: None)
     assert [task.work.image.digest for task in tasks if task.work.image] == 2 * [made.digest], problems
 
     async def work() -> object:
-        containers = provider(engine, tmp_path / "state")
+        containers = provider(engine, tmp_path / "state", images=images, announced=lambda: coming)
         verifier = make_verifier(settings, containers)
         try:
             report = await verify(tasks, provider=containers, verifier=verifier, concurrency=2, memory_mib=512)
+            while not containers.counts["images_ahead"]:
+                await asyncio.sleep(0.1)
+            assert containers.counts["image_misses"] >= 1 and containers.counts["image_hits"] >= 1
+            assert later.digest in engine.docker("images", "--digests"), "pulled ahead of any box"
+            assert not containers._ahead.one() and not containers._ahead._failed, "the budget has no room for the other"
         finally:
             await verifier.close()
             await containers.close()

@@ -56,6 +56,10 @@ class Cluster:
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
         self.pull_error: Callable[[str], str | None] = lambda image: None
+        self.nodes = itertools.cycle(["node-1"])
+        """Where the scheduler puts the next pod that names none."""
+        self.pulls: list[tuple[str, str]] = []
+        """(node, image) of pods that were there for nothing else, as they ended."""
         self.quota: int | None = None
         self.exec_cuts = 0
         """So many commands lose their connection after the first output or at their end."""
@@ -179,6 +183,7 @@ class Cluster:
             return _status(403, "Forbidden", f'pods "{name}" is forbidden: exceeded quota: sandboxes')
         pod["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": "2026-01-01T00:00:00Z"}
         pod["status"] = {"phase": "Pending"}
+        pod["spec"]["nodeName"] = _wanted_node(pod["spec"]) or next(self.nodes)
         self.pods[name] = pod
         await self._change("ADDED", pod)
         answer = web.json_response(pod, status=201)
@@ -359,6 +364,11 @@ class Cluster:
         name, image = pod["metadata"]["name"], pod["spec"]["containers"][0]["image"]
         if not await self._before(pod, volumes) or not await self._pulled(pod, image):
             return
+        if pod["spec"]["containers"][0].get("command") == ["/.liverl-nothing"]:
+            self.pulls.append((pod["spec"]["nodeName"], image))
+            why = "exec: /.liverl-nothing: no such file or directory"
+            await self._state(pod, "Failed", {"terminated": {"exitCode": 128, "reason": "StartError", "message": why}})
+            return
         container = Container(pod["spec"], volumes, tree=self.trees.get(image))
         await container.start()
         if self.pods.get(name) is not pod or pod["metadata"].get("deletionTimestamp"):
@@ -435,6 +445,14 @@ def _matches(pod: dict[str, Any], selector: str) -> bool:
     return all(
         labels.get(key) == value for key, _, value in (part.partition("=") for part in selector.split(",") if part)
     )
+
+
+def _wanted_node(spec: dict[str, Any]) -> str | None:
+    affinity = spec.get("affinity", {}).get("nodeAffinity", {})
+    for term in affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get("nodeSelectorTerms", ()):
+        for field_ in term["matchFields"]:
+            return str(field_["values"][0])
+    return None
 
 
 def _name(pod: dict[str, Any]) -> str:

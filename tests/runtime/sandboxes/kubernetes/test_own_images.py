@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from runtime.oci.merged import merge
 from runtime.oci.store import ImageStore
 from runtime.oci.types import Image
 from runtime.sandboxes import own_image
+from runtime.sandboxes.ahead import Announced, Wanted
 from runtime.sandboxes.base import Mount, SandboxRequest
 from runtime.sandboxes.entries import Program, Same, mark
-from runtime.sandboxes.kubernetes import pods
+from runtime.sandboxes.kubernetes import KubernetesProvider, pods, prepull
 from runtime.task import load_task
 from tests.oci_images import busybox, image
 from tests.toolbox import require_command
@@ -74,6 +76,7 @@ def test_a_box_of_an_image_without_libc_or_python(node: Stage, own: tuple[ImageS
             result = await box.exec(["sh", "-c", script], stdin=b"in", timeout_sec=20)
             return (result.stdout + result.stderr).decode()
 
+        assert node.provider.counts["image_misses"] == 1 and node.provider.counts["image_fetch_sec"] > 0
         assert (await said("cat; pwd; ls; tool; echo $MARK")).split() == ["in/w", "word", "tool", "of", "the", "image"]
         assert "new" in await said("echo new > word && cat word")
         assert "read-only" in (await said("echo x > /opt/python/bin/python3; echo x > /opt/liverl/guest/x")).lower()
@@ -172,3 +175,47 @@ def test_the_pods_image_comes_from_the_mirror_that_the_spec_names(own: tuple[Ima
     names = {volume["name"] for volume in pod["spec"]["volumes"]}
     for box in (*pod["spec"]["initContainers"], *pod["spec"]["containers"]):
         assert {mount["name"] for mount in box["volumeMounts"]} <= names
+
+
+def test_nodes_pull_what_comes_ahead_of_its_boxes(
+    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the announcement, each node that boxes have been on, and through the mirror."""
+    monkeypatch.setattr(prepull, "LOOK_SEC", 0.05)
+    cluster = stage.cluster
+    first, *others = [Wanted(f"sha256:{n:064}", f"registry.example/tasks/{n}@sha256:{n:064}") for n in range(5)]
+    names = [one.reference.replace("registry.example", "cache.example:5000") for one in others]
+    cluster.images |= {names[0], names[2], names[3]}  # the one between is not to be had
+    said = Announced((first,), tuple(others))
+
+    async def body() -> None:
+        stage.provider = KubernetesProvider(
+            stage.settings,
+            run="run-1",
+            mirrors={"registry.example": "cache.example:5000"},
+            announced=lambda: said,
+            ahead=3,
+        )
+        ahead, (api, watch) = stage.provider._prepull, await stage.provider.connected()
+        for node in ("node-1", "node-2"):
+            ahead.started(node, first.reference, seconds=2.0)
+        ahead.start(api, watch)
+        while ahead.counts["images_ahead"] < 4 or len(caplog.records) < 2:
+            await asyncio.sleep(0.05)
+        for node in ("node-1", "node-2"):
+            assert [image for of, image in cluster.pulls if of == node] == [names[0], names[2]], "no more than three"
+        told = [one.getMessage() for one in caplog.records if "not pulled ahead" in one.getMessage()]
+        assert len(told) == 2 and all("not found" in one and names[1] in one for one in told)
+        ahead.started("node-1", others[2].reference, seconds=1.0)
+        found = {"image_hits": 1, "image_misses": 2, "image_fetch_sec": 4, "images_ahead": 4}
+        assert stage.provider.counts == found
+        nonlocal said
+        cluster.pull_error = lambda image: "429 too many requests" if image == names[3] else None
+        said = Announced(coming=(others[3],))
+        while not cluster.pods:
+            await asyncio.sleep(0.05)
+        (pod,) = [pod for pod in cluster.pods.values() if pod["spec"]["nodeName"] == "node-1"]
+        assert pod["metadata"]["labels"][pods.PHASE] == "prepull"
+        # The run ends: what is being pulled goes with it.
+
+    stage.play(body)
