@@ -34,6 +34,8 @@ from runtime.task import Task
 NO_SECOND_USER = "no second user"
 """How a box says that it cannot have one (``guest/second.py``)."""
 
+MAX_DRAWS = 8
+"""So often the look-alikes of a run are drawn again, where that run or the other one would have none."""
 MAX_SUSPECTS = 8
 """So many look-alikes are tried one by one, to find which of them disturbs a test; of more, all are left out."""
 
@@ -83,6 +85,10 @@ class IdVerifier(SandboxVerifier):
         """Every test runs once as it is and once as a look-alike, in two runs that are alike to whoever is in them."""
         task, tests, draw = plan.task, test_sources(plan.task), secrets.SystemRandom()
         some = self._spoil(task, tests, plan.canary.ids, share=0.5)
+        for _ in range(MAX_DRAWS):  # a run without look-alikes is the text that a forger may know, word for word
+            if len(plan.canary.ids) < 2 or 0 < len(some.ids) < len(plan.canary.ids):
+                break
+            some = self._spoil(task, tests, plan.canary.ids, share=0.5)
         rest = [test_id for test_id in plan.canary.ids if test_id not in some.ids]
         runs = [some, self._spoil(task, tests, rest)]
         draw.shuffle(runs)

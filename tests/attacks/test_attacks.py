@@ -1,5 +1,6 @@
 """No attack is paid, honest work is, and the attacks are real: most of them pay where the agent's own box is graded."""
 
+import json
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -67,3 +68,10 @@ def test_the_attacks_are_real(naive: Callable[[Mapping[str, str]], dict[str, str
     words = naive({name: script for name, script in ATTACKS.items() if name not in EXHAUSTING})
     losers = sorted(set(ATTACKS) - {name for name, word in words.items() if paid(word)})
     assert len(losers) < len(ATTACKS) / 2, losers
+
+
+@pytest.mark.parametrize("grade", ["mini"], indirect=True)
+def test_no_run_is_the_text_that_a_forger_may_know(grade: Grade) -> None:
+    for _ in range(6):
+        runs = json.loads(grade(module(FIXED)).raw)["runs"]
+        assert sorted(len(run["spoiled"]) for run in runs) == [1, 2], "of three tests, some true and some not"
