@@ -6,7 +6,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Where Python may not write byte code, every worker of every group would rewrite all tests' assertions again. What tests
+# Where Python may not write byte code, each worker of each group would rewrite all assertions again. What tests
 # import stays as it was.
 _BEFORE = sys.dont_write_bytecode
 sys.dont_write_bytecode = False
