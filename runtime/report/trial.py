@@ -28,6 +28,14 @@ _NORMALISE = {
 _LOGPROBS = "response_logprobs"
 _LISTS = ("prompt_ids", "response_ids", "response_mask", _LOGPROBS, "weight_versions")
 _LONGEST_LOG = 4 << 20
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("task", "task_set", "group", "verdict", "termination", "isolation", "scaffold"), str),
+    **dict.fromkeys(("timings", "weight_versions", "outcomes", "accounting", "metrics", "sampling"), dict),
+    "defences": list,
+    **dict.fromkeys(("reward", "started"), (int, float)),
+    **dict.fromkeys(("index", "attempt", "model_calls", "prompt_tokens", "completion_tokens"), int),
+}
+"""Of the fields of ``trial.json`` that are counted with, set in a table, or looked into."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,7 @@ def read_trial(folder: Path) -> TrialView:
     """Read one trial's folder; never raises for what is in it. A folder that is not there is all missing."""
     missing: list[str] = []
     record = _json(folder / "trial.json", missing)
+    record = _sound(record, missing)
     trajectory = _json(folder / "trajectory.json", missing)
     samples = _samples(trajectory.get("samples"), missing) if trajectory else ()
     if any(1 in sample.response_mask for sample in samples):
@@ -169,6 +178,18 @@ def _json(path: Path, missing: list[str]) -> dict[str, Any]:
         missing.append(f"{path.name}: not an object")
         return {}
     return content
+
+
+def _sound(record: dict[str, Any], missing: list[str]) -> dict[str, Any]:
+    """The record without fields that hold something else than a trial has there: whoever shows it relies on these."""
+    found = {}
+    for name, value in record.items():
+        kind = _KINDS.get(name)
+        if kind is None or value is None or isinstance(value, kind):
+            found[name] = value
+        else:
+            missing.append(f"trial.json: {name}: not what a trial has there")
+    return found
 
 
 def _text(path: Path) -> str:

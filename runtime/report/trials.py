@@ -72,6 +72,8 @@ PRAGMA user_version = {_VERSION};
 """
 _PUT = f"INSERT OR REPLACE INTO trials VALUES ({', '.join('?' * len(_COLUMNS))})"
 
+_DIGITS = 19
+"""A folder whose name is a longer number is no step: SQLite would not take it."""
 _MOST = (1 << 63) - 1
 """The largest number that SQLite takes: what is asked for beyond it is not there."""
 
@@ -327,7 +329,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _steps(trials: Path) -> Iterator[tuple[int, Path]]:
     with suppress(OSError), os.scandir(trials) as entries:
         for entry in entries:
-            if entry.name.isdecimal() and entry.is_dir():
+            if entry.name.isdecimal() and len(entry.name) < _DIGITS and entry.is_dir():
                 yield int(entry.name), Path(entry.path)
 
 

@@ -168,3 +168,13 @@ def test_a_sample_of_what_are_no_numbers_is_left_out(folder: Path, name: str, va
     (folder / "trajectory.json").write_bytes(orjson.dumps(told))
     view = read_trial(folder)
     assert len(view.samples) == 1 and "sample 0: its lists hold what is no number" in view.missing
+
+
+def test_fields_of_another_kind_are_named_and_left_out(folder: Path) -> None:
+    record = orjson.loads((folder / "trial.json").read_bytes())
+    wrong = {"reward": "x", "task": 5, "timings": [], "outcomes": 3, "index": "a", "started": "now", "defences": 5}
+    (folder / "trial.json").write_bytes(orjson.dumps({**record, **wrong}))
+    view = read_trial(folder)
+    assert {f"trial.json: {name}: not what a trial has there" for name in wrong} <= set(view.missing)
+    assert not wrong.keys() & view.record.keys() and view.record["verdict"] == "solved"
+    assert "no reward" in "\n".join(pages(view, Patch(()), (), tokens=True))
