@@ -45,12 +45,22 @@ def put_engine(plan: Plan, facts: Facts, role: Role) -> None:
         _megatron(plan, facts, trainer, prefix)
         if role != REF:
             _megatron_training(facts, trainer, prefix)
-    if role == ACTOR and not isinstance(trainer, Fsdp):
-        facts.derive(f"{prefix}.router_replay.mode", lambda: _ROUTING_REPLAY[plan.spec.routing_replay])
+    if role == ACTOR:
+        _router_replay(plan, facts, f"{prefix}.router_replay")
     if trainer.device == "cuda":
         facts.derive(f"{prefix}.param_offload", lambda: trainer.offload.parameters)
         if role != REF:
             facts.derive(f"{prefix}.optimizer_offload", lambda: trainer.offload.optimizer)
+
+
+@section
+def _router_replay(plan: Plan, facts: Facts, prefix: str) -> None:
+    if isinstance(plan.spec.trainer, Fsdp):
+        if plan.spec.routing_replay == "off":
+            return
+        # verl's defaults for FSDP do not have the part.
+        facts.decide(f"{prefix}._target_", "verl.workers.config.EngineRouterReplayConfig", "verl's type of the part")
+    facts.derive(f"{prefix}.mode", lambda: _ROUTING_REPLAY[plan.spec.routing_replay])
 
 
 @section

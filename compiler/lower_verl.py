@@ -151,14 +151,23 @@ def _model(plan: Plan, facts: Facts, prefix: str) -> None:
             put(f"{prefix}.override_config.attn_implementation", lambda: own.get(trainer.attention, trainer.attention))
             why = "packing needs attention that knows of it"
             put(f"{prefix}.use_remove_padding", lambda: trainer.attention in PACKED_ATTENTION, why=why)
-            with facts.section():
-                if isinstance(trainer, Fsdp) and trainer.share_prefixes:
-                    facts.decide(f"{prefix}.external_lib", "runtime.trainer.shared_prefixes", "what begins alike, once")
-                elif trainer.attention == "varlen":
-                    facts.decide(f"{prefix}.external_lib", "runtime.trainer.cuda.varlen", "where varlen is")
+            _external_lib(plan, facts, prefix)
     put(f"{prefix}.enable_gradient_checkpointing", lambda: trainer.gradient_checkpointing)
     if prefix == MODEL:
         _head(plan, facts)
+
+
+@section
+def _external_lib(plan: Plan, facts: Facts, prefix: str) -> None:
+    """The one module that verl imports where it makes a model."""
+    trainer = plan.spec.trainer
+    if prefix == MODEL and isinstance(trainer, Fsdp) and plan.spec.routing_replay == "R3":
+        why = "verl's FSDP engine with routing replay; brings varlen too"
+        facts.decide(f"{prefix}.external_lib", "runtime.trainer.replay_engine", why)
+    elif isinstance(trainer, Fsdp) and trainer.share_prefixes:
+        facts.decide(f"{prefix}.external_lib", "runtime.trainer.shared_prefixes", "what begins alike, once")
+    elif isinstance(trainer, Fsdp) and trainer.attention == "varlen":
+        facts.decide(f"{prefix}.external_lib", "runtime.trainer.cuda.varlen", "where varlen is")
 
 
 @section
@@ -271,6 +280,9 @@ def _rollout(plan: Plan, facts: Facts) -> None:
     facts.decide(f"{ROLLOUT}.data_parallel_size", 1, "replicas are the parallelism")
     facts.decide(f"{ROLLOUT}.pipeline_model_parallel_size", 1, "verl refuses more")
     _vllm(plan, facts)
+    with facts.section():
+        if rollout.type == "torch" and spec.routing_replay == "R3":
+            facts.decide(f"{ROLLOUT}.enable_rollout_routing_replay", True, "the engine tells the experts it chose")
     facts.decide(
         f"{ROLLOUT}.calculate_log_probs", True, "log-probabilities of the rollout are compared with the trainer's"
     )

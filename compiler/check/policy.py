@@ -110,14 +110,7 @@ def weights(plan: Plan) -> Iterator[Problem]:
     policy, rollout = plan.spec.policy, plan.spec.rollout
     if not isinstance(policy, PretrainedPolicy) or not isinstance(rollout, TorchRollout) or rollout.import_path:
         return
-    facts = facts_of(policy)
-    if facts is not None and facts.num_experts:
-        yield Problem(
-            ("policy", "path"),
-            f'"{policy.path}" is a mixture of experts, which LiveRL\'s own engine does not compute',
-            fix="use liverl.rollout.vllm, or a dense model",
-        )
-    elif not policy.path.startswith(("/", "./", "../", "~")):
+    if not policy.path.startswith(("/", "./", "../", "~")):
         yield Problem(
             ("policy", "path"),
             f'"{policy.path}" reads as a name, but LiveRL\'s own engine reads a folder and downloads nothing',

@@ -1,4 +1,4 @@
-"""Routing replay: verl 0.9.1 accepts what it then ignores."""
+"""Routing replay: what verl 0.9.1 accepts and then ignores, and what no engine gives."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from compiler.spec.trainer import Fsdp, Megatron
 
 
 def routing_replay(plan: Plan) -> Iterator[Problem]:
-    """verl accepts R3 with FSDP and ignores it; it wires megatron and veomni."""
+    """verl 0.9.1 wires megatron and veomni (``workers/engine_workers.py:498``) and accepts the rest in silence. With
+    FSDP an engine of our own replays what the rollout chose (``runtime/trainer/replay_engine.py``); it records
+    nothing."""
     spec, place = plan.spec, ("routing_replay",)
     facts = facts_of(spec.policy)
     if spec.routing_replay == "off":
-        if facts is not None and facts.num_experts and spec.trainer.type in ("megatron", "veomni"):
+        if facts is not None and facts.num_experts:
             yield Problem(
                 place,
                 '"off" with a mixture of experts: trainer and rollout choose different experts for the same tokens',
@@ -28,9 +30,18 @@ def routing_replay(plan: Plan) -> Iterator[Problem]:
         return
     shown = f'"{spec.routing_replay}"'
     if isinstance(spec.trainer, Fsdp):
-        yield Problem(
-            place, f"{shown} is silently ignored by verl's {spec.trainer.type}", "off", "use veomni or megatron"
-        )
+        if spec.routing_replay == "R2":
+            yield Problem(
+                place,
+                f"{shown} is silently ignored by verl's {spec.trainer.type}, which records no routes",
+                "off, R3",
+                "use R3, or veomni or megatron",
+            )
+        elif spec.trainer.share_prefixes:
+            why = (
+                f"true with routing_replay {shown}: rows share one pass of a token, and each has its own experts of it"
+            )
+            yield Problem(("trainer", "share_prefixes"), why, "false")
     elif not isinstance(spec.trainer, Megatron) and not spec.trainer.attention.startswith("flash_attention"):
         yield Problem(("trainer", "attention"), f"routing replay {shown} needs packed sequences", "flash_attention_2")
     if facts is not None and not facts.num_experts:
@@ -41,8 +52,6 @@ def routing_replay(plan: Plan) -> Iterator[Problem]:
             '"R2" records routes while old log-probabilities are computed, which correction "bypass" leaves out',
             "off, R3",
         )
-    if spec.routing_replay == "R3" and not isinstance(spec.rollout, VllmRollout):
-        yield Problem(place, '"R3" needs routes from the rollout, which only vLLM returns', "off, R2")
     if spec.routing_replay == "R3" and isinstance(spec.rollout, VllmRollout):
         for flag in ("kv-transfer-config", "decode-context-parallel-size"):
             if flag in spec.rollout.flags:

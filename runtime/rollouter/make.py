@@ -24,12 +24,14 @@ def make_engine(
     seed: int,
     import_path: str | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    routed: bool = False,
 ) -> LocalReplica:
-    """One replica of the policy in ``folder``. Raises ``UserError`` when ``import_path`` leads to none."""
+    """One replica of the policy in ``folder``. ``routed``: our own tells which experts of a mixture were chosen; one
+    that is imported decides itself. Raises ``UserError`` when ``import_path`` leads to none."""
     if import_path is not None:
         made: LocalReplica = make(
             import_path, folder, field=FIELD, kwargs=kwargs or {}, slots=slots, max_len=max_len, seed=seed
         )
         return made
-    own: LocalReplica = part("engines", "torch")(folder, slots=slots, max_len=max_len, seed=seed)
+    own: LocalReplica = part("engines", "torch")(folder, slots=slots, max_len=max_len, seed=seed, routed=routed)
     return own

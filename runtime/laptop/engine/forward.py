@@ -2,8 +2,8 @@
 slotted KV cache.
 
 All linear layers see the new tokens of all sequences as one flat matrix without padding; only attention looks at
-sequences. Knows neither requests nor sampling. The mathematics follow transformers' ``Qwen2ForCausalLM`` and
-``Qwen3ForCausalLM`` in float32.
+sequences. Knows neither requests nor sampling. The mathematics follow transformers' ``Qwen2ForCausalLM``,
+``Qwen3ForCausalLM`` and ``Qwen3MoeForCausalLM`` in float32.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from runtime.laptop.engine.mlp import Mixture
 from runtime.laptop.engine.weights import Architecture, Layer, Weights
 
 # Measured on two machines; a factor of two either way costs a few per cent.
@@ -46,20 +47,26 @@ class Chunk:
 
 class KVCache:
     """Keys and values of ``slots`` sequences of at most ``length`` tokens: per layer two tensors [slots, length, KV,
-    D].
+    D]. On demand also the experts that each layer of a mixture chose for each token: [slots, length, layers, K].
 
     A slot's leading positions are contiguous in memory, so that copying a prefix is one memcpy per layer.
     """
 
-    def __init__(self, architecture: Architecture, *, slots: int, length: int) -> None:
+    def __init__(self, architecture: Architecture, *, slots: int, length: int, experts: bool = False) -> None:
         shape = (slots, length, architecture.num_key_value_heads, architecture.head_dim)
         # Zeros, because masked positions are multiplied by 0 and must therefore be finite.
         self.keys = [torch.zeros(shape) for _ in range(architecture.num_layers)]
         self.values = [torch.zeros(shape) for _ in range(architecture.num_layers)]
+        self.experts: Tensor | None = None
+        if experts and architecture.experts:
+            chosen = (slots, length, architecture.num_layers, architecture.experts_per_token)
+            self.experts = torch.zeros(chosen, dtype=torch.uint8 if architecture.experts <= 256 else torch.int16)
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         for tensor in (*self.keys, *self.values):
             tensor[target, :length] = tensor[source, :length]
+        if self.experts is not None:
+            self.experts[target, :length] = self.experts[source, :length]
 
 
 class Rotary:
@@ -228,6 +235,7 @@ class _Plan:
         placed += longer
         positions = torch.from_numpy(np.concatenate([np.arange(chunk.start, chunk.end) for chunk in placed]))
         self.tokens = torch.from_numpy(np.concatenate([chunk.tokens for chunk in placed]))
+        self.placed, self.positions = placed, positions
         self.cos, self.sin = rotary.cos[positions][:, None], rotary.sin[positions][:, None]
         # Where every chunk is one token, all layers are alike.
         self.final = _Rows(placed) if longer else None
@@ -236,6 +244,11 @@ class _Plan:
         row = {chunk.slot: index for index, chunk in enumerate(placed)}
         order = [row[chunk.slot] for chunk in chunks]
         self.order = None if order == list(range(len(order))) else torch.tensor(order)
+
+    def slots(self) -> Tensor:
+        """Of each token."""
+        lengths = torch.tensor([len(chunk.tokens) for chunk in self.placed])
+        return torch.tensor([chunk.slot for chunk in self.placed]).repeat_interleave(lengths)
 
 
 def _split_families(singles: Sequence[Chunk]) -> tuple[list[Chunk], list[list[Chunk]]]:
@@ -262,6 +275,7 @@ def forward(weights: Weights, cache: KVCache, rotary: Rotary, chunks: Sequence[C
     plan = _Plan(chunks, rotary)
     hidden = F.embedding(plan.tokens, weights.embedding)
     final = len(weights.layers) - 1
+    slots = None if cache.experts is None else plan.slots()
     for index, layer in enumerate(weights.layers):
         key_cache, value_cache = cache.keys[index], cache.values[index]
         normed = F.rms_norm(hidden, (arch.hidden_size,), layer.attention_norm, eps)
@@ -269,16 +283,25 @@ def forward(weights: Weights, cache: KVCache, rotary: Rotary, chunks: Sequence[C
         queries, keys = turned[:, :heads], turned[:, heads:]
         for begin, end, group in plan.groups:
             group.store(keys[begin:end], values[begin:end], key_cache, value_cache)
-        if index == final and plan.final is not None:
-            # Only each chunk's last token is asked for, so the last layer's attention and MLP see no others.
+        if index == final and plan.final is not None and cache.experts is None:
+            # Only each chunk's last token is asked for, so the last layer's attention and MLP see no others; but
+            # where a mixture's choices are kept, they are for every token.
             hidden = hidden[plan.last]
             attended = plan.final.attend(queries[plan.last], key_cache, value_cache)
         else:
             parts = [group.attend(queries[begin:end], key_cache, value_cache) for begin, end, group in plan.groups]
             attended = torch.cat(parts) if len(parts) > 1 else parts[0]
         hidden = hidden + layer.out(attended)
-        gate, up = layer.gate_up(F.rms_norm(hidden, (arch.hidden_size,), layer.mlp_norm, eps)).chunk(2, -1)
-        hidden = hidden + layer.down(F.silu(gate).mul_(up))
+        normed = F.rms_norm(hidden, (arch.hidden_size,), layer.mlp_norm, eps)
+        if isinstance(layer.mlp, Mixture):
+            added, experts = layer.mlp(normed)
+            if cache.experts is not None:
+                cache.experts[slots, plan.positions, index] = experts.to(cache.experts.dtype)
+        else:
+            added = layer.mlp(normed)
+        hidden = hidden + added
+    if cache.experts is not None and plan.final is not None:
+        hidden = hidden[plan.last]
     logits = weights.head(F.rms_norm(hidden, (arch.hidden_size,), weights.norm, eps))
     return logits if plan.order is None else logits[plan.order]
 

@@ -53,6 +53,7 @@ class EngineServer:
         threads: int = 1,
         import_path: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
+        routed: bool = False,
     ) -> None:
         # Before torch is imported by the engine: spinning OpenMP threads cost more than they give on shared cores.
         os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -62,7 +63,13 @@ class EngineServer:
 
         torch.set_num_threads(threads)
         self._engine = make_engine(
-            Path(model_folder), slots=slots, max_len=max_len, seed=seed, import_path=import_path, kwargs=kwargs
+            Path(model_folder),
+            slots=slots,
+            max_len=max_len,
+            seed=seed,
+            import_path=import_path,
+            kwargs=kwargs,
+            routed=routed,
         )
         self._gate = asyncio.Event()
         self._rejecting = False
@@ -184,6 +191,7 @@ class EngineServer:
                 "weight_versions": list(generation.weight_versions),
                 "finish_reason": generation.finish_reason,
                 "cached_tokens": generation.cached_tokens,
+                "routing": None if generation.routing is None else frames.routing_out(generation.routing),
             }
         if request["do"] == "identity":
             served = await self._engine.identity()

@@ -9,6 +9,9 @@ prefix: in place when its own session left it, by copying when another sequence 
 a prompt this way, also one that is being computed at this moment). ``set_weights`` drops every entry: sequences in
 flight recompute theirs from their tokens under the new weights before they go on, and each token records the version
 that produced it.
+
+The experts that a mixture's layers chose for a token belong to the pass that fed it first for this request: a request
+in flight over a switch keeps those of its tokens until then, under which the next ones were sampled.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from runtime.errors import Termination, TrialError
 from runtime.laptop.engine.forward import Chunk, KVCache, Rotary, forward
 from runtime.laptop.engine.sampling import draw
 from runtime.laptop.engine.weights import Weights
-from runtime.rollouter.engine import Generation, SamplingParams
+from runtime.rollouter.engine import Generation, Routing, SamplingParams
 
 # A shared prefix shorter than this is recomputed rather than waited for: waiting costs a step.
 _WORTH_WAITING_TOKENS = 16
@@ -48,9 +51,11 @@ class Request:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     weight_versions: list[int] = field(default_factory=list)
+    experts: list[np.ndarray] = field(default_factory=list)
+    """Of the leading tokens, by the weights before the present ones; each piece [tokens, layers, K]."""
 
-    def finish(self, reason: Literal["stop", "length", "abort"]) -> None:
-        reply = Generation(self.token_ids, self.logprobs, self.weight_versions, reason, self.cached_tokens)
+    def finish(self, reason: Literal["stop", "length", "abort"], routing: Routing | None = None) -> None:
+        reply = Generation(self.token_ids, self.logprobs, self.weight_versions, reason, self.cached_tokens, routing)
         self.on_done(reply)
 
 
@@ -70,14 +75,24 @@ class SlotBatch:
     turns."""
 
     def __init__(
-        self, weights: Weights, *, version: int, slots: int, max_len: int, kept: int, prefill_tokens: int, seed: int
+        self,
+        weights: Weights,
+        *,
+        version: int,
+        slots: int,
+        max_len: int,
+        kept: int,
+        prefill_tokens: int,
+        seed: int,
+        routed: bool = False,
     ) -> None:
+        """``routed``: replies of a mixture say which experts were chosen."""
         rows = slots + kept
         self.weights, self.version = weights, version
         self.max_len = max_len
         self.counters = Counters()
         self._slots, self._prefill_tokens = slots, prefill_tokens
-        self._cache = KVCache(weights.architecture, slots=rows, length=max_len)
+        self._cache = KVCache(weights.architecture, slots=rows, length=max_len, experts=routed)
         self._rotary = Rotary(weights.architecture, length=max_len)
         self._tokens = np.zeros((rows, max_len), np.int64)
         self._known = np.zeros(rows, np.int64)  # tokens of the slot's sequence, sampled ones included
@@ -137,7 +152,7 @@ class SlotBatch:
             chosen = [request for request in chosen if request in requests]
         for request in chosen:
             self._remove(request)
-            request.finish("abort")
+            request.finish("abort", self._routing(request))
         return len(chosen)
 
     def fail(self, error: TrialError) -> None:
@@ -150,6 +165,9 @@ class SlotBatch:
         """From the next step on, sample from these weights. No cache entry of the old ones is used again."""
         assert weights.architecture == self.weights.architecture
         self.weights, self.version = weights, version
+        if self._cache.experts is not None:
+            for request in self._active.values():
+                self._keep_experts(request)
         self._computed[:] = 0
 
     def step(self) -> None:
@@ -197,10 +215,30 @@ class SlotBatch:
             self._known[slot] += 1
         if token in request.params.stop_token_ids:
             self._remove(request)
-            request.finish("stop")
+            request.finish("stop", self._routing(request))
         elif len(request.token_ids) >= request.limit:
             self._remove(request)
-            request.finish("length")
+            request.finish("length", self._routing(request))
+
+    def _keep_experts(self, request: Request) -> None:
+        """Add to the request's own what the cache holds beyond it."""
+        assert self._cache.experts is not None
+        begin, end = sum(len(piece) for piece in request.experts), int(self._computed[request.slot])
+        if end > begin:
+            request.experts.append(self._cache.experts[request.slot, begin:end].numpy().copy())
+
+    def _routing(self, request: Request) -> Routing | None:
+        """The experts of all tokens but the last one, which was sampled and never fed, from where the caller wants
+        them; None before the first token is sampled."""
+        if self._cache.experts is None or not request.token_ids:
+            return None
+        self._keep_experts(request)
+        rows = np.concatenate(request.experts)
+        fed = len(request.prompt) + len(request.token_ids) - 1
+        assert len(rows) == fed, f"experts of {len(rows)} tokens where {fed} were fed"
+        start = min(request.params.routing_start, fed)
+        little = rows[start:].astype(rows.dtype.newbyteorder("<"))
+        return Routing(start, little.tobytes(), (rows.shape[1], rows.shape[2]), rows.dtype.itemsize)
 
     def _remove(self, request: Request) -> None:
         if request.slot >= 0:

@@ -63,7 +63,8 @@ class SocketReplica:
         """See ``Engine.generate``. Cancelling the call cancels it on the server."""
         request = {"do": "generate", "prompt_ids": list(prompt_ids), "params": asdict(params), "session": session}
         answer = await self._call(request)
-        return Generation(**answer)
+        routing = answer.pop("routing")
+        return Generation(**answer, routing=None if routing is None else frames.routing_in(routing))
 
     async def identity(self) -> WeightIdentity:
         answer = await self._call({"do": "identity"})

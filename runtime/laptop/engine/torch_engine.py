@@ -30,11 +30,12 @@ Result = TypeVar("Result")
 class TorchEngine:
     """A replica in this process. ``generate`` may be called from any event loop; all other calls too.
 
-    ``model``: a Hugging Face folder (Qwen2, Qwen3, Llama; ``config.json`` + safetensors) or loaded ``Weights``.
+    ``model``: a Hugging Face folder (Qwen2, Qwen3 and its mixtures, Llama) or loaded ``Weights``.
     ``slots``: sequences decoded at once; more calls wait in order. ``max_len``: tokens of prompt plus reply, at most
     the model's positions. ``kept``: further cache slots for sessions between two turns (None: as many as ``slots``).
-    ``prefill_tokens``: most prompt tokens computed in one step. ``seed`` feeds requests that bring none. Raises
-    ``UserError`` when the model cannot be served.
+    ``prefill_tokens``: most prompt tokens computed in one step. ``seed`` feeds requests that bring none. ``routed``:
+    replies of a mixture say which experts were chosen (``Generation.routing``). Raises ``UserError`` when the model
+    cannot be served.
 
     Generations in flight at a weight update go on under the new weights: their keys and values are recomputed, and
     ``Generation.weight_versions`` shows the switch. Call ``abort_all`` first where a reply must come from one version
@@ -51,6 +52,7 @@ class TorchEngine:
         prefill_tokens: int = 2048,
         seed: int = 0,
         version: int = 0,
+        routed: bool = False,
     ) -> None:
         weights = model if isinstance(model, Weights) else Weights.load(model)
         if slots < 1 or not 2 <= max_len <= weights.architecture.max_position:
@@ -64,6 +66,7 @@ class TorchEngine:
             kept=slots if kept is None else kept,
             prefill_tokens=prefill_tokens,
             seed=seed,
+            routed=routed,
         )
         self._identity = WeightIdentity(version, fingerprint(weights.named_tensors()))
         self._changed = threading.Condition()

@@ -1,8 +1,9 @@
-"""The weights of a small Qwen2, Qwen3 or Llama as the CPU engine uses them: read from a Hugging Face folder, checked,
-packed, fingerprinted.
+"""The weights of a small Qwen2, Qwen3 (dense or a mixture of experts) or Llama as the CPU engine uses them: read from a
+Hugging Face folder, checked, packed, fingerprinted.
 
-Knows the architecture's parameter names and shapes (transformers' ``models/qwen2``, ``qwen3`` and ``llama``). Does not
-know how a forward pass runs, nor what a version is. A ``Weights`` object is never changed: an update makes another one.
+Knows the architecture's parameter names and shapes (transformers' ``models/qwen2``, ``qwen3``, ``qwen3_moe`` and
+``llama``). Does not know how a forward pass runs, nor what a version is. A ``Weights`` object is never changed: an
+update makes another one.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from runtime.errors import UserError
 from runtime.laptop.engine.linear import Linear
+from runtime.laptop.engine.mlp import Mixture, Mlp
 from runtime.rollouter.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)
 class Architecture:
     """The numbers of ``config.json`` that a forward pass needs. ``qkv_bias``/``out_bias``: biases of attention;
-    ``qk_norm``: Qwen3."""
+    ``qk_norm``: Qwen3. ``experts``: 0 for a dense model; otherwise ``intermediate_size`` is that of one expert."""
 
     vocabulary_size: int
     hidden_size: int
@@ -41,18 +43,23 @@ class Architecture:
     qkv_bias: bool
     out_bias: bool
     qk_norm: bool
+    experts: int = 0
+    experts_per_token: int = 0
+    experts_normed: bool = False
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, where: str = "config.json") -> Architecture:
         """From the content of a ``config.json``. Raises ``UserError`` for what this engine does not compute exactly."""
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         layer_types = config.get("layer_types") or []
-        checks = {
-            "model_type": (config.get("model_type"), ("qwen2", "qwen3", "llama")),
+        checks: dict[str, tuple[Any, tuple[Any, ...]]] = {
+            "model_type": (config.get("model_type"), ("qwen2", "qwen3", "qwen3_moe", "llama")),
             "hidden_act": (config.get("hidden_act", "silu"), ("silu",)),
             "rope_type": (rope.get("rope_type", "default"), ("default",)),
             "mlp_bias": (bool(config.get("mlp_bias", False)), (False,)),
             "use_sliding_window": (config.get("use_sliding_window") or "sliding_attention" in layer_types, (False,)),
+            "mlp_only_layers": (config.get("mlp_only_layers") or [], ([],)),
+            "decoder_sparse_step": (config.get("decoder_sparse_step", 1), (1,)),
         }
         problems = [
             f"{where}: {key}: {value!r} is not supported by the CPU engine; allowed: {', '.join(map(repr, allowed))}; "
@@ -62,13 +69,15 @@ class Architecture:
         ]
         if problems:
             raise UserError(*problems)
-        qwen2 = config["model_type"] == "qwen2"
+        qwen2, mixture = config["model_type"] == "qwen2", config["model_type"] == "qwen3_moe"
         bias = bool(config.get("attention_bias", False))
         num_heads = int(config["num_attention_heads"])
+        # Published models have the first name, transformers 5 writes the second.
+        experts = int(config.get("num_experts") or config["num_local_experts"]) if mixture else 0
         return cls(
             vocabulary_size=int(config["vocab_size"]),
             hidden_size=int(config["hidden_size"]),
-            intermediate_size=int(config["intermediate_size"]),
+            intermediate_size=int(config["moe_intermediate_size" if mixture else "intermediate_size"]),
             num_layers=int(config["num_hidden_layers"]),
             num_heads=num_heads,
             num_key_value_heads=int(config.get("num_key_value_heads") or num_heads),
@@ -79,8 +88,17 @@ class Architecture:
             tied=bool(config.get("tie_word_embeddings", False)),
             qkv_bias=qwen2 or bias,
             out_bias=not qwen2 and bias,
-            qk_norm=config["model_type"] == "qwen3",
+            qk_norm=config["model_type"] in ("qwen3", "qwen3_moe"),
+            experts=experts,
+            experts_per_token=int(config["num_experts_per_tok"]) if mixture else 0,
+            experts_normed=mixture and bool(config.get("norm_topk_prob", False)),
         )
+
+    def mlps(self, prefix: str) -> list[str]:
+        """Prefixes of a layer's MLPs: its own, or its experts'."""
+        if not self.experts:
+            return [f"{prefix}mlp."]
+        return [f"{prefix}mlp.experts.{number}." for number in range(self.experts)]
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Every parameter's Hugging Face name and shape."""
@@ -99,9 +117,12 @@ class Architecture:
             if self.qk_norm:
                 shapes[f"{prefix}self_attn.q_norm.weight"] = (dim,)
                 shapes[f"{prefix}self_attn.k_norm.weight"] = (dim,)
-            shapes[f"{prefix}mlp.gate_proj.weight"] = (inner, hidden)
-            shapes[f"{prefix}mlp.up_proj.weight"] = (inner, hidden)
-            shapes[f"{prefix}mlp.down_proj.weight"] = (hidden, inner)
+            for mlp in self.mlps(prefix):
+                shapes[f"{mlp}gate_proj.weight"] = (inner, hidden)
+                shapes[f"{mlp}up_proj.weight"] = (inner, hidden)
+                shapes[f"{mlp}down_proj.weight"] = (hidden, inner)
+            if self.experts:
+                shapes[f"{prefix}mlp.gate.weight"] = (self.experts, hidden)
             shapes[f"{prefix}input_layernorm.weight"] = (hidden,)
             shapes[f"{prefix}post_attention_layernorm.weight"] = (hidden,)
         shapes["model.norm.weight"] = (hidden,)
@@ -124,15 +145,14 @@ def state_fingerprint(architecture: Architecture, state: Mapping[str, Tensor]) -
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer, packed: ``qkv`` [(H + 2 KV) D, C], ``qk_norm`` [H + KV, D] or None, ``gate_up`` [2 I, C]."""
+    """One decoder layer, packed: ``qkv`` [(H + 2 KV) D, C], ``qk_norm`` [H + KV, D] or None."""
 
     attention_norm: Tensor
     qkv: Linear
     qk_norm: Tensor | None
     out: Linear
     mlp_norm: Tensor
-    gate_up: Linear
-    down: Linear
+    mlp: Mlp | Mixture
 
 
 @dataclass(frozen=True)
@@ -185,6 +205,19 @@ class Weights:
         def single(name: str) -> Tensor:
             return joined(name, ("",), "")
 
+        def mlp(prefix: str) -> Mlp | Mixture:
+            mlps = tuple(
+                Mlp(
+                    gate_up=Linear(joined(one, ("gate_proj", "up_proj"), ".weight")),
+                    down=Linear(single(one + "down_proj.weight")),
+                )
+                for one in architecture.mlps(prefix)
+            )
+            if not architecture.experts:
+                return mlps[0]
+            router = single(prefix + "mlp.gate.weight")
+            return Mixture(router, mlps, architecture.experts_per_token, architecture.experts_normed)
+
         def layer(index: int) -> Layer:
             prefix = f"model.layers.{index}."
             attention = prefix + "self_attn."
@@ -206,8 +239,7 @@ class Weights:
                     single(attention + "o_proj.bias") if architecture.out_bias else None,
                 ),
                 mlp_norm=single(prefix + "post_attention_layernorm.weight"),
-                gate_up=Linear(joined(prefix, ("mlp.gate_proj", "mlp.up_proj"), ".weight")),
-                down=Linear(single(prefix + "mlp.down_proj.weight")),
+                mlp=mlp(prefix),
             )
 
         embedding = single("model.embed_tokens.weight")
@@ -238,10 +270,14 @@ class Weights:
             if layer.qk_norm is not None:
                 yield attention + "q_norm.weight", layer.qk_norm[0]
                 yield attention + "k_norm.weight", layer.qk_norm[arch.num_heads]
-            gate, up = layer.gate_up.weight.chunk(2)
-            yield prefix + "mlp.gate_proj.weight", gate
-            yield prefix + "mlp.up_proj.weight", up
-            yield prefix + "mlp.down_proj.weight", layer.down.weight
+            mlps = layer.mlp.experts if isinstance(layer.mlp, Mixture) else (layer.mlp,)
+            for place, mlp in zip(arch.mlps(prefix), mlps, strict=True):
+                gate, up = mlp.gate_up.weight.chunk(2)
+                yield place + "gate_proj.weight", gate
+                yield place + "up_proj.weight", up
+                yield place + "down_proj.weight", mlp.down.weight
+            if isinstance(layer.mlp, Mixture):
+                yield prefix + "mlp.gate.weight", layer.mlp.router
             yield prefix + "input_layernorm.weight", layer.attention_norm
             yield prefix + "post_attention_layernorm.weight", layer.mlp_norm
         yield "model.norm.weight", self.norm

@@ -81,6 +81,7 @@ class CpuReplica(RolloutReplica):  # type: ignore[misc]
                 seed=config.seed * 1000 + self.replica_rank * 100 + index,
                 import_path=rollout.import_path,
                 kwargs=rollout.kwargs,
+                routed=bool(self.config.enable_rollout_routing_replay),
             )
             for index, name in enumerate(names)
         ]

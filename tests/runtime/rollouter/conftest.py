@@ -13,7 +13,8 @@ ModelFolder = Callable[..., tuple[Any, Path]]
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    """(transformers model in eval mode, its folder) for "qwen2", "qwen3" or "llama"; equal arguments, equal model.
+    """(transformers model in eval mode, its folder) for "qwen2", "qwen3", "qwen3moe" or "llama"; equal arguments,
+    equal model.
 
     Norm weights and biases are random too: at their initial ones and zeros a wrong use of them would not show.
     """
@@ -41,7 +42,14 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
             }
             if family != "qwen2":
                 numbers |= {"head_dim": 20, "attention_bias": not tied}
-            name = family.capitalize()
+            if family == "qwen3moe":
+                numbers |= {
+                    "moe_intermediate_size": 24,
+                    "num_experts": 6,
+                    "num_experts_per_tok": 2,
+                    "norm_topk_prob": tied,
+                }
+            name = "Qwen3Moe" if family == "qwen3moe" else family.capitalize()
             config = getattr(transformers, f"{name}Config")(**(numbers | changes))
             torch.manual_seed(seed)
             model = getattr(transformers, f"{name}ForCausalLM")(config).eval().requires_grad_(False)

@@ -15,7 +15,7 @@ LENGTH = 320
     slots=st.permutations(range(12)).map(lambda order: order[:9]),
     shared=st.sampled_from([0, 40, 280]),
     chunk=st.integers(1, 33),
-    family=st.sampled_from(["qwen2", "qwen3", "llama"]),
+    family=st.sampled_from(["qwen2", "qwen3", "qwen3moe", "llama"]),
     seed=st.integers(0, 1000),
 )
 def test_logits_equal_a_full_forward(model_folder, slots, shared: int, chunk: int, family: str, seed: int) -> None:

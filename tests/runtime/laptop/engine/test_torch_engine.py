@@ -44,7 +44,7 @@ def close_to(got, wanted) -> bool:
     return len(got) == len(wanted) and max(abs(a - b) for a, b in zip(got, wanted, strict=True)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "qwen3moe", "llama"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_logprobs_equal_a_full_forward(model_folder, full_logprobs, family: str, tied: bool) -> None:
     model, folder = model_folder(family, tied=tied)
@@ -366,7 +366,7 @@ def test_an_idle_engine_uses_no_cpu(model_folder) -> None:
     [
         (
             {"model_type": "gemma3"},
-            "model_type: 'gemma3' is not supported by the CPU engine; allowed: 'qwen2', 'qwen3', 'llama'",
+            "model_type: 'gemma3' is not supported by the CPU engine; allowed: 'qwen2', 'qwen3', 'qwen3_moe', 'llama'",
         ),
         ({"mlp_bias": True}, "mlp_bias: True"),
         ({"hidden_act": "gelu"}, "hidden_act: 'gelu'"),
