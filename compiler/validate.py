@@ -103,6 +103,8 @@ def _problem(finding: dict[str, Any], value: Any) -> Problem:
             return Problem((*path, "type"), f"{_show(context.get('tag'))} cannot run: {why}", ", ".join(allowed))
         advice = (SIMILAR.get(tag) if last == "scaffold" else None) or _meant(tag, allowed)
         return Problem((*path, "type"), f"{_show(context.get('tag'))} is unknown", ", ".join(allowed), advice)
+    if last == "lora" and isinstance(found, list):
+        return Problem(path, _ADAPTERS, "one object, or null", "start a run for each adapter, on the same policy.path")
     if kind in ("literal_error", "enum"):
         options = _literals(str(context.get("expected", "")))
         return Problem(path, f"{shown} is not possible", ", ".join(options), _meant(str(found), options))
@@ -141,6 +143,12 @@ def _unserved(estimator: str) -> str:
 
     return UNSERVED_ESTIMATORS.get(estimator, "")
 
+
+_ADAPTERS = (
+    "a list of adapters, but a run trains one: verl 0.9.1 makes, updates and sends the adapter `default` alone, and "
+    "its vLLM serves one under a fixed id"
+)
+"""``workers/engine/fsdp/transformer_impl.py:1001``, ``workers/rollout/vllm_rollout/utils.py:40``."""
 
 _KINDS = {
     "int_type": "not a whole number",

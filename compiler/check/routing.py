@@ -38,9 +38,7 @@ def routing_replay(plan: Plan) -> Iterator[Problem]:
                 "use R3, or veomni or megatron",
             )
         elif spec.trainer.share_prefixes:
-            why = (
-                f"true with routing_replay {shown}: rows share one pass of a token, and each has its own experts of it"
-            )
+            why = f"true with routing_replay {shown}: rows share the pass of a token, and have experts of their own"
             yield Problem(("trainer", "share_prefixes"), why, "false")
     elif not isinstance(spec.trainer, Megatron) and not spec.trainer.attention.startswith("flash_attention"):
         yield Problem(("trainer", "attention"), f"routing replay {shown} needs packed sequences", "flash_attention_2")

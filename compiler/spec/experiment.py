@@ -84,7 +84,7 @@ class ExperimentSpec(Model):
     trainer: Trainer
     routing_replay: RoutingReplay = "off"
     """For mixtures of experts: train with the experts chosen when the trainer computed the old log-probabilities (R2)
-    or when the rollout sampled (R3)."""
+    or when the rollout sampled (R3). With FSDP only R3."""
     rollout: Rollout
     scaffold: Scaffold
     environment: Environment

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from verl.utils.tensordict_utils import get_non_tensor_data
 from verl.utils.ulysses import slice_input_tensor
 from verl.workers.engine import base
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
@@ -48,7 +49,7 @@ class ReplayEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         rows, offsets = routed.values(), micro_batch["input_ids"].offsets()
         if not torch.equal(routed.offsets(), offsets):
             raise RuntimeError("trajectories and the experts of their tokens differ in length")
-        if input_ids.shape[0] > 1 or not self.use_remove_padding:
+        if not get_non_tensor_data(data=micro_batch, key="use_remove_padding", default=True):
             padded = rows.new_zeros((*input_ids.shape, *rows.shape[1:]))
             places = torch.arange(input_ids.shape[1], device=rows.device)
             padded[places < offsets.diff()[:, None].to(places.device)] = rows

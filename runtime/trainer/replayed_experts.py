@@ -49,9 +49,7 @@ class ReplayedExperts:
         A row that names an expert twice is nobody's choice: there the router chooses.
         """
         if rows is not None and rows.shape[1] <= max(self._routers):
-            raise ValueError(
-                f"experts of {rows.shape[1]} layers for a model whose last router is in {max(self._routers)}"
-            )
+            raise ValueError(f"experts of {rows.shape[1]} layers; the last router is in layer {max(self._routers)}")
         self._rows = rows
 
     def _replace(self, layer: int, router: Any, _given: Any, output: tuple[Tensor, Tensor, Tensor]) -> Any:

@@ -152,6 +152,23 @@ def test_veomni_replays_routes_on_two_machines() -> None:
     assert "grad_clip" not in actor
 
 
+def test_fsdp_replays_routes_by_an_engine_of_ours() -> None:
+    """verl's own would ignore them: the compiler writes what puts ours in its place, for the actor alone."""
+    value = evaluate(spec_path("moe-async")).value
+    value["trainer"] |= {"type": "fsdp2", "device": "cuda", "attention": "varlen"}
+    del value["trainer"]["expert_parallel"]
+    found = tree(value)["actor_rollout_ref"]
+    assert found["model"]["external_lib"] == "runtime.trainer.replay_engine"
+    replay = {"_target_": "verl.workers.config.EngineRouterReplayConfig", "mode": "R3"}
+    assert found["actor"]["fsdp_config"]["router_replay"] == replay
+    assert "router_replay" not in found["ref"]["fsdp_config"]
+    assert found["rollout"]["enable_rollout_routing_replay"] is True
+    value["routing_replay"] = "off"
+    found = tree(value)["actor_rollout_ref"]
+    assert found["model"]["external_lib"] == "runtime.trainer.cuda.varlen"
+    assert "router_replay" not in found["actor"]["fsdp_config"]
+
+
 def test_megatron_parallel_sizes() -> None:
     found = tree(evaluate(spec_path("moe-megatron")).value)
     assert found["defaults"][1] == {"override model_engine": "megatron"}

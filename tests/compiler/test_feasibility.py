@@ -121,7 +121,7 @@ MIXTURE: list[tuple[dict[str, Any], str, str]] = [
     ({"routing_replay": "off"}, "routing_replay", "warn"),
     ({"routing_replay": "R2", "algorithm": {"type": "grpo", "group_size": 8, "correction": {"type": "bypass"}}},
      "routing_replay", "fatal"),
-    ({"trainer.type": "fsdp2", "trainer.expert_parallel": None}, "routing_replay", "fatal"),
+    ({"routing_replay": "R2", "trainer.type": "fsdp2", "trainer.expert_parallel": None}, "routing_replay", "fatal"),
     ({"mode.sync_every": 3}, "mode.sync_every", "fatal"),
     ({"mode.rollout_nodes": 3}, "mode.rollout_nodes", "fatal"),
     ({"rollout.flags": {"kv-transfer-config": {}}}, "rollout.flags.kv-transfer-config", "fatal"),

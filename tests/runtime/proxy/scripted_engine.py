@@ -7,11 +7,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runtime.proxy.codec import ChatCodec
-from runtime.rollouter.engine import Generation, SamplingParams
+from runtime.proxy.types import Sample
+from runtime.rollouter.engine import Generation, Routing, SamplingParams
 
 
 @dataclass
@@ -92,3 +93,34 @@ class ScriptedEngine:
             ids += self.codec.tokens.encode(text[:cut])
             text = text[cut:]
         return ids
+
+
+def rows(ids: Sequence[int]) -> bytes:
+    """Rows of shape (1, 2) that tell token and position."""
+    return bytes(byte for position, token in enumerate(ids) for byte in (token % 251, position % 251))
+
+
+@dataclass
+class MixtureEngine(ScriptedEngine):
+    """As vLLM gives routed experts: all but the last token have rows; ``delta`` leaves out what the caller has."""
+
+    delta: bool = True
+    wrong: int = 0
+    starts: list[int] = field(default_factory=list)
+
+    async def generate(self, prompt_ids: Sequence[int], params: SamplingParams, *, session: str) -> Generation:
+        generation = await super().generate(prompt_ids, params, session=session)
+        start = params.routing_start if self.delta else 0
+        self.starts.append(params.routing_start)
+        fed = [*prompt_ids, *generation.token_ids][: -1 - self.wrong]
+        generation = replace(generation, routing=Routing(0, rows(fed), (1, 2), 1).since(start))
+        self.calls[-1].generation = generation
+        return generation
+
+
+def aligned(sample: Sample) -> bool:
+    """Every token has its own row; the last one, never fed to the model, has zeros."""
+    ids = sample.prompt_ids + sample.response_ids
+    routing = sample.routed_experts
+    assert routing is not None
+    return (routing.start, routing.rows) == (0, rows(ids[:-1]) + bytes(2))

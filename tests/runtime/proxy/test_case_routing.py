@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +14,19 @@ from runtime.config import Proxy
 from runtime.proxy.codec import ChatCodec
 from runtime.proxy.journal import read_journal
 from runtime.proxy.server import ProxyServer
-from runtime.proxy.types import Sample, Trajectory
+from runtime.proxy.types import Trajectory
 from runtime.proxy.upstream import VLLMEngine
-from runtime.rollouter.engine import Generation, Routing, SamplingParams
+from runtime.rollouter.engine import SamplingParams
 from tests.runtime.proxy.conftest import LIMITS, Running
 from tests.runtime.proxy.driver import GO, TOOL, USER, chat, openai, send
 from tests.runtime.proxy.fake_vllm import FakeVLLM
-from tests.runtime.proxy.scripted_engine import ScriptedEngine
-
-
-def rows(ids: Sequence[int]) -> bytes:
-    """Rows of shape (1, 2) that tell token and position."""
-    return bytes(byte for position, token in enumerate(ids) for byte in (token % 251, position % 251))
-
-
-class MixtureEngine(ScriptedEngine):
-    """As vLLM gives routed experts: all but the last token have rows; ``delta`` leaves out what the caller has."""
-
-    delta = True
-    wrong = 0
-    starts: list[int]
-
-    async def generate(self, prompt_ids: Sequence[int], params: SamplingParams, *, session: str) -> Generation:
-        generation = await super().generate(prompt_ids, params, session=session)
-        start = params.routing_start if self.delta else 0
-        self.starts.append(params.routing_start)
-        fed = [*prompt_ids, *generation.token_ids][: -1 - self.wrong]
-        generation = replace(generation, routing=Routing(0, rows(fed), (1, 2), 1).since(start))
-        self.calls[-1].generation = generation
-        return generation
-
-
-def aligned(sample: Sample) -> bool:
-    """Every token has its own row; the last one, never fed to the model, has zeros."""
-    ids = sample.prompt_ids + sample.response_ids
-    routing = sample.routed_experts
-    assert routing is not None
-    return (routing.start, routing.rows) == (0, rows(ids[:-1]) + bytes(2))
+from tests.runtime.proxy.scripted_engine import MixtureEngine, ScriptedEngine, aligned
 
 
 async def converse(codec: ChatCodec, *, delta: bool, journal: Path) -> tuple[Trajectory, MixtureEngine]:
     """Turns that go on, are asked for again, resumed after a weight update and cut at a stop text."""
     engine = MixtureEngine(codec)
-    engine.delta, engine.starts = delta, []
+    engine.delta = delta
     half = engine.generation(engine.split("Half "), "abort")
     engine._queue = ["one", "two", "another two", half, "three", "four stop five", "six"]
     server = ProxyServer(Proxy(), codec, engine, journal=journal)
@@ -96,7 +64,7 @@ def test_case_38_rows_of_routed_experts_stay_with_their_tokens(
 def test_case_38_rows_that_do_not_fit_their_tokens_are_rejected(codecs: dict[str, ChatCodec]) -> None:
     async def main() -> None:
         engine = MixtureEngine(codecs["compact"], ["one"])
-        engine.wrong, engine.starts = 1, []
+        engine.wrong = 1
         server = ProxyServer(Proxy(), codecs["compact"], engine)
         await server.start()
         try:

@@ -28,7 +28,7 @@ from runtime.proxy.types import SessionLimits
 from tests.runtime.proxy import proofs
 from tests.runtime.proxy.driver import TOOL
 from tests.runtime.proxy.misbehaving import MALFORMED, OTHER, PATHS, REPLIES, TEXTS, Talk
-from tests.runtime.proxy.scripted_engine import Call, ScriptedEngine
+from tests.runtime.proxy.scripted_engine import Call, MixtureEngine, aligned
 
 LIMITS = SessionLimits(prompt_length=900, response_length=700, max_tokens_per_turn=80)
 
@@ -38,7 +38,7 @@ class World:
 
     def __init__(self, codec: ChatCodec) -> None:
         self.runner = asyncio.Runner()
-        self.engine = ScriptedEngine(codec, self._next)
+        self.engine = MixtureEngine(codec, self._next)
         self.server = ProxyServer(Proxy(), codec, self.engine, operator_key="operator")
         self.plan: list[Any] = []
         self.examples = 0
@@ -262,6 +262,8 @@ class MisbehavingAgents(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         world = self.world
+        # Branches, lost replies, stop texts and resumption: each token has its own row, of its own path.
+        assert all(aligned(sample) for sample in self.session.trajectory().samples)
         proofs.order_does_not_matter(self.session._forest, len(self.session._forest.nodes))
         accounting = world.do(world.server.close_session(self.id)).accounting
         before, world.metrics = world.metrics, self._metrics()

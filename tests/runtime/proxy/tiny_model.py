@@ -75,6 +75,18 @@ CHATML_MARKUP = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_respo
 COMPACT_SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 
 
+MIXTURE = {
+    "hidden_size": 64,
+    "head_dim": 8,
+    "num_hidden_layers": 4,
+    "num_experts": 16,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "initializer_range": 0.2,
+}
+"""Sizes of a ``Qwen3Moe`` whose routers a small update makes choose other experts, and whose experts differ."""
+
+
 def write_model(
     folder: Path, *, family: str, template: str | None = None, special: tuple[str, ...] | None = None
 ) -> Path:
@@ -102,7 +114,7 @@ def write_model(
     return folder
 
 
-def write_policy(folder: Path, *, family: str, kind: str = "Qwen2", length: int = 1024, **sizes: int) -> Path:
+def write_policy(folder: Path, *, family: str, kind: str = "Qwen2", length: int = 1024, **sizes: float) -> Path:
     """The same with random weights, always the same ones: a transformer of a few ten thousand parameters. ``kind``: its
     name in transformers."""
     import torch

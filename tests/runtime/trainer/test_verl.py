@@ -26,7 +26,7 @@ from runtime.trainer import environment, process, stable
 from runtime.trainer.dataset import write_dataset
 from runtime.trainer.rows import read_rows
 from tests.runtime.agent_loop.conftest import make_task
-from tests.runtime.proxy.tiny_model import write_policy
+from tests.runtime.proxy.tiny_model import MIXTURE, write_policy
 
 pytestmark = [pytest.mark.verl, pytest.mark.torch, pytest.mark.sandbox, pytest.mark.timeout(600)]
 
@@ -245,16 +245,20 @@ def test_adapters_alone_are_trained_kept_and_resumed_on_another_machine(tmp_path
     assert traces(run) == []
 
 
-def test_rollouts_go_on_while_the_trainer_trains(tmp_path: Path, policy: Path) -> None:
-    """colocate_async, a batch ahead: trials in flight are held for an update and go on under the new weights."""
+def test_rollouts_go_on_while_the_trainer_trains(tmp_path: Path) -> None:
+    """colocate_async, a batch ahead: trials in flight are held for an update and go on under the new weights. The
+    policy is a mixture, trained with the experts that its rollout chose: the trainer would refuse a batch without."""
+    policy = write_policy(tmp_path / "mixture", family="compact", kind="Qwen3Moe", **MIXTURE)
     mode = {"type": "colocate_async", "warmup_batches": 1, "max_staleness": 2}
-    run = make_run(tmp_path / "run", policy, "quickstart", fields={"mode": mode})
+    fields = {"mode": mode, "policy": {"type": "pretrained", "path": str(policy)}, "routing_replay": "R3"}
+    run = make_run(tmp_path / "run", policy, "quickstart", fields=fields)
     process.train(run, overrides=[*SMALL, *BRIEF, "trainer.total_training_steps=3"])
     found = rows(run)
     assert sorted(found) == [1, 2, 3]
     for step, data in found.items():
         assert data["weights/mismatches"] == 0 and data["training/refilled_groups"] == 0
         assert data["training/off_policy/trajectory_staleness/max"] <= 1, f"step {step}: the bound of the spec"
+        assert data["training/rollout_actor_probs_pearson_corr"] >= 0.99, f"step {step}"
     buffer = DataBuffer(RunPaths(run).groups_journal)
     taken = [(step, slot.step) for slot, state, step in buffer.groups() if state == "taken"]
     # Each batch but the first was given out a step before it was trained.

@@ -15,7 +15,7 @@ from runtime.errors import MachineError, Termination, TrialError, UserError
 from runtime.laptop.cpu_platform import CPU
 from runtime.laptop.engine.server import EngineServer
 from runtime.laptop.engine.socket_replica import SocketReplica, engine_addresses, write_address
-from runtime.rollouter.engine import Generation, SamplingParams, WeightIdentity
+from runtime.rollouter.engine import Generation, Routing, SamplingParams, WeightIdentity
 from runtime.rollouter.pool import ReplicaPool
 from runtime.run_paths import RAY_DIR, RUN_DIR, RunPaths
 
@@ -62,7 +62,7 @@ async def serving(model: Path, socket: Path) -> AsyncIterator[tuple[EngineServer
         await server.close()
 
 
-def test_an_engine_of_ones_own_serves_in_place_of_ours(model: Path) -> None:
+def test_an_engine_of_ones_own_serves_in_place_of_ours(model: Path, socket: Path) -> None:
     """Named by the spec; nothing but ``Replica`` is asked of it."""
 
     async def run() -> None:
@@ -72,6 +72,11 @@ def test_an_engine_of_ones_own_serves_in_place_of_ours(model: Path) -> None:
         said = await server.generate("x", [1, 2], {"max_tokens": 3})
         assert (said.token_ids, said.extra_fields["global_steps"]) == ([7, 7, 7], 4)
         assert (await server.status())["fingerprint"] == f"of {model}"
+        await server.listen(str(socket))
+        replica = SocketReplica(socket)
+        routing = (await replica.generate([1, 2], PARAMS, session="s")).routing
+        assert routing == Routing(2, bytes(range(8)), (2, 2), 1), "the experts of a mixture pass as they are"
+        await replica.close()
         assert await server.load_weights({}, version=5) == "new"
         await server.close()
 
@@ -90,7 +95,8 @@ class OwnEngine:
 
     async def generate(self, prompt_ids: Sequence[int], params: SamplingParams, *, session: str) -> Generation:
         count = params.max_tokens
-        return Generation([self._word] * count, [0.0] * count, [4] * count, "length")
+        routing = Routing(2, bytes(range(8)), (2, 2), 1)
+        return Generation([self._word] * count, [0.0] * count, [4] * count, "length", routing=routing)
 
     async def identity(self) -> WeightIdentity:
         return WeightIdentity(4, f"of {self._folder}")
