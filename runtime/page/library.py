@@ -240,11 +240,14 @@ class Library:
     def runs(self) -> list[Run]:
         """Oldest first. Folders without a readable record are passed over."""
         found = []
-        for run in self._here():
+        for run in self._sorted():
             with suppress(UserError):
                 run.check()
                 found.append(run)
-        return sorted(found, key=lambda run: (run.directory.path.name, run.name))
+        return found
+
+    def _sorted(self) -> list[Run]:
+        return sorted(self._here(), key=lambda run: (run.directory.path.name, run.name))
 
     def close(self) -> None:
         for run in self._runs.values():
@@ -259,10 +262,11 @@ class Library:
     def briefs(self, names: Collection[str] = ()) -> list[dict[str, Any]]:
         """The lines of these runs, or of all. One that cannot be read hides none of the others."""
         found = []
-        for run in self.runs():
+        for run in self._sorted():
             if names and run.name not in names:
                 continue
             try:
+                run.check()
                 found.append(run.brief())
             except Exception as error:
                 log.debug("%s: %s", run.directory.path, error)
