@@ -306,8 +306,10 @@ class TrialIndex:
             database.executescript(f"DROP TABLE IF EXISTS trials; DROP TABLE IF EXISTS steps; {_SCHEMA}")
         known = dict(database.execute("SELECT step, changed FROM steps").fetchall())
         there = dict(_steps(self._trials))
-        changed = {step: path for step, path in there.items() if known.get(step) != path.stat().st_mtime_ns}
         gone = {step for (step,) in database.execute("SELECT DISTINCT step FROM trials")} - there.keys()
+        if gone - known.keys():
+            known = {}  # rows of steps that never were: whatever wrote them may have taken others away
+        changed = {step: path for step, path in there.items() if known.get(step) != path.stat().st_mtime_ns}
         if not changed and not gone:
             return
         with database:

@@ -99,9 +99,14 @@ def test_every_sort_orders_and_pages(made: MadeRun) -> None:
     assert rewards == [*sorted([reward for reward in rewards if reward is not None], reverse=True), None]
 
 
+@pytest.mark.parametrize("settled", [True, False])
 @pytest.mark.parametrize("harm", ["missing", "damaged", "other version", "stale rows", "no table"])
-def test_an_index_that_is_wrong_is_made_right(run: Path, harm: str) -> None:
+def test_an_index_that_is_wrong_is_made_right(
+    run: Path, harm: str, settled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "_SETTLED_NS", 0 if settled else 1 << 60)
     path = run / "trials" / index.INDEX
+    _listed(run)
     if harm == "missing":
         path.unlink()
     elif harm == "damaged":
