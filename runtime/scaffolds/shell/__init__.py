@@ -8,6 +8,7 @@ rewards or sandbox backends.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -15,14 +16,16 @@ from typing import Any, Protocol
 from runtime.config import ShellScaffold as ShellSettings
 from runtime.errors import Termination
 from runtime.parts import part
-from runtime.sandboxes.base import Mount, Sandbox
+from runtime.sandboxes.base import ExecResult, Mount, Sandbox
 from runtime.scaffolds.base import AgentFailure, AgentOutcome, ModelEndpoint, Rehearsal
 from runtime.scaffolds.shell.agent import EX_UNAVAILABLE
+from runtime.scaffolds.shell.looks import Looks
 from runtime.task import Task
 
 _HERE = Path(__file__).parent
 LIVERL = PurePosixPath("/opt/liverl")
 SHELL = "shell"
+_LEAST_SEC = 0.1
 
 
 class ToolSet(Protocol):
@@ -52,6 +55,7 @@ class ShellScaffold:
         module = tool_set(settings.tools)
         self._tools = Path(module.__file__)
         self._folder = SHELL if self._tools.parent == _HERE else settings.tools
+        self._looks = Looks()
 
     @property
     def mounts(self) -> tuple[Mount, ...]:
@@ -65,11 +69,15 @@ class ShellScaffold:
 
     async def run(self, task: Task, sandbox: Sandbox, endpoint: ModelEndpoint, *, timeout_sec: float) -> AgentOutcome:
         """Raises ``TimeoutError`` after ``timeout_sec``, ``AgentFailure`` when the agent crashed or had no model."""
-        result = await sandbox.exec(
-            ["python3", *(("-s", "-P") if task.liverl.image else ("-I", "-S")), "-B", str(LIVERL / SHELL / "agent.py")],
-            env={"LIVERL_AGENT": json.dumps(self.settings_for(task, endpoint))},
-            timeout_sec=timeout_sec,
-        )
+        begun, settings = time.monotonic(), self.settings_for(task, endpoint)
+        if self.settings.first_look is not None:
+
+            async def look() -> str | None:
+                return await self._look(task, sandbox, settings, timeout_sec=timeout_sec)
+
+            settings["opening"] = await self._looks.of(str(task.path), look, timeout_sec=timeout_sec)
+            timeout_sec -= time.monotonic() - begun
+        result = await self._start(task, sandbox, settings, timeout_sec=max(timeout_sec, _LEAST_SEC))
         logs = {"stdout.txt": result.stdout, "stderr.txt": result.stderr}
         if result.exit_code == EX_UNAVAILABLE:
             why = result.stdout.decode(errors="replace").strip()[-300:]
@@ -86,6 +94,21 @@ class ShellScaffold:
             why = f"the agent ended with {result.exit_code}: {tail}"
             raise AgentFailure(Termination.AGENT_CRASHED, why, logs=logs)
         return AgentOutcome(termination=termination, logs=logs, metrics=metrics)
+
+    async def _look(self, task: Task, sandbox: Sandbox, settings: dict[str, Any], *, timeout_sec: float) -> str | None:
+        """What an agent is shown of ``task`` first; None where that could not be found out."""
+        result = await self._start(task, sandbox, {**settings, "look": True}, timeout_sec=timeout_sec)
+        try:
+            return str(json.loads(result.stdout.splitlines()[-1])) if result.exit_code == 0 else None
+        except (ValueError, LookupError):
+            return None
+
+    async def _start(self, task: Task, sandbox: Sandbox, settings: dict[str, Any], *, timeout_sec: float) -> ExecResult:
+        return await sandbox.exec(
+            ["python3", *(("-s", "-P") if task.liverl.image else ("-I", "-S")), "-B", str(LIVERL / SHELL / "agent.py")],
+            env={"LIVERL_AGENT": json.dumps(settings)},
+            timeout_sec=timeout_sec,
+        )
 
     def settings_for(self, task: Task, endpoint: ModelEndpoint) -> dict[str, Any]:
         """What the agent program reads from ``LIVERL_AGENT``."""

@@ -1,7 +1,8 @@
 """The built-in agent: a program that drives the model through tool calls in a sandbox until it submits or runs out.
 
 Started as ``python3 agent.py`` with its settings as JSON in ``LIVERL_AGENT`` (see ``Agent``); prints one line of JSON
-with how it ended. Exit code 75: the model could not be reached, which is no fault of the policy.
+with how it ended; with ``look`` among them, only what an agent would be shown first.
+Exit code 75: the model could not be reached, which is no fault of the policy.
 Standard library only. It knows no tasks, rewards or tokens.
 """
 
@@ -59,8 +60,8 @@ def tool_set(folder: str, module: str) -> Any:
 
 
 class Agent:
-    """One conversation. ``settings``: base_url, secret, model, instruction, toolset (folder, module), max_turns, and
-    what the tool set asks for (``ShellScaffold.settings_for``)."""
+    """One conversation. ``settings``: base_url, secret, model, instruction, toolset (folder, module), max_turns,
+    opening (None: to be looked for here), and what the tool set asks for (``ShellScaffold.settings_for``)."""
 
     def __init__(self, settings: dict[str, Any], root: str) -> None:
         self._settings = settings
@@ -68,7 +69,9 @@ class Agent:
         tools = tool_set(*settings["toolset"])
         self._tools: Tools = tools.open_tools(root, settings)
         self._schemas: list[dict[str, Any]] = tools.SCHEMAS
-        opening = self._tools.opening()
+        opening = settings.get("opening")
+        if opening is None:
+            opening = self._tools.opening()
         first = settings["instruction"] + (f"\n\n{opening}" if opening else "")
         self._messages: list[dict[str, Any]] = [{"role": "user", "content": first}]
         self.turns = 0
@@ -115,9 +118,16 @@ class Agent:
         return MAX_TURNS
 
 
+def _root() -> str:
+    return os.environ.get("LIVERL_WORKDIR", "/app")
+
+
 def main() -> int:
     settings = json.loads(os.environ.pop("LIVERL_AGENT"))
-    agent = Agent(settings, os.environ.get("LIVERL_WORKDIR", "/app"))
+    if settings.get("look"):
+        print(json.dumps(tool_set(*settings["toolset"]).open_tools(_root(), settings).opening()))
+        return 0
+    agent = Agent(settings, _root())
     started = time.perf_counter()
     error = ""
     try:

@@ -5,6 +5,7 @@ For models that can write code. Standard library only: runs inside sandboxes. Kn
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -63,6 +64,8 @@ class FreeTools:
         # A task whose tests are a script alone names none that could be run here.
         named = settings["ids"] is not None and (self._look is not None or self._test)
         self._tests = _own_tests(root, settings) if named else None
+        self._edited: dict[str, bytes] = {}
+        self._said: dict[frozenset[tuple[str, bytes]], str] | None = {}
         self.edits = 0
 
     @property
@@ -97,12 +100,33 @@ class FreeTools:
         if name in EDITING and text.startswith(DONE):
             self.edits += 1
             if self._test and self._tests is not None:
-                said = outcome(self._tests.run(trace=False))
+                after = {**self._edited, **self._content(self._path(parsed["path"]))}
+                said = self._outcome(after)
                 text = f"{text}\n{said}"
                 if before is not None and said != ALL_PASS:
                     self._put_back(*before)
                     text += f"\n{UNDONE}"
+                else:
+                    self._edited = after
+        elif name == "run_command":
+            self._said = None  # commands, and what they leave running, change files that nobody tells of
         return text
+
+    def _outcome(self, edited: dict[str, bytes]) -> str:
+        """What the tests say of a work directory with these files edited. Small models repeat most edits that failed:
+        what is the same is not run again."""
+        known, state = self._said, frozenset(edited.items())
+        if known is not None and state in known:
+            return known[state]
+        assert self._tests is not None
+        said = outcome(self._tests.run(trace=False))
+        if known is not None:
+            known[state] = said
+        return said
+
+    def _content(self, path: str) -> dict[str, bytes]:
+        with open(path, "rb") as file:
+            return {os.path.realpath(path): hashlib.sha256(file.read()).digest()}
 
     def _before(self, arguments: dict[str, Any]) -> tuple[str, bytes | None]:
         """The file that a call is about, and what is in it; None where there is none yet."""

@@ -11,9 +11,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from runtime.agent_loop.services import open_services
+from runtime.agent_loop.trial import TrialRunner
+from runtime.agent_loop.types import TrialKey
 from runtime.errors import Termination
+from runtime.laptop.synth import write
+from runtime.proxy.codec import load_codec
+from runtime.scaffolds.shell import ShellScaffold
 from runtime.scaffolds.shell.free_tools import FreeTools
+from runtime.scaffolds.shell.looks import Looks
 from runtime.scaffolds.shell.own_tests import cut
+from runtime.task import load_task
+from tests.runtime.proxy.scripted_engine import ScriptedEngine
+from tests.runtime.proxy.tiny_model import write_model
 from tests.runtime.scaffolds.shell_trials import REPOSITORY, config, free_repair, hermes, trial
 
 LOOK = {"functions": 1, "max_chars": 4000}
@@ -54,6 +64,95 @@ def test_an_edit_that_fails_is_put_back_where_that_is_asked_for(tmp_path: Path) 
     )
     assert result.reward == 1.0 and report["edits"] == 3
     assert seen.count("The edit was put back.") == 2, "each but the one after which the tests pass"
+
+
+def test_what_the_first_trial_of_a_task_saw_is_told_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config("free", first_look=LOOK, test_after_edit=True)
+    model = write_model(tmp_path / "model", family="chatml")
+    task = load_task(write(REPOSITORY, "train", 4, out=tmp_path / "tasks"))
+    looked: list[str] = []
+    look = ShellScaffold._look
+
+    async def counted(self: ShellScaffold, *given: Any, **named: Any) -> str | None:
+        looked.append("look")
+        return await look(self, *given, **named)
+
+    monkeypatch.setattr(ShellScaffold, "_look", counted)
+
+    async def group() -> list[float | None]:
+        engine = ScriptedEngine(load_codec(model, settings.rollout.tool_parser), [hermes("submit")] * 4)
+        async with open_services(settings, engine=engine, model_folder=model, state=tmp_path / "state") as services:
+            runner = TrialRunner(services, settings, trials=tmp_path / "trials")
+            keys = [TrialKey(task=task.id, task_set="train", step=1, group="g", index=index) for index in range(4)]
+            return [
+                one.reward for one in await asyncio.gather(*(runner.run(task, key=k, temperature=1.0) for k in keys))
+            ]
+
+    assert asyncio.run(group()) == [0.0] * 4 and looked == ["look"]
+    files = list(tmp_path.glob("trials/1/*/trajectory.json"))
+    texts = [file.read_text() for file in files]
+    assert len(files) == 4 and all("It executed last:" in text for text in texts)
+
+
+def test_a_look_that_failed_is_tried_again_and_holds_nobody_up() -> None:
+    async def scenario() -> list[str | None]:
+        looks, begun = Looks(), asyncio.Event()
+
+        async def fails() -> str | None:
+            begun.set()
+            await asyncio.sleep(0.01)
+            raise RuntimeError("the box is gone")
+
+        async def never() -> str | None:
+            raise AssertionError("somebody looks already")
+
+        async def works() -> str | None:
+            return "seen"
+
+        first = asyncio.create_task(looks.of("task", fails, timeout_sec=9))
+        await begun.wait()
+        waited = await looks.of("task", never, timeout_sec=9)
+        with pytest.raises(RuntimeError, match="the box is gone"):
+            await first
+        again = await looks.of("task", works, timeout_sec=9)
+        return [waited, again, await looks.of("task", never, timeout_sec=9)]
+
+    assert asyncio.run(scenario()) == [None, "seen", "seen"]
+
+
+class CountedTests:
+    """Fail unless ``a.py`` holds what is right."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.runs = root, 0
+
+    def run(self, *, trace: bool) -> dict[str, Any]:
+        self.runs += 1
+        failed = (self.root / "a.py").read_text() != "right"
+        error = {"type": "AssertionError", "message": "no", "frames": []} if failed else None
+        test = {"outcome": "failed" if failed else "passed", "error": error}
+        return {"collect_errors": {}, "tests": {"t": test}, "ended": "exit", "complete": True}
+
+
+@pytest.mark.parametrize("undo", [True, False])
+def test_an_edit_that_was_tried_is_not_tested_again_unless_a_command_ran(tmp_path: Path, undo: bool) -> None:
+    (tmp_path / "a.py").write_text("wrong")
+    tools = FreeTools(str(tmp_path), {**SETTINGS, "test_after_edit": True, "undo_failed_edits": undo})
+    tests = tools._tests = CountedTests(tmp_path)  # type: ignore[assignment]
+
+    def put(text: str, path: str = "a.py") -> str:
+        return tools.call("write_file", json.dumps({"path": path, "content": text}))
+
+    first = put("x")
+    assert put("x", path="./a.py") == first.replace("a.py", "./a.py", 1)
+    assert tests.runs == 1, "the same work, however its path is written"
+    put("y")
+    assert tests.runs == 2
+    assert "all pass" in put("right") and tests.runs == 3
+    tools.call("run_command", json.dumps({"command": "true"}))
+    put("x")
+    put("x")
+    assert tests.runs == 5, "nobody knows what a command changes"
 
 
 def test_without_it_nothing_is_shown(tmp_path: Path) -> None:
