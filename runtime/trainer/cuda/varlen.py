@@ -98,14 +98,15 @@ def packed_attention(
             window_size_right=0,
         )[0]
     else:
-        found = _one_by_one(rows, bounds.tolist(), key_bounds.tolist(), scaling, window)
+        found = _one_by_one(rows, bounds, key_bounds, scaling, window)
     return found.unsqueeze(0), None
 
 
-def _one_by_one(rows: list[Tensor], bounds: list[int], key_bounds: list[int], scaling: float, window: int) -> Tensor:
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # every batch has other lengths
+def _one_by_one(rows: list[Tensor], bounds: Tensor, key_bounds: Tensor, scaling: float, window: int) -> Tensor:
     """The same where there are no flash kernels."""
     parts = []
-    for (begin, end), (first, last) in zip(pairwise(bounds), pairwise(key_bounds), strict=True):
+    for (begin, end), (first, last) in zip(pairwise(bounds.tolist()), pairwise(key_bounds.tolist()), strict=True):
         if begin == end:
             continue
         query = rows[0][begin:end].transpose(0, 1).unsqueeze(0)
