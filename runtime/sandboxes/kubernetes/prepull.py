@@ -105,8 +105,9 @@ class Prepull:
         pod = manifest(image, node, self._settings, run=self._run, owner=self._owner)
         name = pod["metadata"]["name"]
         began = time.monotonic()
+        made = asyncio.ensure_future(api.create(pod, patience_sec=0.0))
         try:
-            await api.create(pod, patience_sec=0.0)
+            await asyncio.shield(made)
             done = await watch.wait(name, lambda one: status.pulled(one, image), timeout_sec=PULL_SEC)
             if done is True:
                 self._there[node].add(image)
@@ -120,8 +121,14 @@ class Prepull:
                 return
             log.warning("image %s: not pulled ahead by node %s: %s", image, node, error or "too slow")
         finally:
-            with contextlib.suppress(ApiError):
-                await asyncio.shield(api.delete(name))
+            await asyncio.shield(self._take_away(api, name, made))
+
+    @staticmethod
+    async def _take_away(api: Api, name: str, made: asyncio.Future[Any]) -> None:
+        """Not before the pod is there: a request that is cancelled may still arrive."""
+        await asyncio.wait({made})
+        with contextlib.suppress(ApiError):
+            await api.delete(name)
 
 
 def manifest(image: str, node: str, settings: KubernetesCluster, *, run: str, owner: str) -> dict[str, Any]:

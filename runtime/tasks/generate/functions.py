@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,11 +30,17 @@ def lines_of(source: str) -> list[str]:
     return io.StringIO(source, newline="\n").readlines()
 
 
+_ONE_AT_A_TIME = threading.Lock()
+"""Threads share Python's warnings, and before 3.12 its count of a tree's depth: two that parse at once can end in
+``SystemError``."""
+
+
 def parsed(source: str | bytes, *, whole: bool = False) -> ast.Module:
     """The tree of code that others wrote, or that was made up; what Python would warn of in it is nobody's concern.
-    Raises ``SyntaxError`` or
-    ``ValueError``; ``whole``: also for what only the compiler refuses, such as ``return`` outside a function."""
-    with warnings.catch_warnings():
+    Raises
+    ``SyntaxError`` or ``ValueError``; ``whole``: also for what only the compiler refuses, such as ``return`` outside a
+    function."""
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tree = ast.parse(source)
         if whole:
