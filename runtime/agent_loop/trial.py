@@ -7,6 +7,7 @@ how any of the four works. Whatever happens, a cancelled or failed trial leaves 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -236,7 +237,9 @@ class TrialRunner:
                 await sandbox.stop()
         finally:
             if progress.trajectory is None:
-                progress.trajectory = await self._services.proxy.close_session(key.trial_id)
+                # Services that close under a trial close its session; what ends the trial is said already.
+                with contextlib.suppress(KeyError):
+                    progress.trajectory = await self._services.proxy.close_session(key.trial_id)
 
     async def _artifacts(self, task: Task, sandbox: Sandbox, *, died: bool) -> dict[str, Entry]:
         """The declared artifacts, or the whole work directory; never the files that belong to the tests.

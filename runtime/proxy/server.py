@@ -206,15 +206,17 @@ class SessionServer(ABC):
         if session is None:
             raise KeyError(session_id)
         trajectory = await session.close()
-        self._sessions.remove(session_id)
-        self._ended(session_id)
-        self.metrics.closed(trajectory)
+        if self._sessions.find(session_id) is session:  # else another call has closed it meanwhile, and counted it
+            self._sessions.remove(session_id)
+            self._ended(session_id)
+            self.metrics.closed(trajectory)
         return trajectory
 
     async def close(self) -> None:
         """Close every session and stop listening. Idempotent. What answers stays open: it belongs to the caller."""
         for session_id in self._sessions.ids():
-            await self.close_session(session_id)
+            with contextlib.suppress(KeyError):  # its trial may end at the same time
+                await self.close_session(session_id)
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
             await self._serving

@@ -213,7 +213,12 @@ def test_work_that_breaks_the_verifier_counts_as_nothing_done(opened: Opened, ta
     asyncio.run(run())
 
 
-def test_a_cancelled_trial_leaves_no_session_and_no_sandbox(opened: Opened, task: Task, tmp_path: Path) -> None:
+@pytest.mark.parametrize("services_close", [False, True])
+def test_a_cancelled_trial_leaves_no_session_and_no_sandbox(
+    opened: Opened, task: Task, tmp_path: Path, services_close: bool
+) -> None:
+    """Also where its services close under it, and its session with them: it is cancelled, not tried again."""
+
     async def run() -> None:
         config = make_config()
         async with opened(lambda call: "HANG", config) as (services, engine):
@@ -221,6 +226,8 @@ def test_a_cancelled_trial_leaves_no_session_and_no_sandbox(opened: Opened, task
             trial = asyncio.create_task(runner.run(task, key=make_key(), temperature=1.0))
             while not engine.calls:
                 await asyncio.sleep(0.01)
+            if services_close:
+                await services.proxy.close()
             trial.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await trial
