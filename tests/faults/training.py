@@ -135,6 +135,9 @@ class Trials:
 
     async def forget(self, keys: Sequence[TrialKey]) -> None: ...
 
+    def counts(self) -> Mapping[str, float]:
+        return {}
+
 
 class Training:
     """One start, to its last step. ``tell`` is heard by who watches, whatever becomes of this process."""
