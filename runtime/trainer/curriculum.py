@@ -48,7 +48,7 @@ class _Set:
 
     name: str
     share: float
-    numbers: list[int]
+    numbers: np.ndarray[Any, np.dtype[np.int64]]
     due: np.ndarray[Any, np.dtype[np.float64]]
     drawn: np.ndarray[Any, np.dtype[np.int64]]
     """The draw of this set at which a task came last; far below 0: never."""
@@ -88,7 +88,7 @@ class Curriculum:
             _Set(
                 name,
                 raw[name] / whole,
-                rows,
+                np.array(rows),
                 np.array([self._jitter(number, 0) * len(rows) - len(rows) for number in rows]),
                 np.full(len(rows), _NEVER, dtype=np.int64),
             )
@@ -109,22 +109,22 @@ class Curriculum:
         """The row of the next task."""
         with self._lock:
             self._fold()
-            return self._next(self._sets, self._inside())
+            return self._next(self._sets, self._within())
 
     def ahead(self, count: int) -> list[int]:
         """What would be drawn next if no further group ended."""
         with self._lock:
             self._fold()
-            sets, inside = [one.copy() for one in self._sets], self._inside()
+            sets, inside = [one.copy() for one in self._sets], self._within()
             return [self._next(sets, inside) for _ in range(min(count, AHEAD))]
 
-    def _next(self, sets: Sequence[_Set], inside: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
+    def _next(self, sets: Sequence[_Set], inside: Mapping[str, np.ndarray[Any, np.dtype[np.bool_]]]) -> int:
         for one in sets:
             one.credit += one.share
         chosen = max(sets, key=lambda one: one.credit)  # the first of equals
         chosen.credit -= 1.0
         chosen.draws += 1
-        within = inside[chosen.numbers]
+        within = inside[chosen.name]
         chosen.owed = 0.0 if within.all() else chosen.owed + self._settings.floor
         spacing = min(self._prompts, len(chosen.numbers) // 2)
         rested = chosen.draws - chosen.drawn > spacing
@@ -134,7 +134,7 @@ class Curriculum:
         place = int(np.argmin(np.where(pool, chosen.due, np.inf)))
         if not within[place]:
             chosen.owed = max(0.0, chosen.owed - 1.0)
-        number = chosen.numbers[place]
+        number = int(chosen.numbers[place])
         size = int(within.sum() if within[place] else (~within).sum())
         chosen.drawn[place] = chosen.draws
         chosen.due[place] = chosen.draws + self._jitter(number, chosen.draws) * size / 2
@@ -185,6 +185,11 @@ class Curriculum:
             return np.ones(len(self._tasks), dtype=bool)
         rates, band = self.rates(), self._settings.band
         return (rates >= band.least - 1e-9) & (rates <= band.most + 1e-9)
+
+    def _within(self) -> dict[str, np.ndarray[Any, np.dtype[np.bool_]]]:
+        """By set, what is inside the band."""
+        inside = self._inside()
+        return {one.name: inside[one.numbers] for one in self._sets}
 
     # For people and checkpoints.
 
