@@ -16,6 +16,7 @@ import transfer_queue as tq
 from tensordict import NonTensorStack, TensorDict
 
 from runtime.agent_loop.types import TrialResult
+from runtime.errors import RunError
 from runtime.proxy.types import Sample
 from runtime.rollouter.engine import Routing
 
@@ -43,7 +44,8 @@ def kept_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def trajectories(row: Mapping[str, Any], results: Sequence[TrialResult]) -> Trajectories:
     """Keys, fields and tags for every sample of every result. ``results`` must all be graded and hold at least one
-    sample."""
+    sample. Raises ``RunError`` where some came with a mixture's experts and others without."""
+    _all_or_none_routed(results)
     batch = Trajectories([], [], [])
     kept = {name: row[name] for name in KEPT_ROW_FIELDS if name in row}
     for result in results:
@@ -81,6 +83,15 @@ def _fields(result: TrialResult, sample: Sample) -> dict[str, Any]:
         # val-core/<set>/reward/..., and verl prefers "acc" wherever it finds one.
         "extra_fields": {"trial_id": result.key.trial_id, "reward_extra_info": {}},
     }
+
+
+def _all_or_none_routed(results: Sequence[TrialResult]) -> None:
+    without = [one.key.trial_id for one in results if any(sample.routed_experts is None for sample in one.samples)]
+    if without and any(one.routed_bytes for one in results):
+        raise RunError(
+            f"routing_replay: the engine gave the experts of some replies alone; trials without: {', '.join(without)}. "
+            "Mend the engine, or set routing_replay to 'off'"
+        )
 
 
 def _routing(routing: Routing) -> torch.Tensor:

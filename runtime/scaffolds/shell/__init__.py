@@ -26,6 +26,8 @@ _HERE = Path(__file__).parent
 LIVERL = PurePosixPath("/opt/liverl")
 SHELL = "shell"
 _LEAST_SEC = 0.1
+_LONGEST = 64 << 10
+"""Of a look, in bytes of JSON: Linux starts no program with a variable of 128 KiB, and the instruction is there too."""
 
 
 class ToolSet(Protocol):
@@ -75,7 +77,8 @@ class ShellScaffold:
             async def look() -> str | None:
                 return await self._look(task, sandbox, settings, timeout_sec=timeout_sec)
 
-            settings["opening"] = await self._looks.of(str(task.path), look, timeout_sec=timeout_sec)
+            seen = await self._looks.of(str(task.path), look, timeout_sec=timeout_sec)
+            settings["opening"] = seen if len(json.dumps(seen)) <= _LONGEST else None
             timeout_sec -= time.monotonic() - begun
         result = await self._start(task, sandbox, settings, timeout_sec=max(timeout_sec, _LEAST_SEC))
         logs = {"stdout.txt": result.stdout, "stderr.txt": result.stderr}

@@ -100,7 +100,7 @@ class FreeTools:
         if name in EDITING and text.startswith(DONE):
             self.edits += 1
             if self._test and self._tests is not None:
-                after = {**self._edited, **self._content(self._path(parsed["path"]))}
+                after = {**self._edited, **self._content(self._path(str(parsed["path"])))}
                 said = self._outcome(after)
                 text = f"{text}\n{said}"
                 if before is not None and said != ALL_PASS:
@@ -125,8 +125,15 @@ class FreeTools:
         return said
 
     def _content(self, path: str) -> dict[str, bytes]:
-        with open(path, "rb") as file:
-            return {os.path.realpath(path): hashlib.sha256(file.read()).digest()}
+        path = os.path.realpath(path)
+        try:
+            if os.path.isfile(path):  # a device or a pipe may be written to, and read for ever
+                with open(path, "rb") as file:
+                    return {path: hashlib.sha256(file.read()).digest()}
+        except OSError:
+            pass
+        self._said = None  # what cannot be looked at may be anything
+        return {}
 
     def _before(self, arguments: dict[str, Any]) -> tuple[str, bytes | None]:
         """The file that a call is about, and what is in it; None where there is none yet."""

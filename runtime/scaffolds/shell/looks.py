@@ -34,8 +34,8 @@ class Looks:
             found = await look()
         finally:
             mine.set_result(found)
-            if found is None:
-                self._found.pop(task, None)
+            if found is None and self._found.get(task) is mine:
+                del self._found[task]
         while len(self._found) > KEPT:
             self._found.pop(next(iter(self._found)))
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,12 @@ from hypothesis import strategies as st
 from runtime.agent_loop.services import open_services
 from runtime.agent_loop.trial import TrialRunner
 from runtime.agent_loop.types import TrialKey
+from runtime.config import ShellScaffold as ShellSettings
 from runtime.errors import Termination
 from runtime.laptop.synth import write
 from runtime.proxy.codec import load_codec
+from runtime.sandboxes.base import ExecResult
+from runtime.scaffolds.base import AgentFailure
 from runtime.scaffolds.shell import ShellScaffold
 from runtime.scaffolds.shell.free_tools import FreeTools
 from runtime.scaffolds.shell.looks import Looks
@@ -94,6 +98,25 @@ def test_what_the_first_trial_of_a_task_saw_is_told_to_all(tmp_path: Path, monke
     assert len(files) == 4 and all("It executed last:" in text for text in texts)
 
 
+def test_a_look_that_no_environment_holds_is_not_handed_on() -> None:
+    started: list[dict[str, Any]] = []
+
+    class Box:
+        async def exec(self, command: Any, *, env: dict[str, str], timeout_sec: float) -> ExecResult:
+            started.append(json.loads(env["LIVERL_AGENT"]))
+            said = json.dumps("\u2026" * 30_000 if started[-1].get("look") else "no report")
+            return ExecResult(0, said.encode(), b"")
+
+    settings = config("free", first_look={"functions": 1, "max_chars": 100_000}, test_after_edit=True).scaffold
+    assert isinstance(settings, ShellSettings)
+    scaffold, task = ShellScaffold(settings), SimpleNamespace(path=Path("/t"), liverl=SimpleNamespace(image=None))
+    scaffold.settings_for = lambda *_: {}  # type: ignore[method-assign]
+    box, endpoint = Box(), None
+    with pytest.raises(AgentFailure, match="no report"):
+        asyncio.run(scaffold.run(task, box, endpoint, timeout_sec=9.0))  # type: ignore[arg-type]
+    assert [one.get("look") for one in started] == [True, None] and started[1]["opening"] is None
+
+
 def test_a_look_that_failed_is_tried_again_and_holds_nobody_up() -> None:
     async def scenario() -> list[str | None]:
         looks, begun = Looks(), asyncio.Event()
@@ -153,6 +176,16 @@ def test_an_edit_that_was_tried_is_not_tested_again_unless_a_command_ran(tmp_pat
     put("x")
     put("x")
     assert tests.runs == 5, "nobody knows what a command changes"
+
+
+def test_an_edit_of_what_cannot_be_read_back_is_tested_each_time(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("wrong")
+    (tmp_path / "pipe").symlink_to("/dev/zero")
+    tools = FreeTools(str(tmp_path), {**SETTINGS, "test_after_edit": True})
+    tests = tools._tests = CountedTests(tmp_path)  # type: ignore[assignment]
+    for number in (1, 2):
+        said = tools.call("write_file", json.dumps({"path": "pipe", "content": "x"}))
+        assert said.startswith("wrote pipe") and tests.runs == number
 
 
 def test_without_it_nothing_is_shown(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from runtime.agent_loop.types import TrialResult
-from runtime.errors import Termination
+from runtime.errors import RunError, Termination
 from runtime.proxy.types import Sample
+from runtime.rollouter.engine import Routing
 from tests.runtime.agent_loop.conftest import make_key
 from tests.runtime.agent_loop.test_step_metrics import trial
 
@@ -120,3 +121,15 @@ def test_an_ungraded_trial_is_never_published() -> None:
 
     with pytest.raises(AssertionError, match="graded"):
         trajectories(ROW, [replace(results()[0], reward=None, termination=Termination.SANDBOX_LOST)])
+
+
+def test_experts_of_some_replies_alone_are_no_batch() -> None:
+    from runtime.trainer.publish import trajectories
+
+    first, second = results()
+    (sample,) = first.samples
+    rows = len(sample.prompt_ids) + len(sample.response_ids)
+    routed = replace(first, samples=(replace(sample, routed_experts=Routing(0, bytes(rows), (1, 1), 1)),))
+    assert "routed_experts" in trajectories(ROW, [routed]).fields[0]
+    with pytest.raises(RunError, match=f"trials without: {second.key.trial_id}[.] Mend the engine"):
+        trajectories(ROW, [routed, second])
