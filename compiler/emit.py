@@ -18,7 +18,7 @@ _FLOAT = re.compile(r"(?<= )-?[0-9]+(?:\.[0-9]+(?:e[-+]?[0-9]+)?|e[-+]?[0-9]+)(?
 _PLAIN = re.compile(r"[A-Za-z_/$](?:[A-Za-z0-9_./${}@+-]|:(?=\S)| (?=[A-Za-z0-9])){0,127}")
 """Strings that YAML takes as they are, wherever they stand. Only some of them: the rest is PyYAML's to judge."""
 _ELSEWHERE_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?$")
-_ELSEWHERE_INT = re.compile(r"[-+]?0o[0-7_]+$")
+_ELSEWHERE_INT = re.compile(r"[-+]?0(?:[oO][0-7_]+|[xX][0-9a-fA-F_]+|[bB][01_]+)$")
 _WORDS = frozenset(["null", "true", "false", "yes", "no", "on", "off"])
 
 
@@ -51,8 +51,8 @@ def _by_library(value: Any) -> str:
 
 @cache
 def _dumper() -> type[Any]:
-    """PyYAML's, which quotes what PyYAML would read as a number, and also what other readers do: OmegaConf (``1e5``)
-    and those of YAML 1.2 (``0o17``)."""
+    """PyYAML's, which quotes what PyYAML would read as a number, and also what other readers do: OmegaConf (``1e5``),
+    those of YAML 1.2 (``0o17``), and kubectl's (``0X1F``)."""
     import yaml
 
     base: type[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -141,7 +141,7 @@ class Evaluation:
         self._folder = str(spec.parent) if same else os.path.relpath(real.parent)
         self._library = str((library or library_folder()).resolve())
         self._specs = "" if library else str(specs_folder().resolve())
-        self._arguments = {name: as_json(text) for name, text in (tlas or {}).items()}
+        self._arguments = {name: as_json(text, f"--tla {name}: ") for name, text in (tlas or {}).items()}
         self._overrides = [override(text) for text in sets]
         self._evaluator: evaluator.Evaluator | None = None
         self._ask(_OUTLINE, _VISIBLE_OUTLINE)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +19,21 @@ _PATH = re.compile(r"[^.\[\]=]+(\.[^.\[\]=]+|\[[0-9]+\])*")
 _PART = re.compile(r"\[([0-9]+)\]|([^.\[\]]+)")
 
 
-def as_json(text: str) -> str:
-    """Command-line values: JSON as it is, anything else as a string."""
+def as_json(text: str, where: str = "") -> str:
+    """Command-line values: JSON as it is, anything else as a string. ``where`` names the argument. Raises ``SpecError``
+    for a number that Jsonnet, whose numbers are all of 64 bits, cannot hold."""
+
+    def float_of(number: str) -> float:
+        if math.isinf(value := float(number)):
+            raise refuse(
+                f"{where}{number[:20]}: too large for a number",
+                allowed="up to 1.7e308",
+                fix="write a smaller number, or the text in quotes",
+            )
+        return value
+
     try:
-        json.loads(text, parse_constant=_no_constant)
+        json.loads(text, parse_float=float_of, parse_int=float_of, parse_constant=_no_constant)
     except ValueError:
         return json.dumps(text)
     except RecursionError:
@@ -82,7 +94,7 @@ def override(text: str) -> Override:
             allowed="--set path.to.field=JSON",
             fix="for example --set trainer.optimizer.learning_rate=1e-4, or --set tasks.train[0].source.count=8",
         )
-    return Override(tuple(parts), as_json(value))
+    return Override(tuple(parts), as_json(value, f"--set {path_text}: "))
 
 
 def parse_tlas(pairs: Sequence[str]) -> dict[str, str]:

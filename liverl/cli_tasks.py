@@ -302,7 +302,7 @@ def generate(
                     caps=Caps(per_function, tests_per_task, slow_test_sec),
                 )
 
-    with still_there(f"looking for tasks in {package}"):
+    with still_there(f"looking for tasks in {package.name}"):
         injection = asyncio.run(work())
     found = injection.survey
     typer.echo(

@@ -243,7 +243,7 @@ def load_task(path: Path, *, image: str | None = None) -> Task:
         packed.unpack(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise TrialError(Termination.TASK_INVALID, f"{path}: cannot be taken out of its set: {error}") from error
-    toml = path / "task.toml"
+    toml = reading = path / "task.toml"
     problems = [f"{path / name}: {why}" for name, why in _FOREIGN_FILES.items() if (path / name).is_file()]
     problems += [f"{link}: a link out of its folder, which could show files of this host" for link in _links_out(path)]
     if problems:
@@ -251,13 +251,16 @@ def load_task(path: Path, *, image: str | None = None) -> Task:
     try:
         raw = tomllib.loads(toml.read_text(encoding="utf-8"))
         problems = [f"{toml}: {problem}" for problem in keys.problems_of(raw)]
-        if "steps" in raw:
+        if raw.get("steps"):
             raise TrialError(Termination.TASK_INVALID, "; ".join(problems))
-        instruction = (path / "instruction.md").read_text(encoding="utf-8")
+        reading = path / "instruction.md"
+        instruction = reading.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise TrialError(Termination.TASK_INVALID, f"{path}: no {Path(error.filename or '').name}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise TrialError(Termination.TASK_INVALID, f"{toml}: {error}") from error
+        raise TrialError(Termination.TASK_INVALID, f"{reading}: {error}") from error
+    if "\0" in instruction:
+        problems.append(f"{reading}: holds a NUL, which no agent can be given as an argument")
     if not (path / "tests" / "test.sh").is_file():
         problems.append(f"{path}: no tests/test.sh, so nothing could grade it")
     if not (path / "environment").is_dir():

@@ -54,7 +54,7 @@ KEYS: dict[str, Key] = {
     "version": _honoured("older spelling of schema_version"),
     "source": _harmless("where the task came from"),
     "multi_step_reward_strategy": _harmless("speaks of steps, which are refused"),
-    "steps": _refused("tasks of several steps are not read; make one task of each step"),
+    "steps": _refused("tasks of several steps are not read; make one task of each step", []),
     "artifacts": _honoured("taken to the verifier besides the work directory"),
     "artifacts[].source": _honoured("a path in the work directory or in /logs/artifacts"),
     "artifacts[].destination": _harmless("where Harbor keeps it on its host"),
@@ -147,6 +147,8 @@ def size_mb(text: str) -> int:
 def plain_value(text: str) -> str:
     """A value of an ``env`` table. ``${NAME:-default}`` stands for its default: no variable of this host reaches a
     task. Raises ``ValueError`` for ``${NAME}``."""
+    if "\0" in text:
+        raise ValueError(f"{text!r} holds a NUL, which no variable can")
     match = re.fullmatch(r"\$\{([^}:]+)(?::-(.*))?\}", text)
     if match is None:
         return text
@@ -174,6 +176,8 @@ def _asks_for_nothing(key: Key, value: object) -> bool:
 
 def _values(path: str, value: Mapping[str, object]) -> Iterator[str]:
     for name, text in value.items():
+        if not name or "=" in name or "\0" in name:
+            yield f"{path}: {name!r} is no name of a variable; it has a character at least, and no '=' or NUL"
         try:
             plain_value(str(text))
         except ValueError as error:

@@ -51,6 +51,9 @@ def test_one_value_changes(spec: Path, override: str, path: str, value: object) 
         ("=1", "--set =1; allowed:"),
         ("a", "--set a; allowed:"),
         ("n=" + "[" * 100_000, "nested too deeply"),
+        ("n=1e400", "--set n: 1e400: too large for a number; allowed: up to 1.7e308; write a smaller number"),
+        ('a.b={"x": [-1e400]}', "--set a.b: -1e400: too large for a number"),
+        ("n=" + "9" * 400, "too large for a number"),
     ],
 )
 def test_what_cannot_be_set(spec: Path, override: str, said: str) -> None:

@@ -58,6 +58,13 @@ def test_yaml_gives_back_nasty_texts_or_the_reader_is_known_not_to(text: str) ->
     assert same == (not readers.omegaconf(text))
 
 
+@pytest.mark.parametrize("text", ["0X1F", "0B11", "0O17", "0X_f"])
+def test_yaml_quotes_what_kubectl_alone_reads_otherwise(text: str) -> None:
+    """go-yaml 2, whose numbers are Go's: a pod's variable must be text."""
+    assert to_yaml({"value": text, "list": [text]}) == f"value: '{text}'\nlist:\n- '{text}'\n"
+    assert to_yaml({text: 1}) == f"'{text}': 1\n"
+
+
 @pytest.mark.parametrize("text", [*NASTY[::4], "???", "-a", "${oc.env:HOME}", "1e5", "umlaut ä"])
 def test_a_models_path_arrives_or_is_refused(text: str) -> None:
     policy = json.dumps({"type": "pretrained", "path": text})

@@ -15,8 +15,8 @@ from runtime.proxy.dialects.base import invalid
 _TEXTS = ("text", "refusal", "thinking")
 """Fields whose text is what a block says."""
 _DATA = ("data", "file_data", "image_url", "image_data", "video_url", "url", "file_url")
-_TYPES = ("media_type", "mime_type", "format")
-_NAMES = ("title", "filename", "file_name", "name", "tool_name", "file_id", "source")
+_TYPES = ("media_type", "mime_type", "mimeType", "format")
+_NAMES = ("title", "filename", "file_name", "name", "tool_name", "file_id", "source", "uri")
 _MAX_NAME = 200
 _MEDIA_TYPE = re.compile(r"[a-z]+/[\w.+-]+")
 

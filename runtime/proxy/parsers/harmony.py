@@ -49,7 +49,7 @@ def parse_harmony(text: str, tools: ToolSchemas | None, *, complete: bool, think
         if not mark:
             # A header without a message: nothing that could be shown, but not what the format allows.
             ill_formed = ill_formed or bool(header.strip())
-            if tools is not None and _recipient(header, tools):
+            if tools is not None and _recipient(header, tools) is not None:
                 unread.append(header)
             break
         name = None if tools is None else _recipient(header, tools)
@@ -68,7 +68,7 @@ def parse_harmony(text: str, tools: ToolSchemas | None, *, complete: bool, think
         if name is not None:
             # The stop token <|call|> is not part of the text, so a last call without an end is closed if the reply is.
             whole = not text[body_end : end.start() if end else len(text)].strip()
-            if arguments is not None and whole and (complete or end is not None):
+            if name and arguments is not None and whole and (complete or end is not None):
                 calls.append(ToolCall(new_call_id(), name, arguments))
                 continue
             unread.append(text[began:position])
@@ -87,12 +87,12 @@ def parse_harmony(text: str, tools: ToolSchemas | None, *, complete: bool, think
 
 
 def _recipient(header: str, tools: ToolSchemas) -> str | None:
-    """The tool that a message is addressed to."""
+    """The tool that a message is addressed to; empty for ``functions.`` without a name."""
     found = _RECIPIENT.search(header)
     if found is None:
         return None
     name = found[1] if found[1] in tools else found[1].removeprefix(_FUNCTIONS)
-    return None if not name or (name in _NO_TOOLS and name not in tools) else name
+    return None if name in _NO_TOOLS and name not in tools else name
 
 
 def _arguments(text: str, start: int) -> tuple[str | None, int]:

@@ -6,6 +6,7 @@ Knows no wire format.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
@@ -25,7 +26,12 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no JSON")
 
 
-_DECODER = json.JSONDecoder(strict=False, parse_constant=_no_number)
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)  # it would be null for whoever reads it next
+
+
+_DECODER = json.JSONDecoder(strict=False, parse_float=_finite, parse_constant=_no_number)
 """Reads line breaks inside of strings too, which models write and which mean nothing else."""
 
 

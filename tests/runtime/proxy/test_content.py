@@ -45,6 +45,8 @@ ANTHROPIC_BLOCKS: list[tuple[dict[str, Any], str]] = [
         "found",
     ),
     ({"type": "tool_reference", "tool_name": "Edit"}, "[tool_reference, Edit: not shown]"),
+    ({"type": "audio", "data": PNG, "mimeType": "audio/wav"}, "[audio/wav, 70 bytes: not shown]"),
+    ({"type": "resource_link", "uri": "mcp://x/y"}, "[resource_link, mcp://x/y: not shown]"),
     ({"type": "container_upload", "file_id": "file_2"}, "[container_upload, file_2: not shown]"),
     ({"type": "of a year to come", "odd": [1, None]}, "[of a year to come: not shown]"),
 ]

@@ -162,6 +162,7 @@ def test_a_marker_that_is_spoken_of_is_no_call(family: str, text: str) -> None:
         ({"type": "integer"}, "42.0", 42),
         ({"type": "integer"}, "forty", "forty"),
         ({"type": "number"}, "1e3", 1000.0),
+        ({"type": "number"}, "1e400", "1e400"),
         ({"type": "boolean"}, "True", True),
         ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "None", None),
         ({"type": "object"}, '{"a": "NaN"}', {"a": "NaN"}),
@@ -221,6 +222,8 @@ def test_harmony_messages_to_the_parties_are_no_calls() -> None:
         ("openai", '<|channel|>commentary to=functions.read <|constrain|>json<|message|>{"path": "a"} and'),
         ("openai", "<|channel|>analysis to=python code<|message|>print(1)"),
         ("openai", '<|channel|>commentary to=functions.read {"path": "a"}'),
+        ("openai", '<|channel|>commentary to=functions. json<|message|>{"path": "a"}'),
+        ("hermes", '<tool_call>\n{"name": "read", "arguments": {"size": 1e400}}\n</tool_call>'),
     ],
 )
 def test_what_was_meant_for_a_call_is_said_to_be_one(family: str, text: str) -> None:

@@ -68,6 +68,9 @@ def test_the_published_keys_are_harbors() -> None:
             ("environment.env", '{KEY = "${KEY}"}', "variable of the host"),
             ("verifier.env", '{KEY = "${API_KEY}"}', "variable of the host"),
             ("solution.env", '{KEY = "${API_KEY}"}', "variable of the host"),
+            ("environment.env", '{"A=B" = "1"}', "no name of a variable"),
+            ("verifier.env", '{"" = "1"}', "no name of a variable"),
+            ("solution.env", '{A = "x\\u0000"}', "NUL"),
             ("agent.user", '"agent"', "root only"),
             ("verifier.user", "1000", "root only"),
             ("verifier.environment", '{docker_image = "x"}', "verifier.environment"),
@@ -92,7 +95,17 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
     assert all(word in text for word in ("environment.gpus", "verifier.user", "healthcheck", "tests/test.sh")), text
 
 
-@pytest.mark.parametrize("value", ["agent.user = 'root'", "environment.gpus = 0", "environment.os = 'Linux'"])
+@pytest.mark.parametrize(("text", "why"), [(b"caf\xe9", "can't decode byte"), (b"a\0b", "NUL")])
+def test_an_instruction_that_is_no_text_is_named(tmp_path: Path, text: bytes, why: str) -> None:
+    task = write(tmp_path / "word", {})
+    (task / "instruction.md").write_bytes(text)
+    said = refused(task)
+    assert said.startswith(f"{task / 'instruction.md'}: ") and why in said
+
+
+@pytest.mark.parametrize(
+    "value", ["agent.user = 'root'", "environment.gpus = 0", "environment.os = 'Linux'", "steps = []"]
+)
 def test_what_asks_for_nothing_is_taken(tmp_path: Path, value: str) -> None:
     assert load_task(write(tmp_path / "word", {"task.toml": value + "\n"})).promises == ()
 
