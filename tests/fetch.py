@@ -7,6 +7,7 @@ the same locks. So it may fail, be ended at any moment, and know less than the t
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,11 +31,12 @@ from tests import toolbox
 from tests.docker_engine import base_archive
 from tests.vllm_cpu import vllm_cpu
 
-DEBIAN = (
-    *("chromium", "mmdebstrap", "docker-registry", "busybox-static", "buildah", "tmux", "kubernetes-client", "patch"),
-    *(name for names in toolbox.SUITES.values() for name in names.split()),
-)
-"""What a kind of machine may have from elsewhere (docker, node) is left to the tests that ask for it."""
+DEBIAN = {
+    **{name: name for name in ("chromium", "mmdebstrap", "docker-registry", "buildah", "tmux", "patch")},
+    **{"busybox": "busybox-static", "kubectl": "kubernetes-client"},
+}
+"""Command -> Debian package. What a kind of machine may have from elsewhere (docker, node) is left to the tests that
+ask for it."""
 AGENTS: Sequence[AgentScaffold] = (
     ClaudeCodeScaffold(version="2.1.197", max_turns=1),
     OpenCodeScaffold(version="1.18.33", max_turns=1),
@@ -59,7 +61,10 @@ def fetched(what: str, get: Callable[[], object]) -> None:
 
 def debian() -> None:
     """One after the other: apt lets in one at a time."""
-    fetched("Debian's packages", lambda: toolbox.install(*DEBIAN))
+    lacking = [package for command, package in DEBIAN.items() if shutil.which(command) is None]
+    system = [names for command, names in toolbox.SUITES.items() if shutil.which(command, path=toolbox.SYSTEM) is None]
+    if lacking or system:
+        fetched("Debian's packages", lambda: toolbox.install(*lacking, *" ".join(system).split()))
     fetched("a root of Debian", base_archive)
     fetched("Docker's plug-ins", toolbox.compose_plugins)
     for name in toolbox.NODE_TOOLS:

@@ -25,7 +25,10 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "live
 DEBIAN_MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 HARBOR = "harbor"
 PYTHON_TOOLS = {
-    HARBOR: ("harbor==0.24.0",),
+    HARBOR: (
+        "pip",
+        "harbor==0.24.0",
+    ),
     "skypilot": (f"skypilot=={SKYPILOT}",),
     "checkov": ("checkov==3.3.30",),
     "moto": ("moto[ecs,server]==5.2.1", "python-dateutil>=2.9,<3"),
@@ -47,6 +50,7 @@ SUITES = {
     "phpunit": "phpunit php-cli php-xml php-mbstring",
 }
 """Command -> Debian packages, of the system itself. About 80 MB, most of it Go's; nodejs is there for other tests."""
+SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 _ENOUGH_SEC = 1500
 # Where Python may not write byte code, tools that uv installed would be compiled at each of their starts.
 _COMPILES_ITSELF = "import sys; sys.dont_write_bytecode = False\n"
@@ -175,7 +179,7 @@ def require_system_commands(packages: Mapping[str, str]) -> None:
     What is missing is installed in one go."""
 
     def missing() -> list[str]:
-        return [command for command in packages if shutil.which(command, path="/usr/local/bin:/usr/bin:/bin") is None]
+        return [command for command in packages if shutil.which(command, path=SYSTEM) is None]
 
     if wanted := missing():
         install(*(name for command in wanted for name in packages[command].split()))
@@ -193,7 +197,11 @@ def install(*packages: str) -> None:
     with alone("apt"):  # apt waits for its own packages, but not for another's `update`
         if subprocess.run(apt, capture_output=True, check=False).returncode:
             subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False)
-            subprocess.run(apt, capture_output=True, check=False)
+            if subprocess.run(apt, capture_output=True, check=False).returncode and len(packages) > 1:
+                # One that cannot come, such as where another package has its files, takes no other with it.
+                subprocess.run(["dpkg", "--configure", "-a"], capture_output=True, check=False)
+                for package in packages:
+                    subprocess.run([*apt[: -len(packages)], package], capture_output=True, check=False)
 
 
 @contextlib.contextmanager

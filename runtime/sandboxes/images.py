@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -76,6 +77,8 @@ def _digest(pins: list[str]) -> str:
 
 
 def _install(pins: list[str], folder: Path) -> None:
+    if importlib.util.find_spec("pip") is None:  # uv makes environments without
+        raise MachineError(f"image {' '.join(pins)}: this Python has no pip", fix=f"{sys.executable} -m ensurepip")
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         target = Path(temporary) / "image"
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
