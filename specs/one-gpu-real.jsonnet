@@ -27,6 +27,7 @@ function(tasks=null) {
         type: 'made',
         tasks: source('demonstrations', bugs('demonstrations', packages.train, 20)),
         pairs: { tokens: 100e6 },
+        second_try: 0.45,  // what follows a failure must be learnt: another edit, and not the same one again
       }],
       learning_rate: 3e-4,
       // Three times the tokens per second, in 9 GiB.
@@ -47,7 +48,7 @@ function(tasks=null) {
     max_tokens_per_rank: 16384,
     optimizer: { learning_rate: 5e-5 },
   },
-  schedule: { steps: 40, train_batch_size: 32, mini_batch_size: 16, validate_every: 40, save_every: 5 },
+  schedule: { steps: 60, train_batch_size: 16, mini_batch_size: 8, validate_every: 20, save_every: 10 },
 
   rollout: liverl.rollout.vllm {
     replicas: 1,

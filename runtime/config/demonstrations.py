@@ -30,7 +30,10 @@ class MadeDemonstrations(Model):
     """Tasks that are solved in whole trials by a policy that knows the solution; null: none."""
     trials_per_task: Count = 1
     second_try: Share = 0.3
-    """Share in which another edit fails first; it is context and is not imitated."""
+    """Share in which another edit fails first; of those the same share in which one more does, and so on below the
+    scaffold's ``max_edits``. They are context and are not imitated."""
+    miscopied: Share = 0.1
+    """Share of pairs in which a call comes first whose text to replace is nowhere; it is not imitated either."""
     kind_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     """Largest share of one kind of bug."""
     pairs: Pairs | None = None

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from runtime.demonstrations.types import Edit
 from runtime.proxy.call_text import call_text
 from runtime.proxy.codec import ChatCodec
 from runtime.proxy.messages import Message, ToolCall
@@ -25,7 +26,11 @@ class Speaker:
         self._end = codec.stop_token_ids[0]
         self.submit = lru_cache(1)(lambda: self.call("submit"))
 
-    def call(self, name: str, **arguments: str) -> str | None:
+    def edit(self, edit: Edit) -> str | None:
+        """A call of ``edit_file``, as ``call``. Its line is named always: one habit is learnt more easily than two."""
+        return self.call("edit_file", path=edit.path, line=edit.line, old=edit.old, new=edit.new)
+
+    def call(self, name: str, **arguments: str | int) -> str | None:
         """The text of a reply; None where the arguments would not be read as they are."""
         text = call_text(self.codec, self.tools, name, arguments)
         if text is None:

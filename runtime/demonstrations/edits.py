@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterable
 
 from runtime.demonstrations.types import Edit, Shown
+from runtime.scaffolds.shell.replace import NoPlace, place
 from runtime.tasks.generate.functions import lines_of
 
 MAX_LINES = 6
-"""Of one edit, without what makes its text unique: longer ones would be rewritten rather than repaired."""
+"""Of one edit, without the lines that give it a place: longer ones would be rewritten rather than repaired."""
 _MAX_CONTEXT = 8
 _TITLE = re.compile(r"^(\S.*), lines (\d+) to (\d+):$", re.MULTILINE)
 
@@ -23,8 +24,8 @@ def shown_in(text: str) -> list[Shown]:
 
 
 def edit_between(path: str, before: str, after: str, shown: Iterable[Shown]) -> Edit | None:
-    """The smallest edit by whole lines whose old text occurs once; None where it is too long, or where it would be
-    about lines that are not ``shown``. The first line's indentation is left out where both texts begin with it."""
+    """The smallest edit by whole lines that ``edit_file`` does; None where it is too long, or where it would be about
+    lines that are not ``shown``. The first line's indentation is left out where both texts begin with it."""
     one, two = lines_of(before), lines_of(after)
     if one == two:
         return None
@@ -42,7 +43,7 @@ def edit_between(path: str, before: str, after: str, shown: Iterable[Shown]) -> 
         top, bottom = max(0, first - up), min(len(one), last + down)
         old = "".join(one[top:bottom])
         new = "".join(two[begin - (first - top) : end + (bottom - last)])
-        edit = _unique(path, old, new, before, after)
+        edit = _edit(path, old, new, before, top)
         if edit is not None:
             seen = any(part.path == path and part.first <= top + 1 and bottom <= part.last for part in shown)
             return edit if seen else None
@@ -50,16 +51,25 @@ def edit_between(path: str, before: str, after: str, shown: Iterable[Shown]) -> 
     return None
 
 
-def _unique(path: str, old: str, new: str, before: str, after: str) -> Edit | None:
+def _edit(path: str, old: str, new: str, before: str, top: int) -> Edit | None:
+    """``old``, which begins behind ``top`` lines, becomes ``new``."""
     if old.endswith("\n") and new.endswith("\n"):
         old, new = old[:-1], new[:-1]
+    begin = sum(map(len, lines_of(before)[:top]))
     indent = len(old) - len(old.lstrip(" "))
-    candidates = [(old, new)]
+    candidates = [(0, old, new)]
     if indent and new[:indent] == old[:indent] and new[indent : indent + 1] not in ("", " "):
-        candidates.insert(0, (old[indent:], new[indent:]))
-    for short, put in candidates:
+        candidates.insert(0, (indent, old[indent:], new[indent:]))
+    for left_out, short, put in candidates:
         # A value's own line ends at its edges would be taken for those around it.
         kept = put.strip("\n") == put and short.strip("\n") == short
-        if short.strip() and kept and before.count(short) == 1 and before.replace(short, put) == after:
-            return Edit(path, short, put)
+        if short.strip() and kept and _found(before, short, top + 1) == begin + left_out:
+            return Edit(path, top + 1, short, put)
     return None
+
+
+def _found(text: str, old: str, line: int) -> int | None:
+    try:
+        return place(text, old, line)
+    except NoPlace:
+        return None

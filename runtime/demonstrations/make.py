@@ -167,6 +167,7 @@ def _pairs(
         max_tokens=config.rollout.prompt_length + config.rollout.response_length,
         per_function=asked.per_function,
         second_try=wanted.second_try,
+        miscopied=wanted.miscopied,
     )
     work = Work(model_folder, config.rollout.tool_parser, form, held_out, config.seed, wanted.kind_share)
     before = table.tokens

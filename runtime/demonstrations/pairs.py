@@ -19,7 +19,8 @@ from runtime.demonstrations.edits import edit_between, shown_in
 from runtime.demonstrations.held_out import HeldOut
 from runtime.demonstrations.slips import Slip, is_python, slips_of
 from runtime.demonstrations.sources import Module, functions_in
-from runtime.demonstrations.types import Demonstration, Edit, Shown
+from runtime.demonstrations.types import Demonstration, Edit
+from runtime.demonstrations.vain import miscopied, number_of, other_change, words_of
 from runtime.scaffolds.shell.free_tools import DONE, UNDONE
 from runtime.scaffolds.shell.own_tests import ALL_PASS, failing, told
 from runtime.tasks.generate.functions import Function, lines_of
@@ -35,18 +36,18 @@ LONGEST_TEXT = 12_000
 """Characters of a function: lines of tables and of what a program wrote have no end."""
 PER_MODULE = 60
 """Functions taken of one module, at random: results are taken in order, so everybody waits for the slowest chunk."""
-_TRIES = 6
 _Error = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Form:
-    """How pairs look: the agent's settings, and how often the first edit is a wrong one."""
+    """How pairs look: the agent's settings, and how often something fails first (``MadeDemonstrations``)."""
 
     scaffold: ShellScaffold
     max_tokens: int
     per_function: int
     second_try: float
+    miscopied: float
 
 
 def pairs_of(
@@ -96,19 +97,32 @@ def _pair(
     line = function.start + segment[: slip.start].count("\n")
     test, error = _failure(module, function, broken, line, rng)
     look = form.scaffold.first_look
-    seen = ""
+    seen, screen = "", [function]
     if look is not None:
-        found = _looked_at(module.path, broken, function, functions, look.functions, rng)
+        screen = _looked_at(function, functions, look.functions, rng)
+        lines = broken.split("\n")
+        found = [(module.path, one.start, lines[one.start - 1 : one.end]) for one in screen]
         seen = told(test, error, found, functions=look.functions, max_chars=look.max_chars)
-    edit = edit_between(module.path, broken, text, shown_in(seen))
+    shown = shown_in(seen)
+    edit = edit_between(module.path, broken, text, shown)
     if edit is None:
         return None
     asked = instruction(module.package, [test]).strip()
     talk = Conversation(speaker, f"{asked}\n\n{seen}")
-    if form.scaffold.undo_failed_edits and rng.random() < form.second_try:
-        wrong = _wrong(module.path, broken, function, edit, shown_in(seen), rng)
-        said = f"{DONE}{module.path}\n{failing(test, error)}\n{UNDONE}"
-        if wrong is not None and not _say(talk, speaker, wrong, said, trained=False):
+    tried = {(edit.old, edit.new)}
+    most = form.scaffold.max_edits - 1 if form.scaffold.undo_failed_edits else 0
+    for _ in range(number_of(most, form.second_try, rng)):
+        wrong = other_change(
+            module.path, broken, screen, shown, lambda one, made: (one.old, one.new) in tried or made == text, rng
+        )
+        if wrong is not None:
+            tried.add((wrong.old, wrong.new))
+            said = f"{DONE}{module.path}\n{failing(test, error)}\n{UNDONE}"
+            if not _say(talk, speaker, wrong, said, trained=False):
+                return None
+    if rng.random() < form.miscopied:
+        vain = miscopied(edit, broken, words_of(seen), rng)
+        if vain is not None and not _say(talk, speaker, *vain, trained=False):
             return None
     if not _say(talk, speaker, edit, f"{DONE}{module.path}\n{ALL_PASS}", trained=True):
         return None
@@ -120,7 +134,7 @@ def _pair(
 
 
 def _say(talk: Conversation, speaker: Speaker, edit: Edit, answer: str, *, trained: bool) -> bool:
-    call = speaker.call("edit_file", path=edit.path, old=edit.old, new=edit.new)
+    call = speaker.edit(edit)
     if call is None:
         return False
     talk.say(call, trained=trained)
@@ -133,9 +147,7 @@ def _with(text: str, function: Function, segment: str) -> str:
     return "".join([*lines[: function.start - 1], segment, *lines[function.end :]])
 
 
-def _looked_at(
-    path: str, broken: str, function: Function, functions: Sequence[Function], number: int, rng: random.Random
-) -> list[tuple[str, int, list[str]]]:
+def _looked_at(function: Function, functions: Sequence[Function], number: int, rng: random.Random) -> list[Function]:
     """The broken function among neighbours of its module, at the place that it has."""
     others = [one for one in functions if one.end < function.start or one.start > function.end]
     others.sort(key=lambda one: (abs(one.start - function.start), one.start))
@@ -144,24 +156,7 @@ def _looked_at(
     near = others[: 2 * number]
     shown = rng.sample(near, min(len(near), rng.randint(at, max(at, number - 1))))
     shown.insert(min(at, len(shown)), function)
-    lines = broken.split("\n")
-    return [(path, one.start, lines[one.start - 1 : one.end]) for one in shown]
-
-
-def _wrong(
-    path: str, broken: str, function: Function, right: Edit, shown: Sequence[Shown], rng: random.Random
-) -> Edit | None:
-    """Another change of the same function that one could have tried first."""
-    lines = lines_of(broken)
-    segment = "".join(lines[function.start - 1 : function.end])
-    others = slips_of(segment)
-    for other in rng.sample(others, min(len(others), _TRIES)):
-        changed = other.apply(segment)
-        if is_python(changed):
-            edit = edit_between(path, broken, _with(broken, function, changed), shown)
-            if edit is not None and (edit.old, edit.new) != (right.old, right.new):
-                return edit
-    return None
+    return shown
 
 
 _MESSAGES = (

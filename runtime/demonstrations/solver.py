@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 
 from runtime.demonstrations.conversation import Speaker
 from runtime.demonstrations.edits import edit_between, shown_in
-from runtime.demonstrations.slips import is_python, slips_of
 from runtime.demonstrations.types import Edit, Shown
+from runtime.demonstrations.vain import other_change
 from runtime.rollouter.engine import Generation, SamplingParams
 from runtime.scaffolds.shell.own_tests import ALL_PASS
 from runtime.task import Task
-from runtime.tasks.generate.functions import functions_of, lines_of
+from runtime.tasks.generate.functions import functions_of
 
-_TRIES = 8
 _ANSWER = 100
 """Characters at the end of a prompt in which the last tool's answer ends."""
 
@@ -53,12 +52,12 @@ class Script:
         right = (self._right.old, self._right.new)
         if len(self._tried) < self.wrong and (other := self._other()) is not None:
             self._tried.add((other.old, other.new))
-            return self._say(_call(speaker, other), trained=False)
+            return self._say(speaker.edit(other), trained=False)
         if right in self._tried:
             self.why_not = "its own solution is not taken for one"
             return None
         self._tried.add(right)
-        return self._say(_call(speaker, self._right), trained=True)
+        return self._say(speaker.edit(self._right), trained=True)
 
     def _say(self, text: str | None, *, trained: bool) -> str | None:
         if text is None:
@@ -70,24 +69,19 @@ class Script:
     def _other(self) -> Edit | None:
         """A change of a function on the screen that is not the right one."""
         assert self._shown is not None
-        lines = lines_of(self.broken)
         functions = [
             one
             for one in functions_of(self.path, self.broken)
             if any(part.path == self.path and part.first <= one.start and one.end <= part.last for part in self._shown)
         ]
-        for _ in range(_TRIES if functions else 0):
-            function = self.rng.choice(functions)
-            segment = "".join(lines[function.start - 1 : function.end])
-            slips = slips_of(segment)
-            changed = self.rng.choice(slips).apply(segment) if slips else segment
-            if changed == segment or not is_python(changed):
-                continue
-            text = "".join([*lines[: function.start - 1], changed, *lines[function.end :]])
-            edit = edit_between(self.path, self.broken, text, self._shown)
-            if edit is not None and text != self.repaired and (edit.old, edit.new) not in self._tried:
-                return edit
-        return None
+        return other_change(
+            self.path,
+            self.broken,
+            functions,
+            self._shown,
+            lambda edit, made: made == self.repaired or (edit.old, edit.new) in self._tried,
+            self.rng,
+        )
 
 
 def script_of(task: Task, *, wrong: int, rng: random.Random) -> Script | str:
@@ -105,10 +99,6 @@ def script_of(task: Task, *, wrong: int, rng: random.Random) -> Script | str:
     if "\r" in broken:
         return "its lines end as those of Windows do"
     return Script(path, broken, right, wrong, rng)
-
-
-def _call(speaker: Speaker, edit: Edit) -> str | None:
-    return speaker.call("edit_file", path=edit.path, old=edit.old, new=edit.new)
 
 
 class Solver:

@@ -19,6 +19,7 @@ from runtime.demonstrations.conversation import Speaker
 from runtime.demonstrations.held_out import package_of
 from runtime.demonstrations.solver import Script, Solver, script_of
 from runtime.demonstrations.types import Demonstration
+from runtime.demonstrations.vain import number_of
 from runtime.task import Task
 
 GROUP = "demonstration"
@@ -36,8 +37,8 @@ async def demonstrate(
     concurrency: int,
     on_trial: Callable[[int, int], None] = lambda done, kept: None,
 ) -> tuple[list[Demonstration], Counter[str]]:
-    """``times`` trials of each task, in order of the tasks; and how many gave none, by why. ``second_try``: share of
-    trials in which another edit fails first."""
+    """``times`` trials of each task, in order of the tasks; and how many gave none, by why. ``second_try``: the chance
+    that another edit fails first, and after it one more."""
     scaffold = config.scaffold
     assert isinstance(scaffold, ShellScaffold)
     engine = Solver(speaker)
@@ -55,7 +56,7 @@ async def demonstrate(
         for index in range(times):
             key = TrialKey(task=task.id, task_set=GROUP, step=0, group=GROUP, index=index)
             rng = random.Random(f"{config.seed}/{key.trial_id}")
-            wrong = int(scaffold.undo_failed_edits and scaffold.max_edits > 1 and rng.random() < second_try)
+            wrong = number_of(scaffold.max_edits - 1 if scaffold.undo_failed_edits else 0, second_try, rng)
             script = script_of(task, wrong=wrong, rng=rng)
             if isinstance(script, str):
                 why[script] += 1

@@ -20,9 +20,10 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Edit:
-    """A call of the tool ``edit_file``: ``old`` occurs once in the file."""
+    """A call of the tool ``edit_file``: ``old`` begins in ``line`` of the file, counted from 1."""
 
     path: str
+    line: int
     old: str
     new: str
 

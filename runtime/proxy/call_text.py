@@ -13,7 +13,7 @@ from runtime.proxy.refusal import Refusal
 
 
 def call_text(
-    codec: ChatCodec, tools: Sequence[Mapping[str, Any]], name: str, arguments: Mapping[str, str]
+    codec: ChatCodec, tools: Sequence[Mapping[str, Any]], name: str, arguments: Mapping[str, object]
 ) -> str | None:
     """The reply that makes one tool call, as the model's template writes it; None where that cannot be had or the
     model's format would not read it."""

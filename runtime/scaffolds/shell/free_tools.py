@@ -14,8 +14,10 @@ import tempfile
 
 if __package__:
     from .own_tests import ALL_PASS, OwnTests, cut, first_look, outcome
+    from .replace import NoPlace, place
 else:
     from own_tests import ALL_PASS, OwnTests, cut, first_look, outcome  # type: ignore[import-not-found,no-redef]
+    from replace import NoPlace, place  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +26,14 @@ if TYPE_CHECKING:
 COMMAND_SEC = 60.0
 
 
-def _tool(name: str, description: str, **parameters: str) -> dict[str, Any]:
-    properties = {key: {"type": "string", "description": text} for key, text in parameters.items()}
-    schema = {"type": "object", "properties": properties, "required": list(parameters)}
+def _tool(name: str, description: str, **parameters: str | dict[str, str]) -> dict[str, Any]:
+    """``parameters``: what a text is, which must be there, or the schema of what may be left out."""
+    properties = {
+        key: {"type": "string", "description": said} if isinstance(said, str) else said
+        for key, said in parameters.items()
+    }
+    required = [key for key, said in parameters.items() if isinstance(said, str)]
+    schema = {"type": "object", "properties": properties, "required": required}
     return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
 
 
@@ -36,7 +43,8 @@ SCHEMAS = [
         "edit_file",
         "Replace one exact occurrence of a text in a file.",
         path="Path below the work directory.",
-        old="The text to replace; it must occur exactly once.",
+        line={"type": "integer", "description": "The line in which old begins, if old occurs more than once."},
+        old="The text to replace.",
         new="The text to put there.",
     ),
     _tool("write_file", "Write a whole file.", path="Path below the work directory.", content="The new content."),
@@ -48,6 +56,7 @@ SCHEMAS = [
 EDITING = ("edit_file", "write_file")
 DONE = "wrote "
 UNDONE = "The edit was put back."
+TRIED = "The same was tried before."
 NAMES = tuple(tool["function"]["name"] for tool in SCHEMAS)
 REHEARSAL: tuple[tuple[str, dict[str, str]], ...] = (("run_command", {"command": "true"}), ("submit", {}))
 
@@ -117,7 +126,7 @@ class FreeTools:
         what is the same is not run again."""
         known, state = self._said, frozenset(edited.items())
         if known is not None and state in known:
-            return known[state]
+            return known[state] if known[state] == ALL_PASS else f"{known[state]}\n{TRIED}"
         assert self._tests is not None
         said = outcome(self._tests.run(trace=False))
         if known is not None:
@@ -164,17 +173,22 @@ class FreeTools:
             file.write(content)
         return f"{DONE}{path}"
 
-    def _edit_file(self, path: str, old: str, new: str) -> str:
+    def _edit_file(self, path: str, old: str, new: str, line: int | str | None = None) -> str:
         with open(self._path(path), encoding="utf-8", newline="") as file:
             text = file.read()
         # Files of Windows are shown, and edited, with plain line ends, and keep their own.
         windows = text.count("\r\n") == text.count("\n") > 0
         if windows:
             text, old, new = (part.replace("\r\n", "\n") for part in (text, old, new))
-        count = text.count(old) if old else 0
-        if count != 1:
-            return f"error: the old text occurs {count} times in {path}; it must occur exactly once"
-        text = text.replace(old, new)
+        if old == new:
+            return "error: the new text is the old one"
+        try:
+            at = place(text, old, None if line is None or line == "" else int(line))
+        except NoPlace as why:
+            return f"error: {path}: {why}"
+        except (ValueError, OverflowError):
+            return f"error: line must be a number, not {line!r}"
+        text = text[:at] + new + text[at + len(old) :]
         return self._write_file(path, text.replace("\n", "\r\n") if windows else text)
 
     def _run_command(self, command: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from runtime.config import DirectorySource, RuntimeConfig
+from runtime.config import DirectorySource, RuntimeConfig, ShellScaffold
 from runtime.config.demonstrations import MadeDemonstrations, Pairs
 from runtime.demonstrations import pairs
 from runtime.demonstrations.conversation import Conversation
@@ -23,9 +23,11 @@ from runtime.demonstrations.pairs import Form
 from runtime.demonstrations.slips import is_python, slips_of
 from runtime.demonstrations.sources import MAX_BYTES, modules
 from runtime.demonstrations.table import Table
-from runtime.demonstrations.types import Shown
+from runtime.demonstrations.types import Edit, Shown
+from runtime.demonstrations.vain import miscopied, number_of, other_change, words_of
 from runtime.errors import RunError, UserError
 from runtime.laptop.synth import write
+from runtime.scaffolds.shell.replace import place
 from runtime.task import Task, load_task
 from runtime.tasks.generate.functions import functions_of
 from runtime.tasks.generate.mutate import mutants_of
@@ -166,7 +168,7 @@ def test_pairs_do_not_depend_on_the_number_of_processes(tmp_path: Path, model: P
 def test_a_huge_module_holds_nobody_up(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = settings()
     speaker = speaker_of(model, cfg.rollout.tool_parser, cfg.scaffold)  # type: ignore[arg-type]
-    form = Form(cfg.scaffold, 10**6, 2, 0.0)  # type: ignore[arg-type]
+    form = Form(cfg.scaffold, 10**6, 2, 0.0, 0.0)  # type: ignore[arg-type]
     folder = tmp_path / "src" / "big"
     folder.mkdir(parents=True)
     (folder / "core.py").write_text("".join(MODULE.replace("first", f"first{n}").split("class")[0] for n in range(200)))
@@ -199,17 +201,54 @@ def test_made_up_code_warns_of_nothing() -> None:
     assert any("is not" in mutant.segment for mutant in mutants_of(found, source))
 
 
-def test_an_edit_is_unique_and_about_what_is_shown() -> None:
+def test_an_edit_has_one_place_and_is_about_what_is_shown() -> None:
     before = "def a():\n    x = 1\n    return x\n\n\ndef b():\n    x = 1\n    return x\n"
     after = before[:30] + before[30:].replace("x = 1", "x = 2")
     shown = [Shown("m.py", 1, 8)]
     edit = edit_between("m.py", before, after, shown)
-    assert edit is not None and before.count(edit.old) == 1 and before.replace(edit.old, edit.new) == after
-    assert "def b" in edit.old, "the line alone is there twice"
+    assert edit == Edit("m.py", 7, "x = 1", "x = 2"), "the line is there twice, and said by its number"
+    at = place(before, edit.old, edit.line)
+    assert before[:at] + edit.new + before[at + len(edit.old) :] == after
     assert edit_between("m.py", before, after, [Shown("m.py", 1, 3)]) is None, "nobody has seen those lines"
     assert edit_between("m.py", before, after, [Shown("other.py", 1, 8)]) is None
     assert edit_between("m.py", before, before, shown) is None
     assert edit_between("m.py", "a\n" * 20, "b\n" * 20, [Shown("m.py", 1, 20)]) is None, "too much at once"
+
+
+def test_what_fails_first_is_another_change_or_a_text_that_is_nowhere() -> None:
+    rng, right = random.Random(1), Edit("m.py", 2, "x = value + 1", "x = value - 1")
+    text = "def a(value, other):\n    x = value + 1\n    return x or other\n"
+    (function,) = functions_of("m.py", text)
+    shown = [Shown("m.py", 1, 3)]
+    seen = set()
+    for _ in range(40):
+        other = other_change("m.py", text, [function], shown, lambda one, made: one.new == right.new, rng)
+        assert other is not None and other.new != right.new and place(text, other.old, other.line) >= 0
+        seen.add((other.old, other.new))
+    assert len(seen) > 3
+    made = miscopied(right, text, words_of(text), rng)
+    assert made is not None and made[0].old not in text and made[0].new == right.new
+    assert made[1].startswith("error: m.py: the old text occurs 0 times") and "    2      x = value + 1" in made[1]
+    assert [number_of(2, share, rng) for share in (0.0, 1.0)] == [0, 2]
+
+
+def test_pairs_fail_up_to_as_often_as_the_agent_may_edit(tmp_path: Path, model: Path) -> None:
+    wanted = MadeDemonstrations(
+        pairs=Pairs(tokens=60_000, sources=(str(source_tree(tmp_path / "src")),)), second_try=0.6, miscopied=0.5
+    )
+    out = tmp_path / "demos.parquet"
+    cfg = settings()
+    make(wanted, out, config=cfg, model_folder=model, tasks=[], held_out=HeldOut(), processes=1)
+    speaker = speaker_of(model, cfg.rollout.tool_parser, cfg.scaffold)  # type: ignore[arg-type]
+    assert isinstance(cfg.scaffold, ShellScaffold)
+    rows = pq.read_table(out).to_pylist()
+    texts = [speaker.codec.tokens.decode(row["input_ids"]) for row in rows]
+    failed = Counter(text.count("The edit was put back.") for text in texts)
+    assert set(failed) == set(range(cfg.scaffold.max_edits)), "up to one less than it may make"
+    assert any("the old text occurs 0 times" in text for text in texts)
+    for row in rows:
+        said = speaker.codec.tokens.decode([i for i, m in zip(row["input_ids"], row["loss_mask"], strict=True) if m])
+        assert said.count('"edit_file"') == said.count('"line"') == 1, "the right edit alone, and where it is"
 
 
 def test_no_kind_is_more_than_its_share() -> None:

@@ -22,7 +22,7 @@ from runtime.proxy.codec import load_codec
 from runtime.sandboxes.base import ExecResult
 from runtime.scaffolds.base import AgentFailure
 from runtime.scaffolds.shell import ShellScaffold
-from runtime.scaffolds.shell.free_tools import FreeTools
+from runtime.scaffolds.shell.free_tools import TRIED, FreeTools
 from runtime.scaffolds.shell.looks import Looks
 from runtime.scaffolds.shell.own_tests import cut
 from runtime.task import load_task
@@ -167,11 +167,13 @@ def test_an_edit_that_was_tried_is_not_tested_again_unless_a_command_ran(tmp_pat
         return tools.call("write_file", json.dumps({"path": path, "content": text}))
 
     first = put("x")
-    assert put("x", path="./a.py") == first.replace("a.py", "./a.py", 1)
+    again = put("x", path="./a.py")
+    assert again.replace("./a.py", "a.py", 1).replace(f"\n{TRIED}", "") == first and TRIED in again
     assert tests.runs == 1, "the same work, however its path is written"
     put("y")
     assert tests.runs == 2
     assert "all pass" in put("right") and tests.runs == 3
+    assert TRIED not in put("right") and tests.runs == 3
     tools.call("run_command", json.dumps({"command": "true"}))
     put("x")
     put("x")

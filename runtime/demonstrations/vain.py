@@ -1,0 +1,74 @@
+"""What fails before the right edit in a demonstration: changes of code that was right, and texts that are nowhere.
+
+None of it is imitated; what is learnt is to do something else next. Runs nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Collection, Sequence
+
+from runtime.demonstrations.edits import edit_between
+from runtime.demonstrations.slips import is_python, slips_of
+from runtime.demonstrations.types import Edit, Shown
+from runtime.scaffolds.shell.replace import NoPlace, place
+from runtime.tasks.generate.functions import Function, lines_of
+
+_TRIES = 8
+_WORD = re.compile(r"\w+")
+
+
+def number_of(most: int, share: float, rng: random.Random) -> int:
+    """How many edits fail first: each with a chance of ``share``, ``most`` of them at most."""
+    number = 0
+    while number < most and rng.random() < share:
+        number += 1
+    return number
+
+
+def other_change(
+    path: str,
+    text: str,
+    functions: Sequence[Function],
+    shown: Sequence[Shown],
+    refused: Callable[[Edit, str], bool],
+    rng: random.Random,
+) -> Edit | None:
+    """A change of one of these functions, all on the screen, that could have been tried. ``refused`` is asked about the
+    edit and the text that it makes."""
+    lines = lines_of(text)
+    for _ in range(_TRIES if functions else 0):
+        function = rng.choice(functions)
+        segment = "".join(lines[function.start - 1 : function.end])
+        slips = slips_of(segment)
+        changed = rng.choice(slips).apply(segment) if slips else segment
+        if changed == segment or not is_python(changed):
+            continue
+        made = "".join([*lines[: function.start - 1], changed, *lines[function.end :]])
+        edit = edit_between(path, text, made, shown)
+        if edit is not None and not refused(edit, made):
+            return edit
+    return None
+
+
+def miscopied(edit: Edit, text: str, screen: Collection[str], rng: random.Random) -> tuple[Edit, str] | None:
+    """The edit with one word of its old text wrong, and what ``edit_file`` says of it. ``screen``: words to be taken
+    for it."""
+    words = list(_WORD.finditer(edit.old))
+    others = sorted(screen)
+    for _ in range(_TRIES if words and others else 0):
+        word = rng.choice(words)
+        old = edit.old[: word.start()] + rng.choice(others) + edit.old[word.end() :]
+        if old == edit.new:
+            continue
+        try:
+            place(text, old, edit.line)
+        except NoPlace as why:
+            return Edit(edit.path, edit.line, old, edit.new), f"error: {edit.path}: {why}"
+    return None
+
+
+def words_of(text: str) -> set[str]:
+    """The names in it, in no order."""
+    return {word for word in _WORD.findall(text) if word[0].isalpha() or word[0] == "_"}
