@@ -20,6 +20,6 @@ print(*(f"{name}=={version}" for name, version in sorted(table["CUDA"].items()) 
 os.write(3, "".join(f"{name}=={version}\n" for name, version in table["OVERRIDES"].items()).encode())
 PY
 pip install uv
-SSL_CERT_FILE=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} "$venv/bin/uv" --quiet pip install --python "$venv/bin/python" \
+SSL_CERT_FILE=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} "$venv/bin/uv" --quiet pip install --compile-bytecode --python "$venv/bin/python" \
     --requirements "$pins" --override "$override" --editable "$here[train]"
 printf 'install: done; see `%s/bin/liverl doctor specs/one-gpu.jsonnet`\n' "$venv"

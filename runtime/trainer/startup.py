@@ -15,6 +15,9 @@ import orjson
 
 from runtime.run_paths import RUN_DIR, RunPaths
 
+_RAY_WORKER, _RANK = "RAY_RAYLET_PID", "RANK"
+"""Ray's workers have the one, verl's workers the other too. The first worker that imports verl is the task runner."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -43,6 +46,13 @@ def reached(name: str) -> None:
         os.write(file, line)
     finally:
         os.close(file)
+
+
+def imported() -> None:
+    """This process of verl's, whichever it is, has imported verl."""
+    reached("verl")
+    if _RAY_WORKER in os.environ:
+        reached("the trainer's process" if _RANK in os.environ else "the task runner")
 
 
 def stages(file: Path) -> Sequence[Stage]:

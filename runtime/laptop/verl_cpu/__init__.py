@@ -13,8 +13,10 @@ from runtime.laptop.verl_cpu import patches
 patches.before_verl_workers()
 
 from runtime.laptop.verl_cpu import checkpoint_engine, platform, replica  # noqa: E402
+from runtime.trainer.startup import imported  # noqa: E402
 
 patches.after_verl_import()
 replica.register()
+imported()
 
 __all__ = ["checkpoint_engine", "platform", "replica"]

@@ -16,6 +16,7 @@ import ray
 import yaml
 
 from runtime.run_paths import RunPaths
+from runtime.trainer.startup import reached
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def begin() -> None:
     """Called in every process of verl, while verl is being imported."""
     if "verl.trainer.main_ppo" in sys.orig_argv:
         _warm_up()
+        threading.Thread(target=_say_ray, name="say-ray", daemon=True).start()
     elif ray.is_initialized():
         threading.Thread(target=_start_servers, name="early-servers", daemon=True).start()
 
@@ -40,6 +42,14 @@ def _warm_up() -> None:
     command = [sys.executable, "-m", "runtime.trainer.cuda.warm_up", str(paths.policy)]
     with (paths.logs / "warm-up.log").open("ab") as log:
         _warming.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT))
+
+
+def _say_ray() -> None:
+    deadline = time.monotonic() + _PATIENCE_SEC
+    while time.monotonic() < deadline:
+        if ray.is_initialized():
+            return reached("Ray")
+        time.sleep(_POLL_SEC)
 
 
 def _start_servers() -> None:

@@ -28,6 +28,9 @@ def vllm_environment(cache: Path) -> Mapping[str, str]:
         "TRITON_CACHE_DIR": str(kernels / "triton"),
         "TORCHINDUCTOR_CACHE_DIR": str(kernels / "inductor"),
         "CUDA_CACHE_PATH": str(kernels / "driver"),
+        # verl switches this cache off where nothing is said: engines that filled it at once used to spoil it. torch
+        # writes its parts whole since 2.10.
+        "VLLM_DISABLE_COMPILE_CACHE": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",

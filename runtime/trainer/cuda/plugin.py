@@ -12,7 +12,7 @@ from verl.workers.rollout import base as rollout_base
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
 from runtime.trainer.cuda.early import begin
-from runtime.trainer.startup import reached
+from runtime.trainer.startup import imported
 
 ROLLOUT_NAME = "vllm"
 
@@ -26,5 +26,5 @@ def _replica() -> Any:
 RolloutReplicaRegistry.register(ROLLOUT_NAME, _replica)
 # The adapter table has no public register function.
 rollout_base._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = "runtime.trainer.cuda.adapter.VllmServerAdapter"
-reached("verl")
+imported()
 begin()

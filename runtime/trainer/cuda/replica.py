@@ -61,6 +61,7 @@ class VllmServer(vLLMHttpServer):  # type: ignore[misc]
 
     async def run_server(self, args: Any) -> None:
         """Opened to this machine alone where the run has one, else to its network; either way the key is needed."""
+        reached("the order for an engine")
         gate.stand_before(self)
         args.middleware = [*args.middleware, gate.NAME]
         if len(ray.nodes()) == 1:

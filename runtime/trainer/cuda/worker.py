@@ -5,10 +5,17 @@ Upstream: ``verl/workers/rollout/vllm_rollout/utils.py`` (``vLLMColocateWorkerEx
 
 from __future__ import annotations
 
+import sys
+
 from verl.workers.rollout.vllm_rollout.utils import VLLM_LORA_INT_ID, vLLMColocateWorkerExtension
 
 from runtime.trainer.cuda.places import in_run
 from runtime.trainer.cuda.served import adapter_value, parameters_value
+from runtime.trainer.startup import reached
+
+if "runtime.trainer.cuda.warm_up" not in sys.orig_argv:
+    # vLLM imports this when all else is imported.
+    reached("the engine's process")
 
 
 class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]

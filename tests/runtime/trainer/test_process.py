@@ -268,6 +268,17 @@ def test_stages_of_the_start_count_once_and_from_the_newest_start(run: Path, mon
         found = startup.stages(RunPaths(run).startup)
         assert [stage.name for stage in found] == ["verl", "vLLM"]
         assert 0 <= found[0].seconds <= found[1].seconds
+    # verl's driver, its task runner and its worker import verl in this order.
+    startup.begin(RunPaths(run))
+    for name in ("", "RAY_RAYLET_PID", "RANK"):
+        if name:
+            monkeypatch.setenv(name, "1")
+        startup.imported()
+    assert [stage.name for stage in startup.stages(RunPaths(run).startup)] == [
+        "verl",
+        "the task runner",
+        "the trainer's process",
+    ]
 
 
 def test_the_platform_is_that_of_the_device(tmp_path: Path) -> None:
@@ -285,5 +296,6 @@ def test_the_platform_is_that_of_the_device(tmp_path: Path) -> None:
     assert cuda["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0" and "VLLM_API_KEY" not in cuda
     # Kernels that one run has compiled are found by the next.
     assert cuda["VLLM_CACHE_ROOT"].startswith(str(tmp_path / "runs" / ".cache"))
+    assert cuda["VLLM_DISABLE_COMPILE_CACHE"] == "0"  # verl leaves it alone where it is set
     with pytest.raises(LookupError, match="cpu, cuda"):
         find_platform("tpu")
