@@ -17,9 +17,11 @@ _FLOAT = re.compile(r"(?<= )-?[0-9]+(?:\.[0-9]+(?:e[-+]?[0-9]+)?|e[-+]?[0-9]+)(?
 """A number with a fraction or an exponent. In indented JSON every value ends its line, and strings end in a quote."""
 _PLAIN = re.compile(r"[A-Za-z_/$](?:[A-Za-z0-9_./${}@+-]|:(?=\S)| (?=[A-Za-z0-9])){0,127}")
 """Strings that YAML takes as they are, wherever they stand. Only some of them: the rest is PyYAML's to judge."""
-_ELSEWHERE_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?$")
-_ELSEWHERE_INT = re.compile(r"[-+]?0(?:[oO][0-7_]+|[xX][0-9a-fA-F_]+|[bB][01_]+)$")
-_WORDS = frozenset(["null", "true", "false", "yes", "no", "on", "off"])
+_ELSEWHERE_FLOAT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$")
+_ELSEWHERE_INT = re.compile(r"[-+]?0(?:[oO][0-7]+|[xX][0-9a-fA-F]+|[bB][01]+)$")
+_ELSEWHERE_BOOL = re.compile(r"[yYnN]$")
+_LETTERS = ("y", "Y", "n", "N")
+_WORDS = frozenset(["null", "true", "false", "yes", "no", "on", "off", "y", "n"])
 
 
 def to_yaml(value: Any, *, header: str = "") -> str:
@@ -34,6 +36,16 @@ def to_yaml(value: Any, *, header: str = "") -> str:
     except _Unusual:
         return comment + _by_library(value)
     return comment + "\n".join(lines) + "\n"
+
+
+class _WithoutUnderscores:
+    """A pattern as go-yaml 2 asks it of a number: underscores are left out first, wherever they stand."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+
+    def match(self, text: str) -> re.Match[str] | None:
+        return self._pattern.match(text.replace("_", ""))
 
 
 class _Unusual(Exception):
@@ -51,15 +63,18 @@ def _by_library(value: Any) -> str:
 
 @cache
 def _dumper() -> type[Any]:
-    """PyYAML's, which quotes what PyYAML would read as a number, and also what other readers do: OmegaConf (``1e5``),
-    those of YAML 1.2 (``0o17``), and kubectl's (``0X1F``)."""
+    """PyYAML's, which quotes what PyYAML would read as another kind of value, and also what other readers do: OmegaConf
+    (``1e5``), those of YAML 1.2 (``0o17``), and kubectl's and Compose's (``0X1F``, ``09``, ``y``)."""
     import yaml
 
     base: type[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     dumper = type("Dumper", (base,), {})
-    digits = list("-+.0123456789")
-    dumper.add_implicit_resolver("tag:yaml.org,2002:float", _ELSEWHERE_FLOAT, digits)  # type: ignore[attr-defined]
-    dumper.add_implicit_resolver("tag:yaml.org,2002:int", _ELSEWHERE_INT, digits)  # type: ignore[attr-defined]
+    for kind, pattern, first in (
+        ("float", _WithoutUnderscores(_ELSEWHERE_FLOAT), "-+.0123456789"),
+        ("int", _WithoutUnderscores(_ELSEWHERE_INT), "-+0123456789"),
+        ("bool", _ELSEWHERE_BOOL, "yYnN"),
+    ):
+        dumper.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", pattern, list(first))  # type: ignore[attr-defined]
     return dumper
 
 
@@ -71,7 +86,9 @@ def _node(value: Any, lines: list[str], lead: str, pad: str, seen: set[int]) -> 
     if isinstance(value, dict):
         for name, child in value.items():
             if type(name) is not str or not _PLAIN.fullmatch(name) or name.lower() in _WORDS:
-                raise _Unusual
+                if name not in _LETTERS:
+                    raise _Unusual
+                name = f"'{name}'"
             if isinstance(child, dict | list | tuple) and child:
                 lines.append(f"{lead}{name}:")
                 inner = f"{pad}  " if isinstance(child, dict) else pad

@@ -7,7 +7,6 @@ Knows checkpoints and run directories; nothing of how the policy was trained.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from runtime.launch.model import is_hub_name
 from runtime.launch.rundir import RunDirectory
 from runtime.launch.whole import whole
 from runtime.models import adapters, store
+from runtime.models.sources import UNKNOWN, stated_licence
 from runtime.telemetry.metrics import read_rows
 from runtime.telemetry.scores import validation_scores
 from runtime.trainer import stable
@@ -114,8 +114,8 @@ def _licence(config: RuntimeConfig, directory: RunDirectory) -> str | None:
     card = directory.policy / "README.md"
     if not isinstance(config.policy, PretrainedPolicy) or not card.is_file():
         return None
-    found = re.search(r"^license:\s*([\w.+-]+)\s*$", card.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    return found[1] if found else None
+    stated = stated_licence(card)
+    return None if stated == UNKNOWN else stated
 
 
 def model_card(
@@ -151,7 +151,7 @@ def model_card(
         "pipeline_tag: text-generation",
     ]
     if licence is not None:
-        head.append(f"license: {licence}")
+        head.append(f"license: {json.dumps(licence)}")
     if published is not None:
         head.append(f"base_model: {json.dumps(published)}")
     head += ["tags:", "- reinforcement-learning", "- code", "- liverl", "---", ""]

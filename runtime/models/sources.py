@@ -17,11 +17,15 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from runtime.errors import MachineError, UserError
 from runtime.models import gguf_file, templates
 from runtime.models.store import ModelRecord, digest, take_in
 
 DOWNLOAD_SEC = 3600
+UNKNOWN = "unknown"
+"""The licence of what states none."""
 _SERVED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "README.md")
 """Files of a model folder that are taken along; other forms of the weights are not."""
 _QUANTISATION = re.compile(r"[.-](?:I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
@@ -70,7 +74,7 @@ def add(
             make,
             source=found.source,
             source_sha256=None if gguf is None else digest(found.path),
-            licence=found.licence if gguf is None or gguf.licence == "unknown" else gguf.licence,
+            licence=found.licence if gguf is None or gguf.licence == UNKNOWN else gguf.licence,
             converted_by=None if gguf is None else _transformers(),
             changed=kept,
             replace=replace,
@@ -91,9 +95,9 @@ def _look_up(source: str, file: str | None, say: Say) -> AbstractContextManager[
 @contextmanager
 def _here(path: Path) -> Iterator[_Found]:
     if path.is_file() and path.suffix == ".gguf":
-        yield _Found(path, _QUANTISATION.sub("", path.stem), path.name, "unknown")
+        yield _Found(path, _QUANTISATION.sub("", path.stem), path.name, UNKNOWN)
     elif is_model(path):
-        yield _Found(path, path.resolve().name, str(path.resolve()), _front_matter(path))
+        yield _Found(path, path.resolve().name, str(path.resolve()), stated_licence(path / "README.md"))
     else:
         raise UserError(f"{path}: neither a .gguf file nor a folder with config.json and *.safetensors")
 
@@ -122,7 +126,9 @@ def _on_hub(named: str, say: Say) -> Iterator[_Found]:
         ) from None
     if not is_model(folder):
         raise UserError(f"{named}: no config.json with *.safetensors in it; take one that has them")
-    yield _Found(folder, named.rpartition("/")[2], f"{named}@{folder.name}", _front_matter(folder), linked=True)
+    yield _Found(
+        folder, named.rpartition("/")[2], f"{named}@{folder.name}", stated_licence(folder / "README.md"), linked=True
+    )
 
 
 @contextmanager
@@ -188,15 +194,18 @@ def _copy(source: Path, folder: Path, *, linked: bool) -> None:
         shutil.copyfile(real, target)
 
 
-def _front_matter(folder: Path) -> str:
-    """The licence that a model card states (hub's README format)."""
+def stated_licence(card: Path) -> str:
+    """The licence that a model card states (the hub's README format, whose reader is PyYAML)."""
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "unknown"
-    head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    stated = re.search(r"^license:\s*(\S+)", head[1], re.MULTILINE) if head else None
-    return stated[1] if stated else "unknown"
+        text = card.read_text(encoding="utf-8-sig", errors="replace")
+        head = re.match(r"---\r?\n(.*?)\n---", text, re.DOTALL)
+        # As text: a licence named 1.0 or no is none of YAML's numbers or truths.
+        stated = yaml.load(head[1], Loader=yaml.BaseLoader) if head else None
+    except (OSError, yaml.YAMLError):
+        return UNKNOWN
+    named = stated.get("license") if isinstance(stated, dict) else None
+    words = [one for one in (named if isinstance(named, list) else [named]) if isinstance(one, str) and one.strip()]
+    return ", ".join(words) or UNKNOWN
 
 
 def _metadata(wheel: Path) -> str:
@@ -206,7 +215,7 @@ def _metadata(wheel: Path) -> str:
         stated = str(fields.get("License-Expression") or fields.get("License") or "").strip()
         if stated:
             return stated.splitlines()[0]
-    return "unknown"
+    return UNKNOWN
 
 
 def _transformers() -> str:

@@ -18,7 +18,24 @@ from tests.compiler.golden_cases import REPOSITORY
 TEXTS = st.one_of(
     st.text(max_size=20),
     st.text(alphabet="aZ09 :#-?.,[]{}&*!|>%@`'\"/$_~=<\n\t\x01\u00e9\u2028", max_size=12),
-    st.sampled_from(["null", "No", "on", "TRUE", "~", "1e3", "0x1f", "1:30", "2020-01-01", "${oc.env:X}/y", "a: b"]),
+    st.sampled_from(
+        [
+            "null",
+            "y",
+            "N",
+            "0_x1",
+            "No",
+            "on",
+            "TRUE",
+            "~",
+            "1e3",
+            "0x1f",
+            "1:30",
+            "2020-01-01",
+            "${oc.env:X}/y",
+            "a: b",
+        ]
+    ),
 )
 FLOATS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),

@@ -24,6 +24,7 @@ NASTY = [
     *("-", "--", "a b", " a", "a ", "a: b", "a #b", "#a", "- a", "-a", "'a", 'a"b', "a\\b", "a,b", "[a]", "{a}"),
     *("*a", "&a", "!a", "%a", "@a", "`a`", "|", ">", "${oc.env:HOME}", "${a", "a$b", "$HOME", "$$", "umlaut ä"),
     *("\u2028", "\U0001f600", "a" * 300),
+    *("Y", "n", "N", "no", "OFF", "Null", "TRUE", "09", "-0", "190:20:30", "2001-12-14t21:59:43.10-05:00", "2020-1-1"),
 ]
 TEXTS = st.text(alphabet="0123456789eE+-._:xobn~", min_size=1, max_size=8) | st.text(min_size=1, max_size=8)
 
@@ -58,9 +59,9 @@ def test_yaml_gives_back_nasty_texts_or_the_reader_is_known_not_to(text: str) ->
     assert same == (not readers.omegaconf(text))
 
 
-@pytest.mark.parametrize("text", ["0X1F", "0B11", "0O17", "0X_f"])
+@pytest.mark.parametrize("text", ["0X1F", "0B11", "0O17", "0X_f", "0_x1", "-_1", "1e_5", "09", "1_", "y", "N"])
 def test_yaml_quotes_what_kubectl_alone_reads_otherwise(text: str) -> None:
-    """go-yaml 2, whose numbers are Go's: a pod's variable must be text."""
+    """go-yaml 2, whose numbers are Go's and whose truths are YAML 1.1's: a pod's variable must be text."""
     assert to_yaml({"value": text, "list": [text]}) == f"value: '{text}'\nlist:\n- '{text}'\n"
     assert to_yaml({text: 1}) == f"'{text}': 1\n"
 

@@ -11,7 +11,7 @@ import pytest
 
 from runtime.errors import MachineError, UserError
 from runtime.models import store
-from runtime.models.sources import add
+from runtime.models.sources import add, stated_licence
 from runtime.models.templates import CHATML
 
 pytestmark = pytest.mark.torch
@@ -209,3 +209,23 @@ def test_a_name_is_taken_once_and_given_back(published: tuple[Any, Path], cache:
     assert liverl("models", "remove", "Tiny-Instruct").exit_code == 0
     gone = liverl("models", "remove", "Tiny-Instruct")
     assert isinstance(gone.exception, UserError) and store.records() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "licence"),
+    [
+        ("license: mit", "mit"),
+        ("license: 'apache-2.0' # as its code", "apache-2.0"),
+        ("license: 1.0", "1.0"),
+        ("license: no", "no"),
+        ("license:\n- mit\n- cc-by-4.0", "mit, cc-by-4.0"),
+        ("license: [mit]\r", "mit"),
+        ("base_model: x", "unknown"),
+        ("license: {a: b}", "unknown"),
+        ("license: [", "unknown"),
+    ],
+)
+def test_a_card_states_its_licence_as_the_hub_reads_it(tmp_path: Path, line: str, licence: str) -> None:
+    (tmp_path / "README.md").write_bytes(f"---\ntags: [x]\n{line}\n---\n# A model\n".encode())
+    assert stated_licence(tmp_path / "README.md") == licence
+    assert stated_licence(tmp_path / "nothing.md") == "unknown"
