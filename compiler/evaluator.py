@@ -21,6 +21,10 @@ from pathlib import Path
 IDLE_SEC = 20.0
 """How long a child waits for the next question before it leaves by itself."""
 MEMORY_BYTES = 2 << 30
+LOOK_SEC = 0.5
+"""How often a child that is late is looked at."""
+IDLE_LOOKS = 4
+"""So many looks without any work, and what it waits for is no core: a late child is given up."""
 _KEPT = 2
 """Idle children that are kept at most."""
 
@@ -69,16 +73,34 @@ class Evaluator:
             while message:
                 message = message[self.process.stdin.write(message) or 0 :]
 
-    def answer(self, deadline: float) -> list[str]:
-        """The parts of the next answer. Raises ``Ended``, and ``TimeoutError`` after ``deadline`` (monotonic)."""
+    def cpu_sec(self) -> float:
+        """What the child has used of the cores so far."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _wants_a_core(self) -> bool:
+        """Whether a thread of the child runs, or would if a core were free."""
+        with contextlib.suppress(OSError):
+            for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    if (thread / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"R":
+                        return True
+        return False
+
+    def answer(self, deadline: float, last: float) -> list[str]:
+        """The parts of the next answer. Raises ``Ended``, and ``TimeoutError`` after ``deadline`` (monotonic), but of a
+        child that others keep from the cores not before ``last``: what it may use of them is limited in the child."""
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
-            self._read(deadline)
+            self._read(deadline, last)
         lengths = [int(length) for length in self._buffer[:end].split()]
         del self._buffer[: end + 1]
         while len(self._buffer) < sum(lengths):
-            self._read(deadline)
+            self._read(deadline, last)
         parts, start = [], 0
         for length in lengths:
             parts.append(self._buffer[start : start + length].decode("utf-8", "surrogatepass"))
@@ -86,15 +108,20 @@ class Evaluator:
         del self._buffer[:start]
         return parts
 
-    def _read(self, deadline: float) -> None:
+    def _read(self, deadline: float, last: float) -> None:
         """Whatever comes next, into the buffer."""
         assert self.process.stdout is not None and self.process.stderr is not None
         if not self._open:
             raise Ended(self.process.wait(), self._stderr)
         # What has arrived is read even when the caller comes late.
         ready = select.select(self._open, [], [], max(0.0, deadline - time.monotonic()))[0]
-        if not ready:
-            raise TimeoutError
+        used, idle = self.cpu_sec() if not ready else 0.0, 0
+        while not ready:
+            before, used = used, self.cpu_sec()
+            idle = 0 if used > before or self._wants_a_core() else idle + 1
+            if idle >= IDLE_LOOKS or time.monotonic() > last:
+                raise TimeoutError
+            ready = select.select(self._open, [], [], LOOK_SEC)[0]
         for stream in ready:
             data = os.read(stream.fileno(), 1 << 20)
             if stream is self.process.stdout:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -207,8 +206,9 @@ def test_every_problem_in_one_go(folder: Path, capsys: pytest.CaptureFixture[str
 def test_hostile_specs_end_soon(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     spec = folder / "x.jsonnet"
     spec.write_text(HOSTILE[name])
-    began = time.monotonic()
+    began = os.times()
     lines = refused(spec, capsys)
-    assert time.monotonic() - began < 20  # 10 s on a machine that does nothing else
+    ended = os.times()  # a busy machine's clock says nothing
+    assert ended.children_user - began.children_user + ended.children_system - began.children_system < 12
     assert len(lines) == 1 and lines[0].startswith(str(spec))
     assert re.search("memory|CPU|longer than", lines[0])

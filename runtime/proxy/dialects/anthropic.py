@@ -180,10 +180,6 @@ def _assistant(content: Any) -> Message:
                 name = text_field(block.get("name"), "messages[].content[].name")
                 identity = text_field(block.get("id"), "messages[].content[].id")
                 calls.append(ToolCall(identity, name, orjson.dumps(block.get("input")).decode()))
-            case "redacted_thinking":
-                raise invalid(
-                    "'redacted_thinking' is not supported: it is another model's", "messages[].content[].type"
-                )
             case _:
                 texts.append(shown_text(block, "messages[].content[]"))
     return Message("assistant", "\n".join(texts), tuple(calls), None, "\n".join(thoughts), origin)

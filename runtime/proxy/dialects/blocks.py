@@ -22,12 +22,13 @@ _MEDIA_TYPE = re.compile(r"[a-z]+/[\w.+-]+")
 
 
 def shown_text(block: Mapping[str, Any], where: str) -> str:
-    """What the policy reads of a block of any type, which stands at ``where``.
+    """What the policy reads of a block of any type, which stands at ``where``. Another model's thoughts
+    (``redacted_thinking``, ``compaction``) may hold nothing but their type.
 
-    Raises ``Refusal`` of kind ``INVALID`` when it holds nothing but its type: that is no content but a mistake.
+    Raises ``Refusal`` of kind ``INVALID`` when it holds nothing and has no type: that is no content but a mistake.
     """
-    if not any(value for field, value in block.items() if field not in ("type", "cache_control")):
-        raise invalid(f"{block.get('type')!r} is not supported without anything in it", f"{where}.type")
+    if not any(block.values()):
+        raise invalid("a block without a type and without anything in it", where)
     for field in _TEXTS:
         if isinstance(block.get(field), str):
             return str(block[field])

@@ -27,7 +27,7 @@ from runtime.proxy.dialects.base import (
     read_stop,
     text_field,
 )
-from runtime.proxy.dialects.blocks import shown_text
+from runtime.proxy.dialects.blocks import not_shown, shown_text
 from runtime.proxy.messages import Message, Role, ToolCall
 from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
 from runtime.proxy.volatile import without_volatile
@@ -149,10 +149,18 @@ def normalise(sent: Any) -> tuple[Message, ...]:
     if role is None:
         raise invalid(f"{message.get('role')!r} is unknown; use one of {', '.join(_ROLES)}", "messages[].role")
     content = _text(message.get("content"))
+    for field in ("refusal", "audio"):  # an assistant's, beside its content
+        if message.get(field):
+            said = (
+                message[field] if isinstance(message[field], str) else not_shown({"type": field, field: message[field]})
+            )
+            content = f"{content}\n{said}" if content else said
     if role == "system":
         return (Message(role, without_volatile(content)),)
     if role == "assistant":
         calls = message.get("tool_calls") or ()
+        if not calls and message.get("function_call"):
+            calls = ({"function": message["function_call"]},)  # the retired form, in a history from elsewhere
         reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
         return (
             Message(role, content, tuple(map(_read_call, calls)), None, text_field(reasoning, "messages[].reasoning")),

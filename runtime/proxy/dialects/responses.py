@@ -167,7 +167,7 @@ def normalise(sent: Any) -> tuple[Message, ...]:
     if isinstance(sent, list):
         return (_assistant(sent),)
     item = object_field(sent, "input[]")
-    match item.get("type", "message"):
+    match item.get("type") or ("message" if "role" in item else "item_reference" if "id" in item else "message"):
         case "message":
             role = _ROLES.get(item.get("role", ""))
             if role is None:
@@ -179,7 +179,7 @@ def normalise(sent: Any) -> tuple[Message, ...]:
         case "tool_search_output":
             return (Message("tool", found_text(item), (), item.get("call_id")),)
         case "function_call_output" | "custom_tool_call_output" | "local_shell_call_output":
-            identity = text_field(item.get("call_id") or item.get("id"), "input[].call_id")
+            identity = text_field(item.get("call_id") or item.get("id") or "", "input[].call_id")
             return (Message("tool", _text(item.get("output")), (), identity),)
         case "item_reference":
             raise invalid("'item_reference' is not supported: nothing is stored here; send the item", "input[].type")

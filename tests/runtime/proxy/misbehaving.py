@@ -44,14 +44,11 @@ MALFORMED: list[tuple[Dialect, bytes]] = [
     ("openai", b'{"messages": [{"role": "user", "content": "go"}], "n": 3}'),
     ("openai", b'{"messages": [{"role": "user", "content": "go"}], "tools": [{"type": "function"}]}'),
     ("openai", b'{"messages": [{"role": "user", "content": "go"}], "max_tokens": "many"}'),
-    ("openai", b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}'),
+    ("openai", b'{"messages": [{"role": "user", "content": [{}]}]}'),
     ("anthropic", b"null"),
     ("anthropic", b'{"max_tokens": 9}'),
-    ("anthropic", b'{"max_tokens": 9, "messages": [{"role": "user", "content": [{"type": "video"}]}]}'),
-    (
-        "anthropic",
-        b'{"max_tokens": 9, "messages": [{"role": "assistant", "content": [{"type": "redacted_thinking"}]}]}',
-    ),
+    ("anthropic", b'{"max_tokens": 9, "messages": [{"role": "user", "content": [{"source": {}}]}]}'),
+    ("anthropic", b'{"max_tokens": 9, "messages": [{"role": "assistant", "content": [{"type": "thinking"}]}]}'),
     ("anthropic", b'{"max_tokens": 9, "messages": [{"role": "user", "content": "go"}], "tools": [{"name": 3}]}'),
 ]
 """Bodies that are no request, or one that cannot be answered: refused, and nothing is sampled."""
