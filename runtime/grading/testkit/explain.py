@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MAX_REPR = 200
 MAX_FRAMES = 20
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST
+_CLOSING = 4
+"""Lines that a function may be longer than its code: brackets that are closed have none."""
 _OPERATORS = {
     "NotEq": "!=",
     "Lt": "<",
@@ -70,15 +72,10 @@ def _repr(value: object) -> str:
 
 
 def _explain_assert(frame: FrameType, line: int) -> str:
-    source = "".join(linecache.getlines(frame.f_code.co_filename))
-    try:
-        tree = compile(source, frame.f_code.co_filename, "exec", _ONLY_AST)
-    except (SyntaxError, ValueError):
-        return ""
-    found = _find_assert(tree, line)
+    found, lines = _statement(frame, line)
     if found is None:
         return ""
-    test, lines = found.test, source.splitlines()
+    test = found.test
     try:
         if isinstance(test, _ast.Compare) and len(test.ops) == 1:
             left, right = _evaluate(test.left, frame), _evaluate(test.comparators[0], frame)
@@ -90,6 +87,29 @@ def _explain_assert(frame: FrameType, line: int) -> str:
         return f"{_segment(test, lines)} gave {_repr(_evaluate(test, frame))}, want a true value"
     except Exception as error:  # evaluating again may fail where the first time did not
         return f"{_segment(test, lines)} did not hold ({type(error).__name__} when evaluated again)"
+
+
+def _statement(frame: FrameType, line: int) -> tuple[Any, list[str]]:
+    """The assert statement that covers ``line``, and the lines that its places count in. Only the function's own lines
+    are parsed where they can be: a large file takes longer than most tests."""
+    code = frame.f_code
+    lines = linecache.getlines(code.co_filename)
+    if not code.co_name.startswith("<"):
+        first = code.co_firstlineno
+        last = max([line, *(number for _, _, number in code.co_lines() if number)])
+        # The line in front makes an indented function parse without changing a column inside it.
+        front = "if True:\n" if lines[first - 1 : first] and lines[first - 1][:1] in (" ", "\t") else "\n"
+        for end in range(last, last + _CLOSING):
+            part = front + "".join(lines[first - 1 : end])
+            try:
+                return _find_assert(compile(part, "<assert>", "exec", _ONLY_AST), line - first + 2), part.splitlines()
+            except (SyntaxError, ValueError):
+                continue
+    source = "".join(lines)
+    try:
+        return _find_assert(compile(source, code.co_filename, "exec", _ONLY_AST), line), source.splitlines()
+    except (SyntaxError, ValueError):
+        return None, []
 
 
 def _find_assert(node: Any, line: int) -> Any:

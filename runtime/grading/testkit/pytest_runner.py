@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from . import apart, explain, report, timers, warm
+from . import apart, explain, pytest_ready, report, timers, warm
 from .mini import TEST_TIMEOUT, Tracer, add_site_builtins
 from .mini import import_folders as _import_folders
 
@@ -41,6 +41,7 @@ _ARGUMENTS = (
     "-W",
     "ignore::pytest.PytestAssertRewriteWarning",
 )
+_READY = pytest_ready.Ready(_ARGUMENTS, [*PLUGINS, *(f"_pytest.{name}" for name in BUILT_IN)])
 _KIT = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
@@ -64,6 +65,7 @@ def run(
 
     def work(stream: report.Stream) -> None:
         warm.install(folder)
+        _READY.install()
         add_site_builtins()
         for name, module in list(sys.modules.items()):
             if (getattr(module, "__file__", None) or "").startswith(_KIT):
