@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from runtime.rollouter.balanced import HealthChecks
@@ -33,8 +34,9 @@ class LeasedPool(ReplicaPool):
         leases: Leases,
         config: Mapping[str, Any] | None = None,
         checks: HealthChecks | None = None,
+        waits: Path | None = None,
     ) -> None:
-        super().__init__(replicas, config=config, checks=checks)
+        super().__init__(replicas, config=config, checks=checks, waits=waits)
         self._name, self._leases = name, leases
         self._leased: dict[str, str] = {}
         self._ended: list[str] = []

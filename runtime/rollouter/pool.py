@@ -8,19 +8,29 @@ each rollout and replicas neither come nor go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from runtime.errors import TrialError
 from runtime.rollouter.balanced import BalancedEngine, HealthChecks
 from runtime.rollouter.engine import Replica, WeightIdentity
+from runtime.telemetry.waits import overdue, waiting
+
+log = logging.getLogger(__name__)
+
+_OWNER = "pool"
+_NAMED = 3
+"""Replicas that are named where there are more."""
 
 
 class ReplicaPool(BalancedEngine[Replica]):
     """``replicas``: name -> replica, all taken into rotation as they are; see ``BalancedEngine`` for the rest.
 
-    How weights reach the replicas is the trainer's business; the pool is told what they must serve now.
+    How weights reach the replicas is the trainer's business; the pool is told what they must serve now. ``waits``:
+    where ``liverl status`` looks for what a run waits for; None outside of one.
     """
 
     def __init__(
@@ -29,8 +39,10 @@ class ReplicaPool(BalancedEngine[Replica]):
         *,
         config: Mapping[str, Any] | None = None,
         checks: HealthChecks | None = None,
+        waits: Path | None = None,
     ) -> None:
         super().__init__(replicas, config=config, checks=checks)
+        self._waits = waits
         self._quarantined: dict[str, WeightIdentity] = {}
         self._expected: WeightIdentity | None = None
         self._syncing = asyncio.Lock()
@@ -56,8 +68,9 @@ class ReplicaPool(BalancedEngine[Replica]):
         return super().remove(name)
 
     async def verify(self, expected: WeightIdentity) -> Mapping[str, WeightIdentity]:
-        """Ask every replica what it serves: equal ones go (back) into rotation, others into quarantine, silent ones are
-        lost until a health check finds them again. Returns the quarantined ones; no call starts meanwhile."""
+        """Ask every replica what it serves: equal ones go (back) into rotation, others into quarantine, those that are
+        silent for longer than a health check may take are lost until one finds them again. Returns the quarantined
+        ones; no call starts meanwhile."""
         async with self._closed_to_calls():
             await self._sort(expected)
         return self.quarantined
@@ -68,14 +81,31 @@ class ReplicaPool(BalancedEngine[Replica]):
     async def _sort(self, expected: WeightIdentity) -> None:
         self._expected = expected
         replicas = dict(self._replicas)
-        answers = await asyncio.gather(*(one.identity() for one in replicas.values()), return_exceptions=True)
+        what = f"{_names(replicas)} to say that version {expected.version} is there"
+        limit = self._checks.timeout_sec
+        with self._seen(what, deadline_sec=limit):
+            answers = await asyncio.gather(*map(self._asked, replicas.values()), return_exceptions=True)
         for name, answer in zip(replicas, answers, strict=True):
-            if isinstance(answer, TrialError):
+            if isinstance(answer, TrialError | TimeoutError):
+                if isinstance(answer, TimeoutError):
+                    log.warning("%s", overdue(f"{name} to say what it serves", owner=_OWNER, deadline_sec=limit))
+                # A silent one too: nobody knows whose weights it would sample with.
                 self._missed_check(name, certain=True)
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 self._place(name, answer)
+
+    async def _asked(self, replica: Replica) -> WeightIdentity:
+        """Raises ``TimeoutError`` where it accepts the question and is silent: all the others would stay closed to
+        calls."""
+        async with asyncio.timeout(self._checks.timeout_sec):
+            return await replica.identity()
+
+    def _seen(self, what: str, *, deadline_sec: float) -> AbstractContextManager[None]:
+        if self._waits is None:
+            return nullcontext()
+        return waiting(self._waits, owner=_OWNER, what=what, deadline_sec=deadline_sec)
 
     def _answered(self, name: str, answer: WeightIdentity) -> None:
         """A replica that was started again has old weights: it stays out until it has the expected ones."""
@@ -107,3 +137,9 @@ class ReplicaPool(BalancedEngine[Replica]):
     def _why_empty(self) -> str:
         held = ", ".join(f"{name} serves {one}" for name, one in sorted(self._quarantined.items()))
         return f"no replica in rotation; quarantined: {held}" if held else super()._why_empty()
+
+
+def _names(replicas: Iterable[str]) -> str:
+    names = sorted(replicas)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

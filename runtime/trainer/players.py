@@ -62,7 +62,7 @@ class ThisProcess:
     async def open(
         cls, config: RuntimeConfig, *, platform: Platform, model_folder: Path, run: RunPaths
     ) -> AsyncIterator[ThisProcess]:
-        engine = ReplicaPool(platform.replicas(), config={"routing": config.rollout.routing})
+        engine = ReplicaPool(platform.replicas(), config={"routing": config.rollout.routing}, waits=run.waits)
         async with open_services(
             config, engine=engine, model_folder=model_folder, state=run.state, journal=run.journal
         ) as services:

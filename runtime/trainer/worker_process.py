@@ -50,7 +50,7 @@ class WorkerProcess:
         services = await self._stack.enter_async_context(
             open_services(
                 config,
-                engine=self._engine(config),
+                engine=self._engine(config, waits=run.waits),
                 model_folder=self._model_folder,
                 state=state,
                 journal=run.worker_journal(self._number),
@@ -69,17 +69,17 @@ class WorkerProcess:
         node = ray.get_runtime_context().get_node_id()[:8]
         return f"{socket.gethostname()} ({ray.util.get_node_ip_address()}, node {node}, process {os.getpid()})"
 
-    def _engine(self, config: RuntimeConfig) -> ReplicaPool:
+    def _engine(self, config: RuntimeConfig, *, waits: Path) -> ReplicaPool:
         replicas = find_platform(self._device).replicas()
         settings = {"routing": config.rollout.routing}
         if config.rollout.routing == "rendezvous":
             # The names of session and replicas alone decide: the same in every process.
-            return ReplicaPool(replicas, config=settings)
+            return ReplicaPool(replicas, config=settings, waits=waits)
         # What one finds the others hear: together they look as often as a few would.
         checks = HealthChecks(
             interval_sec=HealthChecks().interval_sec * max(1.0, config.rollout.agent_loop.workers / 4)
         )
-        return LeasedPool(replicas, name=self._name, leases=RayLeases(), config=settings, checks=checks)
+        return LeasedPool(replicas, name=self._name, leases=RayLeases(), config=settings, checks=checks, waits=waits)
 
     @property
     def _worker(self) -> TrialWorker:

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from aiohttp import web
 from runtime.errors import MachineError, TrialError, UserError
 from runtime.proxy.upstream import VLLMEngine, connect
 from runtime.rollouter.balanced import BalancedEngine, HealthChecks
-from runtime.rollouter.engine import Generation, SamplingParams
+from runtime.rollouter.engine import Generation, SamplingParams, WeightIdentity
+from runtime.rollouter.pool import ReplicaPool
+from runtime.telemetry.waits import read_waits
 from tests.runtime.proxy.fake_vllm import FakeVLLM
 
 PARAMS = SamplingParams(max_tokens=3, stop_token_ids=(9,))
@@ -282,3 +285,41 @@ def test_a_pooled_connection_that_breaks_under_a_long_request_is_replaced() -> N
         assert generation.logprobs == [-0.5, None], "of each entry its own value; what is missing stays visible"
 
     asyncio.run(main())
+
+
+def test_a_replica_that_does_not_say_what_it_serves_holds_nobody_up(tmp_path: Path) -> None:
+    """It accepts and never answers, while weights are compared and so no call may start."""
+
+    class Replica:
+        def __init__(self) -> None:
+            self.silent = False
+
+        async def identity(self) -> WeightIdentity:
+            if self.silent:
+                await asyncio.Event().wait()
+            return WeightIdentity(2, "print")
+
+        async def generate(self, prompt_ids: Any, params: SamplingParams, *, session: str) -> Generation:
+            return Generation([9], [-1.0], [2], "stop")
+
+        async def abort_all(self) -> int:
+            return 0
+
+        async def close(self) -> None: ...
+
+    async def scenario() -> None:
+        replicas = {"a": Replica(), "b": Replica()}
+        pool = ReplicaPool(replicas, checks=QUICK, waits=tmp_path)
+        replicas["b"].silent = True
+        comparing = asyncio.create_task(pool.verify(WeightIdentity(2, "print")))
+        await asyncio.sleep(QUICK.timeout_sec / 3)
+        (wait,) = read_waits(tmp_path)
+        assert wait.words(wait.since) == "waiting 0 s for a, b to say that version 2 is there (pool; at most 0 s)"
+        assert not await comparing and pool.status()["health"] == {"a": "closed", "b": "open"}
+        assert not read_waits(tmp_path) and (await pool.generate([1], PARAMS, session="s")).token_ids == [9]
+        replicas["b"].silent = False
+        await pool.check()
+        assert pool.status()["health"] == {"a": "closed", "b": "closed"}
+        await pool.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
