@@ -52,6 +52,7 @@ class Termination(StrEnum):
     VERIFIER_CRASHED = "verifier_crashed"
     TASK_INVALID = "task_invalid"
     WORKER_LOST = "worker_lost"
+    NOT_KEPT = "not_kept"
     INTERNAL = "internal_error"
 
 
@@ -81,6 +82,7 @@ HANDLING: dict[Termination, Handling] = {
     Termination.VERIFIER_CRASHED: Handling(Boundary.VERIFIER, retry=True, grade=False),
     Termination.TASK_INVALID: Handling(Boundary.TASK, retry=False, grade=False),
     Termination.WORKER_LOST: Handling(Boundary.WORKER, retry=True, grade=False),
+    Termination.NOT_KEPT: Handling(Boundary.INTERNAL, retry=False, grade=False),
     Termination.INTERNAL: Handling(Boundary.INTERNAL, retry=False, grade=False),
 }
 

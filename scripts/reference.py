@@ -45,6 +45,7 @@ MEANINGS = {
     Termination.VERIFIER_CRASHED: "The verifier failed without a verdict.",
     Termination.TASK_INVALID: "The task's own files are wrong.",
     Termination.WORKER_LOST: "The agent-loop worker that played it died, as often as a trial may be tried.",
+    Termination.NOT_KEPT: "It had ended, but a full disk did not take it: after a crash nobody would know of it.",
     Termination.INTERNAL: "A bug of ours.",
 }
 _SPECS = ("dense-8gpu.jsonnet", "ppo-8gpu.jsonnet", "moe-async.jsonnet", "moe-megatron.jsonnet")

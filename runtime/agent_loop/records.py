@@ -43,8 +43,21 @@ def write_trial(trials: Path, result: TrialResult, files: TrialFiles) -> Path:
     final = trial_folder(trials, step=result.key.step, trial_id=result.key.trial_id)
     partial = final.parent / f".{final.name}.{os.getpid()}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     record = {**result.record(), **({MANIFEST: dict(files.work)} if files.work is not None else {})}
+    try:
+        _fill(partial, result, files, record)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    index.add(trials, record, final)
+    return final
+
+
+def _fill(partial: Path, result: TrialResult, files: TrialFiles, record: Mapping[str, Any]) -> None:
+    partial.mkdir(parents=True)
     (partial / "trial.json").write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
     trajectory = {
         "turns": list(files.turns),
@@ -61,11 +74,6 @@ def write_trial(trials: Path, result: TrialResult, files: TrialFiles) -> Path:
         for name, content in logs.items():
             # The agent chose these names: the last component alone is used, so that none leaves the folder.
             (partial / "agent" / (PurePosixPath(name).name or "log")).write_bytes(content)
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
-    index.add(trials, record, final)
-    return final
 
 
 def read_record(trials: Path, *, step: int, trial_id: str) -> dict[str, Any] | None:

@@ -95,6 +95,7 @@ def _filter(trials: Sequence[TrialResult]) -> dict[str, float]:
         "trajectory_filter/dropped_count": sum(one.dropped for one in trials),
         "agent_loop/ungraded": sum(one.reward is None for one in trials),
         "agent_loop/retried": sum(one.key.attempt > 0 for one in trials),
+        "agent_loop/unrecorded": sum(one.unrecorded is not None for one in trials),
         "agent_loop/reused_verdicts": sum(one.reused_verdict for one in trials),
         "integrity/defence_ratio": sum(bool(one.defences) for one in trials) / len(trials),
         "integrity/isolated_ratio": sum(one.isolation != "none" for one in trials) / len(trials),

@@ -116,7 +116,13 @@ class TrialRunner:
             termination = error.termination
         progress.clock(total=time.monotonic() - progress.started)
         result = replace(self._result(key, sampling, progress, termination, error), image=_image_of(task))
-        await self._record(task, result, progress)
+        try:
+            await self._record(task, result, progress)
+        except Exception as failure:
+            # A full disk above all. Records are for people: what a trial earned is not taken from it for that, and what
+            # the policy can bring about (a name, a character that cannot be written) must be no way out of a grade.
+            log.error("%s: its record is not written: %r", key.trial_id, failure)
+            result = replace(result, unrecorded=f"{type(failure).__name__}: {failure}")
         return result
 
     async def _play(self, task: Task, key: TrialKey, sampling: Sampling, progress: _Progress) -> Termination:

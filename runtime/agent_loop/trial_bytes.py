@@ -69,7 +69,7 @@ def from_bytes(content: bytes) -> TrialResult:
         experts = Routing(routing["start"], rows, tuple(routing["shape"]), routing["item_bytes"])
         samples[number], place = replace(samples[number], routed_experts=experts), place + len(rows)
     return TrialResult(
-        **{name: _tuple(head[name]) for name in _PLAIN},
+        **{name: _tuple(head[name]) for name in _PLAIN if name in head},  # newer ones have a default
         key=TrialKey(**head["key"]),
         termination=Termination(head["termination"]),
         timings=Timings(**head["timings"]),

@@ -98,6 +98,8 @@ class TrialResult:
     """The task's own image, by digest, that both boxes were made of; None for the backend's."""
     started: float = 0.0
     """When this attempt began, in seconds since the epoch."""
+    unrecorded: str | None = None
+    """Why its folder could not be written. It says nothing of the trial, whose grade counts."""
 
     @property
     def has_samples(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -136,3 +137,19 @@ def test_a_spare_trial_stands_in_for_one_that_nobody_graded(task: Task) -> None:
 
     results = asyncio.run(runner(Ungraded({5: 60.0}), concurrency=6).run(replace(request(task, "a"), spare=2)))
     assert [(one.key.index, one.reward) for one in results] == [(0, None), (1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0)]
+
+
+def test_a_trial_that_cannot_be_kept_costs_itself_alone(task: Task) -> None:
+    class Keeper:
+        def reserve(self, request: GroupRequest) -> list[TrialResult]:
+            return []
+
+        async def keep(self, request: GroupRequest, result: TrialResult) -> None:
+            if result.key.index == 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    told: list[TrialResult] = []
+    groups = runner(WaitingTrials({}), keeper=Keeper(), on_trial=told.append)
+    results = asyncio.run(groups.run(request(task, "a")))
+    assert [one.reward for one in results] == [1.0, None, 1.0, 1.0] and len(told) == 4
+    assert results[1].termination is Termination.NOT_KEPT and "No space left" in (results[1].error or "")

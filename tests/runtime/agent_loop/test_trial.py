@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from runtime.agent_loop.step_metrics import step_metrics
 from runtime.agent_loop.trial import TrialRunner, trial_seed
 from runtime.agent_loop.types import TrialResult
 from runtime.config import ImportedScaffold, RuntimeConfig
@@ -43,6 +44,15 @@ def test_a_repair_is_graded_recorded_and_trainable(opened: Opened, task: Task, t
     assert (folder / "agent" / "agent.log").read_bytes() == b"finished\n"
     assert (folder / "verifier" / "output").stat().st_size > 0
     assert not list(folder.parent.glob(".*"))
+
+
+def test_a_record_that_cannot_be_written_costs_no_grade(opened: Opened, task: Task, tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials" / "3").write_text("no folder")
+    result = asyncio.run(play(opened, task, ["look", "SOLVE"], make_config(), tmp_path / "trials"))
+    assert (result.reward, result.termination, result.trainable) == (1.0, Termination.COMPLETED, True)
+    assert result.unrecorded is not None and result.unrecorded.startswith("NotADirectoryError: ")
+    assert step_metrics([[result]], group_size=1, seconds=1.0)["agent_loop/unrecorded"] == 1
 
 
 def test_a_wrong_repair_is_a_graded_zero(opened: Opened, task: Task, tmp_path: Path) -> None:
