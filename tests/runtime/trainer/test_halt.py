@@ -12,6 +12,8 @@ from runtime.errors import RunError
 from runtime.trainer.diagnosis import diagnose, ended_by_itself
 from runtime.trainer.halt import Halt
 from runtime.trainer.refills import RefillBudget
+from runtime.trainer.rows import RowWriter
+from runtime.trainer.skipped import SkippedUpdates
 
 
 def config(save_freq: int = 10) -> Any:
@@ -66,3 +68,24 @@ def test_what_is_asked_for_again_has_a_budget_for_each_batch() -> None:
     with pytest.raises(RunError, match=r"step 2: 9 groups had to be asked for again .* more than 8"):
         budget(1)
     assert asked == [5, 3, 5, 3]
+
+
+def test_updates_that_are_skipped_one_after_another_end_the_run(tmp_path: Path) -> None:
+    """A gradient that is no number: verl skips the step and says so in its row (here, as there, written by orjson)."""
+    skipped, rows = SkippedUpdates(tmp_path / "verl-0.jsonl"), RowWriter(tmp_path / "verl-0.jsonl")
+    assert skipped.why_stop() is None
+
+    def seen(step: int, **data: float) -> str | None:
+        rows.write(step, data)
+        return skipped.why_stop()
+
+    nan, norm, critic = float("nan"), "actor/grad_norm", "critic/grad_norm"
+    assert not any([seen(1, **{norm: nan}), seen(2, **{norm: nan}), seen(3, **{norm: 0.5})])
+    assert not any([seen(4, **{norm: nan, critic: nan}), seen(5, **{norm: 1.0, critic: float("inf")})])
+    assert not seen(5, **{"val-core/reward": nan}), "a validation"
+    why = seen(6, **{norm: nan, critic: nan})
+    assert why is not None and why.startswith("steps 4 to 6 updated nothing or only in part: critic/grad_norm was no")
+    assert why == skipped.why_stop()
+    assert seen(7, **{norm: nan, critic: 0.1}) is None
+    assert "actor/grad_norm" in (seen(8, **{norm: nan, critic: 0.1}) or "")
+    rows.close()
