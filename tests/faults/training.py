@@ -62,6 +62,8 @@ class Plan:
     ungraded: float = 0.2
     slow: float = 0.2
     seed: int = 0
+    groups: int = GROUPS
+    size: int = SIZE
 
 
 class Queue:
@@ -91,6 +93,9 @@ class Queue:
     async def async_kv_batch_put(self, *, keys: Any, partition_id: str, fields: Any, tags: Any) -> None:
         for key, row, tag in zip(keys, fields, tags, strict=True):
             self.put(key, tag, {"words": row["responses"].tolist(), "versions": None})
+
+    def saved(self) -> str:
+        return json.dumps({"held": self.held, "rows": self.rows})
 
     def groups(self, *states: str) -> list[str]:
         return [key for key, tag in self.held.items() if tag.get("is_prompt") and tag["status"] in states]
@@ -147,7 +152,7 @@ class Training:
     ) -> None:
         self.plan, self.start, self.tell, self._tasks = plan, start, tell, tasks
         self.paths, self.parts = RunPaths(folder), parts()
-        self.queue, self.ledger = Queue(), Ledger()
+        self.queue, self.ledger = self._make_queue(), Ledger()
         self.numbers = itertools.count(start * 1000)
         self.loop = asyncio.new_event_loop()
         self._turns = 0
@@ -171,16 +176,16 @@ class Training:
         restored = len(self.queue.groups("pending", "running", "finished", "failure"))
         self.step = self.version + 1
         self._reissue()
-        self._give_out(max(0, plan.ahead * GROUPS - restored))
+        self._give_out(max(0, plan.ahead * plan.groups - restored))
         while self.step <= plan.steps:
-            self._give_out(GROUPS)
-            batch, _ = self._sampler.sample(self.step, "train", GROUPS)
+            self._give_out(plan.groups)
+            batch, _ = self._sampler.sample(self.step, "train", plan.groups)
             held = len(self.queue.groups("pending", "running", "finished", "failure"))
-            assert held == plan.ahead * GROUPS, f"step {self.step}: {held} groups are given out and not taken"
+            assert held == plan.ahead * plan.groups, f"step {self.step}: {held} groups are given out and not taken"
             self._train(batch)
             if self.step % plan.save_every == 0 or self.step == plan.steps:
                 self._save()
-            self.version = self.step
+            self._sync()
             self.queue.kv_clear(partition_id="train", keys=batch.keys)
             self._rows.write(self.step, {"training/global_step": self.step})
             self.step += 1
@@ -205,7 +210,10 @@ class Training:
             rows.append(self._row(uid, cursor))
             self.queue.put(uid, {"is_prompt": True, "status": "pending", "global_steps": self.step}, rows[-1])
         if rows:
-            self._manager._start(rows, False)
+            self._begin(rows)
+
+    def _begin(self, rows: list[dict[str, Any]]) -> None:
+        self._manager._start(rows, False)
 
     def _reissue(self) -> None:
         uids = self.queue.groups("pending", "running")
@@ -215,7 +223,7 @@ class Training:
         for uid in uids:
             self.queue.put(uid, {"status": "pending", "global_steps": self.step})
         if rows:
-            self._manager._start(rows, False)
+            self._begin(rows)
 
     def _row(self, uid: str, cursor: int) -> dict[str, Any]:
         task = self._tasks[cursor % len(self._tasks)]
@@ -232,6 +240,10 @@ class Training:
         self.policies[self.step] = self.start * 100 + self.step
         self.state |= {"step": self.step, "policies": {str(one): name for one, name in self.policies.items()}}
 
+    def _sync(self) -> None:
+        """Weights reach the replicas."""
+        self.version = self.step
+
     def _save(self) -> None:
         folder = stable.step_folder(self.paths.checkpoints, self.step)
         (folder / "actor" / "huggingface").mkdir(parents=True, exist_ok=True)
@@ -239,8 +251,7 @@ class Training:
         (folder / "data.pt").write_text(json.dumps(self.state))
         if self.plan.ahead:
             (folder / "transfer_queue").mkdir(exist_ok=True)
-            saved = {"held": self.queue.held, "rows": self.queue.rows}
-            (folder / "transfer_queue" / "all.json").write_text(json.dumps(saved))
+            (folder / "transfer_queue" / "all.json").write_text(self.queue.saved())
         with (self.paths.checkpoints / stable.LATEST).open("w") as pointer:
             pointer.write(str(self.step))
         marker = stable.StableMarker(SimpleNamespace(trainer={"max_actor_ckpt_to_keep": self.plan.keep + 1}))
@@ -259,11 +270,7 @@ class Training:
     # -- what is around
 
     def _place_parts(self) -> None:
-        async def inline(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-            return function(*arguments, **named)
-
-        aside = self.paths.path.with_name("aside")
-        os.environ |= {processes.MARK: str(aside), ATTEMPT: str(self.start)}
+        self._place_process()
         verl = self.parts
         verl.publish.tq = verl.replay_buffer.tq = self.queue
         verl.sampler.LEDGER = verl.manager.LEDGER = self.ledger
@@ -271,8 +278,6 @@ class Training:
         verl.publish.as_tensordict = lambda rows: rows
         verl.manager.logger.disabled = True
         buffer_module._COMPACT_BYTES = 2000
-        asyncio.to_thread = inline  # type: ignore[assignment]
-        published.wait = self._wait  # type: ignore[method-assign]
         stable.SAVED[:] = [lambda folder: self.ledger.saved(folder.parent)]
         keep = self.ledger.keep
 
@@ -280,14 +285,14 @@ class Training:
             await keep(request, result)
             if result.reward is not None:
                 at = [request.uid, result.key.index]
-                self.tell(say="kept", number=result.samples[0].response_ids[0], at=at)
+                self.tell(say="kept", number=self._number(result), at=at)
 
         reserve = self.ledger.reserve
 
         def reserved(request: Any) -> list[TrialResult]:
             found = reserve(request)
             for one in found:
-                self.tell(say="claimed", number=one.samples[0].response_ids[0], at=[request.uid, one.key.index])
+                self.tell(say="claimed", number=self._number(one), at=[request.uid, one.key.index])
             return found
 
         dropped = self.ledger.dropped
@@ -299,10 +304,28 @@ class Training:
         self.ledger.keep, self.ledger.reserve = heard, reserved  # type: ignore[method-assign]
         self.ledger.dropped = drop  # type: ignore[method-assign]
 
+    def _place_process(self) -> None:
+        """One thread for all, and nothing else of the run below its folder."""
+
+        async def inline(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+            return function(*arguments, **named)
+
+        aside = self.paths.path.with_name("aside")
+        os.environ |= {processes.MARK: str(aside), ATTEMPT: str(self.start)}
+        asyncio.to_thread = inline  # type: ignore[assignment]
+        published.wait = self._wait  # type: ignore[method-assign]
+
+    def _make_queue(self) -> Queue:
+        return Queue()
+
+    def _number(self, result: TrialResult) -> int:
+        """Which trial it is, of all starts."""
+        return result.samples[0].response_ids[0]
+
     def _make_manager(self) -> Any:
         manager: Any = object.__new__(self.parts.manager.LiverlAgentLoopManager)
         manager._loop, manager._background, manager._steps, manager._given_out = self.loop, set(), {}, 0
-        manager._train_size = manager._val_size = SIZE
+        manager._train_size = manager._val_size = self.plan.size
         manager._fewest, manager._greedy_baseline = 2, False
         rollout = SimpleNamespace(temperature=1.0, spare_trials=0)
         manager._config = SimpleNamespace(rollout=rollout)
@@ -353,6 +376,8 @@ class Witness:
     operations: list[int] = field(default_factory=list)
     end: dict[str, Any] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    taken_by_disk: set[int] = field(default_factory=set)
+    """Trials whose records were damaged after all had been done for them."""
 
 
 @dataclass(frozen=True)
@@ -448,7 +473,7 @@ def check(plan: Plan, witness: Witness) -> None:
     uids = [uid for group in by_step.values() for uid in group]
     assert len(set(uids)) == len(uids), "a group was trained in two steps"
     if plan.ahead:
-        assert all(len(group) == GROUPS for group in by_step.values()), by_step
+        assert all(len(group) == plan.groups for group in by_step.values()), by_step
     numbers = [one["words"][0] for one in trained]
     assert len(set(numbers)) == len(numbers), "a trial was trained twice"
     assert len({(one["uid"], one["index"]) for one in trained}) == len(trained), "a place was trained twice"
@@ -477,6 +502,7 @@ def _account(witness: Witness, trained: set[int]) -> None:
                 assert not one["unread"]
     waiting = set(end["waiting"])
     for number, places in kept.items():
-        if number in trained or places & lost or any(uid in dropped or uid in waiting for uid, _ in places):
+        gone = number in witness.taken_by_disk or places & lost
+        if number in trained or gone or any(uid in dropped or uid in waiting for uid, _ in places):
             continue
         raise AssertionError(f"trial {number} of {places} was acknowledged, and nobody knows of it")
