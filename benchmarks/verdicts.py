@@ -42,6 +42,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 CONCURRENCY = 4
 AGENT_SEC = 60.0
+TELL_SEC = 60.0
+"""So often it says how far it is, and in what: a run of an hour that hangs must not look like one that is slow."""
 CONFIG = Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0)
 
 Files = dict[str, Entry]
@@ -210,19 +212,36 @@ async def measure(
     verifier = make_verifier(settings, provider)
     gate = asyncio.Semaphore(CONCURRENCY)
 
+    under_way: dict[str, float] = {}
+    took: dict[str, float] = {}
+
     async def one(case: Case) -> Verdict | None:
         async with gate:
+            under_way[case.name] = time.perf_counter()
             try:
                 return await verifier.grade(case.task, await played(case, provider))
             except TrialError as error:
                 print(f"no grade: {case.name}: {error}", file=sys.stderr)
                 return None
+            finally:
+                took[case.name] = time.perf_counter() - under_way.pop(case.name)
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(TELL_SEC)
+            now = sorted((time.perf_counter() - start, name) for name, start in under_way.items())
+            waiting = ", ".join(f"{name} ({sec:.0f} s)" for sec, name in reversed(now))
+            print(f"{len(took)} of {len(cases)}; under way: {waiting}", file=sys.stderr, flush=True)
 
     began = time.perf_counter()
+    telling = asyncio.create_task(tell())
     try:
         verdicts = await asyncio.gather(*map(one, cases))
     finally:
+        telling.cancel()
         await provider.close()
+    for name in sorted(took, key=lambda name: -took[name])[:8]:
+        print(f"slowest: {took[name]:.1f} s: {name}", file=sys.stderr)
     denied = [
         (case.name, verdict)
         for case, verdict in zip(cases, verdicts, strict=True)

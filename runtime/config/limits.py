@@ -39,8 +39,6 @@ class Limit:
 def _missing_defences(asked: Asked) -> str:
     kind = asked("environment.type")
     never = LACKING.get(kind, frozenset())
-    if kind == "kubernetes" and asked("environment.kubernetes.user") is not None:
-        kind, never = "kubernetes whose user is not null", never | {"reward_file", "solution_user"}
     lacking = sorted(never & set(asked("environment.required_defences")))
     return f"sandboxes of {kind} never have {', '.join(lacking)}" if lacking else ""
 

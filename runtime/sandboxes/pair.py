@@ -8,22 +8,38 @@ directory; what is in a file has only the box of who may read it. It does not kn
 from __future__ import annotations
 
 import asyncio
+import logging
+import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from runtime.sandboxes.base import ExecResult
+from runtime.sandboxes.base import ExecResult, Sandbox
 from runtime.sandboxes.box import BoxSandbox
 from runtime.sandboxes.entries import Entry
+from runtime.sandboxes.remote import RemoteSandbox
+
+log = logging.getLogger(__name__)
+
+
+class _Box(Sandbox, Protocol):
+    name: str
+    workdir: str
+
+
+BoxT = TypeVar("BoxT", bound=_Box)
 
 _OTHERS = 0o007
 _CLOSED = 0o000
+_MEET_SEC = 75.0
+"""What two boxes that have to find each other may take longer than their tests."""
+_HANG_UP_SEC = 2.0
 
 
-class PairedSandbox:
-    """Implements ``Sandbox`` for verdicts. ``judge``: reads what is for its own user alone, and runs the tests;
+class _Pair(Generic[BoxT]):
+    """``Sandbox`` for verdicts, but for test runs. ``judge``: reads what is for its own user alone, and runs the tests;
     ``solution``: reads what others may read, and runs the code under test."""
 
-    def __init__(self, judge: BoxSandbox, solution: BoxSandbox) -> None:
+    def __init__(self, judge: BoxT, solution: BoxT) -> None:
         self.name = judge.name
         self.workdir = judge.workdir
         self._judge = judge
@@ -74,9 +90,32 @@ class PairedSandbox:
     ) -> dict[str, Entry]:
         return await self._judge.tree(paths, max_bytes=max_bytes, known=known)
 
+    async def stop(self) -> None:
+        await asyncio.gather(self._judge.stop(), self._solution.stop())
+
+
+class PairedSandbox(_Pair[BoxSandbox]):
+    """Implements ``Sandbox`` with two boxes that were started with a socket between them."""
+
     async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
         await self._solution.serve_partner()
         return await self._judge.run_tests(runner, timeout_sec=timeout_sec, **arguments)
 
+
+class PairedRemoteSandbox(_Pair[RemoteSandbox]):
+    """Implements ``Sandbox`` with two boxes of one network that end together, when the one that judges does."""
+
+    async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
+        name = secrets.token_hex(16)
+        serving = asyncio.ensure_future(self._solution.serve_partner(name, timeout_sec=timeout_sec + _MEET_SEC))
+        try:
+            return await self._judge.run_tests(runner, timeout_sec=timeout_sec, partner=name, **arguments)
+        finally:
+            await asyncio.wait({serving}, timeout=_HANG_UP_SEC)  # it ends when the other side has hung up
+            serving.cancel()
+            for ended in await asyncio.gather(serving, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    log.info("sandbox %s: the box of the code under test: %s", self.name, ended)
+
     async def stop(self) -> None:
-        await asyncio.gather(self._judge.stop(), self._solution.stop())
+        await self._judge.stop()

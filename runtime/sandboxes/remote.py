@@ -186,14 +186,18 @@ class RemoteSandbox(ABC):
         await self.upload_archive(rest, root=own_image.BROUGHT)
         await self._sure(f": >{own_image.COMPLETE}\n")
 
-    async def run_tests(self, runner: str, *, timeout_sec: float, **arguments: Any) -> dict[str, Any]:
-        """A report of the test kit (``testkit/report.py``), which ``furnish`` brought. Raises ``TrialError``."""
+    async def run_tests(
+        self, runner: str, *, timeout_sec: float, partner: str | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        """A report of the test kit (``testkit/report.py``), which ``furnish`` brought. partner: the name by which the
+        box of the code under test finds this one. Raises ``TrialError``."""
         seal = secrets.token_hex(8)
         order = {
             "runner": runner,
             "arguments": {"root": self.workdir, "timeout": timeout_sec, **arguments},
             "python_path": [bwrap.IMAGE] if self._packages else [],
             "seal": seal,
+            "partner": partner,
         }
         argv = ["python3", "-s", "-B", "-c", remote_shell.TESTS.format(folder=bwrap.LIVERL)]
         result = await self.exec(
@@ -210,6 +214,12 @@ class RemoteSandbox(ABC):
         except ValueError as error:
             raise TrialError(Termination.VERIFIER_CRASHED, f"sandbox {self.name}: {error}") from error
         return report
+
+    async def serve_partner(self, name: str, *, timeout_sec: float) -> None:
+        """Run the code under test for a test run of the box that waits under ``name`` (``pair.py``), until its end."""
+        order = {"partner": name, "python_path": [bwrap.IMAGE] if self._packages else []}
+        argv = ["python3", "-s", "-B", "-c", remote_shell.PARTNER.format(folder=bwrap.LIVERL)]
+        await self.exec(argv, cwd="/", stdin=json.dumps(order).encode(), timeout_sec=timeout_sec)
 
     async def stop(self) -> None:
         if self._stopping is None:

@@ -46,12 +46,23 @@ import importlib
 order = json.loads(sys.stdin.buffer.read())
 sys.path[1:1] = order["python_path"]
 runner = importlib.import_module("testkit.pytest_runner" if order["runner"] == "pytest" else "testkit.mini")
-if "trusted" in order["arguments"]:
-    second = importlib.import_module("guest.second")
-    report = second.run_alone(runner, order["arguments"])
-else:
+second = importlib.import_module("guest.second")
+if "trusted" not in order["arguments"]:
     report = runner.run(**order["arguments"])
+elif order["partner"] is None:
+    report = second.run_alone(runner, order["arguments"])
+elif (partner := second.await_partner(order["partner"])) is not None:
+    report = second.run_beside(partner, runner, order["arguments"])
+else:
+    report = {{"runner_error": "the box of the code under test did not call", "tests": {{}}}}
 sys.stdout.write("\\n" + order["seal"] + json.dumps(report) + "\\n")
+"""
+PARTNER = """import json, sys
+sys.path.insert(0, {folder!r})
+import importlib
+order = json.loads(sys.stdin.buffer.read())
+sys.path[1:1] = order["python_path"]
+importlib.import_module("guest.second").be_partner(order["partner"])
 """
 
 

@@ -3,7 +3,8 @@
 The supervisor has no capability and could not become another user; this process became one while it still could. It
 takes orders from the supervisor alone: one packet each, JSON with a socket attached that the new process serves. In a
 box without a supervisor of ours the program of a test run is both (``run_alone``). Where no second user is to be had, a
-second box is in its place (``serve_partner``, ``run_beside``).
+second box is in its place (``serve_partner``, ``run_beside``); two that are not started with a socket between them, but
+share a network, meet there (``await_partner``, ``be_partner``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import select
 import signal
 import socket
+import time
 
 from . import kernel, seccomp, shims
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 USER = 1000
 MAX_ORDER = 1 << 16
+MEET_SEC = 60.0
 
 
 def start() -> socket.socket:
@@ -121,6 +124,43 @@ def serve_partner(partner: socket.socket) -> None:
         _become_solution(partner.fileno(), {"root": order[1], "folders": order[2]})
 
     _fork(work)
+
+
+def await_partner(name: str) -> socket.socket | None:
+    """The other box, which looks for this one under ``name``; None where it does not come. Its code under test runs
+    only once it is told to, so nobody who could call in its place is there yet."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(_meeting_place(name))
+        listener.listen(1)
+        listener.settimeout(MEET_SEC)
+        try:
+            partner, _ = listener.accept()
+        except TimeoutError:
+            return None
+    partner.setblocking(True)
+    return partner
+
+
+def be_partner(name: str) -> None:
+    """Run the code under test in this process for the box that waits under ``name``. Raises ``OSError``."""
+    until = time.monotonic() + MEET_SEC
+    partner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    while True:
+        try:
+            partner.connect(_meeting_place(name))
+            break
+        except ConnectionRefusedError:  # nobody waits there yet
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+    order = importlib.import_module("testkit.plain").receive(partner)
+    if order is not None:
+        _become_solution(partner.fileno(), {"root": order[1], "folders": order[2]})
+
+
+def _meeting_place(name: str) -> str:
+    """An address without a file, which all of one network see and nobody else."""
+    return f"\0liverl-{name}"
 
 
 def become() -> None:

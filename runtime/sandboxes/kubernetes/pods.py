@@ -23,12 +23,15 @@ from runtime.sandboxes.remote_shell import MARK
 RUN, OWNER, TTL, NONCE, PHASE = "liverl/run", "liverl/owner", "liverl/ttl", "liverl/nonce", "liverl/phase"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 CONTAINER = "sandbox"
+SOLUTION = "solution"
+"""The second container of a pod whose code under test is to have a box of its own."""
 RECEIVER = "guest"
 """The init container that takes in what a box of a task's own image needs."""
 DISK_REQUEST = "256Mi"
 """What the scheduler sets aside of a node's disk for one box; without a request it is the whole limit."""
 HOME = "/home/agent"
 _CARRIED = "/agent"
+_SHARED_MEMORY = "/dev/shm"
 """Where the image that brings the agent puts it: the volume that the box sees at ``AGENT``."""
 # Waits for orphans, and dies at once of TERM; a plain ``sleep`` as process 1 ignores it for the whole grace period.
 _INIT = f'trap "exit 0" TERM INT; while :; do {MARK}=init sleep 3600 & wait $!; done'
@@ -114,12 +117,48 @@ def manifest(
         spec["volumes"] += [{"name": "agent", "emptyDir": {}}]
     if request.root is not None:
         _of_own_image(spec, request, settings, mirrored(request.root.reference, mirrors), changed=changed)
+    if in_two(request, settings):
+        _with_solution(spec, request)
     placed(spec, settings)
     # The namespace's policies let agents reach the model, and verifiers nothing.
     phase = "agent" if request.forward is not None else "verifier"
     named = labels(settings, run=run, owner=owner, ttl_sec=settings.active_deadline_sec, phase=phase)
     metadata = {"name": pod_name(request.name), "namespace": settings.namespace, "labels": named}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def in_two(request: SandboxRequest, settings: KubernetesCluster) -> bool:
+    """Whether the pod has a second container for the code under test: an ordinary user has no second user."""
+    return request.second_user and settings.user is not None
+
+
+def _with_solution(spec: dict[str, Any], request: SandboxRequest) -> None:
+    """The same container once more, with volumes of its own for all that may be written. Containers of a pod have
+    processes and files of their own, but one network, where the two meet (``pair.py``), and one shared memory, in the
+    place of which each gets its own."""
+    (judge,) = spec["containers"]
+    judge["volumeMounts"] = [*judge["volumeMounts"], {"name": "memory", "mountPath": _SHARED_MEMORY}]
+    spec["volumes"].append({"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}})
+    kinds = {volume["name"]: volume["emptyDir"] for volume in spec["volumes"]}
+    mounts = []
+    for mount in judge["volumeMounts"]:
+        if mount.get("readOnly"):
+            mounts.append(mount)
+            continue
+        name = f"{SOLUTION}-{mount['name']}"
+        spec["volumes"].append({"name": name, "emptyDir": kinds[mount["name"]]})
+        mounts.append({**mount, "name": name})
+        if request.root is not None and mount["mountPath"] == request.workdir:
+            spec["initContainers"].append(_copied(spec["initContainers"], mount["name"], name))
+    spec["containers"].append({**judge, "name": SOLUTION, "volumeMounts": mounts})
+
+
+def _copied(before: list[dict[str, Any]], volume: str, target: str) -> dict[str, Any]:
+    """An init container that copies what others have put into ``volume``; made like the receiver."""
+    receiver = next(one for one in before if one["name"] == RECEIVER)
+    mounts = [{"name": volume, "mountPath": "/.liverl-work"}, {"name": target, "mountPath": "/.liverl-copy"}]
+    command = ["sh", "-c", "cp -RPp /.liverl-work/. /.liverl-copy/"]
+    return {**receiver, "name": "copy", "command": command, "volumeMounts": mounts}
 
 
 def placed(spec: dict[str, Any], settings: KubernetesCluster) -> None:

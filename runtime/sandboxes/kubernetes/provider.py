@@ -30,6 +30,7 @@ from runtime.sandboxes.kubernetes import pods, status
 from runtime.sandboxes.kubernetes.api import Api, ApiError, CommandNotStarted, connect
 from runtime.sandboxes.kubernetes.prepull import Prepull
 from runtime.sandboxes.kubernetes.watch import PodWatch
+from runtime.sandboxes.pair import PairedRemoteSandbox
 from runtime.sandboxes.remote import PROXY_HOST, LinkCut, RemoteSandbox
 
 log = logging.getLogger(__name__)
@@ -189,6 +190,7 @@ class KubernetesProvider:
             memory_limit=True,
             cpu_limit=True,
             second_user=self._settings.user is None,
+            second_box=self._settings.user is not None,
             task_images=True,
             made_by="kubernetes" + (f"+{self._settings.runtime_class}" if self._settings.runtime_class else ""),
         )
@@ -209,7 +211,7 @@ class KubernetesProvider:
                 self._watch.start()
             return self._api, self._watch
 
-    async def start(self, request: SandboxRequest) -> PodSandbox:
+    async def start(self, request: SandboxRequest) -> PodSandbox | PairedRemoteSandbox:
         check_lower(request, images=True)
         proxy_url = self._proxy_url(request)
         began = time.monotonic()
@@ -225,7 +227,11 @@ class KubernetesProvider:
         try:
             created = await api.create(pod, patience_sec=patience)
             own, home = request.root is not None, pods.HOME if self._settings.user is not None else None
-            sandbox = PodSandbox(request, self, created, proxy_url, home=home if own else None)
+            home = home if own else None
+            sandbox = PodSandbox(request, self, created, proxy_url, home=home)
+            solution: PodSandbox | None = None
+            if pods.in_two(request, self._settings):
+                solution = PodSandbox(request, self, created, None, container=pods.SOLUTION, home=home)
             if own:
                 receiver = PodSandbox(replace(request, root=None), self, created, None, container=pods.RECEIVER)
                 await self._ready(watch, name, request.name, patience, receiver=True)
@@ -234,7 +240,8 @@ class KubernetesProvider:
             if request.root is not None:
                 self._seen_on(watch, name, request.root, seconds=time.monotonic() - began)
                 self._prepull.start(api, watch)
-            await sandbox.furnish(replace(request, mounts=pods.uploads(request)))
+            brought = replace(request, mounts=pods.uploads(request))
+            await asyncio.gather(*(box.furnish(brought) for box in (sandbox, solution) if box is not None))
             await self._probe(sandbox)
             await self._brought(sandbox, request)
         except BaseException as error:
@@ -246,7 +253,7 @@ class KubernetesProvider:
                 raise TrialError(Termination.ENV_SETUP_FAILED, str(error)) from error
             raise
         self._running.add(sandbox)
-        return sandbox
+        return sandbox if solution is None else PairedRemoteSandbox(sandbox, solution)
 
     def _seen_on(self, watch: PodWatch, name: str, root: Image, *, seconds: float) -> None:
         if (node := watch.node(name)) is not None:

@@ -31,7 +31,8 @@ def phase(pod: Pod) -> str:
 
 
 def running(pod: Pod) -> bool:
-    return phase(pod) == "Running" and any("running" in _state(one) for one in _containers(pod)) and not deleted(pod)
+    started = [("running" in _state(one)) for one in _containers(pod)]
+    return phase(pod) == "Running" and bool(started) and all(started) and not deleted(pod)
 
 
 def receiving(pod: Pod, name: str) -> bool:

@@ -7,7 +7,7 @@ import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import uvloop
@@ -15,7 +15,6 @@ from pydantic import TypeAdapter
 
 from runtime.config import (
     LACKING,
-    LIMITS,
     Bubblewrap,
     EcsCluster,
     Environment,
@@ -195,7 +194,7 @@ DECLARED: dict[str, Callable[[Path], Capabilities]] = {
     "bubblewrap": lambda state: BubblewrapProvider(state=state).capabilities,
     "docker": lambda state: DockerProvider.capabilities,
     "process": lambda state: ProcessProvider(state=state).capabilities,
-    "kubernetes": lambda state: KubernetesProvider(KubernetesCluster(image="i:1", user=None), run="run").capabilities,
+    "kubernetes": lambda state: KubernetesProvider(KubernetesCluster(image="i:1"), run="run").capabilities,
     "ecs": lambda state: EcsProvider(ECS, run="run").capabilities,
     "harbor": lambda state: HarborProvider(HarborEnvironment(environment="docker")).capabilities,
 }
@@ -206,18 +205,8 @@ def test_the_contract_knows_what_each_kind_of_sandboxes_lacks(kind: str, tmp_pat
     """``LACKING`` is read before there is a provider. On some machines bubblewrap declares less than on others."""
     capabilities = DECLARED[kind](tmp_path)
     by_second_user = {"solution_user", "reward_file"}
-    declared = {*provider_defences(capabilities), *(by_second_user if capabilities.second_user else ())}
+    apart = capabilities.second_user or capabilities.second_box
+    declared = {*provider_defences(capabilities), *(by_second_user if apart else ())}
     known = {*get_args(Defence)} - OF_THE_VERIFIER - (OF_THE_TASK - by_second_user)
     assert declared <= known
     assert known - declared == LACKING[kind] if kind in LACKING else kind == "bubblewrap"
-
-
-@pytest.mark.parametrize(("user", "refused"), [(10001, True), (None, False)])
-def test_pods_of_an_ordinary_user_have_no_second_one(user: int | None, refused: bool) -> None:
-    asked: dict[str, Any] = {
-        "environment.type": "kubernetes",
-        "environment.kubernetes.user": user,
-        "environment.required_defences": ("solution_user", "fresh_sandbox"),
-    }
-    told = next(limit for limit in LIMITS if limit.field == "environment.required_defences").refused(asked.get)
-    assert ("solution_user" in told) == refused and "fresh_sandbox" not in told

@@ -52,7 +52,8 @@ class Cluster:
         """Image -> its files; images that are not here are this machine's programs."""
         self.pods: dict[str, dict[str, Any]] = {}
         self.containers: dict[str, Container] = {}
-        self._initial: dict[tuple[str, str], Container] = {}
+        self._beside: dict[tuple[str, str], Container] = {}
+        """By pod and name: init containers while they run, and those that run beside the first one."""
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
         self.pull_error: Callable[[str], str | None] = lambda image: None
@@ -93,7 +94,7 @@ class Cluster:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for container in (*self.containers.values(), *self._initial.values()):
+        for container in (*self.containers.values(), *self._beside.values()):
             await container.stop()
         self.cut_watches()
         if self._runner is not None:
@@ -255,9 +256,10 @@ class Cluster:
 
     async def _remove(self, name: str) -> None:
         container = self.containers.pop(name, None)
-        initial = [one for (pod, _), one in self._initial.items() if pod == name]
-        for one in (*initial, *([container] if container is not None else [])):
+        beside = [one for (pod, _), one in self._beside.items() if pod == name]
+        for one in (*beside, *([container] if container is not None else [])):
             await one.stop()
+        self._beside = {key: one for key, one in self._beside.items() if key[0] != name}
         pod = self.pods.pop(name, None)
         if pod is not None:
             await self._change("DELETED", pod)
@@ -266,7 +268,7 @@ class Cluster:
         name = request.match_info["name"]
         if name not in self.pods:
             return _missing(request)
-        container = self._initial.get((name, request.query.get("container", ""))) or self.containers.get(name)
+        container = self._beside.get((name, request.query.get("container", ""))) or self.containers.get(name)
         if container is None or container.ended.done():
             return _status(500, "InternalError", 'container not found ("sandbox")')
         socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io", "v4.channel.k8s.io"), max_msg_size=32 << 20)
@@ -339,7 +341,7 @@ class Cluster:
             if not await self._pulled(pod, box["image"]):
                 return False
             container = Container(pod["spec"], volumes, box=box, tree=self.trees.get(box["image"]))
-            self._initial[name, box["name"]] = container
+            self._beside[name, box["name"]] = container
             try:
                 await container.start()
                 pod["status"]["initContainerStatuses"] = [
@@ -348,7 +350,7 @@ class Cluster:
                 await self._change("MODIFIED", pod)
                 end = await container.ended
             finally:
-                del self._initial[name, box["name"]]
+                self._beside.pop((name, box["name"]), None)
                 await container.stop()
             pod["status"]["initContainerStatuses"] = [
                 {"name": box["name"], "image": box["image"], "state": {"terminated": end}}
@@ -369,12 +371,20 @@ class Cluster:
             why = "exec: /.liverl-nothing: no such file or directory"
             await self._state(pod, "Failed", {"terminated": {"exitCode": 128, "reason": "StartError", "message": why}})
             return
-        container = Container(pod["spec"], volumes, tree=self.trees.get(image))
-        await container.start()
+        first, *others = pod["spec"]["containers"]
+        container = Container(pod["spec"], volumes, box=first, tree=self.trees.get(image))
+        beside = {
+            (name, box["name"]): Container(pod["spec"], volumes, box=box, tree=self.trees.get(box["image"]))
+            for box in others
+        }
+        for one in (container, *beside.values()):
+            await one.start()
         if self.pods.get(name) is not pod or pod["metadata"].get("deletionTimestamp"):
-            await container.stop()
+            for one in (container, *beside.values()):
+                await one.stop()
             return
         self.containers[name] = container
+        self._beside |= beside
         await self._state(pod, "Running", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
         try:
             end = await asyncio.wait_for(asyncio.shield(container.ended), pod["spec"].get("activeDeadlineSeconds"))
@@ -394,8 +404,20 @@ class Cluster:
             await self._state(pod, phase, {"terminated": end})
 
     async def _state(self, pod: dict[str, Any], phase: str, state: dict[str, Any]) -> None:
-        one = {"name": "sandbox", "image": pod["spec"]["containers"][0]["image"], "ready": "running" in state}
-        pod["status"] |= {"phase": phase, "containerStatuses": [one | {"restartCount": 0, "state": state}]}
+        """state: of all its containers, of which a test ends only the first one."""
+        pod["status"] |= {
+            "phase": phase,
+            "containerStatuses": [
+                {
+                    "name": box["name"],
+                    "image": box["image"],
+                    "ready": "running" in state,
+                    "restartCount": 0,
+                    "state": state,
+                }
+                for box in pod["spec"]["containers"]
+            ],
+        }
         await self._change("MODIFIED", pod)
 
 

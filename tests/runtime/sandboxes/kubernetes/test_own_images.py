@@ -128,6 +128,37 @@ def test_a_task_with_an_image_is_graded_in_pods(node: Stage, own: tuple[ImageSto
     node.play(body)
 
 
+def test_code_under_test_has_a_container_of_the_image_for_itself(
+    node: Stage, own: tuple[ImageStore, Image], tmp_path: Path
+) -> None:
+    """Of an ordinary user; each of the two has a copy of its own of the image's work directory."""
+    own[0].name(f"{NAME}:1", own[1])
+    seen = "import os\nassert open('/w/word').read() == 'old\\n' and os.getuid() == 10001\nopen('/w/word', 'w')\n"
+    files = {
+        "task.toml": f'environment.docker_image = "{NAME}:1"\n[metadata.liverl]\n'
+        'fail_to_pass = ["tests/test_calc.py::test_f"]\ntest_files = ["tests/test_calc.py"]\n',
+        "instruction.md": "Write calc.\n",
+        "solution/files/calc.py": "def f(): return 1\n",
+        "tests/test.sh": "#!/bin/sh\n",
+        "tests/files/tests/test_calc.py": "import calc\n\ndef test_f():\n    assert calc.f() == 1\n"
+        "    assert open('/w/word').read() == 'old\\n'\n",
+    }
+    for name, text in files.items():
+        (tmp_path / "task" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "task" / name).write_text(text)
+    (tmp_path / "task" / "environment").mkdir()
+    task = load_task(tmp_path / "task")
+
+    async def body() -> None:
+        verifier = make_verifier(Bubblewrap(agent_timeout_sec=60.0, verifier_timeout_sec=60.0), node.provider)
+        for text, reward in ((seen + "def f(): return 1\n", 1.0), (seen + "def f(): return 2\n", 0.0)):
+            verdict = await verifier.grade(task, {"/w/calc.py": text.encode()})
+            assert verdict.reward == reward and "solution_box" in verdict.defences, verdict.raw
+        await verifier.close()
+
+    node.play(body)
+
+
 @pytest.mark.parametrize("user", [10001, None])
 def test_a_work_directory_that_was_cleaned_hides_the_images(
     own: tuple[ImageStore, Image], tmp_path: Path, user: int | None

@@ -11,6 +11,7 @@ from runtime.config import Bubblewrap, Kubernetes
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
 from runtime.sandboxes.base import SandboxRequest
+from runtime.sandboxes.entries import Link
 from runtime.sandboxes.userns import spare_user
 from runtime.task import Task, load_task
 from runtime.tasks.verify import verify
@@ -85,6 +86,28 @@ assert os.getuid() == 1000 and not any(seen), (os.getuid(), seen)
 """
 
 
+# In the container of the code under test: nothing of the one that judges is to be seen.
+ALONE = """
+import os
+assert os.stat("/app/tests/test_calc.py").st_size == 0
+assert os.listdir("/proc").count("1") == 1
+for name in os.listdir("/proc"):
+    if name.isdecimal() and int(name) != os.getpid():
+        assert b"testkit" not in open(f"/proc/{name}/cmdline", "rb").read()
+for fd in os.listdir("/proc/self/fd"):
+    assert int(fd) <= 4, fd
+"""
+CALLS = """
+import socket
+for line in open("/proc/net/unix"):
+    name = line.split()[-1]
+    if name.startswith("@liverl-"):
+        other = socket.socket(socket.AF_UNIX)
+        other.connect("\\0" + name[1:])
+        other.sendall(b"\\0" * 64)
+"""
+
+
 @pytest.mark.skipif(spare_user() is None, reason="a second user can be mapped by root alone")
 def test_pods_that_start_as_root_have_a_second_user(stage: Stage, task: Task) -> None:
     path = task.path / "solution" / "files" / "calc.py"
@@ -103,12 +126,41 @@ def test_pods_that_start_as_root_have_a_second_user(stage: Stage, task: Task) ->
     stage.play(body)
 
 
-def test_pods_of_an_ordinary_user_have_none_and_say_so(stage: Stage, task: Task) -> None:
-    """Also where the image's user is found not to be root."""
+def test_pods_of_an_ordinary_user_have_a_second_container(stage: Stage, task: Task) -> None:
+    """Which judges nothing and knows no tests: honest work is paid, no attack is, and the record says how."""
+    path = task.path / "solution" / "files" / "calc.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(CALC.format("+"))
+    works = {
+        "right": (ALONE + CALC.format("+"), 1.0),
+        "wrong": (CALC.format("-"), 0.0),
+        "ends": ("import os\nos._exit(0)\n", 0.0),
+        "equals everything": (
+            "class Any(int):\n    __eq__ = lambda self, other: True\n    __hash__ = int.__hash__\n"
+            "def add(a, b): return Any()\ndef double(a): return Any()\n",
+            0.0,
+        ),
+        "kills its container": ("import os, signal\nos.kill(1, signal.SIGTERM)\n" + CALC.format("-"), 0.0),
+        "calls in another's place": (CALLS + CALC.format("-"), 0.0),
+    }
 
     async def body() -> None:
-        settings = SandboxRequest(name="x", lower=task.repository, second_user=True)
-        box = await stage.provider.start(settings)
+        verifier = make_verifier(Bubblewrap(**SLOW, required_defences=("solution_user", "reward_file")), stage.provider)
+        for name, (text, reward) in works.items():
+            changes = {"/app/calc.py": text.encode(), "/app/link": Link("calc.py"), "/app/more/x": b"y"}
+            verdict = await verifier.grade(task, changes)
+            assert verdict.reward == reward and verdict.status != "tampered", (name, verdict.raw)
+            assert "solution_box" in verdict.defences and "canary" not in verdict.defences
+        await verifier.close()
+
+    stage.play(body)
+
+
+def test_a_pod_whose_user_turns_out_to_be_ordinary_says_so(stage: Stage, task: Task) -> None:
+    """Where the image's own was to be root."""
+
+    async def body() -> None:
+        box = await stage.provider.start(SandboxRequest(name="x", lower=task.repository))
         apart = {"trusted": [], "ids": ["tests/test_calc.py"], "python_path": [], "modules": ["calc"]}
         report = await box.run_tests("mini", timeout_sec=30, **apart)
         assert report["runner_error"] == "no second user: the box's own is 10001, not root"
