@@ -293,7 +293,7 @@ def main() -> None:
     parser.add_argument("--docker", action="store_true")
     parser.add_argument("--image", metavar="REF", help="busybox, python, debian (made here), or a registry's")
     parser.add_argument("--one-user", action="store_true", help="as an ordinary user: two boxes, no second user")
-    parser.add_argument("--look-alikes", action="store_true", help="neither: look-alikes alone, as in ordinary pods")
+    parser.add_argument("--look-alikes", action="store_true", help="neither: look-alikes alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         root = Path(folder)

@@ -212,6 +212,8 @@ def _sizes(plan: Plan) -> dict[str, Callable[[], Any]]:
             environment.memory_mib + spec.scaffold.needs.memory_mib, environment.verifier.memory_mib or 0
         ),
         "box_cpus": lambda: max(1, math.ceil(environment.kubernetes.cpus)) if isinstance(environment, Pods) else 1,
+        # A verdict's pod of an ordinary user has two (``runtime/sandboxes/kubernetes/pods.py``).
+        "boxes_per_pod": lambda: 2 if isinstance(environment, Pods) and environment.kubernetes.user is not None else 1,
         "pull_secrets": lambda: len(_pull_secrets(plan)),
         "weights": lambda: volumes.mounted_weights(plan, "k8s"),
         "hub_cache": lambda: volumes.hub_cache(plan, "k8s"),

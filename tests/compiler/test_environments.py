@@ -121,7 +121,8 @@ def test_a_phase_is_held_to_what_its_backend_can_hold(
 
 
 def test_the_second_sandbox_has_limits_of_its_own() -> None:
-    """The runtime reads them, and a cluster's namespace of sandboxes admits the larger of the two."""
+    """The runtime reads them, and a cluster's namespace of sandboxes admits the larger of the two; twice where a pod of
+    an ordinary user has a container more for the code under test."""
     limits = {"memory_mib": 3000, "pids": 64}
     environment = {"type": "kubernetes", "memory_mib": 2000, "verifier": limits}
     environment["kubernetes"] = {"image": IMAGE, "namespace": "liverl-sandboxes"}
@@ -131,7 +132,13 @@ def test_the_second_sandbox_has_limits_of_its_own() -> None:
     (limit,) = yaml.safe_load(files["limitranges.yaml"])["spec"]["limits"]
     assert limit["max"]["memory"] == "3000Mi" and limit["default"]["memory"] == "2000Mi"
     quota = yaml.safe_load(files["resourcequotas.yaml"])["spec"]["hard"]
-    assert quota["limits.memory"] == f"{int(quota['pods']) * 3000}Mi"
+    assert quota["limits.memory"] == f"{int(quota['pods']) * 2 * 3000}Mi"
+    root = [*sets, "environment.kubernetes.user=null"]
+    files = compile_in_memory(LAB, target="k8s", sets=root).files
+    assert (
+        yaml.safe_load(files["resourcequotas.yaml"])["spec"]["hard"]["limits.memory"]
+        == f"{int(quota['pods']) * 3000}Mi"
+    )
 
 
 def test_parts_of_ones_own_reach_the_runtime_by_import_path() -> None:
