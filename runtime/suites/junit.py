@@ -1,4 +1,4 @@
-"""Reports in JUnit's XML: Maven's Surefire, ctest, PHPUnit, and whatever else a task's own command lets write them.
+"""Reports in JUnit's XML: Maven's Surefire, Gradle, ctest, PHPUnit, and whatever else a task's own command writes.
 
 Ids are class, ``::`` and method for Java; the test's name alone for ctest; file, ``::`` and method for PHPUnit.
 """
@@ -53,9 +53,30 @@ def _maven(ids: Sequence[str]) -> str:
     return f"""
 find . -path '*/target/surefire-reports/*.xml' -exec rm -f {{}} +
 mvn {options} -Dtest={shlex.quote(classes)} test
-code=$?
+{_COLLECT.format("*/target/surefire-reports/TEST-*.xml")}"""
+
+
+def _gradle(ids: Sequence[str]) -> str:
+    """The task ``test`` of every project of the build. A class is asked for with those in it, whose names begin alike:
+    Gradle's patterns know them by other names from one version to another."""
+    outermost = dict.fromkeys(test_id.partition("::")[0].partition("$")[0] for test_id in ids)
+    chosen = " ".join(f"--tests {shlex.quote(f'{name}*')}" for name in outermost)
+    options = "--offline --no-daemon --no-build-cache --continue --console=plain -q"
+    # A wrapper is of use where what it would fetch is there; of an unknown user Java finds no home.
+    return f"""
+find . -path '*/build/test-results/*' -name '*.xml' -exec rm -f {{}} +
+home="${{GRADLE_USER_HOME:-${{HOME:-/tmp}}/.gradle}}"
+gradle=gradle
+if [ -f gradlew ] && {{ [ -d "$home/wrapper/dists" ] || ! command -v gradle > /dev/null; }}; then
+  gradle="sh ./gradlew"
+fi
+$gradle -g "$home" {options} test {chosen}
+{_COLLECT.format("*/build/test-results/test/TEST-*.xml")}"""
+
+
+_COLLECT = """code=$?
 number=0
-find . -path '*/target/surefire-reports/TEST-*.xml' > "$TOOLS/found"
+find . -path '{}' > "$TOOLS/found"
 while IFS= read -r file; do number=$((number + 1)); cp -- "$file" "$REPORT/$number.xml"; done < "$TOOLS/found"
 exit "$code"
 """
@@ -123,6 +144,18 @@ JUNIT = Suite(
     where=_class_file,
 )
 MAVEN = replace(JUNIT, name="maven", script=_maven, secret_report=False)
+GRADLE = replace(
+    JUNIT,
+    name="gradle",
+    script=_gradle,
+    secret_report=False,
+    protected=(
+        *JUNIT.protected,
+        *("*.gradle", "*.gradle.kts", "buildSrc", "build-logic"),
+        # Packages of code may be called build.
+        *("build/classes/*", "build/generated/*", "build/resources/*", "build/test-results/*", "build/tmp/*"),
+    ),
+)
 CTEST = Suite(
     name="ctest",
     language="c",

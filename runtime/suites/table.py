@@ -10,7 +10,7 @@ from typing import Final
 from runtime.suites.base import Suite
 from runtime.suites.go import GO
 from runtime.suites.javascript import JEST, MOCHA, VITEST
-from runtime.suites.junit import CTEST, JUNIT, MAVEN, PHPUNIT
+from runtime.suites.junit import CTEST, GRADLE, JUNIT, MAVEN, PHPUNIT
 from runtime.suites.python import UNITTEST
 from runtime.suites.ruby import RSPEC
 from runtime.suites.rust import CARGO
@@ -19,7 +19,8 @@ PYTHON_RUNNERS: Final = ("mini", "pytest")
 """Those of the test kit, which runs inside a box's own Python."""
 
 SUITES: Final[dict[str, Suite]] = {
-    suite.name: suite for suite in (UNITTEST, GO, CARGO, JEST, VITEST, MOCHA, MAVEN, JUNIT, CTEST, RSPEC, PHPUNIT)
+    suite.name: suite
+    for suite in (UNITTEST, GO, CARGO, JEST, VITEST, MOCHA, MAVEN, GRADLE, JUNIT, CTEST, RSPEC, PHPUNIT)
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,23 +138,48 @@ def test_what_surefire_really_wrote_is_read() -> None:
     }
 
 
-def test_reports_of_maven_are_taken_from_every_module_and_not_from_before(tmp_path: Path) -> None:
-    """The script, with a stand-in for Maven that writes what Maven wrote."""
-    for name in ("a/target/surefire-reports/TEST-old.xml", "report/.keep", "tools/.keep", "bin/mvn"):
+def test_what_gradle_really_wrote_is_read() -> None:
+    files = {
+        f"{number}.xml": (RECORDED / f"gradle{name}.xml").read_bytes() for number, name in enumerate(["", "-inner"])
+    }
+    report = parse("gradle", files)
+    assert report.complete and report.outcomes == {
+        "org.example.CalcTest::clamps": "failed",
+        "org.example.CalcTest::adds": "failed",
+        "org.example.CalcTest::later": "skipped",
+        "org.example.CalcTest::doubles": "passed",
+        "org.example.CalcTest$Inner::doublesToo": "passed",
+    }
+
+
+@pytest.mark.parametrize(
+    ("runner", "program", "place", "report", "chosen"),
+    [
+        ("maven", "mvn", "target/surefire-reports", "surefire.xml", "-Dtest=org.example.CalcTest test"),
+        ("gradle", "gradle", "build/test-results/test", "gradle.xml", "-q test --tests org.example.CalcTest*"),
+        ("gradle", "gradlew", "build/test-results/test", "gradle.xml", "-q test --tests org.example.CalcTest*"),
+    ],
+)
+def test_reports_of_java_are_taken_from_every_module_and_not_from_before(
+    runner: str, program: str, place: str, report: str, chosen: str, tmp_path: Path
+) -> None:
+    """The script, with a stand-in for the program that writes what that wrote."""
+    home = tmp_path / "home"
+    for name in (f"a/{place}/TEST-old.xml", "report/.keep", "tools/.keep", "bin/.keep", "home/wrapper/dists/.keep"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("old")
-    (tmp_path / "bin" / "mvn").write_text(
-        f'#!/bin/sh\necho "$@" > said\ncp {RECORDED}/surefire.xml a/target/surefire-reports/TEST-one.xml\nexit 1\n'
-    )
-    (tmp_path / "bin" / "mvn").chmod(0o755)
-    script = SUITES["maven"].script
+    started = tmp_path / ("gradlew" if program == "gradlew" else f"bin/{program}")
+    started.write_text(f'#!/bin/sh\necho "$@" > said\ncp {RECORDED}/{report} a/{place}/TEST-one.xml\nexit 1\n')
+    started.chmod(0o755)
+    script = SUITES[runner].script
     assert script is not None
-    env = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "REPORT": f"{tmp_path}/report", "TOOLS": f"{tmp_path}/tools"}
+    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "REPORT": f"{tmp_path}/report", "TOOLS": f"{tmp_path}/tools"}
     text = script(["org.example.CalcTest::adds", "org.example.CalcTest::clamps"])
-    assert subprocess.run(["sh", "-c", text], cwd=tmp_path, env=env, check=False).returncode == 1
-    assert "-Dtest=org.example.CalcTest test" in (tmp_path / "said").read_text()
+    done = subprocess.run(["sh", "-c", text], cwd=tmp_path, env={**env, "GRADLE_USER_HOME": str(home)}, check=False)
+    said = (tmp_path / "said").read_text()
+    assert done.returncode == 1 and said.endswith(f"{chosen}\n"), said
     files = {path.name: path.read_bytes() for path in (tmp_path / "report").glob("*.xml")}
-    assert list(files) == ["1.xml"] and len(parse("maven", files).outcomes) == 6
+    assert list(files) == ["1.xml"] and len(parse(runner, files).outcomes) >= 4
 
 
 @pytest.mark.parametrize("runner", [name for name, suite in SUITES.items() if suite.script is not None])
@@ -249,6 +273,12 @@ def test_every_suite_protects_what_steers_it() -> None:
         "jest": ["jest.config.js", "package.json", "node_modules/jest/index.js", "src/__mocks__/fs.js"],
         "vitest": ["vite.config.ts", "postcss.config.js", "packages/a/.postcssrc.json"],
         "maven": ["pom.xml", "core/src/test/java/A.java", "src/main/resources/META-INF/services/org.junit.platform.x"],
+        "gradle": [
+            "build.gradle.kts",
+            "a/src/test/java/A.java",
+            "gradle/libs.versions.toml",
+            "a/build/test-results/t.xml",
+        ],
         "ctest": ["CMakeLists.txt", "src/CMakeLists.txt", "build/CMakeCache.txt", "tests/a.c"],
         "rspec": [".rspec", "spec/support/all.rb", "Gemfile"],
         "phpunit": ["phpunit.xml.dist", "vendor/autoload.php"],
@@ -258,6 +288,7 @@ def test_every_suite_protects_what_steers_it() -> None:
         assert not any(
             SUITES[runner].steers(path) for path in ("src/calc.x", "lib/latest/x.y", "contest/a", "README.md")
         )
+    assert not SUITES["gradle"].steers("src/main/java/org/example/build/Plan.java")
 
 
 def test_languages() -> None:

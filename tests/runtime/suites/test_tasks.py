@@ -23,7 +23,11 @@ from .projects import CARGO, CTEST, GO, MOCHA, PROJECTS, RSPEC, UNITTEST, Projec
 @pytest.mark.parametrize(
     ("project", "table", "why"),
     [
-        (GO, {"runner": "golang"}, "runner = 'golang': not known; cargo, ctest, go, jest, junit, log, maven, mini"),
+        (
+            GO,
+            {"runner": "golang"},
+            "runner = 'golang': not known; cargo, ctest, go, gradle, jest, junit, log, maven, mini",
+        ),
         (GO, {"runner": "log"}, "published.log_parser: missing"),
         (GO, {"runner": "junit"}, "test_command: junit reads what a command of the task's own writes"),
         (UNITTEST, {"runner": "mini", "test_command": "true"}, "test_command: mini has none"),
