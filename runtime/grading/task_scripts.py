@@ -43,7 +43,8 @@ class Attempt:
 
 def mounts_of(task: Task) -> tuple[Mount, ...]:
     """What every box of the task shows besides the work directory."""
-    return tuple(Mount(source, target) for source, target in task.work.elsewhere)
+    hidden = task.work.hidden
+    return tuple(Mount(source, target, hides=target in hidden) for source, target in task.work.elsewhere)
 
 
 async def run_script(

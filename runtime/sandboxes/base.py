@@ -65,6 +65,8 @@ class Mount:
     target: str
     image: str | None = None
     """Container image that holds the same at ``target``: a backend that runs images may take it from there."""
+    hides: bool = False
+    """``source`` is an empty file or folder, and the task's own image has something at ``target`` that no box shows."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from runtime.sandboxes.programs import PROGRAMS
 BROUGHT = "/.liverl-brought"
 """Below this the receiver has the volumes, each at the place that it has in the box."""
 COMPLETE = f"{BROUGHT}{bwrap.LIVERL}/.complete"
+NOTHING = "/.liverl-nothing"
+"""A volume with an empty file of that name, which is put over files of the image that no box shows."""
 RECEIVE = f'trap "exit 1" TERM INT; until [ -e {COMPLETE} ]; do sleep 0.05 & wait $!; done; sleep 0.1'
 """What the receiver's shell runs: it ends, well, once all is there and who brought it has been told so."""
 _LEFT_OUT = ("pydoc_data", "distutils", "turtle.py")
@@ -37,8 +39,16 @@ def places(request: SandboxRequest) -> list[str]:
     if request.image:
         wanted.add(bwrap.IMAGE)
     for mount in request.mounts:
-        wanted.add(mount.target if mount.source.is_dir() else str(PurePosixPath(mount.target).parent))
+        if not mount.hides:
+            wanted.add(mount.target if mount.source.is_dir() else str(PurePosixPath(mount.target).parent))
     return outermost(wanted)
+
+
+def hidden(request: SandboxRequest) -> tuple[list[str], list[str]]:
+    """Folders and files of the image that the box must not show."""
+    hides = [mount for mount in request.mounts if mount.hides]
+    folders = [mount.target for mount in hides if mount.source.is_dir()]
+    return folders, [mount.target for mount in hides if not mount.source.is_dir()]
 
 
 def outermost(paths: Iterable[str]) -> list[str]:
@@ -58,7 +68,8 @@ def is_changed(request: SandboxRequest) -> bool:
 def brought(request: SandboxRequest, *, changed: bool) -> bytes:
     """A tar archive of all but Python. Blocks."""
     trees = [(folder, f"{bwrap.LIVERL}/{name}") for name, folder in PROGRAMS.items()]
-    trees += [(mount.source, mount.target) for mount in request.mounts]
+    trees += [(mount.source, mount.target) for mount in request.mounts if not mount.hides]
+    trees += [(mount.source, NOTHING + NOTHING) for mount in request.mounts if mount.hides and mount.source.is_file()]
     if changed:
         trees.append((request.lower, request.workdir))
     if request.image:

@@ -186,6 +186,11 @@ class RemoteSandbox(ABC):
         await self.upload_archive(rest, root=own_image.BROUGHT)
         await self._sure(f": >{own_image.COMPLETE}\n")
 
+    async def erase(self, paths: Sequence[str]) -> None:
+        """Take files and folders of a task's own image out of its box, before anything untrusted runs there."""
+        if paths:
+            await self._sure(remote_python.erase_script(paths))
+
     async def run_tests(
         self, runner: str, *, timeout_sec: float, partner: str | None = None, **arguments: Any
     ) -> dict[str, Any]:

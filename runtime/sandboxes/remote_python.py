@@ -65,5 +65,9 @@ def remove_script(file: str) -> str:
     return _order("remove", file=file)
 
 
+def erase_script(paths: Sequence[str]) -> str:
+    return _order("erase", paths=list(paths))
+
+
 def _order(operation: str, **arguments: Any) -> str:
     return json.dumps({"op": operation, **arguments})

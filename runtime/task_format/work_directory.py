@@ -178,6 +178,11 @@ def _cut(made: WorkDirectory, published: Published, bug: Path, cache: Path, stor
         if there:
             covered.append((nothing / ("folder" if there[-1].is_dir() else "file"), place))
     hidden = tuple(place for _, place in covered)
+    around = [place for place in hidden if any(_below(taken, place) for taken in (made.path, *_OURS))]
+    if around:
+        return replace(
+            made, problems=(f"task.toml: {published.image}: to hide {around[0]} would hide what boxes need",)
+        )
     return replace(made, lower=found.work, elsewhere=(*made.elsewhere, *covered), hidden=hidden)
 
 

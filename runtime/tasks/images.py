@@ -64,10 +64,6 @@ def with_images(
                 continue
             try:
                 made = _with_image(task, store, environment, say, pins.get(task.path.resolve()))
-                if made.work.hidden and environment.type != "bubblewrap":
-                    where = ", ".join(made.work.hidden)
-                    on_problem(f"{task.path}: its image holds {where}, which only boxes of bubblewrap can hide")
-                    continue
                 usable.append(made)
                 _keep(made.work.image, store)
             except (ImageError, UserError) as error:

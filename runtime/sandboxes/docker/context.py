@@ -26,7 +26,7 @@ def sources(request: SandboxRequest, image: Path | None) -> list[tuple[Path, str
     found += [(folder, f"{bwrap.LIVERL}/{name}") for name, folder in PROGRAMS.items()]
     if request.root is not None:
         found.append((guest_python(), PLACE))
-    found += [(mount.source, mount.target) for mount in request.mounts]
+    found += [(mount.source, mount.target) for mount in request.mounts if not mount.hides]
     if image is not None:
         found.append((image, bwrap.IMAGE))
     return found

@@ -18,7 +18,7 @@ from typing import Any
 
 from runtime.config import Images
 from runtime.errors import Termination, TrialError
-from runtime.sandboxes import bwrap
+from runtime.sandboxes import bwrap, own_image
 from runtime.sandboxes.ahead import Announced, FetchAhead
 from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.box import BoxSandbox, check_lower
@@ -150,6 +150,9 @@ class DockerProvider:
         python = bwrap.PYTHON if own else "/usr/bin/python3"
         # An image of the task's own is all to be written, as it would be in Harbor's container.
         memory = _FOLDERS if own else ("/var/tmp", *isolate.MEMORY_FOLDERS)
+        folders, files = own_image.hidden(request)
+        # As engines mask files of their own.
+        masks = [self._engine.sdk.types.Mount(path, "/dev/null", type="bind", read_only=True) for path in files]
         try:
             return self._engine.client.containers.create(
                 image,
@@ -163,7 +166,8 @@ class DockerProvider:
                 cap_add=["SETUID", "SETGID"] if request.second_user else [],
                 security_opt=["no-new-privileges"],
                 read_only=not own,
-                tmpfs=dict.fromkeys((request.workdir, "/tmp", *memory), size),
+                tmpfs=dict.fromkeys((request.workdir, "/tmp", *memory), size) | dict.fromkeys(folders, "ro,size=4k"),
+                mounts=masks,
                 mem_limit=f"{request.memory_mib}m",
                 memswap_limit=f"{request.memory_mib}m",
                 pids_limit=request.pids,

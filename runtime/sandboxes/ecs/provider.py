@@ -164,6 +164,9 @@ class EcsProvider:
                 await receiver.receive(request, changed=changed)
             async with asyncio.timeout(self._settings.startup_deadline_sec):
                 await self._ready(sandbox)
+            # A volume of ECS is a folder, and may begin with what the image has there: so it is taken out of the box.
+            folders, files = own_image.hidden(request)
+            await sandbox.erase([*folders, *files])
             await sandbox.furnish(request)
         except BaseException as error:
             await asyncio.shield(sandbox.stop())

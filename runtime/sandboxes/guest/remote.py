@@ -256,6 +256,18 @@ def remove(order: dict[str, Any], data: bytes, max_output: int) -> int:
     return 0
 
 
+def erase(order: dict[str, Any], data: bytes, max_output: int) -> int:
+    """Whatever is there; an error where it stays."""
+    import shutil
+
+    for path in order["paths"]:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            os.unlink(path)
+    return 0
+
+
 def folders(order: dict[str, Any], data: bytes, max_output: int) -> int:
     for path in order["folders"]:
         os.makedirs(path, exist_ok=True)
@@ -264,5 +276,5 @@ def folders(order: dict[str, Any], data: bytes, max_output: int) -> int:
 
 OPERATIONS = {
     **{"run": run, "unpack": unpack, "part": part, "join": join, "pack": pack},
-    **{"rest": rest, "remove": remove, "folders": folders},
+    **{"rest": rest, "remove": remove, "folders": folders, "erase": erase},
 }

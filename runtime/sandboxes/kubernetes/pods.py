@@ -203,6 +203,7 @@ def _of_own_image(
     shown = [(path, {"readOnly": True}) for path in brought] + [(path, {}) for path in sorted(set(written))]
     agent = [mount for mount in box["volumeMounts"] if mount["name"] == "agent"]
     volumes = [{"name": f"w{number}", "mountPath": path, **more} for number, (path, more) in enumerate(shown)]
+    covers, nothing = _covers(own)
     receiver = {
         "name": RECEIVER,
         "image": settings.image,
@@ -217,6 +218,7 @@ def _of_own_image(
                 for one in volumes
                 if one["mountPath"] in brought or (changed and one["mountPath"] == request.workdir)
             ),
+            *nothing,
             {"name": "scratch", "mountPath": "/tmp"},
         ],
     }
@@ -227,10 +229,26 @@ def _of_own_image(
         command = own_image.copy_command(request.workdir, "/.liverl-work")
         more = {"command": command, "volumeMounts": [*python, {"name": work["name"], "mountPath": "/.liverl-work"}]}
         first.append({**receiver, "name": "work", "image": image, **more})
-    box |= {"image": image, "command": list(remote_python.WAIT), "workingDir": "/", "volumeMounts": [*volumes, *agent]}
+    box |= {
+        "image": image,
+        "command": list(remote_python.WAIT),
+        "workingDir": "/",
+        "volumeMounts": [*volumes, *covers, *agent],
+    }
     spec["initContainers"] = first
     spec["volumes"] = [one for one in spec["volumes"] if one["name"] == "agent"]
-    spec["volumes"] += [{"name": name, "emptyDir": {}} for name in (*(one["name"] for one in volumes), "scratch")]
+    names = dict.fromkeys(one["name"] for one in (*volumes, *covers))
+    spec["volumes"] += [{"name": name, "emptyDir": {}} for name in (*names, "scratch")]
+
+
+def _covers(request: SandboxRequest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Mounts of the box that hide what its image has there, and that of the receiver, which makes the empty file."""
+    folders, files = own_image.hidden(request)
+    over = [{"name": "no-folder", "mountPath": path, "readOnly": True} for path in folders]
+    part = own_image.NOTHING[1:]
+    over += [{"name": "no-file", "mountPath": path, "subPath": part, "readOnly": True} for path in files]
+    place = f"{own_image.BROUGHT}{own_image.NOTHING}"
+    return over, [{"name": "no-file", "mountPath": place}] if files else []
 
 
 def agent_image(request: SandboxRequest) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +17,20 @@ from runtime.config.environment import Images
 from runtime.grading.make import make_verifier
 from runtime.proxy.codec import load_codec
 from runtime.sandboxes.bubblewrap import BubblewrapProvider
-from runtime.task import Task, load_task
-from runtime.tasks.images import with_images
-from runtime.tasks.sets.load import SETS, Wanted, import_rows
+from runtime.task import Task
+from runtime.tasks.sets.load import SETS
 from runtime.tasks.verify import verify
-from tests.oci_images import Content
 from tests.runtime.oci.conftest import FaultyRegistry
 from tests.runtime.proxy.scripted_engine import ScriptedEngine
 from tests.runtime.proxy.tiny_model import write_model
 from tests.runtime.sandboxes.conftest import needs_bubblewrap
 from tests.runtime.scaffolds.shell_trials import config, hermes
-from tests.runtime.sets.images import of_clone, tools
-from tests.runtime.sets.published import FILES, ROWS, TOYS, image_of
-from tests.runtime.sets.repositories import SECRET, Clone
+from tests.runtime.sets.imported import FORGER, TOY, Imported
+from tests.runtime.sets.imported import imported as import_sets
+from tests.runtime.sets.repositories import SECRET
 from tests.toolbox import require_command
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.consumers, needs_bubblewrap]
-TOY = TOYS[0]
-FORGER = b"""import os
-for name in os.listdir("/proc/self/fd"):
-    if os.path.exists(f"/proc/self/fd/{name}") and os.readlink(f"/proc/self/fd/{name}").endswith("/test_output.txt"):
-        tests = "\\n".join(f"PASSED r2e_tests/test_1.py::{test}" for test in ("test_kept", "test_shown"))
-        os.write(int(name), f"short test summary info\\n{tests}\\n".encode())
-        os._exit(0)
-"""
-"""Code under test that says what its set's parser reads."""
-
-
-@dataclass
-class Imported:
-    tasks: dict[str, Task]
-    clones: dict[str, Clone]
-    environment: Bubblewrap
 
 
 @pytest.fixture
@@ -57,24 +38,9 @@ def imported(tmp_path: Path, faulty: FaultyRegistry, swebench: None, monkeypatch
     """The first task of each set, with its image here."""
     require_command("busybox", package="busybox-static")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    shared = tools()
-    before, after = (image_of(kind, TOY, tmp_path / kind / "clone") for kind in ("swe-bench", "swe-smith"))
-    hidden: dict[str, Content] = {"r2e_tests/test_1.py": SECRET.encode(), "testbed/run_tests.sh": SECRET.encode()}
-    plain, smiths, r2es = of_clone(before, shared), of_clone(after, shared), of_clone(before, shared, **hidden)
-    images = dict.fromkeys(SETS, plain) | {"swe-smith": smiths, "r2e": r2es}
-    clones = {kind: after if kind == "swe-smith" else before for kind in SETS}
-    found = []
-    for kind in SETS:
-        wanted, out = Wanted(rows=ROWS / FILES[kind], limit=1), tmp_path / kind / "tasks"
-        (folder,) = import_rows(kind, wanted, out, cache=tmp_path, on_problem=pytest.fail)
-        task = load_task(folder)
-        assert task.work.source is not None and task.work.source.reference is not None
-        faulty.images[task.work.source.reference.partition("/")[2].partition(":")[0]] = images[kind]
-        found.append(task)
     mirrors = {"docker.io": faulty.host}
     environment = Bubblewrap(images=Images(plaintext_registries=(faulty.host,), mirrors=mirrors))
-    ready = with_images(found, environment=environment, on_problem=pytest.fail, say=lambda text: None)
-    return Imported(dict(zip(SETS, ready, strict=True)), clones, environment)
+    return import_sets(SETS, tmp_path, faulty, environment)
 
 
 def test_from_rows_to_trials(imported: Imported, tmp_path: Path) -> None:
@@ -106,7 +72,7 @@ async def _tried(imported: Imported, folder: Path) -> None:
         task, clone = imported.tasks[kind], imported.clones[kind]
         look = " ".join(f"git cat-file -e {one} && echo FOUND;" for one in clone.later)
         spy = f"{look} git log --all --reflog --format=%s; git stash list; git tag; cat /r2e_tests/* run_tests.sh;"
-        spy += f" ls /opt/mirror /srv/tree; grep -rc {SECRET} .git | grep -v :0"
+        spy += f" cat /root/run_tests.sh; ls /opt/mirror /srv/tree; grep -rc {SECRET} .git | grep -v :0"
         wrong, right = (text.splitlines()[-1] for text in (TOY.wrong, TOY.right))
         replies = [
             hermes("run_command", command=spy),

@@ -10,7 +10,7 @@ from runtime.grading.make import make_verifier
 from runtime.oci.build import import_layout
 from runtime.oci.store import ImageStore
 from runtime.sandboxes.ahead import Announced, Wanted
-from runtime.sandboxes.base import SandboxRequest
+from runtime.sandboxes.base import Mount, SandboxRequest
 from runtime.task import load_task
 from runtime.tasks.images import with_images
 from runtime.tasks.verify import verify
@@ -81,11 +81,16 @@ def test_an_image_that_was_built_here_is_brought_to_the_engine(
 ) -> None:
     require_command("busybox", package="busybox-static")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    layers = [busybox(), {"w/word": b"old\n", "w/gone": b"x"}, {"w/.wh.gone": b""}]
+    layers = [busybox(), {"w/word": b"old\n", "w/gone": b"x", "kept/test": b"x", "kept.sh": b"x"}, {"w/.wh.gone": b""}]
     image(layers, layout=tmp_path / "layout", Env=["PATH=/bin", "MARK=of the image"], WorkingDir="/w")
     store = ImageStore()
     made = import_layout(tmp_path / "layout", store, reference="built:for-a-test")
-    request = SandboxRequest(name="built", lower=store.tree(made, "/w"), workdir="/w", root=made)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    mounts = tuple(
+        Mount(tmp_path / what, place, hides=True) for what, place in (("folder", "/kept"), ("file", "/kept.sh"))
+    )
+    request = SandboxRequest(name="built", lower=store.tree(made, "/w"), workdir="/w", root=made, mounts=mounts)
 
     async def work() -> None:
         containers = provider(engine, tmp_path / "state")
@@ -94,6 +99,8 @@ def test_an_image_that_was_built_here_is_brought_to_the_engine(
                 box = await containers.start(request)
                 said = await box.exec(["sh", "-c", "ls; cat word; echo $MARK; echo new >word; id -u"], timeout_sec=60)
                 assert said.stdout.split() == b"word old of the image 0".split(), said.stderr
+                seen = await box.exec(["sh", "-c", "rm -rf /kept /kept.sh; ls /kept; cat /kept.sh"], timeout_sec=60)
+                assert seen.stdout == b"" and seen.exit_code == 0, seen.stderr
                 await box.stop()
         finally:
             await containers.close()

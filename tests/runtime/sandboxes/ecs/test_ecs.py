@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -16,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from runtime.config import Bubblewrap, Ecs, EcsCluster
+from runtime.config import Bubblewrap, Ecs, EcsCluster, Images
 from runtime.errors import Termination, TrialError
 from runtime.grading.make import make_verifier
+from runtime.grading.task_scripts import mounts_of
 from runtime.oci import store as stores
 from runtime.oci.build import import_layout
 from runtime.oci.merged import merge
@@ -28,14 +30,18 @@ from runtime.sandboxes.base import Capabilities, SandboxRequest
 from runtime.sandboxes.ecs import EcsProvider
 from runtime.sandboxes.ecs.definition import definition, size
 from runtime.sandboxes.ecs.provider import death
-from runtime.task import Task
+from runtime.task import Task, load_task
 from tests.oci_images import busybox, image
+from tests.runtime.oci.conftest import FaultyRegistry, faulty
 from tests.runtime.scaffolds.shell_trials import both_tool_sets_are_paid
+from tests.runtime.sets.imported import TOY, cache_in, imported, unpacked
+from tests.runtime.suites.projects import UNITTEST
 from tests.toolbox import python_tools, require_command
 
 from ..conftest import CALC, needs_bubblewrap
 
 pytest.importorskip("boto3", reason="pip install boto3")
+__all__ = ["faulty"]
 
 SETTINGS = EcsCluster(
     cluster="boxes",
@@ -111,6 +117,8 @@ class Moto:
             env[one["name"]] = one["value"]
         env |= {"LIVERL_AGENT_PORT": str(port), "LIVERL_AGENT_HOST": "127.0.0.1"}
         arguments = ["bwrap", "--unshare-user", "--unshare-pid", "--die-with-parent"]
+        if own is not None:
+            own = shutil.copytree(own, self.volumes / arn.rpartition("/")[2] / "root", symlinks=True)
         arguments += bwrap.root_arguments() if own is None else ["--bind", str(own), "/"]
         for folder in ("/tmp", "/app", "/logs", "/opt/liverl", "/tests") if own is None else ():
             arguments += ["--tmpfs", folder]
@@ -234,6 +242,53 @@ class TestTasks:
             for sign, reward in (("+", 1.0), ("-", 0.0)):
                 verdict = await verifier.grade(task, {"/app/calc.py": CALC.format(sign).encode()})
                 assert verdict.reward == reward
+
+        play(moto, body)
+
+    def test_a_verdict_by_another_runner(self, moto: Moto, tmp_path: Path) -> None:
+        """What each trial's record would say of it, and what a run may not require."""
+        task = load_task(UNITTEST.write(tmp_path / "calc"))
+        forged = UNITTEST.forged["makes every assertion pass"]
+        given = {"fresh_sandbox", "memory_limit", "agent_killed", "declared_artifacts", "host_verdict", "canary"}
+
+        async def body(provider: EcsProvider) -> None:
+            verifier = make_verifier(Bubblewrap(verifier_timeout_sec=60), provider)
+            for text, status in ((UNITTEST.text(*UNITTEST.right), "solved"), (forged.encode(), "tampered")):
+                verdict = await verifier.grade(task, {f"/app/{UNITTEST.source}": text})
+                assert verdict.status == status, verdict.raw
+                assert set(verdict.defences) == given | {"tests_restored", "report_nonce", "ecs+fargate"}
+            strict = make_verifier(Bubblewrap(required_defences=("solution_user",)), provider)
+            with pytest.raises(TrialError, match="required defences not to be had: solution_user"):
+                await strict.grade(task, {})
+
+        play(moto, body)
+
+    def test_a_verdict_by_the_log_of_a_set(
+        self,
+        moto: Moto,
+        faulty: FaultyRegistry,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """R2E's, whose images hold the tests: they are taken out of the box, and other repositories with them."""
+        require_command("busybox", package="busybox-static")
+        cache_in(tmp_path / "cache", monkeypatch)
+        where = Images(plaintext_registries=(faulty.host,), mirrors={"docker.io": faulty.host})
+        task = imported(("r2e",), tmp_path, faulty, Ecs(ecs=moto.settings, images=where)).tasks["r2e"]
+        moto.tree = unpacked(task, tmp_path / "tree")
+        request = SandboxRequest(
+            name="look", lower=task.repository, workdir="/testbed", mounts=mounts_of(task), root=task.root
+        )
+
+        async def body(provider: EcsProvider) -> None:
+            box = await provider.start(request)
+            assert len(task.work.hidden) == 4
+            seen = await box.exec(["sh", "-c", f"ls -d {' '.join(task.work.hidden)}"], timeout_sec=60)
+            assert seen.stdout == b"" and seen.stderr.count(b"No such file") == 4, seen
+            verifier = make_verifier(Bubblewrap(verifier_timeout_sec=120), provider)
+            verdict = await verifier.grade(task, {f"/testbed/{TOY.module}": TOY.right.encode()})
+            assert (verdict.status, set(verdict.outcomes.values())) == ("solved", {"passed"}), verdict.raw
+            assert {"canary", "host_verdict", "tests_restored"} < set(verdict.defences)
 
         play(moto, body)
 

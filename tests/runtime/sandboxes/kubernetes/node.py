@@ -80,7 +80,7 @@ class Container:
             arguments = ["--bind", str(root), "/"]
         for mount in self._box.get("volumeMounts", ()):
             bind = "--ro-bind" if mount.get("readOnly") else "--bind"
-            arguments += [bind, str(self._volumes / mount["name"]), mount["mountPath"]]
+            arguments += [bind, str(self._volumes / mount["name"] / mount.get("subPath", "")), mount["mountPath"]]
         if not self._box.get("volumeMounts"):  # an image's own folders
             for folder in ("/tmp", "/app", "/logs", "/tests", "/solution", "/root"):
                 arguments += ["--perms", "0777", "--tmpfs", folder]
