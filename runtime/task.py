@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from runtime.errors import Termination, TrialError
 from runtime.oci.types import Image
@@ -50,7 +50,7 @@ class TaskHeader(_Table):
 
 
 class AgentTable(_Table):
-    timeout_sec: float = Field(default=600.0, gt=0)
+    timeout_sec: float = 600.0
 
 
 class _EnvTable(_Table):
@@ -66,7 +66,7 @@ class _EnvTable(_Table):
 
 
 class VerifierTable(_EnvTable):
-    timeout_sec: float = Field(default=600.0, gt=0)
+    timeout_sec: float = 600.0
     environment_mode: Literal["shared", "separate"] = "shared"
     """separate: the verifier takes the artifacts alone, not the whole work directory."""
 
@@ -76,17 +76,19 @@ class SolutionTable(_EnvTable):
 
 
 class EnvironmentTable(_EnvTable):
-    memory_mb: int | None = Field(default=None, gt=0)
+    memory_mb: int | None = None
     """None: as the run has it."""
     workdir: str = "/app"
     docker_image: str | None = None
-    build_timeout_sec: float = Field(default=600.0, gt=0)
+    build_timeout_sec: float = 600.0
 
     @model_validator(mode="before")
     @classmethod
     def _older_spelling(cls, data: Any) -> Any:
         if isinstance(data, dict) and data.get("memory") is not None:
             size = keys.size_mb(str(data["memory"]))  # a bare number has no unit, as Harbor sees it too
+            if why := keys.NUMBERS["environment.memory_mb"].problem(size):
+                raise ValueError(f"memory = {data['memory']!r}: {why}")
             if data.get("memory_mb", size) != size:
                 raise ValueError(f"memory = {data['memory']!r} and memory_mb = {data['memory_mb']} differ; keep one")
             data = {**data, "memory_mb": size}
@@ -136,7 +138,7 @@ class LiverlTable(BaseModel):
     not recorded."""
     image: str | None = None
     """Name of the prepared runtime image (folder of installed packages) that the tests need."""
-    test_timeout_sec: float = Field(default=5.0, gt=0)
+    test_timeout_sec: float = 5.0
     """Seconds of the processor that one test may take; on the clock four times as many."""
     family: str = ""
     """Kind of bug, for reports."""
@@ -144,6 +146,13 @@ class LiverlTable(BaseModel):
     """Of a task that was imported from a published set."""
     split_key: str = ""
     """What train and held-out tasks must never share (function name, repository structure)."""
+
+    @field_validator("test_timeout_sec", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        if why := keys.TEST_SECONDS.problem(value):
+            raise ValueError(why)
+        return value
 
 
 class TaskConfig(_Table):
@@ -271,7 +280,8 @@ def load_task(path: Path, *, image: str | None = None) -> Task:
         config = TaskConfig.model_validate(raw)
         table = LiverlTable.model_validate(config.metadata.get("liverl", {}))
     except ValidationError as error:
-        wrong = (f"{toml}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        where = "metadata.liverl." if error.title == LiverlTable.__name__ else ""
+        wrong = (f"{toml}: {where}{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise TrialError(Termination.TASK_INVALID, "; ".join(wrong)) from error
     given = raw.get("environment", {}).get("workdir")
     try:

@@ -10,8 +10,7 @@ from runtime.config.run import TrajectoryFilter
 LossAggregation = Literal[
     "token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"
 ]
-
-
+Covariance = Annotated[float, Field(ge=-1e6, le=1e6)]
 KlEstimator = Literal["kl", "abs", "mse", "low_var_kl"]
 """verl's names. Its ``full`` is left out: verl 0.9.1 names it and has not written it."""
 
@@ -23,7 +22,7 @@ class Clip(Model):
     """The ratio is clipped below 1 - low."""
     high: NonNegative = 0.2
     """... and above 1 + high."""
-    dual: Annotated[float, Field(gt=1.0)] = 3.0
+    dual: Annotated[float, Field(gt=1.0, le=1e6)] = 3.0
     """Bound of the loss where the advantage is negative (dual-clip PPO)."""
 
 
@@ -76,9 +75,9 @@ class ClipCovLoss(Model):
     type: Literal["clip_cov"]
     ratio: Share = 0.0002
     """Share of tokens left out."""
-    lower: float = 1.0
+    lower: Covariance = 1.0
     """Covariance from which a token may be left out."""
-    upper: float = 5.0
+    upper: Covariance = 5.0
     """... and up to which."""
 
 

@@ -94,8 +94,7 @@ async def ask(
     """The JSON of the last line that a program of the scaffold's prints. Raises ``ValueError`` when it fails."""
     result = await sandbox.exec(
         ["python3", "-s", "-P", "-B", str(program)],
-        env={"LIVERL_AGENT": json.dumps(scaffold.settings_for(task, _NOWHERE))},
-        stdin=stdin,
+        stdin=scaffold.order(scaffold.settings_for(task, _NOWHERE)) + stdin,
         timeout_sec=timeout_sec,
         max_output=8 << 20,
     )

@@ -39,7 +39,7 @@ class Sampling(Model):
     """Tokens of one reply."""
     temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 1.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    top_k: Annotated[int, Field(ge=-1)] = -1
+    top_k: Annotated[int, Field(ge=-1, le=1 << 24)] = -1
     """-1: all tokens."""
     tool_parser: ToolCalls
     """How the model writes tool calls, by vLLM's names: ``hermes`` (Qwen 2.5 and 3), ``qwen3_coder`` (also Qwen 3.5),

@@ -102,6 +102,40 @@ KEYS: dict[str, Key] = {
     "environment.allow_internet": _proven("boxes have no network", False),
 }
 
+
+@dataclass(frozen=True)
+class Number:
+    """What a number of the schema may be: more than 0, at most ``most``. Harbor sets no bounds, and Python's timers end
+    with an error of their own where a number is none."""
+
+    most: int
+    unit: str
+    whole: bool = False
+
+    def problem(self, value: object) -> str:
+        """Why it is not one; empty where it is. Numbers in quotes are read, as Harbor reads them."""
+        try:
+            read = float("nan") if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            read = float("nan")
+        if 0 < read <= self.most and not (self.whole and read % 1):
+            return ""
+        return f"give {'a whole number' if self.whole else 'a number'} of {self.unit}, more than 0, at most {self.most}"
+
+
+_SECONDS = Number(30 * 86400, "seconds")
+_MIB = Number(1 << 24, "MiB", whole=True)
+NUMBERS: dict[str, Number] = {
+    "agent.timeout_sec": _SECONDS,
+    "verifier.timeout_sec": _SECONDS,
+    "environment.build_timeout_sec": _SECONDS,
+    "environment.cpus": Number(1 << 16, "cores"),
+    "environment.memory_mb": _MIB,
+    "environment.storage_mb": _MIB,
+}
+TEST_SECONDS = Number(86400, "seconds")
+"""``test_timeout_sec`` of [metadata.liverl]."""
+
 TABLES = ("task", "agent", "verifier", "solution", "environment")
 """Keys that hold tables whose keys are listed above."""
 
@@ -117,6 +151,8 @@ def problems_of(raw: Mapping[str, Any]) -> list[str]:
                 found.append(f"{path}: not known here; the task is of schema {'.'.join(map(str, later))}")
         elif key.how == "refused" and not _asks_for_nothing(key, value):
             found.append(f"{path} = {_shown(value)}: {key.why}")
+        elif path in NUMBERS and (why := NUMBERS[path].problem(value)):
+            found.append(f"{path} = {_shown(value)}: {why}")
         elif path.endswith(".env") and isinstance(value, Mapping):
             found += _values(path, value)
         elif path.endswith(".network_mode") and value not in ("no-network", "public"):

@@ -1,7 +1,7 @@
 """What every repair would do to one broken repository: the ground on which demonstrations and scripted baselines stand.
 
-As a program inside a sandbox it prints the survey as JSON: ``python3 survey.py`` with the agent's settings in
-``LIVERL_AGENT``. Standard library only. The learning policy never sees a survey.
+As a program inside a sandbox it prints the survey as JSON: ``python3 survey.py`` with the agent's settings on standard
+input. Standard library only. The learning policy never sees a survey.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def survey(workspace: Workspace) -> dict[str, Any]:
 def main() -> int:
     from workspace import FolderWorkspace  # type: ignore[import-not-found]
 
-    settings = json.loads(os.environ.pop("LIVERL_AGENT"))
+    settings = json.loads(sys.stdin.readline())
     workspace = FolderWorkspace(
         os.environ.get("LIVERL_WORKDIR", "/app"),
         runner=settings["runner"],

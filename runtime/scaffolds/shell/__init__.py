@@ -26,8 +26,6 @@ _HERE = Path(__file__).parent
 LIVERL = PurePosixPath("/opt/liverl")
 SHELL = "shell"
 _LEAST_SEC = 0.1
-_LONGEST = 64 << 10
-"""Of a look, in bytes of JSON: Linux starts no program with a variable of 128 KiB, and the instruction is there too."""
 
 
 class ToolSet(Protocol):
@@ -77,8 +75,7 @@ class ShellScaffold:
             async def look() -> str | None:
                 return await self._look(task, sandbox, settings, timeout_sec=timeout_sec)
 
-            seen = await self._looks.of(str(task.path), look, timeout_sec=timeout_sec)
-            settings["opening"] = seen if len(json.dumps(seen)) <= _LONGEST else None
+            settings["opening"] = await self._looks.of(str(task.path), look, timeout_sec=timeout_sec)
             timeout_sec -= time.monotonic() - begun
         result = await self._start(task, sandbox, settings, timeout_sec=max(timeout_sec, _LEAST_SEC))
         logs = {"stdout.txt": result.stdout, "stderr.txt": result.stderr}
@@ -106,15 +103,21 @@ class ShellScaffold:
         except (ValueError, LookupError):
             return None
 
+    @staticmethod
+    def order(settings: Mapping[str, Any]) -> bytes:
+        """The first line of standard input of the programs of this folder: Linux starts none with an argument or a
+        variable of 128 KiB, and instructions may be longer."""
+        return json.dumps(settings).encode() + b"\n"
+
     async def _start(self, task: Task, sandbox: Sandbox, settings: dict[str, Any], *, timeout_sec: float) -> ExecResult:
         return await sandbox.exec(
             ["python3", *(("-s", "-P") if task.liverl.image else ("-I", "-S")), "-B", str(LIVERL / SHELL / "agent.py")],
-            env={"LIVERL_AGENT": json.dumps(settings)},
+            stdin=self.order(settings),
             timeout_sec=timeout_sec,
         )
 
     def settings_for(self, task: Task, endpoint: ModelEndpoint) -> dict[str, Any]:
-        """What the agent program reads from ``LIVERL_AGENT``."""
+        """What the agent program is told (``order``)."""
         liverl = task.liverl
         return {
             "base_url": endpoint.base_url,

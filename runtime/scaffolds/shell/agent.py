@@ -1,7 +1,7 @@
 """The built-in agent: a program that drives the model through tool calls in a sandbox until it submits or runs out.
 
-Started as ``python3 agent.py`` with its settings as JSON in ``LIVERL_AGENT`` (see ``Agent``); prints one line of JSON
-with how it ended; with ``look`` among them, only what an agent would be shown first.
+Started as ``python3 agent.py`` with its settings as one line of JSON on standard input (see ``Agent``); prints one line
+of JSON with how it ended; with ``look`` among them, only what an agent would be shown first.
 Exit code 75: the model could not be reached, which is no fault of the policy.
 Standard library only. It knows no tasks, rewards or tokens.
 """
@@ -123,7 +123,7 @@ def _root() -> str:
 
 
 def main() -> int:
-    settings = json.loads(os.environ.pop("LIVERL_AGENT"))
+    settings = json.loads(sys.stdin.readline())
     if settings.get("look"):
         print(json.dumps(tool_set(*settings["toolset"]).open_tools(_root(), settings).opening()))
         return 0

@@ -103,7 +103,7 @@ class FreeTools:
             text = getattr(self, f"_{name}")(**parsed)
         except TypeError as error:
             text = f"error: wrong arguments: {error}"
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # the latter of paths and commands with a NUL, or half a character
             text = f"error: {error}"
         text = cut(str(text), self._max_chars)
         if name in EDITING and text.startswith(DONE):

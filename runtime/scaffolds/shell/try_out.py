@@ -1,6 +1,6 @@
 """The task's tests against versions of its files, as a program inside a sandbox: for scripts that rival the agent.
 
-Reads the agent's settings in ``LIVERL_AGENT`` and one JSON object on standard input, ``{"versions": [{path: text}]}``.
+Reads two lines of standard input: the agent's settings and, if there is one, ``{"versions": [{path: text}]}``.
 Prints ``{"recent": [[path, line], ...]}``, the source lines that the first failing test executes, the last one first,
 and for each version whether all tests pass (``solved``). Standard library and the testkit alone.
 """
@@ -46,7 +46,7 @@ def solves(tests: OwnTests, version: dict[str, str]) -> bool:
 
 
 def main() -> int:
-    settings: dict[str, Any] = json.loads(os.environ.pop("LIVERL_AGENT"))
+    settings: dict[str, Any] = json.loads(sys.stdin.readline())
     asked = json.loads(sys.stdin.read() or "{}")
     tests = OwnTests(
         os.environ.get("LIVERL_WORKDIR", "/app"),

@@ -5,7 +5,6 @@ Format: the bench's documentation and its tasks. Later editions of the bench are
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from runtime.errors import RunError, UserError
+from runtime.task_format import keys
 from runtime.task_format.published import Published
 from runtime.tasks.directories import OnProblem
 from runtime.tasks.sets.types import BadRow
@@ -161,10 +161,10 @@ def _word(task: Mapping[str, Any], key: str) -> str:
 
 
 def _seconds(task: Mapping[str, Any], key: str, usual: float) -> float:
-    value = float(task.get(key) or usual)
-    if not 0 < value < math.inf:
-        raise BadRow(f"{_MARK}: {key}: {value} are no seconds")
-    return value
+    value = task.get(key) or usual
+    if why := keys.NUMBERS["agent.timeout_sec"].problem(value):
+        raise BadRow(f"{_MARK}: {key} = {value!r}: {why}")
+    return float(value)
 
 
 def _check_content(folder: Path) -> None:

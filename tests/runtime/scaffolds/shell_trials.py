@@ -63,13 +63,20 @@ def config(tools: str, environment: Environment | None = None, **scaffold: int) 
 
 
 async def trial(
-    folder: Path, settings: RuntimeConfig, replies: Sequence[str], *, provider: SandboxProvider | None = None
+    folder: Path,
+    settings: RuntimeConfig,
+    replies: Sequence[str],
+    *,
+    provider: SandboxProvider | None = None,
+    instruction: str | None = None,
 ) -> tuple[TrialResult, dict[str, Any]]:
     """One trial on ``REPOSITORY`` with scripted replies; the result and what the agent's program reported. provider:
     in place of the one that the settings name."""
     repair = settings.rollout.tool_parser == "compact"
     model = write_model(folder / "model", family="compact" if repair else "chatml")
     task: Task = load_task(write(REPOSITORY, "train", 4, out=folder / "tasks"))
+    if instruction is not None:
+        task = task.model_copy(update={"instruction": instruction})
     engine = ScriptedEngine(load_codec(model, settings.rollout.tool_parser), replies)
     key = TrialKey(task=task.id, task_set="train", step=1, group="g", index=0)
     async with open_services(settings, engine=engine, model_folder=model, state=folder / "state") as services:

@@ -98,12 +98,14 @@ def test_what_the_first_trial_of_a_task_saw_is_told_to_all(tmp_path: Path, monke
     assert len(files) == 4 and all("It executed last:" in text for text in texts)
 
 
-def test_a_look_that_no_environment_holds_is_not_handed_on() -> None:
+def test_a_long_look_is_handed_on() -> None:
+    """As one line of standard input: Linux starts no program with a variable of 128 KiB."""
     started: list[dict[str, Any]] = []
 
     class Box:
-        async def exec(self, command: Any, *, env: dict[str, str], timeout_sec: float) -> ExecResult:
-            started.append(json.loads(env["LIVERL_AGENT"]))
+        async def exec(self, command: Any, *, stdin: bytes, timeout_sec: float) -> ExecResult:
+            assert stdin.endswith(b"\n") and stdin.count(b"\n") == 1
+            started.append(json.loads(stdin))
             said = json.dumps("\u2026" * 30_000 if started[-1].get("look") else "no report")
             return ExecResult(0, said.encode(), b"")
 
@@ -114,7 +116,7 @@ def test_a_look_that_no_environment_holds_is_not_handed_on() -> None:
     box, endpoint = Box(), None
     with pytest.raises(AgentFailure, match="no report"):
         asyncio.run(scaffold.run(task, box, endpoint, timeout_sec=9.0))  # type: ignore[arg-type]
-    assert [one.get("look") for one in started] == [True, None] and started[1]["opening"] is None
+    assert [one.get("look") for one in started] == [True, None] and len(started[1]["opening"]) == 30_000
 
 
 def test_a_look_that_failed_is_tried_again_and_holds_nobody_up() -> None:

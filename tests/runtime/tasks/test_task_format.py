@@ -89,6 +89,30 @@ def test_what_cannot_be_done_is_refused_by_name(tmp_path: Path, line: str, why: 
     assert str(tmp_path / "word" / "task.toml") in text
 
 
+NO_NUMBERS = (
+    *("inf", "-inf", "nan", "-1", "0", "0.0", "1e308", "9223372036854775807", "true"),
+    *('"soon"', '"inf"', "[600]"),
+)
+
+
+@pytest.mark.parametrize("name", [*keys.NUMBERS, "metadata.liverl.test_timeout_sec"])
+def test_a_number_out_of_its_range_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    """Python's timers and the boxes would end with an error of their own, in every trial."""
+    whole = name in keys.NUMBERS and keys.NUMBERS[name].whole
+    for number, value in enumerate((*NO_NUMBERS, *(["1.5"] if whole else []))):
+        text = refused(write(tmp_path / str(number), {"task.toml": f"{name} = {value}\n"}))
+        assert name in text and "more than 0, at most " in text, (value, text)
+    for number, value in enumerate(("600", '"600"', "1")):
+        runner = 'metadata.liverl.runner = "mini"\n' if "liverl" in name else ""
+        assert load_task(write(tmp_path / f"sound-{number}", {"task.toml": f"{name} = {value}\n{runner}"}))
+
+
+@pytest.mark.parametrize("size", ["0G", "-4G", "1e9G", "infG", "nanM", "0.1K"])
+def test_a_size_of_the_older_spelling_has_the_same_range(tmp_path: Path, size: str) -> None:
+    text = refused(write(tmp_path / "word", {"task.toml": f'environment.memory = "{size}"\n'}))
+    assert "at most 16777216" in text or "no size such as" in text
+
+
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
     toml = 'environment.gpus = 1\nverifier.user = "bob"\n[environment.healthcheck]\ncommand = "true"\n'
     text = refused(write(tmp_path / "word", {"task.toml": toml, "tests/test.sh": None}))
