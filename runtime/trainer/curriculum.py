@@ -20,6 +20,7 @@ import numpy as np
 import orjson
 
 from runtime.config import Curriculum as Settings
+from runtime.errors import UserError
 from runtime.files import write_whole
 
 AHEAD = 2048
@@ -62,6 +63,23 @@ class _Set:
 
 
 _NEVER = -(1 << 40)
+
+
+class OtherTasks(UserError):
+    """A checkpoint's curriculum counts other tasks than the run has."""
+
+
+def digest(tasks: Sequence[tuple[str, str]]) -> str:
+    return hashlib.sha256(orjson.dumps(tasks)).hexdigest()
+
+
+def check_tasks(state: Mapping[str, Any], tasks: Sequence[tuple[str, str]]) -> None:
+    """Raise ``OtherTasks`` where ``state`` is that of a curriculum of other tasks than ``tasks``."""
+    if state["tasks"] != digest(tasks):
+        raise OtherTasks(
+            f"the curriculum of the checkpoint counts {len(state['trials'])} tasks, and they are not the {len(tasks)} "
+            "of this run's data/train.parquet: bring back the tasks that it began with, or start a new run"
+        )
 
 
 class Curriculum:
@@ -238,7 +256,7 @@ class Curriculum:
         """All that the next draws depend on, in plain values."""
         with self._lock:
             return {
-                "tasks": self._digest(),
+                "tasks": digest(self._tasks),
                 "sets": {
                     one.name: {
                         "due": one.due.tolist(),
@@ -258,11 +276,10 @@ class Curriculum:
             }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; groups that have ended since this object was made are added to it. Raises ``ValueError``
+        """Go on from a state; groups that have ended since this object was made are added to it. Raises ``OtherTasks``
         when it is of other tasks."""
         with self._lock:
-            if state["tasks"] != self._digest():
-                raise ValueError("the curriculum of the checkpoint is of other tasks")
+            check_tasks(state, self._tasks)
             for one in self._sets:
                 found = state["sets"][one.name]
                 one.due, one.drawn = np.array(found["due"]), np.array(found["drawn"], dtype=np.int64)
@@ -272,6 +289,3 @@ class Curriculum:
             since = [one for one in self._waiting if one.group not in state["known"]]
             self._waiting = [*(Ended(**one) for one in state["waiting"]), *since]
             self._known = dict.fromkeys([*state["known"], *(one.group for one in since)])
-
-    def _digest(self) -> str:
-        return hashlib.sha256(orjson.dumps(self._tasks)).hexdigest()

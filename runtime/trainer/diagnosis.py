@@ -38,6 +38,10 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
         "a replica served other weights than the trainer sent: {detail}",
     ),
     (
+        r"OtherTasks: (?P<detail>.*)",
+        "{detail}",
+    ),
+    (
         r"No space left on device|ENOSPC",
         "the disk is full; free some space and resume",
     ),

@@ -29,6 +29,7 @@ from runtime.processes import reap, this_process
 from runtime.run_paths import RunPaths
 from runtime.trainer import stable, startup
 from runtime.trainer.adapter_checkpoint import check_base
+from runtime.trainer.curriculum_checkpoint import check_curriculum
 from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ended_by_itself, ray_was_slow, read_tail
 from runtime.trainer.environment import OWNER, ray_dir, ray_token, runs_here, trainer_command, trainer_environment
 from runtime.trainer.joined_ray import check_cluster
@@ -185,6 +186,8 @@ def _prepare_resume(paths: RunPaths, arguments: list[str]) -> None:
     step = stable.choose(paths.checkpoints, reported=reported)
     if step is not None:
         check_base(stable.step_folder(paths.checkpoints, step), paths.policy)
+        if paths.runtime_json.is_file() and load_runtime_config(paths.runtime_json).curriculum is not None:
+            check_curriculum(stable.step_folder(paths.checkpoints, step), paths)
     stable.prepare_resume(paths.checkpoints, step)
     _set_aside(paths, after=step or 0, scored=(step or 0) in reported)
     if (step or 0) in reported:

@@ -330,9 +330,7 @@ def test_terminal_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "services are client, db" in said["two"] and "privileged, /:/host" in said["more"]
     assert "gtest" in said["parser"] and "no instruction" in said["none"]
     assert "solution.sh is a link" in said["shown"] and "tests is a link" in said["shown-tests"]
-    assert (
-        "recursion" in said["deep"] and "max_agent_timeout_sec = inf" in said["long"] and len(said) == 8
-    )
+    assert "recursion" in said["deep"] and "max_agent_timeout_sec = inf" in said["long"] and len(said) == 8
 
 
 def test_the_index_keeps_what_the_set_says(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from runtime.config import Curriculum as Settings
 from runtime.config import PassRate
 from runtime.run_paths import RunPaths
 from runtime.trainer.chosen import CHOSEN
-from runtime.trainer.curriculum import Curriculum, Ended
+from runtime.trainer.curriculum import Curriculum, Ended, OtherTasks
+from runtime.trainer.curriculum_checkpoint import check_curriculum
 from runtime.trainer.dataset import write_dataset
 from tests.runtime.agent_loop.conftest import make_config, make_task
 
@@ -139,7 +140,7 @@ def test_what_was_not_tried_for_long_comes_back_and_a_warm_up_goes_by_nothing(tm
 def test_a_checkpoint_of_other_tasks_is_refused() -> None:
     state = make().state()
     other = Curriculum(Settings(band=PassRate(least=0.2, most=0.8)), [("a", "b")], weights={}, seed=0, prompts=1)
-    with pytest.raises(ValueError, match="of other tasks"):
+    with pytest.raises(OtherTasks, match="not the 1 of this run's data/train.parquet"):
         other.load(state)
 
 
@@ -147,6 +148,7 @@ def test_a_checkpoint_of_other_tasks_is_refused() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_verls_loader_draws_by_it_and_its_checkpoints_hold_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Data set, sampler and loader as verl makes them of what the compiler writes, across the end of an epoch."""
+    import torch
     from omegaconf import OmegaConf
     from torchdata.stateful_dataloader import StatefulDataLoader
     from verl.trainer.ppo.utils import create_rl_dataset, create_rl_sampler
@@ -209,6 +211,16 @@ def test_verls_loader_draws_by_it_and_its_checkpoints_hold_it(tmp_path: Path, mo
         second = loader()
         second.load_state_dict(pickle.loads(saved))
         assert steps(second, cut, 21) == whole[2 * (cut - 1) :]
+    checkpoint = tmp_path / "global_step_3"
+    checkpoint.mkdir()
+    check_curriculum(checkpoint, run)
+    torch.save(first.state_dict(), checkpoint / "data.pt")
+    check_curriculum(checkpoint, run)
+    write_dataset(tmp_path, config, {"train": tasks[1:]}, {one.name: tasks[:2] for one in config.validation})
+    with pytest.raises(OtherTasks, match="counts 7 tasks, and they are not the 6"):
+        check_curriculum(checkpoint, run)
+    (checkpoint / "data.pt").write_bytes(b"torn")
+    check_curriculum(checkpoint, run)  # the trainer says what is wrong with it
     settings.train_files = "elsewhere"
     validation = create_rl_dataset(str(run.data / "val.parquet"), settings, None, None, is_train=False)
     assert [validation[n]["extra_info"]["task_id"] for n in (0, 1)] == ["task-0", "task-1"], "nobody draws there"

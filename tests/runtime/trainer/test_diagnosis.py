@@ -27,6 +27,11 @@ from runtime.trainer.diagnosis import diagnose, read_tail
             "AgentsDied: step 0: every agent died (8 of 8 trials); most often: no python3\nValueError: so what",
             "every agent died",
         ),
+        (
+            "runtime.trainer.curriculum.OtherTasks: the curriculum counts 4 tasks\n\nThe above exception was the direct "
+            "cause:\nray.exceptions.RayTaskError(OtherTasks): ray::run()",
+            "the curriculum counts 4 tasks",
+        ),
         ("Could not override 'trainer.zzz'.\nKey 'zzz' is not in struct", "verl refused the configuration"),
         ("ModuleNotFoundError: No module named 'verl'", "doctor"),
         ("ray.exceptions.OutOfMemoryError: Task was killed", "out of memory"),
