@@ -19,6 +19,7 @@ from compiler.spec.mode import ColocateAsync, SeparateAsync, Sync
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import PACKED_ATTENTION, Fsdp, Megatron
+from runtime.config.model_layers import REPLAY_ENGINE, SHARED_PREFIXES
 from runtime.config.rollout import AgentLoop
 
 RUN_DIR = "${oc.env:LIVERL_RUN_DIR}"
@@ -163,9 +164,9 @@ def _external_lib(plan: Plan, facts: Facts, prefix: str) -> None:
     trainer = plan.spec.trainer
     if prefix == MODEL and isinstance(trainer, Fsdp) and plan.spec.routing_replay == "R3":
         why = "verl's FSDP engine with routing replay; brings varlen too"
-        facts.decide(f"{prefix}.external_lib", "runtime.trainer.replay_engine", why)
+        facts.decide(f"{prefix}.external_lib", REPLAY_ENGINE, why)
     elif isinstance(trainer, Fsdp) and trainer.share_prefixes:
-        facts.decide(f"{prefix}.external_lib", "runtime.trainer.shared_prefixes", "what begins alike, once")
+        facts.decide(f"{prefix}.external_lib", SHARED_PREFIXES, "what begins alike, once")
     elif isinstance(trainer, Fsdp) and trainer.attention == "varlen":
         facts.decide(f"{prefix}.external_lib", "runtime.trainer.cuda.varlen", "where varlen is")
 

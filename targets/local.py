@@ -10,8 +10,10 @@ from compiler.errors import Path as Place
 from compiler.errors import Problem
 from compiler.plan import Plan
 from compiler.spec.policy import PretrainedPolicy
+from compiler.spec.trainer import Fsdp
 from runtime.config.demonstrations import MadeDemonstrations
 from runtime.config.environment import Ecs, Harbor, Kubernetes
+from runtime.config.model_layers import STATEFUL, layers_with_state, routers_unknown
 from runtime.config.policy import DemonstrationFile, Demonstrations, EarlierTrials
 from runtime.config.tasks import (
     DirectorySource,
@@ -48,6 +50,7 @@ class Local:
                     f"{policy.path}: no config.json there",
                     "a Hugging Face model folder or name, or a run's folder",
                 )
+            yield from _layers(plan, folder)
         stage = plan.supervised
         for index, one in enumerate(stage.demonstrations if stage is not None else ()):
             yield from _demonstrations(one, ("policy", "warm_start", "demonstrations", index))
@@ -60,6 +63,25 @@ class Local:
 
     def artifacts(self, plan: Plan, lowered: Lowered, files: Mapping[str, str]) -> dict[str, Artifact]:
         return {}
+
+
+def _layers(plan: Plan, folder: Path) -> Iterator[Problem]:
+    """What the trainer would refuse when it has loaded the model."""
+    trainer = plan.spec.trainer
+    if not isinstance(trainer, Fsdp):
+        return
+    try:
+        said = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return
+    if not isinstance(said, dict):
+        return
+    if trainer.share_prefixes and (kinds := layers_with_state(said)):
+        yield Problem(
+            ("trainer", "share_prefixes"), f"true, but of {folder}: {STATEFUL.format(', '.join(kinds))}", "false"
+        )
+    if plan.spec.routing_replay == "R3" and (why := routers_unknown(said)):
+        yield Problem(("routing_replay",), f'"R3", but of {folder}: {why}', "off", "or train with veomni or megatron")
 
 
 def _one_machine(plan: Plan) -> list[Problem]:

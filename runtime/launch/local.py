@@ -18,7 +18,7 @@ from runtime.config import RuntimeConfig, load_runtime_config
 from runtime.errors import MachineError, RunError, UserError
 from runtime.files import write_folder
 from runtime.launch import gpus, lifecycle, machine, phases, rundir
-from runtime.launch.model import check_policy, check_weights
+from runtime.launch.model import check_layers, check_policy, check_weights
 from runtime.launch.notify import notifying
 from runtime.launch.rundir import RunDirectory, refuse_living
 from runtime.launch.upload import uploading
@@ -102,6 +102,7 @@ def _preflight(folder: Path, config: RuntimeConfig, bundle: Mapping[str, str]) -
     gpus.check_bundle(bundle, folder)
     check_weights(config)
     check_policy(config)
+    check_layers(config, bundle)
     machine.check_secrets(config.secrets)
     machine.check_addresses(config)
     machine.check_loggers(config.loggers)

@@ -5,10 +5,21 @@ Needs no weights and imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
+
 from runtime.config import PretrainedPolicy, RuntimeConfig, Scaffold, TorchRollout
+from runtime.config.model_layers import (
+    REPLAY_ENGINE,
+    SHARED_PREFIXES,
+    STATEFUL,
+    layers_with_state,
+    routers_unknown,
+)
 from runtime.errors import UserError
 from runtime.launch.machine import Check
 from runtime.models import store
@@ -73,6 +84,24 @@ def check_policy(config: RuntimeConfig) -> None:
             load_codec(folder, config.rollout.tool_parser, needs_tools=config.scaffold.needs_tool_calls)
         except UserError as error:
             raise UserError(*(f"policy.path: {problem}" for problem in error.problems)) from None
+
+
+def check_layers(config: RuntimeConfig, bundle: Mapping[str, str]) -> None:
+    """Raise ``UserError`` for a model that the trainer would refuse when it has loaded it: with layers that keep a
+    state where rows share what they begin with, with unknown routers where experts are replayed."""
+    if not isinstance(config.policy, PretrainedPolicy) or "verl.yaml" not in bundle:
+        return
+    tree = yaml.safe_load(bundle["verl.yaml"])
+    library = ((tree.get("actor_rollout_ref") or {}).get("model") or {}).get("external_lib")
+    try:
+        said = json.loads((locate(config.policy.path) / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return  # others say what is wrong with it
+    where = f"policy.path: {config.policy.path}"
+    if library == SHARED_PREFIXES and (kinds := layers_with_state(said)):
+        raise UserError(f"{where}: {STATEFUL.format(', '.join(kinds))}; set trainer.share_prefixes to false")
+    if library == REPLAY_ENGINE and (why := routers_unknown(said)):
+        raise UserError(f"{where}: {why}; set routing_replay to 'off', or train with veomni or megatron")
 
 
 def locate(named: str) -> Path:

@@ -18,13 +18,12 @@ from verl.workers.engine import base
 from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
+from runtime.config.model_layers import layers_with_state
 from runtime.trainer.cuda import varlen
 from runtime.trainer.prefix_tree import Row, Tree, cut, tree_of
 
 SHARE = "forwarded_tokens_share"
 """Metric of an update (``actor/``): tokens that went through the model, of the tokens of all rows."""
-_KNOWN_LAYERS = {"full_attention", "sliding_attention"}
-"""Of the others some keep a state, which cannot branch."""
 
 
 class SharedPrefixes(FSDPEngineWithLMHead):  # type: ignore[misc]
@@ -33,9 +32,9 @@ class SharedPrefixes(FSDPEngineWithLMHead):  # type: ignore[misc]
     def _build_module(self) -> Any:
         module = super()._build_module()
         config = module.config.get_text_config()
-        others = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYERS
-        if others:
-            raise ValueError(f"trainer.share_prefixes: this model has layers of {', '.join(sorted(others))}: false")
+        # What no file said: the class may make the list itself.
+        if others := layers_with_state({**config.to_dict(), "layer_types": getattr(config, "layer_types", None)}):
+            raise ValueError(f"trainer.share_prefixes: this model has layers of {', '.join(others)}: false")
         assert config._attn_implementation == varlen.NAME and self.use_remove_padding and not self.use_ulysses_sp
         body = getattr(module, module.base_model_prefix)
         body.register_forward_pre_hook(self._as_tree, with_kwargs=True)

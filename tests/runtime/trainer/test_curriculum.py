@@ -140,7 +140,7 @@ def test_what_was_not_tried_for_long_comes_back_and_a_warm_up_goes_by_nothing(tm
 def test_a_checkpoint_of_other_tasks_is_refused() -> None:
     state = make().state()
     other = Curriculum(Settings(band=PassRate(least=0.2, most=0.8)), [("a", "b")], weights={}, seed=0, prompts=1)
-    with pytest.raises(OtherTasks, match="not the 1 of this run's data/train.parquet"):
+    with pytest.raises(OtherTasks, match="they are not the 1 of this run"):
         other.load(state)
 
 

@@ -28,8 +28,8 @@ from runtime.trainer.diagnosis import diagnose, read_tail
             "every agent died",
         ),
         (
-            "runtime.trainer.curriculum.OtherTasks: the curriculum counts 4 tasks\n\nThe above exception was the direct "
-            "cause:\nray.exceptions.RayTaskError(OtherTasks): ray::run()",
+            "runtime.trainer.curriculum.OtherTasks: the curriculum counts 4 tasks\n\nThe above exception was the "
+            "direct cause:\nray.exceptions.RayTaskError(OtherTasks): ray::run()",
             "the curriculum counts 4 tasks",
         ),
         ("Could not override 'trainer.zzz'.\nKey 'zzz' is not in struct", "verl refused the configuration"),
