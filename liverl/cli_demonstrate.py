@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from runtime.config import RuntimeConfig
     from runtime.config.demonstrations import MadeDemonstrations
 
-from liverl.options import Arguments, Sandbox, Settings, cache_folder
+from liverl.options import Arguments, RunsDir, Sandbox, Settings, kept_folder
 from liverl.still_there import say, still_there
 
 
@@ -50,6 +50,7 @@ def demonstrate(
         str | None, typer.Option("--policy", help="Another policy than the spec's; only its tokenizer is read.")
     ] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes, and trials at once.")] = None,
+    runs_dir: RunsDir = Path("runs"),
     sandbox: Sandbox = None,
     tla: Arguments = None,
     settings: Settings = None,
@@ -79,7 +80,7 @@ def demonstrate(
         raise UserError("policy.type: a new policy is demonstrated by its own warm start; name another by --policy")
     named = policy or str(getattr(config.policy, "path", ""))
     left_out: list[str] = []
-    cache = cache_folder()
+    cache = kept_folder(runs_dir)
     if tasks or pairs:
         wanted = MadeDemonstrations(
             tasks=DirectorySource(paths=tuple(map(str, tasks))) if tasks else None,

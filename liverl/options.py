@@ -25,6 +25,12 @@ def cache_folder(given: Path | None = None) -> Path:
     return given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl"
 
 
+def kept_folder(runs_dir: Path) -> Path:
+    """Where the runs of a folder keep what they share (``RunDirectory.cache``): what a command makes for a spec lies
+    there, so that its runs find it."""
+    return runs_dir / ".cache"
+
+
 def new_folder(out: Path) -> None:
     """For ``-o``: what is made comes beside nothing else. Raises ``UserError``."""
     from runtime.errors import UserError
