@@ -540,8 +540,9 @@ class Soak:
     def _left(self, pid: int) -> None:
         """Of a trainer that is gone, after the launcher has cleared up."""
         name = f"owner-{pid}-"
-        found = [f"process {one}: {Path(f'/proc/{one}/cmdline').read_bytes()!r}" for one in owned(pid)]
-        found += [str(path) for path in Path("/sys/fs/cgroup").rglob(f"liverl-{name}*")]
+        found = [f"process {one}" for one in owned(pid)]
+        groups = (f"{at}/{one}" for at, folders, _ in os.walk("/sys/fs/cgroup") for one in folders)
+        found += [group for group in groups if Path(group).name.startswith(f"liverl-{name}")]
         found += [
             line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{self.folder}/run/" in line
         ]
