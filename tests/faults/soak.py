@@ -156,9 +156,11 @@ def wrongs(result: TrialResult) -> list[str]:
 
 
 class SoakTraining(Training):
-    """One start. ``ports``: of the replicas."""
+    """One start. ``ports``: of the replicas. ``enough``: a file; once it is there the run ends with its next step. The
+    plan saves after each."""
 
-    def __init__(self, *args: Any, ports: Sequence[int], tokenizer: Path, **named: Any) -> None:
+    def __init__(self, *args: Any, ports: Sequence[int], tokenizer: Path, enough: Path, **named: Any) -> None:
+        self._enough = enough
         self._ports, self._tokenizer = ports, tokenizer
         self._stack = AsyncExitStack()
         super().__init__(*args, **named)
@@ -233,6 +235,8 @@ class SoakTraining(Training):
         self.state |= {"step": self.step, "policies": {str(one): name for one, name in self.policies.items()}}
 
     def _save(self) -> None:
+        if self._enough.exists():  # then this step is the last one
+            self.plan = replace(self.plan, steps=self.step)
         self.tell(say="phase", name="save", step=self.step)
         super()._save()
         self.tell(say="phase", name="saved", step=self.step)
@@ -320,13 +324,15 @@ class Replicas:
 
 @dataclass
 class Soak:
-    """``every``: trials between two faults, at most. ``most``: faults, at most. ``kinds``: of faults, with their
+    """``trials``: so many are played, and those that the last step needs besides. ``every``: between two faults, at
+    most. ``most``: faults, at most. ``kinds``: of faults, with their
     weights."""
 
     plan: Plan
     folder: Path
     tokenizer: Path
     tasks: Sequence[Task]
+    trials: int
     every: int
     kinds: Mapping[str, int]
     most: int = 1 << 30
@@ -419,6 +425,7 @@ class Soak:
                 tell=tell,
                 ports=self._replicas.ports,
                 tokenizer=self.tokenizer,
+                enough=self.folder / "enough",
             )
             signal.signal(signal.SIGUSR1, lambda *_: _dump(training.loop, stream))
             state = training.run()
@@ -475,6 +482,8 @@ class Soak:
             case "played":
                 self.played += 1
                 self.ends[one["end"]] += 1
+                if self.played == self.trials:
+                    (self.folder / "enough").touch()
                 if self.played >= self._next and self.injected.total() < self.most:
                     self._next = self.played + self._dice.randint(1, self.every)
                     (kind,) = self._dice.choices([*self.kinds], [*self.kinds.values()])
@@ -564,7 +573,8 @@ class Soak:
             assert one["span"] == [min(versions), max(versions)], f"{one}: sampled by versions {versions}"
             assert one["reward"] in (0.0, 1.0) and (one["reward"] == 0.0 or sessions <= solved), one
             one["words"] = [one["words"][0], *(token["policy"] for token in tokens)]
-        check(self.plan, replace(self.witness, end={**self.witness.end, "trained": trained}))
+        plan = replace(self.plan, steps=self.witness.end["step"])
+        check(plan, replace(self.witness, end={**self.witness.end, "trained": trained}))
 
     def report(self) -> str:
         seconds = time.monotonic() - self._began

@@ -1,6 +1,6 @@
 """A soak: hundreds of real trials of a trainer that is killed again and again, whose replicas, boxes and disk fail.
 
-``LIVERL_SOAK_SEED`` and ``LIVERL_SOAK_STEPS``: other faults than every time's, and more of them.
+``LIVERL_SOAK_SEED`` and ``LIVERL_SOAK_TRIALS``: other faults than every time's, and more of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.runtime.sandboxes.conftest import needs_bubblewrap
 # verl warns about its own imports.
 pytestmark = [pytest.mark.deep, pytest.mark.filterwarnings("ignore"), needs_bubblewrap]
 
-STEPS = int(os.environ.get("LIVERL_SOAK_STEPS", "30"))
+TRIALS = int(os.environ.get("LIVERL_SOAK_TRIALS", "500"))
 SEED = int(os.environ.get("LIVERL_SOAK_SEED", "7"))
 REPAIRED = "if grep -q 'a + b' /app/calc.py; then r=1; else r=0; fi\necho $r > /logs/verifier/reward.txt\n"
 POISON = "exit 1\n"
@@ -65,28 +65,28 @@ def test_hundreds_of_trials_and_random_faults(tasks: list[Task], tokenizer: Path
     if (why := why_no_disk(tmp_path)) is not None:
         print(f"without a full disk: {why}")
         del kinds["full"]
-    plan = Plan(steps=STEPS, groups=4, size=4, save_every=1, keep=2, staleness=3)
-    soak = Soak(plan, tmp_path, tokenizer, tasks, every=8, kinds=kinds, seed=SEED, deadline_sec=900.0)
+    plan = Plan(steps=TRIALS, groups=4, size=4, save_every=1, keep=2, staleness=3)
+    soak = Soak(plan, tmp_path, tokenizer, tasks, TRIALS, every=8, kinds=kinds, seed=SEED, deadline_sec=900.0)
     try:
         soak.run()
     finally:
         print(f"seed {SEED}: {soak.report()}")
     soak.check()
-    assert soak.played >= 16 * STEPS
+    assert soak.played >= TRIALS and soak.witness.starts > 5
 
 
 def test_what_must_hold_is_seen_when_it_does_not(tasks: list[Task], tokenizer: Path, tmp_path: Path) -> None:
     """A few trials, one kill, and then lies about them."""
-    plan = Plan(steps=4, groups=2, size=2)
-    soak = Soak(plan, tmp_path, tokenizer, tasks, every=12, kinds={"kill": 1}, most=1, seed=SEED)
+    plan = Plan(steps=16, groups=2, size=2, save_every=1)
+    soak = Soak(plan, tmp_path, tokenizer, tasks, 16, every=12, kinds={"kill": 1}, most=1, seed=SEED)
     soak.run()
     soak.check()
     assert soak.witness.starts == 2
     trained = soak.witness.end["trained"]
-    unpaid = next(one for one in trained if one["reward"] == 0.0 and one["span"][1] == 0)
+    unpaid = next(one for one in trained if one["reward"] == 0.0)
     damages: dict[str, Any] = {
         "'reward': 1.0": {**unpaid, "reward": 1.0},
-        "sampled by versions": {**unpaid, "span": [0, 1]},
+        "sampled by versions": {**unpaid, "span": [unpaid["span"][0], unpaid["span"][1] + 1]},
         "tokens of several sessions": {**unpaid, "words": [*unpaid["words"], trained[-1]["words"][0]]},
     }
     for said, damaged in damages.items():

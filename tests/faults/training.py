@@ -177,13 +177,13 @@ class Training:
         self.step = self.version + 1
         self._reissue()
         self._give_out(max(0, plan.ahead * plan.groups - restored))
-        while self.step <= plan.steps:
+        while self.step <= self.plan.steps:
             self._give_out(plan.groups)
             batch, _ = self._sampler.sample(self.step, "train", plan.groups)
             held = len(self.queue.groups("pending", "running", "finished", "failure"))
             assert held == plan.ahead * plan.groups, f"step {self.step}: {held} groups are given out and not taken"
             self._train(batch)
-            if self.step % plan.save_every == 0 or self.step == plan.steps:
+            if self.step % plan.save_every == 0 or self.step == self.plan.steps:
                 self._save()
             self._sync()
             self.queue.kv_clear(partition_id="train", keys=batch.keys)
@@ -195,7 +195,7 @@ class Training:
         # What the trainer holds beyond its last step, and prompts of a later step, which nobody has asked for yet.
         waiting = set(self.queue.groups("pending", "running", "finished"))
         waiting |= {
-            name for name, one in buffer._groups.items() if one.state == "open" and one.slot.step >= plan.steps - 1
+            name for name, one in buffer._groups.items() if one.state == "open" and one.slot.step >= self.plan.steps - 1
         }
         return {**self.state, "waiting": sorted(waiting)}
 
