@@ -68,8 +68,10 @@ def find(run: str, *, runs_dir: Path) -> RunDirectory:
 
     Raises ``UserError`` when there is none or more than one.
     """
-    if (Path(run) / "run.json").is_file():
-        return RunDirectory(Path(run).absolute())
+    for place in (Path(run), runs_dir / run):
+        # A record that cannot be read is no reason to say that nobody knows the run: it says why itself.
+        if run and (place / "run.json").is_file():
+            return RunDirectory(place.absolute())
     known = runs(runs_dir)
     if not known:
         raise UserError(

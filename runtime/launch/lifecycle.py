@@ -89,12 +89,14 @@ def tidy(directory: RunDirectory) -> bool:
     record = directory.read()
     if record.state in FINAL_STATES or directory.alive:
         return False
+    end = directory.last_sign()
     sweep(directory)
     silent = directory.silent_sec()
     ended = "ended without a word (killed?)"
     if not record.here:
         ended = "gave no sign of life" + (f" for {silent / 60:.0f} minutes" if silent is not None else "")
-    directory.finish("failed", exit_code=4, cause=f"its process {record.pid} on {record.host or 'this host'} {ended}")
+    cause = f"its process {record.pid} on {record.host or 'this host'} {ended}"
+    directory.finish("failed", exit_code=4, cause=cause, end=end)
     packed.fold(directory.tasks)
     return True
 

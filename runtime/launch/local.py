@@ -55,7 +55,12 @@ def reopen(directory: RunDirectory) -> RunDirectory:
         again = suggest.experiment(record.spec, record.options, directory.bundle)
         command = suggest.liverl("run", *again, *suggest.elsewhere(directory.runs_dir))
         raise UserError(f"{record.run}: has succeeded, there is nothing to resume; start a new run with `{command}`")
-    bundle = {name: (directory.bundle / name).read_text(encoding="utf-8") for name in ("verl.yaml", "liverl.lock")}
+    names = ("verl.yaml", "liverl.lock", "runtime.json")
+    if gone := [name for name in names if not (directory.bundle / name).is_file()]:
+        raise UserError(
+            f"{directory.bundle}: {', '.join(gone)} missing, without which nothing can go on; start a new run"
+        )
+    bundle = {name: (directory.bundle / name).read_text(encoding="utf-8") for name in names[:2]}
     lifecycle.tidy_all(directory.runs_dir)
     lifecycle.tidy(directory)
     _preflight(directory.path, load_runtime_config(directory.bundle / "runtime.json"), bundle)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,9 +145,19 @@ class RunDirectory(RunPaths):
         self.write(record)
         return record
 
-    def finish(self, state: State, *, exit_code: int, cause: str, ended_by_itself: bool = False) -> RunRecord:
-        end = {"exit_code": exit_code, "exit_cause": cause, "ended_by_itself": ended_by_itself}
-        return self.update(state=state, end=now(), **end)
+    def finish(
+        self, state: State, *, exit_code: int, cause: str, ended_by_itself: bool = False, end: str = ""
+    ) -> RunRecord:
+        """end: when it was; now, where nothing is said."""
+        how = {"exit_code": exit_code, "exit_cause": cause, "ended_by_itself": ended_by_itself}
+        return self.update(state=state, end=end or now(), **how)
+
+    def last_sign(self) -> str:
+        """When the run gave its newest sign of life, as far as files tell."""
+        for file in (self.heartbeat, self.record_file):
+            with suppress(OSError):
+                return datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        return now()
 
 
 def now() -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from runtime.errors import UserError
-from runtime.launch import ledger, lifecycle, rundir
+from runtime.launch import ledger, lifecycle, local, rundir
 from runtime.launch.rundir import SILENT_SEC, RunDirectory, refuse_living
 
 # As an earlier version wrote it: no kernel, no sign of life.
@@ -81,3 +82,24 @@ def test_an_owner_gives_signs_of_life(tmp_path: Path) -> None:
         while (silent := directory.silent_sec()) is None or silent > 500:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def test_a_lost_run_ended_when_it_last_gave_a_sign(old: RunDirectory) -> None:
+    """Not when somebody found it: days later it would have gone on for days."""
+    for hours in (2, 3):
+        then = datetime(2024, 1, 7, hours, tzinfo=UTC).timestamp()
+        os.utime(old.record_file, (then, then))
+        assert old.last_sign() == f"2024-01-07T0{hours}:00:00+00:00"
+    lifecycle.stop(old)
+    assert ledger.entry(old).seconds == 3 * 3600
+
+
+def test_a_run_without_its_bundle_cannot_go_on_and_says_so(old: RunDirectory) -> None:
+    with pytest.raises(UserError, match=r"bundle: verl.yaml, liverl.lock, runtime.json missing"):
+        local.reopen(old)
+
+
+def test_a_record_that_cannot_be_read_says_why_where_its_run_is_named(old: RunDirectory) -> None:
+    old.record_file.write_text(OLD_RECORD.replace("2024-01-07T", "yesterday"))
+    with pytest.raises(UserError, match=r"runtime\.json missing"):
+        ledger.find("exp/20240107-000000-000", runs_dir=old.runs_dir).read()
