@@ -10,12 +10,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.agent_loop.types import TrialKey, TrialResult
 from runtime.agent_loop.worker import PlaysTrials
-from runtime.errors import Termination
 from runtime.task import Task
 
 log = logging.getLogger(__name__)
@@ -134,15 +133,12 @@ class GroupRunner:
         return result
 
     async def _kept(self, keeper: Keeper, request: GroupRequest, result: TrialResult) -> TrialResult:
-        """The trial once it is safe, or as one without a grade: what a crash would lose does not count. Its siblings
-        may have been luckier."""
+        """The trial once it is safe, or as one without a grade. Its siblings may have been luckier."""
         try:
             await keeper.keep(request, result)
         except Exception as failure:
             log.error("%s: not kept: %r", result.key.trial_id, failure)
-            end = Termination.NOT_KEPT if isinstance(failure, OSError) else Termination.INTERNAL
-            why = f"it ended, and could not be kept: {type(failure).__name__}: {failure}"
-            return replace(result, termination=end, reward=None, verdict="no-grade", reused_verdict=False, error=why)
+            return result.not_kept(failure)
         return result
 
     def _tell(self, result: TrialResult) -> None:

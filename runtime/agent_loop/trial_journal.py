@@ -7,6 +7,7 @@ is needed. Knows nothing of groups.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import struct
@@ -35,7 +36,7 @@ class TrialJournal:
         self._lock = threading.Lock()
         self._full: list[RecordLog] = []
         """The file before this one: some thread may still sync a record of it."""
-        self._log = self._begin()
+        self._file, self._log = self._begin(0)
 
     async def keep(self, result: TrialResult) -> Place:
         """Returns once the trial is on disk. Raises ``OSError`` where it cannot be written."""
@@ -48,11 +49,9 @@ class TrialJournal:
             number = log.append(payload)
             start = log.bytes - len(payload)
             if log.bytes > SEGMENT_BYTES:
-                while self._full:
-                    self._full.pop().close()
-                self._full.append(log)
-                self._number += 1
-                self._log = self._begin()
+                # Where the disk has no room for another file, this one grows on.
+                with contextlib.suppress(OSError):
+                    self._next()
         log.commit(number)
         return Place(file, start, len(payload))
 
@@ -65,9 +64,16 @@ class TrialJournal:
         for log in (*self._full, self._log):
             log.close()
 
-    def _begin(self) -> RecordLog:
-        self._file = f"{self._name}-{self._number:03d}{_ENDING}"
-        return RecordLog(self._folder / self._file)
+    def _next(self) -> None:
+        file, log = self._begin(self._number + 1)
+        while self._full:
+            self._full.pop().close()
+        self._full.append(self._log)
+        self._number, self._file, self._log = self._number + 1, file, log
+
+    def _begin(self, number: int) -> tuple[str, RecordLog]:
+        file = f"{self._name}-{number:03d}{_ENDING}"
+        return file, RecordLog(self._folder / file)
 
 
 def read_place(folder: Path, place: Place) -> bytes:

@@ -6,8 +6,8 @@ Knows nothing of sandboxes, proxies or trainers beyond their data types.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
 
 from runtime.errors import Termination
 from runtime.proxy.types import Accounting, Sample
@@ -100,6 +100,12 @@ class TrialResult:
     """When this attempt began, in seconds since the epoch."""
     unrecorded: str | None = None
     """Why its folder could not be written. It says nothing of the trial, whose grade counts."""
+
+    def not_kept(self, failure: Exception) -> Self:
+        """The same trial where no journal took it: without a grade, because what a crash would lose does not count."""
+        end = Termination.NOT_KEPT if isinstance(failure, OSError) else Termination.INTERNAL
+        why = f"it ended, and could not be kept: {type(failure).__name__}: {failure}"
+        return replace(self, termination=end, reward=None, verdict="no-grade", reused_verdict=False, error=why)
 
     @property
     def has_samples(self) -> bool:

@@ -8,6 +8,7 @@ orders reach it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from runtime.agent_loop.remote_result import RemoteResult, without_tokens
 from runtime.agent_loop.trial_journal import TrialJournal
 from runtime.agent_loop.types import TrialKey, TrialResult
 from runtime.task import Task, load_task
+
+log = logging.getLogger(__name__)
 
 MOST_ROUTED_BYTES = 1 << 30
 """Of a journal, beyond which trials with a mixture's experts are not kept: they are a hundred times the size of their
@@ -107,7 +110,11 @@ class TrialWorker:
         result = await self._runner.run(task, key=order.key, temperature=order.temperature, queued=order.queued)
         place = None
         if self._journal is not None and result.reward is not None and self._has_room(result):
-            place = await self._journal.keep(result)
+            try:
+                place = await self._journal.keep(result)
+            except Exception as failure:
+                log.error("%s: not kept: %r", result.key.trial_id, failure)
+                result = result.not_kept(failure)
         self._held[slot] = result
         return without_tokens(result, worker=self.name, place=place)
 

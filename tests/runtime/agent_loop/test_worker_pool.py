@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -218,6 +219,40 @@ def test_what_is_cancelled_while_it_is_journaled_is_not_held(task: Task) -> None
         assert (worker.held, worker._running) == (0, {})
 
     run_virtual(play())
+
+
+def test_a_full_disk_under_a_workers_journal(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room for the next file: the old one grows on. No room for a trial: it has no grade."""
+    monkeypatch.setattr("runtime.agent_loop.trial_journal.SEGMENT_BYTES", 1)
+    journal = TrialJournal(tmp_path, "worker-0")
+
+    async def publish(row: Mapping[str, Any], results: Sequence[TrialResult], partition: str) -> None: ...
+
+    class AtOnce:
+        async def run(self, task: Task, *, key: TrialKey, temperature: float, queued: float = 0.0) -> TrialResult:
+            return trial(1.0, key=key)
+
+    worker = TrialWorker(AtOnce(), name="0.0", journal=journal, publish=publish, load=lambda *_: task)
+
+    async def play(index: int) -> RemoteResult:
+        result = await worker.play(Order("", None, make_key(index=index), 1.0))
+        assert result is not None
+        return result
+
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("runtime.agent_loop.trial_journal.RecordLog", full)
+        results = [asyncio.run(play(0)), asyncio.run(play(1))]
+        disk.setattr("runtime.rollouter.record_log.RecordLog._write", full)
+        lost = asyncio.run(play(2))
+    assert (lost.termination, lost.reward, lost.place) == (Termination.NOT_KEPT, None, None)
+    results += [asyncio.run(play(3)), asyncio.run(play(4))]
+    assert len({one.place.file for one in results if one.place}) == 2
+    for number, one in zip((0, 1, 3, 4), results, strict=True):
+        assert one.place is not None and from_bytes(read_place(tmp_path, one.place)).key.index == number
+    journal.close()
 
 
 def test_a_cancelled_trial_ends_on_its_worker(task: Task) -> None:
