@@ -104,6 +104,7 @@ def summarise(directory: RunDirectory, *, console: Console) -> None:
 
 def _preflight(folder: Path, config: RuntimeConfig, bundle: Mapping[str, str]) -> None:
     machine.check_limits(config)
+    machine.check_folder(folder)
     gpus.check_bundle(bundle, folder)
     check_weights(config)
     check_policy(config)

@@ -36,13 +36,16 @@ from runtime.config import (
     refusals,
 )
 from runtime.config.base import WEB_ADDRESS
-from runtime.errors import MachineError
+from runtime.errors import MachineError, UserError
 from runtime.imported import imported
 
 MIN_DISK_GIB = 2.0
 """A quickstart run writes well under 1 GiB; the rest is head room for checkpoints and Ray's session folder."""
 MIN_MEMORY_GIB = 3.0
 """verl on CPU peaked at 3.7 GiB (proportional set size) with a tiny model; below this it swaps or is killed."""
+_PATTERN = frozenset("*?[")
+"""Characters by which verl's reader of the training data (``datasets`` by fsspec) takes a path for a pattern; nothing
+escapes them for all who read the path."""
 TRAIN_PACKAGES = ("torch", "transformers", "ray", "verl", "TransferQueue")
 
 
@@ -111,6 +114,16 @@ def check_loggers(loggers: Iterable[str]) -> None:
     ]
     if missing:
         raise MachineError(f"observability.loggers: {', '.join(missing)}: not installed", fix=suggest.pip(*missing))
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ``UserError`` for a folder of runs whose training data could not be read, minutes later."""
+    path = folder.absolute()
+    if odd := sorted(_PATTERN & set(str(path))):
+        raise UserError(
+            f"{path}: the trainer's reader of data takes {' and '.join(odd)} in a path for patterns, and would find"
+            " no file; run below another folder (--runs-dir)"
+        )
 
 
 def check_secrets(secrets: Iterable[SecretName]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import string
 from collections import namedtuple
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from runtime.config import (
     PlainProcess,
     SecretName,
 )
-from runtime.errors import MachineError
+from runtime.errors import MachineError, UserError
 from runtime.launch import machine
 
 Usage = namedtuple("Usage", "total used free")
@@ -104,3 +105,27 @@ def test_agents_elsewhere_must_be_told_where_the_model_is(
             patched.setenv(name, "10.0.0.7")
             machine.check_way_to_the_model(environment)
     machine.check_way_to_the_model(Bubblewrap())
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_whose_data_the_trainer_would_not_find_is_refused(tmp_path: Path) -> None:
+    """Exactly those that the trainer's reader takes for patterns, by that reader."""
+    from datasets.data_files import resolve_pattern
+
+    for odd in (*sorted({*string.printable, "ä", "\u2028"} - {"/", *string.whitespace}), " "):
+        folder = tmp_path / f"a{odd}b" / "runs"
+        folder.mkdir(parents=True)
+        file = folder / "train.parquet"
+        file.touch()
+        try:
+            found = resolve_pattern(str(file), base_path="") == [str(file)]
+        except FileNotFoundError:
+            found = False
+        try:
+            machine.check_folder(folder)
+        except UserError as error:
+            # "*" and "?" find the folder of that very name too, and any other with it.
+            assert odd in "*?[" and odd in str(error)
+        else:
+            assert found, odd
