@@ -253,6 +253,23 @@ def environments(plan: Plan) -> Iterator[Problem]:
             )
 
 
+def required_defences(plan: Plan) -> Iterator[Problem]:
+    """Verdicts on tasks of published sets are read from logs, which code under test can write."""
+    required = set(plan.spec.environment.required_defences)
+    groups = (plan.spec.tasks.train, plan.spec.tasks.validation)
+    used = [one.source for sets in groups for one in sets] + [source for source, _ in _demonstrated(plan)]
+    for kind in dict.fromkeys(source.type for source in used if isinstance(source, PublishedSource)):
+        # Look-alikes are made of files of tests; other sets bring their tests in a patch.
+        lacking = sorted(required & (_NEVER_OF_LOGS | ({"canary"} if kind != "r2e" else set())))
+        if lacking:
+            yield Problem(
+                ("environment", "required_defences"),
+                f'"{kind}" tasks never have {", ".join(lacking)}: code under test can write the log of its tests',
+                fix="take them out, or train on tasks with test ids",
+            )
+
+
+_NEVER_OF_LOGS = {"report_nonce", "reward_file", "solution_user"}
 _WITH_IMAGES = ("bubblewrap", "docker", "kubernetes", "ecs")
 
 
@@ -308,6 +325,7 @@ RULES: tuple[Rule, ...] = (
     weights,
     curriculum,
     environments,
+    required_defences,
     held_out_packages,
     later_commits,
     temperatures,

@@ -31,6 +31,7 @@ class LogVerifier(ScriptVerifier):
     OWN_DEFENCES = ("host_verdict", "tests_restored")
     FILES = (LOG,)
     MAX_BYTES = 16 << 20
+    MAY_BE_APART = False
 
     async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, Apart | None]:
         if (why := why_unreadable(task)) is not None:

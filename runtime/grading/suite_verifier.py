@@ -32,6 +32,8 @@ _TAIL = 2000
 class SuiteVerifier(IdVerifier):
     """For tasks whose ``runner`` is a suite."""
 
+    MAY_BE_APART = False
+
     def _own_defences(self, task: Task) -> tuple[str, ...]:
         suite = _suite(task)
         names = ["host_verdict"]

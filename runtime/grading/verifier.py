@@ -26,7 +26,7 @@ from runtime.grading.once import Once
 from runtime.grading.task_scripts import attempt, mounts_of
 from runtime.sandboxes.base import Mount, SandboxProvider, SandboxRequest
 from runtime.sandboxes.box import GRACE_SEC, TRANSFER_SEC
-from runtime.sandboxes.defences import missing, provider_defences
+from runtime.sandboxes.defences import OF_THE_TASK, missing, provider_defences
 from runtime.sandboxes.entries import Entry
 from runtime.sandboxes.zygote import START_SEC
 from runtime.task import Task
@@ -83,6 +83,8 @@ class SandboxVerifier(ABC):
     """What this way of grading always has, beside the sandbox's."""
     APART_DEFENCES: tuple[str, ...] = ()
     """What it has besides where the code under test is another user, or in another box."""
+    MAY_BE_APART = True
+    """Whether that can be at all."""
 
     def __init__(self, config: Environment, provider: SandboxProvider) -> None:
         self._config = config
@@ -100,12 +102,13 @@ class SandboxVerifier(ABC):
     async def grade(self, task: Task, artifacts: Mapping[str, Entry]) -> Verdict:
         start = time.monotonic()
         timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
+        required = self._config.required_defences
+        best = (*self._own_defences(task), *(self._apart_defences() if self.MAY_BE_APART else ()), "canary")
+        _refuse(task, missing(OF_THE_TASK.intersection(required), best))  # whatever is found out about it in boxes
         with _typed(task):
             canary, apart = await self._prepare(task, timeout_sec)
         defences = self._defences(task, canary, apart=apart is not None)
-        lacking = missing(self._config.required_defences, defences)
-        if lacking:
-            raise TrialError(Termination.TASK_INVALID, f"{task.id}: required defences not to be had: {lacking}")
+        _refuse(task, missing(required, defences))
         selection = select(task, artifacts)
         if selection.problem is not None:
             outcomes = dict.fromkeys(task.expected_ids, "missing")
@@ -201,6 +204,11 @@ class SandboxVerifier(ABC):
         if canary.files:
             names.append("canary")
         return (*names, self._provider.capabilities.how)
+
+
+def _refuse(task: Task, lacking: str) -> None:
+    if lacking:
+        raise TrialError(Termination.TASK_INVALID, f"{task.id}: required defences not to be had: {lacking}")
 
 
 @contextmanager

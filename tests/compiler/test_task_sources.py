@@ -146,6 +146,15 @@ def test_what_is_wrong_is_said_where_it_stands(
     assert any(said in text for text in texts), texts
 
 
+@pytest.mark.parametrize(("kind", "lacking"), [("r2e", "reward_file"), ("swe-bench", "canary, reward_file")])
+def test_a_defence_that_verdicts_by_a_log_never_have_is_refused(quickstart: Any, kind: str, lacking: str) -> None:
+    quickstart["tasks"] = sets_of({"type": kind}, GENERATE)
+    quickstart["environment"]["required_defences"] = ["canary", "reward_file", "host_verdict"]
+    found = {dotted(one.path): one for one in check(make_plan(validate(quickstart)))}
+    said = found["environment.required_defences"]
+    assert f'"{kind}" tasks never have {lacking}: ' in said.what and said.severity == "fatal"
+
+
 def test_weights_are_of_all_training_sets_and_of_no_other(quickstart: Any) -> None:
     quickstart["tasks"] = sets_of(GENERATE, GENERATE)
     quickstart["tasks"]["train"].append({"name": "more", "source": GENERATE, "weight": 2})

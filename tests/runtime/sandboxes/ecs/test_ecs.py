@@ -20,7 +20,6 @@ import pytest
 from runtime.config import Bubblewrap, Ecs, EcsCluster, Images
 from runtime.errors import Termination, TrialError
 from runtime.grading.make import make_verifier
-from runtime.grading.task_scripts import mounts_of
 from runtime.oci import store as stores
 from runtime.oci.build import import_layout
 from runtime.oci.merged import merge
@@ -276,17 +275,12 @@ class TestTasks:
         where = Images(plaintext_registries=(faulty.host,), mirrors={"docker.io": faulty.host})
         task = imported(("r2e",), tmp_path, faulty, Ecs(ecs=moto.settings, images=where)).tasks["r2e"]
         moto.tree = unpacked(task, tmp_path / "tree")
-        request = SandboxRequest(
-            name="look", lower=task.repository, workdir="/testbed", mounts=mounts_of(task), root=task.root
-        )
+        assert len(task.work.hidden) == 4 and all((moto.tree / place[1:]).exists() for place in task.work.hidden)
+        looks = f"{TOY.right}\nimport os\nassert not any(map(os.path.lexists, {task.work.hidden}))\n"
 
         async def body(provider: EcsProvider) -> None:
-            box = await provider.start(request)
-            assert len(task.work.hidden) == 4
-            seen = await box.exec(["sh", "-c", f"ls -d {' '.join(task.work.hidden)}"], timeout_sec=60)
-            assert seen.stdout == b"" and seen.stderr.count(b"No such file") == 4, seen
             verifier = make_verifier(Bubblewrap(verifier_timeout_sec=120), provider)
-            verdict = await verifier.grade(task, {f"/testbed/{TOY.module}": TOY.right.encode()})
+            verdict = await verifier.grade(task, {f"/testbed/{TOY.module}": looks.encode()})
             assert (verdict.status, set(verdict.outcomes.values())) == ("solved", {"passed"}), verdict.raw
             assert {"canary", "host_verdict", "tests_restored"} < set(verdict.defences)
 

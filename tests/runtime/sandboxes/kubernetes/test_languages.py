@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,12 @@ GIVEN = {"fresh_sandbox", "memory_limit", "agent_killed", "declared_artifacts", 
 
 
 async def refused(stage: Stage, task: Task, defence: str) -> None:
+    """Before any pod is made for it."""
+    before = stage.cluster.requests.copy()
     with pytest.raises(TrialError, match=f"required defences not to be had: {defence}$") as caught:
-        await verifier(stage, defence, *sorted(GIVEN)).grade(task, {})
+        await verifier(stage, *defence.split(", "), *sorted(GIVEN)).grade(task, {})
     assert caught.value.termination is Termination.TASK_INVALID
+    assert "POST" not in {method for method, _ in stage.cluster.requests[len(before) :]}
 
 
 def verifier(stage: Stage, *required: str) -> Verifier:
@@ -87,6 +91,7 @@ def test_of_a_published_set(stage: Stage, images: Kubernetes, faulty: FaultyRegi
             assert (verdict.status, sorted(verdict.outcomes.values())) == (status, ends), verdict.raw
             assert set(verdict.defences) == GIVEN | {"kubernetes"}
         await refused(stage, task, "canary")
+        await refused(stage, task, "report_nonce, solution_user")
 
     stage.play(body)
 
@@ -102,6 +107,10 @@ def test_of_a_set_that_keeps_its_tests_in_its_images(
     stage.changes["user"] = None
     places = " ".join(task.work.hidden)
     assert set(places.split()) == {"/opt/mirror/objects.git", "/srv/tree", "/r2e_tests", "/root/run_tests.sh"}
+    around = shutil.copytree(task.path, tmp_path / "around") / "task.toml"
+    around.write_text(around.read_text().replace('"/root/r2e_tests"', '"/opt"'))
+    with pytest.raises(TrialError, match="to hide /opt would hide what boxes need"):
+        load_task(around.parent)
     request = SandboxRequest(
         name="look", lower=task.repository, workdir="/testbed", mounts=mounts_of(task), root=task.root
     )
