@@ -43,9 +43,9 @@ MIN_DISK_GIB = 2.0
 """A quickstart run writes well under 1 GiB; the rest is head room for checkpoints and Ray's session folder."""
 MIN_MEMORY_GIB = 3.0
 """verl on CPU peaked at 3.7 GiB (proportional set size) with a tiny model; below this it swaps or is killed."""
-_PATTERN = frozenset("*?[")
-"""Characters by which verl's reader of the training data (``datasets`` by fsspec) takes a path for a pattern; nothing
-escapes them for all who read the path."""
+_READ_OTHERWISE = re.compile(r"[*?\[]|\$(?=[A-Za-z0-9_{])")
+"""What verl's reader of training data (``datasets`` by fsspec, ``os.path.expandvars``) takes in a path for a pattern
+or a variable; nothing escapes it for all who read the path."""
 TRAIN_PACKAGES = ("torch", "transformers", "ray", "verl", "TransferQueue")
 
 
@@ -119,10 +119,10 @@ def check_loggers(loggers: Iterable[str]) -> None:
 def check_folder(folder: Path) -> None:
     """Raise ``UserError`` for a folder of runs whose training data could not be read, minutes later."""
     path = folder.absolute()
-    if odd := sorted(_PATTERN & set(str(path))):
+    if odd := sorted(set(_READ_OTHERWISE.findall(str(path)))):
         raise UserError(
-            f"{path}: the trainer's reader of data takes {' and '.join(odd)} in a path for patterns, and would find"
-            " no file; run below another folder (--runs-dir)"
+            f"{path}: the trainer's reader of data takes {' and '.join(odd)} in a path for a pattern or a variable, and"
+            " would find no file; run below another folder (--runs-dir)"
         )
 
 
