@@ -63,7 +63,7 @@ function(tasks=null) {
   },
   // The agent is shown the failing test and what it executed last, and has three attempts, each on the code as it was.
   scaffold: liverl.scaffold.shell {
-    max_turns: 8,
+    max_turns: 6,  // a call that was refused is most often repeated
     max_edits: 3,
     // Of 40 training tasks the place to repair is shown in 28 by five functions, in 22 by three and 4,000 characters.
     first_look: { functions: 5, max_chars: 6000 },

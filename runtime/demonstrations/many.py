@@ -26,6 +26,8 @@ from runtime.scaffolds.shell import tool_set
 
 CHUNK = 24
 """Modules of one piece of work."""
+NEAR = 2
+"""Other modules of its package that are on the screen with one."""
 AHEAD = 3
 """Pieces per process that are begun before their turn."""
 
@@ -54,20 +56,29 @@ def _begin(work: Work) -> None:
     _known = work, speaker_of(work.model_folder, work.tool_parser, work.form.scaffold)
 
 
-def _chunk(number: int, modules: Sequence[Module]) -> list[Demonstration]:
+def _chunk(number: int, modules: Sequence[tuple[Module, Sequence[Module]]]) -> list[Demonstration]:
     assert _known is not None
     work, speaker = _known
     rng = random.Random(f"{work.seed}/pairs/{number}")
     used: Counter[str] = Counter()
-    made = [one for module in modules for one in pairs_of(module, work.held_out, speaker, work.form, used, rng)]
+    made = [
+        one for module, near in modules for one in pairs_of(module, near, work.held_out, speaker, work.form, used, rng)
+    ]
     rng.shuffle(made)
     return capped(made, lambda one: one.kind, work.kind_share)
 
 
 def pairs(work: Work, modules: Sequence[Module], *, processes: int) -> Iterator[list[Demonstration]]:
     """Chunk by chunk, in order; whoever has enough stops taking."""
-    drawn = list(modules)
-    random.Random(f"{work.seed}/modules").shuffle(drawn)
+    rng = random.Random(f"{work.seed}/modules")
+    packages: dict[str, list[Module]] = {}
+    for module in modules:
+        packages.setdefault(module.package, []).append(module)
+    drawn = []
+    for module in modules:
+        near = rng.sample(packages[module.package], min(NEAR + 1, len(packages[module.package])))
+        drawn.append((module, [one for one in near if one != module][:NEAR]))
+    rng.shuffle(drawn)
     chunks = list(enumerate(drawn[start : start + CHUNK] for start in range(0, len(drawn), CHUNK)))
     if processes == 1:
         _begin(work)

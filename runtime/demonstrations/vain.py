@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from runtime.demonstrations.edits import edit_between
 from runtime.demonstrations.slips import is_python, slips_of
 from runtime.demonstrations.types import Edit, Shown
-from runtime.scaffolds.shell.replace import NoPlace, place
+from runtime.scaffolds.shell.free_tools import SAME
+from runtime.scaffolds.shell.replace import NoPlace, elsewhere, place
 from runtime.tasks.generate.functions import Function, lines_of
 
 _TRIES = 8
@@ -52,20 +53,50 @@ def other_change(
     return None
 
 
-def miscopied(edit: Edit, text: str, screen: Collection[str], rng: random.Random) -> tuple[Edit, str] | None:
-    """The edit with one word of its old text wrong, and what ``edit_file`` says of it. ``screen``: words to be taken
-    for it."""
-    words = list(_WORD.finditer(edit.old))
-    others = sorted(screen)
+def refused(
+    edit: Edit, files: Mapping[str, str], screen: Collection[str], rng: random.Random
+) -> tuple[Edit, str] | None:
+    """The edit as it could have been written wrongly, and what ``edit_file`` says of it: in another one of ``files``
+    (path -> text), with a word of ``screen`` in its old text, or with that text as the new one."""
+    kinds = [_elsewhere, _miscopied, _unchanged]
+    rng.shuffle(kinds)
+    return next((found for kind in kinds if (found := kind(edit, files, screen, rng)) is not None), None)
+
+
+def _elsewhere(
+    edit: Edit, files: Mapping[str, str], screen: Collection[str], rng: random.Random
+) -> tuple[Edit, str] | None:
+    others = sorted(path for path in files if path != edit.path and edit.old not in files[path])
+    if not others:
+        return None
+    return _answered(Edit(rng.choice(others), edit.line, edit.old, edit.new), files)
+
+
+def _miscopied(
+    edit: Edit, files: Mapping[str, str], screen: Collection[str], rng: random.Random
+) -> tuple[Edit, str] | None:
+    words, others = list(_WORD.finditer(edit.old)), sorted(screen)
     for _ in range(_TRIES if words and others else 0):
         word = rng.choice(words)
         old = edit.old[: word.start()] + rng.choice(others) + edit.old[word.end() :]
-        if old == edit.new:
-            continue
-        try:
-            place(text, old, edit.line)
-        except NoPlace as why:
-            return Edit(edit.path, edit.line, old, edit.new), f"error: {edit.path}: {why}"
+        if old != edit.new and (found := _answered(Edit(edit.path, edit.line, old, edit.new), files)) is not None:
+            return found
+    return None
+
+
+def _unchanged(
+    edit: Edit, files: Mapping[str, str], screen: Collection[str], rng: random.Random
+) -> tuple[Edit, str] | None:
+    return Edit(edit.path, edit.line, edit.old, edit.old), SAME
+
+
+def _answered(edit: Edit, files: Mapping[str, str]) -> tuple[Edit, str] | None:
+    """None where it would be done."""
+    try:
+        place(files[edit.path], edit.old, edit.line)
+    except NoPlace as why:
+        hint = elsewhere(edit.old, ((path, text) for path, text in files.items() if path != edit.path))
+        return edit, f"error: {edit.path}: {why}{hint if why.nowhere else ''}"
     return None
 
 

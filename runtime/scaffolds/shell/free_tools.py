@@ -14,16 +14,20 @@ import tempfile
 
 if __package__:
     from .own_tests import ALL_PASS, OwnTests, cut, first_look, outcome
-    from .replace import NoPlace, place
+    from .replace import NoPlace, elsewhere, place
 else:
     from own_tests import ALL_PASS, OwnTests, cut, first_look, outcome  # type: ignore[import-not-found,no-redef]
-    from replace import NoPlace, place  # type: ignore[import-not-found,no-redef]
+    from replace import NoPlace, elsewhere, place  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 COMMAND_SEC = 60.0
+_SEARCHED = 1 << 20
+"""Larger files are not searched for a text that is in another one; bytes."""
+_FILES = 400
 
 
 def _tool(name: str, description: str, **parameters: str | dict[str, str]) -> dict[str, Any]:
@@ -57,6 +61,7 @@ EDITING = ("edit_file", "write_file")
 DONE = "wrote "
 UNDONE = "The edit was put back."
 TRIED = "The same was tried before."
+SAME = "error: the new text is the old one"
 NAMES = tuple(tool["function"]["name"] for tool in SCHEMAS)
 REHEARSAL: tuple[tuple[str, dict[str, str]], ...] = (("run_command", {"command": "true"}), ("submit", {}))
 
@@ -70,6 +75,7 @@ class FreeTools:
         self._max_chars: int = settings["max_observation"]
         self._look, self._test = settings["first_look"], settings["test_after_edit"]
         self._undo: bool = settings.get("undo_failed_edits", False)
+        self._sources: list[str] = list(settings.get("sources") or ())[:_FILES]
         # A task whose tests are a script alone names none that could be run here.
         named = settings["ids"] is not None and (self._look is not None or self._test)
         self._tests = _own_tests(root, settings) if named else None
@@ -181,15 +187,28 @@ class FreeTools:
         if windows:
             text, old, new = (part.replace("\r\n", "\n") for part in (text, old, new))
         if old == new:
-            return "error: the new text is the old one"
+            return SAME
         try:
             at = place(text, old, None if line is None or line == "" else int(line))
         except NoPlace as why:
-            return f"error: {path}: {why}"
+            return f"error: {path}: {why}{elsewhere(old, self._other_sources(path)) if why.nowhere else ''}"
         except (ValueError, OverflowError):
             return f"error: line must be a number, not {line!r}"
         text = text[:at] + new + text[at + len(old) :]
         return self._write_file(path, text.replace("\n", "\r\n") if windows else text)
+
+    def _other_sources(self, path: str) -> Iterator[tuple[str, str]]:
+        """(Path, text) of the files under repair, but for this one."""
+        named = os.path.realpath(self._path(path))
+        for other in self._sources:
+            full = os.path.realpath(self._path(other))
+            try:
+                if full == named or os.path.getsize(full) > _SEARCHED:
+                    continue
+                with open(full, encoding="utf-8", newline="") as file:
+                    yield other, file.read().replace("\r\n", "\n")
+            except (OSError, UnicodeDecodeError):
+                continue
 
     def _run_command(self, command: str) -> str:
         # A file, not a pipe: a background child that keeps the output open must not hold the agent up.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _NAMED = 8
 """Places that are named at most."""
@@ -18,14 +18,18 @@ _ALIKE = 0.6
 
 
 class NoPlace(Exception):
-    """The text cannot be replaced; the message says why, and what to do."""
+    """The text cannot be replaced; the message says why, and what to do. ``nowhere``: it is not in the file at all."""
+
+    def __init__(self, message: str, *, nowhere: bool = False) -> None:
+        super().__init__(message)
+        self.nowhere = nowhere
 
 
 def place(text: str, old: str, line: int | None = None) -> int:
     """Offset of ``old``: where it occurs once, else where it begins in ``line`` (from 1). Raises ``NoPlace``."""
     first = text.find(old) if old else -1
     if first < 0:
-        raise NoPlace("the old text occurs 0 times; it must occur exactly once" + _most_alike(text, old))
+        raise NoPlace("the old text occurs 0 times; it must occur exactly once" + _most_alike(text, old), nowhere=True)
     if text.find(old, first + 1) < 0:
         return first
     lines: dict[int, int] = {}
@@ -43,6 +47,16 @@ def place(text: str, old: str, line: int | None = None) -> int:
     named = ", ".join(map(str, sorted(lines)[:_NAMED])) + (" and others" if len(lines) > _NAMED else "")
     wrong = "" if line is None else f", not in line {line}"
     raise NoPlace(f"the old text occurs more than once: it begins in lines {named}{wrong}; say which one by line")
+
+
+def elsewhere(old: str, files: Iterable[tuple[str, str]]) -> str:
+    """What to add where ``old`` is not in the file that was named: the first of ``files`` (path, text) that holds it;
+    '' where none does."""
+    for path, text in files:
+        at = text.find(old) if old else -1
+        if at >= 0:
+            return f"\nIt is in {path}, line {text.count(chr(10), 0, at) + 1}."
+    return ""
 
 
 def _places(text: str, old: str) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,7 @@ from runtime.config import DirectorySource, RuntimeConfig, ShellScaffold
 from runtime.config.demonstrations import MadeDemonstrations, Pairs
 from runtime.demonstrations import pairs
 from runtime.demonstrations.conversation import Conversation
-from runtime.demonstrations.edits import edit_between
+from runtime.demonstrations.edits import edit_between, shown_in
 from runtime.demonstrations.held_out import HeldOut
 from runtime.demonstrations.kinds import capped
 from runtime.demonstrations.make import make
@@ -24,7 +24,7 @@ from runtime.demonstrations.slips import is_python, slips_of
 from runtime.demonstrations.sources import MAX_BYTES, modules
 from runtime.demonstrations.table import Table
 from runtime.demonstrations.types import Edit, Shown
-from runtime.demonstrations.vain import miscopied, number_of, other_change, words_of
+from runtime.demonstrations.vain import number_of, other_change, refused, words_of
 from runtime.errors import RunError, UserError
 from runtime.laptop.synth import write
 from runtime.scaffolds.shell.replace import place
@@ -176,7 +176,7 @@ def test_a_huge_module_holds_nobody_up(tmp_path: Path, model: Path, monkeypatch:
     (module,) = modules([str(folder.parent)], HeldOut())
     monkeypatch.setattr(pairs, "PER_MODULE", 7)
     one, same, another = (
-        list(pairs.pairs_of(module, HeldOut(), speaker, form, Counter(), random.Random(seed))) for seed in (1, 1, 2)
+        list(pairs.pairs_of(module, (), HeldOut(), speaker, form, Counter(), random.Random(seed))) for seed in (1, 1, 2)
     )
     assert 7 < len(one) <= 7 * form.per_function and len({pair.task for pair in one}) <= 7
     assert one == same and one != another
@@ -226,9 +226,20 @@ def test_what_fails_first_is_another_change_or_a_text_that_is_nowhere() -> None:
         assert other is not None and other.new != right.new and place(text, other.old, other.line) >= 0
         seen.add((other.old, other.new))
     assert len(seen) > 3
-    made = miscopied(right, text, words_of(text), rng)
-    assert made is not None and made[0].old not in text and made[0].new == right.new
-    assert made[1].startswith("error: m.py: the old text occurs 0 times") and "    2      x = value + 1" in made[1]
+    files = {"m.py": text, "n.py": "def b():\n    return 1\n"}
+    answers = Counter()
+    for _ in range(60):
+        made = refused(right, files, words_of(text), rng)
+        assert made is not None
+        tried, said = made
+        if tried.path == "n.py":
+            answers["elsewhere"] += said.endswith("exactly once\nIt is in m.py, line 2.") and tried.old == right.old
+        elif tried.new == tried.old:
+            answers["unchanged"] += said == "error: the new text is the old one"
+        else:
+            assert tried.old not in text and tried.new == right.new and "    2      x = value + 1" in said
+            answers["miscopied"] += said.startswith("error: m.py: the old text occurs 0 times")
+    assert sum(answers.values()) == 60 and min(answers.values()) > 5, answers
     assert [number_of(2, share, rng) for share in (0.0, 1.0)] == [0, 2]
 
 
@@ -245,10 +256,29 @@ def test_pairs_fail_up_to_as_often_as_the_agent_may_edit(tmp_path: Path, model: 
     texts = [speaker.codec.tokens.decode(row["input_ids"]) for row in rows]
     failed = Counter(text.count("The edit was put back.") for text in texts)
     assert set(failed) == set(range(cfg.scaffold.max_edits)), "up to one less than it may make"
-    assert any("the old text occurs 0 times" in text for text in texts)
+    refusals = ("the old text occurs 0 times", "error: the new text is the old one")
+    assert all(any(refusal in text for text in texts) for refusal in refusals)
     for row in rows:
         said = speaker.codec.tokens.decode([i for i, m in zip(row["input_ids"], row["loss_mask"], strict=True) if m])
         assert said.count('"edit_file"') == said.count('"line"') == 1, "the right edit alone, and where it is"
+
+
+def test_functions_of_several_files_are_on_the_screen_and_each_edit_names_its_own(tmp_path: Path, model: Path) -> None:
+    root, cfg = source_tree(tmp_path / "src"), settings()
+    (root / "fine" / "second.py").write_text(MODULE.replace("first", "second").replace("Box", "Bag"))
+    speaker = speaker_of(model, cfg.rollout.tool_parser, cfg.scaffold)  # type: ignore[arg-type]
+    one, two = (module for module in modules((str(root),), HeldOut()) if module.package == "fine")
+    form = Form(cfg.scaffold, 10**6, 2, 0.5, 0.0)  # type: ignore[arg-type]
+    both = 0
+    for seed in range(12):
+        for made in pairs.pairs_of(one, (two,), HeldOut(), speaker, form, Counter(), random.Random(seed)):
+            text = speaker.codec.tokens.decode(made.input_ids)
+            files = {found.path for found in shown_in(text)}
+            assert one.path in files <= {one.path, two.path}
+            both += len(files) == 2
+            said = speaker.codec.tokens.decode([i for i, m in zip(made.input_ids, made.loss_mask, strict=True) if m])
+            assert f'"{one.path}"' in said and f'"{two.path}"' not in said
+    assert both > 5
 
 
 def test_no_kind_is_more_than_its_share() -> None:

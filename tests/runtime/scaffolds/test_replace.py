@@ -78,6 +78,24 @@ def test_the_tool_takes_a_line(tmp_path: Path, line: object, said: str) -> None:
     assert tools.edits == int(changed)
 
 
+def test_a_text_of_another_file_is_told_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(TEXT)
+    (tmp_path / "b.py").write_bytes(b"import a\r\n\r\nuse = a.b\r\n")
+    (tmp_path / "c.py").write_bytes(b"\xff use = a.b")
+    (tmp_path / "large.py").write_text("#" * (1 << 21) + "\nuse = a.b\n")
+    sources = ["c.py", "gone.py", "large.py", "a.py", "b.py"]
+    tools = FreeTools(str(tmp_path), {**SETTINGS, "sources": sources})
+
+    def said(path: str, old: str) -> str:
+        return tools.call("edit_file", json.dumps({"path": path, "old": old, "new": "x"}))
+
+    assert said("a.py", "use = a.b").endswith("must occur exactly once\nIt is in b.py, line 3.")
+    assert "It is in" not in said("b.py", "x = 1\ny") and "It is in" not in said("a.py", "x = 1")
+    assert "It is in" not in FreeTools(str(tmp_path), SETTINGS).call(
+        "edit_file", json.dumps({"path": "a.py", "old": "use = a.b", "new": "x"})
+    )
+
+
 def test_a_change_of_nothing_is_no_edit(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text(TEXT)
     tools = FreeTools(str(tmp_path), SETTINGS)
