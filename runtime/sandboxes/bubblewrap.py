@@ -317,9 +317,7 @@ class BubblewrapProvider:
             self._running.discard(sandbox)
 
         try:
-            group = self._groups.take()
-            if group is not None:
-                group.admit(channel.pid, memory_mib=request.memory_mib, pids=request.pids)
+            group = await self._groups.admit(channel.pid, memory_mib=request.memory_mib, pids=request.pids)
             if descriptors and request.forward is not None:
                 forwarder = Forwarder(socket.socket(fileno=descriptors[0]), request.forward)
                 await forwarder.start()
@@ -337,6 +335,8 @@ class BubblewrapProvider:
             if forwarder is not None:
                 forwarder.close()
             await channel.kill()
+            if group is not None:
+                self._groups.give_back(group)
             self._release(request)
             with contextlib.suppress(OSError):
                 if cleanup is not None:

@@ -6,7 +6,9 @@ limits. It does not know what runs in them.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,9 +49,15 @@ class Group:
 
 
 class GroupPool:
-    """Groups below one folder per owner. ``memory`` and ``pids`` say which limits are really to be had."""
+    """Groups below one folder per owner. ``memory`` and ``pids`` say which limits are really to be had.
+
+    The kernel moves one process at a time, on the whole machine, and each move waits until every core has passed a
+    quiet state (``cgroup_threadgroup_rwsem`` in ``kernel/cgroup/cgroup.c``): 9 ms a box on two cores. So a thread does
+    it: on the event loop it would hold up all other trials.
+    """
 
     def __init__(self, state: OwnerState) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cgroups")
         self._free: list[Group] = []
         self._count = 0
         wanted = _parents(state.owner)
@@ -59,10 +67,32 @@ class GroupPool:
         self.memory = any(_has(parent, "memory") for parent in self._parents)
         self.pids = any(_has(parent, "pids") for parent in self._parents)
 
-    def take(self) -> Group | None:
-        """A free group, or None where there are no control groups."""
+    async def admit(self, pid: int, *, memory_mib: int, pids: int) -> Group | None:
+        """A group with the process in it (``Group.admit``), or None where there are no control groups. Raises
+        ``OSError``."""
         if not self._parents:
             return None
+        moved = asyncio.wrap_future(self._thread.submit(self._admit, pid, memory_mib, pids))
+        try:
+            return await asyncio.shield(moved)
+        except asyncio.CancelledError:
+            await asyncio.wait((moved,))  # before that the process may not end: its number could become another's
+            if not moved.cancelled() and moved.exception() is None and (group := moved.result()) is not None:
+                self.give_back(group)
+            raise
+
+    def _admit(self, pid: int, memory_mib: int, pids: int) -> Group | None:
+        group = self._take()
+        if group is not None:
+            try:
+                group.admit(pid, memory_mib=memory_mib, pids=pids)
+            except OSError:
+                self.give_back(group)
+                raise
+        return group
+
+    def _take(self) -> Group | None:
+        """A free group, or None where none can be made."""
         if self._free:
             return self._free.pop()
         self._count += 1
@@ -73,6 +103,7 @@ class GroupPool:
         self._free.append(group)
 
     def close(self) -> None:
+        self._thread.shutdown()
         for parent in self._parents:
             remove_cgroup(parent)
 
