@@ -118,6 +118,16 @@ def _mode(plan: Plan, facts: Facts) -> None:
             facts.decide(f"{own}.filter_groups_metric", "reward", why)
             facts.decide(f"{own}.gen_batch_size", 1, why)
             put(f"{own}.train_batch_size", lambda: plan.spec.schedule.train_batch_size, why=why)
+            if isinstance(mode, Sync):
+                why = "verl begins one batch at a time, and replicas idle while most of its groups are dropped"
+                put(f"{own}.max_inflight_gen_batches", lambda: _batches_at_once(plan), why=why)
+
+
+def _batches_at_once(plan: Plan) -> int:
+    """How many batches fit into the trials that may be in flight."""
+    spec = plan.spec
+    group = spec.algorithm.group_size + spec.rollout.spare_trials
+    return max(1, spec.rollout.concurrency // (spec.schedule.train_batch_size * group))
 
 
 def _data(plan: Plan, facts: Facts) -> None:
