@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from runtime.config import RuntimeConfig
     from runtime.config.demonstrations import MadeDemonstrations
 
-from liverl.options import Arguments, RunsDir, Sandbox, Settings, kept_folder
+from liverl.options import Arguments, RunsDir, Sandbox, Settings, kept_folder, to_write
 from liverl.still_there import say, still_there
 
 
@@ -21,7 +21,10 @@ def demonstrate(
         Path,
         typer.Argument(metavar="SPEC|BUNDLE", help="Whose agent, policy and validation sets these are for."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.parquet", help="Receives the demonstrations.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", callback=to_write, metavar="FILE.parquet", help="Receives the demonstrations."),
+    ],
     tasks: Annotated[
         list[Path] | None,
         typer.Option("--tasks", metavar="DIR", help="Verified tasks to solve in whole trials; may be repeated."),

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from liverl.completion import complete_run
-from liverl.options import RunsDir
+from liverl.options import RunsDir, folder_to_write, to_write
 from liverl.still_there import still_there
 
 PAGE = "page"
@@ -49,7 +49,10 @@ def register(app: typer.Typer) -> None:
 
 def page(
     run: Run,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write; an earlier page is replaced.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", callback=folder_to_write, help="The folder to write; an earlier page is replaced."),
+    ],
     runs_dir: RunsDir = Path("runs"),
     trials: Annotated[
         int, typer.Option("--trials", min=0, help="How many trials can be opened in it, the newest first.")
@@ -83,7 +86,7 @@ def page(
 def trajectories(
     run: Run,
     form: Annotated[str, typer.Option("--format", help="messages, atif, tokens (Parquet) or sharegpt.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="A file; for atif a folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", callback=to_write, help="A file; for atif a folder.")],
     runs_dir: RunsDir = Path("runs"),
     reward: Annotated[str | None, typer.Option("--reward", metavar="LO:HI", help="Rewards from LO to HI.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="Of this task; * and ? stand for others.")] = None,
@@ -117,7 +120,7 @@ def trajectories(
 def model(
     run: Run,
     step: Annotated[int, typer.Argument(metavar="STEP", min=0, help="Of its checkpoint; 0: the first policy.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="A folder that does not exist.")],
+    out: Annotated[Path, typer.Option("--out", "-o", callback=folder_to_write, help="A folder that does not exist.")],
     runs_dir: RunsDir = Path("runs"),
     adapters: Annotated[str, typer.Option("--adapters", help="merged into the weights, or apart.")] = "merged",
     licence: Annotated[str | None, typer.Option("--licence", help="Of the model, where its origin names none.")] = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from liverl.options import cache_folder, new_folder
+from liverl.options import cache_folder, folder_to_write, new_folder
 from liverl.still_there import say, still_there
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def import_set(
             metavar="SET", help="swe-bench, swe-smith, swe-gym, r2e, swe-rebench, terminal-bench or harbor."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder that receives the task directories.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=folder_to_write, help="Folder that receives the task directories.")
+    ],
     rows: Annotated[
         Path | None,
         typer.Option(

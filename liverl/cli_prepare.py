@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from liverl.options import Arguments, RunsDir, Sandbox, Settings, kept_folder
+from liverl.options import Arguments, RunsDir, Sandbox, Settings, folder_to_write, kept_folder
 from liverl.still_there import say, still_there
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 def prepare(
     spec: Annotated[Path, typer.Argument(metavar="SPEC|BUNDLE", help="Whose task sets these are.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Receives a folder for each set too.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", callback=folder_to_write, metavar="DIR", help="Receives a folder for each set too."
+        ),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="SET", help="This set alone; may be repeated.")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from liverl.options import folder_to_write
+
 
 def register(app: typer.Typer) -> None:
     app.command()(proxy)
@@ -24,7 +26,9 @@ def proxy(
     ],
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")] = 0,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of trajectories and journal.")] = Path("proxy"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=folder_to_write, help="Folder of trajectories and journal.")
+    ] = Path("proxy"),
     session: Annotated[str, typer.Option("--session", help="Session opened at once; '' for none.")] = "main",
     tool_parser: Annotated[str, typer.Option("--tool-parser", help="Form of the model's tool calls.")] = "hermes",
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="Of every reply.")] = 1.0,

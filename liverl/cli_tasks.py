@@ -14,7 +14,7 @@ import typer
 from liverl.cli_demonstrate import demonstrate
 from liverl.cli_import import import_set
 from liverl.cli_prepare import prepare
-from liverl.options import RunsDir, cache_folder, new_folder
+from liverl.options import RunsDir, cache_folder, folder_to_write, new_folder, to_write
 from liverl.still_there import say, still_there
 
 if TYPE_CHECKING:
@@ -230,7 +230,9 @@ def generate(
     repository: Annotated[
         str, typer.Argument(metavar="REPO", help="A repository's folder, or NAME==VERSION with --sha256.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder that receives the task directories.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=folder_to_write, help="Folder that receives the task directories.")
+    ],
     count: Annotated[int, typer.Option("-n", min=1, help="At most so many tasks.")] = 50,
     seed: Annotated[int, typer.Option("--seed", help="Draws which bugs are tried.")] = 0,
     split: SplitName = "all",
@@ -375,7 +377,9 @@ def _package(repository: str, sha256: str | None, cache: Path) -> Package:
 def synth(
     count: Annotated[int, typer.Option("-n", min=1, help="Number of tasks.")],
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same tasks.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder that receives the task directories.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", callback=folder_to_write, help="Folder that receives the task directories.")
+    ],
     split: Annotated[str, typer.Option("--split", help="train, held_out or demonstrations.")] = "train",
 ) -> None:
     """Write generated repositories, each broken once, whose repair can be read from code and test output."""
@@ -391,7 +395,7 @@ def synth(
 
 def index(
     directories: Directories,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.parquet", help="The index.")],
+    out: Annotated[Path, typer.Option("--out", "-o", callback=to_write, metavar="FILE.parquet", help="The index.")],
     pass_rate: Annotated[
         str | None, typer.Option("--pass-rate", metavar="LO:HI", help="Only tasks whose known pass rate lies within.")
     ] = None,

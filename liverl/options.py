@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,38 @@ def kept_folder(runs_dir: Path) -> Path:
     """Where the runs of a folder keep what they share (``RunDirectory.cache``): what a command makes for a spec lies
     there, so that its runs find it."""
     return runs_dir / ".cache"
+
+
+def to_write(out: Path | None) -> Path | None:
+    """A callback for ``-o``: what cannot be written there is said before the work and not after it. Leaves nothing
+    behind. Raises ``UserError``."""
+    from runtime.errors import UserError
+
+    if out is None:
+        return None
+    place = out if out.is_dir() else out.parent
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"-o {out}: {place} is no folder; name another file or folder")
+    try:
+        Path(tempfile.mkdtemp(prefix=".liverl-", dir=place)).rmdir()
+        if out.is_file() and not os.access(out, os.W_OK):
+            raise PermissionError(13, "the file may not be written")
+    except OSError as error:
+        raise UserError(
+            f"-o {out}: nothing can be written in {place}: {error.strerror}; name another file or folder"
+        ) from None
+    return out
+
+
+def folder_to_write(out: Path | None) -> Path | None:
+    """``to_write`` for what becomes a folder."""
+    from runtime.errors import UserError
+
+    if out is not None and os.path.lexists(out) and not out.is_dir():
+        raise UserError(f"-o {out}: is no folder; name another file or folder")
+    return to_write(out)
 
 
 def new_folder(out: Path) -> None:
