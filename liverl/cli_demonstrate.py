@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from runtime.config import RuntimeConfig
     from runtime.config.demonstrations import MadeDemonstrations
 
-from liverl.options import Arguments, RunsDir, Sandbox, Settings, kept_folder, to_write
+from liverl.options import Arguments, RunsDir, Sandbox, Settings, to_write
 from liverl.still_there import say, still_there
+from runtime.run_paths import kept_folder
 
 
 def demonstrate(

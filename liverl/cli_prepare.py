@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from liverl.options import Arguments, RunsDir, Sandbox, Settings, folder_to_write, kept_folder
+from liverl.options import Arguments, RunsDir, Sandbox, Settings, folder_to_write
 from liverl.still_there import say, still_there
+from runtime.run_paths import kept_folder
 
 if TYPE_CHECKING:
     from runtime.config import RuntimeConfig, TaskSet

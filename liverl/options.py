@@ -26,12 +26,6 @@ def cache_folder(given: Path | None = None) -> Path:
     return given or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "liverl"
 
 
-def kept_folder(runs_dir: Path) -> Path:
-    """Where the runs of a folder keep what they share (``RunDirectory.cache``): what a command makes for a spec lies
-    there, so that its runs find it."""
-    return runs_dir / ".cache"
-
-
 def to_write(out: Path | None) -> Path | None:
     """A callback for ``-o``: what cannot be written there is said before the work and not after it. Leaves nothing
     behind. Raises ``UserError``."""

@@ -20,6 +20,12 @@ WORKER = "LIVERL_AGENT_LOOP_WORKER"
 """Name (``NUMBER.START``) of the agent-loop worker that a process is, or was started by; not set where there is one."""
 
 
+def kept_folder(runs_dir: Path) -> Path:
+    """What is worth sharing between the runs of a folder: fetched packages, and tasks verified in them. What a command
+    makes for a spec lies there, so that its runs find it."""
+    return runs_dir / ".cache"
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """Where everything of one run lies. ``path`` is absolute."""

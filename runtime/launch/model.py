@@ -97,6 +97,8 @@ def check_layers(config: RuntimeConfig, bundle: Mapping[str, str]) -> None:
         said = json.loads((locate(config.policy.path) / "config.json").read_bytes())
     except (OSError, ValueError):
         return  # others say what is wrong with it
+    if not isinstance(said, dict):
+        return
     where = f"policy.path: {config.policy.path}"
     if library == SHARED_PREFIXES and (kinds := layers_with_state(said)):
         raise UserError(f"{where}: {STATEFUL.format(', '.join(kinds))}; set trainer.share_prefixes to false")

@@ -20,7 +20,7 @@ import orjson
 from runtime import processes, suggest
 from runtime.errors import MachineError, UserError
 from runtime.files import write_whole
-from runtime.run_paths import RunPaths
+from runtime.run_paths import RunPaths, kept_folder
 
 State = Literal["pending", "running", "succeeded", "failed", "stopped"]
 FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "stopped"})
@@ -101,8 +101,8 @@ class RunDirectory(RunPaths):
 
     @property
     def cache(self) -> Path:
-        """What is worth sharing between the runs of a folder: fetched packages, and tasks verified in them."""
-        return self.runs_dir / ".cache"
+        """See ``kept_folder``."""
+        return kept_folder(self.runs_dir)
 
     @property
     def alive(self) -> bool:

@@ -55,7 +55,7 @@ from runtime.trainer import process, stable
 from runtime.trainer.cuda.engine import GatedEngine
 from runtime.trainer.environment import ray_dir
 from tests.faults.replica_program import SCALE, Life
-from tests.faults.training import FAILED, HALTED, Plan, Queue, Training, Witness, check, parts
+from tests.faults.training import FAILED, HALTED, Plan, Players, Queue, Training, Witness, check, parts
 from tests.runtime.agent_loop.conftest import make_config
 
 REPLICAS = 3
@@ -111,11 +111,12 @@ class LockedQueue(Queue):
             return super().saved()
 
 
-class RealPlayers:
+class RealPlayers(Players):
     """In the place of ``ThisProcess``: the same, and every result is looked at."""
 
     def __init__(self, training: SoakTraining, runner: TrialRunner) -> None:
-        self._training, self._runner = training, runner
+        super().__init__(training)
+        self._runner = runner
 
     async def run(self, task: Task, *, key: TrialKey, temperature: float, queued: float = 0.0) -> TrialResult:
         result = await self._runner.run(task, key=key, temperature=temperature, queued=queued)
@@ -123,19 +124,6 @@ class RealPlayers:
         for wrong in wrongs(result):
             self._training.tell(say="wrong", what=f"{result.key.trial_id}: {wrong}")
         return result
-
-    @property
-    def runner(self) -> RealPlayers:
-        return self
-
-    async def publish(self, row: Mapping[str, Any], results: Sequence[TrialResult], *, partition: str) -> int:
-        await self._training.parts.publish.publish_group(row, results, partition=partition)
-        return 0
-
-    async def forget(self, keys: Sequence[TrialKey]) -> None: ...
-
-    def counts(self) -> Mapping[str, float]:
-        return {}
 
 
 def wrongs(result: TrialResult) -> list[str]:

@@ -72,7 +72,7 @@ def test_hundreds_of_trials_and_random_faults(tasks: list[Task], tokenizer: Path
     finally:
         print(f"seed {SEED}: {soak.report()}")
     soak.check()
-    assert soak.played >= TRIALS and soak.witness.starts > 5
+    assert soak.played >= TRIALS and soak.witness.starts > TRIALS // 100
 
 
 def test_what_must_hold_is_seen_when_it_does_not(tasks: list[Task], tokenizer: Path, tmp_path: Path) -> None:

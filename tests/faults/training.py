@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 from runtime import processes
 from runtime.agent_loop.groups import GroupRunner
@@ -101,11 +101,31 @@ class Queue:
         return [key for key, tag in self.held.items() if tag.get("is_prompt") and tag["status"] in states]
 
 
-class Trials:
-    """In the players' place. The first word of a trial is its number, the others are the policies that said them."""
+class Players:
+    """What a manager asks of players, but for ``run``."""
 
     def __init__(self, training: Training) -> None:
         self._training = training
+
+    @property
+    def runner(self) -> Self:
+        return self
+
+    async def publish(self, row: Mapping[str, Any], results: Sequence[TrialResult], *, partition: str) -> int:
+        await self._training.parts.publish.publish_group(row, results, partition=partition)
+        return 0
+
+    async def forget(self, keys: Sequence[TrialKey]) -> None: ...
+
+    def counts(self) -> Mapping[str, float]:
+        return {}
+
+
+class Trials(Players):
+    """In the players' place. The first word of a trial is its number, the others are the policies that said them."""
+
+    def __init__(self, training: Training) -> None:
+        super().__init__(training)
         self._dice = random.Random(f"{training.plan.seed}/{training.start}")
 
     async def run(self, task: Task, *, key: TrialKey, temperature: float, queued: float = 0.0) -> TrialResult:
@@ -129,19 +149,6 @@ class Trials:
             samples=(Sample([1], words, [1] * count, [0.0] * count, versions),),
             started=float(number),
         )
-
-    @property
-    def runner(self) -> Trials:
-        return self
-
-    async def publish(self, row: Mapping[str, Any], results: Sequence[TrialResult], *, partition: str) -> int:
-        await self._training.parts.publish.publish_group(row, results, partition=partition)
-        return 0
-
-    async def forget(self, keys: Sequence[TrialKey]) -> None: ...
-
-    def counts(self) -> Mapping[str, float]:
-        return {}
 
 
 class Training:

@@ -53,7 +53,6 @@ async def start(engine: Any, request: Request, *, adapter: Any) -> VllmCall:
             top_p=wanted.top_p,
             top_k=wanted.top_k,
             stop_token_ids=wanted.stop_token_ids,
-            seed=wanted.seed,
             # The sampled token's alone, which needs no text.
             logprobs=0,
             detokenize=False,

@@ -6,7 +6,6 @@ Weights are the trainer's business: they reach the server by another way. Knows 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import msgspec
 
@@ -34,10 +33,7 @@ class GatedEngine(VLLMEngine):
 
     async def generate(self, prompt_ids: Sequence[int], params: SamplingParams, *, session: str) -> Generation:
         """See ``Engine.generate``."""
-        # With a seed of its own per call vLLM draws each call's noise by a kernel of its own in each step
-        # (``random_sample`` in ``vllm/v1/sample/ops/topk_topp_sampler.py``, 0.24.0), and what it draws still depends on
-        # the batch: sampled by the engine's generator, hundreds of calls cost one.
-        generation = await super().generate(prompt_ids, replace(params, seed=None), session=session)
+        generation = await super().generate(prompt_ids, params, session=session)
         if self._first:
             self._first = False
             reached("the first tokens")

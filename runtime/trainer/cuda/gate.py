@@ -63,7 +63,8 @@ class Sampling(msgspec.Struct, gc=False):
     top_p: float = 1.0
     top_k: int = -1
     stop_token_ids: list[int] = []
-    seed: int | None = None
+    # No seed: with one per call vLLM draws each call's noise by a kernel of its own in each step (``random_sample`` in
+    # ``vllm/v1/sample/ops/topk_topp_sampler.py``), and what it draws still depends on the batch.
 
 
 class Request(msgspec.Struct, gc=False):

@@ -80,6 +80,8 @@ def test_a_run_of_a_model_that_was_found_elsewhere_is_refused_too(tmp_path: Path
     config = load_runtime_config(tmp_path / "runtime.json")
     assert isinstance(config.policy, PretrainedPolicy)
     check_layers(config, bundle)
+    (tmp_path / "config.json").write_text("[]")  # others say what is wrong with it
+    check_layers(config, bundle)
     (tmp_path / "config.json").write_text(json.dumps(STATEFUL[0][0]))
     with pytest.raises(UserError, match=r"linear_attention.*set trainer.share_prefixes to false"):
         check_layers(config, bundle)
