@@ -31,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent), *(place for place in sys.path if Path(place).resolve() != HERE)]
 
 from benchmarks._models import SHAPES, make_model  # noqa: E402
+from runtime.config.model_layers import COMPILED_LAYERS  # noqa: E402
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 MODEL = "actor_rollout_ref.model"
@@ -39,7 +40,7 @@ VARIANTS: dict[str, tuple[list[str], list[str]]] = {
     "varlen": (['trainer.attention="varlen"'], []),
     "varlen-whole-logits": (['trainer.attention="varlen"'], [f"{MODEL}.use_fused_kernels=false"]),
     "varlen-triton-head": (['trainer.attention="varlen"'], [f"++{MODEL}.fused_kernel_options.impl_backend=triton"]),
-    "varlen-compiled": (['trainer.attention="varlen"'], []),
+    "varlen-compiled": (['trainer.attention="varlen"', "trainer.compile=true"], []),
     "sdpa-padded": (['trainer.attention="sdpa"'], []),
     "sdpa-packed": (['trainer.attention="sdpa"'], [f"{MODEL}.use_remove_padding=true"]),
 }
@@ -118,7 +119,7 @@ def configured(arguments: argparse.Namespace, run: Path, variant: str) -> Any:
         overrides = [*overrides, f"{MODEL}.lora_rank={arguments.lora}", f"{MODEL}.lora_alpha={2 * arguments.lora}"]
         overrides = [*overrides, f"{MODEL}.target_modules=all-linear"]
     if arguments.device == "cpu" and variant.startswith("varlen"):
-        own = "runtime.trainer.cuda.varlen"
+        own = COMPILED_LAYERS if variant.endswith("compiled") else "runtime.trainer.cuda.varlen"
         overrides = [*overrides, f"++{MODEL}.external_lib={own}", f"{MODEL}.use_remove_padding=true"]
         overrides = [*overrides, f"++{MODEL}.override_config.attn_implementation=liverl_varlen"]
         overrides = [
@@ -160,10 +161,6 @@ def _measure(arguments: argparse.Namespace, run: Path, variant: str) -> dict[str
     worker = ActorRolloutRefWorker(tree.actor_rollout_ref, role="actor")
     worker.init_model()
     config = worker.actor.model_config.hf_config
-    if variant.endswith("compiled"):
-        layers = next(one for one in worker.actor.engine.module.modules() if isinstance(one, torch.nn.ModuleList))
-        for layer in layers:
-            layer.compile()
     count = max(1, arguments.tokens * arguments.micro_batches // arguments.length)
     lengths = [arguments.length] * count
     data = batch(config, lengths, prompt=arguments.prompt)

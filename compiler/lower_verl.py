@@ -19,7 +19,7 @@ from compiler.spec.mode import ColocateAsync, SeparateAsync, Sync
 from compiler.spec.policy import PretrainedPolicy
 from compiler.spec.rollout import VllmRollout
 from compiler.spec.trainer import PACKED_ATTENTION, Fsdp, Megatron
-from runtime.config.model_layers import REPLAY_ENGINE, SHARED_PREFIXES
+from runtime.config.model_layers import COMPILED_LAYERS, REPLAY_ENGINE, SHARED_PREFIXES
 from runtime.config.rollout import AgentLoop
 
 RUN_DIR = "${oc.env:LIVERL_RUN_DIR}"
@@ -177,6 +177,8 @@ def _external_lib(plan: Plan, facts: Facts, prefix: str) -> None:
         facts.decide(f"{prefix}.external_lib", REPLAY_ENGINE, why)
     elif isinstance(trainer, Fsdp) and trainer.share_prefixes:
         facts.decide(f"{prefix}.external_lib", SHARED_PREFIXES, "what begins alike, once")
+    elif prefix == MODEL and isinstance(trainer, Fsdp) and trainer.compile:
+        facts.decide(f"{prefix}.external_lib", COMPILED_LAYERS, "verl compiles no layer; brings varlen too")
     elif isinstance(trainer, Fsdp) and trainer.attention == "varlen":
         facts.decide(f"{prefix}.external_lib", "runtime.trainer.cuda.varlen", "where varlen is")
 

@@ -164,4 +164,21 @@ def shared_prefixes(plan: Plan) -> Iterator[Problem]:
         yield Problem(place, shown, fix="more trials of a group come to one rank with fewer ranks", severity="warn")
 
 
-RULES: tuple[Rule, ...] = (devices, parallelism, packing, shared_prefixes)
+def compiled(plan: Plan) -> Iterator[Problem]:
+    trainer, place = plan.spec.trainer, ("trainer", "compile")
+    if not isinstance(trainer, Fsdp) or not trainer.compile:
+        return
+    if trainer.device == "cpu":
+        yield Problem(place, "true on a CPU, where it has no use", "false")
+    elif trainer.attention != "varlen":
+        shown = f'"{trainer.attention}" with compile, which needs attention that does not wait for the GPU'
+        yield Problem(("trainer", "attention"), shown, "varlen")
+    if trainer.share_prefixes:
+        yield Problem(place, "true with share_prefixes: each brings an engine of its own", "false")
+    if plan.spec.routing_replay == "R3":
+        yield Problem(place, 'true with routing_replay "R3": each brings an engine of its own', "false")
+    if trainer.sequence_parallel > 1:
+        yield Problem(place, f"true with sequence_parallel {trainer.sequence_parallel}, which cuts rows", "false")
+
+
+RULES: tuple[Rule, ...] = (devices, parallelism, packing, shared_prefixes, compiled)

@@ -66,6 +66,9 @@ class Fsdp(_Engine):
     share_prefixes: bool = False
     """What trajectories of a micro-batch begin with alike (branches of one session, siblings of a group) goes through
     the model once; ``max_tokens_per_rank`` then counts it once. Needs attention ``varlen``; GRPO's kin, no critic."""
+    compile: bool = False
+    """Compile the policy's layers (torch): seconds at the first steps, less time and memory in each. Needs attention
+    ``varlen`` on a GPU. A critic is not compiled."""
     sequence_parallel: Count = 1
     """Ranks that share one sequence (Ulysses); divides the attention heads."""
     shard_size: Count | None = None

@@ -17,6 +17,7 @@ REPLAYED = (
 )
 """``model_type`` of mixtures whose routers ``runtime/trainer/replayed_experts.py`` knows."""
 SHARED_PREFIXES, REPLAY_ENGINE = "runtime.trainer.shared_prefixes", "runtime.trainer.replay_engine"
+COMPILED_LAYERS = "runtime.trainer.compiled_layers"
 """Modules that verl imports where it makes a model, by what the spec asks for."""
 STATEFUL = "it has layers that may keep a state ({}), which cannot branch where rows share a beginning"
 _BLOCKS = frozenset({"attention", "mlp", "moe"})

@@ -124,6 +124,11 @@ def test_sequences_are_packed_by_attention_that_can_and_logits_are_never_read_to
     dense["trainer"]["share_prefixes"] = True
     shared = tree(dense)["actor_rollout_ref"]["model"].get("external_lib")
     assert attention != "varlen" or shared == "runtime.trainer.shared_prefixes"
+    dense["trainer"] |= {"share_prefixes": False, "compile": True}
+    compiled = tree(dense)
+    assert attention != "varlen" or (
+        compiled["actor_rollout_ref"]["model"]["external_lib"] == "runtime.trainer.compiled_layers"
+    )
     # flash-attn brings a kernel for whole logits.
     assert model.get("use_fused_kernels", False) is (attention != "flash_attention_2")
 

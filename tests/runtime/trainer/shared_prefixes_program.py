@@ -1,4 +1,5 @@
-"""verl's FSDP engine on rows one by one, then as a tree: log-probabilities, entropies, and gradients of a loss.
+"""verl's FSDP engine on rows one by one, as a tree, or with compiled layers: log-probabilities, entropies, and
+gradients of a loss.
 
     python shared_prefixes_program.py MODEL RESULT.pt EXTERNAL_LIB
 
@@ -90,9 +91,11 @@ def count(seen: list[int], _module: Any, _args: Any, inputs: dict[str, Any]) -> 
 
 
 def main() -> None:
+    # Traced and taken apart as for any GPU; what a C++ compiler would make of it is torch's own affair.
+    torch.compiler.set_default_backend("aot_eager")
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     found = {}
-    for fused in (False, True):
+    for fused in (True,) if sys.argv[3].endswith("compiled_layers") else (False, True):
         one = engine(sys.argv[1], fused=fused)
         seen: list[int] = []
         one.module.model.register_forward_pre_hook(partial(count, seen), with_kwargs=True)
@@ -107,6 +110,7 @@ def main() -> None:
                 gradients = {name: part.grad.full_tensor().clone() for name, part in one.module.named_parameters()}
             told = {name: [row[:-1] for row in output[name].unbind()] for name in ("log_probs", "entropy")}
             found[f"{name}, fused {fused}"] = {"seen": list(seen), "gradients": gradients, **told}
+    found["graphs"] = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     torch.save(found, sys.argv[2])
 
 

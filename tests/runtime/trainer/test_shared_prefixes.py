@@ -1,4 +1,5 @@
-"""Rows as a tree through verl's real engine: what it says, and learns, is what it says and learns of the rows alone."""
+"""Rows as a tree, and with compiled layers, through verl's real engine: what it says, and learns, is what it says and
+learns of the rows alone."""
 
 from __future__ import annotations
 
@@ -66,20 +67,30 @@ def test_verls_engine_says_and_learns_the_same(tmp_path: Path) -> None:
 
     model = write_policy(tmp_path / "model", family="compact", kind="Qwen3")
     found = {}
-    for lib in ("runtime.trainer.cuda.varlen", "runtime.trainer.shared_prefixes"):
+    for lib in ("cuda.varlen", "shared_prefixes", "compiled_layers"):
         result = tmp_path / f"{lib}.pt"
         subprocess.run(
-            [sys.executable, "-m", "tests.runtime.trainer.shared_prefixes_program", str(model), str(result), lib],
+            [
+                sys.executable,
+                "-m",
+                "tests.runtime.trainer.shared_prefixes_program",
+                str(model),
+                str(result),
+                f"runtime.trainer.{lib}",
+            ],
             cwd=ROOT,
             env={**os.environ, "VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda"},
             check=True,
         )
         found[lib] = torch.load(result)
-    alone, shared = found.values()
-    assert alone.keys() == shared.keys() and len(alone) == 4
+    graphs = {lib: one.pop("graphs") for lib, one in found.items()}
+    assert graphs["cuda.varlen"] == 0 < graphs["compiled_layers"]
+    alone, shared, compiled = found.values()
+    assert alone.keys() == shared.keys() > compiled.keys() and len(alone) == 4
     for name, one in alone.items():
-        other = shared[name]
-        for told in ("log_probs", "entropy", "gradients"):
-            torch.testing.assert_close(other[told], one[told], atol=1e-6, rtol=1e-5)
-        assert any(part.abs().max() > 0.01 for part in other["gradients"].values())
-        assert sum(other["seen"]) < 0.7 * sum(one["seen"])
+        for other in filter(None, (shared[name], compiled.get(name))):
+            for told in ("log_probs", "entropy", "gradients"):
+                torch.testing.assert_close(other[told], one[told], atol=1e-6, rtol=1e-5)
+        assert any(part.abs().max() > 0.01 for part in one["gradients"].values())
+        assert sum(shared[name]["seen"]) < 0.7 * sum(one["seen"])
+        assert name not in compiled or compiled[name]["seen"] == one["seen"]
