@@ -180,6 +180,9 @@ class Curriculum(Model):
     half of its set, whichever is less."""
     floor: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
     """Least share of a set's prompts for its tasks outside of the band, those that waited longest first."""
+    untried: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Share of the other prompts for tasks that the run has not tried yet, while some are known to lie within the band;
+    1: all are tried before one comes again."""
     warmup_steps: Whole = 0
     """Steps during which rates are taken and nothing goes by them."""
     half_life_steps: Annotated[float, Field(gt=0.0, le=1e6)] = 20.0

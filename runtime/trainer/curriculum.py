@@ -1,8 +1,9 @@
 """Which training task comes next, by what the run's own trials of it score.
 
 Each set has its share of the prompts, exactly as far as whole prompts go. Within a set the tasks of the band come
-first, the others with a floor of its prompts; of either, the one that waited longest, shuffled a little by the seed, so
-that no task is ever forgotten. What is drawn follows from the seed, the draws before and the groups that had ended by
+first, the others with a floor of its prompts; of the band those that are known to lie there and those that were never
+tried take turns. Of each kind comes the one that waited longest, shuffled a little by the seed, so that no task is
+ever forgotten. What is drawn follows from the seed, the draws before and the groups that had ended by
 then, whatever the order in which they ended. Free of verl: knows nothing of data sets and checkpoints, but gives its
 state for one.
 """
@@ -57,6 +58,8 @@ class _Set:
     credit: float = 0.0
     owed: float = 0.0
     """To the tasks outside of the band."""
+    owed_untried: float = 0.0
+    """To tasks that were never drawn, while others are known to lie within."""
 
     def copy(self) -> _Set:
         return _Set(**{**vars(self), "due": self.due.copy(), "drawn": self.drawn.copy()})
@@ -146,14 +149,22 @@ class Curriculum:
         chosen.owed = 0.0 if within.all() else chosen.owed + self._settings.floor
         spacing = min(self._prompts, len(chosen.numbers) // 2)
         rested = chosen.draws - chosen.drawn > spacing
+        untried = chosen.drawn == _NEVER
+        known = within & (self._trials[chosen.numbers] > 0)
         # A sum of ten times 0.1 is a little less than 1.
-        pools = (~within, within) if chosen.owed > 1.0 - 1e-9 else (within, ~within)
+        outside = chosen.owed > 1.0 - 1e-9
+        if not outside and untried.any() and (known & rested).any():
+            chosen.owed_untried += 1.0 if self._warms_up() else self._settings.untried
+        band = (untried, known, within) if chosen.owed_untried > 1.0 - 1e-9 else (known, untried, within)
+        pools = (~within, *band) if outside else (*band, ~within)
         pool = next((found for one in pools if (found := one & rested).any()), rested)
         place = int(np.argmin(np.where(pool, chosen.due, np.inf)))
         if not within[place]:
             chosen.owed = max(0.0, chosen.owed - 1.0)
+        if untried[place]:
+            chosen.owed_untried = max(0.0, chosen.owed_untried - 1.0)
         number = int(chosen.numbers[place])
-        size = int(within.sum() if within[place] else (~within).sum())
+        size = int((known if known.any() else within).sum() if within[place] else (~within).sum())
         chosen.drawn[place] = chosen.draws
         chosen.due[place] = chosen.draws + self._jitter(number, chosen.draws) * size / 2
         return number
@@ -198,8 +209,11 @@ class Curriculum:
         found: np.ndarray[Any, np.dtype[np.float64]] = (self._solved * fade + middle) / (self._trials * fade + 1.0)
         return found
 
+    def _warms_up(self) -> bool:
+        return self._step < self._settings.warmup_steps
+
     def _inside(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        if self._step < self._settings.warmup_steps:
+        if self._warms_up():
             return np.ones(len(self._tasks), dtype=bool)
         rates, band = self.rates(), self._settings.band
         return (rates >= band.least - 1e-9) & (rates <= band.most + 1e-9)
@@ -264,6 +278,7 @@ class Curriculum:
                         "draws": one.draws,
                         "credit": one.credit,
                         "owed": one.owed,
+                        "owed_untried": one.owed_untried,
                     }
                     for one in self._sets
                 },
@@ -284,6 +299,7 @@ class Curriculum:
                 found = state["sets"][one.name]
                 one.due, one.drawn = np.array(found["due"]), np.array(found["drawn"], dtype=np.int64)
                 one.draws, one.credit, one.owed = found["draws"], found["credit"], found["owed"]
+                one.owed_untried = found.get("owed_untried", 0.0)  # checkpoints of before have none
             self._trials, self._solved = np.array(state["trials"]), np.array(state["solved"])
             self._at, self._step = np.array(state["at"]), state["step"]
             since = [one for one in self._waiting if one.group not in state["known"]]

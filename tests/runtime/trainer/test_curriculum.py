@@ -121,6 +121,34 @@ def test_the_band_comes_first_and_the_floor_is_kept() -> None:
         assert len(set(step)) == len(step), "none twice in a step"
 
 
+@given(untried=st.sampled_from([0.25, 0.5, 0.75, 1.0]), every=st.integers(2, 5), warmup_steps=st.sampled_from([0, 400]))
+@settings(max_examples=15, deadline=None)
+def test_what_tells_something_comes_again_while_the_rest_is_tried(
+    untried: float, every: int, warmup_steps: int
+) -> None:
+    tasks = [("all", str(number)) for number in range(600)]
+    said = Settings(
+        band=PassRate(least=0.2, most=0.8), floor=0.1, untried=untried, warmup_steps=warmup_steps, half_life_steps=1e6
+    )
+    curriculum = Curriculum(said, tasks, weights={}, seed=3, prompts=8)
+    drawn: list[int] = []
+    while len(set(drawn)) < len(tasks):
+        numbers = [curriculum.draw() for _ in range(8)]
+        for order, number in enumerate(numbers):
+            solved = 4.0 if number % every == 0 else 0.0
+            step = len(drawn) // 8 + 1
+            curriculum.ended(Ended(f"{step}-{order}", "all", str(number), step, order, 8, solved))
+        drawn += numbers
+    if untried == 1.0 or warmup_steps:
+        assert len(set(drawn)) >= 0.88 * len(drawn), "only the floor's come again before all were tried"
+        return
+    share = (len(tasks) - len(set(drawn[:100]))) / len(drawn[100:])
+    assert abs(share - untried * 0.9) < 0.03, "of what the floor leaves"
+    again = Counter(drawn[100:])
+    telling = [again[number] for number in set(drawn[:100]) if number % every == 0]
+    assert min(telling) >= 0.5 * max(telling), "all alike"
+
+
 def test_what_was_not_tried_for_long_comes_back_and_a_warm_up_goes_by_nothing(tmp_path: Path) -> None:
     curriculum = make(half_life_steps=5.0)
     curriculum.ended(Ended("a", "easy", "easy-0", 1, 0, 8, 8.0))
