@@ -89,7 +89,8 @@ def test_sets_keep_their_shares_and_no_task_starves(policy: int, floor: float, w
                 assert abs(len(mine) - share * place) < len(SETS), "at any time, not in the end alone"
     for name, mine in own.items():
         size = SETS[name]
-        longest = size / 2 + (size + 1) * math.ceil(1 / floor) + size
+        # Outside of the band, or new while others of it come again.
+        longest = size / 2 + (size + 1) * max(math.ceil(1 / floor), math.ceil(2 / (1 - floor))) + size
         last = dict.fromkeys(mine[: int(longest)], 0)
         assert len(last) == size or len(mine) <= longest, "each comes at all"
         for place, number in enumerate(mine):
