@@ -10,8 +10,10 @@ from runtime.errors import MachineError, RunError, UserError
 from runtime.grading import swebench_log
 from runtime.grading.log_verdict import PACKAGE
 from runtime.tasks.directories import OnProblem
+from runtime.tasks.sets.files import Row, read_rows
+from runtime.tasks.sets.forms import meant
 from runtime.tasks.sets.r2e import r2e
-from runtime.tasks.sets.rows import Row, from_hub, instance, read_rows
+from runtime.tasks.sets.rows import from_hub, instance
 from runtime.tasks.sets.swe_bench import Build, swe_bench, swe_gym, swe_rebench
 from runtime.tasks.sets.swe_smith import swe_smith
 from runtime.tasks.sets.types import BadRow
@@ -69,7 +71,7 @@ def import_rows(
     if wanted.rows is not None:
         source, origin = wanted.rows, wanted.rows.name
         if not source.exists():
-            raise UserError(f"{source}: no such file; give the set's rows (parquet, JSON or JSON lines)")
+            raise UserError(f"{source}: no such file; give the set's rows (parquet, Arrow, JSON, JSON lines or CSV)")
     else:
         dataset = wanted.dataset or known.dataset
         say(f"fetching {dataset}")
@@ -87,6 +89,8 @@ def import_rows(
             if wanted.instances and instance(row) not in wanted.instances:
                 continue
             missing.discard(instance(row))
+            if why_not := meant(row, name, tuple(SETS)):
+                raise BadRow(why_not)
             task = known.build(row, origin)
             facts = task.published
             if wanted.repositories and facts.repo not in wanted.repositories:

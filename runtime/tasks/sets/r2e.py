@@ -13,7 +13,8 @@ from typing import Any
 
 from runtime.grading.log_verdict import r2e_expected
 from runtime.task_format.published import Published
-from runtime.tasks.sets.rows import Row, instance, text
+from runtime.tasks.sets.files import Row
+from runtime.tasks.sets.rows import image, instance, table, text
 from runtime.tasks.sets.scripts import evaluation
 from runtime.tasks.sets.types import BadRow, SetTask
 
@@ -24,11 +25,11 @@ _COMMAND = ".venv/bin/python -W ignore -m pytest -rA r2e_tests"
 
 
 def r2e(row: Row, origin: str) -> SetTask:
-    commit, image = text(row, "commit_hash"), text(row, "docker_image")
+    commit, named = text(row, "commit_hash"), text(row, "docker_image") and image(row, "docker_image")
     repo = text(row, "repo_name")
     parsed, result = _json(row, "parsed_commit_content"), _json(row, "execution_result_content")
     try:
-        expected = r2e_expected(text(row, "expected_output_json"))
+        expected = r2e_expected(json.dumps(_json(row, "expected_output_json")))
     except ValueError as error:
         raise BadRow(f"column expected_output_json: {error}") from error
     files, source = {}, []
@@ -36,6 +37,8 @@ def r2e(row: Row, origin: str) -> SetTask:
         path, new = _path(change), change.get("new_file_content")
         if _is_test(path) or not path.endswith(".py"):
             continue
+        if new is None and (change.get("plus_file") or {}).get("path") == "/dev/null":
+            raise BadRow(f"its commit removes {path}, and a repair is made of files that are added or replaced")
         if not isinstance(new, str):
             raise BadRow(f"parsed_commit_content: {path} has no new_file_content")
         source.append(path)
@@ -63,7 +66,7 @@ def r2e(row: Row, origin: str) -> SetTask:
             repo=repo,
             base_commit=_base(parsed),
             language="python",
-            image=image,
+            image=named,
             hidden=(*_HIDDEN, *(f"/testbed/{one}" for one in _MORE_HIDDEN)),
             log_parser="r2e",
             rule="exact",
@@ -82,18 +85,15 @@ def _base(parsed: Mapping[str, Any]) -> str:
     return named if re.fullmatch(r"[0-9a-f]{40}", named) else ""
 
 
-def _json(row: Row, column: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text(row, column))
-    except ValueError as error:
-        raise BadRow(f"column {column} is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise BadRow(f"column {column} is no table")
+def _json(row: Row, column: str) -> Mapping[str, Any]:
+    found = table(row, column)
+    if found is None:
+        raise BadRow(f"column {column} is {'missing' if column not in row else 'empty'}")
     return found
 
 
-def _list(table: Mapping[str, Any], key: str) -> list[Any]:
-    value = table.get(key)
+def _list(found: Mapping[str, Any], key: str) -> list[Any]:
+    value = found.get(key)
     if not isinstance(value, list):
         raise BadRow(f"{key} is missing")
     return value

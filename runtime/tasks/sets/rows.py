@@ -1,69 +1,18 @@
-"""Rows as sets are published: parquet, JSON or JSON lines, from a file, a folder of such files, or the hub."""
+"""What a row of a published set must have, and how rows are fetched from the hub. Files of rows: ``files.py``."""
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import MachineError, UserError
+from runtime.oci.reference import parse
+from runtime.tasks.sets.files import Row
 from runtime.tasks.sets.types import BadRow
-
-Row = Mapping[str, Any]
-_KINDS = (".parquet", ".json", ".jsonl")
-_AT_ONCE = 256
-
-
-def read_rows(path: Path) -> Iterator[tuple[str, Row | BadRow]]:
-    """(``file:line`` or ``file[index]``, row) of everything there; a line that is no row comes as ``BadRow``. Raises
-    ``UserError`` for what holds no rows at all."""
-    found = (one for kind in _KINDS for one in path.glob(f"**/*{kind}"))
-    files = [path] if path.is_file() else sorted(one for one in found if one.is_file())
-    if not files:
-        raise UserError(f"{path}: no rows there; give a file ({', '.join(_KINDS)}) or a folder of them")
-    for file in files:
-        try:
-            if file.suffix == ".jsonl":
-                yield from _lines(file)
-                continue
-            for index, row in enumerate(_table(file) if file.suffix == ".parquet" else _list(file)):
-                yield f"{file}[{index}]", _row(row)
-        except (OSError, ValueError, RecursionError, NotImplementedError) as error:
-            raise UserError(f"{file}: no rows can be read: {error}; give a file ({', '.join(_KINDS)})") from error
-
-
-def _row(found: Any) -> Row | BadRow:
-    return found if isinstance(found, Mapping) else BadRow(f"a row is a table, not {type(found).__name__}")
-
-
-def _lines(file: Path) -> Iterator[tuple[str, Row | BadRow]]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield f"{file}:{number}", _row(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                yield f"{file}:{number}", BadRow(f"no JSON: {error}")
-
-
-def _list(file: Path) -> list[Any]:
-    found = json.loads(file.read_bytes())
-    if isinstance(found, dict):  # by instance, as some tools write them
-        found = list(found.values())
-    if not isinstance(found, list):
-        raise ValueError("neither a list nor a table of rows")
-    return found
-
-
-def _table(file: Path) -> Iterator[Any]:
-    """Some rows at a time: sets of 50,000 rows are asked for a few, and are gigabytes as Python's objects."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(file) as table:
-        for batch in table.iter_batches(_AT_ONCE):
-            yield from batch.to_pylist()
 
 
 def from_hub(dataset: str, split: str, revision: str | None, cache: Path) -> tuple[Path, str]:
@@ -78,7 +27,7 @@ def from_hub(dataset: str, split: str, revision: str | None, cache: Path) -> tup
             dataset,
             repo_type="dataset",
             revision=commit,
-            allow_patterns=[f"**/{split}*.parquet", f"{split}*.parquet", f"{split}.json*"],
+            allow_patterns=[f"**/{split}*.parquet", f"{split}*.parquet", f"**/{split}/*.parquet", f"{split}.json*"],
             cache_dir=cache / "hub",
         )
     except HFValidationError as error:
@@ -103,7 +52,9 @@ def instance(row: Row) -> str:
 def text(row: Row, column: str) -> str:
     """A column that must be there and say something. Raises ``BadRow``."""
     value = row.get(column)
-    if not isinstance(value, str) or not value.strip():
+    if value is not None and not isinstance(value, str):
+        raise BadRow(f"column {column} is no text but {type(value).__name__}")
+    if value is None or not value.strip():
         raise BadRow(f"column {column} is {'missing' if column not in row else 'empty'}")
     return value
 
@@ -113,14 +64,62 @@ def optional(row: Row, column: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def commit(row: Row, column: str) -> str:
+    """A commit's whole name. Raises ``BadRow``."""
+    value = text(row, column).strip().lower()
+    if not re.fullmatch(r"[0-9a-f]{40}", value):
+        raise BadRow(f"column {column} is no commit of 40 hexadecimal digits: {value[:60]!r}")
+    return value
+
+
+def image(row: Row, *columns: str) -> str:
+    """The name of an image in the first of these columns that says one; empty where none does. Raises ``BadRow``."""
+    said = [(column, optional(row, column)) for column in columns if optional(row, column).strip()]
+    if not said:
+        return ""
+    column, found = said[0]
+    try:
+        parse(found)
+    except ValueError as error:
+        raise BadRow(f"column {column}: {error}") from error
+    return found.strip()
+
+
 def names(row: Row, column: str) -> tuple[str, ...]:
-    """A list of tests, also as the JSON text that SWE-bench keeps it in. Raises ``BadRow``."""
+    """A list of tests, also as text: JSON as SWE-bench keeps it, or as Python writes it, which is what becomes of lists
+    in tables of text. Nothing (null) is a list of none. Raises ``BadRow``."""
+    if column not in row:
+        raise BadRow(f"column {column} is missing")
+    value = row[column]
+    if isinstance(value, str):
+        value = value_of(value, f"column {column} is no list of tests")
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise BadRow(f"column {column} is no list of tests")
+    return tuple(dict.fromkeys(value))
+
+
+def table(row: Row, column: str) -> Mapping[str, Any] | None:
+    """A column that holds a table, also as text; None where it says nothing. Raises ``BadRow``."""
     value = row.get(column)
     if isinstance(value, str):
+        value = value_of(value, f"column {column} is no table")
+    if not isinstance(value, Mapping | None):
+        raise BadRow(f"column {column} is no table")
+    return value
+
+
+def value_of(said: str, why: str) -> Any:
+    """What a text says as JSON, or else as a literal of Python; None for an empty one. Raises ``BadRow``."""
+    if not said.strip():
+        return None
+    try:
+        return json.loads(said)
+    except RecursionError as error:
+        raise BadRow(f"{why}: {error}") from error
+    except ValueError as error:
         try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise BadRow(f"column {column} is no list of tests: {error}") from error
-    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-        raise BadRow(f"column {column} is {'missing' if column not in row else 'no list of tests'}")
-    return tuple(dict.fromkeys(value))
+            return ast.literal_eval(said.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise BadRow(f"{why}: {error}") from error

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 from runtime.task_format.published import Published
+from runtime.tasks.sets.files import Row
 from runtime.tasks.sets.patches import touched
-from runtime.tasks.sets.rows import Row, names, optional, text
+from runtime.tasks.sets.rows import image, names, optional, text
 from runtime.tasks.sets.scripts import CONDA, evaluation
 from runtime.tasks.sets.types import BadRow, SetTask
 
@@ -30,12 +31,13 @@ _IMAGE = re.compile(r"(?:.*/)?swesmith\.[^.]+\.(?P<repo>.+)\.(?P<commit>[0-9a-f]
 
 def swe_smith(row: Row, origin: str) -> SetTask:
     instance, bug = text(row, "instance_id"), text(row, "patch")
-    image = text(row, "image_name")
-    found = _IMAGE.fullmatch(image)
+    text(row, "image_name")
+    named = image(row, "image_name")
+    found = _IMAGE.fullmatch(named)
     if found is None:
-        raise BadRow(f"image_name {image!r} is none of the set's: swesmith.ARCHITECTURE.OWNER__NAME.COMMIT")
-    if "/" not in image:
-        image = f"jyangballin/{image.replace('__', '_1776_')}"
+        raise BadRow(f"image_name {named!r} is none of the set's: swesmith.ARCHITECTURE.OWNER__NAME.COMMIT")
+    if "/" not in named:
+        named = f"jyangballin/{named.replace('__', '_1776_')}"
     repo = found["repo"].replace("_1776_", "/").replace("__", "/")
     fail, kept = names(row, "FAIL_TO_PASS"), names(row, "PASS_TO_PASS")
     if not fail:
@@ -60,7 +62,7 @@ def swe_smith(row: Row, origin: str) -> SetTask:
             repo=repo,
             licence=optional(row, "license"),
             language="go" if parser == "go" else "python",
-            image=image,
+            image=named,
             history="none",
             log_parser=parser,
         ),

@@ -27,6 +27,8 @@ def write_set_task(out: Path, task: SetTask) -> Path:
         raise BadRow(f"its name {task.name!r} is no name of a folder ({NAME.pattern})")
     for path in (*task.files, *task.tests):
         check_path(path)
+    if "\0" in task.instruction:
+        raise BadRow("its issue holds a NUL, which no agent can be given")
     files = {
         "task.toml": _toml(name, task).encode(),
         "instruction.md": (task.instruction.strip() + "\n").encode(),

@@ -35,7 +35,7 @@ from runtime.task import load_task
 from runtime.tasks import prepare as room
 from runtime.tasks.images import with_images
 from runtime.tasks.index import oracle_seconds, read_index, write_index
-from runtime.tasks.sets import rows as reading
+from runtime.tasks.sets import files as reading
 from runtime.tasks.sets.kept import set_directories
 from runtime.tasks.sets.load import SETS, Wanted, import_rows
 from runtime.tasks.sets.terminal_bench import import_folders
@@ -120,7 +120,7 @@ def _commit(path: str) -> str:
         ("swe-smith", {"problem_statement": ""}, "problem_statement is empty"),
         ("swe-smith", {"FAIL_TO_PASS": ["TestX"]}, "not pytest's"),
         ("swe-gym", {"repo": "a/b"}, "no test command is known for a/b"),
-        ("r2e", {"expected_output_json": "[]"}, "no table of tests"),
+        ("r2e", {"expected_output_json": "[]"}, "expected_output_json is no table"),
         ("r2e", {"docker_image": None}, "docker_image is missing"),
         ("r2e", {"execution_result_content": '{"test_file_names": ["../x"], "test_file_codes": [""]}'}, "no name of a"),
         ("r2e", {"parsed_commit_content": '{"file_diffs": [3]}'}, "without the path"),
