@@ -47,10 +47,11 @@ def sha256(content: bytes) -> str:
 
 @dataclass
 class Made:
-    """An image: blobs by digest, and its manifest."""
+    """An image: blobs by digest, its manifest, and others by digest where that is an index."""
 
     manifest: bytes
     blobs: dict[str, bytes] = field(default_factory=dict)
+    documents: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:

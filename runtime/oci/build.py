@@ -12,16 +12,15 @@ import contextlib
 import functools
 import json
 import os
-import re
 import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.errors import ImageError, MachineError
+from runtime.oci.dockerfile import SECOND_CONTEXT, Buildable, NotBuilt, buildable, stands_on
 from runtime.oci.manifest import read_manifest
 from runtime.oci.store import BUILT, ImageStore
 from runtime.oci.types import Image
@@ -43,7 +42,6 @@ mount -t tmpfs -o mode=1777,nosuid,nodev,size=64m liverl "$dev/shm"
 mount --rbind "$dev" /dev
 exec "$@"
 """
-_HEREDOC = re.compile(r"<<(-?)([\"']?)([A-Za-z_][A-Za-z0-9_]*)\2")
 
 
 def build(dockerfile: Path, context: Path, *, store: ImageStore, key: str, network: bool, timeout_sec: float) -> Image:
@@ -53,18 +51,23 @@ def build(dockerfile: Path, context: Path, *, store: ImageStore, key: str, netwo
     if program is None or os.getuid() != 0:
         why = "the program buildah is not here" if program is None else "buildah's chroot isolation needs root"
         raise ImageError(f"{dockerfile} cannot be built: {why}", fix=INSTALL)
+    text = dockerfile.read_text(encoding="utf-8", errors="replace")
+    try:
+        named, known = stands_on(text), buildable(text)
+    except NotBuilt as why:
+        raise ImageError(f"{dockerfile}:{why.line}: {why}", fix=why.fix) from why
     store.root.mkdir(parents=True, exist_ok=True)
     with store.building() as root, tempfile.TemporaryDirectory(prefix=".build-", dir=store.root) as folder:
         layout = Path(folder) / "layout"
         places = ["--root", str(root), "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
         unpinned = ["--registries-conf", _short_names(Path(folder))]
         run = functools.partial(_run, dockerfile=dockerfile, timeout_sec=timeout_sec, temporary=folder)
-        for name in _stands_on(dockerfile):
+        for name in named:
             run([program, *places, *unpinned, "pull", "--quiet", "--policy", "missing", name], kept=(*_HOME, *_PROXIES))
         tag = f"localhost/liverl/task:{os.getpid()}-{secrets.token_hex(8)}"  # builds of one machine share the root
         command = [program, *places, *unpinned, "bud", "--isolation", "chroot", "--format", "oci", "--pull-never"]
-        command += ["--timestamp", "0", "--layers=false", "--force-rm", *_WITHOUT, "--file", str(dockerfile)]
-        command += ["--tag", tag, str(context)]
+        command += ["--timestamp", "0", "--layers=false", "--force-rm", *_WITHOUT]
+        command += [*_read(dockerfile, text, known, Path(folder)), "--tag", tag, str(context)]
         try:
             run([*_alone(folder, network=network), *command], kept=_PROXIES if network else ())
             run([program, *places, "push", tag, f"oci:{layout}:task"])
@@ -74,6 +77,21 @@ def build(dockerfile: Path, context: Path, *, store: ImageStore, key: str, netwo
         image = import_layout(layout, store, reference=f"{BUILT}{key}")
     store.name(key, image)
     return image
+
+
+def _read(dockerfile: Path, text: str, known: Buildable, folder: Path) -> list[str]:
+    """What says which Dockerfile is built: the author's, or the same in other words."""
+    if known.text == text:
+        return ["--file", str(dockerfile)]
+    (folder / "Dockerfile").write_text(known.text, encoding="utf-8")
+    for path, content in known.files.items():
+        (folder / "files" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "files" / path).write_text(content, encoding="utf-8")
+        (folder / "files" / path).chmod(0o644)
+    said = ["--file", f"{folder}/Dockerfile"]
+    own = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
+    said += ["--ignorefile", str(own)] if own.is_file() else []
+    return [*said, "--build-context", f"{SECOND_CONTEXT}={folder}/files"] if known.files else said
 
 
 def _alone(folder: str, *, network: bool) -> list[str]:
@@ -99,58 +117,6 @@ def import_layout(layout: Path, store: ImageStore, *, reference: str) -> Image:
     config = json.loads(path(manifest.config.digest).read_bytes())
     files = {one.digest: path(one.digest) for one in manifest.layers}
     return store.add(manifest, config, files, reference=reference)
-
-
-def _stands_on(dockerfile: Path) -> list[str]:
-    """The images that a Dockerfile takes from elsewhere. Raises ``ImageError`` for a name that is put together."""
-    stages, found = set[str](), list[str]()
-    for number, text in _instructions(dockerfile.read_text(encoding="utf-8", errors="replace")):
-        words = text.split()
-        instruction, flags = words[0].upper(), list(takewhile(lambda word: word.startswith("--"), words[1:]))
-        if instruction == "FROM":
-            named = [word for word in words[1:] if not word.startswith("--")][:1]
-        elif instruction == "COPY":
-            named = [flag.removeprefix("--from=") for flag in flags if flag.startswith("--from=")]
-        elif instruction == "RUN":
-            options = [part for flag in flags if flag.startswith("--mount=") for part in flag[8:].split(",")]
-            named = [option.removeprefix("from=") for option in options if option.startswith("from=")]
-        else:
-            continue
-        for name in named:
-            if "$" in name:
-                why = f"{dockerfile}:{number}: the image {name} is put together of variables"
-                raise ImageError(why, fix="write the image's whole name")
-            if name.lower() not in stages and name != "scratch" and not name.isdecimal():
-                found.append(name)
-        if instruction == "FROM" and len(words) > 3 and words[-2].upper() == "AS":
-            stages.add(words[-1].lower())
-    return list(dict.fromkeys(found))
-
-
-def _instructions(text: str) -> Iterator[tuple[int, str]]:
-    """(line of its beginning, text) of every instruction: continued lines joined, without comments and without the
-    files that stand in the Dockerfile itself (``<<EOF``)."""
-    start, parts, ends = 0, list[str](), list[tuple[str, str]]()
-    for number, line in enumerate(text.splitlines(), 1):
-        if ends:
-            strip, end = ends[0]
-            if (line.lstrip("\t") if strip else line) == end:
-                del ends[0]
-            continue
-        if line.lstrip().startswith("#") or not line.strip():
-            continue  # also within a continued instruction
-        start = start if parts else number
-        continued = line.rstrip().endswith("\\")
-        parts.append(line.rstrip()[:-1] if continued else line)
-        if continued:
-            continue
-        whole, parts = " ".join(parts), []
-        if whole.split()[:1] and whole.split()[0].upper() in ("RUN", "COPY", "ADD"):
-            ends = [(match[1], match[3]) for match in _HEREDOC.finditer(whole)]
-        if whole.strip():
-            yield start, whole
-    if parts and " ".join(parts).strip():
-        yield start, " ".join(parts)
 
 
 def _short_names(folder: Path) -> str:

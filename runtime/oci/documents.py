@@ -50,3 +50,13 @@ def diff_ids_of(name: str, config: Mapping[str, Any], manifest: Manifest) -> lis
     if len(set(ids)) > MAX_LAYERS:
         raise ImageError(f"image {name}: more than {MAX_LAYERS} layers", fix="build it with fewer instructions")
     return ids
+
+
+def check_platform(name: str, config: Mapping[str, Any], architecture: str) -> None:
+    """Raises ``ImageError`` for programs of another machine: a tag without an index may be of any."""
+    found = str(config.get("os") or "linux"), str(config.get("architecture") or architecture)
+    if found != ("linux", architecture):
+        raise ImageError(
+            f"image {name}: it is for {'/'.join(found)}, and this machine is linux/{architecture}",
+            fix=f"name an image that was made for {architecture}",
+        )

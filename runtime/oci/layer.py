@@ -8,6 +8,7 @@ would heed. Format: OCI image spec 1.1, layer.md.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -28,6 +29,11 @@ OPAQUE = "user.overlay.opaque"
 _XATTR = "SCHILY.xattr."
 _PART = 1 << 20
 _BUFFER = 1 << 17
+_ENTRY = (
+    *(errno.ENOENT, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP),
+    *(errno.EMLINK, errno.E2BIG, errno.ERANGE, errno.EOPNOTSUPP),
+)
+"""What the kernel says of a stranger's entry, and not of a disk."""
 MAX_ENTRIES = 4_000_000
 _LOOK_EVERY = 64 << 20
 
@@ -62,6 +68,12 @@ def unpack(blob: Path, target: Path, *, look: Callable[[], None] = lambda: None)
                 pass  # what follows the end mark belongs to the digest
         except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, UnicodeError, _Garbled) as error:
             raise BadLayer(f"no tar file: {error}") from error
+        except (ValueError, OverflowError) as error:  # a NUL in a link, a time that is no number
+            raise BadLayer(f"an entry that no file can be: {error}") from error
+        except OSError as error:
+            if error.errno not in _ENTRY:
+                raise
+            raise BadLayer(f"an entry that no file can be: {error.strerror}") from error
         finally:
             writer.close()
     writer.found.diff_id = f"sha256:{reader.hash.hexdigest()}"
@@ -121,7 +133,7 @@ class _Writer:
         self._look = look
         self._unseen = 0
         self._last: tuple[tuple[str, ...], int] | None = None  # entries come folder by folder
-        self._times: list[tuple[tuple[str, ...], int, float]] = []
+        self._times: list[tuple[tuple[str, ...], int, tuple[int, int]]] = []
 
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         self.found.entries += 1
@@ -130,7 +142,7 @@ class _Writer:
         parts = _parts(member.name)
         if not parts:
             if member.isdir():
-                self._times.append(((), _mode(member), member.mtime))
+                self._times.append(((), _mode(member), _nanoseconds(member.mtime)))
             return
         *above, name = parts
         folder = self._folder(tuple(above))
@@ -139,7 +151,7 @@ class _Writer:
         elif member.isdir():
             self._make_folder(folder, name, member)
             self.found.implied.discard("/".join(parts))
-            self._times.append((tuple(parts), _mode(member), member.mtime))
+            self._times.append((tuple(parts), _mode(member), _nanoseconds(member.mtime)))
         elif member.isreg():
             self._clear(folder, name)
             self._file(archive, member, folder, name)
@@ -157,14 +169,14 @@ class _Writer:
     def close(self) -> None:
         """Folders get their modes and times last: until then they must be written."""
         try:
-            for parts, mode, mtime in reversed(self._times):
+            for parts, mode, times in reversed(self._times):
                 try:
                     fd = self._walk(parts, make=False)
                 except (BadLayer, OSError):
                     continue  # something else is there by now
                 try:
                     os.fchmod(fd, mode | 0o700)
-                    os.utime(fd, ns=_nanoseconds(mtime))
+                    os.utime(fd, ns=times)
                 finally:
                     os.close(fd)
         finally:

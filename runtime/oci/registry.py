@@ -12,7 +12,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ import httpx
 
 from runtime.errors import ImageError
 from runtime.oci.credentials import credentials, trust
-from runtime.oci.manifest import Descriptor, Manifest, read_manifest
+from runtime.oci.manifest import Descriptor, Manifest, of_platform, read_manifest
 from runtime.oci.reference import DIGEST, Reference
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,10 @@ LONGEST_WAIT_SEC = 60.0
 MAX_MANIFEST = 4 << 20
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
-_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+_INDEXES_DEEP = 3
+"""An index may name further ones."""
+_SCHEME = re.compile(r"(?:^|,)\s*([A-Za-z]+)(?=\s+\w+\s*=|\s*(?:,|$))")
+_FIELD = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
 
 
 @dataclass
@@ -70,9 +73,10 @@ class Registry:
     def manifest(self, reference: Reference, *, architecture: str) -> Manifest:
         """The manifest for Linux on ``architecture``. Raises ``ImageError``."""
         digest, found = self._document(reference, reference.wanted)
-        if found.get("mediaType") in _INDEXES or "manifests" in found:
-            chosen = _of_platform(reference, found, architecture)
-            digest, found = self._document(reference, chosen)
+        for _ in range(_INDEXES_DEEP):
+            if found.get("mediaType") not in _INDEXES and "manifests" not in found:
+                break
+            digest, found = self._document(reference, of_platform(reference, found, architecture))
         return read_manifest(str(reference), digest, found)
 
     def blob(self, reference: Reference, descriptor: Descriptor, target: Path) -> None:
@@ -91,19 +95,23 @@ class Registry:
         self._patiently(reference, f"layer {descriptor.digest[:19]}", fetch)
 
     def _stream(self, reference: Reference, descriptor: Descriptor, url: str, target: Path, have: int) -> None:
-        headers = {"Range": f"bytes={have}-"} if have else {}
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with self._client.stream("GET", url, headers={**headers, **self._authorization}) as answer:
             self._accepted(reference, answer)
+            part = answer.headers.get("Content-Range", f"bytes {have}-")
+            if answer.status_code == 206 and not part.startswith(f"bytes {have}-"):
+                target.unlink(missing_ok=True)
+                raise _Again("the registry answered with another part than was asked for", wait_sec=0.0)
             # A server that knows no ranges starts anew.
             with target.open("ab" if have and answer.status_code == 206 else "wb") as file:
                 lacking = descriptor.size - file.tell()
-                for part in answer.iter_raw():
-                    self.traffic.bytes += len(part)
-                    self.pace(len(part))
-                    lacking -= len(part)
+                for piece in answer.iter_raw():
+                    self.traffic.bytes += len(piece)
+                    self.pace(len(piece))
+                    lacking -= len(piece)
                     if lacking < 0:
                         raise _refused(reference, f"more came than the {descriptor.size} bytes of {descriptor.digest}")
-                    file.write(part)
+                    file.write(piece)
 
     def _document(self, reference: Reference, wanted: str) -> tuple[str, dict[str, Any]]:
         url = self._url(reference, "manifests", wanted)
@@ -160,7 +168,9 @@ class Registry:
         status = answer.status_code
         if status in (200, 206):
             return
-        if status == 401 and self._authorize(reference, answer.headers.get("WWW-Authenticate", "")):
+        if answer.history and status in (401, 403):  # where it sent us, and an address like that is good for a while
+            raise _Again(f"{answer.url.host} answered {status}", wait_sec=None)
+        if status == 401 and self._authorize(reference, answer):
             raise _Again("a token was asked for", wait_sec=0.0)
         if status == 416:
             raise _Again("the registry has less of it than is here", wait_sec=0.0)
@@ -170,33 +180,50 @@ class Registry:
         causes = {401: "the registry wants a password", 403: "the registry refuses", 404: "the registry has none"}
         raise _refused(reference, f"{causes.get(status, f'the registry answered {status}')}: {answer.text[:200]}")
 
-    def _authorize(self, reference: Reference, challenge: str) -> bool:
-        """Whether there is something new to show to the registry."""
-        scheme, _, rest = challenge.partition(" ")
-        fields = dict(_CHALLENGE.findall(rest))
-        if scheme.lower() == "basic" and self._login is not None:
-            value = httpx.BasicAuth(*self._login)._auth_header
-        elif scheme.lower() == "bearer" and fields.get("realm", "").startswith(
-            ("https://", "http://")[: 1 + self.plaintext]
-        ):
-            asked = {"scope": fields.get("scope") or f"repository:{reference.repository}:pull"}
-            asked |= {"service": fields["service"]} if "service" in fields else {}
-            answer = self._client.get(fields["realm"], params=asked, auth=self._login)
-            if answer.status_code != 200:
-                return False
-            try:
-                found = answer.json()
-            except ValueError:
-                return False
-            if not isinstance(found, dict):
-                return False
-            value = f"Bearer {found.get('token') or found.get('access_token')}"
-        else:
-            return False
-        if self._authorization.get("Authorization") == value:
+    def _authorize(self, reference: Reference, answer: httpx.Response) -> bool:
+        """Whether there is something new to show to the registry. Raises ``_Again``."""
+        shown, now = answer.request.headers.get("Authorization"), self._authorization.get("Authorization")
+        if now is not None and now != shown:
+            return True  # another layer's fetch has just asked
+        value = None
+        for scheme, fields in _challenges(answer.headers.get_list("WWW-Authenticate")):
+            if scheme == "basic" and self._login is not None:
+                value = value or httpx.BasicAuth(*self._login)._auth_header
+            elif scheme == "bearer" and fields.get("realm", "").startswith(
+                ("https://", "http://")[: 1 + self.plaintext]
+            ):
+                value = self._token(reference, fields) or value
+        if value is None or value == shown:
             return False
         self._authorization = {"Authorization": value}
         return True
+
+    def _token(self, reference: Reference, fields: Mapping[str, str]) -> str | None:
+        asked = {"scope": fields.get("scope") or f"repository:{reference.repository}:pull"}
+        asked |= {"service": fields["service"]} if "service" in fields else {}
+        answer = self._client.get(fields["realm"], params=asked, auth=self._login)
+        if answer.status_code == 429 or answer.status_code >= 500:
+            raise _Again(
+                f"who gives the registry's tokens answered {answer.status_code}", wait_sec=_retry_after(answer)
+            )
+        try:
+            found = answer.json() if answer.status_code == 200 else None
+        except ValueError:
+            return None
+        token = (found.get("token") or found.get("access_token")) if isinstance(found, dict) else None
+        return f"Bearer {token}" if isinstance(token, str) else None
+
+
+def _challenges(headers: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """(scheme, fields) of every way of logging in that a registry names, one a header or several in one."""
+    for header in headers:
+        heads = list(_SCHEME.finditer(header))
+        ends = [*(head.start() for head in heads[1:]), len(header)]
+        for head, end in zip(heads, ends, strict=True):
+            fields = {
+                match[1].lower(): match[2] or match[3] or "" for match in _FIELD.finditer(header, head.end(), end)
+            }
+            yield head[1].lower(), fields
 
 
 class _Again(Exception):
@@ -212,20 +239,6 @@ def _retry_after(answer: httpx.Response) -> float | None:
 
 def _refused(reference: Reference, why: str) -> ImageError:
     return ImageError(f"image {reference}: {why}", fix=f"skopeo inspect docker://{reference}, docker login, or its CA")
-
-
-def _of_platform(reference: Reference, index: dict[str, Any], architecture: str) -> str:
-    listed = index.get("manifests")
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    there = []
-    for entry in entries:
-        platform = entry.get("platform")
-        platform = platform if isinstance(platform, dict) else {}
-        there.append(f"{platform.get('os', '?')}/{platform.get('architecture', '?')}")
-        digest = str(entry.get("digest", ""))
-        if there[-1] == f"linux/{architecture}" and DIGEST.fullmatch(digest):
-            return digest
-    raise _refused(reference, f"none for linux/{architecture}, only {', '.join(dict.fromkeys(there)) or 'nothing'}")
 
 
 def check(path: Path, descriptor: Descriptor) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.errors import ImageError, MachineError
 from runtime.files import write_whole
-from runtime.oci.documents import diff_ids_of, document, parsed, table
+from runtime.oci.documents import check_platform, diff_ids_of, document, parsed, table
 from runtime.oci.eviction import Listed, NoRoom, dispensable_first, loose_bytes
 from runtime.oci.layer import BadLayer, unpack
 from runtime.oci.manifest import Descriptor, Manifest
@@ -366,6 +366,7 @@ class ImageStore:
             if (image := self.image(manifest.digest)) is not None:
                 return image
             config = self._config(registry, pinned, manifest)
+            check_platform(str(pinned), config, this_architecture())
             diff_ids = diff_ids_of(str(pinned), config, manifest)
             layers = list(dict(zip(diff_ids, manifest.layers, strict=True)).items())
             lacking = (one.size for diff_id, one in layers if not self._has(diff_id))

@@ -95,13 +95,21 @@ def registry(_registry: RealRegistry, tmp_path: Path, monkeypatch: pytest.Monkey
 
 @dataclass
 class FaultyRegistry:
-    """Without TLS. ``faults``: what befalls the next requests for blobs, each ``429``, ``500``, or ``cut``; ``token``:
-    wants one. ``seen``: (path, range) of every request that got content."""
+    """Without TLS. ``faults``: what befalls the next requests for blobs, each ``429``, ``500``, ``cut`` or ``shifted``;
+    ``token``: wants one, which is good for ``lives`` answers and then another; ``refused``: what befalls the next who
+    ask for one; ``challenges``: how it says that it wants one. ``elsewhere``: blobs are at another host's, and what
+    befalls those who are sent there. ``seen``: (path, range) of every request that got content."""
 
     host: str
     images: dict[str, Made] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     token: str = ""
+    lives: int = 1_000_000
+    refused: list[int] = field(default_factory=list)
+    challenges: tuple[str, ...] = ('Bearer realm="http://{host}/token",service="test",scope="pull"',)
+    elsewhere: list[int] | None = None
+    told: list[tuple[str, str]] = field(default_factory=list)
+    """(path, what was shown) of every request."""
     seen: list[tuple[str, str]] = field(default_factory=list)
 
     def push(self, name: str, made: Made) -> str:
@@ -116,18 +124,39 @@ def faulty() -> Iterator[FaultyRegistry]:
             pass
 
         def do_GET(self) -> None:
+            state.told.append((self.path, self.headers.get("Authorization", "")))
             if self.path.startswith("/token"):
-                return self._answer(200, json.dumps({"token": "good"}).encode())
-            if state.token and self.headers.get("Authorization") != f"Bearer {state.token}":
-                realm = f'Bearer realm="http://{state.host}/token",service="test",scope="pull"'
-                return self._answer(401, b"", {"WWW-Authenticate": realm})
+                if state.refused:
+                    return self._answer(state.refused.pop(0), b"")
+                return self._answer(200, json.dumps({"token": state.token}).encode())
+            sent = self.path.startswith("/elsewhere")
+            self.path = self.path.removeprefix("/elsewhere")
+            if sent and state.elsewhere:
+                return self._answer(state.elsewhere.pop(0), b"", {"WWW-Authenticate": state.challenges[0]})
+            if state.token and not sent:
+                if self.headers.get("Authorization") != f"Bearer {state.token}":
+                    self.send_response(401)
+                    for one in state.challenges:
+                        self.send_header("WWW-Authenticate", one.format(host=state.host))
+                    self.send_header("Content-Length", "0")
+                    return self.end_headers()
+                state.lives -= 1
+                if state.lives % 3 == 0 and state.lives < 1000:
+                    state.token += "x"
+            if "/blobs/" in self.path and state.elsewhere is not None and not sent:
+                place = f"http://localhost:{self.server.server_address[1]}/elsewhere{self.path}"
+                return self._answer(307, b"", {"Location": place})
             name, kind, wanted = self.path.removeprefix("/v2/").rsplit("/", 2)
             made = state.images.get(name)
-            content = None if made is None else made.manifest if kind == "manifests" else made.blobs.get(wanted)
+            content = None
+            if made is not None:
+                content = made.documents.get(wanted, made.manifest) if kind == "manifests" else made.blobs.get(wanted)
             if content is None:
                 return self._answer(404, b"{}")
             if kind == "blobs" and state.faults:
                 fault = state.faults.pop(0)
+                if fault == "shifted":
+                    return self._answer(206, content, {"Content-Range": f"bytes 1-{len(content)}/*"})
                 if fault != "cut":
                     return self._answer(int(fault), b"", {"Retry-After": "7"} if fault == "429" else {})
                 self._answer(200, content, sent=len(content) // 2)

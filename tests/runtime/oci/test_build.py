@@ -11,6 +11,7 @@ from runtime.config.environment import Images
 from runtime.errors import ImageError
 from runtime.oci import build as room
 from runtime.oci.build import build
+from runtime.oci.dockerfile import buildable, stands_on
 from runtime.oci.store import ImageStore
 from runtime.task import load_task
 from runtime.tasks.images import with_images
@@ -28,17 +29,64 @@ from tests.toolbox import require_command
         ("FROM a\nRUN --mount=type=bind,from=c,target=/c ls\nRUN echo --mount=from=d\n", ["a", "c"]),
         ("FROM \\\n  a\n", ["a"]),
         ("FROM scratch\n", []),
+        ("ARG V=3.1 W='x'\nARG Y=${V}2\nFROM p:${V}-$W AS b\nFROM ${Z:-b}\nFROM q:$Y${V:+!}\n", ["p:3.1-x", "q:3.12!"]),
+        ("# escape=`\nFROM `\n a\nRUN x\\\nFROM b\n", ["a", "b"]),
     ],
 )
-def test_images_that_a_dockerfile_takes(tmp_path: Path, text: str, names: list[str]) -> None:
-    (tmp_path / "Dockerfile").write_text(text)
-    assert room._stands_on(tmp_path / "Dockerfile") == names
+def test_images_that_a_dockerfile_takes(text: str, names: list[str]) -> None:
+    assert stands_on(text) == names
 
 
 def test_a_name_of_variables_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM a\nCOPY \\\n --from=$b x y\n")
-    with pytest.raises(ImageError, match=r"Dockerfile:2: the image \$b"):
-        room._stands_on(tmp_path / "Dockerfile")
+    """But one of ``ARG`` before the first stage."""
+    store = ImageStore(tmp_path / "store")
+    for text, line in (("FROM a\nCOPY \\\n --from=$b x y\n", 2), ("ARG v\nFROM a:$v\n", 2)):
+        (tmp_path / "Dockerfile").write_text(text)
+        with pytest.raises(ImageError, match=rf"Dockerfile:{line}: the image \S+ is put together of variables"):
+            build(tmp_path / "Dockerfile", tmp_path, store=store, key="x", network=False, timeout_sec=1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('FROM a\nRUN <<EOF\na\nb "c"\nEOF\n', ['RUN ["/bin/sh", "-c", "a\\nb \\"c\\"\\n"]']),
+        (
+            'FROM a\nSHELL ["bash", "-c"]\nRUN --mount=type=cache,target=/c <<-E\n\ta\n\tE\n',
+            [
+                'RUN --mount=type=cache,target=/c ["bash", "-c", "a\\n"]',
+            ],
+        ),
+        (
+            "FROM a\nRUN cat <<A >b \\\n && c\nFROM x\nA\nUSER d\n",
+            [
+                'RUN ["/bin/sh", "-c", "cat <<A >b   && c\\nFROM x\\nA\\n"]',
+                "USER d",
+            ],
+        ),
+        ("FROM a\nCOPY --link --chmod=755 x y\nRUN --network=default z\n", ["COPY --chmod=755 x y", "RUN z"]),
+        ("# escape=`\nFROM a\nCOPY --link b `\n c\\\n", ["COPY b   c\\"]),
+    ],
+)
+def test_what_an_older_builder_does_not_know_is_said_otherwise(text: str, said: list[str]) -> None:
+    made = buildable(text)
+    lines = made.text.splitlines()
+    assert lines[-len(said) :] == said and not made.files
+    assert lines[0] == text.splitlines()[0], "what directs the builder stays first"
+
+
+def test_files_in_a_dockerfile(tmp_path: Path) -> None:
+    made = buildable("FROM a\nCOPY --chmod=755 <<'A' <<B /w/\n$x\nA\nb\nB\n")
+    assert made.text.splitlines()[1] == "COPY --chmod=755 --from=liverl-files 2/0/A 2/1/B /w/"
+    assert made.files == {"2/0/A": "$x\n", "2/1/B": "b\n"}
+    plain = "FROM a\n# a comment\nRUN a && \\\n# another\n  b\n"
+    assert buildable(plain).text == plain, "what every builder knows is the author's own"
+    for text, why in (
+        ("COPY <<A /w\n$x\nA", "variables in the file A"),
+        ("COPY f <<A /w\nA", "a file that stands .* alone"),
+    ):
+        (tmp_path / "Dockerfile").write_text(f"FROM a\n{text}\n")
+        with pytest.raises(ImageError, match=rf"Dockerfile:2: {why}"):
+            build(tmp_path / "Dockerfile", tmp_path, store=ImageStore(tmp_path), key="x", network=False, timeout_sec=1)
 
 
 def test_nothing_is_built_without_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +173,11 @@ def test_what_an_instruction_sees_of_this_machine(tmp_path: Path) -> None:
             place.write_bytes(bytes(content))  # type: ignore[arg-type]
             place.chmod(0o755)
     (tmp_path / "Dockerfile").write_text(
-        "FROM scratch\nCOPY files /\n"
-        "RUN mkdir /w; ls /dev > /w/dev; ls /proc > /w/proc; env > /w/env; grep CapEff /proc/self/status > /w/cap; "
+        "ARG FROM=scratch\nFROM ${FROM} AS base\nCOPY --link files /\nFROM base\n"
+        "COPY <<'EOF' /w/copied\n$x\nEOF\n"
+        "RUN cat > /w/written <<EOF && <<EOF2 cat > /w/more\nUSER nobody\nEOF\n2\nEOF2\n"
+        "RUN <<EOF\n#!/bin/sh\necho script > /w/script\nEOF\n"
+        "RUN ls /dev > /w/dev; ls /proc > /w/proc; env > /w/env; grep CapEff /proc/self/status > /w/cap; "
         "ls /proc/1/root > /w/root 2>&1; echo x > /dev/null\n"
     )
     store = ImageStore(tmp_path / "store")
@@ -140,4 +191,6 @@ def test_what_an_instruction_sees_of_this_machine(tmp_path: Path) -> None:
     assert len([name for name in seen["proc"].split() if name.isdecimal()]) < 12, "other processes than the build's"
     assert not int(seen["cap"].split()[1], 16) & (1 << 18 | 1 << 27 | 1 << 21 | 1 << 19), "chroot, mknod, admin, ptrace"
     assert "denied" in seen["root"]
+    words = {name: seen[name] for name in ("copied", "written", "more", "script")}
+    assert words == {"copied": "$x\n", "written": "USER nobody\n", "more": "2\n", "script": "script\n"}
     assert not list((store.root / "buildah/root/vfs-images").glob("*/manifest")), "its tag is gone"

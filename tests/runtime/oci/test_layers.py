@@ -87,6 +87,26 @@ def test_no_name_leads_out(tmp_path: Path, files: dict[str, Content]) -> None:
     assert not Path("/tmp/out").exists() and not Path("/tmp/liverl").exists()
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"x" * 300: b""},
+        {"empty": entry("empty", tarfile.SYMTYPE, linkname="")},
+        {"link": entry("link", tarfile.SYMTYPE, pax_headers={"linkpath": "a\0b"})},
+        {"never": entry("never", pax_headers={"mtime": "nan"})},
+        {"late": entry("late", pax_headers={"mtime": "1e300"})},
+        {"folder": entry("folder", tarfile.DIRTYPE, pax_headers={"mtime": "inf"})},
+        {"named": entry("named", pax_headers={"SCHILY.xattr.user.a\0b": "x"})},
+        {"large": entry("large", pax_headers={"SCHILY.xattr.user." + "a" * 300: "x"})},
+    ],
+    ids=lambda files: next(iter(files))[:8],
+)
+def test_an_entry_that_no_file_can_be_is_the_layers_fault(tmp_path: Path, files: dict[str, Content]) -> None:
+    """And neither the disk's nor ours."""
+    with pytest.raises(BadLayer, match="an entry that no file can be"):
+        unpacked(tmp_path, files)
+
+
 def test_a_later_entry_replaces_and_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("untouched")
     root = unpacked(tmp_path, {"x": str(tmp_path / "victim"), "./x": b"a file", "d": None, "./d": "x"})

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from liverl.cli import build_app
 from runtime.errors import ImageError, MachineError
 from runtime.oci.reference import parse
-from runtime.oci.store import ImageStore
+from runtime.oci.store import ImageStore, this_architecture
 from runtime.sandboxes.guest.image_root import _mount_layers
 from tests.oci_images import Made, image, sha256
 from tests.runtime.oci.conftest import FaultyRegistry, RealRegistry
@@ -91,6 +91,84 @@ def test_a_registry_that_stays_busy_is_an_error(store: ImageStore, faulty: Fault
     with pytest.raises(ImageError, match="429"):
         store.pull(name)
     assert store.images() == []
+
+
+@pytest.mark.parametrize(
+    "challenges",
+    [
+        ('Basic realm="x"', 'Bearer realm="http://{host}/token",service="test"'),
+        ('Basic realm="a, b", Bearer service=test, realm="http://{host}/token"',),
+        ('bearer realm="http://{host}/token"',),
+        ("Negotiate, Bearer realm=http://{host}/token,scope=pull",),
+    ],
+    ids=str,
+)
+def test_tokens_that_end_in_mid_pull_are_asked_for_anew(
+    store: ImageStore, faulty: FaultyRegistry, challenges: tuple[str, ...]
+) -> None:
+    """By several fetches at once, of who is busy himself, however the registry says that it wants one."""
+    faulty.token, faulty.lives, faulty.challenges, faulty.refused = "t", 999, challenges, [429, 503]
+    name = faulty.push("tokens", image([{f"{number}": os.urandom(50_000)} for number in range(6)]))
+    faulty.faults = ["cut", "shifted"]
+    assert len(store.pull(name).layers) == 6
+    assert len({shown for _, shown in faulty.told if shown}) > 2
+
+
+def test_blobs_at_another_hosts_are_fetched_without_the_registrys_token(
+    store: ImageStore, faulty: FaultyRegistry
+) -> None:
+    """And what that host asks for is not answered: it may be anybody's."""
+    faulty.token, faulty.elsewhere = "t", [403, 401]
+    found = store.pull(faulty.push("sent", image([{"x": b"x"}])))
+    assert (store.layer(found.folders[0]) / "x").read_bytes() == b"x"
+    assert {shown for path, shown in faulty.told if path.startswith("/elsewhere")} == {""}
+    assert len([path for path, _ in faulty.told if path.startswith("/token")]) == 1
+
+
+def _listed(*entries: dict[str, object]) -> bytes:
+    return json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+
+
+def test_an_index_has_one_for_this_machine(store: ImageStore, faulty: FaultyRegistry) -> None:
+    """For its plain processors before newer ones, through an index of indexes, and alone without a platform."""
+    mine, made = {"os": "linux", "architecture": this_architecture()}, image([{"x": b"x"}])
+    name, newer = faulty.push("many", made), image([{"newer": b""}])
+    inner = _listed(
+        {"digest": sha256(b"none"), "platform": {"os": "unknown", "architecture": "unknown"}},
+        {"digest": newer.digest, "platform": {**mine, "variant": "v3"}},
+        {"digest": made.digest, "platform": mine},
+    )
+    outer = _listed({"digest": sha256(inner), "platform": mine})
+    for index in (inner, outer, _listed({"digest": made.digest})):
+        documents = {sha256(inner): inner, made.digest: made.manifest}
+        faulty.images["many"] = Made(index, made.blobs, documents)
+        assert store.pull(name, again=True).digest == made.digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"schemaVersion": 1, "config": None, "fsLayers": []}, "Docker's schema 1"),
+        ({"config": {"mediaType": "application/vnd.cncf.helm.config.v1+json"}}, "something of the kind .*helm"),
+    ],
+)
+def test_what_is_no_image_is_called_so(
+    store: ImageStore, faulty: FaultyRegistry, changes: dict[str, object], why: str
+) -> None:
+    made = image([{"x": b"x"}])
+    made.manifest = json.dumps(json.loads(made.manifest) | changes).encode()
+    with pytest.raises(ImageError, match=why):
+        store.pull(faulty.push("other", made))
+
+
+@pytest.mark.parametrize("config", [{"architecture": "s390x"}, {"os": "windows"}])
+def test_an_image_of_another_machine_is_refused(
+    store: ImageStore, faulty: FaultyRegistry, config: dict[str, object]
+) -> None:
+    """A tag without an index may be of any, and its programs would not start."""
+    with pytest.raises(ImageError, match=f"is for .*{next(iter(config.values()))}"):
+        store.pull(faulty.push("foreign", _configured(image([{"x": b"x"}]), config)))
+    assert not store.images()
 
 
 def test_what_has_another_digest_is_refused(store: ImageStore, faulty: FaultyRegistry) -> None:
