@@ -31,7 +31,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent), *(place for place in sys.path if Path(place).resolve() != HERE)]
 
 from benchmarks._models import SHAPES, make_model  # noqa: E402
-from runtime.config.model_layers import COMPILED_LAYERS  # noqa: E402
+from runtime.config.model_layers import COMPILED_LAYERS, SHARED_PREFIXES  # noqa: E402
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 MODEL = "actor_rollout_ref.model"
@@ -41,6 +41,7 @@ VARIANTS: dict[str, tuple[list[str], list[str]]] = {
     "varlen-whole-logits": (['trainer.attention="varlen"'], [f"{MODEL}.use_fused_kernels=false"]),
     "varlen-triton-head": (['trainer.attention="varlen"'], [f"++{MODEL}.fused_kernel_options.impl_backend=triton"]),
     "varlen-compiled": (['trainer.attention="varlen"', "trainer.compile=true"], []),
+    "varlen-tree": (['trainer.attention="varlen"', "trainer.share_prefixes=true"], []),
     "sdpa-padded": (['trainer.attention="sdpa"'], []),
     "sdpa-packed": (['trainer.attention="sdpa"'], [f"{MODEL}.use_remove_padding=true"]),
 }
@@ -119,7 +120,8 @@ def configured(arguments: argparse.Namespace, run: Path, variant: str) -> Any:
         overrides = [*overrides, f"{MODEL}.lora_rank={arguments.lora}", f"{MODEL}.lora_alpha={2 * arguments.lora}"]
         overrides = [*overrides, f"{MODEL}.target_modules=all-linear"]
     if arguments.device == "cpu" and variant.startswith("varlen"):
-        own = COMPILED_LAYERS if variant.endswith("compiled") else "runtime.trainer.cuda.varlen"
+        owns = {"varlen-compiled": COMPILED_LAYERS, "varlen-tree": SHARED_PREFIXES}
+        own = owns.get(variant, "runtime.trainer.cuda.varlen")
         overrides = [*overrides, f"++{MODEL}.external_lib={own}", f"{MODEL}.use_remove_padding=true"]
         overrides = [*overrides, f"++{MODEL}.override_config.attn_implementation=liverl_varlen"]
         overrides = [
