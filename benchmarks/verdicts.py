@@ -135,9 +135,28 @@ def honest_cases(count: int, root: Path, boxes: Boxes) -> Iterator[Case]:
         yield Case(f"{task.id}: {name}", task, honest=True, work=REPAIRS[name](solution))
 
 
+def relatives(count: int, root: Path, boxes: Boxes) -> Iterator[Case]:
+    """Honest work on the tasks of ``tests/attacks/confusions.py``, about ``count`` evenly taken, all at the most."""
+    from benchmarks._image_cases import made_over
+    from tests.attacks.confusions import SHAPES
+    from tests.attacks.test_confusions import make_task
+
+    found: list[Case] = []
+    for number, (name, shape) in enumerate(SHAPES.items()):
+        for runner in ("mini", "pytest"):
+            made = make_task(root / f"{number}-{runner}", shape, runner, solution=number % 4 != 0 or runner == "mini")
+            task = made_over(made.path, boxes.image)
+            for how, change in REPAIRS.items():
+                work = change({"/app/calc.py": shape.fixed.encode()})
+                moved = work.get("/app/calc.py") == b"from .impl_calc import *\n"  # at the top there is no package
+                work |= {"/app/calc.py": b"from impl_calc import *\n"} if moved else {}
+                found.append(Case(f"{name} ({runner}): {how}", task, honest=True, work=work))
+    yield from found[:: -(-len(found) // count)] if count else ()
+
+
 def attack_cases(root: Path, repeat: int, boxes: Boxes) -> Iterator[Case]:
     from benchmarks._image_cases import kind_for_unittest, made_over
-    from tests.attacks import catalogue, conftest, informed
+    from tests.attacks import catalogue, conftest, confusions, informed, test_confusions
     from tests.attacks.test_informed import make_task, runner_of
 
     alone = {name: conftest.make_task(root / name.replace("+", "-"), name) for name in ("mini", "mini+solution")}
@@ -163,6 +182,13 @@ def attack_cases(root: Path, repeat: int, boxes: Boxes) -> Iterator[Case]:
                 script = f"mkdir -p /app/tests; python3 -c {shlex.quote(program)}"
                 for _ in range(repeat):
                     yield Case(f"{name} ({kind})", task, honest=False, program=script)
+    for number, (name, files) in enumerate(confusions.ATTACKS.items()):
+        for runner in ("mini", "pytest"):
+            shape = confusions.SHAPES[name]
+            made = test_confusions.make_task(root / f"confused-{number}-{runner}", shape, runner)
+            left: Files = {f"/app/{path}": text.encode() for path, text in files.items()}
+            task = made_over(made.path, boxes.image)
+            yield Case(f"{name} ({runner})", task, honest=False, work=left, program=repr(sorted(files.items())))
 
 
 async def played(case: Case, provider: SandboxProvider) -> Files:
@@ -286,7 +312,7 @@ def prepared(name: str) -> Boxes:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="the last line of output is one JSON object")
-    parser.add_argument("--honest", type=int, default=120, help="honest repairs; 2000 for the record")
+    parser.add_argument("--honest", type=int, default=120, help="honest repairs, and at most as many of another kind")
     parser.add_argument("--repeat", type=int, default=1, help="times that each informed attack runs")
     parser.add_argument("--no-attacks", action="store_true")
     parser.add_argument("--attacks", type=int, help="about so many of them, evenly taken")
@@ -299,6 +325,7 @@ def main() -> None:
         root = Path(folder)
         boxes = prepared(options.image) if options.image else Boxes()
         cases = list(honest_cases(options.honest, root / "honest", boxes))
+        cases += relatives(options.honest, root / "relatives", boxes)
         if not options.no_attacks:
             attacks = list(attack_cases(root / "attacks", options.repeat, boxes))
             cases += attacks[:: -(-len(attacks) // options.attacks)] if options.attacks else attacks

@@ -6,6 +6,7 @@ It knows the work as a difference of two trees; special files were left out when
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -39,6 +40,20 @@ PROTECTED_NAMES = frozenset(
 _TEST_FOLDERS = frozenset({"test", "tests", "testing"})
 _TEST_FOLDERS_ELSEWHERE = _TEST_FOLDERS | {"spec", "specs", "__tests__"}
 """Of other languages than Python, where folders of such names may be a package's own."""
+_WORDS = frozenset(
+    {
+        *("test", "tests", "testing", "testsuite", "testsuites", "testcase", "testcases", "testdata"),
+        *("unittest", "unittests"),
+    }
+)
+"""Of which a folder above declared tests is called, however else (``unit_tests``, ``python-tests``)."""
+_WORDS_BESIDE = frozenset({"check", "checks", "spec", "specs", "t", "unit", "integration", "functional", "regression"})
+"""The same, of the folder alone in which a declared test lies: further up they may be a package's own."""
+_CALLED_LIKE_TESTS = ("test_*.py", "*_test.py")
+_FOR_TESTS = frozenset(
+    {"testing", "testutil", "testutils", "testhelper", "testhelpers", "testlib", "testsupport", "testkit", "testcases"}
+)
+"""What a module or folder is called that helps tests wherever it lies."""
 
 
 @dataclass(frozen=True)
@@ -196,14 +211,47 @@ def own_modules(task: Task) -> tuple[str, ...]:
 
 def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     """The repository's own helpers beside its tests stay as they are; new files there are the agent's business, but
-    for those that make a package of a folder of tests, which renames its modules.
+    for those that make a package of a folder of tests, which renames its modules. A helper that an agent may write
+    would be asked, in the place of its test, whether the work is right.
     """
     folders = {folder for test in tests for folder in PurePosixPath(test).parents} - {PurePosixPath(".")}
     if path.name == "__init__.py" and (path.parent in folders or path.parent == PurePosixPath(".")):
         return str(path) not in task.liverl.source_files  # a package whose tests lie among its own modules
+    if path.with_suffix("") in folders and not (task.repository / path).exists():
+        return str(path) not in task.liverl.source_files  # a new module that stands for a folder of tests
     names = _TEST_FOLDERS if task.suite is None else _TEST_FOLDERS_ELSEWHERE
-    own = task.suite is not None and str(path) in task.liverl.source_files
-    return not own and not names.isdisjoint(path.parts[:-1]) and (task.repository / path).is_file()
+    own = str(path) in task.liverl.source_files
+    if not (task.repository / path).is_file() or (own and task.suite is not None):
+        return False
+    return not names.isdisjoint(path.parts[:-1]) or (not own and _helps_tests(task, path, folders))
+
+
+def _helps_tests(task: Task, path: PurePosixPath, folders: set[PurePosixPath]) -> bool:
+    """Whether a file of the repository lies in a folder of tests of another name, or is called like a test or a help
+    for tests, and the known solution leaves that folder or file alone. ``folders``: above declared tests."""
+    beside = {PurePosixPath(test).parent for test in test_paths(task)}
+    above = [
+        folder
+        for folder in path.parents
+        if folder in folders and _is_called(folder, _WORDS | (_WORDS_BESIDE if folder in beside else frozenset()))
+    ]
+    above += [place for place in (path.with_suffix(""), *path.parents) if place.name.lower().strip("_") in _FOR_TESTS]
+    if task.suite is None and any(path.match(pattern) for pattern in _CALLED_LIKE_TESTS):
+        above.append(path)
+    touched = [PurePosixPath(one) for one in _touched(task)] if above else []
+    return any(not any(one.is_relative_to(place) or one == path for one in touched) for place in above)
+
+
+def _is_called(folder: PurePosixPath, words: frozenset[str]) -> bool:
+    return not words.isdisjoint(re.split(r"[^a-z]+", folder.name.lower()))
+
+
+def _touched(task: Task) -> list[str]:
+    """Files that the known solution changes, below the work directory."""
+    root = task.path / "solution" / "files"
+    files = [path for path in root.rglob("*") if path.is_file()] if root.is_dir() else []
+    names = [(path, path.relative_to(root).as_posix()) for path in files]
+    return [name for path, name in names if not _same(task.repository / name, path.read_bytes())]
 
 
 def _stands_in_the_way(

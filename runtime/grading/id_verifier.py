@@ -14,7 +14,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,8 +36,18 @@ NO_SECOND_USER = "no second user"
 
 MAX_DRAWS = 8
 """So often the look-alikes of a run are drawn again, where that run or the other one would have none."""
+MAX_PROOFS = 6
+"""So often it is asked anew, per task, whether objects come from where they had not come from."""
 MAX_SUSPECTS = 8
 """So many look-alikes are tried one by one, to find which of them disturbs a test; of more, all are left out."""
+
+
+@dataclass
+class _Places:
+    """Where else than in the first proof a task's known solution gave objects, and how often it was asked."""
+
+    known: set[str] = field(default_factory=set)
+    proofs: int = 0
 
 
 class IdVerifier(SandboxVerifier):
@@ -49,7 +59,8 @@ class IdVerifier(SandboxVerifier):
         super().__init__(config, provider)
         self._canaries: Once[Path, Canary] = Once()
         self._apart: Once[Path, Apart | None] = Once()
-        self._no_second_user = False
+        self._found: dict[Path, _Places] = {}
+        self._no_second_user: set[str | None] = set()
         self._interplay: defaultdict[Path, Interplay] = defaultdict(Interplay)
 
     async def close(self) -> None:
@@ -57,9 +68,9 @@ class IdVerifier(SandboxVerifier):
         await self._apart.close()
         await super().close()
 
-    def _apart_defences(self) -> tuple[str, ...]:
-        how = "solution_user" if self._provider.capabilities.second_user else "solution_box"
-        return (how, "reward_file")
+    def _apart_defences(self, task: Task, apart: Apart | None = None) -> tuple[str, ...]:
+        a_user = self._provider.capabilities.second_user and not (apart is not None and apart.in_two)
+        return ("solution_user" if a_user else "solution_box", "reward_file")
 
     async def _prepare(self, task: Task, timeout_sec: float) -> tuple[Canary, Apart | None]:
         apart = await self._kept_apart(task, timeout_sec)
@@ -79,7 +90,26 @@ class IdVerifier(SandboxVerifier):
             raise TimeoutError(f"the tests took longer than {plan.timeout_sec:g} s")
         outcomes = read_outcomes(report, task.expected_ids)
         solved = report.get("complete") is True and all(outcome == "passed" for outcome in outcomes.values())
+        if not solved and plan.apart is not None:
+            more = await self._more_places(plan, plan.apart, report.get("refused"))
+            if more is not None:
+                return await self._run(replace(plan, apart=more), selection)
         return self._verdict(plan, outcomes, "solved" if solved else "unsolved", dict(report))
+
+    async def _more_places(self, plan: Plan, apart: Apart, refused: object) -> Apart | None:
+        """``apart`` with places at which the known solution gives objects too, of those that were ``refused``; None for
+        none. Tests that draw what they do may come by a place in one run in many."""
+        found = self._found.setdefault(plan.task.path, _Places())
+        wanted = {str(place) for place in refused} if isinstance(refused, list) else set()
+        if apart.places is not None and wanted and wanted.isdisjoint(found.known) and found.proofs < MAX_PROOFS:
+            found.proofs += 1
+            if (right := await self._right(plan)) is not None:
+                tests, anywhere = test_sources(plan.task), replace(apart, places=None)
+                how: dict[str, Any] = {"stop_first": True, "apart": anywhere, "noise": False}
+                report = await self._report(plan.task, right, tests, plan.timeout_sec, **how)
+                found.known |= set(map(str, report.get("places", ())))
+        new = found.known.intersection(wanted).difference(apart.places or ())
+        return replace(apart, places=(*(apart.places or ()), *sorted(found.known))) if new else None
 
     async def _mixed(self, plan: Plan, selection: Selection) -> Verdict:
         """Every test runs once as it is and once as a look-alike, in two runs that are alike to whoever is in them."""
@@ -250,7 +280,8 @@ class IdVerifier(SandboxVerifier):
         noisy = {f"{workdir}/{name}": with_noise(name, text) if noise else text for name, text in tests.items()}
         ids = list(order or secrets.SystemRandom().sample(task.expected_ids, len(task.expected_ids)))
         others = {name: content for name, content in selection.files.items() if name not in noisy}
-        sandbox = await self._provider.start(self._request(task, second_user=apart is not None))
+        in_two = apart is not None and apart.in_two
+        sandbox = await self._provider.start(self._request(task, second_user=apart is not None, second_box=in_two))
         try:
             # Who judges owns these files and may not read them: no import and no configuration is taken from there.
             await put(sandbox, others, workdir=workdir, mode=0o044 if apart is not None else 0o644)
@@ -277,21 +308,23 @@ class IdVerifier(SandboxVerifier):
         """How the code under test can live in another process than its tests, if it can. Found out once per task with
         its own solution: tests that need more of it than can be asked fail there.
         """
-        capabilities = self._provider.capabilities
-        if not (capabilities.second_user or capabilities.second_box) or self._no_second_user:
-            return None
+        capabilities, image = self._provider.capabilities, None if task.root is None else task.root.reference
 
         async def make() -> Apart | None:
             files = solution_files(task)
-            if not files:
+            in_two = image in self._no_second_user or not capabilities.second_user
+            if not files or (in_two and not capabilities.second_box):
                 return None
-            apart, tests, right = Apart(tests_own_modules(task), None), test_sources(task), select(task, files)
+            apart = Apart(tests_own_modules(task), None, in_two=in_two and capabilities.second_user)
+            tests, right = test_sources(task), select(task, files)
             try:
                 report = await self._report(task, right, tests, timeout_sec, stop_first=True, apart=apart, noise=False)
                 outcomes = read_outcomes(report, task.expected_ids)
             except (TrialError, TimeoutError) as error:
                 of_the_task(error)
-                self._no_second_user |= NO_SECOND_USER in str(error)  # the image's user is not root
+                if NO_SECOND_USER in str(error) and image not in self._no_second_user:
+                    self._no_second_user.add(image)  # whose user is not root
+                    return await make()
                 return None
             if set(outcomes.values()) != {"passed"}:
                 return None

@@ -25,6 +25,7 @@ from runtime.grading.base import TAMPERED_REWARD, Verdict
 from runtime.grading.canary import Canary, spoil_all
 from runtime.grading.difference import put
 from runtime.grading.once import Once
+from runtime.grading.shell_values import may_run_text, scripts_of
 from runtime.grading.task_scripts import last_words, run_script
 from runtime.grading.verifier import Apart, Plan, SandboxVerifier, of_the_task
 from runtime.sandboxes import bwrap
@@ -68,6 +69,11 @@ class ScriptVerifier(SandboxVerifier):
             raise TrialError(Termination.VERIFIER_CRASHED, why)
         apart = await self._kept_apart(task, timeout_sec)
         return await self._script_canary(task, timeout_sec, apart=apart), Apart((), None) if apart else None
+
+    def _apart_defences(self, task: Task, apart: Apart | None = None) -> tuple[str, ...]:
+        """A shell that evaluates what programs print can be made to write the reward by them: such a script is run
+        apart too, and the record does not say that nobody else writes."""
+        return () if may_run_text(scripts_of(task.tests)) else self.APART_DEFENCES
 
     def _with_tests(self, task: Task, folder: Path, *, apart: bool) -> SandboxRequest:
         return self._request(task, mounts=(Mount(folder, f"{TASK_FILES}/tests"),), second_user=apart)

@@ -37,10 +37,12 @@ _NAMES = itertools.count()
 @dataclass(frozen=True)
 class Apart:
     """That the code under test lives in another process than its tests. ``trusted``: modules that the tests' process
-    may import; ``places``: where its answers may be objects (``testkit/apart.py``; None: anywhere)."""
+    may import; ``places``: where its answers may be objects (``testkit/apart.py``; None: anywhere); ``in_two``: in a
+    box of its own, where there might have been a second user and was none."""
 
     trusted: tuple[str, ...]
     places: tuple[str, ...] | None
+    in_two: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,11 @@ class SandboxVerifier(ABC):
         start = time.monotonic()
         timeout_sec = min(self._config.verifier_timeout_sec, task.config.verifier.timeout_sec)
         required = self._config.required_defences
-        best = (*self._own_defences(task), *(self._apart_defences() if self.MAY_BE_APART else ()), "canary")
+        best = (*self._own_defences(task), *(self._apart_defences(task) if self.MAY_BE_APART else ()), "canary")
         _refuse(task, missing(OF_THE_TASK.intersection(required), best))  # whatever is found out about it in boxes
         with _typed(task):
             canary, apart = await self._prepare(task, timeout_sec)
-        defences = self._defences(task, canary, apart=apart is not None)
+        defences = self._defences(task, canary, apart)
         _refuse(task, missing(required, defences))
         selection = select(task, artifacts)
         if selection.problem is not None:
@@ -174,6 +176,7 @@ class SandboxVerifier(ABC):
         *,
         mounts: tuple[Mount, ...] = (),
         second_user: bool = False,
+        second_box: bool = False,
         limit_address_space: bool = True,
     ) -> SandboxRequest:
         return SandboxRequest(
@@ -187,20 +190,22 @@ class SandboxVerifier(ABC):
             pids=self._config.verifier.pids or self._config.pids,
             image=task.liverl.image,
             second_user=second_user,
+            second_box=second_box,
             limit_address_space=limit_address_space,
         )
 
     def _own_defences(self, task: Task) -> tuple[str, ...]:
         return self.OWN_DEFENCES
 
-    def _apart_defences(self) -> tuple[str, ...]:
+    def _apart_defences(self, task: Task, apart: Apart | None = None) -> tuple[str, ...]:
+        """apart: None: the best that can be."""
         return self.APART_DEFENCES
 
-    def _defences(self, task: Task, canary: Canary, *, apart: bool) -> tuple[str, ...]:
+    def _defences(self, task: Task, canary: Canary, apart: Apart | None) -> tuple[str, ...]:
         names = [*provider_defences(self._provider.capabilities), "agent_killed", "declared_artifacts"]
         names += self._own_defences(task)
-        if apart:
-            names += self._apart_defences()
+        if apart is not None:
+            names += self._apart_defences(task, apart)
         if canary.files:
             names.append("canary")
         return (*names, self._provider.capabilities.how)

@@ -46,7 +46,8 @@ class Capabilities:
     """Boxes can run code under test as another user than its tests (``SandboxRequest.second_user``), or may: where
     the user of an image decides, a test run that asks for it and is not root says so (``guest/second.py``)."""
     second_box: bool = False
-    """A request for a second user is met by two boxes where there is none (``pair.py``), for test runs alone."""
+    """A request for a second user is met by two boxes where there is none (``pair.py``), for test runs alone; with
+    ``second_user`` too: a request for a second box is."""
     task_images: bool = False
     """Boxes can be made of an image that the task names or brings (``SandboxRequest.root``)."""
     made_by: str = ""
@@ -95,6 +96,8 @@ class SandboxRequest:
     """Compile the Python files of ``lower`` and of mounts below ``/opt/liverl`` once for all sandboxes, if possible."""
     second_user: bool = False
     """Prepare the box for test runs whose code under test is another user (``Capabilities.second_user``)."""
+    second_box: bool = False
+    """In the place of a second user: the image's own turned out not to be root."""
     limit_address_space: bool = True
     """Without control groups, limit the address space of each process to ``memory_mib`` in their place."""
 

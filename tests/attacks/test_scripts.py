@@ -52,6 +52,15 @@ cd /app && python3 -c 'import calc; print(int(calc.add(20, 31) == 51))' > /logs/
 PIPED = """#!/bin/bash
 cd /app && python3 -c 'import calc; print(int(calc.add(20, 31) == 51))' | cat >> /logs/verifier/reward.txt
 """
+EVALUATED = """#!/bin/bash
+cd /app
+sum=$(python3 -c 'import calc; print(calc.add(20, 31))')
+if [[ $sum -eq 51 ]]; then echo 1 > /logs/verifier/reward.txt; else echo 0 > /logs/verifier/reward.txt; fi
+"""
+COUNTED = """#!/bin/bash
+sum=$(timeout 20 sh /app/add.sh 20 31)
+echo $((sum == 51)) > /logs/verifier/reward.txt
+"""
 WRITES = b"""import glob, os, signal, subprocess, sys
 def write(path):
     try: open(path, "w").write('{"reward": 1}' if path.endswith("json") else "1")
@@ -117,6 +126,18 @@ def test_the_reward_file_is_out_of_reach(
     who = b'import os\nassert os.getuid() == 1000\nfor name in ("add.sh", "calc.py"): open(name).close()\n'
     shown = {**RIGHT, "/app/calc.py": who + RIGHT["/app/calc.py"]}
     assert grade(provider, loop, task, shown, "reward_file").reward == 1.0
+
+
+@pytest.mark.parametrize("script", [EVALUATED, COUNTED], ids=["a comparison", "a sum"])
+def test_a_shell_that_evaluates_what_programs_print_has_none_either(
+    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, script: str
+) -> None:
+    """``a[$(...)]`` where it expects a number is a command that the one user runs who may write the reward."""
+    task = script_task(tmp_path / "task", script)
+    solved = grade(provider, loop, task, RIGHT)
+    assert solved.reward == 1.0 and "reward_file" not in solved.defences
+    with pytest.raises(TrialError, match="required defences not to be had: reward_file"):
+        grade(provider, loop, task, RIGHT, "reward_file")
 
 
 @pytest.mark.parametrize("script", [BY_PYTHON, REDIRECTED, PIPED], ids=["opens", "is given it", "the last of a pipe"])

@@ -30,7 +30,11 @@ else:  # beside a runner that was started as a program
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import FrameType
     from typing import Any
+
+_CALLED_BACK = "argument of a callback"
+"""The one place that is the same for all functions: when it calls back is the solution's affair."""
 
 
 class Gone(Exception):
@@ -40,7 +44,7 @@ class Gone(Exception):
 class Solution:
     """The other process, as its orders and answers. modules: names at the top that may have stand-ins. trusted: files
     whose functions may be called from over there, as callbacks. places: where objects may come from (None: anywhere,
-    and ``seen`` gets to know where they did)."""
+    and ``seen`` gets to know where they did; ``refused``: where they came and may not)."""
 
     def __init__(
         self,
@@ -58,8 +62,10 @@ class Solution:
         self._exceptions: dict[tuple[str, str, str], type[BaseException]] = {}
         self._objects: dict[int, Object] = {}
         self._lent = Lent(trusted)
+        self._trusted = frozenset(trusted)
         self._places = None if places is None else frozenset(places)
         self.seen: set[str] = set()
+        self.refused: set[str] = set()
 
     def limit(self, cpu_sec: float) -> None:
         self._ask(["limit", cpu_sec])
@@ -168,8 +174,24 @@ class Solution:
         return plain.decode(data, resolve=resolve)
 
     def _may(self, place: str) -> bool:
-        self.seen.add(place)
-        return self._places is None or place in self._places
+        """Whether an object may come from there, for the function of the tests that is running: what ``get`` gives for
+        one test is not what it gives for all."""
+        where = place if place == _CALLED_BACK else f"{self._running()} {place}"
+        self.seen.add(where)
+        if self._places is None or where in self._places:
+            return True
+        self.refused.add(where)
+        return False
+
+    def _running(self) -> str:
+        """The innermost function of the tests' own files on the stack; "" for none."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename not in self._trusted:
+            frame = frame.f_back
+        if frame is None:
+            return ""
+        code = frame.f_code
+        return f"{os.path.basename(code.co_filename)}:{getattr(code, 'co_qualname', code.co_name)}"
 
     def _object(self, number: Any, kind: type[Object]) -> Object:
         if type(number) is not int:
@@ -220,8 +242,8 @@ class Solution:
         try:
             _, number, arguments, keywords = order
             function = self._lent.function(number)
-            given = [self._decoded(item, "argument of a callback") for item in arguments]
-            named = {str(key): self._decoded(item, "argument of a callback") for key, item in keywords.items()}
+            given = [self._decoded(item, _CALLED_BACK) for item in arguments]
+            named = {str(key): self._decoded(item, _CALLED_BACK) for key, item in keywords.items()}
             return ["returned", self._encoded(function(*given, **named))], None
         except BaseException as error:
             if type(error).__name__ == "TestTimeout" or isinstance(error, (KeyboardInterrupt, SystemExit, Gone)):
@@ -310,24 +332,34 @@ class Finder:
     def find_spec(self, name: str, path: Any = None, target: object = None) -> Any:
         if name.partition(".")[0] not in self._modules:
             return outside(name, path, self._root)
-        parts = name.replace(".", os.sep)
-        for folder in self._folders:
-            base = os.path.join(folder, parts)
+        places = [os.path.join(folder, name.replace(".", os.sep)) for folder in self._folders]
+        return self._own(name, places) or self._theirs(name, places) or outside(name, path, self._root)
+
+    def _own(self, name: str, places: Sequence[str]) -> Any:
+        """A module of the tests' own, wherever it lies: nothing of the agent's stands before it, as a helper of the
+        same name in a folder that is looked through earlier would."""
+        for base in places:
             for file, package in ((os.path.join(base, "__init__.py"), True), (base + ".py", False)):
                 if file in self._trusted:
-                    return importlib.util.spec_from_file_location(
-                        name, file, submodule_search_locations=[base] if package else None
-                    )
+                    where = [base] if package else None
+                    return importlib.util.spec_from_file_location(name, file, submodule_search_locations=where)
+        for base in places:
+            within = any(file.startswith(base + os.sep) for file in self._trusted)
+            if within and name not in sys.builtin_module_names and not os.path.lexists(f"{base}/__init__.py"):
+                spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+                spec.submodule_search_locations = [base]
+                return spec
+        return None
+
+    def _theirs(self, name: str, places: Sequence[str]) -> Any:
+        for base in places:
+            for file, package in ((os.path.join(base, "__init__.py"), True), (base + ".py", False)):
                 if os.path.lexists(file):
                     return importlib.machinery.ModuleSpec(name, self._loader, is_package=package)
-            if os.path.isdir(base) and name not in sys.builtin_module_names:
-                if any(file.startswith(base + os.sep) for file in self._trusted):
-                    spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
-                    spec.submodule_search_locations = [base]
-                    return spec
-                if name.partition(".")[0] not in sys.stdlib_module_names:
-                    return importlib.machinery.ModuleSpec(name, self._loader, is_package=True)
-        return outside(name, path, self._root)
+            standard = name in sys.builtin_module_names or name.partition(".")[0] in sys.stdlib_module_names
+            if os.path.isdir(base) and not standard:
+                return importlib.machinery.ModuleSpec(name, self._loader, is_package=True)
+        return None
 
 
 def outside(name: str, path: Any, root: str) -> Any:

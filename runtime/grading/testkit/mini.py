@@ -131,7 +131,7 @@ class _Session:
         self._tracer = Tracer(root) if trace else None
         self._stop_first = stop_first
         self._test_timeout = test_timeout
-        self._apart = False
+        self._other: apart.Solution | None = None
 
     def run(self, ids: Sequence[str] | None, *, other: apart.Solution | None) -> None:
         os.chdir(self._root)
@@ -139,7 +139,7 @@ class _Session:
         sys.path[:] = [self._root, *(path for path in sys.path if path and path != self._root)]
         if other is not None:
             sys.path[:] = [path for path in sys.path if not f"{path}/".startswith(f"{self._root}/")]
-        self._apart = other is not None
+        self._other = other
         sys.dont_write_bytecode = True
         wanted: dict[str, list[str] | None] = {}
         for item in ids if ids is not None else find_test_files(self._root):
@@ -176,8 +176,8 @@ class _Session:
 
     def _load(self, file: str, path: str) -> ModuleType:
         folder = os.path.dirname(path)
-        if folder not in sys.path and not self._apart:
-            sys.path.insert(1, folder)  # pytest's "prepend" import mode: helpers beside the test file can be imported
+        if folder not in sys.path and self._other is None:
+            sys.path.insert(0, folder)  # pytest's "prepend" import mode: helpers beside the test file come first
         with open(path, "rb") as stream:
             code = warm.compiled(path, stream.read())
         module = type(sys)(os.path.basename(file)[:-3])
@@ -203,6 +203,8 @@ class _Session:
         finally:
             sys.settrace(None)
         seconds = time.monotonic() - start
+        if outcome == "failed" and self._other is not None and self._other.refused:
+            self._stream.send({"event": "refused", "places": sorted(self._other.refused)})
         self._stream.send(
             {"event": "test", "id": test_id, "outcome": outcome, "seconds": round(seconds, 6), "error": error}
         )

@@ -195,6 +195,8 @@ class _Plugin:
         finally:
             timers.stop()
             seconds = round(time.monotonic() - start, 6)
+            if self._outcome in ("failed", "error") and self._other is not None and self._other.refused:
+                self._stream.send({"event": "refused", "places": sorted(self._other.refused)})
             event = {"event": "test", "id": item.nodeid, "outcome": self._outcome, "seconds": seconds}
             self._stream.send({**event, "error": self._error})
             if self._tracer is not None and self._outcome in ("failed", "error"):

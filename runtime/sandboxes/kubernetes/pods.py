@@ -63,7 +63,7 @@ def manifest(
     folders = _folders(request) if settings.user is not None else []
     security: dict[str, Any] = {"seccompProfile": {"type": "RuntimeDefault"}}
     box: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
-    if settings.user is None and request.second_user:
+    if settings.user is None and request.second_user and not request.second_box:
         # For whoever runs the tests, until its code under test is another user (``guest/second.py``).
         box["capabilities"]["add"] = ["SETUID", "SETGID", "KILL"]
     if settings.user is not None:
@@ -129,7 +129,7 @@ def manifest(
 
 def in_two(request: SandboxRequest, settings: KubernetesCluster) -> bool:
     """Whether the pod has a second container for the code under test: an ordinary user has no second user."""
-    return request.second_user and settings.user is not None
+    return request.second_box or (request.second_user and settings.user is not None)
 
 
 def _with_solution(spec: dict[str, Any], request: SandboxRequest) -> None:

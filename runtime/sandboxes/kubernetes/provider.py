@@ -190,7 +190,7 @@ class KubernetesProvider:
             memory_limit=True,
             cpu_limit=True,
             second_user=self._settings.user is None,
-            second_box=self._settings.user is not None,
+            second_box=True,
             task_images=True,
             made_by="kubernetes" + (f"+{self._settings.runtime_class}" if self._settings.runtime_class else ""),
         )

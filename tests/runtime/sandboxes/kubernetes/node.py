@@ -19,6 +19,8 @@ from typing import Any
 from runtime.sandboxes import bwrap, userns
 
 LOOK_SEC = 0.05
+ORDINARY = 10002
+"""The user of an image whose tag is ``ordinary``."""
 
 
 def mebibytes(quantity: str) -> int:
@@ -81,14 +83,16 @@ class Container:
         for mount in self._box.get("volumeMounts", ()):
             bind = "--ro-bind" if mount.get("readOnly") else "--bind"
             arguments += [bind, str(self._volumes / mount["name"] / mount.get("subPath", "")), mount["mountPath"]]
-        if not self._box.get("volumeMounts"):  # an image's own folders
+        mounted = {mount["mountPath"] for mount in self._box.get("volumeMounts", ())}
+        if mounted <= {"/dev/shm"}:  # an image's own folders
             for folder in ("/tmp", "/app", "/logs", "/tests", "/solution", "/root"):
                 arguments += ["--perms", "0777", "--tmpfs", folder]
-        user = str(self._spec.get("securityContext", {}).get("runAsUser", 0))
+        own = ORDINARY if str(self._box["image"]).endswith(":ordinary") else 0
+        user = str(self._spec.get("securityContext", {}).get("runAsUser", own))
         read_only = self._box.get("securityContext", {}).get("readOnlyRootFilesystem")
         read, write = os.pipe()
         # A container's root has more users beside it; here it has one, where a capability is of use.
-        added = self._box.get("securityContext", {}).get("capabilities", {}).get("add", ())
+        added = self._box.get("securityContext", {}).get("capabilities", {}).get("add", ()) if user == "0" else ()
         users = await asyncio.to_thread(userns.two_users) if added else None
         namespace = ("--unshare-user",) if users is None else ("--userns", str(users))
         rights = [word for name in added for word in ("--cap-add", f"CAP_{name}")]

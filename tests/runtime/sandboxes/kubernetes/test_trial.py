@@ -156,6 +156,25 @@ def test_pods_of_an_ordinary_user_have_a_second_container(stage: Stage, task: Ta
     stage.play(body)
 
 
+def test_an_image_whose_own_user_is_ordinary_gets_a_second_container(stage: Stage, task: Task) -> None:
+    """Where nobody says as whom pods run, and the first verdict finds that it is not root."""
+    path = task.path / "solution" / "files" / "calc.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(CALC.format("+"))
+    stage.changes |= {"user": None, "image": "registry.test/box:ordinary"}
+    forged = "class Any(int):\n    __eq__ = lambda self, other: True\n    __hash__ = int.__hash__\n"
+    forged += "def add(a, b): return Any()\ndef double(a): return Any()\n"
+
+    async def body() -> None:
+        verifier = make_verifier(Bubblewrap(**SLOW, required_defences=("solution_user",)), stage.provider)
+        for text, reward in ((ALONE + CALC.format("+"), 1.0), (CALC.format("-"), 0.0), (forged, 0.0)):
+            verdict = await verifier.grade(task, {"/app/calc.py": text.encode()})
+            assert verdict.reward == reward and "solution_box" in verdict.defences, verdict.raw
+            assert not {"solution_user", "canary"} & set(verdict.defences)
+
+    stage.play(body)
+
+
 def test_a_pod_whose_user_turns_out_to_be_ordinary_says_so(stage: Stage, task: Task) -> None:
     """Where the image's own was to be root."""
 

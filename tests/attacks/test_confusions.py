@@ -1,0 +1,73 @@
+"""Nothing that is taken for another thing is paid, with the code under test apart and in one process; and the known
+solution is."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from runtime.config import Bubblewrap
+from runtime.grading.make import make_verifier
+from runtime.sandboxes.base import SandboxProvider
+from runtime.task import Task, load_task
+
+from .conftest import IMAGE, write
+from .confusions import ATTACKS, SHAPES, Shape
+
+pytestmark = pytest.mark.sandbox
+
+
+def make_task(root: Path, shape: Shape, runner: str, *, solution: bool = True) -> Task:
+    test = f"{shape.folder}test_calc.py"
+    files = {
+        "environment/repo/calc.py": shape.broken,
+        f"environment/repo/{test}": shape.tests,
+        **{f"environment/repo/{name}": text for name, text in shape.files.items()},
+        "tests/test.sh": "exit 1\n",
+        "instruction.md": "Mend it.\n",
+        "task.toml": f"""
+            [metadata.liverl]
+            fail_to_pass = {json.dumps([f"{test}::test_new"])}
+            pass_to_pass = {json.dumps([f"{test}::test_old"])}
+            runner = "{runner}"
+            image = "{IMAGE}"
+        """,
+        **({"solution/files/calc.py": shape.fixed} if solution else {}),
+    }
+    write(root, files)
+    return load_task(root)
+
+
+@pytest.mark.parametrize("runner", ["mini", "pytest"])
+def test_nothing_is_taken_for_another_thing(
+    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, runner: str
+) -> None:
+    verifier = make_verifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0), provider)
+
+    async def every() -> None:
+        for number, (name, work) in enumerate(ATTACKS.items()):
+            task = make_task(tmp_path / str(number), SHAPES[name], runner)
+            forged = await verifier.grade(task, {f"/app/{path}": text.encode() for path, text in work.items()})
+            assert (forged.reward, forged.status) == (0.0, "unsolved"), (name, forged.raw)
+            right = await verifier.grade(task, {"/app/calc.py": SHAPES[name].fixed.encode()})
+            assert right.reward == 1.0, (name, right.raw)
+            assert {"solution_user", "solution_box"} & set(forged.defences) & set(right.defences), name
+
+    loop.run(every())
+
+
+@pytest.mark.parametrize("runner", ["mini", "pytest"])
+def test_nor_is_a_helper_where_all_share_a_process(
+    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, runner: str
+) -> None:
+    verifier = make_verifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0), provider)
+
+    async def every() -> None:
+        for number, (name, work) in enumerate(ATTACKS.items()):
+            if "calc.py" not in work:
+                task = make_task(tmp_path / str(number), SHAPES[name], runner, solution=False)
+                forged = await verifier.grade(task, {f"/app/{path}": text.encode() for path, text in work.items()})
+                assert forged.reward <= 0.0, (name, forged.raw)
+
+    loop.run(every())
