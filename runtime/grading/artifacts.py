@@ -223,27 +223,23 @@ def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     own = str(path) in task.liverl.source_files
     if not (task.repository / path).is_file() or (own and task.suite is not None):
         return False
-    return not names.isdisjoint(path.parts[:-1]) or (not own and _helps_tests(task, path, folders))
+    return not names.isdisjoint(path.parts[:-1]) or (not own and _helps_tests(task, path, tests, folders))
 
 
-def _helps_tests(task: Task, path: PurePosixPath, folders: set[PurePosixPath]) -> bool:
+def _helps_tests(task: Task, path: PurePosixPath, tests: set[str], folders: set[PurePosixPath]) -> bool:
     """Whether a file of the repository lies in a folder of tests of another name, or is called like a test or a help
     for tests, and the known solution leaves that folder or file alone. ``folders``: above declared tests."""
-    beside = {PurePosixPath(test).parent for test in test_paths(task)}
-    above = [
-        folder
-        for folder in path.parents
-        if folder in folders and _is_called(folder, _WORDS | (_WORDS_BESIDE if folder in beside else frozenset()))
-    ]
+    above = []
+    for folder in path.parents:
+        words = set(re.split(r"[^a-z]+", folder.name.lower())) if folder in folders else set()
+        beside = not _WORDS_BESIDE.isdisjoint(words) and any(PurePosixPath(test).parent == folder for test in tests)
+        if beside or not _WORDS.isdisjoint(words):
+            above.append(folder)
     above += [place for place in (path.with_suffix(""), *path.parents) if place.name.lower().strip("_") in _FOR_TESTS]
     if task.suite is None and any(path.match(pattern) for pattern in _CALLED_LIKE_TESTS):
         above.append(path)
     touched = [PurePosixPath(one) for one in _touched(task)] if above else []
     return any(not any(one.is_relative_to(place) or one == path for one in touched) for place in above)
-
-
-def _is_called(folder: PurePosixPath, words: frozenset[str]) -> bool:
-    return not words.isdisjoint(re.split(r"[^a-z]+", folder.name.lower()))
 
 
 def _touched(task: Task) -> list[str]:

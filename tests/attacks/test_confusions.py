@@ -39,15 +39,16 @@ def make_task(root: Path, shape: Shape, runner: str, *, solution: bool = True) -
     return load_task(root)
 
 
-@pytest.mark.parametrize("runner", ["mini", "pytest"])
-def test_nothing_is_taken_for_another_thing(
-    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, runner: str
-) -> None:
+RUNNERS = ("mini", "pytest")
+"""In turn: what differs between them is not what is confused here."""
+
+
+def test_nothing_is_taken_for_another_thing(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path) -> None:
     verifier = make_verifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0), provider)
 
     async def every() -> None:
         for number, (name, work) in enumerate(ATTACKS.items()):
-            task = make_task(tmp_path / str(number), SHAPES[name], runner)
+            task = make_task(tmp_path / str(number), SHAPES[name], RUNNERS[number % 2])
             forged = await verifier.grade(task, {f"/app/{path}": text.encode() for path, text in work.items()})
             assert (forged.reward, forged.status) == (0.0, "unsolved"), (name, forged.raw)
             right = await verifier.grade(task, {"/app/calc.py": SHAPES[name].fixed.encode()})
@@ -57,16 +58,15 @@ def test_nothing_is_taken_for_another_thing(
     loop.run(every())
 
 
-@pytest.mark.parametrize("runner", ["mini", "pytest"])
 def test_nor_is_a_helper_where_all_share_a_process(
-    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, runner: str
+    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path
 ) -> None:
     verifier = make_verifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0), provider)
 
     async def every() -> None:
         for number, (name, work) in enumerate(ATTACKS.items()):
             if "calc.py" not in work:
-                task = make_task(tmp_path / str(number), SHAPES[name], runner, solution=False)
+                task = make_task(tmp_path / str(number), SHAPES[name], RUNNERS[number % 2], solution=False)
                 forged = await verifier.grade(task, {f"/app/{path}": text.encode() for path, text in work.items()})
                 assert forged.reward <= 0.0, (name, forged.raw)
 
