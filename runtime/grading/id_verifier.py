@@ -36,17 +36,20 @@ NO_SECOND_USER = "no second user"
 
 MAX_DRAWS = 8
 """So often the look-alikes of a run are drawn again, where that run or the other one would have none."""
-MAX_PROOFS = 6
-"""So often it is asked anew, per task, whether objects come from where they had not come from."""
+PROOFS_OF_A_PLACE = 3
+MAX_PROOFS = 24
+"""So often it is asked anew, of each place and of all places of a task, whether the known solution gives objects there
+too."""
 MAX_SUSPECTS = 8
 """So many look-alikes are tried one by one, to find which of them disturbs a test; of more, all are left out."""
 
 
 @dataclass
 class _Places:
-    """Where else than in the first proof a task's known solution gave objects, and how often it was asked."""
+    """Where else than in the first proof a task's known solution gave objects, and how often each was asked for."""
 
     known: set[str] = field(default_factory=set)
+    asked: dict[str, int] = field(default_factory=dict)
     proofs: int = 0
 
 
@@ -101,13 +104,17 @@ class IdVerifier(SandboxVerifier):
         none. Tests that draw what they do may come by a place in one run in many."""
         found = self._found.setdefault(plan.task.path, _Places())
         wanted = {str(place) for place in refused} if isinstance(refused, list) else set()
-        if apart.places is not None and wanted and wanted.isdisjoint(found.known) and found.proofs < MAX_PROOFS:
+        if apart.places is None or not wanted or (right := await self._right(plan)) is None:
+            return None
+        tests, how = test_sources(plan.task), {"stop_first": True, "apart": replace(apart, places=None)}
+        for _ in range(PROOFS_OF_A_PLACE):
+            asked = min(found.asked.get(place, 0) for place in wanted)
+            if wanted & found.known or asked >= PROOFS_OF_A_PLACE or found.proofs >= MAX_PROOFS:
+                break
             found.proofs += 1
-            if (right := await self._right(plan)) is not None:
-                tests, anywhere = test_sources(plan.task), replace(apart, places=None)
-                how: dict[str, Any] = {"stop_first": True, "apart": anywhere, "noise": False}
-                report = await self._report(plan.task, right, tests, plan.timeout_sec, **how)
-                found.known |= set(map(str, report.get("places", ())))
+            found.asked |= {place: found.asked.get(place, 0) + 1 for place in wanted}
+            report = await self._report(plan.task, right, tests, plan.timeout_sec, noise=False, **how)
+            found.known |= set(map(str, report.get("places", ())))
         new = found.known.intersection(wanted).difference(apart.places or ())
         return replace(apart, places=(*(apart.places or ()), *sorted(found.known))) if new else None
 

@@ -3,12 +3,15 @@ solution is."""
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runtime.config import Bubblewrap
+from runtime.grading.id_verifier import IdVerifier
 from runtime.grading.make import make_verifier
+from runtime.grading.verifier import Apart
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task, load_task
 
@@ -56,6 +59,28 @@ def test_nothing_is_taken_for_another_thing(provider: SandboxProvider, loop: asy
             assert {"solution_user", "solution_box"} & set(forged.defences) & set(right.defences), name
 
     loop.run(every())
+
+
+def test_a_place_that_the_first_proof_did_not_come_by_is_asked_for_again(
+    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests may draw what they do: that is no reason to deny the right work, nor to pay for any."""
+    shape, wrong = SHAPES["what holds anything"], ATTACKS["what holds anything"]["calc.py"]
+    task = make_task(tmp_path / "task", shape, "mini")
+    verifier = IdVerifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0), provider)
+
+    async def main() -> list[float]:
+        apart = await verifier._kept_apart(task, 60.0)
+        assert apart is not None and apart.places
+
+        async def unlucky(*_: object) -> Apart:
+            return replace(apart, places=())
+
+        monkeypatch.setattr(verifier, "_kept_apart", unlucky)
+        works = (shape.fixed, wrong, shape.broken)
+        return [(await verifier.grade(task, {"/app/calc.py": text.encode()})).reward for text in works]
+
+    assert loop.run(main()) == [1.0, 0.0, 0.0]
 
 
 def test_nor_is_a_helper_where_all_share_a_process(

@@ -81,7 +81,7 @@ class Solution:
         found = self._described(answer, f"{module}:{name}", ["g", module, name])
         if name == "__all__" and type(found) in (list, tuple):
             # What a test takes whole is what the known solution has: ``abs`` and ``pytest`` stay what they were.
-            return [one for one in found if type(one) is str and self._may(f"{module} exports {one}")]
+            return [one for one in found if type(one) is str and self._may(f"{module} exports {one}", ask=False)]
         return found
 
     def member(self, number: int, name: str) -> Any:
@@ -177,14 +177,15 @@ class Solution:
 
         return plain.decode(data, resolve=resolve)
 
-    def _may(self, place: str) -> bool:
+    def _may(self, place: str, *, ask: bool = True) -> bool:
         """Whether an object may come from there, for the function of the tests that is running: what ``get`` gives for
-        one test is not what it gives for all."""
+        one test is not what it gives for all. ask: whether the known solution may be asked once more."""
         where = place if place == _CALLED_BACK else f"{self._running()} {place}"
         self.seen.add(where)
         if self._places is None or where in self._places:
             return True
-        self.refused.add(where)
+        if ask:
+            self.refused.add(where)
         return False
 
     def _running(self) -> str:

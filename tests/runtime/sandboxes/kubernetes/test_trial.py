@@ -176,7 +176,8 @@ def test_an_image_whose_own_user_is_ordinary_gets_a_second_container(stage: Stag
     path = task.path / "solution" / "files" / "calc.py"
     path.parent.mkdir(parents=True)
     path.write_text(CALC.format("+"))
-    stage.changes |= {"user": None, "image": "registry.test/box:ordinary"}
+    stage.changes |= {"user": None, "image": "registry.example/box:ordinary"}
+    stage.cluster.images.add("registry.example/box:ordinary")
     forged = "class Any(int):\n    __eq__ = lambda self, other: True\n    __hash__ = int.__hash__\n"
     forged += "def add(a, b): return Any()\ndef double(a): return Any()\n"
 
