@@ -26,6 +26,7 @@ from runtime.proxy.messages import Message, ToolCall
 from runtime.proxy.model_folder import ModelFolder
 from runtime.proxy.parsers import NAMES, format_named
 from runtime.proxy.parsers.base import Format
+from runtime.proxy.parsers.meant import meant_for_a_call
 from runtime.proxy.refusal import Kind, Refusal
 from runtime.proxy.template import ChatTemplate, template_messages
 from runtime.proxy.tokens import Guard, Tokens
@@ -161,7 +162,11 @@ class ChatCodec:
     def read(self, text: str, tools: Sequence[dict[str, Any]] | None, *, complete: bool = True) -> ParsedReply:
         """A reply's text, without its stop token, in this model's format."""
         schemas = None if tools is None else {tool["function"]["name"]: _parameters(tool) for tool in tools}
-        return self._style.parser(text, schemas, complete=complete, thinking=self.opens_thinking)
+        parsed = self._style.parser(text, schemas, complete=complete, thinking=self.opens_thinking)
+        if not schemas or parsed.tool_calls or parsed.unread:
+            return parsed
+        meant = meant_for_a_call(parsed.content, schemas)
+        return parsed if meant is None else replace(parsed, status="ill_formed", unread=(meant,))
 
     # -- the template
 

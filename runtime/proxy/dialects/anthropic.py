@@ -14,6 +14,7 @@ from runtime.proxy.chat import ChatRequest, Reply
 from runtime.proxy.dialects.base import (
     Action,
     Route,
+    blocks_of,
     invalid,
     object_field,
     pieces,
@@ -141,7 +142,7 @@ def _user(content: Any) -> tuple[Message, ...]:
         return (Message("user", content),)
     found: list[Message] = []
     texts: list[str] = []
-    for block in _block_list(content):
+    for block in blocks_of(content, "messages[].content"):
         match block.get("type"):
             case "text":
                 texts.append(text_field(block.get("text"), "messages[].content[].text"))
@@ -167,7 +168,7 @@ def _assistant(content: Any) -> Message:
     thoughts: list[str] = []
     calls: list[ToolCall] = []
     origin = ""
-    for block in _block_list(content):
+    for block in blocks_of(content, "messages[].content"):
         match block.get("type"):
             case "text":
                 texts.append(text_field(block.get("text"), "messages[].content[].text"))
@@ -185,12 +186,6 @@ def _assistant(content: Any) -> Message:
     return Message("assistant", "\n".join(texts), tuple(calls), None, "\n".join(thoughts), origin)
 
 
-def _block_list(content: Any) -> list[dict[str, Any]]:
-    if not isinstance(content, list):
-        raise invalid("must be a string or a list of blocks", "messages[].content")
-    return [object_field(block, "messages[].content[]") for block in content]
-
-
 def _system(content: Any, where: str) -> str:
     """System text without its volatile spans; a block that held nothing else is no block."""
     return "\n".join(kept for text in _text_list(content, where) if (kept := without_volatile(text)) or not text)
@@ -202,15 +197,9 @@ def _texts(content: Any, where: str) -> str:
 
 
 def _text_list(content: Any, where: str) -> list[str]:
-    if content is None:
-        return []
-    if isinstance(content, str):
-        return [content]
-    if not isinstance(content, list):
-        raise invalid("must be a string or a list of text blocks", where)
     texts: list[str] = []
-    for block in content:
-        is_text = object_field(block, f"{where}[]").get("type") == "text"
+    for block in blocks_of(content, where):
+        is_text = block.get("type") == "text"
         texts.append(text_field(block.get("text"), f"{where}[].text") if is_text else shown_text(block, f"{where}[]"))
     return texts
 

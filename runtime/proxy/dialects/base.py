@@ -5,15 +5,17 @@ Knows nothing of sessions, tokens or HTTP transport.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
 from runtime.proxy.chat import ChatRequest, Reply
 from runtime.proxy.messages import ToolCall
 from runtime.proxy.refusal import Kind, Refusal
+
+RoleT = TypeVar("RoleT", bound=str)
 
 EVENT_CHARACTERS = 13
 """Text per event of a replayed stream: about what a model gives in three or four tokens."""
@@ -91,6 +93,8 @@ def read_limit(body: dict[str, Any], name: str) -> int | None:
     value = body.get(name)
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise invalid("must be a whole number of at least 1", name)
     return value
@@ -119,6 +123,26 @@ def object_field(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid("must be an object", where)
     return value
+
+
+def blocks_of(content: Any, where: str) -> list[dict[str, Any]]:
+    """The parts of a content, whatever the wire API calls them. A text alone, in the place of the list or in it, and
+    one part without a list count as what they mean; null is nothing.
+    """
+    if content is None:
+        return []
+    parts = content if isinstance(content, list) else [content]
+    if not all(isinstance(part, str | dict) for part in parts):
+        raise invalid("must be a string or a list of blocks", where)
+    return [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
+
+
+def known_role(value: Any, roles: Mapping[str, RoleT], where: str, *, more: str = "") -> RoleT:
+    """The one of ``roles`` that is written here; ``more`` are further ones to say."""
+    role = roles.get(value) if isinstance(value, str) else None
+    if role is None:
+        raise invalid(f"{value!r} is unknown; use {more or 'one of '}{', '.join(roles)}", where)
+    return role
 
 
 def text_field(value: Any, where: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from runtime.proxy.dialects.base import invalid
 
-_TEXTS = ("text", "refusal", "thinking")
+_TEXTS = ("text", "refusal", "thinking", "output", "stdout")
 """Fields whose text is what a block says."""
 _DATA = ("data", "file_data", "image_url", "image_data", "video_url", "url", "file_url")
 _TYPES = ("media_type", "mime_type", "mimeType", "format")

@@ -15,9 +15,11 @@ from runtime.proxy.dialects.base import (
     FREE_FORM,
     Action,
     Route,
+    blocks_of,
     free_form_arguments,
     free_form_text,
     invalid,
+    known_role,
     object_field,
     pieces,
     read_flag,
@@ -145,9 +147,7 @@ def openai_error(refusal: Refusal) -> bytes:
 def normalise(sent: Any) -> tuple[Message, ...]:
     """One wire message. Raises ``Refusal`` of kind ``INVALID``."""
     message = object_field(sent, "messages[]")
-    role = _ROLES.get(message.get("role", ""))
-    if role is None:
-        raise invalid(f"{message.get('role')!r} is unknown; use one of {', '.join(_ROLES)}", "messages[].role")
+    role = known_role(message.get("role"), _ROLES, "messages[].role")
     content = _text(message.get("content"))
     for field in ("refusal", "audio"):  # an assistant's, beside its content
         if message.get(field):
@@ -161,10 +161,12 @@ def normalise(sent: Any) -> tuple[Message, ...]:
         calls = message.get("tool_calls") or ()
         if not calls and message.get("function_call"):
             calls = ({"function": message["function_call"]},)  # the retired form, in a history from elsewhere
-        reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
-        return (
-            Message(role, content, tuple(map(_read_call, calls)), None, text_field(reasoning, "messages[].reasoning")),
-        )
+        if not isinstance(calls, list | tuple):
+            raise invalid("must be a list", "messages[].tool_calls")
+        # Some providers' reasoning is no text; agents that have talked to them echo it.
+        thoughts = (message.get("reasoning_content"), message.get("reasoning"))
+        reasoning = next((one for one in thoughts if isinstance(one, str) and one), "")
+        return (Message(role, content, tuple(map(_read_call, calls)), None, reasoning),)
     if role == "tool":
         identity = message.get("tool_call_id")
         return (Message(role, content, (), identity if isinstance(identity, str) else None),)
@@ -172,15 +174,11 @@ def normalise(sent: Any) -> tuple[Message, ...]:
 
 
 def _text(content: Any) -> str:
-    if content is None:
-        return ""
     if isinstance(content, str):
         return content
-    if not isinstance(content, list):
-        raise invalid("must be a string or a list of text parts", "messages[].content")
     texts: list[str] = []
-    for part in content:
-        kind = object_field(part, "messages[].content[]").get("type")
+    for part in blocks_of(content, "messages[].content"):
+        kind = part.get("type")
         if kind in ("text", "refusal"):
             texts.append(text_field(part.get(kind), f"messages[].content[].{kind}"))
         else:

@@ -113,7 +113,8 @@ def read_call(item: dict[str, Any]) -> ToolCall:
         case "tool_search_call":
             name, arguments = "tool_search", orjson.dumps(item.get("arguments") or {}).decode()
         case _:
-            arguments = text_field(item.get("arguments", ""), "input[].arguments")
+            sent = item.get("arguments")
+            arguments = sent if isinstance(sent, str) else orjson.dumps(sent or {}).decode()
     namespace = item.get("namespace")
     full = flat_name(namespace if isinstance(namespace, str) else "", text_field(name, "input[].name"))
     return ToolCall(text_field(identity, "input[].call_id"), full, arguments)

@@ -14,7 +14,9 @@ from runtime.proxy.chat import ChatRequest, Reply
 from runtime.proxy.dialects.base import (
     Action,
     Route,
+    blocks_of,
     invalid,
+    known_role,
     object_field,
     pieces,
     read_flag,
@@ -169,11 +171,7 @@ def normalise(sent: Any) -> tuple[Message, ...]:
     item = object_field(sent, "input[]")
     match item.get("type") or ("message" if "role" in item else "item_reference" if "id" in item else "message"):
         case "message":
-            role = _ROLES.get(item.get("role", ""))
-            if role is None:
-                raise invalid(
-                    f"{item.get('role')!r} is unknown; use assistant or one of {', '.join(_ROLES)}", "input[]"
-                )
+            role = known_role(item.get("role"), _ROLES, "input[]", more="assistant or one of ")
             text = _text(item.get("content"))
             return (Message(role, without_volatile(text) if role == "system" else text),)
         case "tool_search_output":
@@ -233,15 +231,11 @@ def _assistant(items: list[Any]) -> Message:
 
 
 def _text(content: Any) -> str:
-    if content is None:
-        return ""
     if isinstance(content, str):
         return content
-    if not isinstance(content, list):
-        raise invalid("must be a text or a list of text parts", "input[].content")
     texts: list[str] = []
-    for part in content:
-        kind = object_field(part, "input[].content[]").get("type")
+    for part in blocks_of(content, "input[].content"):
+        kind = part.get("type")
         if kind == "refusal":
             texts.append(text_field(part.get("refusal"), "input[].content[].refusal"))
         elif kind in _TEXTS:

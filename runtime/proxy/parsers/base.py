@@ -5,6 +5,7 @@ A parser knows one wire format of tool calls and nothing of tokens or HTTP.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -52,24 +53,29 @@ def new_call_id() -> str:
     return "call_" + secrets.token_hex(8)
 
 
-def read_reasoning(text: str, read: Callable[[str], ParsedReply], *, thinking: bool, sign: str) -> ParsedReply:
+def read_reasoning(
+    text: str, read: Callable[[str], ParsedReply], *, thinking: bool, sign: re.Pattern[str]
+) -> ParsedReply:
     """``read`` for what follows the reasoning between ``<think>`` and ``</think>``.
 
     Only a reply that begins with the one, or whose prompt does (``thinking``), can hold the other as a delimiter:
     anywhere else it is text. A call that is written while the reasoning is still open ends it, unless what looks like
-    one is part of it; ``sign`` is how a call begins.
+    one is part of it; ``sign`` is how a call begins. One that cannot be read, in reasoning that never ends, was still
+    meant for a call.
     """
     begun = text.lstrip()
     if begun.startswith(_THINK):
         text = begun[len(_THINK) :]
     elif not thinking:
         return read(text)
-    end, call = text.find(_END_OF_THINKING), text.find(sign)
-    if call >= 0 and not 0 <= end < call:
-        parsed = read(text[call:])
+    end, begin = text.find(_END_OF_THINKING), sign.search(text)
+    unread: tuple[str, ...] = ()
+    if begin is not None and not 0 <= end < begin.start():
+        parsed = read(text[begin.start() :])
         if parsed.tool_calls and parsed.status == "ok" and _END_OF_THINKING not in parsed.content:
-            return replace(parsed, reasoning=text[:call].strip("\n"))
+            return replace(parsed, reasoning=text[: begin.start()].strip("\n"))
+        unread = parsed.unread
     if end < 0:
-        return ParsedReply("", reasoning=text.strip("\n"))
+        return ParsedReply("", (), text.strip("\n"), "ill_formed" if unread else "ok", unread)
     parsed = read(text[end + len(_END_OF_THINKING) :].lstrip("\n"))
     return replace(parsed, reasoning=text[:end].strip("\n"))

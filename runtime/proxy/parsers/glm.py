@@ -21,6 +21,8 @@ _MARKERS = Markers(
     attempt=re.compile(r"(?:^|(?<=>))<tool_call>|<tool_call>(?=\s*[<{]|\s*[\w.:/-]+\s*<)", re.MULTILINE),
 )
 
+_SIGN = re.compile("<tool_call>")
+
 
 def parse_glm(text: str, tools: ToolSchemas | None, *, complete: bool, thinking: bool = False) -> ParsedReply:
     """A block without a name, or with anything but arguments behind it, stays in the content; then the reply is
@@ -32,4 +34,4 @@ def parse_glm(text: str, tools: ToolSchemas | None, *, complete: bool, thinking:
         said = said.removeprefix("\n")
         return ParsedReply(said) if tools is None else parse_blocks(said, tools, _MARKERS)
 
-    return read_reasoning(text, read, thinking=thinking, sign="<tool_call>")
+    return read_reasoning(text, read, thinking=thinking, sign=_SIGN)

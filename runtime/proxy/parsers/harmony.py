@@ -20,7 +20,7 @@ from runtime.proxy.parsers.values import json_at, json_text
 
 _ENDS = re.compile(r"<\|(?:end|call|return|start)\|>")
 _SPACE = re.compile(r"\s*")
-_RECIPIENT = re.compile(r"to=([^\s<]+)")
+_RECIPIENT = re.compile(r"to=\s*([^\s<]+)")
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 _FUNCTIONS = "functions."
 _NO_TOOLS = frozenset({"user", "assistant", "all"})
@@ -73,6 +73,9 @@ def parse_harmony(text: str, tools: ToolSchemas | None, *, complete: bool, think
                 continue
             unread.append(text[began:position])
             content.append(body)
+        elif tools is not None and _to_no_one(header, channel):
+            unread.append(text[began:position])
+            content.append(body)
         elif channel is not None and channel[1] == "analysis":
             reasoning.append(body)
         else:
@@ -93,6 +96,12 @@ def _recipient(header: str, tools: ToolSchemas) -> str | None:
         return None
     name = found[1] if found[1] in tools else found[1].removeprefix(_FUNCTIONS)
     return None if name in _NO_TOOLS and name not in tools else name
+
+
+def _to_no_one(header: str, channel: re.Match[str] | None) -> bool:
+    """Whether this begins arguments without a recipient: an answer alone may be of a kind of its own without one."""
+    answer = channel is not None and channel[1] == "final"
+    return "<|constrain|>" in header and not answer and _RECIPIENT.search(header) is None
 
 
 def _arguments(text: str, start: int) -> tuple[str | None, int]:

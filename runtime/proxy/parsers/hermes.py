@@ -17,6 +17,7 @@ from runtime.proxy.parsers.values import call_arguments, json_at
 _BEGIN = re.compile(r"(?:^|(?<=>))<tool_call>\s*|<tool_call>\s*(?=[\[{<\"])", re.MULTILINE)
 """A tag in the middle of a sentence is spoken of."""
 _END = "</tool_call>"
+_SIGN = re.compile("<tool_call>")
 _SPACE = re.compile(r"\s*")
 
 
@@ -28,7 +29,7 @@ def parse_hermes(text: str, tools: ToolSchemas | None, *, complete: bool, thinki
     def read(said: str) -> ParsedReply:
         return ParsedReply(said) if tools is None else _read_blocks(said, complete=complete)
 
-    return read_reasoning(text, read, thinking=thinking, sign="<tool_call>")
+    return read_reasoning(text, read, thinking=thinking, sign=_SIGN)
 
 
 def _read_blocks(text: str, *, complete: bool) -> ParsedReply:

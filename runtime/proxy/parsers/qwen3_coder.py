@@ -23,6 +23,7 @@ _MARKERS = Markers(
         r"(?:<tool_call>\s*)?<function=[^>\n]+>(?=\s*<)|(?:^|(?<=>))<tool_call>|<tool_call>(?=\s*[<{])", re.MULTILINE
     ),
 )
+_SIGN = re.compile(r"<tool_call>|<function=[^>\n]+>(?=\s*<)")
 
 
 def parse_qwen3_coder(text: str, tools: ToolSchemas | None, *, complete: bool, thinking: bool = False) -> ParsedReply:
@@ -31,4 +32,4 @@ def parse_qwen3_coder(text: str, tools: ToolSchemas | None, *, complete: bool, t
     def read(said: str) -> ParsedReply:
         return ParsedReply(said) if tools is None else parse_blocks(said, tools, _MARKERS)
 
-    return read_reasoning(text, read, thinking=thinking, sign="<tool_call>")
+    return read_reasoning(text, read, thinking=thinking, sign=_SIGN)

@@ -16,7 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.proxy.bodies import Bodies
+from runtime.proxy.dialects.anthropic import normalise as from_anthropic
 from runtime.proxy.dialects.blocks import not_shown, shown_text
+from runtime.proxy.dialects.openai import normalise as from_openai
+from runtime.proxy.dialects.responses import normalise as from_responses
 from runtime.proxy.refusal import Refusal
 from tests.runtime.proxy.conftest import Run
 from tests.runtime.proxy.driver import GO, TOOL, chat, claude, send, suffix
@@ -295,3 +298,33 @@ def test_tools_of_the_provider_are_left_out(running: Run) -> None:
             assert "done" in suffix(it, 3, 2)
 
     asyncio.run(main())
+
+
+LOOSE: list[Any] = [None, "told", ["told", TEXT], {"type": "text", "text": "told"}, []]
+"""What is no list of blocks and means one; nothing of it is worth an agent's end."""
+
+
+@given(
+    content=st.sampled_from(LOOSE),
+    reasoning=st.sampled_from([None, "x", [TEXT], {"text": "x"}]),
+    arguments=st.sampled_from([None, "{}", {"a": 1}]),
+    role=st.sampled_from([None, [], {}, 5, "user", "assistant"]),
+)
+def test_loose_messages_are_read_and_odd_ones_refused_by_name(
+    content: Any, reasoning: Any, arguments: Any, role: Any
+) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": content}
+    item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments}
+    output = {"type": "function_call_output", "call_id": "c", "output": content}
+    said = {"role": "assistant", "content": content, "reasoning": reasoning, "tool_calls": [call]}
+    whole = [*from_openai(said), *from_openai({"role": "tool", "tool_call_id": "c", "content": content})]
+    whole += [*from_anthropic({"role": "user", "content": [result]}), *from_responses([item]), *from_responses(output)]
+    assert all("told" in one.content for one in whole if one.role == "tool" and content)
+    for read in (from_openai, from_anthropic, from_responses):
+        odd = {"type": "message", "role": role, "content": content}
+        if isinstance(role, str):
+            assert role == "assistant" and read is from_responses or read(odd)
+        else:
+            with pytest.raises(Refusal, match="unknown"):
+                read(odd)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.proxy.parsers import NAMES, blocks, format_named
+from runtime.proxy.parsers.meant import meant_for_a_call
 from tests.runtime.proxy.call_texts import EDITOR, MARKERS, WITHOUT_ESCAPES, WRITERS, arguments, texts
 
 TOOLS = {
@@ -191,6 +192,7 @@ HARMONY_CALL = '<|channel|>commentary to={} <|constrain|>json<|message|>{{"comma
         ("functions.container.exec", "container.exec"),
         ("container.exec", "container.exec"),
         ("functions.functions.read", "functions.read"),
+        (" functions.read", "read"),
     ],
 )
 def test_harmony_calls_the_recipient_however_it_is_written(recipient: str, name: str) -> None:
@@ -223,6 +225,7 @@ def test_harmony_messages_to_the_parties_are_no_calls() -> None:
         ("openai", "<|channel|>analysis to=python code<|message|>print(1)"),
         ("openai", '<|channel|>commentary to=functions.read {"path": "a"}'),
         ("openai", '<|channel|>commentary to=functions. json<|message|>{"path": "a"}'),
+        ("openai", '<|channel|>commentary <|constrain|>json<|message|>{"path": "a"}'),
         ("hermes", '<tool_call>\n{"name": "read", "arguments": {"size": 1e400}}\n</tool_call>'),
     ],
 )
@@ -233,6 +236,46 @@ def test_what_was_meant_for_a_call_is_said_to_be_one(family: str, text: str) -> 
     if family not in ("llama3_json", "openai"):
         parsed = format_named(family).parser(f"{good}\n{text}", TOOLS, complete=True)
         assert (len(parsed.tool_calls), len(parsed.unread)) == (1, 1)
+
+
+@pytest.mark.parametrize("family", ["hermes", "qwen3_coder", "glm45"])
+def test_a_call_in_reasoning_that_never_ends_is_not_lost(family: str) -> None:
+    good = WRITERS[family]("read", {"path": "b"})
+    for text, called, unread in ((good, 1, 0), (good[: -len(good) // 3], 0, 1)):
+        parsed = format_named(family).parser(f"I look.\n{text}", TOOLS, complete=True, thinking=True)
+        assert (len(parsed.tool_calls), len(parsed.unread)) == (called, unread)
+    if family == "qwen3_coder":  # which leaves the tag out at times
+        bare = good.replace("<tool_call>\n", "")
+        assert format_named(family).parser(f"I look.\n{bare}", TOOLS, complete=True, thinking=True).tool_calls
+
+
+BARE = [
+    {"name": "read", "arguments": {"path": "a"}},
+    {"parameters": {"path": "a"}, "name": "read"},
+    {"type": "function", "function": {"name": "read", "arguments": '{"path": "a"}'}},
+    {"tool": "read", "input": {"path": "a"}},
+]
+
+
+@given(
+    call=st.sampled_from([*BARE, BARE]),
+    before=st.sampled_from(["", "I look.\n\n", "Sure:\n  "]),
+    fence=st.sampled_from(["", "```", "```json\n"]),
+    indent=st.sampled_from([None, 2]),
+)
+def test_bare_json_that_calls_a_tool_is_no_answer(call: object, before: str, fence: str, indent: int | None) -> None:
+    text = f"{before}{fence}{json.dumps(call, indent=indent)}" + "\n```" * bool(fence)
+    assert meant_for_a_call(text, TOOLS)
+    assert meant_for_a_call(text.replace("read", "left-pad"), TOOLS) is None
+    assert meant_for_a_call(text + "\nis what I would write.", TOOLS) is None
+
+
+def test_another_familys_call_is_no_answer() -> None:
+    for family, write in WRITERS.items():
+        if family not in ("llama3_json", "openai", "compact"):
+            assert meant_for_a_call("I look.\n" + write("read", {"path": "a"}), TOOLS), family
+            assert meant_for_a_call("I look.\n" + write("other", {"path": "a"}), TOOLS) is None, family
+    assert meant_for_a_call('[read(path="a")]', TOOLS) and meant_for_a_call("[x](read)", TOOLS) is None
 
 
 def test_llama_answers_in_json_are_answers() -> None:
