@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EPILOG = (
     "Exit codes: 0 done · 1 a bug of ours · 2 the spec or an argument is wrong · 3 the machine lacks something"
-    " · 4 the run failed · 130 interrupted"
+    " · 4 the run failed · 130 interrupted · 141 nobody reads the output any more"
 )
 
 
@@ -82,6 +82,7 @@ def main() -> None:
     if sys.argv[1:2] in (["compile"], ["check"]):
         # Most of what these make lives as long as they do: looking for garbage in it is a tenth of their time.
         gc.set_threshold(100_000)
+    _have_streams()
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks is shown escaped; it must not end the command.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -94,6 +95,18 @@ def main() -> None:
             build_app()(prog_name=_name())
         else:
             _call(command)
+
+
+def _have_streams() -> None:
+    """Who started us may have closed a standard stream. The next file that is opened would take its place, and whatever
+    a child process prints would be written into it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
 
 
 def _name() -> str:
@@ -111,8 +124,8 @@ def _call(command: Callable[[], None]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
-        # Whoever reads our output has seen enough; what is still in the buffer must not fail at the very end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        # What is still in the buffer must not fail at the very end.
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+        raise
     atexit._run_exitfuncs()
     os._exit(0)

@@ -52,8 +52,10 @@ def run(
     from liverl.again import unfinished
     from liverl.compiled import bundle_files, lasting_name, spec_options
     from liverl.exits import resume_hint
+    from liverl.unread_output import outlive_readers
     from runtime.launch import ledger, local
 
+    outlive_readers()
     target = ALIASES.get(target, target)
     if target not in TARGETS:
         raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 import tempfile
 import traceback
@@ -16,6 +17,8 @@ from runtime.errors import MachineError, RunError, TrialError, UserError
 from runtime.launch import TRACEBACK_NOTE
 
 DONE, INTERNAL, USER, MACHINE, RUN, INTERRUPTED = 0, 1, 2, 3, 4, 130
+UNREAD = 141
+"""Whoever read our output has seen enough (`| head`), as the shell counts it. Nothing is said: no one reads."""
 SHOW_TRACEBACK = "LIVERL_TRACEBACK"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -26,9 +29,15 @@ def exit_codes() -> Iterator[None]:
     """Turn whatever leaves the block into a message on stderr and ``SystemExit`` with the documented code."""
     try:
         yield
-    except (SystemExit, GeneratorExit):
+    except GeneratorExit:
+        raise
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # click has made 1 of it
+            raise SystemExit(UNREAD) from None
         raise
     except BaseException as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            raise SystemExit(UNREAD) from None
         if os.environ.get(SHOW_TRACEBACK) == "1":
             traceback.print_exc()
         code, message = explain(error)
@@ -82,6 +91,13 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, TrialError):
         return RUN, f"{error.termination.value}: {error}"
     return _internal(error)
+
+
+def _unread() -> bool:
+    """Whether the pipe that we print into has lost its reader: sockets break with the same error."""
+    look = select.poll()
+    look.register(1, 0)
+    return any(state & select.POLLERR for _, state in look.poll(0))
 
 
 def _is_no_folder(error: OSError) -> bool:

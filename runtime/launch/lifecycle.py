@@ -196,7 +196,10 @@ class Interrupts:
         self.ending = False
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        # Under nohup a hang-up is ignored, and stays so: the run was meant to outlive its terminal. (A shell's
+        # background jobs ignore SIGINT, but that is how ``stop`` asks.)
+        heard = [one for one in _SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:

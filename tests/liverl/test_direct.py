@@ -110,7 +110,7 @@ def test_a_reader_that_leaves_is_no_fault(tmp_path: Path) -> None:
     )  # fmt: skip
     os.close(write)
     _, shown = process.communicate(timeout=60)
-    assert (process.returncode, shown) == (1, b"")
+    assert (process.returncode, shown) == (141, b"")
     assert (tmp_path / "build" / "quickstart" / "local" / "liverl.lock").is_file()
 
 

@@ -45,9 +45,9 @@ with lifecycle.running(directory, grace_sec=0.2):
 """
 
 
-def _start(runs_dir: Path, *more: str) -> tuple[subprocess.Popen[str], RunDirectory]:
+def _start(runs_dir: Path, *more: str, under: tuple[str, ...] = ()) -> tuple[subprocess.Popen[str], RunDirectory]:
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(runs_dir), *more],
+        [*under, sys.executable, "-c", RUN, str(runs_dir), *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -67,6 +67,13 @@ def test_one_signal_stops_in_order(tmp_path: Path, number: signal.Signals) -> No
     process.wait(20)
     assert directory.read().state == "stopped" and directory.read().exit_code == 130
     assert processes.marked(directory.path) == []
+
+
+def test_a_run_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    process, directory = _start(tmp_path, under=("nohup",))
+    process.send_signal(signal.SIGHUP)
+    assert lifecycle.stop(directory, grace_sec=20) == "stopped"  # so it was still there
+    process.wait()
 
 
 def test_a_second_ctrl_c_ends_a_shutdown_that_hangs(tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ def test_loose_messages_are_read_and_odd_ones_refused_by_name(
     for read in (from_openai, from_anthropic, from_responses):
         odd = {"type": "message", "role": role, "content": content}
         if isinstance(role, str):
-            assert role == "assistant" and read is from_responses or read(odd)
+            assert (role == "assistant" and read is from_responses) or read(odd)
         else:
             with pytest.raises(Refusal, match="unknown"):
                 read(odd)
