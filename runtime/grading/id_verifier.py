@@ -106,14 +106,16 @@ class IdVerifier(SandboxVerifier):
         wanted = {str(place) for place in refused} if isinstance(refused, list) else set()
         if apart.places is None or not wanted or (right := await self._right(plan)) is None:
             return None
-        tests, how = test_sources(plan.task), {"stop_first": True, "apart": replace(apart, places=None)}
+        tests, anywhere = test_sources(plan.task), replace(apart, places=None)
         for _ in range(PROOFS_OF_A_PLACE):
             asked = min(found.asked.get(place, 0) for place in wanted)
             if wanted & found.known or asked >= PROOFS_OF_A_PLACE or found.proofs >= MAX_PROOFS:
                 break
             found.proofs += 1
             found.asked |= {place: found.asked.get(place, 0) + 1 for place in wanted}
-            report = await self._report(plan.task, right, tests, plan.timeout_sec, noise=False, **how)
+            report = await self._report(
+                plan.task, right, tests, plan.timeout_sec, noise=False, stop_first=True, apart=anywhere
+            )
             found.known |= set(map(str, report.get("places", ())))
         new = found.known.intersection(wanted).difference(apart.places or ())
         return replace(apart, places=(*(apart.places or ()), *sorted(found.known))) if new else None

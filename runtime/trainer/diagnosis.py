@@ -16,7 +16,17 @@ _TAIL_BYTES = 512 * 1024
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PREFIX = re.compile(r"\([^()\s]+ pid=\d+\) ?")
 
-_SLOW_START = r"The current node timed out during startup"
+SLOW_STARTS = (
+    "The current node timed out during startup",
+    "while waiting for node to startup",
+    "Timed out waiting for node info for node_id=",
+    "not found in NodeInfo, ",
+    "from GCS. Did GCS start successfully?",
+    "Failed to start GCS. ",
+)
+"""What Ray says, all of it before a trainer begins, when a part of its own node takes longer than a constant of Ray's
+allows: the node itself, what it knows of itself, its store of keys."""
+_SLOW_START = "|".join(map(re.escape, SLOW_STARTS))
 AGENTS_DIED = "AgentsDied"
 """How the agent loop marks a batch in which no agent lived. It may be the last one, and then nothing else fails."""
 
@@ -63,7 +73,8 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
     ),
     (
         _SLOW_START,
-        "Ray gave its own node 30 s to come up, in vain, several times: the machine is too busy; resume when it is not",
+        "Ray gave its own node too little time to come up (30 s for most parts), several times: the machine is too"
+        " busy; resume when it is not",
     ),
     (
         r"OutOfMemoryError|MemoryError|Cannot allocate memory|killed due to the node running low on memory",

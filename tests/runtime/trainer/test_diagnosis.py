@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
-from runtime.trainer.diagnosis import diagnose, read_tail
+from runtime.trainer.diagnosis import SLOW_STARTS, diagnose, ray_was_slow, read_tail
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,17 @@ def test_colours_and_ray_prefixes_are_stripped(tmp_path: Path) -> None:
     log = tmp_path / "trainer.log"
     log.write_text("\x1b[36m(TaskRunnerV1 pid=12)\x1b[0m ValueError: bad\n")
     assert read_tail(log) == "ValueError: bad\n" and read_tail(tmp_path / "none") == ""
+
+
+def test_every_way_in_which_ray_gives_its_own_node_up_is_tried_again() -> None:
+    """The words are Ray's own, of the version that is installed, and each is told as what it is."""
+    found = importlib.util.find_spec("ray")
+    assert found is not None and found.origin is not None
+    folder = Path(found.origin).parent / "_private"
+    sources = "".join((folder / f"{name}.py").read_text() for name in ("node", "services", "utils"))
+    written = re.sub(r"\{'start' if self.head else 'connect to'\}", "start", sources)
+    for words in SLOW_STARTS:
+        assert words in written
+        log = f"RuntimeError: x {words} y"
+        assert ray_was_slow(log) and "too busy" in diagnose(log, exit_code=1)
+    assert not ray_was_slow("Failed to connect to GCS. Last connection error: it was killed")
