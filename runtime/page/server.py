@@ -5,6 +5,7 @@ Knows routes and formats; what a run says comes from ``library``, who may ask fr
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
@@ -13,6 +14,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from runtime.errors import UserError
 from runtime.page.access import HEADERS, guard
 from runtime.page.library import Library, Run
 from runtime.page.prometheus import render
@@ -116,7 +118,19 @@ def as_json(value: Any) -> bytes:
     except orjson.JSONEncodeError:
         import json
 
-        return json.dumps(value).encode()
+        # The other library alone escapes such text, and knows no null for such numbers.
+        return json.dumps(_without_nan(value), allow_nan=False).encode()
+
+
+def _without_nan(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _without_nan(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_without_nan(one) for one in value]
+    return value
 
 
 def _json(value: Any) -> web.Response:
@@ -185,7 +199,10 @@ _VIEWS: Mapping[str, Callable[[Run, web.Request], Any]] = {
 def _view(answer: Callable[[Run, web.Request], Any]) -> Callable[[web.Request], Any]:
     async def handler(request: web.Request) -> web.Response:
         run = _known(request, f"{request.match_info['experiment']}/{request.match_info['run']}")
-        found = await asyncio.to_thread(answer, run, request)
+        try:
+            found = await asyncio.to_thread(answer, run, request)
+        except UserError as error:  # a record that cannot be read: the page says what is wrong with it
+            raise web.HTTPUnprocessableEntity(text=f"{error}\n") from None
         if found is None:
             raise web.HTTPNotFound(text="no such trial\n")
         return _json(found)

@@ -88,6 +88,7 @@ LiveRL.source = (function () {
       for (const one of Array.isArray(value) ? value : [value]) if (one !== null && one !== undefined && one !== "") query.append(name, one);
     }
     const answer = await fetch("api/" + path + (query.size ? "?" + query : ""), { headers: { Accept: "application/json" } });
+    if (answer.status === 422) throw new Error(await answer.text());
     if (!answer.ok) throw new Error(answer.status === 404 ? "There is no such thing here (any more)." : "The server answered " + answer.status + ".");
     return answer.json();
   }

@@ -146,6 +146,29 @@ def test_no_trial_is_a_path(tmp_path: Path, trial: str) -> None:
         assert served(tmp_path, status_of(f"api/run/small/{run.path.name}/{what}?{query}")) == 404
 
 
+@pytest.mark.parametrize("record", ["", "{}", "[]", "null", '{"run": null}', '{"run": "x"'])
+def test_a_damaged_record_is_told_and_hides_no_other_run(tmp_path: Path, record: str) -> None:
+    run, other = make_run(tmp_path, steps=1), make_run(tmp_path, steps=1)
+
+    async def ask(session: ClientSession, root: URL) -> Any:
+        async with session.get(f"{root}api/run/small/{run.path.name}/overview") as answer:
+            assert answer.status == 200
+        run.record_file.write_text(record)
+        async with session.get(f"{root}api/runs") as answer:
+            names = {one["name"] for one in orjson.loads(await answer.read())}
+            assert names == {f"small/{run.path.name}", f"small/{other.path.name}"}
+        async with session.get(f"{root}api/run/small/{run.path.name}/overview") as answer:
+            return answer.status, await answer.text()
+
+    status, said = served(tmp_path, ask)
+    assert status == 422 and "run.json" in said
+
+
+def test_numbers_and_texts_that_json_does_not_know_are_shown_together() -> None:
+    told = server.as_json({"cause": "half \ud83d", "curve": [float("nan"), float("inf"), 1.5], 3: (float("nan"),)})
+    assert orjson.loads(told.replace(b"\\ud83d", b"?")) == {"cause": "half ?", "curve": [None, None, 1.5], "3": [None]}
+
+
 def test_wrong_words_of_a_query_are_as_none(tmp_path: Path) -> None:
     run = make_run(tmp_path, steps=1)
 
