@@ -7,15 +7,31 @@ bin=${1:?the folder of the virtual environment\'s programs}
 shift
 export OMP_NUM_THREADS=1
 reports=$(mktemp -d)
-fetching=
-trap 'rm -rf "$reports"; [ -z "$fetching" ] || kill "$fetching" 2>/dev/null' EXIT
+fetching= waiting=
+end() {
+    [ -z "$fetching" ] || kill "$fetching" 2>/dev/null
+    [ -z "$waiting" ] || kill -INT -- "-$waiting" 2>/dev/null
+    rm -rf "$reports"
+}
+trap end EXIT
+trap 'exit 130' INT
 
-# Two at a time: most tests use one core or wait (verl's processes are imported one after the other, published programs
-# wait for a network). Tests of one room stay together where they install something (tests/conftest.py). A second chance,
-# where a test needs a quiet machine, is one at a time.
-declare -A workers=([consumers]="-n 2 --dist loadgroup" [network]="-n 2 --dist loadscope")
-for name in fast sandbox torch verl deep; do workers[$name]="-n 2 --dist worksteal"; done
-"$bin/python" -c 'import xdist' 2>/dev/null || workers=()
+# Two at a time, most of which use one core (verl's processes are imported one after the other), and a third beside them
+# for published programs and what comes from a network, which mostly wait. A second chance, where a test needs a quiet
+# machine, is at the end, one at a time.
+declare -A expressions=(
+    [fast]="not (sandbox or torch or verl or deep or network or consumers)"
+    [sandbox]="sandbox and not (torch or verl or deep or network or consumers)"
+    [torch]="torch and not (verl or deep or network or consumers)"
+    [verl]="verl and not (deep or network or consumers)"
+    [deep]="deep and not (network or consumers)"
+    [network]="network and not consumers"
+    [consumers]="consumers"
+)
+together=(fast sandbox torch verl deep)
+beside=(network consumers)
+two="-n 2 --dist worksteal" one="-n 1"
+"$bin/python" -c 'import xdist' 2>/dev/null || two= one=
 
 # What the last group installs comes from a network meanwhile; a test that is earlier waits for its part.
 if [ $# = 0 ] && "$bin/python" -c 'import pytest' 2>/dev/null; then
@@ -23,34 +39,59 @@ if [ $# = 0 ] && "$bin/python" -c 'import pytest' 2>/dev/null; then
     fetching=$!
 fi
 
-failed=()
-group() {
-    local name=$1 expression=$2
-    shift 2
+# The tests of one group. Where all are asked for, the first group, which looks at every file, writes down which files
+# have tests of the others (tests/conftest.py): to read the rest again takes each worker of each group ten seconds.
+tests_of() {
+    local name=$1
+    shift
+    if [ $# = 0 ] && [ "$name" != fast ] && [ -e "$reports/number" ]; then
+        files=()
+        mapfile -t files <"$reports/$name.files"
+        set -- "${files[@]}"
+    fi
     printf '\n== tests: %s\n' "$name"
+    local workers=$two lists=
+    [[ " ${beside[*]} " != *" $name "* ]] || workers=$one
+    [ "$name" != fast ] || lists=$reports
     # shellcheck disable=SC2086
-    "$bin/python" -m pytest -q ${workers[$name]:-} -m "$expression" --junitxml="$reports/$name.xml" "$@"
-    local code=$?
+    LIVERL_TEST_GROUPS=$lists "$bin/python" -m pytest -q $workers -m "${expressions[$name]}" -o cache_dir="$reports/$name.cache" \
+        --junitxml="$reports/$name.xml" "$@"
+    echo $? >"$reports/$name.code"
+}
+
+# A job with a process group of its own, to be ended as a whole. Where the files of a group lie is known soon after the
+# first has begun.
+set -m
+{
+    while [ ! -e "$reports/number" ] && [ ! -e "$reports/fast.code" ]; do sleep 0.2; done
+    for name in "${beside[@]}"; do tests_of "$name" "$@"; done
+} >"$reports/beside.txt" 2>&1 </dev/null &
+waiting=$!
+set +m
+for name in "${together[@]}"; do tests_of "$name" "$@"; done
+printf '\n== meanwhile\n'
+wait "$waiting"
+waiting=
+cat "$reports/beside.txt"
+[ -z "$fetching" ] || { printf '\n== fetched meanwhile\n' && cat "$reports/fetch.txt"; }
+
+failed=()
+for name in "${together[@]}" "${beside[@]}"; do
+    code=$(cat "$reports/$name.code" 2>/dev/null || echo 2)
     # 1: tests failed. Those that need a quiet machine get a second chance, and are named in the summary.
-    if [ $code = 1 ]; then
+    if [ "$code" = 1 ]; then
         printf '\n== tests: %s, those that failed once more\n' "$name"
-        "$bin/python" -m pytest -q -m "$expression" --last-failed --junitxml="$reports/$name.again.xml" "$@"
+        "$bin/python" -m pytest -q -m "${expressions[$name]}" --last-failed -o cache_dir="$reports/$name.cache" \
+            --junitxml="$reports/$name.again.xml" "$@"
         code=$?
     fi
     # 5: no test carries this mark.
-    [ $code = 0 ] || [ $code = 5 ] || failed+=("$name")
-}
+    [ "$code" = 0 ] || [ "$code" = 5 ] || failed+=("$name")
+done
 
-group fast "not (sandbox or torch or verl or deep or network or consumers)" "$@"
-group sandbox "sandbox and not (torch or verl or network or consumers)" "$@"
-group torch "torch and not (verl or network or consumers)" "$@"
-group verl "verl and not (network or consumers)" "$@"
-group deep "deep" "$@"
-group network "network and not consumers" "$@"
-[ -z "$fetching" ] || { printf '\n== fetched meanwhile\n' && cat "$reports/fetch.txt"; }
-group consumers "consumers" "$@"
-
-"$bin/python" - "$reports" "${failed[*]}" <<'PYTHON'
+expected=0
+[ $# != 0 ] || [ -n "${PYTEST_ADDOPTS:-}" ] || expected=$(cat "$reports/number" 2>/dev/null || echo 0)
+"$bin/python" - "$reports" "${failed[*]}" "$expected" <<'PYTHON'
 import sys
 from collections import Counter
 from pathlib import Path
@@ -89,9 +130,14 @@ for reason, count in skips.most_common():
     print(f"skipped {count}: {reason}")
 if sys.argv[2]:
     print(f"failed groups: {sys.argv[2]}")
+missing = max(0, int(sys.argv[3]) - totals["tests"])
+if missing:
+    print(f"{missing} of {sys.argv[3]} tests were in no group, or their group ended before them")
 bad = totals["failures"] + totals["errors"]
 passed = totals["tests"] - bad - totals["skipped"]
 print(f"{passed} passed, {totals['failures']} failed, {totals['errors']} errors, {totals['skipped']} skipped")
+sys.exit(bool(missing))
 PYTHON
+complete=$?
 
-[ ${#failed[@]} -eq 0 ]
+[ ${#failed[@]} -eq 0 ] && [ $complete = 0 ]

@@ -1,7 +1,10 @@
-"""What every test needs: interrupts that interrupt, programs that stay with one worker, no clock in properties."""
+"""What every test needs: interrupts that interrupt, groups by cost, long ones first, no clock in properties."""
 
+import os
 import signal
 import sys
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,13 +21,43 @@ settings.load_profile("liverl")
 # A shell that starts this in the background hands down an ignored SIGINT; tests of Ctrl-C would then wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+GROUPS = ("consumers", "network", "deep", "verl", "torch", "sandbox")
+"""Marks, the costliest first: a test is of the group of its first. Without any it is of the group ``fast``. The
+expressions of ``scripts/test.sh`` say the same."""
+LISTS = "LIVERL_TEST_GROUPS"
+"""The folder where ``scripts/test.sh`` wants to find the files of each group, and how many tests there are."""
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that start one engine or install one program are of one group: workers side by side would do it twice."""
+
+def group_of(item: pytest.Item) -> str:
+    return next((name for name in GROUPS if item.get_closest_marker(name)), "fast")
+
+
+def _longest(item: pytest.Item) -> float:
+    """How long it may take at most, in seconds."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests of other groups are left out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    longest: dict[str, float] = defaultdict(float)
+    files: dict[str, dict[str, None]] = {name: {} for name in (*GROUPS, "fast")}
     for item in items:
-        if item.get_closest_marker("consumers"):
-            room = "/".join(item.nodeid.split("/")[:3])
-            item.add_marker(pytest.mark.xdist_group(room))
+        file = item.nodeid.partition("::")[0]
+        longest[file] = max(longest[file], _longest(item))
+        files[group_of(item)][file] = None
+    # One that begins last would have a worker to itself at the end, while the other has nothing to do.
+    items.sort(key=lambda item: -longest[item.nodeid.partition("::")[0]])
+    if (folder := os.environ.get(LISTS)) and os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        _write_lists(Path(folder), files, len(items), config.rootpath)
+
+
+def _write_lists(folder: Path, files: dict[str, dict[str, None]], number: int, root: Path) -> None:
+    for name, paths in files.items():
+        (folder / f"{name}.files").write_text("".join(f"{root / path}\n" for path in paths))
+    # Last: who waits for the lists waits for this.
+    (folder / "number.new").write_text(f"{number}\n")
+    (folder / "number.new").rename(folder / "number")
 
 
 def pytest_collection_finish() -> None:

@@ -162,6 +162,7 @@ def test_a_lock_of_other_requirements_does_not_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.network
+@pytest.mark.timeout(1200)  # it asks an index for some hundred packages, twice
 def test_uv_makes_the_same_lock(tmp_path: Path) -> None:
     """So nobody wrote in it by hand: with the versions kept, every line is the resolver's."""
     root = copied(tmp_path)

@@ -314,7 +314,7 @@ class Replicas:
 class Soak:
     """``trials``: so many are played, and those that the last step needs besides. ``every``: between two faults, at
     most. ``most``: faults, at most. ``kinds``: of faults, with their
-    weights."""
+    weights. ``deadline_sec``: from the end of a trial to the next one's; how long all take is the machine's affair."""
 
     plan: Plan
     folder: Path
@@ -335,7 +335,7 @@ class Soak:
         self._dice = random.Random(self.seed)
         self._replicas = Replicas(self.folder, load_codec(self.tokenizer, "hermes"))
         self._later: list[tuple[float, Any]] = []
-        self._began = time.monotonic()
+        self._began = self._moved = time.monotonic()
         self._next = self._dice.randint(1, self.every)
         self.played = 0
         self._kill_at = ""
@@ -445,7 +445,7 @@ class Soak:
             for one in [one for one in self._later if one[0] <= now]:
                 self._later.remove(one)
                 one[1]()
-            if now - heard > _PATIENCE_SEC or now - self._began > self.deadline_sec:
+            if now - heard > _PATIENCE_SEC or now - self._moved > self.deadline_sec:
                 os.kill(child, signal.SIGUSR1)
                 time.sleep(1.0)
                 raise AssertionError(f"nothing moves: {self.report()}\n{self._tail()}")
@@ -469,6 +469,7 @@ class Soak:
                     os.kill(child, signal.SIGKILL)
             case "played":
                 self.played += 1
+                self._moved = time.monotonic()
                 self.ends[one["end"]] += 1
                 if self.played == self.trials:
                     (self.folder / "enough").touch()

@@ -28,6 +28,8 @@ from tests.faults.world import GONE, SIZE, World, with_verifier
 from tests.runtime.agent_loop.conftest import make_task
 from tests.runtime.proxy.tiny_model import write_model
 
+pytestmark = pytest.mark.deep
+
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:

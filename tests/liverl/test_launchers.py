@@ -17,6 +17,9 @@ from liverl import kubernetes_follow, kubernetes_jobs
 from runtime.errors import RunError
 from runtime.launch import ledger
 
+# A process of the command line each.
+pytestmark = pytest.mark.deep
+
 ROOT = Path(__file__).parents[2]
 SPEC = str(ROOT / "specs" / "quickstart.jsonnet")
 SECRET = (

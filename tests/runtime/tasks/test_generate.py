@@ -60,6 +60,7 @@ def generate(
     )
 
 
+@pytest.mark.deep
 def test_bugs_are_told_by_the_tests_and_repaired_by_the_solution(
     shop: Path, tmp_path: Path, plain_provider: PlainProvider
 ) -> None:

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.trainer.prefix_tree import cut, tree_of, unique_tokens
 from tests.runtime.proxy.tiny_model import write_policy
 
 ROOT = Path(__file__).parents[3]
@@ -26,8 +25,11 @@ def arrays(rows: list[list[int]]) -> list[Any]:
     return [np.array(row) for row in rows]
 
 
+@pytest.mark.torch
 @given(ROWS)
 def test_every_beginning_is_there_once_and_looks_back_at_its_own_row(rows: list[list[int]]) -> None:
+    from runtime.trainer.prefix_tree import tree_of, unique_tokens
+
     tree, flat = tree_of(arrays(rows)), list(chain.from_iterable(rows))
     beginnings = {tuple(row[: end + 1]) for row in rows for end in range(len(row))}
     assert len(tree.kept) == len(beginnings) == unique_tokens(arrays(rows))
@@ -50,8 +52,11 @@ def test_every_beginning_is_there_once_and_looks_back_at_its_own_row(rows: list[
         at += len(row)
 
 
+@pytest.mark.torch
 @given(ROWS, st.integers(9, 30), st.integers(1, 4))
 def test_parts_hold_every_row_once_within_their_budget(rows: list[list[int]], tokens: int, least: int) -> None:
+    from runtime.trainer.prefix_tree import cut, unique_tokens
+
     least = min(least, len(rows))
     by_tokens, by_count = cut(arrays(rows), tokens=tokens, at_least=least), cut(arrays(rows), count=3)
     for parts in (by_tokens, by_count):
