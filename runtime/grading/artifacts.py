@@ -217,7 +217,8 @@ def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     folders = {folder for test in tests for folder in PurePosixPath(test).parents} - {PurePosixPath(".")}
     if path.name == "__init__.py" and (path.parent in folders or path.parent == PurePosixPath(".")):
         return str(path) not in task.liverl.source_files  # a package whose tests lie among its own modules
-    if path.with_suffix("") in folders and not (task.repository / path).exists():
+    python = task.suite is None or task.suite.language == "python"
+    if python and path.suffix == ".py" and path.with_suffix("") in folders and not (task.repository / path).exists():
         return str(path) not in task.liverl.source_files  # a new module that stands for a folder of tests
     names = _TEST_FOLDERS if task.suite is None else _TEST_FOLDERS_ELSEWHERE
     own = str(path) in task.liverl.source_files

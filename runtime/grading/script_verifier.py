@@ -73,7 +73,9 @@ class ScriptVerifier(SandboxVerifier):
     def _apart_defences(self, task: Task, apart: Apart | None = None) -> tuple[str, ...]:
         """A shell that evaluates what programs print can be made to write the reward by them: such a script is run
         apart too, and the record does not say that nobody else writes."""
-        return () if may_run_text(scripts_of(task.tests)) else self.APART_DEFENCES
+        if self._provider.capabilities.isolation not in _TWO_USERS or may_run_text(scripts_of(task.tests)):
+            return ()
+        return self.APART_DEFENCES
 
     def _with_tests(self, task: Task, folder: Path, *, apart: bool) -> SandboxRequest:
         return self._request(task, mounts=(Mount(folder, f"{TASK_FILES}/tests"),), second_user=apart)
