@@ -104,6 +104,7 @@ REPAIRS: dict[str, Callable[[Files], Files]] = {
     "with settings": lambda files: _with(files, {"pytest.toml": b"[pytest]\n", "setup.cfg": b"[metadata]\n"}),
     "with data and folders": lambda files: _with(files, {"data.bin": bytes(range(256)), "empty": Folder()}),
     "with tests": lambda files: _with(files, {"test_mine.py": b"def test_mine():\n    assert True\n"}),
+    "with news": lambda files: {**files, "/app/README.md": b"# Mended\n", "/app/NEWS": b"Mended.\n"},
     "with a dangling link": lambda files: _with(files, {"dangling": Link("nowhere")}),
 }
 

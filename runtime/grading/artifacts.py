@@ -50,6 +50,7 @@ _WORDS = frozenset(
 _WORDS_BESIDE = frozenset({"check", "checks", "spec", "specs", "t", "unit", "integration", "functional", "regression"})
 """The same, of the folder alone in which a declared test lies: further up they may be a package's own."""
 _CALLED_LIKE_TESTS = ("test_*.py", "*_test.py")
+_PROSE = frozenset({"readme", "changelog", "changes", "news", "history", "authors", "contributors", "license", "todo"})
 _FOR_TESTS = frozenset(
     {"testing", "testutil", "testutils", "testhelper", "testhelpers", "testlib", "testsupport", "testkit", "testcases"}
 )
@@ -207,6 +208,14 @@ def own_modules(task: Task) -> tuple[str, ...]:
             place = root / folder
             names |= {entry.name.partition(".")[0] for entry in place.iterdir()} if place.is_dir() else set()
     return tuple(sorted(name for name in names if name.isidentifier()))
+
+
+def is_prose(name: str) -> bool:
+    """Whether a file is one for people, which who judges may read though an agent wrote it: tests look into a README,
+    and nothing runs it."""
+    path = PurePosixPath(name)
+    named = path.stem.lower() in _PROSE and path.suffix.lower() in ("", ".txt")
+    return named or path.suffix.lower() in (".md", ".rst")
 
 
 def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:

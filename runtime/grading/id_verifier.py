@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from runtime.config import Environment
 from runtime.errors import Termination, TrialError
-from runtime.grading.artifacts import Selection, own_modules, select, test_sources, tests_own_modules
+from runtime.grading.artifacts import Selection, is_prose, own_modules, select, test_sources, tests_own_modules
 from runtime.grading.base import TAMPERED_REWARD, Verdict
 from runtime.grading.canary import Canary, spoil
 from runtime.grading.difference import put
@@ -294,6 +294,9 @@ class IdVerifier(SandboxVerifier):
         try:
             # Who judges owns these files and may not read them: no import and no configuration is taken from there.
             await put(sandbox, others, workdir=workdir, mode=0o044 if apart is not None else 0o644)
+            if apart is not None:
+                prose = {name: text for name, text in others.items() if isinstance(text, bytes) and is_prose(name)}
+                await sandbox.upload(prose, mode=0o644)
             await sandbox.upload(noisy, mode=0o600 if apart is not None else 0o644)
             report = await sandbox.run_tests(
                 task.liverl.runner,

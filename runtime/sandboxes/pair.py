@@ -28,6 +28,7 @@ class _Box(Sandbox, Protocol):
 
 BoxT = TypeVar("BoxT", bound=_Box)
 
+_OWN = 0o400
 _OTHERS = 0o007
 _CLOSED = 0o000
 _MEET_SEC = 75.0
@@ -73,11 +74,12 @@ class _Pair(Generic[BoxT]):
         return judged if judged.exit_code else solved
 
     async def upload(self, files: Mapping[str, bytes], *, mode: int = 0o644) -> None:
-        """mode: who may read it, as in one box: its own user, or others."""
+        """mode: who may read it, as in one box: its own user, others, or both."""
         named = dict.fromkeys(files, b"")
         if mode & _OTHERS:
             inside = 0o600 | (mode & _OTHERS) * 0o111  # the code under test has no other user than that box's own
-            work = (self._solution.upload(files, mode=inside), self._judge.upload(named, mode=_CLOSED))
+            known = self._judge.upload(files, mode=mode) if mode & _OWN else self._judge.upload(named, mode=_CLOSED)
+            work = (self._solution.upload(files, mode=inside), known)
         else:
             work = (self._judge.upload(files, mode=mode), self._solution.upload(named, mode=_CLOSED))
         await asyncio.gather(*work)

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from runtime.config import Bubblewrap
+from runtime.grading.base import Verdict
 from runtime.grading.id_verifier import IdVerifier
 from runtime.grading.make import make_verifier
 from runtime.grading.verifier import Apart
 from runtime.sandboxes.base import SandboxProvider
+from runtime.sandboxes.bubblewrap import BubblewrapProvider
 from runtime.task import Task, load_task
 
 from .conftest import IMAGE, write
@@ -81,6 +83,31 @@ def test_a_place_that_the_first_proof_did_not_come_by_is_asked_for_again(
         return [(await verifier.grade(task, {"/app/calc.py": text.encode()})).reward for text in works]
 
     assert loop.run(main()) == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("boxes", ["one", "two"])
+def test_a_test_may_look_into_prose_that_the_work_has_changed(
+    provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path, boxes: str
+) -> None:
+    """And not into other files of its, from which a test might run something."""
+    reads = "import calc\n\n\ndef test_new():\n    assert calc.add(2, 3) == 5\n\n\ndef test_old():\n"
+    reads += "    assert open('/app/NEWS.md').read().startswith('News') and calc.news() == 'News'\n"
+    minus, plus = (
+        f"def add(a, b): return a {sign} b\ndef news(): return open('/app/NEWS.md').read()[:4]\n" for sign in "-+"
+    )
+    task = make_task(tmp_path / "task", Shape(reads, minus, plus, files={"NEWS.md": "News\n"}), "mini")
+    used = provider if boxes == "one" else BubblewrapProvider(state=tmp_path / "state", second_user=False)
+    verifier = make_verifier(Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0), used)
+
+    async def main() -> Verdict:
+        try:
+            return await verifier.grade(task, {"/app/calc.py": plus.encode(), "/app/NEWS.md": b"News: mended\n"})
+        finally:
+            if used is not provider:
+                await used.close()
+
+    verdict = loop.run(main())
+    assert verdict.reward == 1.0 and {"solution_user", "solution_box"} & set(verdict.defences), verdict.raw
 
 
 def test_nor_is_a_helper_where_all_share_a_process(
