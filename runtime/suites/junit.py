@@ -138,9 +138,9 @@ JUNIT = Suite(
     ),
     ids_name_files=False,
     secret_report=True,
-    look_alike=look_alikes.JAVA,
+    look_alike=look_alikes.java,
     comment="//",
-    suffixes=(".java",),
+    suffixes=(".java", ".kt"),
     where=_class_file,
 )
 MAVEN = replace(JUNIT, name="maven", script=_maven, secret_report=False)

@@ -126,6 +126,21 @@ JAVA = Language(
     (rf"\bassert(?:Equals|Same)\(\s*{_PLAIN}\s*,", rf"\.isEqualTo\(\s*{_PLAIN}\s*\)"),
     _renamed("{new}(); throw new AssertionError({said});", "private void {new}() {first}"),
 )
+KOTLIN = Language(
+    # A name with blanks stands in back quotes; a test that is an expression (``fun x() = ...``) has no body.
+    lambda name: rf"\bfun\s+(?:`{re.escape(name)}`|{re.escape(name)})\s*\(\s*\)\s*(?::\s*Unit\s*)?\{{",
+    (rf"\bassert(?:Equals|Same)\(\s*{_PLAIN}\s*,", rf"\.isEqualTo\(\s*{_PLAIN}\s*\)", rf"\bshouldBe\s+{_PLAIN}"),
+    _renamed("{new}(); throw AssertionError({said})", "private fun {new}() {first}"),
+)
+
+
+def java(source: str, names: Sequence[str], draw: random.Random) -> Made:
+    """Also Kotlin's: of a file one finds no test that the other has."""
+    made, done = JAVA(source, names, draw)
+    also, more = KOTLIN(made, [name for name in names if name not in done], draw)
+    return also, (*done, *more)
+
+
 PHP = Language(
     lambda name: rf"\bfunction\s+{re.escape(name)}\s*\([^)]*\)\s*(?::\s*void\s*)?\{{",
     (rf"\bassert(?:Same|Equals)\(\s*{_BOTH}\s*,",),

@@ -167,6 +167,8 @@ def _sources(context: Path, pattern: str) -> list[Path]:
 
 def _place(recipe: Recipe, path: str) -> str:
     """Its whole name. Two slashes at the start are one, which ``normpath`` leaves to the system."""
+    if "\0" in path:
+        raise NotHonoured("a name with a NUL, which no file can have")
     return "/" + posixpath.normpath(posixpath.join(recipe.workdir or "/", path)).lstrip("/")
 
 

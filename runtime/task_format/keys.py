@@ -129,7 +129,7 @@ NUMBERS: dict[str, Number] = {
     "agent.timeout_sec": _SECONDS,
     "verifier.timeout_sec": _SECONDS,
     "environment.build_timeout_sec": _SECONDS,
-    "environment.cpus": Number(1 << 16, "cores"),
+    "environment.cpus": Number(1 << 16, "cores", whole=True),
     "environment.memory_mb": _MIB,
     "environment.storage_mb": _MIB,
 }
@@ -155,6 +155,8 @@ def problems_of(raw: Mapping[str, Any]) -> list[str]:
             found.append(f"{path} = {_shown(value)}: {why}")
         elif path.endswith(".env") and isinstance(value, Mapping):
             found += _values(path, value)
+        elif path == "environment.allow_internet" and value not in (True, False):
+            found.append(f"{path} = {_shown(value)}: give true or false")
         elif path.endswith(".network_mode") and value not in ("no-network", "public"):
             found.append(f"{path} = {_shown(value)}: {key.why} that could be opened for chosen hosts")
     return found
@@ -214,8 +216,11 @@ def _values(path: str, value: Mapping[str, object]) -> Iterator[str]:
     for name, text in value.items():
         if not name or "=" in name or "\0" in name:
             yield f"{path}: {name!r} is no name of a variable; it has a character at least, and no '=' or NUL"
+        if not isinstance(text, str):
+            yield f"{path}.{name} = {_shown(text)}: write it as text, in quotes"
+            continue
         try:
-            plain_value(str(text))
+            plain_value(text)
         except ValueError as error:
             yield f"{path}.{name}: {error}"
 

@@ -26,6 +26,19 @@ JAVA = """class CalcTest {
     }
 }
 """
+KOTLIN = """class CalcTest {
+    @Test fun `adds two numbers`(): Unit {
+        assertEquals(5, Calc.add(2, 3))
+    }
+
+    @Test
+    fun throwsIt() {
+        assertFailsWith<Oops> { Calc.wrong() }
+    }
+
+    @Test fun short() = assertEquals(5, Calc.add(2, 3))
+}
+"""
 GOOGLE = """#include <gtest/gtest.h>
 TEST(Calc, Adds) {
   EXPECT_EQ(add(2, 3), 5);
@@ -80,6 +93,8 @@ def changes(runner: str, source: str, *names: str) -> tuple[list[str], tuple[str
     [
         ("maven", JAVA, "adds", "assertEquals("),
         ("maven", JAVA, "throwsIt", "@Test void throwsIt() throws IOException, Oops { look"),
+        ("gradle", KOTLIN, "adds two numbers", "assertEquals("),
+        ("gradle", KOTLIN, "throwsIt", "fun throwsIt() { look"),
         ("ctest", GOOGLE, "Calc.Adds", "EXPECT_EQ(add(2, 3), "),
         ("ctest", GOOGLE, "CalcFixture.Throws", "TEST_F(CalcFixture, Throws) { struct look"),
         ("vitest", TYPESCRIPT, "calc adds", 'expect(await add(2, 3)).toEqual("five'),
@@ -108,6 +123,7 @@ def test_a_failure_follows_a_test_of_javascript_without_a_literal() -> None:
         ("vitest", TYPESCRIPT, "calc each 1"),
         ("go", GO, "TestAdd/of"),
         ("maven", JAVA + JAVA, "adds"),
+        ("gradle", KOTLIN, "short"),
     ],
 )
 def test_what_is_not_found_exactly_once_stays_as_it_is(runner: str, source: str, name: str) -> None:

@@ -138,6 +138,20 @@ def test_what_surefire_really_wrote_is_read() -> None:
     }
 
 
+def test_what_junits_own_launcher_really_wrote_is_read() -> None:
+    """As a ``test_command`` leaves it."""
+    report = parse("junit", {"TEST-junit-jupiter.xml": (RECORDED / "console-junit5.xml").read_bytes()})
+    assert report.complete and report.outcomes == {
+        "org.example.CalcTest::adds": "passed",
+        "org.example.CalcTest::named": "passed",
+        "org.example.CalcTest::later": "skipped",
+        "org.example.CalcTest::assumes": "skipped",
+        "org.example.CalcTest::even(int)[1]": "passed",
+        "org.example.CalcTest::made()[2]": "passed",
+        "org.example.CalcTest$Inside$More::deeper": "passed",
+    }
+
+
 def test_what_gradle_really_wrote_is_read() -> None:
     files = {
         f"{number}.xml": (RECORDED / f"gradle{name}.xml").read_bytes() for number, name in enumerate(["", "-inner"])

@@ -1,5 +1,9 @@
-"""Prints every key of ``task.toml`` that Harbor's own model reads, one a line; run by a Python that has Harbor."""
+"""Prints every key of ``task.toml`` that Harbor's own model reads, one a line; or, given tasks on standard input (a
+list of texts), which of them it takes. Run by a Python that has Harbor."""
 
+import json
+import sys
+import tomllib
 import typing
 from collections.abc import Iterator
 
@@ -24,5 +28,15 @@ def keys(model: type[BaseModel], prefix: str, above: tuple[type[BaseModel], ...]
                 yield from keys(inner, f"{prefix}{name}{mark}.", (*above, inner))
 
 
-if __name__ == "__main__":
+def taken(text: str) -> bool:
+    try:
+        TaskConfig.model_validate(tomllib.loads(text))
+    except ValueError:
+        return False
+    return True
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["taken"]:
+    print(json.dumps([taken(text) for text in json.load(sys.stdin)]))
+elif __name__ == "__main__":
     print("\n".join(sorted(set(keys(TaskConfig, "", ())))))

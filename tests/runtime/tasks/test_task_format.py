@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,45 @@ def test_the_published_keys_are_harbors() -> None:
     program = Path(__file__).with_name("harbor_task_keys.py")
     done = subprocess.run([python, "-W", "ignore", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == PUBLISHED
+
+
+VALUES = (
+    *("3", "-1", "0", "2.5", "inf", '"x"', '""', "true", "[]", '["a"]', "[1]", "{}", '{a = "b"}', "{a = 1}", '"4"'),
+    *("2020-01-01", '"allowlist"', '"public"', '"root"', '"windows"', '"shared"', '[{name = "a"}]'),
+)
+LABELS = ("source", "multi_step_reward_strategy", "task", "metadata")
+
+
+@pytest.mark.consumers
+def test_what_harbor_does_not_take_is_refused_here_too(tmp_path: Path) -> None:
+    """Every key of the schema with values of every kind: none is silently taken for something, but for labels, of which
+    nothing follows."""
+    folder = write(tmp_path / "x", {})
+    published = [key for key in PUBLISHED if "[]" not in key and key.count(".") < 2 and not key.startswith(LABELS)]
+    texts, ours = [], []
+    for key in published:
+        table, _, name = key.rpartition(".")
+        for value in VALUES:
+            texts.append(f"[{table}]\n{name} = {value}\n" if table else f"{name} = {value}\n")
+            (folder / "task.toml").write_text(texts[-1])
+            try:
+                load_task(folder)
+                ours.append(True)
+            except TrialError:
+                ours.append(False)
+    program = Path(__file__).with_name("harbor_task_keys.py")
+    done = subprocess.run(
+        [python_tools(HARBOR) / "python", "-W", "ignore", program, "taken"],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    theirs = json.loads(done.stdout)
+    odd = [text for text, here, there in zip(texts, ours, theirs, strict=True) if here and not there]
+    assert set(odd) <= {f"[{table}]\nallowed_hosts = []\n" for table in ("agent", "verifier")}, odd
+    assert sum(ours) > 60
 
 
 @pytest.mark.parametrize(
