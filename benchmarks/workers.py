@@ -1,11 +1,13 @@
 """Several agent-loop workers on one machine against one, and the demand of many trainers in virtual time.
 
-    python benchmarks/workers.py [--only workers|simulation] [--rounds N] [--json]
+    python benchmarks/workers.py [--only workers|simulation] [--rounds N] [--waves N] [--count] [--json]
 
 ``workers``: real trials (sandbox, agent, proxy, verifier) on an engine that answers within 50 ms, by one worker in this
 process and by four Ray actors, in turn, with as many trials in flight. ``ratio`` compares trials per second;
 ``cpu_ratio`` the CPU time of a trial, of all processes, which others' load on the machine does not change.
 ``simulation``: 512 replicas, 10,000 boxes and 40 workers, see ``tests/runtime/agent_loop/workers_simulation.py``.
+``last_over_first`` compares the CPU of a trial in its last wave with that in the first; with ``--count`` the lines
+of ``runtime`` that are gone through for it, which no other load on the machine can change (twice as long).
 """
 
 from __future__ import annotations
@@ -163,13 +165,13 @@ def real_workers(rounds: int) -> dict[str, float]:
             return asyncio.run(compare(folder, config, make_task(folder / "tasks"), model, rounds))
 
 
-def simulation() -> dict[str, Any]:
+def simulation(waves: int, *, count: bool) -> dict[str, Any]:
     from tests.runtime.agent_loop.conftest import make_task
     from tests.runtime.agent_loop.workers_simulation import simulate
 
     with tempfile.TemporaryDirectory() as name:
-        found = simulate(make_task(Path(name)), Path(name), **FULL)
-    first, last = found.cpu_ms[0], found.cpu_ms[-1]
+        found = simulate(make_task(Path(name)), Path(name), **FULL, waves=waves, count=count)
+    parts = found.lines if count else found.cpu_ms
     return {
         "simulated_trials": found.trials,
         "published": found.published,
@@ -177,7 +179,8 @@ def simulation() -> dict[str, Any]:
         "handed_over": found.handed_over,
         "leases_per_trial": found.leases,
         "cpu_ms_per_trial": found.cpu_sec / found.trials * 1e3,
-        "last_over_first": last / first,
+        "last_over_first": parts[-1] / parts[0],
+        **({"lines_per_trial": sum(found.lines) / waves} if count else {}),
     }
 
 
@@ -186,12 +189,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--only", choices=("workers", "simulation"), help="one of the two")
     parser.add_argument("--rounds", type=int, default=4, help="of each arm")
+    parser.add_argument("--waves", type=int, default=4, help="of 10,000 trials each, in the simulation")
+    parser.add_argument("--count", action="store_true", help="count lines instead of CPU in the simulation")
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
     if arguments.only != "simulation":
         found |= real_workers(arguments.rounds)
     if arguments.only != "workers":
-        found |= simulation()
+        found |= simulation(arguments.waves, count=arguments.count)
     table = Table(title="Agent-loop workers", title_justify="left")
     table.add_column("figure")
     table.add_column("value", justify="right")

@@ -71,6 +71,8 @@ class DataBuffer:
 
     def __init__(self, path: Path) -> None:
         self._groups: dict[str, _Group] = {}
+        self._open: dict[str, _Group] = {}
+        """Those of them that are open: few, however many are remembered."""
         self._lock = threading.RLock()
         self._lost: list[Lost] = []
         for end, record in scan(path):
@@ -148,20 +150,24 @@ class DataBuffer:
             self._do({"do": "take", "groups": sorted(groups), "step": step})
             late = [
                 name
-                for name, group in self._groups.items()
+                for name, group in self._open.items()
                 # Two steps: the prompts of the step before may be on their way to the agent loop.
-                if group.state == "open" and group.trials and group.slot.step < step - 1 and name not in self._alive
+                if group.trials and group.slot.step < step - 1 and name not in self._alive
             ]
             if late:
                 self._do({"do": "lose", "groups": late, "reason": f"nobody asked for it again before step {step}"})
         self._log.commit()
 
     def dropped(self, groups: Collection[str], *, step: int, reason: str) -> None:
-        """These groups will not be trained: stale, failed, or without signal. Durable when it returns."""
+        """These groups will not be trained: stale, failed, or without signal. Durable when it returns. Raises
+        ``ValueError`` when one of them was taken: it has been trained."""
         with self._lock:
             known = [name for name in groups if name in self._groups]
             if not known:
                 return
+            for name in known:
+                if (found := self._groups[name]).state == "taken":
+                    raise ValueError(f"group {name} was taken by step {found.step}: it cannot be dropped")
             self._do({"do": "drop", "groups": sorted(known), "step": step, "reason": reason})
         self._log.commit()
 
@@ -234,7 +240,7 @@ class DataBuffer:
         ``end`` of the journal, with a payload of ``size`` bytes."""
         match meta["do"]:
             case "reserve":
-                self._groups[meta["group"]] = _Group(Slot(*meta["slot"]))
+                self._groups[meta["group"]] = self._open[meta["group"]] = _Group(Slot(*meta["slot"]))
             case "put":
                 versions = meta["versions"]
                 kept = Kept(end - size, size, None if versions is None else (versions[0], versions[1]))
@@ -245,14 +251,14 @@ class DataBuffer:
             case "take":
                 for name in meta["groups"]:
                     if name in self._groups:
-                        self._groups[name].state, self._groups[name].step = "taken", meta["step"]
+                        self._end(name, "taken", step=meta["step"])
             case "drop":
                 for name in meta["groups"]:
-                    self._groups[name].state, self._groups[name].step = "dropped", meta["step"]
+                    self._end(name, "dropped", step=meta["step"])
             case "lose":
                 for name in meta["groups"]:
                     self._lose(name, range(1 << 30), meta["reason"])
-                    self._groups[name].state = "lost"
+                    self._end(name, "lost", step=self._groups[name].step)
             case "reopen":
                 # A drop counts for the step that its prompt was given out for, which may be one of the checkpoint's.
                 self._reopen(meta["group"], step=meta["step"])
@@ -261,9 +267,13 @@ class DataBuffer:
                     if group.state == "open" or (group.state != "lost" and group.step > meta["step"]):
                         self._reopen(name, step=meta["step"])
 
+    def _end(self, name: str, state: State, *, step: int) -> None:
+        self._groups[name].state, self._groups[name].step = state, step
+        self._open.pop(name, None)
+
     def _reopen(self, name: str, *, step: int) -> None:
         """The trainer goes on from ``step``."""
-        group = self._groups[name]
+        group = self._open[name] = self._groups[name]
         group.state, group.step = "open", 0
         gone = [i for i, one in group.trials.items() if one.versions is not None and one.versions[1] > step]
         self._lose(name, gone, f"sampled under weights after step {step}, which are gone")

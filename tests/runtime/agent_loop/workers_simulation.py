@@ -3,7 +3,8 @@
 Real are the manager's side (groups of trials, the pool of workers, the data buffer with its journal) and each worker's
 (``TrialWorker``, its boxes ahead and the queue for them, its pool of replicas), with the registry of sessions between
 the pools. Simulated are boxes, agents and replicas; there is no HTTP and no Ray. What is measured is this process's
-CPU, in equal parts of the run: it must not grow with what has happened before.
+CPU, or the lines of ``runtime`` that it goes through, in equal parts of the run: neither may grow with what has
+happened before, and lines do not grow with a machine's load either.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any, cast
 
+import runtime
 from runtime.agent_loop.groups import GroupRequest, GroupRunner
 from runtime.agent_loop.remote_result import Place, RemoteResult, place_bytes
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
@@ -38,6 +42,7 @@ from tests.runtime.agent_loop.local_workers import LocalWorker
 from tests.runtime.agent_loop.virtual_time import run_virtual
 
 SIZE, TURNS = 8, 4
+RUNTIME = str(Path(runtime.__file__).parent)
 PARAMS = SamplingParams(max_tokens=1)
 
 
@@ -143,6 +148,28 @@ class Outcome:
     cpu_ms: list[float] = field(default_factory=list)
     """Per trial, in the order of the run's equal parts."""
     cpu_sec: float = 0.0
+    lines: list[float] = field(default_factory=list)
+    """Gone through per trial, in the same way; where they were to be counted."""
+
+
+@contextmanager
+def _lines_of(folder: str) -> Iterator[list[int]]:
+    """How many lines of files below ``folder`` are gone through inside the block; every turn of a loop, and of a
+    comprehension, is one at least."""
+    before, count = sys.gettrace(), [0]
+
+    def line(frame: FrameType, event: str, argument: object) -> Any:
+        count[0] += event == "line"
+        return line
+
+    def call(frame: FrameType, event: str, argument: object) -> Any:
+        return line if frame.f_code.co_filename.startswith(folder) else None
+
+    sys.settrace(call)
+    try:
+        yield count
+    finally:
+        sys.settrace(before)
 
 
 class _Keeper:
@@ -162,7 +189,7 @@ class _Keeper:
 
 
 async def _play(
-    task: Task, journal: Path, *, replicas: int, boxes: int, workers: int, waves: int, kill: bool
+    task: Task, journal: Path, *, replicas: int, boxes: int, workers: int, waves: int, kill: bool, count: bool
 ) -> Outcome:
     loop, outcome, dice = asyncio.get_running_loop(), Outcome(), random.Random(0)
     registry = SessionRegistry(clock=loop.time)
@@ -213,15 +240,17 @@ async def _play(
 
     for wave in range(1, waves + 1):
         began, before = time.process_time(), outcome.trials
-        work = [asyncio.create_task(group(wave)) for _ in range(boxes // SIZE)]
-        await asyncio.sleep(3.0)
-        sessions = registry._sessions.values()
-        if wave == 1:
-            outcome.spread = max(sessions) - min(sessions)
-        if kill and wave == 2:
-            made[dice.randrange(workers)].kill()
-        await asyncio.gather(*work)
+        with _lines_of(RUNTIME) if count else nullcontext([0]) as lines:
+            work = [asyncio.create_task(group(wave)) for _ in range(boxes // SIZE)]
+            await asyncio.sleep(3.0)
+            sessions = registry._sessions.values()
+            if wave == 1:
+                outcome.spread = max(sessions) - min(sessions)
+            if kill and wave == 2:
+                made[dice.randrange(workers)].kill()
+            await asyncio.gather(*work)
         spent = time.process_time() - began
+        outcome.lines.append(lines[0] / (outcome.trials - before))
         outcome.cpu_ms.append(spent / (outcome.trials - before) * 1e3)
         outcome.cpu_sec += spent
         # As after a checkpoint.
@@ -235,8 +264,17 @@ async def _play(
 
 
 def simulate(
-    task: Task, folder: Path, *, replicas: int, boxes: int, workers: int, waves: int = 4, kill: bool = True
+    task: Task,
+    folder: Path,
+    *,
+    replicas: int,
+    boxes: int,
+    workers: int,
+    waves: int = 4,
+    kill: bool = True,
+    count: bool = False,
 ) -> Outcome:
-    """``waves`` times as many trials as there are boxes, a step each; in the second a worker is killed."""
-    journal = folder / f"{replicas}.log"
-    return run_virtual(_play(task, journal, replicas=replicas, boxes=boxes, workers=workers, waves=waves, kill=kill))
+    """``waves`` times as many trials as there are boxes, a step each; in the second a worker is killed. ``count``:
+    lines, which takes CPU of its own."""
+    size = {"replicas": replicas, "boxes": boxes, "workers": workers, "waves": waves}
+    return run_virtual(_play(task, folder / f"{replicas}.log", **size, kill=kill, count=count))
