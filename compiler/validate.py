@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from compiler.errors import Path, Problem, SpecError
 from compiler.redact import HIDDEN, KEY, SECRET
 from compiler.spec.experiment import ExperimentSpec
+from compiler.spec.policy import APART, ONE_ADAPTER
 from runtime.config.base import PATTERNS
 from runtime.config.scaffold import SIMILAR
 
@@ -78,6 +79,8 @@ def _problem(finding: dict[str, Any], value: Any) -> Problem:
     found = _at(path, value) if not location or location[-1] != "[key]" else path[-1]
     last = str(path[-1]) if path else ""
     shown = HIDDEN if _is_secret(path, found) else _show(found)
+    if kind == "extra_forbidden" and _names_adapters(path, found):
+        return Problem(path, f"several adapters, but {ONE_ADAPTER}", "policy.lora, one object, or null", APART)
     if kind == "extra_forbidden":
         allowed = list(model.model_fields) if model else []
         given = _at(path[:-1], value)
@@ -104,11 +107,18 @@ def _problem(finding: dict[str, Any], value: Any) -> Problem:
         advice = (SIMILAR.get(tag) if last == "scaffold" else None) or _meant(tag, allowed)
         return Problem((*path, "type"), f"{_show(context.get('tag'))} is unknown", ", ".join(allowed), advice)
     if last == "lora" and isinstance(found, list):
-        return Problem(path, _ADAPTERS, "one object, or null", "start a run for each adapter, on the same policy.path")
+        return Problem(path, f"a list of adapters, but {ONE_ADAPTER}", "one object, or null", APART)
     if kind in ("literal_error", "enum"):
         options = _literals(str(context.get("expected", "")))
         return Problem(path, f"{shown} is not possible", ", ".join(options), _meant(str(found), options))
     return Problem(path, f"{shown}: {_words(kind, str(finding['msg']), context)}", _range(kind, context))
+
+
+def _names_adapters(path: Path, value: Any) -> bool:
+    """Whether a field that does not exist asks for adapters by their names."""
+    if path[:1] != ("policy",):
+        return False
+    return path[-1] in ("adapters", "loras") or (path[1:2] == ("lora",) and isinstance(value, dict))
 
 
 def _is_secret(path: Path, value: Any) -> bool:
@@ -143,12 +153,6 @@ def _unserved(estimator: str) -> str:
 
     return UNSERVED_ESTIMATORS.get(estimator, "")
 
-
-_ADAPTERS = (
-    "a list of adapters, but a run trains one: verl 0.9.1 makes, updates and sends the adapter `default` alone, and "
-    "its vLLM serves one under a fixed id"
-)
-"""``workers/engine/fsdp/transformer_impl.py:1001``, ``workers/rollout/vllm_rollout/utils.py:40``."""
 
 _KINDS = {
     "int_type": "not a whole number",

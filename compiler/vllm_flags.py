@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.errors import Problem
+from compiler.spec.policy import APART, ONE_ADAPTER
 
 VERSION = "0.24.0"
 """The vLLM that goes with verl 0.9.1."""
@@ -39,6 +40,9 @@ OWNED = {
     "enforce-eager": "rollout.enforce_eager",
     "enable-expert-parallel": "rollout.expert_parallel",
     "enable-return-routed-experts": "routing_replay",
+    "enable-lora": "policy.lora",
+    "max-lora-rank": "policy.lora",
+    "lora-target-modules": "policy.lora",
     "enable-sleep-mode": "",
     "load-format": "",
     "worker-extension-cls": "",
@@ -48,6 +52,9 @@ OWNED = {
     "api-key": "",
 }
 """Flags that the compiler or verl sets -> the spec field that speaks about them, if any."""
+
+
+_OF_ADAPTERS = ("max-loras", "max-cpu-loras", "lora-modules", "default-mm-loras")
 
 
 @cache
@@ -71,6 +78,8 @@ def flag_problems(flags: Mapping[str, Any], *, version: str = VERSION) -> Iterat
                 f"--{name} is set by LiveRL" + (f" from {field}" if field else ""),
                 fix=f"set {field}" if field else "remove it",
             )
+        elif name in _OF_ADAPTERS:
+            yield Problem(place, f"--{name} is for several adapters, but {ONE_ADAPTER}", fix=f"remove it; {APART}")
         elif name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             others = [other for other in VERSIONS if other != version and name in catalogue(other)]

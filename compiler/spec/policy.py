@@ -34,6 +34,14 @@ class ModelFacts(Model):
     """How the model's chat template writes tool calls; null: unknown."""
 
 
+ONE_ADAPTER = (
+    "a run trains one: verl 0.9.1 makes, updates and sends the adapter `default` alone, and its vLLM serves one under "
+    "a fixed id"
+)
+"""``workers/engine/fsdp/transformer_impl.py:1001``, ``workers/rollout/vllm_rollout/utils.py:40``."""
+APART = "start a run for each adapter, on the same policy.path"
+
+
 class Lora(Model):
     """Train low-rank additions instead of the weights; checkpoints hold them alone (FSDP)."""
 

@@ -99,6 +99,10 @@ def put(value: Any, path: str, new: Any) -> None:
         ("schedule.steps", 1e300, "not a whole number"),
         ("policy", {"type": "pretrained", "path": "x", "lora": [{"rank": 8}, {"rank": 16}]},
          "policy.lora: a list of adapters, but a run trains one"),
+        ("policy", {"type": "pretrained", "path": "x", "adapters": {"a": {"rank": 8}}},
+         "policy.adapters: several adapters, but a run trains one"),
+        ("policy", {"type": "pretrained", "path": "x", "lora": {"a": {"rank": 8}}},
+         "policy.lora.a: several adapters, but a run trains one"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_explained(quickstart: Any, path: str, new: Any, said: str) -> None:

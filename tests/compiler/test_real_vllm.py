@@ -184,7 +184,6 @@ NOT_ALONE = {
     "grpc-port",
 }
 """Need another flag or a file."""
-OF_A_FORM_OF_THEIR_OWN = {"lora-modules"}
 REFUSED: dict[str, dict[str, Any]] = {
     "unknown": {"kv-cache-dtyp": "fp8"},
     "choice": {"kv-cache-dtype": "fp9"},
@@ -219,7 +218,7 @@ def test_vllm_takes_the_flags_that_the_compiler_takes(vllm: tuple[str, Path], tm
     given: dict[str, tuple[str, Any]] = {}
     refused = 0
     for name, entry in catalogue(version).items():
-        if name in OWNED or name in NOT_ALONE or name in OF_A_FORM_OF_THEIR_OWN or name == "config":
+        if name in OWNED or name in NOT_ALONE or name == "config":
             continue
         for number, sample in enumerate(samples(entry)):
             if list(flag_problems({name: sample}, version=version)):
