@@ -58,7 +58,7 @@ class TrialJournal:
     @property
     def bytes(self) -> int:
         """Of its files that are still there."""
-        return sum(path.stat().st_size for path in self._folder.glob(f"{self._name}*{_ENDING}"))
+        return sum(_sizes(self._folder, f"{self._name}*{_ENDING}").values())
 
     def close(self) -> None:
         for log in (*self._full, self._log):
@@ -88,7 +88,16 @@ def read_place(folder: Path, place: Place) -> bytes:
 
 def journal_files(folder: Path) -> dict[str, int]:
     """Name -> size of every worker's files."""
-    return {path.name: path.stat().st_size for path in folder.glob(f"*{_ENDING}")}
+    return _sizes(folder, f"*{_ENDING}")
+
+
+def _sizes(folder: Path, pattern: str) -> dict[str, int]:
+    """Those that are removed meanwhile, by another process, are left out."""
+    sizes = dict[str, int]()
+    for path in folder.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            sizes[path.name] = path.stat().st_size
+    return sizes
 
 
 def remove_files(folder: Path, names: Collection[str]) -> None:

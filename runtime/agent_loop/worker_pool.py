@@ -289,6 +289,9 @@ class WorkerPool:
                     self._patience.silent_sec,
                 )
                 self._dead(place, worker)
+            except Exception:  # nobody would look after this place any more
+                log.exception("agent-loop %s (%s) fails to say how it is, and is ended", place.name, worker.node)
+                self._dead(place, worker)
             else:
                 try:
                     async with asyncio.timeout(self._patience.beat_sec):

@@ -150,6 +150,7 @@ class LiverlAgentLoopManager:
         Raises ``RunError`` when all agents of a finished batch had died: every further one would die as well; and when
         the run is to end.
         """
+        published.check()
         if self._dead is not None:
             raise RunError(self._dead)
         validate = bool(_plain(prompts["validate"], 0)) if "validate" in prompts.keys() else False  # noqa: SIM118
@@ -237,20 +238,26 @@ class LiverlAgentLoopManager:
             self._spawn(self._players.forget(keys))
             record.groups.append([_without_experts(result) for result in results])
             record.open_groups -= 1
-            if record.open_groups == 0:
-                trials = [result for group in record.groups for result in group]
-                if validate and not any(trial.samples and trial.reward is not None for trial in trials):
-                    # verl asks for the rows of a validation without looking whether there are any.
-                    ends = Counter(trial.termination.value for trial in trials)
-                    said = ", ".join(f"{count} {end}" for end, count in ends.most_common()) or "none was run"
-                    logger.error(
-                        "NothingToScore: step %s: no trial left anything to score: %s", row["global_steps"], said
-                    )
-                if (why := why_all_died(trials)) is not None:
-                    self._dead = f"{AGENTS_DIED}: step {row['global_steps']}: {why}"
-                    logger.error("%s", self._dead)
-                self._write_row(int(row["global_steps"]), validate, record)
-            published.ring()
+            try:
+                if record.open_groups == 0:
+                    self._settled(int(row["global_steps"]), validate, record)
+            except OSError as error:  # a row that cannot be written holds up no step
+                logger.error("step %s: its row could not be written: %s", row["global_steps"], error)
+            finally:
+                published.ring()
+
+    def _settled(self, step: int, validate: bool, record: _Step) -> None:
+        """All groups of a step that were asked for so far have come to their end."""
+        trials = [result for group in record.groups for result in group]
+        if validate and not any(trial.samples and trial.reward is not None for trial in trials):
+            # verl asks for the rows of a validation without looking whether there are any.
+            ends = Counter(trial.termination.value for trial in trials)
+            said = ", ".join(f"{count} {end}" for end, count in ends.most_common()) or "none was run"
+            logger.error("NothingToScore: step %s: no trial left anything to score: %s", step, said)
+        if (why := why_all_died(trials)) is not None:
+            self._dead = f"{AGENTS_DIED}: step {step}: {why}"
+            logger.error("%s", self._dead)
+        self._write_row(step, validate, record)
 
     async def _drop(self, row: Mapping[str, Any], reason: str) -> None:
         """Durable when it returns; not on the event loop, which a slow disk would hold up."""
@@ -325,6 +332,7 @@ class LiverlAgentLoopManager:
         except BaseException as error:
             self._failure = error
             logger.exception("the agent loop has ended")
+            published.broken(f"{type(error).__name__}: {error}")
             ready.set()
 
     async def _live(self, ready: threading.Event) -> None:
@@ -334,14 +342,22 @@ class LiverlAgentLoopManager:
             self._groups = self._group_runner(players)
             ready.set()
             while True:  # it ends with its process
-                if (why := self._health.disk_full()) is not None:
-                    self._halt.ask(why, save=False)
-                elif (why := players.why_hopeless()) is not None:
-                    self._halt.ask(f"no agent-loop worker is left: {why}")
-                elif (why := self._health.why_stop() or self._skipped.why_stop()) is not None:
-                    self._halt.ask(why)
-                self._write_status()
+                try:
+                    self._look(players)
+                    self._write_status()
+                except OSError as error:  # the disk's, which may pass; trials go on
+                    logger.warning("the run's health could not be looked at: %s", error)
                 await asyncio.sleep(_STATUS_SEC)
+
+    def _look(self, players: Players) -> None:
+        """Whether the run should go on."""
+        if (why := self._health.disk_full()) is not None:
+            self._halt.ask(why, save=False)
+        elif (why := players.why_hopeless()) is not None:
+            self._halt.ask(f"no agent-loop worker is left: {why}")
+        elif (why := self._health.why_stop() or self._skipped.why_stop()) is not None:
+            self._halt.ask(why)
+        published.halting = self._halt.why
 
     def _on_trial(self, result: TrialResult) -> None:
         self._status.trial(result)

@@ -40,8 +40,18 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
         "{detail}",
     ),
     (
+        # Before what else fails without it.
+        r"Failed to connect to GCS within (?P<seconds>\d+) seconds",
+        "the head service of the run's Ray (gcs_server) has been gone for {seconds} s: it was killed, or its machine "
+        "is lost; checkpoints and finished trials are kept, resume the run",
+    ),
+    (
         r"(?:RefillBudget|WaitedTooLong): (?P<detail>.*)",
         "{detail}",
+    ),
+    (
+        r"AgentLoopEnded: (?P<detail>.*)",
+        "the agent loop ended, which nothing should make it do (a bug: please report): {detail}",
     ),
     (
         r"WeightMismatch: (?P<detail>.*)",

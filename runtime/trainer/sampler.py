@@ -47,7 +47,7 @@ class _Ordered:
     def __init__(self, **kwargs: Any) -> None:
         filters = dict(kwargs.get("sampler_kwargs") or {})
         per_group = REFILLS_PER_FILTERED_GROUP if filters.get("filter_groups_metric") else REFILLS_PER_GROUP
-        self._budget = RefillBudget(kwargs.get("refill_fn"), per_group=per_group)
+        self._budget = RefillBudget(kwargs.get("refill_fn"), per_group=per_group, halting=lambda: published.halting)
         self._wanted, self._moved = "group", time.monotonic()
         super().__init__(**{**kwargs, **filters, "poll_interval": _FALLBACK_SEC, "refill_fn": self._budget})
 

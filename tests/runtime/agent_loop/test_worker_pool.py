@@ -181,6 +181,26 @@ def test_a_silent_worker_is_ended(task: Task) -> None:
     run_virtual(play())
 
 
+def test_a_worker_that_fails_to_say_how_it_is_has_a_successor(task: Task) -> None:
+    """Its place would have nobody who looks after it, and the next death in it would be the last."""
+
+    async def play() -> None:
+        crew = Crew(1)
+        await crew.pool.open()
+        first, work = crew.made[0], asyncio.create_task(crew.pool.run(task, key=make_key(), temperature=1.0))
+        await asyncio.sleep(2)
+
+        async def broken() -> Beat:
+            raise OSError(errno.EIO, "reading /proc/meminfo")
+
+        first.beat = broken  # type: ignore[method-assign]
+        result = await work
+        assert (result.reward, result.key.attempt, first.gone, crew.pool.restarts) == (1.0, 1, True, 1)
+        await crew.pool.close()
+
+    run_virtual(play())
+
+
 def test_a_worker_that_only_seems_dead_is_ended_before_another_takes_its_place(task: Task) -> None:
     async def play() -> None:
         crew = Crew(1)

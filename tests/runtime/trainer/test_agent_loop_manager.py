@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,6 +13,9 @@ import pytest
 
 from runtime.agent_loop.groups import GroupRequest
 from runtime.agent_loop.types import Timings, TrialKey, TrialResult
+from runtime.errors import RunError
+from runtime.trainer.diagnosis import diagnose
+from runtime.trainer.wakeup import Bell
 from tests.runtime.agent_loop.conftest import make_key
 from tests.runtime.agent_loop.test_step_metrics import trial
 
@@ -76,6 +80,7 @@ def play(
     *,
     fewest: int = 2,
     baseline: float | str | None = "none of it",
+    write_row: Any = lambda *_: None,
 ) -> tuple[list[list[int]], list[list[float]]]:
     """One training group of three with spare ones. What was published of it, and what the signal gate saw."""
     from runtime.trainer import agent_loop_manager as module
@@ -110,7 +115,7 @@ def play(
     manager._request = lambda row, *, validate: request
     manager._health = SimpleNamespace(group=lambda rewards, *, step: seen.append(list(rewards)))
     manager._greedy_baseline, manager._fewest = baseline != "none of it", fewest
-    manager._baseline, manager._write_row = greedy, lambda *_: None
+    manager._baseline, manager._write_row = greedy, write_row
 
     async def whole() -> None:
         await manager._group(ROW, validate=False, record=module._Step(began=0.0, open_groups=1))
@@ -143,6 +148,54 @@ def test_what_is_not_published_is_in_the_ledger(monkeypatch: pytest.MonkeyPatch)
 def test_verl_hears_of_a_groups_end_also_when_the_ledger_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     assert play(monkeypatch, Ledger(OSError(28, "No space left on device")), ended(1.0))[0] == [[]]
     assert play(monkeypatch, Ledger(OSError(28, "No space left on device")), ValueError("x"))[0] == [[]]
+
+
+def live(patch: pytest.MonkeyPatch, look: Any) -> Any:
+    """A manager's thread, with ``look`` in the place of a look at the run's health: a manager without its groups."""
+    from runtime.trainer import agent_loop_manager as module
+
+    @contextlib.asynccontextmanager
+    async def players(model: Any) -> Any:
+        yield Players(None)
+
+    patch.setattr(module, "_STATUS_SEC", 0.0)
+    patch.setattr(module, "published", Bell())
+    manager: Any = object.__new__(module.LiverlAgentLoopManager)
+    manager._verl = SimpleNamespace(actor_rollout_ref=SimpleNamespace(model=SimpleNamespace(path="policy")))
+    manager._open_players, manager._group_runner = players, lambda _: None
+    manager._look, manager._write_status = look, lambda: None
+    manager._loop, manager._failure, manager._dead = asyncio.new_event_loop(), None, None
+    manager._serve(threading.Event())
+    return manager, module.published
+
+
+def test_an_agent_loop_that_ends_ends_the_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that answers with an error for a while ends nothing; anything else is heard of at once, not in an hour."""
+    looks: list[Exception | None] = [OSError(116, "Stale file handle"), None, RuntimeError("broken")]
+
+    def look(players: Any) -> None:
+        if (fault := looks.pop(0)) is not None:
+            raise fault
+
+    manager, bell = live(monkeypatch, look)
+    manager._loop.close()
+    assert not looks
+    with pytest.raises(RunError, match=r"^AgentLoopEnded: RuntimeError: broken$") as waits:
+        bell.wait(60.0)
+    assert diagnose(f"runtime.errors.RunError: {waits.value}", exit_code=1).startswith("the agent loop ended")
+    with pytest.raises(RunError, match="AgentLoopEnded"):
+        manager.generate_sequences({})
+
+
+def test_a_row_that_cannot_be_written_holds_up_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime.trainer import agent_loop_manager as module
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "published", bell := Bell())
+    assert play(monkeypatch, Ledger(), ended(1.0, 0.0), write_row=full)[0] == [[0, 1]]
+    assert bell.wait(0.0), "whoever waits for the group has heard of it"
 
 
 def test_the_gate_of_remax_sees_the_greedy_trial_too(monkeypatch: pytest.MonkeyPatch) -> None:

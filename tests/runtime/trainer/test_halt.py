@@ -70,6 +70,18 @@ def test_what_is_asked_for_again_has_a_budget_for_each_batch() -> None:
     assert asked == [5, 3, 5, 3]
 
 
+def test_a_step_that_cannot_end_ends_a_run_that_is_to_end_by_the_reason_for_it() -> None:
+    """Its checkpoint would never come, and a job that its platform starts again would not hear that it is over."""
+    why: list[str] = []
+    budget = RefillBudget(None, per_group=1, halting=lambda: why[-1] if why else None)
+    budget.begin(7, 2)
+    budget(2)
+    why.append("64 of the newest 64 trials ended without a grade")
+    with pytest.raises(RunError, match=r"^RunHalted: 64 of .* step 7 could not be brought to its end, with 3 ") as end:
+        budget(1)
+    assert ended_by_itself(f"Traceback ...\nruntime.errors.RunError: {end.value}\n")
+
+
 def test_updates_that_are_skipped_one_after_another_end_the_run(tmp_path: Path) -> None:
     """A gradient that is no number: verl skips the step and says so in its row (here, as there, written by orjson)."""
     skipped, rows = SkippedUpdates(tmp_path / "verl-0.jsonl"), RowWriter(tmp_path / "verl-0.jsonl")
