@@ -19,6 +19,8 @@ from runtime.trainer.platform import Platform
 _NOT_INHERITED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "RAY_ADDRESS", joined_ray.JOB_CONFIG)
 """Import paths that could shadow our packages, and a Ray cluster of someone else."""
 _RAY_DIRS = Path("/tmp")
+HEAD_LOST_SEC = 20
+"""Without the head service of its Ray, before the trainer ends. A service that is only slow keeps its connections."""
 OWNER = "liverl-owner.json"
 """In a run's folder of Ray: whose it is."""
 
@@ -93,7 +95,10 @@ def trainer_environment(
         **(given_by_spec or {}),
     }
     joined = (
-        {joined_ray.JOB_CONFIG: joined_ray.job_config(own, inherited=given)} if given.get(joined_ray.ADDRESS) else {}
+        {joined_ray.JOB_CONFIG: joined_ray.job_config(own, inherited=given)}
+        if given.get(joined_ray.ADDRESS)
+        # Nobody starts the head service of a Ray of our own again.
+        else {"RAY_gcs_rpc_server_reconnect_timeout_s": str(HEAD_LOST_SEC)}
     )
     token = {}
     if not {joined_ray.ADDRESS, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & environment.keys():

@@ -26,6 +26,8 @@ MOST = 50
 _LOST = re.compile(
     r"NodeDiedError|its node has died|node has been marked dead|[Nn]ode with node id:? \w+ .*has been marked dead"
     r"|owner's node has (?:died|crashed)|Task was killed due to the node .*dying"
+    # The head's: its service ends with it.
+    r"|Failed to connect to GCS within \d+ seconds"
 )
 _WAIT = """import sys, time, ray
 while True:

@@ -15,6 +15,10 @@ from runtime.trainer.diagnosis import SLOW_STARTS, diagnose, ray_was_slow, read_
     ("log", "words"),
     [
         ("runtime.x.WeightMismatch: weight version 3: liverl_engine_0_1 serve(s) other weights", "weight version 3"),
+        (
+            "x.h:204: Failed to connect to GCS within 20 seconds. GCS may have been killed.\nValueError: so what",
+            "(gcs_server) has been gone for 20 s",
+        ),
         ("OSError: [Errno 28] No space left on device", "disk is full"),
         ("OSError: AF_UNIX path length cannot exceed 107 bytes", "TMPDIR"),
         (

@@ -65,7 +65,8 @@ def test_without_a_cluster_a_loss_is_a_failure(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_log_of_this_start_alone_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an earlier start said stays in the file."""
-    assert lost_machine(DIED) and not lost_machine("ValueError: the learning rate is a fish")
+    assert lost_machine(DIED) and lost_machine("Failed to connect to GCS within 60 seconds. GCS may have been killed.")
+    assert not lost_machine("ValueError: the learning rate is a fish")
     run = tmp_path / "run"
     (run / "bundle").mkdir(parents=True)
     (run / "bundle" / "verl.yaml").write_text("{}")

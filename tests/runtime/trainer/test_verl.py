@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,41 @@ process.train(Path({str(run)!r}), overrides={[*SMALL, "trainer.total_training_st
     return rows(run)
 
 
+def headless_after_step_two(run: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Train, and kill the head service of the run's Ray after two steps: a failure with its cause, and nothing left.
+    Returns the newest step that was reported."""
+    monkeypatch.setattr(environment, "HEAD_LOST_SEC", 5)
+    killed = list[int]()
+
+    def kill() -> None:
+        while not RunPaths(run).metrics.exists() or max(rows(run), default=0) < 2:
+            time.sleep(0.05)
+        for pid in marked(run):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(b"/gcs_server"):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(RunError, match=r"the head service of the run's Ray \(gcs_server\) has been gone for 5 s"):
+        process.train(run, overrides=[*SMALL, "trainer.total_training_steps=50"])
+    assert len(killed) == 1 and traces(run) == []
+    return max(rows(run))
+
+
+def check_each_trained_once(run: Path) -> None:
+    """Every trial that ever counted is of a group that was taken, each in one step."""
+    buffer = DataBuffer(RunPaths(run).groups_journal)
+    steps = Counter(step for _, state, step in buffer.groups() if state == "taken")
+    assert steps == dict.fromkeys(range(1, max(rows(run)) + 1), PROMPTS)
+    assert not buffer.lost and buffer.stats().keys() <= {"taken", "open", "lost_trials"}
+    kept = [(group.state, sorted(group.trials)) for group in buffer._groups.values() if group.trials]
+    assert kept == [("taken", list(range(GROUP)))] * (PROMPTS * len(steps))
+    for step in steps:
+        records = [orjson.loads(path.read_bytes()) for path in (RunPaths(run).trials / str(step)).glob("*/trial.json")]
+        slots = {(one["group"], one["index"]) for one in records}
+        assert len(slots) == len(records) == PROMPTS * GROUP, f"step {step}: a trial is missing, or was played twice"
+
+
 def test_grpo_learns_through_the_whole_line_and_survives_a_kill(tmp_path: Path, policy: Path) -> None:
     run = make_run(tmp_path / "run", policy, "quickstart", fields=CURRICULUM)
     before = killed_in_step_two(run)
@@ -202,9 +238,11 @@ def check_asynchronous(run: Path, policy: Path, *, fingerprints: list[str]) -> N
     assert traces(run) == []
 
 
-def test_adapters_alone_are_trained_kept_and_resumed_on_another_machine(tmp_path: Path, policy: Path) -> None:
+def test_adapters_alone_are_trained_kept_and_resumed_on_another_machine(
+    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Trained by two ranks, each of which holds half of every tensor, and each of which sends what its trajectories
-    begin with alike through the model once."""
+    begin with alike through the model once. The first machine loses the head of its Ray."""
     from runtime.laptop.engine.weights import Weights
     from runtime.rollouter.fingerprint import fingerprint
 
@@ -212,8 +250,7 @@ def test_adapters_alone_are_trained_kept_and_resumed_on_another_machine(tmp_path
     fields = {"policy": {"type": "pretrained", "path": str(policy), "lora": lora}, "trainer.ranks_per_node": 2}
     fields |= {"trainer.attention": "varlen", "trainer.share_prefixes": True}
     first = make_run(tmp_path / "first" / "run", policy, "quickstart", fields=fields)
-    killed_at = max(killed_in_step_two(first))
-    process.clear(first)
+    killed_at = headless_after_step_two(first, monkeypatch)
     saved = stable.stable_steps(RunPaths(first).checkpoints)[-1]
 
     # What is carried over is the run's folder; the model is there already, in another place.
@@ -230,6 +267,7 @@ def test_adapters_alone_are_trained_kept_and_resumed_on_another_machine(tmp_path
     process.train(run, resume=True, overrides=[*SMALL, f"trainer.total_training_steps={last}"])
 
     found = check_steps(run, last=last)
+    check_each_trained_once(run)
     assert len({data["weights/fingerprint"] for data in found.values()}) > 2, "no update changed the policy"
     assert all(data["actor/forwarded_tokens_share"] < 0.9 for step, data in found.items() if step)
     begun = fingerprint(Weights.load(policy).named_tensors())
