@@ -132,11 +132,20 @@ def diff(
     """What changes between two specs or bundles, and what follows from it: numbers, memory, cost, artifacts."""
     from compiler.cost import find_catalogue
     from compiler.diff import compare, render
+    from compiler.errors import SpecError
     from compiler.sides import open_side, target_of
 
     prices = catalog or find_catalogue()
     there = target or target_of(a) or target_of(b) or "local"
-    one, other = (open_side(what, target=there, catalogue=prices) for what in (a, b))
+    sides, problems = [], []
+    for what in (a, b):
+        try:
+            sides.append(open_side(what, target=there, catalogue=prices))
+        except SpecError as error:
+            problems += [one for one in error.problems if one not in problems]
+    if problems:
+        raise SpecError(problems)
+    one, other = sides
     typer.echo(render(compare(one, other, catalogue=prices), markdown=markdown), nl=False)
 
 

@@ -132,13 +132,13 @@ def compare(
     """Runs side by side: curves, held-out scores with a paired test, and what their specs differ in."""
     import json
 
-    from runtime.errors import UserError
+    from runtime.errors import UserError, each
     from runtime.report.compare import compare as side_by_side
     from runtime.report.compare import words
 
     if len(runs) < 2:
         raise UserError("compare: needs two runs at least; `last` and paths are runs too")
-    paths = [_path(run, runs_dir) for run in runs]
+    paths = each(lambda run: _path(run, runs_dir), runs)
     result = side_by_side(paths)
     differences = [_difference(paths[0], other) for other in paths[1:]]
     if as_json:

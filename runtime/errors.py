@@ -10,10 +10,14 @@ failures with ``grade=True`` may carry a reward; the others never become a silen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Boundary(StrEnum):
@@ -133,6 +137,20 @@ class UserError(Exception):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """``work`` of every item. What is wrong with several of them is said at once."""
+    done: list[Result] = []
+    problems: dict[str, None] = {}
+    for item in items:
+        try:
+            done.append(work(item))
+        except UserError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise UserError(*problems)
+    return done
 
 
 @contextmanager

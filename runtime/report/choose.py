@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from runtime.errors import UserError
 from runtime.report.trials import TrialIndex, TrialRow
 
@@ -29,6 +31,9 @@ def bounds(text: str | None) -> tuple[float | None, float | None]:
     low, colon, high = text.partition(":")
     try:
         least = float(low) if low else None
-        return least, (float(high) if high else None) if colon else least
+        most = (float(high) if high else None) if colon else least
     except ValueError:
         raise UserError(f"--reward {text}: not LO:HI; for example 0.5:1, or :0") from None
+    if not (-math.inf if least is None else least) <= (math.inf if most is None else most):  # not a number, too
+        raise UserError(f"--reward {text}: no reward lies there; LO:HI from the lower to the higher, such as 0.5:1")
+    return least, most

@@ -59,14 +59,18 @@ def test_trials_are_listed_for_people_and_programs(runs: tuple[MadeRun, MadeRun]
     [
         (["trials", "RUN", "--sort", "luck"], "--sort luck"),
         (["trials", "RUN", "--reward", "much"], "--reward much"),
+        (["trials", "RUN", "--reward", "1:0.5"], "--reward 1:0.5: no reward lies there"),
+        (["trials", "RUN", "--reward", "nan:"], "no reward lies there"),
         (["trial", "RUN", "calc"], "matches several trials"),
         (["trial", "RUN", "x"], "matches no trial"),
         (["compare", "RUN"], "needs two runs"),
+        (["compare", "no-such", "RUN", "nor-such", "--runs-dir", "RUNS"], r"run 'no-such'.*\n.*run 'nor-such'"),
     ],
 )
 def test_wrong_words_are_told(runs: tuple[MadeRun, MadeRun], words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        call(*[str(runs[0].path) if word == "RUN" else word for word in words])
+        named = {"RUN": str(runs[0].path), "RUNS": str(runs[0].path.parents[1])}
+        call(*[named.get(word, word) for word in words])
 
 
 def test_one_trial_in_full(runs: tuple[MadeRun, MadeRun]) -> None:
