@@ -86,9 +86,12 @@ def find(run: str, *, runs_dir: Path) -> RunDirectory:
     ]
     if len(matches) == 1:
         return matches[0].directory
-    names = ", ".join(one.name for one in (matches or known)[-5:])
+    names = [one.name for one in matches or known]
+    if len(matches) > len(set(names)):  # copies of one run have its name
+        names = [str(one.directory.path) for one in matches]
+    allowed = ", ".join([*dict.fromkeys(names)][-5:])
     what = "matches no run" if not matches else f"matches {len(matches)} runs"
-    raise UserError(f"run {run!r}: {what}; allowed: a path, `last`, or one of {names}")
+    raise UserError(f"run {run!r}: {what}; allowed: a path, `last`, or one of {allowed}")
 
 
 def status(directory: RunDirectory) -> dict[str, Any]:

@@ -141,7 +141,8 @@ def words(result: Mapping[str, Any]) -> list[str]:
     lines = []
     for letter, run in zip(letters, result["runs"], strict=True):
         scores = ", ".join(f"{name} {value:.1%}" for name, value in run["held_out"].items())
-        lines.append(f"{letter}  {run['path']}  step {run['steps']}{f'  {scores}' if scores else ''}")
+        reached = "no step" if run["steps"] is None else f"step {run['steps']}"
+        lines.append(f"{letter}  {run['path']}  {reached}{f'  {scores}' if scores else ''}")
     if result["curves"]:
         width = max(map(len, result["curves"]))
         lines.append(f"{'first → last':>{width + 12}}" if width else "")

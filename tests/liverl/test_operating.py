@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,17 @@ def test_wrong_words_are_told(runs: tuple[MadeRun, MadeRun], words: list[str], s
     with pytest.raises(UserError, match=said):
         named = {"RUN": str(runs[0].path), "RUNS": str(runs[0].path.parents[1])}
         call(*[named.get(word, word) for word in words])
+
+
+def test_copies_of_a_run_are_told_apart_by_their_folders(runs: tuple[MadeRun, MadeRun], tmp_path: Path) -> None:
+    folders = [tmp_path / "small" / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        shutil.copy(runs[0].path / "run.json", folder)
+    with pytest.raises(UserError) as told:
+        call("status", runs[0].path.name, "--runs-dir", str(tmp_path))
+    assert all(str(folder) in str(told.value) for folder in folders)
+    assert "no step" in call("compare", *map(str, folders))
 
 
 def test_one_trial_in_full(runs: tuple[MadeRun, MadeRun]) -> None:
