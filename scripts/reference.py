@@ -28,6 +28,7 @@ EXITS = {
     3: "the machine or the cluster lacks something: the message has the command that cures it",
     4: "the run failed: the message says why and where to look",
     130: "interrupted with Ctrl-C",
+    141: "nobody reads the output any more (a pipe to `head`), so the command ended early; a run goes on instead",
 }
 MEANINGS = {
     Termination.COMPLETED: "The agent said that it is done.",
