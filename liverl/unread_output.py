@@ -15,21 +15,34 @@ _GONE = (errno.EPIPE, errno.EIO)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class _Patient(io.FileIO):
-    """A descriptor whose writes cannot fail for want of a reader or of room."""
+class _Patient(io.TextIOWrapper):
+    """A stream whose writes cannot fail for want of a reader or of room.
 
-    def write(self, data: object, /) -> int:
+    Text is taken back here and not where bytes are written: Ctrl-C between a write and its return would have those
+    bytes written again.
+    """
+
+    def write(self, text: str, /) -> int:
         try:
-            return super().write(data)  # type: ignore[arg-type]
+            return super().write(text)
         except OSError as error:
-            if error.errno in _GONE:
-                # For children that share it, too.
-                sink = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(sink, self.fileno())
-                os.close(sink)
-            elif error.errno not in _FULL:
-                raise
-            return memoryview(data).nbytes  # type: ignore[arg-type]
+            self._lose(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        if error.errno in _GONE:
+            # For children that share it, too.
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, self.fileno())
+            os.close(sink)
+        elif error.errno not in _FULL:
+            raise error
 
 
 def outlive_readers() -> None:
@@ -42,6 +55,6 @@ def outlive_readers() -> None:
             stream.flush()
         except (OSError, io.UnsupportedOperation):
             continue
-        raw = io.BufferedWriter(_Patient(number, "w", closefd=False))
-        patient = io.TextIOWrapper(raw, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
+        raw = io.BufferedWriter(io.FileIO(number, "w", closefd=False))
+        patient = _Patient(raw, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
         setattr(sys, name, patient)

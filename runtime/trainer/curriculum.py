@@ -152,7 +152,7 @@ class Curriculum:
         untried = chosen.drawn == _NEVER
         known = within & (self._trials[chosen.numbers] > 0)
         # A sum of ten times 0.1 is a little less than 1.
-        outside = chosen.owed > 1.0 - 1e-9
+        outside = chosen.owed > 1.0 - 1e-9 and bool((~within & rested).any())
         if not outside and untried.any() and (known & rested).any():
             chosen.owed_untried += 1.0 if self._warms_up() else self._settings.untried
         band = (untried, known, within) if chosen.owed_untried > 1.0 - 1e-9 else (known, untried, within)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,29 @@ def test_a_run_outlives_its_reader_and_a_full_disk() -> None:
         script = RUN.replace('os.write(1, b"a child\'s")', "")
         run = subprocess.run([sys.executable, "-c", script], input=b"", stdout=full, stderr=subprocess.PIPE)
     assert (run.returncode, run.stderr) == (0, b"went on\n")
+
+
+INTERRUPTED = """
+from liverl.unread_output import outlive_readers
+outlive_readers()
+done = 0
+while done < 4000:
+    try:
+        while done < 4000:
+            done += 1
+            print("line", done, flush=True)
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+def test_an_interrupt_has_nothing_written_twice() -> None:
+    with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if len(lines) % 20 == 0 and len(lines) < 3000:
+                process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+    assert len(lines) > 3000 and len(set(lines)) == len(lines)

@@ -45,7 +45,13 @@ with lifecycle.running(directory, grace_sec=0.2):
 """
 
 
-def _start(runs_dir: Path, *more: str, under: tuple[str, ...] = ()) -> tuple[subprocess.Popen[str], RunDirectory]:
+LISTENING = ("env", "--default-signal=HUP")
+"""The tests themselves may run under nohup."""
+
+
+def _start(
+    runs_dir: Path, *more: str, under: tuple[str, ...] = LISTENING
+) -> tuple[subprocess.Popen[str], RunDirectory]:
     process = subprocess.Popen(
         [*under, sys.executable, "-c", RUN, str(runs_dir), *more],
         stdout=subprocess.PIPE,
