@@ -25,6 +25,8 @@ from runtime.rollouter.engine import Generation, Routing, SamplingParams, Weight
 
 GENERATE, COMPLETIONS = "/inference/v1/generate", "/v1/completions"
 _CONNECT_SEC = 10.0
+_KEPT_SEC = 3.0
+"""An idle connection is kept for so long. vLLM closes one after 5 s, and who is busy hears of it late."""
 _WRONG_REQUEST = frozenset({400, 413, 422})
 _FINISH: dict[str, Literal["stop", "length", "abort"]] = {"stop": "stop", "length": "length", "abort": "abort"}
 
@@ -103,6 +105,8 @@ class VLLMEngine:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._weight_version = weight_version
         self._client: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+        """Makes a connection for each call."""
         self.model: ServedModel | None = None
 
     async def connect(self) -> ServedModel:
@@ -141,8 +145,10 @@ class VLLMEngine:
         if self._client is None:
             # No limit on a reply's time: the agent's own patience and the session's end decide.
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SEC)
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_SEC)
             self._client = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
+            connector = aiohttp.TCPConnector(limit=0, force_close=True)
+            self._fresh = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
         return self._client
 
     async def get(self, path: str) -> bytes:
@@ -168,7 +174,7 @@ class VLLMEngine:
         request = orjson.dumps(body(ids, params, model.name), option=orjson.OPT_SERIALIZE_NUMPY)
         for attempt in range(2):
             try:
-                return self._read(await self._post(model.path, request, session), model.path)
+                return self._read(await self._post(model.path, request, session, fresh=attempt > 0), model.path)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError) as error:
                 # A pooled connection that the server had closed meanwhile (aiohttp says so in one of these ways,
                 # according to how far it got): once more on a new one.
@@ -179,14 +185,16 @@ class VLLMEngine:
         raise AssertionError("unreachable")
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        for client in (self._client, self._fresh):
+            if client is not None:
+                await client.close()
+        self._client = self._fresh = None
 
-    async def _post(self, path: str, request: bytes, session: str) -> bytes:
-        assert self._client is not None
+    async def _post(self, path: str, request: bytes, session: str, *, fresh: bool) -> bytes:
+        client = self._fresh if fresh else self._client
+        assert client is not None
         headers = {"Content-Type": "application/json", "X-Session-ID": session}
-        async with self._client.post(self._url + path, data=request, headers=headers) as response:
+        async with client.post(self._url + path, data=request, headers=headers) as response:
             raw = await response.read()
             if response.status != 200:
                 answered = f"{self._url}{path} answered {response.status}: {raw[:300].decode(errors='replace')}"

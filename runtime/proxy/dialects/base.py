@@ -127,10 +127,13 @@ def object_field(value: Any, where: str) -> dict[str, Any]:
 
 def blocks_of(content: Any, where: str) -> list[dict[str, Any]]:
     """The parts of a content, whatever the wire API calls them. A text alone, in the place of the list or in it, and
-    one part without a list count as what they mean; null is nothing.
+    one part without a list count as what they mean; null is nothing. A part alone is known by its type: any other
+    object in the place of a content is a mistake.
     """
     if content is None:
         return []
+    if isinstance(content, dict) and not isinstance(content.get("type"), str):
+        raise invalid("must be a string or a list of blocks", where)
     parts = content if isinstance(content, list) else [content]
     if not all(isinstance(part, str | dict) for part in parts):
         raise invalid("must be a string or a list of blocks", where)

@@ -177,6 +177,33 @@ def test_when_all_fail_the_call_says_what_was_tried_and_the_next_ones_fail_at_on
     run(scenario)
 
 
+def test_a_call_after_connections_that_the_server_has_dropped_gets_one_of_its_own() -> None:
+    async def scenario() -> None:
+        server, seen = Server(0), set[int]()
+
+        @web.middleware
+        async def once(request: web.Request, handler: Any) -> web.StreamResponse:
+            transport = request.transport
+            assert transport is not None
+            if request.path.endswith("generate") and request.content_length != 2:
+                if id(transport) in seen:
+                    transport.abort()
+                seen.add(id(transport))
+                kept.append(transport)
+                await asyncio.sleep(0.05)  # so that each call of a volley has a connection
+            answer: web.StreamResponse = await handler(request)
+            return answer
+
+        kept: list[Any] = []
+        server.app.middlewares.append(once)
+        async with balanced([server]) as (engine, _):
+            assert await ask(engine, *SESSIONS) == [0] * 12
+            assert await ask(engine, *SESSIONS) == [0] * 12, "although every pooled connection is dead"
+            assert len(seen) == 24
+
+    run(scenario)
+
+
 def test_drain_waits_for_what_a_server_holds() -> None:
     async def scenario() -> None:
         servers = [Server(0), Server(1)]

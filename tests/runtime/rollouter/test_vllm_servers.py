@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,11 @@ def test_every_replica_has_its_gpus_and_all_are_gone_afterwards(
 
     asyncio.run(main())
     for share in shares:
-        assert not alive(json.loads((tmp_path / "logs" / f"seen-{share}.json").read_text())["child"])
+        child = json.loads((tmp_path / "logs" / f"seen-{share}.json").read_text())["child"]
+        deadline = time.monotonic() + 20  # it was killed; a busy machine takes its time over it
+        while alive(child):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def test_one_that_ends_before_it_answers_is_an_error_with_its_log(tmp_path: Path) -> None:
