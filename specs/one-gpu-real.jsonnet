@@ -45,14 +45,16 @@ function(tasks=null) {
   trainer: liverl.trainer.fsdp2 {
     ranks_per_node: 1,
     attention: 'varlen',  // sequences are packed by torch's own kernels
-    max_tokens_per_rank: 16384,
-    optimizer: { learning_rate: 5e-5 },
+    share_prefixes: true,  // siblings begin alike: 0.3 of the tokens go through the model
+    max_tokens_per_rank: 8192,
+    optimizer: { learning_rate: 8e-5 },
   },
   schedule: { steps: 60, train_batch_size: 16, mini_batch_size: 8, validate_every: 20, save_every: 10 },
 
   rollout: liverl.rollout.vllm {
     replicas: 1,
     gpu_memory_utilization: 0.4,
+    temperature: 1.2,  // the supervised stage leaves siblings too much alike
     release_memory: false,  // both fit
     slots: 512,
     concurrency: 512,
