@@ -124,7 +124,8 @@ def _attempt(
         # One that fails leaves the others waiting for it.
         for child in children:
             end_child(child)
-        follower.poll()
+        if follower.poll():
+            on_progress(follower.words(length.steps))
 
 
 def _environment(
