@@ -25,13 +25,15 @@ from runtime.files import write_whole
 from runtime.oci.merged import merge
 from runtime.task_format.published import Published
 
-_VERSION = 1
+_VERSION = 2
 """Part of the cache key: raise it when the same image would give another folder."""
 BUG = "bug.patch"
 """In ``environment/``: what breaks the image's repository."""
 _GIT_SEC = 1800.0
 _SMALL = 64 << 20
 """Bytes of a file of git's own that is read here; refs of a large mirror are some MiB."""
+_BUNDLES = (b"# v2 git bundle", b"# v3 git bundle", b"PACK\0\0\0")
+"""How files begin that hold a repository's objects, by whatever name (``gitformat-bundle``, ``gitformat-pack``)."""
 _HASH = re.compile(r"[0-9a-f]{40}")
 _WHO = "liverl <liverl@localhost> 1000000000 +0000"
 _MESSAGE = "The repository as the task has it"
@@ -94,6 +96,7 @@ def _make(
     git.borrow(objects)
     if git.run("cat-file", "-t", base, check=False).strip() != b"commit":
         raise Unclean(f"the image's repository has no commit {base}")
+    _remove_stores(made, {os.fsdecode(name) for name in git.run("ls-tree", "-rz", "--name-only", base).split(b"\0")})
     known = [line for line in _text(common / "shallow").split() if _HASH.fullmatch(line)]
     if known:
         (git.folder / "shallow").write_text("".join(f"{line}\n" for line in known))
@@ -138,6 +141,34 @@ def _git_entries(root: Path) -> list[Path]:
     return found
 
 
+def _remove_stores(made: Path, tracked: set[str]) -> None:
+    """Remove repositories, folders of objects, bundles and packs that the base commit does not have: whoever left them
+    there may have left what came later."""
+    folders_tracked = {str(parent) for name in tracked if name for parent in PurePosixPath(name).parents}
+    for folder, folders, files in os.walk(made):
+        inside = Path(folder).relative_to(made)
+        for name in list(folders):
+            place = Path(folder) / name
+            if str(inside / name) not in folders_tracked and not place.is_symlink() and _is_store(place):
+                shutil.rmtree(place)
+                folders.remove(name)
+        for name in files:
+            if str(inside / name) not in tracked and _is_bundle(Path(folder) / name):
+                (Path(folder) / name).unlink()
+
+
+def _is_store(folder: Path) -> bool:
+    bare = (folder / "objects").is_dir() and (folder / "refs").is_dir() and (folder / "HEAD").is_file()
+    return bare or (folder.name == "objects" and (folder / "pack").is_dir() and (folder / "info").is_dir())
+
+
+def _is_bundle(path: Path) -> bool:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    with path.open("rb") as file:
+        return file.read(15).startswith(_BUNDLES)
+
+
 # The old repository: where its objects are, and which others there are.
 
 
@@ -152,6 +183,8 @@ def _repository(work: Path, workdir: str, layers: Sequence[Path]) -> tuple[Path,
             if _below(inside, workdir) or inside in ("/proc", "/sys"):
                 folders[:] = []
                 continue
+            bundles = (name for name in files if name.endswith((".bundle", ".gitbundle", ".pack")))
+            elsewhere |= {f"{inside.rstrip('/')}/{name}" for name in bundles if _is_bundle(Path(folder) / name)}
             if {"objects", "refs"} <= set(folders) and "HEAD" in files:
                 elsewhere.add(inside)
                 places.append(Path(folder))

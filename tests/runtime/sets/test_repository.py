@@ -56,6 +56,53 @@ def test_nothing_later_is_left(image: Clone, tmp_path: Path) -> None:
     git(made.work, "fsck", "--strict")
 
 
+def test_repositories_and_bundles_by_other_names(image: Clone, tmp_path: Path) -> None:
+    """What lies in the work directory goes, unless the base commit has it; what lies elsewhere is hidden."""
+    root = tmp_path / "image"
+    subprocess.run(["cp", "-a", str(image.root), str(root)], check=True)
+    work = root / "testbed"
+    for name in ("backup", "deep/er/mirror.git"):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        git(root, "clone", "-q", "--bare", str(work), str(work / name))
+    (work / "cache").mkdir()
+    (work / "cache" / "objects").mkdir()
+    subprocess.run(
+        ["cp", "-a", *map(str, (work / "backup" / "objects").iterdir()), str(work / "cache/objects")], check=True
+    )
+    (root / "srv").mkdir(exist_ok=True)
+    for path in (work / "all.dat", work / "deep" / "all.bundle", root / "srv" / "all.bundle"):
+        git(work, "bundle", "create", "-q", str(path), "--all")
+    (root / "srv" / "a.bundle").write_text("a text of somebody's")
+    (work / "deep" / "b.bundle").write_text("a text of somebody's")
+    found = cleaned(work, "/testbed", [root], published(base_commit=image.base), tmp_path / "none", tmp_path / "cut")
+    left = {str(path.relative_to(found.work)) for path in found.work.rglob("*") if ".git" not in path.parts}
+    assert not left & {"backup", "deep/er/mirror.git", "cache/objects", "all.dat", "deep/all.bundle"}
+    assert {"deep/b.bundle", "answer.py", "cache"} <= left
+    assert "/srv/all.bundle" in found.hidden and "/srv/a.bundle" not in found.hidden
+    assert SECRET.encode() not in everything(found.work / "deep")
+
+
+def test_what_the_base_commit_has_stays(tmp_path: Path) -> None:
+    """Tests of git's own tools have whole repositories as data."""
+    inner, work = tmp_path / "inner", tmp_path / "image" / "testbed"
+    inner.mkdir()
+    work.mkdir(parents=True)
+    git(inner, "init", "-q", "--bare", "--initial-branch=main", str(inner))
+    subprocess.run(["cp", "-a", str(inner), str(work / "fixture.git")], check=True)
+    (work / "fixture.git" / "refs" / "heads" / "kept").write_text("x")
+    (work / "fixture.git" / "objects" / "kept").write_text("x")
+    (work / "data.bundle").write_bytes(b"# v2 git bundle\n")
+    git(work, "init", "-q")
+    git(work, "add", "-A")
+    git(work, "commit", "-q", "-m", "Base")
+    found = cleaned(
+        work, "/testbed", [work.parent], published(base_commit=git(work, "rev-parse", "HEAD").strip()),
+        tmp_path / "none", tmp_path / "cut",
+    )  # fmt: skip
+    assert (found.work / "fixture.git" / "HEAD").is_file() and (found.work / "data.bundle").is_file()
+    assert git(found.work, "status", "--porcelain") == ""
+
+
 def test_the_repository_works_and_the_image_is_as_it_was(image: Clone, tmp_path: Path) -> None:
     was = everything(image.work)
     made = cut(image, tmp_path, base_commit=image.base)
