@@ -46,6 +46,8 @@ _MIN_FREE_BYTES = 64 << 20
 _RESERVE_BYTES = 2 << 20
 """Given back when the disk is full, so that the run's end can be written down."""
 _PR_SET_PDEATHSIG = 1
+IMPORT_AHEAD = "LIVERL_IMPORT_AHEAD"
+"""A variable: 1 has the imports of vLLM's engine done by a process that waits for its turn."""
 AHEAD_CORES = 8
 """With fewer, imports side by side would be in each other's way."""
 RAY_START_SEC = 900.0
@@ -251,8 +253,10 @@ def _follow(paths: RunPaths, arguments: Sequence[str], *, attempt: int) -> int:
 
 
 def _kinds(paths: RunPaths) -> Sequence[Kind]:
-    """What imports ahead."""
-    return find_platform(device_of(paths)).ahead(paths) if len(os.sched_getaffinity(0)) >= AHEAD_CORES else []
+    """What imports ahead, where that is asked for: it has been tried without a GPU alone."""
+    if os.environ.get(IMPORT_AHEAD) != "1" or len(os.sched_getaffinity(0)) < AHEAD_CORES:
+        return []
+    return find_platform(device_of(paths)).ahead(paths)
 
 
 def start_child(
