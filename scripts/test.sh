@@ -17,7 +17,8 @@ trap end EXIT
 trap 'exit 130' INT
 
 # Two at a time, most of which use one core (verl's processes are imported one after the other), and a third beside them
-# for published programs and what comes from a network, which mostly wait. A second chance, where a test needs a quiet
+# for what comes from a network, which mostly waits. Published programs beside them were tried: one worker took longer
+# than all other groups. A second chance, where a test needs a quiet
 # machine, is at the end, one at a time.
 declare -A expressions=(
     [fast]="not (sandbox or torch or verl or deep or network or consumers)"
@@ -28,8 +29,8 @@ declare -A expressions=(
     [network]="network and not consumers"
     [consumers]="consumers"
 )
-together=(fast sandbox torch verl deep)
-beside=(network consumers)
+together=(fast sandbox torch verl deep consumers)
+beside=(network)
 two="-n 2 --dist worksteal" one="-n 1"
 "$bin/python" -c 'import xdist' 2>/dev/null || two= one=
 
