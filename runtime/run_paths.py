@@ -138,11 +138,6 @@ class RunPaths:
         return self.logs / "startup.jsonl"
 
     @property
-    def ahead_log(self) -> Path:
-        """What processes that import ahead have said until they were taken."""
-        return self.logs / "ahead.log"
-
-    @property
     def rows(self) -> Path:
         """Folder of metric rows, a file for each writer and start; ``metrics.jsonl`` is made of them."""
         return self.logs / "rows"

@@ -62,12 +62,6 @@ function(tasks=null) {
     prompt_length: 3072,  // the tools, the instruction and the first look
     response_length: 1536,
     max_tokens_per_turn: 320,  // an edit takes some 120
-    // CUDA graphs of 19 sizes of a batch instead of 51: each is captured twice at the start.
-    flags: {
-      'compilation-config': {
-        cudagraph_capture_sizes: [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512],
-      },
-    },
   },
   // The agent is shown the failing test and what it executed last, and has three attempts, each on the code as it was.
   scaffold: liverl.scaffold.shell {

@@ -6,12 +6,11 @@ Imports neither verl nor torch: ``verl_cpu`` is loaded by verl itself, in its ow
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from runtime.errors import MachineError
 from runtime.rollouter.engine import Replica
 from runtime.run_paths import RunPaths
-from runtime.trainer.ahead.kinds import Kind
 from runtime.trainer.engine_key import make_key, read_key
 
 ROLLOUT_NAME = "liverl_cpu"
@@ -41,11 +40,6 @@ class CpuPlatform:
         """On the trainer's machine engine servers are found by the names of their sockets; from others, by the run's
         key."""
         make_key(paths.engines)
-
-    def ahead(self, paths: RunPaths) -> Sequence[Kind]:
-        """Nothing: cores are few, and the imports of one process would wait for those of another."""
-        del paths
-        return []
 
     def replicas(self) -> Mapping[str, Replica]:
         """Our own replicas, called on their sockets; from another machine than theirs, over its network."""

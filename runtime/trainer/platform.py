@@ -5,7 +5,7 @@ Knows the seam, no device. Platforms are found by name in ``runtime/parts.py``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import yaml
@@ -13,7 +13,6 @@ import yaml
 from runtime.parts import part
 from runtime.rollouter.engine import Replica
 from runtime.run_paths import RunPaths
-from runtime.trainer.ahead.kinds import Kind
 
 
 class Platform(Protocol):
@@ -28,9 +27,6 @@ class Platform(Protocol):
 
     def prepare(self, paths: RunPaths) -> None:
         """What must lie in the run's scratch before the trainer starts."""
-
-    def ahead(self, paths: RunPaths) -> Sequence[Kind]:
-        """Which processes of the run are to import before their turn comes, and what."""
 
     def replicas(self) -> Mapping[str, Replica]:
         """How an agent loop, in verl's task runner or a worker of its own, reaches the replicas: name -> replica."""

@@ -29,13 +29,10 @@ from runtime.processes import reap, this_process
 from runtime.run_paths import RunPaths
 from runtime.trainer import stable, startup
 from runtime.trainer.adapter_checkpoint import check_base
-from runtime.trainer.ahead.kinds import Kind
-from runtime.trainer.ahead.pool import Ahead
-from runtime.trainer.ahead.pool import folder as ahead_folder
 from runtime.trainer.curriculum_checkpoint import check_curriculum
 from runtime.trainer.diagnosis import AGENTS_DIED, diagnose, ended_by_itself, ray_was_slow, read_tail
 from runtime.trainer.environment import OWNER, ray_dir, ray_token, runs_here, trainer_command, trainer_environment
-from runtime.trainer.joined_ray import ADDRESS, check_cluster
+from runtime.trainer.joined_ray import check_cluster
 from runtime.trainer.lost_machines import MachineLost, lost_machine
 from runtime.trainer.platform import device_of, find_platform, rollout_table, trainer_table
 from runtime.trainer.router import write_router_config
@@ -46,10 +43,6 @@ _MIN_FREE_BYTES = 64 << 20
 _RESERVE_BYTES = 2 << 20
 """Given back when the disk is full, so that the run's end can be written down."""
 _PR_SET_PDEATHSIG = 1
-IMPORT_AHEAD = "LIVERL_IMPORT_AHEAD"
-"""A variable: 1 has the imports of vLLM's engine done by a process that waits for its turn."""
-AHEAD_CORES = 8
-"""With fewer, imports side by side would be in each other's way."""
 RAY_START_SEC = 900.0
 """Ray gives its own node 30 s to come up, a constant, and ends the trainer when the machine is too busy for that.
 Within this time the trainer is then started again, each time with more of it in the page cache."""
@@ -226,37 +219,21 @@ def _environment(paths: RunPaths, *, attempt: int) -> dict[str, str]:
 
 def _follow(paths: RunPaths, arguments: Sequence[str], *, attempt: int) -> int:
     environment = _environment(paths, attempt=attempt)
-    ahead = Ahead(ahead_folder(ray_dir(paths.path)))
-    kinds = [] if environment.get(ADDRESS) else _kinds(paths)
-    if kinds:
-        environment |= ahead.prepare()
     child = start_child(trainer_command(paths, arguments), paths, environment=environment, log=paths.trainer_log)
     source = paths.rows_file("verl", attempt=attempt)
-
     seen = -1
     try:
-        ahead.start(kinds, lambda one: start_child(one, paths, environment=environment, log=paths.ahead_log))
         while (code := child.poll()) is None:
             size = source.stat().st_size if source.exists() else 0
             if size != seen and size:
                 seen = size
                 write_metrics(paths.rows, paths.metrics)
-                ahead.end_idle()
-            ahead.poll()
             check_disk(paths)
             time.sleep(POLL_SEC)
         return code
     finally:
         # Reached with a living child only through an exception (Ctrl-C): what it holds is rebuilt from its checkpoints.
         end_child(child)
-        ahead.close()
-
-
-def _kinds(paths: RunPaths) -> Sequence[Kind]:
-    """What imports ahead, where that is asked for: it has been tried without a GPU alone."""
-    if os.environ.get(IMPORT_AHEAD) != "1" or len(os.sched_getaffinity(0)) < AHEAD_CORES:
-        return []
-    return find_platform(device_of(paths)).ahead(paths)
 
 
 def start_child(

@@ -15,8 +15,6 @@ import orjson
 
 from runtime.run_paths import RUN_DIR, RunPaths
 
-WAITING = "LIVERL_AHEAD_WAITING"
-"""Set in a process that imports before it is known what for (``runtime.trainer.ahead``): it has reached nothing yet."""
 _RAY_WORKER, _RANK = "RAY_RAYLET_PID", "RANK"
 """Ray's workers have the one, verl's workers the other too. The first worker that imports verl is the task runner."""
 
@@ -37,7 +35,7 @@ def begin(paths: RunPaths) -> None:
 
 def reached(name: str) -> None:
     """This process has come so far. Said by several processes, the first one counts; nothing outside a run."""
-    if RUN_DIR not in os.environ or WAITING in os.environ:
+    if RUN_DIR not in os.environ:
         return
     line = orjson.dumps({"stage": name, "time": time.time()}) + b"\n"
     try:

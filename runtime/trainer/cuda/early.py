@@ -16,7 +16,6 @@ import ray
 import yaml
 
 from runtime.run_paths import RunPaths
-from runtime.trainer.cuda import places
 from runtime.trainer.startup import reached
 
 logger = logging.getLogger(__name__)
@@ -70,9 +69,13 @@ def _start_servers() -> None:
 def server_names(paths: RunPaths) -> list[str]:
     """verl's names of the servers, where all of them are on this machine: on the trainer's GPUs, or on their own."""
     tree = yaml.safe_load(paths.verl_yaml.read_text(encoding="utf-8"))
-    if len(ray.nodes()) > 1:
+    trainer, policy = tree["trainer"], tree["actor_rollout_ref"]
+    rollout = policy["rollout"]
+    if max(trainer["nnodes"], rollout["nnodes"]) > 1 or len(ray.nodes()) > 1:
         return []
-    return [f"vllm_server_{replica}_0" for replica in range(places.servers(tree))]
+    gpus = (trainer if policy.get("hybrid_engine", True) else rollout)["n_gpus_per_node"]
+    replicas = gpus // rollout["tensor_model_parallel_size"]
+    return [f"vllm_server_{replica}_0" for replica in range(replicas)]
 
 
 def _imported(name: str) -> bool:

@@ -9,14 +9,11 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from runtime.run_paths import RAY_DIR
 
 ADDRESS, CARDS = ".url", "gpus.json"
 """Files below ``RunPaths.engines``."""
-ENGINE = "engine"
-"""The kind of process that imports ahead."""
 
 
 def addresses(engines: Path) -> Mapping[str, str]:
@@ -36,16 +33,6 @@ def cards(engines: Path) -> Mapping[str, str]:
     except FileNotFoundError:
         return {}
     return found
-
-
-def servers(tree: Mapping[str, Any]) -> int:
-    """How many inference servers a ``verl.yaml`` asks for, where all of them are on one machine; else 0."""
-    trainer, policy = tree["trainer"], tree["actor_rollout_ref"]
-    rollout = policy["rollout"]
-    if max(trainer["nnodes"], rollout["nnodes"]) > 1:
-        return 0
-    gpus = (trainer if policy.get("hybrid_engine", True) else rollout)["n_gpus_per_node"]
-    return int(gpus // rollout["tensor_model_parallel_size"])
 
 
 def in_run(handle: str) -> str:

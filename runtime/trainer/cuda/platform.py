@@ -5,14 +5,13 @@ Imports neither verl nor torch: ``plugin`` is loaded by verl itself, in its own 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from runtime.rollouter.engine import Replica
 from runtime.run_paths import RunPaths
-from runtime.trainer.ahead.kinds import Kind
 from runtime.trainer.cuda import places
 from runtime.trainer.cuda.cards import VISIBLE, taken, wanted_by
 from runtime.trainer.engine_key import make_key, read_key
@@ -65,12 +64,6 @@ class CudaPlatform:
         others = [places.cards(RunPaths(run).engines).get(VISIBLE, "") for _, run, alive in runs_here() if alive]
         by_others = [place for one in others for place in one.split(",")]
         places.keep_cards(paths.engines, taken(wanted_by(tree), by_others=by_others))
-
-    def ahead(self, paths: RunPaths) -> Sequence[Kind]:
-        """vLLM's engine, whose imports would else begin when the trainer's model is ready."""
-        tree = yaml.safe_load(paths.verl_yaml.read_text(encoding="utf-8"))
-        modules = ["vllm.v1.engine.core", "vllm.v1.worker.gpu_worker", "vllm.v1.executor.uniproc_executor"]
-        return [Kind(places.ENGINE, places.servers(tree), [*modules, "runtime.trainer.cuda.worker"])]
 
     def replicas(self) -> Mapping[str, Replica]:
         """By HTTP. verl's client costs twice the time for each call, and its balancer is a process that first imports

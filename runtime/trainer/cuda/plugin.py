@@ -12,7 +12,7 @@ from verl.workers.rollout import base as rollout_base
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 
 from runtime.trainer.cuda.early import begin
-from runtime.trainer.startup import imported, reached
+from runtime.trainer.startup import imported
 
 ROLLOUT_NAME = "vllm"
 
@@ -28,8 +28,3 @@ RolloutReplicaRegistry.register(ROLLOUT_NAME, _replica)
 rollout_base._ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = "runtime.trainer.cuda.adapter.VllmServerAdapter"
 imported()
 begin()
-
-
-def taken_up() -> None:
-    """A process that has imported ahead is vLLM's engine from now on (``runtime.trainer.ahead``)."""
-    reached("the engine's process")

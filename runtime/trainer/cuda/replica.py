@@ -17,8 +17,7 @@ from vllm.lora.request import LoRARequest
 from runtime.files import write_whole
 from runtime.rollouter.fingerprint import combined
 from runtime.run_paths import RunPaths
-from runtime.trainer.ahead.spawned import spawning
-from runtime.trainer.cuda import calls, gate, places
+from runtime.trainer.cuda import calls, gate
 from runtime.trainer.cuda.places import ADDRESS
 from runtime.trainer.engine_key import read_key
 from runtime.trainer.startup import reached
@@ -67,8 +66,7 @@ class VllmServer(vLLMHttpServer):  # type: ignore[misc]
         args.middleware = [*args.middleware, gate.NAME]
         if len(ray.nodes()) == 1:
             self._server_address = "127.0.0.1"
-        with spawning(places.ENGINE):
-            await super().run_server(args)
+        await super().run_server(args)
         address, port = self.get_server_address()
         host = f"[{address}]" if ":" in address else address
         reached("vLLM's engine")
