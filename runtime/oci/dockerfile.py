@@ -2,8 +2,8 @@
 buildah 1.28 knows.
 
 Files that stand in the Dockerfile itself (``<<EOF``) become a command's own text or files of a second build context;
-``--link`` and ``--network=none`` say nothing here. What cannot be said otherwise is refused with its line. Nothing is
-built here. Format: Docker's Dockerfile reference, syntax 1.4 and later.
+``--link`` and ``--network=default`` say nothing here. What cannot be said otherwise is refused with its line. Nothing
+is built here. Format: Docker's Dockerfile reference, syntax 1.4 and later.
 """
 
 from __future__ import annotations
