@@ -137,17 +137,23 @@ def configured(arguments: argparse.Namespace, run: Path, variant: str) -> Any:
         return hydra.compose(config_name="verl", overrides=[path, *overrides])
 
 
+def alone(run: Path, model: Path, device: str) -> None:
+    """This process is the only worker of a run in ``run``, whose policy is ``model``."""
+    (run / "policy").symlink_to(model)
+    os.environ |= {"LIVERL_RUN_DIR": str(run), "LIVERL_RAY_DIR": str(run / "ray"), "RANK": "0", "WORLD_SIZE": "1"}
+    os.environ |= {"LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "WG_BACKEND": "ray", "HF_HUB_OFFLINE": "1"}
+    os.environ |= {"DIST_INIT_METHOD": f"file://{run}/meet", "VERL_USE_EXTERNAL_PLUGINS": "none"}
+    os.environ["MASTER_PORT"] = "29571"
+    if device == "cpu":
+        os.environ |= {"VERL_USE_EXTERNAL_MODULES": "runtime.laptop.verl_cpu", "VERL_PLATFORM": "cpu"}
+        os.environ["VERL_ENGINE_DEVICE"] = "cuda"
+
+
 def measure(arguments: argparse.Namespace, variant: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
-        (run / "policy").symlink_to(make_model(arguments.models / arguments.shape, arguments.shape, length=32768))
-        os.environ |= {"LIVERL_RUN_DIR": str(run), "LIVERL_RAY_DIR": str(run / "ray"), "RANK": "0", "WORLD_SIZE": "1"}
-        os.environ |= {"LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "WG_BACKEND": "ray", "HF_HUB_OFFLINE": "1"}
-        os.environ |= {"DIST_INIT_METHOD": f"file://{run}/meet", "VERL_USE_EXTERNAL_PLUGINS": "none"}
-        os.environ["MASTER_PORT"] = "29571"
-        if arguments.device == "cpu":
-            os.environ |= {"VERL_USE_EXTERNAL_MODULES": "runtime.laptop.verl_cpu", "VERL_PLATFORM": "cpu"}
-            os.environ["VERL_ENGINE_DEVICE"] = "cuda"
+        model = make_model(arguments.models / arguments.shape, arguments.shape, length=32768)
+        alone(run, model, arguments.device)
         return _measure(arguments, run, variant)
 
 

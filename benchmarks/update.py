@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,7 +24,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent), *(place for place in sys.path if Path(place).resolve() != HERE)]
 
-from benchmarks.mfu import batch, configured  # noqa: E402
+from benchmarks.mfu import alone, batch, configured  # noqa: E402
 
 VARIANTS = {"plain": "varlen", "compiled": "varlen-compiled", "tree": "varlen-tree"}
 
@@ -35,6 +35,9 @@ def with_weights(folder: Path, into: Path) -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    into.mkdir()
+    for file in filter(Path.is_file, folder.iterdir()):  # its tokenizer
+        shutil.copy(file, into)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.bfloat16).save_pretrained(into)
     return into
@@ -71,14 +74,7 @@ def trajectories(config: Any, arguments: argparse.Namespace, *, seed: int) -> An
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
-        (run / "policy").symlink_to(with_weights(arguments.model.resolve(), run / "made"))
-        os.environ |= {"LIVERL_RUN_DIR": str(run), "LIVERL_RAY_DIR": str(run / "ray"), "RANK": "0", "WORLD_SIZE": "1"}
-        os.environ |= {"LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "WG_BACKEND": "ray", "HF_HUB_OFFLINE": "1"}
-        os.environ |= {"DIST_INIT_METHOD": f"file://{run}/meet", "VERL_USE_EXTERNAL_PLUGINS": "none"}
-        os.environ["MASTER_PORT"] = "29571"
-        if arguments.device == "cpu":
-            os.environ |= {"VERL_USE_EXTERNAL_MODULES": "runtime.laptop.verl_cpu", "VERL_PLATFORM": "cpu"}
-            os.environ["VERL_ENGINE_DEVICE"] = "cuda"
+        alone(run, with_weights(arguments.model.resolve(), run / "made"), arguments.device)
         return _measure(arguments, run)
 
 
