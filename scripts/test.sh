@@ -17,8 +17,8 @@ trap end EXIT
 trap 'exit 130' INT
 
 # Two at a time, most of which use one core (verl's processes are imported one after the other), and a third beside them
-# for what comes from a network, which mostly waits. Published programs beside them were tried: one worker took longer
-# than all other groups. A second chance, where a test needs a quiet
+# for what comes from a network, which mostly waits: published programs there too took longer than all other groups. Tests
+# of one room stay together where they install something (tests/conftest.py). A second chance, where a test needs a quiet
 # machine, is at the end, one at a time.
 declare -A expressions=(
     [fast]="not (sandbox or torch or verl or deep or network or consumers)"
@@ -31,8 +31,9 @@ declare -A expressions=(
 )
 together=(fast sandbox torch verl deep consumers)
 beside=(network)
-two="-n 2 --dist worksteal" one="-n 1"
-"$bin/python" -c 'import xdist' 2>/dev/null || two= one=
+declare -A workers=([consumers]="-n 2 --dist loadgroup" [network]="-n 1")
+for name in fast sandbox torch verl deep; do workers[$name]="-n 2 --dist worksteal"; done
+"$bin/python" -c 'import xdist' 2>/dev/null || workers=()
 
 # What the last group installs comes from a network meanwhile; a test that is earlier waits for its part.
 if [ $# = 0 ] && "$bin/python" -c 'import pytest' 2>/dev/null; then
@@ -51,11 +52,10 @@ tests_of() {
         set -- "${files[@]}"
     fi
     printf '\n== tests: %s\n' "$name"
-    local workers=$two lists=
-    [[ " ${beside[*]} " != *" $name "* ]] || workers=$one
+    local lists=
     [ "$name" != fast ] || lists=$reports
     # shellcheck disable=SC2086
-    LIVERL_TEST_GROUPS=$lists "$bin/python" -m pytest -q $workers -m "${expressions[$name]}" -o cache_dir="$reports/$name.cache" \
+    LIVERL_TEST_GROUPS=$lists "$bin/python" -m pytest -q ${workers[$name]:-} -m "${expressions[$name]}" -o cache_dir="$reports/$name.cache" \
         --junitxml="$reports/$name.xml" "$@"
     echo $? >"$reports/$name.code"
 }

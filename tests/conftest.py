@@ -43,6 +43,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     longest: dict[str, float] = defaultdict(float)
     files: dict[str, dict[str, None]] = {name: {} for name in (*GROUPS, "fast")}
     for item in items:
+        if item.get_closest_marker("consumers"):
+            # Those that start one engine or install one program are of one group: two workers would do it twice.
+            item.add_marker(pytest.mark.xdist_group("/".join(item.nodeid.split("/")[:3])))
         file = item.nodeid.partition("::")[0]
         longest[file] = max(longest[file], _longest(item))
         files[group_of(item)][file] = None
