@@ -24,7 +24,7 @@ from runtime.sandboxes.box import BoxSandbox, Paths, check_lower
 from runtime.sandboxes.channel import greet
 from runtime.sandboxes.guest import isolate
 from runtime.sandboxes.programs import PROGRAMS
-from runtime.sandboxes.state import OwnerState
+from runtime.sandboxes.state import OWNER_VARIABLE, OwnerState
 from runtime.sandboxes.zygote import START_SEC, kill, launch
 
 STOP_SEC = 3.0
@@ -132,7 +132,8 @@ class ProcessProvider:
         path = f"{Path(bwrap.PYTHON).parent}:{os.environ.get('PATH', bwrap.PATH)}"
         variables = bwrap.environment(request.workdir, {"PATH": path, **extra})
         variables.pop("LD_LIBRARY_PATH", None)
-        return variables
+        # No namespace ends what a command leaves running: after kill -9 the next start finds it by this.
+        return {**variables, OWNER_VARIABLE: self._state.owner}
 
 
 def _python() -> str:
