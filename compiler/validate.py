@@ -85,8 +85,9 @@ def _problem(finding: dict[str, Any], value: Any) -> Problem:
         allowed = list(model.model_fields) if model else []
         given = _at(path[:-1], value)
         missing = [name for name in allowed if not isinstance(given, dict) or name not in given]
-        close = difflib.get_close_matches(last, missing, n=1) or difflib.get_close_matches(last, allowed, n=1)
-        advice = f"did you mean {close[0]}?" if close else _elsewhere(path, given) or "remove it"
+        # An override with a slip in its name stands beside what it was to override.
+        names = difflib.get_close_matches(last, allowed, n=1, cutoff=_A_SLIP) or missing
+        advice = _meant(last, names) or _meant(last, allowed) or _elsewhere(path, given) or "remove it"
         return Problem(path, "unknown field", ", ".join(allowed), advice)
     if kind == "missing":
         return Problem(path, "missing", _allowed_for(model, last), f"add {last}")
@@ -196,6 +197,10 @@ def _range(kind: str, context: dict[str, Any]) -> str:
 
 def _literals(expected: str) -> list[str]:
     return [part.strip().strip("'") for part in expected.replace(" or ", ", ").split(",")]
+
+
+_A_SLIP = 0.85
+"""Names that are so alike (``difflib``) are one name, mistyped."""
 
 
 def _meant(given: str, allowed: Sequence[str]) -> str:

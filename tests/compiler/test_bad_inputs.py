@@ -18,6 +18,7 @@ BASE = "local base = import 'base.libsonnet';\n"
 CHANGES = {
     "unknown key": ("schedule+: { stepz: 3 }", "schedule.stepz: unknown field", "did you mean steps?"),
     "unknown key at the top": ("sheduel: {}", "sheduel: unknown field", "did you mean schedule?"),
+    "unknown key beside the right one": ("polcy: {}", "polcy: unknown field", "did you mean policy?"),
     "number as string": ("algorithm+: { group_size: '8' }", 'algorithm.group_size: "8"', "a whole number"),
     "true for one": ("algorithm+: { group_size: true }", "algorithm.group_size: true", "a whole number"),
     "learning rate as string": ("trainer+: { optimizer+: { learning_rate: '1e-6' } }", "learning_rate", "a number"),
