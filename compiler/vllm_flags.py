@@ -46,7 +46,6 @@ OWNED = {
     "enable-sleep-mode": "",
     "load-format": "",
     "worker-extension-cls": "",
-    "distributed-executor-backend": "",
     "host": "",
     "port": "",
     "api-key": "",
@@ -54,6 +53,8 @@ OWNED = {
 """Flags that the compiler or verl sets -> the spec field that speaks about them, if any."""
 
 
+_EXECUTORS = ("mp", "uni")
+"""Of ``distributed-executor-backend``: the others start vLLM's workers where nobody would tell them apart."""
 _OF_ADAPTERS = ("max-loras", "max-cpu-loras", "lora-modules", "default-mm-loras")
 
 
@@ -89,6 +90,8 @@ def flag_problems(flags: Mapping[str, Any], *, version: str = VERSION) -> Iterat
                 f"vLLM {version} has no --{name}{there}",
                 fix=f"did you mean {close[0]}?" if close else "remove it",
             )
+        elif name == "distributed-executor-backend" and value not in _EXECUTORS:
+            yield Problem(place, f"{json.dumps(value)}: workers of another kind of process", ", ".join(_EXECUTORS))
         else:
             yield from _value(place, known[name], value)
 

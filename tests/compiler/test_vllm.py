@@ -55,6 +55,18 @@ def test_flags_reach_verl_and_the_server_by_their_names() -> None:
     assert lower_verl(plan)["actor_rollout_ref.rollout.engine_kwargs.vllm.async_scheduling"].value is True
 
 
+def test_the_engine_s_worker_may_have_a_process_of_its_own() -> None:
+    value = evaluate(spec_path("one-gpu")).value
+    place = "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend"
+    assert lower_verl(make_plan(validate(value)))[place].value == "uni"
+    value["rollout"]["flags"] = {"distributed-executor-backend": "mp"}
+    plan = make_plan(validate(value))
+    assert lower_verl(plan)[place].value == "mp"
+    assert lower_vllm(plan)["distributed-executor-backend"].value == "mp"
+    (problem,) = flag_problems({"distributed-executor-backend": "ray"})
+    assert "mp, uni" in problem.allowed
+
+
 def test_a_flag_that_is_off_is_said_so_that_vllm_hears_it() -> None:
     """``false`` in the file is nothing to vLLM, and null is a text. verl knows both."""
     value = evaluate(spec_path("moe-async")).value
