@@ -22,6 +22,7 @@ from pathlib import Path
 from runtime.errors import ImageError, MachineError
 from runtime.oci.dockerfile import SECOND_CONTEXT, Buildable, NotBuilt, buildable, stands_on
 from runtime.oci.manifest import read_manifest
+from runtime.oci.reference import HUB
 from runtime.oci.store import BUILT, ImageStore
 from runtime.oci.types import Image
 
@@ -60,12 +61,12 @@ def build(dockerfile: Path, context: Path, *, store: ImageStore, key: str, netwo
     with store.building() as root, tempfile.TemporaryDirectory(prefix=".build-", dir=store.root) as folder:
         layout = Path(folder) / "layout"
         places = ["--root", str(root), "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
-        unpinned = ["--registries-conf", _short_names(Path(folder))]
+        unpinned = ["--registries-conf", _registries(Path(folder), store)]
         run = functools.partial(_run, dockerfile=dockerfile, timeout_sec=timeout_sec, temporary=folder)
         for name in named:
             run([program, *places, *unpinned, "pull", "--quiet", "--policy", "missing", name], kept=(*_HOME, *_PROXIES))
         tag = f"localhost/liverl/task:{os.getpid()}-{secrets.token_hex(8)}"  # builds of one machine share the root
-        command = [program, *places, *unpinned, "bud", "--isolation", "chroot", "--format", "oci", "--pull-never"]
+        command = [program, *places, *unpinned, "bud", "--isolation", "chroot", "--format", "docker", "--pull-never"]
         command += ["--timestamp", "0", "--layers=false", "--force-rm", *_WITHOUT]
         command += [*_read(dockerfile, text, known, Path(folder)), "--tag", tag, str(context)]
         try:
@@ -119,10 +120,16 @@ def import_layout(layout: Path, store: ImageStore, *, reference: str) -> Image:
     return store.add(manifest, config, files, reference=reference)
 
 
-def _short_names(folder: Path) -> str:
-    """Names without a registry are Docker Hub's, as Docker has it, whatever this machine's settings say."""
+def _registries(folder: Path, store: ImageStore) -> str:
+    """Where images of ``FROM`` come from: as the spec has it for all, whatever this machine's settings say. Names
+    without a registry are Docker Hub's, as Docker has it."""
+    said = ['unqualified-search-registries = ["docker.io"]', 'short-name-mode = "permissive"']
+    for name in sorted({*store.mirrors, *store.plaintext}):
+        host = store.mirrors.get(name, name)
+        said += ["[[registry]]", f"prefix = {json.dumps('docker.io' if name == HUB else name)}"]
+        said += [f"location = {json.dumps(host)}", f"insecure = {json.dumps(host in store.plaintext)}"]
     path = folder / "registries.conf"
-    path.write_text('unqualified-search-registries = ["docker.io"]\nshort-name-mode = "permissive"\n')
+    path.write_text("\n".join([*said, ""]))
     return str(path)
 
 

@@ -178,12 +178,17 @@ def buildable(text: str) -> Buildable:
     """The same in words that an older builder knows. Raises ``NotBuilt``."""
     said, files, changed = list[str](), dict[str, str](), False
     shell = ["/bin/sh", "-c"]
-    for one in instructions(text):
+    given = list(instructions(text))
+    volumes = _late_volumes(given)
+    for one in given:
         if one.name == "FROM":
             shell = ["/bin/sh", "-c"]
         elif one.name == "SHELL":
             with contextlib.suppress(ValueError):  # the builder says what is wrong with it
                 shell = [str(word) for word in json.loads(one.rest)]
+        elif one in volumes:
+            changed = True
+            continue
         flags = [flag for flag in one.flags if flag not in _OF_NO_EFFECT.get(one.name, ())]
         if not one.files and flags == one.flags:
             said.append(one.raw)
@@ -199,7 +204,30 @@ def buildable(text: str) -> Buildable:
     if not changed:
         return Buildable(text)
     directives = list(takewhile(_DIRECTIVE.fullmatch, map(str.strip, text.splitlines())))
-    return Buildable("\n".join([*directives, *said, ""]), files)
+    return Buildable("\n".join([*directives, *said, *(one.raw for one, last in volumes.items() if last), ""]), files)
+
+
+def _late_volumes(given: list[Instruction]) -> dict[Instruction, bool]:
+    """Volumes that something is written to after them, which buildah throws away and Docker's builder keeps: they are
+    left out, and those of the last stage, or of what it stands on, come at its end (True)."""
+    stage, found, written = -1, dict[Instruction, int](), False
+    parents, names = dict[int, int](), dict[str, int]()
+    for one in given:
+        if one.name == "FROM":
+            stage += 1
+            words = [word for word in one.text.split()[1:] if not word.startswith("--")]
+            parents[stage] = names.get(words[0].lower(), -1) if words else -1
+            if len(words) > 2 and words[-2].upper() == "AS":
+                names[words[-1].lower()] = stage
+        elif one.name == "VOLUME" and "$" not in one.text:
+            found[one] = stage
+        elif one.name == "RUN":
+            written |= bool(found)
+    last = set[int]()
+    while stage >= 0 and stage not in last:
+        last.add(stage)
+        stage = parents[stage]
+    return {one: at in last for one, at in found.items()} if written else {}
 
 
 _OF_NO_EFFECT = {

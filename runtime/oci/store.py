@@ -94,9 +94,9 @@ class ImageStore:
         ).resolve()  # a box sees the host below another name, where links lead astray
         self.budget = budget
         self.counts = Counts()
-        self._plaintext = frozenset(plaintext)
+        self.plaintext = frozenset(plaintext)
         hub = dict.fromkeys(("docker.io", "index.docker.io"), HUB)
-        self._mirrors = {hub.get(name, name): mirror for name, mirror in (mirrors or {}).items()}
+        self.mirrors = {hub.get(name, name): mirror for name, mirror in (mirrors or {}).items()}
         self._coming = coming
         self._sleep = sleep
         self._held: dict[str, list[int]] = {}  # descriptor of the lock, and how often it is held
@@ -358,8 +358,8 @@ class ImageStore:
         from runtime.oci.registry import Registry  # with its client library: most runs fetch nothing
 
         asked = reference.registry
-        host = self._mirrors.get(asked, asked)
-        registry = Registry(host, plaintext=host in self._plaintext, sleep=self._sleep, pace=pace)
+        host = self.mirrors.get(asked, asked)
+        registry = Registry(host, plaintext=host in self.plaintext, sleep=self._sleep, pace=pace)
         try:
             manifest = registry.manifest(reference, architecture=this_architecture())
             pinned = reference.by(manifest.digest)

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,10 @@ def test_a_name_of_variables_is_refused(tmp_path: Path) -> None:
         ),
         ("FROM a\nCOPY --link --chmod=755 x y\nRUN --network=default z\n", ["COPY --chmod=755 x y", "RUN z"]),
         ("# escape=`\nFROM a\nCOPY --link b `\n c\\\n", ["COPY b   c\\"]),
+        (
+            'FROM a AS one\nVOLUME /v\nFROM b\nVOLUME /w\nFROM One\nRUN c\nVOLUME ["/x", \\\n "/y"]\nCOPY d /v/\n',
+            ["FROM b", "FROM One", "RUN c", "COPY d /v/", "VOLUME /v", 'VOLUME ["/x", \\', ' "/y"]'],
+        ),
     ],
 )
 def test_what_an_older_builder_does_not_know_is_said_otherwise(text: str, said: list[str]) -> None:
@@ -78,7 +83,7 @@ def test_files_in_a_dockerfile(tmp_path: Path) -> None:
     made = buildable("FROM a\nCOPY --chmod=755 <<'A' <<B /w/\n$x\nA\nb\nB\n")
     assert made.text.splitlines()[1] == "COPY --chmod=755 --from=liverl-files 2/0/A 2/1/B /w/"
     assert made.files == {"2/0/A": "$x\n", "2/1/B": "b\n"}
-    plain = "FROM a\n# a comment\nRUN a && \\\n# another\n  b\n"
+    plain = "FROM a\n# a comment\nRUN a && \\\n# another\n  b\nVOLUME /v\n"
     assert buildable(plain).text == plain, "what every builder knows is the author's own"
     for text, why in (
         ("COPY <<A /w\n$x\nA", "variables in the file A"),
@@ -87,6 +92,32 @@ def test_files_in_a_dockerfile(tmp_path: Path) -> None:
         (tmp_path / "Dockerfile").write_text(f"FROM a\n{text}\n")
         with pytest.raises(ImageError, match=rf"Dockerfile:2: {why}"):
             build(tmp_path / "Dockerfile", tmp_path, store=ImageStore(tmp_path), key="x", network=False, timeout_sec=1)
+
+
+def test_images_of_from_come_from_where_the_spec_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As images that tasks name: asked by the mirror, and without TLS only where that is said."""
+    monkeypatch.setattr(room.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    found = list[dict[str, object]]()
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        if "pull" in command:
+            found.append(tomllib.loads(Path(command[command.index("--registries-conf") + 1]).read_text()))
+        return subprocess.CompletedProcess(command, 1, "", "no such image")
+
+    monkeypatch.setattr(room.subprocess, "run", run)
+    (tmp_path / "Dockerfile").write_text("FROM python:3\n")
+    mirrors = {"docker.io": "cache.example:5000", "ghcr.io": "other.example"}
+    store = ImageStore(tmp_path / "store", mirrors=mirrors, plaintext=["cache.example:5000", "127.0.0.1:1"])
+    with pytest.raises(ImageError, match="no such image"):
+        build(tmp_path / "Dockerfile", tmp_path, store=store, key="x", network=False, timeout_sec=1.0)
+    assert found[0]["registry"] == [
+        {"prefix": "127.0.0.1:1", "location": "127.0.0.1:1", "insecure": True},
+        {"prefix": "cache.example:5000", "location": "cache.example:5000", "insecure": True},
+        {"prefix": "ghcr.io", "location": "other.example", "insecure": False},
+        {"prefix": "docker.io", "location": "cache.example:5000", "insecure": True},
+    ]
+    assert found[0]["unqualified-search-registries"] == ["docker.io"]
 
 
 def test_nothing_is_built_without_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,10 +210,12 @@ def test_what_an_instruction_sees_of_this_machine(tmp_path: Path) -> None:
         "RUN <<EOF\n#!/bin/sh\necho script > /w/script\nEOF\n"
         "RUN ls /dev > /w/dev; ls /proc > /w/proc; env > /w/env; grep CapEff /proc/self/status > /w/cap; "
         "ls /proc/1/root > /w/root 2>&1; echo x > /dev/null\n"
+        'VOLUME /w/kept\nSHELL ["/bin/busybox", "sh", "-euc"]\nRUN mkdir -p /w/kept && echo $0 $- > /w/kept/shell\n'
     )
     store = ImageStore(tmp_path / "store")
     made = build(tmp_path / "Dockerfile", context, store=store, key="x", network=False, timeout_sec=60.0)
-    seen = {path.name: path.read_text() for path in store.tree(made, "/w").iterdir()}
+    assert "e" in (store.tree(made, "/w") / "kept/shell").read_text(), "SHELL, and what is written to a volume"
+    seen = {path.name: path.read_text() for path in store.tree(made, "/w").iterdir() if path.is_file()}
     assert (
         {"null", "urandom", "shm"}
         <= set(seen["dev"].split())
