@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import command
 from tests.compiler.golden_cases import LAB, REPOSITORY
 
 SPEC = str(LAB)
 
 
 def liverl(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "HOME": str(cwd)}
-    return subprocess.run(
-        [sys.executable, "-m", "liverl", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    return command.liverl(*arguments, cwd=cwd, env={"PATH": "/usr/bin:/bin", "HOME": str(cwd)})
 
 
 def test_compile_writes_the_bundle_and_prints_the_summary(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.launch import rundir
+from tests.command import liverl
 from tests.runtime.proxy.families import FAMILIES, write_family
 from tests.runtime.rows import append_row
 
@@ -20,29 +21,34 @@ STABLE = {"compile", "check", "plan", "explain", "diff", "schema", "run", "runs"
 STABLE |= {"eval", "infer", "doctor", "tasks"}
 
 
-def _liverl(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def _process(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Started from nothing."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **variables}
     command = [sys.executable, "-m", "liverl", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
+def _liverl(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return liverl(*arguments, cwd=cwd, env={**os.environ, "COLUMNS": "200", **variables})
+
+
 def test_help_names_every_command(tmp_path: Path) -> None:
-    result = _liverl("--help", cwd=tmp_path)
+    result = _process("--help", cwd=tmp_path)
     assert result.returncode == 0
     listed = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ") and line.split()}
     assert listed >= STABLE
 
 
 def test_the_version_is_the_packages(tmp_path: Path) -> None:
-    result = _liverl("--version", cwd=tmp_path)
+    result = _process("--version", cwd=tmp_path)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert (result.returncode, result.stdout) == (0, project["version"] + "\n")
 
 
 def test_shells_complete_commands(tmp_path: Path) -> None:
-    assert "--install-completion" in _liverl("--help", cwd=tmp_path).stdout
+    assert "--install-completion" in _process("--help", cwd=tmp_path).stdout
     asked = {"_LIVERL_COMPLETE": "complete_bash", "COMP_WORDS": "liverl compi", "COMP_CWORD": "1"}
-    assert _liverl(cwd=tmp_path, **asked).stdout.split() == ["compile"]
+    assert _process(cwd=tmp_path, **asked).stdout.split() == ["compile"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_doctor_answers_for_people_and_programs(tmp_path: Path) -> None:
     checks = {check["name"]: check for check in json.loads(result.stdout)}
     assert result.returncode == (0 if all(check["ok"] or not check["required"] for check in checks.values()) else 3)
     assert checks["Python"]["ok"]
-    assert "Python" in _liverl("doctor", cwd=tmp_path).stdout
+    assert "Python" in _process("doctor", cwd=tmp_path).stdout
 
 
 def test_doctor_asks_a_machine_for_the_gpus_of_a_spec(tmp_path: Path) -> None:
@@ -122,10 +128,10 @@ def test_doctor_judges_a_model(tmp_path: Path) -> None:
 
 
 def test_public_names_are_there() -> None:
-    import liverl
+    import liverl as package
 
-    assert liverl.compile_spec.__module__.startswith("compiler")
-    assert {"Sandbox", "Scaffold", "compile_spec"} <= set(dir(liverl))
-    assert all(hasattr(liverl, name) for name in liverl.__all__)
+    assert package.compile_spec.__module__.startswith("compiler")
+    assert {"Sandbox", "Scaffold", "compile_spec"} <= set(dir(package))
+    assert all(hasattr(package, name) for name in package.__all__)
     with pytest.raises(AttributeError):
-        liverl.nonsense  # noqa: B018
+        package.nonsense  # noqa: B018

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.command import liverl
+
 # Root writes everywhere, unless it has given that power up.
-POWERLESS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
 
 
 def _liverl(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), "HOME": str(cwd), **variables}
-    return subprocess.run(
-        [*POWERLESS, sys.executable, "-m", "liverl", *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return liverl(*arguments, cwd=cwd, env={"PATH": os.defpath, "HOME": str(cwd), **variables}, prefix=POWERLESS)
 
 
 @pytest.fixture
