@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -154,15 +154,16 @@ def _loader() -> type[Any]:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def nodes(text: str) -> list[Any]:
+@lru_cache(maxsize=2)  # asked line by line
+def nodes(text: str) -> tuple[Any, ...]:
     """The documents of a YAML or JSON text as PyYAML's nodes, which know where they stand; none where it does not
     parse."""
     import yaml
 
     try:
-        return [document for document in yaml.compose_all(text, Loader=_loader()) if document is not None]
+        return tuple(document for document in yaml.compose_all(text, Loader=_loader()) if document is not None)
     except yaml.YAMLError:
-        return []
+        return ()
 
 
 def path_at_line(text: str, line: int) -> str | None:

@@ -74,7 +74,7 @@ def examples() -> list[Any]:
     return [evaluate(LAB).value, *(evaluate(spec_path(name)).value for name in sorted({name for name, _ in CASES}))]
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 62))
 def test_a_changed_spec_compiles_or_is_refused(examples: list[Any], seed: int) -> None:
     rng = random.Random(seed)
@@ -97,7 +97,7 @@ def test_a_changed_spec_compiles_or_is_refused(examples: list[Any], seed: int) -
     assert "liverl.lock" in bundle.files
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 62))
 def test_problems_point_at_places_that_exist(quickstart: Any, seed: int) -> None:
     """Every problem's path can be walked in the value, but for its last step, which is there or is what is missing."""

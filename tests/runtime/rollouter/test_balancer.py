@@ -291,9 +291,9 @@ class Balancing(RuleBasedStateMachine):
 TestBalancing = Balancing.TestCase
 
 
-# Rendezvous hashing asks every replica at every call; benchmarks/balancer.py has it at the other one's size.
-@pytest.mark.parametrize(("routing", "replicas"), [("least_in_flight", 512), ("rendezvous", 128)])
-def test_a_fleet_and_twenty_sessions_for_each_replica(routing: str, replicas: int) -> None:
+@pytest.mark.parametrize("routing", ["least_in_flight", "rendezvous"])
+def test_a_fleet_and_twenty_sessions_for_each_replica(routing: str) -> None:
+    replicas = 128  # benchmarks/balancer.py has 512
     sessions = 20 * replicas
     outcome = simulate(replicas=replicas, sessions=sessions, lost=replicas // 32, routing=routing)
     assert outcome.finished == sessions, "no session is lost"

@@ -20,7 +20,7 @@ def mounted_testkit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(testkit.__file__).parent.parent))
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", [0, 1, *(pytest.param(number, marks=pytest.mark.deep) for number in range(2, 6))])
 def test_memory_and_folder_agree(tmp_path: Path, number: int) -> None:
     repository = build("demonstrations", seed=5, number=number)
     task = load_task(write(repository, "demonstrations", number, out=tmp_path))
