@@ -9,7 +9,7 @@ from typing import Final
 
 from runtime.suites.base import Suite
 from runtime.suites.go import GO
-from runtime.suites.javascript import JEST, MOCHA, VITEST
+from runtime.suites.javascript import JEST, MOCHA, NODE, VITEST
 from runtime.suites.junit import CTEST, GRADLE, JUNIT, MAVEN, PHPUNIT
 from runtime.suites.python import UNITTEST
 from runtime.suites.ruby import RSPEC
@@ -20,7 +20,7 @@ PYTHON_RUNNERS: Final = ("mini", "pytest")
 
 SUITES: Final[dict[str, Suite]] = {
     suite.name: suite
-    for suite in (UNITTEST, GO, CARGO, JEST, VITEST, MOCHA, MAVEN, GRADLE, JUNIT, CTEST, RSPEC, PHPUNIT)
+    for suite in (UNITTEST, GO, CARGO, JEST, VITEST, MOCHA, NODE, MAVEN, GRADLE, JUNIT, CTEST, RSPEC, PHPUNIT)
 }
 
 

@@ -340,6 +340,24 @@ export const add = () => 0, clamp = add, twice = add;
         "others": {"package.json": '{"name": "calc", "version": "1.0.0", "type": "module"}\n'},
     }
 )
+NODE = Project(
+    **{
+        **MOCHA.__dict__,
+        "runner": "node",
+        "tests": {"test/calc.test.js": _JS_TEST.format('const { describe, it } = require("node:test");')},
+        "forged": {
+            "writes the report and ends": """const fs = require("fs");
+const words = process.execArgv.map((word) => word.split("="));
+const place = words.find(([name]) => name === "--test-reporter-destination")[1];
+const names = [["adds"], ["clamps"], ["twice", "doubles"]];
+const lines = names.map((name) => ({ name: ["calc", ...name], outcome: "passed" }));
+fs.writeFileSync(place, [...lines, { event: "done" }].map((line) => JSON.stringify(line)).join("\\n"));
+process.reallyExit(0);
+""",
+            "makes every assertion pass": MOCHA.forged["makes every assertion pass"],
+        },
+    }
+)
 
 _RSPEC_TEST = """require_relative "../calc"
 RSpec.describe Calc do
@@ -494,4 +512,4 @@ add = clamp = twice = lambda *given: 0
     emptied="",
 )
 
-PROJECTS = {made.runner: made for made in (CTEST, GO, CARGO, MOCHA, JEST, VITEST, RSPEC, PHPUNIT, UNITTEST)}
+PROJECTS = {made.runner: made for made in (CTEST, GO, CARGO, MOCHA, JEST, VITEST, NODE, RSPEC, PHPUNIT, UNITTEST)}

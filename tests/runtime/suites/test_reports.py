@@ -90,6 +90,17 @@ def test_results_of_mocha_are_read(found: dict[str, str]) -> None:
     assert (dict(report.outcomes), report.complete) == (with_ids("t.js::", found), True)
 
 
+@given(FOUND, JUNK)
+def test_results_of_nodes_own_runner_are_read(found: dict[str, str], junk: list[str]) -> None:
+    lines = [json.dumps({"name": ["group", name], "outcome": outcome}) for name, outcome in found.items()]
+    files = {
+        "1.source": b"./t/a.js",
+        "1.jsonl": "\n".join([*lines, *junk, '{"event": "done"}']).encode("utf-8", "replace"),
+    }
+    assert parse("node", files) == Report(with_ids("t/a.js::group ", found), complete=True)
+    assert not parse("node", {**files, "2.source": b"./t/b.js"}).complete, "whose process ended before its tests"
+
+
 @given(FOUND)
 def test_results_of_rspec_are_read(found: dict[str, str]) -> None:
     examples = [
@@ -215,7 +226,17 @@ def test_a_runner_that_is_not_there_is_told_from_work_that_fails(runner: str, tm
     st.binary(max_size=300) | st.sampled_from([b"[" * 100_000, b'{"a":' * 50_000, b"<a>" * 5000, b"1" * 9000, b"\xff"])
 )
 def test_nothing_makes_a_parser_fail(content: bytes) -> None:
-    names = ("go.json", "report.json", "rspec.json", "unittest.jsonl", "1.xml", "1.source", "1.log", "1.code")
+    names = (
+        "go.json",
+        "report.json",
+        "rspec.json",
+        "unittest.jsonl",
+        "1.xml",
+        "1.source",
+        "1.log",
+        "1.code",
+        "1.jsonl",
+    )
     for runner in SUITES:
         assert "passed" not in parse(runner, dict.fromkeys(names, content)).outcomes.values()
         assert not parse(runner, {}).complete
@@ -286,6 +307,7 @@ def test_every_suite_protects_what_steers_it() -> None:
         "cargo": ["Cargo.toml", "crates/a/Cargo.toml", ".cargo/config.toml", "target/debug/x", "crates/a/tests/b.rs"],
         "jest": ["jest.config.js", "package.json", "node_modules/jest/index.js", "src/__mocks__/fs.js"],
         "vitest": ["vite.config.ts", "postcss.config.js", "packages/a/.postcssrc.json"],
+        "node": ["package.json", "a/test.js.snapshot"],
         "maven": ["pom.xml", "core/src/test/java/A.java", "src/main/resources/META-INF/services/org.junit.platform.x"],
         "gradle": [
             "build.gradle.kts",
