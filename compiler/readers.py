@@ -10,6 +10,8 @@ import re
 _OPTION = re.compile(r"-(?![0-9.])")
 _VARIABLE = re.compile(r"\$(\w|\{)", re.ASCII)
 """What ``os.path.expandvars``, which Ray uses, may take for a variable."""
+_TAKEN_IN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_HUB = re.compile(r"\w+([.-]\w+)*/(?=.{1,96}$)\w+([.-]\w+)*", re.ASCII)
 _SKYPILOT = re.compile(r"[a-zA-Z0-9]+([._-]{1,2}[a-zA-Z0-9]+)*")
 
 
@@ -25,6 +27,15 @@ def omegaconf(text: str) -> str:
 def vllm(text: str) -> str:
     """Why vLLM, which turns ``vllm.yaml`` into arguments, would not take ``text`` for a value; empty where it does."""
     return "begins like an option of vLLM's command line" if _OPTION.match(text) else ""
+
+
+def model(path: str) -> str:
+    """Why what loads a policy knows nothing of ``path``: what does not begin as a folder is a name of the hub, or of
+    one that was taken in; empty where it may be one."""
+    named = _HUB if "/" in path else _TAKEN_IN
+    if path.startswith(("/", "./", "../", "~")) or named.fullmatch(path):
+        return ""
+    return "neither a folder (/FOLDER, ./FOLDER, ~) nor a name of the Hugging Face hub, nor of `liverl models`"
 
 
 def compose(text: str) -> str:

@@ -54,6 +54,7 @@ def proxy(
 
     import uvloop
 
+    from runtime.addresses import web_address
     from runtime.proxy.codec import load_codec
     from runtime.proxy.standalone import Settings, Standalone
     from runtime.proxy.types import SessionLimits
@@ -75,7 +76,7 @@ def proxy(
 
             def ready() -> None:
                 server = alone.server
-                url = f"http://{server.host}:{server.port}"
+                url = web_address(server.host, server.port)
                 typer.echo(f"proxy on {url} for {served.name} ({served.path}); Ctrl-C ends it", err=True)
                 keys = {"admin_key": key} if admin_key is None else {}
                 opened = alone.open(session) if session else {}

@@ -31,6 +31,9 @@ PODS_LOCK = f"pods.{LOCK}"
 """The lock of what the pods run: fewer files than the bundle."""
 _CONFIGMAP_BYTES = 1 << 20
 _RAYJOB_NAME = 47
+_GPU = "nvidia.com/gpu"
+_ANNOTATION_BYTES = 200 << 10
+"""Kubernetes takes 256 KiB; others add theirs, and ``kubectl apply`` keeps a copy of the object as one."""
 
 
 class Kubernetes:
@@ -104,6 +107,7 @@ class Kubernetes:
                 "their cpus and memory_gib",
             )
         yield from _storage_problems(cluster.storage)
+        yield from _mark_problems(cluster)
         yield from volumes.problems(plan, self.name)
         yield from _same_name(plan)
         if any(pod.rdma for pod in pods.values()):
@@ -271,6 +275,18 @@ def _storage_problems(storage: Storage) -> list[Problem]:
             what = f"{getattr(storage, field)}, but the runs are in a bucket (cluster.storage.driver)"
             problems.append(Problem((*place, field), what, "null", "or leave the driver out"))
     return problems
+
+
+def _mark_problems(cluster: Cluster) -> Iterator[Problem]:
+    """What an API server refuses of a resource's name, and of annotations as a whole."""
+    name = cluster.rdma_resource
+    if name == _GPU or name.startswith("requests.") or name.partition("/")[0].endswith("kubernetes.io"):
+        why = "is that of the GPUs" if name == _GPU else "is a name that Kubernetes keeps for itself"
+        yield Problem(("cluster", "rdma_resource"), f"{name} {why}", "the device plug-in's name of network cards")
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in cluster.annotations.items())
+    if size > _ANNOTATION_BYTES:
+        what = f"{size >> 10} KiB in all, and Kubernetes takes 256 KiB with its own"
+        yield Problem(("cluster", "annotations"), what, f"at most {_ANNOTATION_BYTES >> 10} KiB")
 
 
 def _same_name(plan: Plan) -> Iterator[Problem]:

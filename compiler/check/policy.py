@@ -125,6 +125,7 @@ def references(plan: Plan) -> Iterator[Problem]:
     policy, place = plan.spec.policy, ("policy",)
     if not isinstance(policy, PretrainedPolicy):
         return
+    yield from unreadable(policy.path, (*place, "path"), readers.model)
     yield from unreadable(policy.path, (*place, "path"), readers.omegaconf)
     if isinstance(plan.spec.rollout, VllmRollout):
         yield from unreadable(policy.path, (*place, "path"), readers.vllm)

@@ -11,6 +11,7 @@ from runtime.config.base import (
     LABEL,
     PATTERNS,
     PORT,
+    SUBDOMAIN,
     TEXT,
     Count,
     Image,
@@ -18,6 +19,8 @@ from runtime.config.base import (
     LabelValue,
     Model,
     Name,
+    ObjectName,
+    ResourceName,
     Text,
     Whole,
 )
@@ -25,7 +28,6 @@ from runtime.config.variables import EnvironmentName, EnvironmentValue
 
 Annotation = Annotated[str, Field(pattern=TEXT, max_length=4096)]
 ClusterName = Annotated[str, Field(pattern=LABEL, max_length=50)]
-DRIVER = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 DAEMON = rf"^tcp://[A-Za-z0-9.-]+:{PORT}$"
 INFRA = r"^((aws|gcp|azure|lambda)(/[a-z0-9-]+(/[a-z0-9-]+)?)?|kubernetes(/[A-Za-z0-9@:._/-]*[A-Za-z0-9])?)$"
 ACCELERATOR = r"^[A-Za-z][A-Za-z0-9.-]*$"
@@ -33,7 +35,6 @@ INSTANCE = r"^[A-Za-z][A-Za-z0-9._-]*$"
 DASHBOARD = rf"^https?://[A-Za-z0-9.-]+(:{PORT})?(/[A-Za-z0-9._/-]*)?$"
 PATTERNS.update(
     {
-        DRIVER: "not the name of a CSI driver, such as ru.yandex.s3.csi",
         DAEMON: "not of the form tcp://HOST:PORT",
         INFRA: "not of the form CLOUD, CLOUD/REGION or CLOUD/REGION/ZONE with aws, gcp, azure or lambda, or "
         "kubernetes/CONTEXT",
@@ -48,12 +49,12 @@ class BucketDriver(Model):
     """A CSI driver of a Kubernetes cluster that mounts buckets. It must be able to rename files and to append to them:
     run directories are written so."""
 
-    name: Annotated[Text, Field(pattern=DRIVER, max_length=63)]
+    name: Annotated[Text, Field(pattern=SUBDOMAIN, max_length=63)]
     """As the cluster knows it, for example ``ru.yandex.s3.csi``."""
     attributes: dict[Text, str] = Field(default_factory=dict)
     """What the driver wants to know of the volume (``volumeAttributes``)."""
     mount_options: tuple[Text, ...] = ()
-    secret: Name | None = None
+    secret: ObjectName | None = None
     """Secret of the trainer's namespace with which the driver mounts, by name; null: it has rights of its own."""
 
 
@@ -61,9 +62,9 @@ class Storage(Model):
     """The volume that holds run directories."""
 
     size_gib: Count = 20
-    storage_class: Name | None = None
+    storage_class: ObjectName | None = None
     """null: the cluster's default class."""
-    claim: Name | None = None
+    claim: ObjectName | None = None
     """An existing volume claim of the namespace, instead of one of this experiment's own. Pods on several machines
     share it: ReadWriteMany."""
     bucket: Bucket | None = None
@@ -108,7 +109,7 @@ class KueueQueue(Model):
     type: Literal["kueue"]
     name: Name
     """A LocalQueue of the namespace."""
-    cluster_queue: Name | None = None
+    cluster_queue: ObjectName | None = None
     """The ClusterQueue behind it: the LocalQueue is then made; null: the namespace has it already."""
     priority_class: Name | None = None
     """A WorkloadPriorityClass of the cluster."""
@@ -128,7 +129,7 @@ Queue = Annotated[KueueQueue | VolcanoQueue, Field(discriminator="type")]
 class Sandboxes(Model):
     """Where sandbox pods run."""
 
-    runtime_class: Name | None = None
+    runtime_class: ObjectName | None = None
     """RuntimeClass that every sandbox pod must have (gVisor, Kata, a snapshotter that pulls lazily): the cluster then
     refuses pods without it; null: any."""
     runtime_handler: Name | None = None
@@ -192,7 +193,7 @@ class Cluster(Model):
     """Namespace of the trainer; sandboxes live in ``<namespace>-sandboxes``."""
     image: Image = "liverl:0.1.0"
     """Container image with LiveRL and its training extras."""
-    image_pull_secrets: tuple[Name, ...] = ()
+    image_pull_secrets: tuple[ObjectName, ...] = ()
     """Secrets of the namespace with which ``k8s`` pulls private images, by name."""
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Of the job and of the trainer's pods on ``k8s``, of the container on ``docker``, of the machines on
@@ -220,7 +221,7 @@ class Cluster(Model):
     """null: pods start as soon as nodes have room."""
     priority: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000)] | None = None
     """Value of a PriorityClass of the experiment's own, for trainer and rollout pods; null: the cluster's default."""
-    rdma_resource: LabelKey = "rdma/hca_shared_devices_a"
+    rdma_resource: ResourceName = "rdma/hca_shared_devices_a"
     """The device plug-in's name of network cards."""
     storage: Storage = Storage.model_construct()
     volumes: tuple[Volume, ...] = ()

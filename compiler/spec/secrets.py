@@ -1,15 +1,15 @@
 """Secrets by name: which variable, and what it is for. No value is ever part of a spec or a bundle."""
 
-from runtime.config.base import LabelKey, Model, Name
+from runtime.config.base import ConfigKey, Model, ObjectName
 from runtime.config.run import SecretName
 
 
 class SecretKey(Model):
     """Where a Kubernetes cluster keeps a secret."""
 
-    name: Name
+    name: ObjectName
     """Name of the Secret in the trainer's namespace."""
-    key: LabelKey
+    key: ConfigKey
     """Key in it."""
 
 

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compiler.spec.places import AbsolutePath, Bucket
-from runtime.config.base import Count, Host, Model, Name
+from runtime.config.base import Count, Host, Model, ObjectName
 
 
 class Claim(Model):
     """A volume claim of the trainer's namespace. Target: ``k8s``."""
 
     type: Literal["claim"]
-    name: Name
+    name: ObjectName
 
 
 class HostFolder(Model):
@@ -36,14 +36,14 @@ class ConfigMapFiles(Model):
     """A ConfigMap of the trainer's namespace, a file for each key. Target: ``k8s``."""
 
     type: Literal["config_map"]
-    name: Name
+    name: ObjectName
 
 
 class SecretFiles(Model):
     """A Secret of the trainer's namespace, a file for each key. Target: ``k8s``."""
 
     type: Literal["secret"]
-    name: Name
+    name: ObjectName
 
 
 class BucketFolder(Model):

@@ -41,13 +41,20 @@ IPV4 = rf"^{_OCTET}(\.{_OCTET}){{3}}$"
 PORT = r"(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 """1 to 65535."""
 TEXT = r"^[^\x00-\x1f\x7f]*$"
-HOST = r"^[A-Za-z0-9_.:\[\]-]+$"
+_WORD = r"[A-Za-z0-9_]([-A-Za-z0-9_]*[A-Za-z0-9_])?"
+HOST = rf"^({_WORD}(\.{_WORD})*\.?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$"
+"""A name, an IPv4 or an IPv6 address without brackets."""
 ADDRESS = rf"^[A-Za-z0-9.:\[\]-]+:{PORT}$"
 WEB_ADDRESS = r"^https?://[^\s\x00-\x1f\x7f]+$"
+_DOMAIN = r"[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?"
+_REGISTRY = rf"((localhost|{_DOMAIN}(\.{_DOMAIN})+)(:[0-9]+)?|{_DOMAIN}:[0-9]+)"
+REGISTRY = rf"^{_REGISTRY}$"
+_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 IMAGE = (
-    r"^[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+/[A-Za-z0-9._/-]+)?"
+    rf"^({_REGISTRY}/)?{_PART}(/{_PART})*"
     r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$"
 )
+"""As container engines read it; Kubernetes takes any text, and no node can pull it then."""
 ENVIRONMENT_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 PARQUET = r"^[^\x00-\x1f\x7f]*\.parquet$"
 REVISION = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
@@ -56,7 +63,12 @@ TOOL = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 SHA256 = r"^[0-9a-f]{64}$"
 DISTRIBUTION = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 DISTRIBUTION_VERSION = r"^[A-Za-z0-9.+!_-]+$"
-QUALIFIED = r"^([a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN = rf"^{_LABEL}(\.{_LABEL})*$"
+_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+QUALIFIED = rf"^({_LABEL}(\.{_LABEL})*/)?{_NAME}$"
+EXTENDED = rf"^{_LABEL}(\.{_LABEL})*/{_NAME}$"
+CONFIG_KEY = r"^\.?[-_A-Za-z0-9][-._A-Za-z0-9]*$"
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 PATTERNS = {
     FLAG: "not a flag's name: lower-case words joined by -, without leading dashes",
@@ -72,7 +84,11 @@ PATTERNS = {
     HOST: "not the name or address of a machine",
     ADDRESS: "not of the form HOST:PORT",
     WEB_ADDRESS: "not an address that begins with https:// or http://",
-    IMAGE: "not the name of a container image: REGISTRY/NAME:TAG, or with @sha256:DIGEST",
+    IMAGE: "not the name of a container image: REGISTRY/NAME:TAG, or with @sha256:DIGEST; NAME is in lower case",
+    REGISTRY: "not the name of a registry, such as docker.io or mirror.example.com:5000",
+    SUBDOMAIN: 'only lower-case letters, digits, "-" and ".", each part beginning and ending with a letter or digit',
+    CONFIG_KEY: 'not a key of a Secret: letters, digits, "-", "_" and ".", not beginning with ".."',
+    EXTENDED: "not the name of a device plug-in's resource: DOMAIN/NAME",
     ENVIRONMENT_NAME: 'not the name of an environment variable: letters, digits and "_"',
     SHA256: "not a sha256 digest of 64 hexadecimal digits",
     DISTRIBUTION: "not the name of a package",
@@ -83,6 +99,8 @@ PATTERNS = {
 """What a value that does not match is told."""
 Name = Annotated[str, Field(pattern=LABEL, max_length=63)]
 """RFC 1123 label: lower-case letters, digits and "-", at most 63."""
+ObjectName = Annotated[str, Field(pattern=SUBDOMAIN, max_length=253)]
+"""Name of an object of Kubernetes that somebody else has made: RFC 1123 subdomain."""
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=TEXT)]
 Host = Annotated[str, Field(max_length=253, pattern=HOST)]
 Image = Annotated[str, Field(max_length=512, pattern=IMAGE)]
@@ -103,4 +121,9 @@ ImportPath = Annotated[str, Field(pattern=IMPORT_PATH)]
 """``package.module:Class``"""
 LabelKey = Annotated[str, Field(pattern=QUALIFIED, max_length=317)]
 """A Kubernetes label or resource name: ``[domain/]name``, the name at most 63 characters."""
+ConfigKey = Annotated[str, Field(pattern=CONFIG_KEY, max_length=253)]
+"""Key in a Secret or ConfigMap."""
+ResourceName = Annotated[str, Field(pattern=EXTENDED, max_length=317)]
+"""An extended resource of Kubernetes."""
+Registry = Annotated[str, Field(pattern=REGISTRY, max_length=253)]
 LabelValue = Annotated[str, Field(pattern=LABEL_VALUE, max_length=63)]

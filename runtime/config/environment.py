@@ -15,7 +15,9 @@ from runtime.config.base import (
     LabelValue,
     Model,
     Name,
+    ObjectName,
     Positive,
+    Registry,
     Text,
 )
 
@@ -69,14 +71,14 @@ class Images(Model):
     disk_gib: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
     """Disk for unpacked layers on one machine; beyond it the least recently used images go, never one in use. null: as
     much as the disk has."""
-    mirrors: dict[Text, Text] = Field(default_factory=dict)
+    mirrors: dict[Registry, Registry] = Field(default_factory=dict)
     """Registry (``docker.io``) to the one that is asked in its place, a pull-through cache for example."""
     ahead: Annotated[int, Field(ge=0, le=4096)] = 16
     """Images that are fetched ahead of the steps that want them, in the order in which tasks will be given out: this
     many beyond those of the present step, one at a time. 0: none; boxes fetch theirs when they start."""
     ahead_mib_per_sec: Positive | None = None
     """The most that fetching ahead takes of the line, for boxes of bubblewrap; null: all that boxes do not want."""
-    plaintext_registries: tuple[Text, ...] = ()
+    plaintext_registries: tuple[Registry, ...] = ()
     """Registries (``host:port``) that are asked without TLS; everybody on the way can change what they answer, but for
     what is named by digest."""
     build: bool = False
@@ -155,16 +157,16 @@ class KubernetesCluster(Model):
     ``skypilot`` find out (``POD_IP``, ``LIVERL_PROXY_HOST``)."""
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     """Further labels of every pod; the target ``k8s`` adds the experiment's."""
-    service_account: Name | None = None
+    service_account: ObjectName | None = None
     """Whose pods they are; none gets its token. null: on the target ``k8s`` one made for them, else the namespace's
     default."""
-    image_pull_secrets: tuple[Name, ...] = ()
+    image_pull_secrets: tuple[ObjectName, ...] = ()
     """Secrets of the namespace with which private images are pulled, by name."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """Which images of a node's cache may be used: those that are there, none, or nothing else (with
     ``cluster.sandboxes.prepull``)."""
-    runtime_class: Name | None = None
-    node_selector: dict[str, str] = Field(default_factory=dict)
+    runtime_class: ObjectName | None = None
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     cpus: Annotated[float, Field(gt=0.0, le=256.0)] = 1.0
     disk_gib: Annotated[int, Field(ge=1, le=4096)] = 4
     user: Annotated[int, Field(ge=1, le=1 << 31)] | None = 10001

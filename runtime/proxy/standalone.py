@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from runtime.addresses import web_address
 from runtime.config import Proxy as ProxyConfig
 from runtime.proxy.app import ClientGone, Receive, Scope, Send, read_body, send_body
 from runtime.proxy.codec import ChatCodec
@@ -87,8 +88,7 @@ class Standalone:
         return self.describe(self.server.open_session(session_id, self._settings.limits))
 
     def describe(self, session: Session) -> dict[str, str]:
-        host = self.server.host
-        base = f"http://{f'[{host}]' if ':' in host else host}:{self.server.port}{session.base_path}"
+        base = web_address(self.server.host, self.server.port) + session.base_path
         return {
             "session_id": session.id,
             "anthropic_base_url": base,

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from runtime.addresses import web_address
 from runtime.errors import Termination, TrialError
 from runtime.sandboxes import bwrap, images
 from runtime.sandboxes.base import Capabilities, SandboxRequest
@@ -113,7 +114,7 @@ class ProcessProvider:
             name=request.name,
             workdir=request.workdir,
             env=self._environment(request),
-            proxy_url="http://{}:{}".format(*request.forward) if request.forward else None,
+            proxy_url=web_address(*request.forward) if request.forward else None,
             on_stop=on_stop,
             oom_kills=lambda: 0,
             paths=PrivatePaths(mapping),

@@ -75,9 +75,9 @@ def test_a_models_path_arrives_or_is_refused(text: str) -> None:
     except SpecError as error:
         assert {dotted(one.path) for one in error.problems if one.severity == "fatal"} == {"policy.path"}
         # "~" is a folder that is here, and holds no model.
-        assert readers.omegaconf(text) or readers.vllm(text) or text == "~"
+        assert readers.model(text) or readers.omegaconf(text) or readers.vllm(text) or text == "~"
         return
-    assert not readers.omegaconf(text) and not readers.vllm(text)
+    assert not readers.model(text) and not readers.omegaconf(text) and not readers.vllm(text)
     assert yaml.safe_load(files["vllm.yaml"])["model"] == text
     assert json.loads(files["runtime.json"])["policy"]["path"] == text
 

@@ -1,7 +1,8 @@
 """Anthropic messages: ``POST /v1/messages``, streamed and not, as Claude Code speaks it.
 
 System text may be a string, a list of blocks, or messages in the middle of the list; ``cache_control`` is never looked
-at. Sampling parameters of the request are read past: the session's limits decide.
+at. Sampling parameters of the request are read past: the session's limits decide; what forces a reply into a form or a
+call is refused by name.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from runtime.proxy.dialects.base import (
     invalid,
     object_field,
     pieces,
+    read_choice,
     read_flag,
+    read_format,
     read_limit,
     read_messages,
     read_model,
@@ -59,7 +62,15 @@ class AnthropicMessages:
     def parse(self, body: dict[str, Any]) -> ChatRequest:
         system = _system(body.get("system"), "system")
         tools = _read_tools(body.get("tools") or [])
-        choice = body.get("tool_choice") or {}
+        thread = object_field(body.get("thread") or {}, "thread")
+        if thread.get("type", "create") != "create":
+            raise invalid("nothing is stored here; send the whole conversation", "thread")
+        if body.get("compaction"):
+            raise invalid("is not supported: ask the policy for a summary", "compaction")
+        output = object_field(body.get("output_config") or {}, "output_config")
+        read_format(output.get("format"), "output_config.format")
+        read_format(body.get("output_format"), "output_format")
+        object_field(body.get("tool_choice") or {}, "tool_choice")
         return ChatRequest(
             dialect=self.name,
             model=read_model(body),
@@ -69,7 +80,7 @@ class AnthropicMessages:
             wire=read_messages(body),
             normalise=normalise,
             max_tokens=read_limit(body, "max_tokens"),
-            parse_tools=object_field(choice, "tool_choice").get("type") != "none",
+            parse_tools=read_choice(body),
             stop=read_stop(body, "stop_sequences"),
             stream=read_flag(body, "stream"),
         )

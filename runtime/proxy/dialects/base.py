@@ -21,6 +21,10 @@ EVENT_CHARACTERS = 13
 """Text per event of a replayed stream: about what a model gives in three or four tokens."""
 
 
+_QUOTED = 80
+"""Characters of a value that a refusal repeats."""
+
+
 class Action(Enum):
     """What a route does, whatever its wire API."""
 
@@ -107,6 +111,30 @@ def read_flag(body: dict[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise invalid("must be true or false", name)
     return value
+
+
+def read_choice(body: dict[str, Any]) -> bool:
+    """Whether the reply may hold calls, by ``tool_choice``. A reply that must hold one, or only certain ones, would
+    have to be sampled otherwise than the policy samples, so each such form is refused by name.
+    """
+    value = body.get("tool_choice")
+    kind = value.get("type") if isinstance(value, dict) else value
+    if value is None or kind in ("auto", "none"):
+        return kind != "none"
+    named = json_text(kind if isinstance(kind, str) else value)
+    raise invalid(f"{named} is not supported: the policy chooses by itself; use auto or none", "tool_choice")
+
+
+def read_format(value: Any, where: str) -> None:
+    """Raises for a form that replies are forced into."""
+    if value is not None and object_field(value, where).get("type", "text") != "text":
+        raise invalid("only {'type': 'text'} is supported: the policy is not forced into a form", where)
+
+
+def json_text(value: Any) -> str:
+    """A value of a request as a refusal quotes it."""
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= _QUOTED else text[:_QUOTED] + "..."
 
 
 def read_stop(body: dict[str, Any], name: str) -> tuple[str, ...]:

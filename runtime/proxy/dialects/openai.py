@@ -1,7 +1,7 @@
 """OpenAI chat completions: ``POST /v1/chat/completions``, streamed and not.
 
 Sampling parameters of the request are read past: the session's limits decide. What cannot be honoured and would change
-the meaning of a reply (several choices, forced formats) is refused by name.
+the meaning of a reply (several choices, forced formats and calls, log-probabilities, sound) is refused by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from runtime.proxy.dialects.base import (
     known_role,
     object_field,
     pieces,
+    read_choice,
     read_flag,
+    read_format,
     read_limit,
     read_messages,
     read_model,
@@ -70,9 +72,12 @@ class OpenAIChat:
             raise invalid("only one reply per request: every sampled token belongs to one trajectory; use n=1", "n")
         if body.get("functions"):
             raise invalid("is the retired form; use tools", "functions")
-        form = body.get("response_format")
-        if form is not None and object_field(form, "response_format").get("type", "text") != "text":
-            raise invalid("only {'type': 'text'} is supported", "response_format")
+        for name in ("logprobs", "top_logprobs"):
+            if body.get(name):
+                raise invalid("is not supported: they stay with the trajectory; leave it out", name)
+        if body.get("modalities") not in (None, [], ["text"]):
+            raise invalid("only ['text'] is supported", "modalities")
+        read_format(body.get("response_format"), "response_format")
         tools = body.get("tools") or []
         stream_options = body.get("stream_options") or {}
         limit = read_limit(body, "max_completion_tokens")
@@ -85,7 +90,7 @@ class OpenAIChat:
             wire=read_messages(body),
             normalise=normalise,
             max_tokens=limit if limit is not None else read_limit(body, "max_tokens"),
-            parse_tools=body.get("tool_choice") != "none",
+            parse_tools=read_choice(body),
             stop=read_stop(body, "stop"),
             stream=read_flag(body, "stream"),
             include_usage=read_flag(object_field(stream_options, "stream_options"), "include_usage"),

@@ -19,7 +19,9 @@ from runtime.proxy.dialects.base import (
     known_role,
     object_field,
     pieces,
+    read_choice,
     read_flag,
+    read_format,
     read_limit,
     read_model,
     text_field,
@@ -55,15 +57,18 @@ class OpenAIResponses:
             if body.get(name):
                 raise invalid("is not supported: send the whole input", name)
         text = object_field(body.get("text") or {}, "text")
-        if object_field(text.get("format") or {}, "text.format").get("type", "text") != "text":
-            raise invalid("only {'type': 'text'} is supported", "text.format")
+        read_format(text.get("format") or None, "text.format")
+        include = body.get("include")
+        asked = isinstance(include, list) and "message.output_text.logprobs" in include
+        if asked or body.get("top_logprobs"):
+            field = "include" if asked else "top_logprobs"
+            raise invalid("log-probabilities are not supported: they stay with the trajectory", field)
         instructions = body.get("instructions") or ""
         system = without_volatile(text_field(instructions, "instructions"))
         sent_tools = body.get("tools") or []
         if not isinstance(sent_tools, list):
             raise invalid("must be a list", "tools")
         wire = _turns(body.get("input"))
-        choice = body.get("tool_choice")
         return ChatRequest(
             dialect=self.name,
             model=read_model(body),
@@ -74,7 +79,7 @@ class OpenAIResponses:
             wire=wire,
             normalise=normalise,
             max_tokens=read_limit(body, "max_output_tokens"),
-            parse_tools=choice != "none",
+            parse_tools=read_choice(body),
             stream=read_flag(body, "stream"),
         )
 

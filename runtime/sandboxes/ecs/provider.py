@@ -18,6 +18,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from runtime.addresses import web_address
 from runtime.config import EcsCluster
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.oci.reference import mirrored
@@ -71,7 +72,7 @@ class EcsSandbox(RemoteSandbox):
         import aiohttp
 
         order = json.dumps({"command": list(command), "timeout": timeout_sec}).encode() + b"\n"
-        url = "http://{}:{}/run".format(*self.address)
+        url = f"{web_address(*self.address)}/run"
         headers = {"Authorization": f"Bearer {self._token}"}
         try:
             async with (
@@ -312,4 +313,4 @@ class EcsProvider:
         if not host:
             why = f"tasks cannot reach the model proxy: environment.ecs.proxy_host is not set, nor is {PROXY_HOST}"
             raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {why}")
-        return f"http://{host}:{request.forward[1]}"
+        return web_address(host, request.forward[1])

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import suggest
+from runtime.addresses import web_address
 from runtime.config import HarborEnvironment
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.sandboxes.base import Capabilities, ExecResult, SandboxRequest
@@ -103,7 +104,7 @@ class HarborProvider:
             if self._settings.proxy_host is None:
                 why = "the environment cannot reach the model proxy: environment.harbor.proxy_host is not set"
                 raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {why}")
-            proxy_url = f"http://{self._settings.proxy_host}:{request.forward[1]}"
+            proxy_url = web_address(self._settings.proxy_host, request.forward[1])
         folder = Path(tempfile.mkdtemp(prefix="liverl-harbor-"))
         environment = None
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from runtime.addresses import web_address
 from runtime.config import KubernetesCluster
 from runtime.errors import MachineError, Termination, TrialError
 from runtime.oci.types import Image
@@ -281,7 +282,7 @@ class KubernetesProvider:
         host = proxy_host(self._settings)
         if host is None:
             raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {UNREACHABLE}")
-        return f"http://[{host}]:{request.forward[1]}" if ":" in host else f"http://{host}:{request.forward[1]}"
+        return web_address(host, request.forward[1])
 
     async def _ready(
         self, watch: PodWatch, name: str, title: str, patience_sec: float, *, receiver: bool = False

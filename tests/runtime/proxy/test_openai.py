@@ -142,6 +142,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function"}]}, "tools[0].function"),
     ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"functions": [{}]}, "functions"),
+    ({"logprobs": True}, "logprobs"),
+    ({"modalities": ["text", "audio"], "audio": {"voice": "x", "format": "wav"}}, "modalities"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": {"type": "function", "function": {"name": "read"}}}, "tool_choice"),
+    ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}}, "tool_choice"),
+    ({"tool_choice": 5}, "tool_choice"),
     ({"stream": "yes"}, "stream"),
     ({"model": 5}, "model"),
 ]

@@ -3,13 +3,19 @@ policy."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import typing
+from typing import Any, get_args
 
 import pytest
 from anthropic import types as anthropic
 from anthropic.types import beta
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types import chat, responses
 
+from runtime.proxy.chat import ChatRequest
+from runtime.proxy.dialects import ANTHROPIC, DIALECTS, OPENAI, RESPONSES
 from runtime.proxy.dialects.anthropic import _read_tools as anthropic_tools
 from runtime.proxy.dialects.anthropic import normalise as from_anthropic
 from runtime.proxy.dialects.openai import _read_tools as openai_tools
@@ -77,3 +83,69 @@ def test_tools() -> None:
         assert any(found) and not all(found)
     assert any(list(read_tools([tool])) for tool in both(responses.ToolParam))
     assert all(openai_tools([tool]) for tool in both(chat.ChatCompletionToolUnionParam))
+
+
+PARAMETERS = {
+    "anthropic": (ANTHROPIC, (*get_args(anthropic.MessageCreateParams), *get_args(beta.MessageCreateParams))),
+    "openai": (OPENAI, get_args(chat.CompletionCreateParams)),
+    "responses": (RESPONSES, get_args(responses.ResponseCreateParams)),
+}
+REFUSED = {
+    "anthropic": {"compaction", "output_config", "thread", "tool_choice"},
+    "openai": {"functions", "logprobs", "modalities", "n", "response_format", "tool_choice", "top_logprobs"},
+    "responses": {
+        *("background", "conversation", "include", "previous_response_id", "prompt", "text", "tool_choice"),
+        "top_logprobs",
+    },
+}
+"""Fields of which some published value is refused; every value of all others is taken."""
+LAST = {"role": "user", "content": "go"}
+
+
+def asked(dialect: Any, **more: Any) -> ChatRequest:
+    return dialect.parse({"model": "policy", "max_tokens": 5, dialect.messages_field: [LAST], **more})
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters(name: str) -> None:
+    """A field is read, changes nothing that anybody would miss, or is refused by its name."""
+    dialect, kinds = PARAMETERS[name]
+    # What messages and tools hold is tried above.
+    values = {
+        (field, json.dumps(value, sort_keys=True)): value
+        for kind in kinds
+        for full in (True, False)
+        for field, hint in typing.get_type_hints(kind, include_extras=True).items()
+        if field not in ("messages", "input", "tools", "system")
+        for value in samples(hint, full=full)
+    }
+    assert len(values) > 60
+    refused: set[str] = set()
+    for (field, _), value in values.items():
+        try:
+            asked(dialect, **{field: value})
+        except Refusal as refusal:
+            assert refusal.param is not None and refusal.param.partition(".")[0] == field
+            refused.add(field)
+    assert refused == REFUSED[name]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.sampled_from(["", "x", "auto"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["type", "format", "name", "mode", "x"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+FIELDS = sorted(
+    {"n", "stop", "stream_options", "output_format", *(field for each in REFUSED.values() for field in each)}
+)
+
+
+@given(st.sampled_from(DIALECTS), st.sampled_from(FIELDS), JSON)
+def test_what_may_be_refused_may_be_of_any_type(dialect: Any, field: str, value: Any) -> None:
+    try:
+        asked(dialect, **{field: value})
+    except Refusal as refusal:
+        assert (refusal.param or "").startswith(field)
