@@ -79,7 +79,19 @@ def test_rooms_import_downwards_only(room: str) -> None:
 
 RUNTIME = (
     # The rooms of the runtime in their order: each may import those before it. First the ground floor.
-    *("errors", "config", "files", "processes", "imported", "parts", "oci", "task_format", "suites", "task"),
+    *(
+        "errors",
+        "addresses",
+        "config",
+        "files",
+        "processes",
+        "imported",
+        "parts",
+        "oci",
+        "task_format",
+        "suites",
+        "task",
+    ),
     "run_paths",
     "suggest",
     *("telemetry", "sandboxes", "grading", "rollouter", "proxy", "models", "scaffolds", "tasks", "report"),

@@ -13,14 +13,13 @@ from compiler.spec.experiment import ExperimentSpec
 from compiler.spec.policy import PretrainedPolicy
 from runtime.config.notify import WebhookNotification
 from runtime.config.tasks import GenerateSource, HarborSource, PublishedSource
+from runtime.config.variables import OWNED
 
 LOGGER_SECRETS = {"wandb": "WANDB_API_KEY", "swanlab": "SWANLAB_API_KEY"}
 """Logger -> the variable without which it asks for a login that nobody answers."""
-_OWNED = re.compile(
-    r"(PATH|HOME|SHELL|TMPDIR|LD_\w+|PYTHON\w*|CUDA_VISIBLE_DEVICES|POD_IP|DOCKER_\w+"
-    r"|(LIVERL|VERL|RAY|VLLM|NCCL|OMP|HYDRA|SKYPILOT|TORCH|TOKENIZERS)_\w+)"
-)
-"""Variables that LiveRL, the launcher or the loader of programs set: a secret there would change what runs."""
+_OWNED = re.compile(r"(LD|VLLM|NCCL|OMP|TORCH|TOKENIZERS|HF_HUB)_\w+")
+"""Variables that the loader of programs and libraries read, beside those that a run sets by itself: a secret there
+would change what runs."""
 _FREE = ("kwargs", "flags", "attributes", "env")
 """Free-form fields; a name there may say that a secret belongs to it."""
 
@@ -60,7 +59,7 @@ def named(plan: Plan) -> Iterator[Problem]:
                     fix="name every variable once",
                 )
             first.setdefault(secret.variable, index)
-            if _OWNED.fullmatch(secret.variable):
+            if OWNED.fullmatch(secret.variable) or _OWNED.fullmatch(secret.variable):
                 yield Problem(
                     (*place, "variable"),
                     f"{secret.variable} is set by the system itself",

@@ -28,6 +28,7 @@ from tests.compiler.golden_cases import LAB, spec_path
 from tests.compiler.test_readers import NASTY
 from tests.targets.test_compose import ask
 from tests.targets.test_k8s import pods
+from tests.targets.variants import VARIANTS
 from tests.toolbox import python_tools
 
 REMOTE = ("docker", "k8s", "ray", "skypilot")
@@ -220,3 +221,37 @@ def test_the_trainer_has_them_and_what_it_sets_itself_is_known(tmp_path: Path, p
 def test_explain_finds_them(target: str, file: str) -> None:
     said = explain_field(LAB, "cluster.env.FI_PROVIDER", sets=['cluster.env={"FI_PROVIDER": "efa"}'], target=target)
     assert f"gives    {file}" in said and "runtime.json" in said
+
+
+def _set_by_bundles() -> dict[str, set[str]]:
+    """Target -> the variables that its files set by themselves."""
+    plain = {"cluster.env": {}, "secrets": []}
+    sets = [f"{name}={json.dumps(value)}" for name, value in plain.items()]
+    found: dict[str, set[str]] = {}
+    for variant in ("site", "weights", "dashboard"):
+        for target in REMOTE:
+            files = compile_in_memory(LAB, target=target, sets=[*VARIANTS[variant], *sets]).files
+            names = found.setdefault(target, set())
+            if target == "k8s":
+                containers = [one for pod in pods(files) for one in pod["spec"]["containers"]]
+                names.update(one["name"] for container in containers for one in container.get("env", ()))
+            elif target == "docker":
+                names.update(yaml.safe_load(files["compose.yaml"])["services"]["trainer"]["environment"])
+            elif target == "ray":
+                names.update(yaml.safe_load(files["runtime-env.yaml"])["env_vars"])
+            else:
+                names.update(yaml.safe_load(files["task.sky.yaml"])["envs"])
+    return found
+
+
+def test_what_files_set_themselves_is_set_by_nobody_else() -> None:
+    """A name twice is a mapping that Compose refuses, and of two a kubelet takes the last."""
+    for target, names in _set_by_bundles().items():
+        assert len(names) >= 2
+        for name in names:
+            secret = {"variable": name, "used_by": "observability", "kubernetes": {"name": "a", "key": "b"}}
+            cases = {"cluster": f"cluster.env={json.dumps({name: 'x'})}", "secrets": f"secrets={json.dumps([secret])}"}
+            for place, change in cases.items():
+                found = check_spec(LAB, target=target, sets=[*VARIANTS["weights"], change])
+                fatal = {dotted(one.path) for one in found if one.severity == "fatal"}
+                assert any(path.startswith(place) for path in fatal), (target, name, place)
