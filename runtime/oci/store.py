@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.errors import ImageError, MachineError
 from runtime.files import write_whole
 from runtime.oci.documents import check_platform, diff_ids_of, document, parsed, table
-from runtime.oci.eviction import Listed, NoRoom, dispensable_first, loose_bytes
+from runtime.oci.eviction import Listed, NoRoom, dispensable_first, loose_bytes, remove_left
 from runtime.oci.layer import BadLayer, unpack
 from runtime.oci.manifest import Descriptor, Manifest
 from runtime.oci.merged import NoFolder, hides_link, merge
@@ -315,6 +315,7 @@ class ImageStore:
         that stay; with it nothing is removed unless that is enough."""
         removed = []
         with self._exclusive():
+            self._sweep()  # what is counted must be there
             if spare is not None and self.size() - loose_bytes(self.images(), spare) > budget:
                 return []
             if self.size() > budget and self._kept_by_builds():
@@ -333,9 +334,8 @@ class ImageStore:
                         self._sweep()
                         removed.append(one.image)
             self._sweep()
-            for left in (*self.root.glob("layers/.unpack-*"), *self.root.glob("layers/.doomed-*")):
-                shutil.rmtree(left, ignore_errors=True)
-            shutil.rmtree(self.root / "blobs", ignore_errors=True)
+            with self._try_exclusive(self.root / "buildah" / "lock") as free:
+                remove_left(self.root, builds=free)
             for path in self.root.glob("trees/*.json"):  # tasks that are loaded now may be played later
                 if path.stat().st_mtime < time.time() - _TREE_SEC:
                     shutil.rmtree(path.with_suffix(""), ignore_errors=True)
@@ -380,7 +380,6 @@ class ImageStore:
                         raise
                     self._sleep(_LOOK_SEC)
             blobs = self.root / "blobs"
-            blobs.mkdir(parents=True, exist_ok=True)
 
             def blob(descriptor: Descriptor) -> Path:
                 path = blobs / descriptor.digest.removeprefix("sha256:")
@@ -388,6 +387,7 @@ class ImageStore:
                 return path
 
             with self._pulling(), ThreadPoolExecutor(_FETCHES, thread_name_prefix="layers") as pool:
+                blobs.mkdir(parents=True, exist_ok=True)  # not before: whoever removes images removes it too
                 done = [
                     pool.submit(self._unpacked, str(pinned), diff_id, blob, descriptor)
                     for diff_id, descriptor in layers
@@ -517,7 +517,9 @@ class ImageStore:
                 doomed = path.with_name(f".doomed-{path.name}")
                 path.rename(doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
-                path.with_name(f"{path.name}.json").unlink(missing_ok=True)
+        for path in self.root.glob("layers/*.json"):  # also of one whose removal, or arrival, was cut short
+            if not path.with_suffix("").is_dir():
+                path.unlink(missing_ok=True)
 
     def _kept_by_builds(self) -> int:
         try:

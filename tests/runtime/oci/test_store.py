@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -352,6 +353,41 @@ def test_a_budget_makes_room_and_says_when_it_cannot(tmp_path: Path, faulty: Fau
     with pytest.raises(MachineError, match="budget"):
         store.pull(faulty.push("three", image([{"three": os.urandom(120_000)}])))
     assert one != two
+
+
+def test_images_go_just_before_another_is_unpacked(
+    store: ImageStore, faulty: FaultyRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look for room and the lock that keeps others from removing."""
+    room = store._room
+
+    def then_removed(*given: Any) -> None:
+        room(*given)
+        ImageStore(store.root).prune(0)
+
+    monkeypatch.setattr(store, "_room", then_removed)
+    found = store.pull(faulty.push("one", image([{"x": b"x"}])))
+    assert (store.layer(found.folders[0]) / "x").read_bytes() == b"x"
+
+
+def test_what_killed_processes_left_neither_counts_for_ever_nor_stays(
+    store: ImageStore, faulty: FaultyRegistry
+) -> None:
+    """A layer's record without its files; half of a build; what was being read or removed."""
+    store.pull(faulty.push("one", image([{"x": os.urandom(100_000)}])))
+    (store.root / "layers" / f"{'0' * 26}.json").write_text('{"bytes": 1000000}')
+    for name in (".build-a/x", "layers/.doomed-a/x", "layers/.unpack-a/x", "trees/.a/x", ".config-a/x", "blobs/a"):
+        (store.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / name).touch()
+    for name in ("trees/.a", ".config-a"):
+        os.utime(store.root / name, (1, 1))
+    (store.root / ".config-now").mkdir()
+    assert store.size() == 1_100_000
+    with store.building():
+        assert store.prune(100_000) == [] and (store.root / ".build-a").is_dir()
+    assert store.prune(100_000) == [] and store.size() == 100_000, "no image goes for what is not there"
+    assert {path.name for path in store.root.iterdir()} >= {".config-now"}
+    assert not [path for path in store.root.rglob("*a") if path.name.startswith((".", "a"))]
 
 
 PULL = """
