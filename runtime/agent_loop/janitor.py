@@ -40,20 +40,20 @@ class Janitor:
         self._process.stdin.close()
 
 
-def clear_sandboxes(run: Path, states: Sequence[Path]) -> None:
-    """What dead owners below these folders of the run left, here and in its engine."""
+def clear_sandboxes(run: Path, states: Sequence[Path]) -> bool:
+    """What owners below these folders of the run left, here and in its engine; see ``clear_up``."""
     try:
         environment = load_runtime_config(RunPaths(run).runtime_json).environment
     except (OSError, ValueError):
         environment = None
-    clear_up(environment, states)
+    return clear_up(environment, states)
 
 
 def main(run: str, worker: str, state: str) -> None:
     sys.stdin.buffer.read()
     reap(Path(run), also={WORKER: worker})
-    clear_sandboxes(Path(run), [Path(state)])
-    shutil.rmtree(state, ignore_errors=True)
+    if clear_sandboxes(Path(run), [Path(state)]):
+        shutil.rmtree(state, ignore_errors=True)
 
 
 if __name__ == "__main__":

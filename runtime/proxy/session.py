@@ -27,7 +27,7 @@ from runtime.proxy.refusal import ContextOverflow, Kind, Refusal
 from runtime.proxy.samples import ambiguous_nodes, auxiliary_nodes, discarded_nodes, merge
 from runtime.proxy.types import SessionLimits, Trajectory
 from runtime.proxy.unread import announced
-from runtime.rollouter.engine import Engine, Generation, Routing, SamplingParams
+from runtime.rollouter.engine import Engine, Generation, HoldsCalls, Routing, SamplingParams
 
 Encode = Callable[[Rendered], Coroutine[Any, Any, list[int]]]
 
@@ -237,6 +237,8 @@ class Session(BaseSession):
         except asyncio.CancelledError:
             self._lost += len(sampled.ids)
             self._aborted += 1
+            if isinstance(self._engine, HoldsCalls) and (why := self._engine.given_up(self.id)) is not None:
+                self.failure = why  # the agent's time ran out for want of an engine
             raise
         except Exception as error:
             # An engine may be anyone's code: whatever it raises is a failure of the model, not of this agent.

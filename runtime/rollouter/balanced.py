@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from runtime.errors import Termination, TrialError
 from runtime.rollouter.balancer import LoadBalancer
+from runtime.rollouter.breaker import Health
 from runtime.rollouter.engine import Engine, Generation, SamplingParams, WeightIdentity
 
 log = logging.getLogger(__name__)
@@ -32,13 +35,15 @@ class HealthChecks:
     """Every replica is asked every ``interval_sec`` who it is. One that refuses is gone, and so is one that leaves
     ``misses`` checks in a row without an answer within ``timeout_sec``: its calls in flight are cut and asked of
     another replica, its sessions get a new home, until it answers again. ``attempts``: on how many replicas one call is
-    tried before it fails.
+    tried before it fails. ``patience_sec``: so long a call that no replica takes waits for one to come back; for one
+    that is gone only until it has been gone for so long.
     """
 
     interval_sec: float = 5.0
     timeout_sec: float = 10.0
     misses: int = 3
     attempts: int = 3
+    patience_sec: float = 60.0
 
 
 Member = TypeVar("Member", bound=Watched)
@@ -55,13 +60,24 @@ class BalancedEngine(Generic[Member]):
         *,
         config: Mapping[str, Any] | None = None,
         checks: HealthChecks | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._replicas = dict(replicas)
-        self._balancer = LoadBalancer(self._replicas, config)
+        self._clock = clock
+        self._balancer = LoadBalancer(self._replicas, config, clock=clock)
         self._checks = checks or HealthChecks()
         self._calls: dict[str, set[asyncio.Task[Generation]]] = {}
         self._cut: set[asyncio.Task[Generation]] = set()
         self._missed: dict[str, int] = {}
+        self._failures: dict[str, str] = {}
+        """What each replica's last failure was, until it has answered a call."""
+        self._lost_at: dict[str, float] = {}
+        self._waiting = 0
+        """Calls that no replica takes."""
+        self._shown = ExitStack()
+        self._given_up: dict[str, str] = {}
+        self._news = asyncio.Event()
+        """Set when a replica may have begun to take calls, where calls wait for that."""
         self._epoch = 0
         """Counts changes of what is expected of replicas: an answer from before one says nothing after it."""
         self._open = asyncio.Event()
@@ -74,32 +90,55 @@ class BalancedEngine(Generic[Member]):
 
     async def generate(self, prompt_ids: Sequence[int], params: SamplingParams, *, session: str) -> Generation:
         """See ``Engine.generate``. Raises the last replica's failure when ``HealthChecks.attempts`` of them have failed
-        or none is left."""
+        or none is left, and none comes back in time."""
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="replica-health")
         tried: list[str] = []
         failure: TrialError | None = None
-        while len(tried) < self._checks.attempts:
-            while not self._open.is_set():
-                await self._open.wait()
-            await self._find_home(session, len(prompt_ids), tried)
-            try:
-                name, _ = self._balancer.acquire_server(session, tokens=len(prompt_ids), avoid=tried)
-            except RuntimeError:
-                break
-            try:
-                generation = await self._call(name, self._replicas[name].generate(prompt_ids, params, session=session))
-            except TrialError as error:
-                if error.termination is not Termination.MODEL_UNAVAILABLE:
-                    raise
-                failure = error
-                tried.append(name)
-                await self._after_failure(name)
-            else:
-                self._balancer.succeeded(name)
-                return generation
-            finally:
-                self._release(name, session)
+        until = self._clock() + self._checks.patience_sec
+        waits = False
+        with ExitStack() as held:
+            while len(tried) < self._checks.attempts:
+                while not self._open.is_set():
+                    await self._open.wait()
+                await self._find_home(session, len(prompt_ids), tried)
+                try:
+                    name, _ = self._balancer.acquire_server(session, tokens=len(prompt_ids), avoid=tried)
+                except RuntimeError:
+                    if (pause := self._pause_sec(tried, until)) is None:
+                        break
+                    if not waits:
+                        waits = True
+                        held.enter_context(self._held(tried))
+                    try:
+                        await self._listen(pause)
+                    except asyncio.CancelledError:
+                        self._given_up[session] = self._why_empty()
+                        raise
+                    continue
+                held.close()
+                waits = False
+                try:
+                    if self._balancer.health(name) is not Health.CLOSED and not await self._proves(name):
+                        continue
+                    oldest = self._oldest_version(session)
+                    work = self._replicas[name].generate(prompt_ids, params, session=session)
+                    generation = await self._call(name, work)
+                    _refuse_older(name, generation, oldest)
+                except TrialError as error:
+                    if error.termination is not Termination.MODEL_UNAVAILABLE:
+                        raise
+                    failure = error
+                    tried.append(name)
+                    self._failures[name] = str(error)
+                    await self._after_failure(name)
+                else:
+                    self._failures.pop(name, None)
+                    self._balancer.succeeded(name)
+                    self._answered_call(session, generation)
+                    return generation
+                finally:
+                    self._release(name, session)
         if failure is None:
             raise TrialError(Termination.MODEL_UNAVAILABLE, self._why_empty())
         raise TrialError(failure.termination, f"{failure} (tried: {', '.join(tried)})") from failure
@@ -107,12 +146,19 @@ class BalancedEngine(Generic[Member]):
     def end_session(self, session: str) -> None:
         """The session makes no further call."""
         self._balancer.forget_session(session)
+        self._given_up.pop(session, None)
+
+    def given_up(self, session: str) -> str | None:
+        """See ``HoldsCalls``."""
+        return self._given_up.pop(session, None)
 
     def remove(self, name: str) -> Member | None:
         """Send nothing more to this replica and forget it: it is the caller's to close. Its calls in flight may end;
         its sessions are re-homed."""
         self._balancer.remove_servers([name])
         self._missed.pop(name, None)
+        self._failures.pop(name, None)
+        self._lost_at.pop(name, None)
         return self._replicas.pop(name, None)
 
     async def drain(self, name: str) -> None:
@@ -146,6 +192,55 @@ class BalancedEngine(Generic[Member]):
     async def _find_home(self, session: str, tokens: int, avoid: Sequence[str]) -> None:
         """Before a call is placed: who balances together with others asks them here."""
 
+    def _oldest_version(self, session: str) -> float:
+        """No token of the next reply to this session may be of older weights."""
+        return -math.inf
+
+    def _answered_call(self, session: str, generation: Generation) -> None:
+        """The session gets this reply."""
+
+    def _pause_sec(self, avoid: Sequence[str], until: float) -> float | None:
+        """How long to wait for a replica that is not to be avoided; None when none may take a call by ``until``."""
+        pauses = self._balancer.admits_in(avoid)
+        now, patience = self._clock(), self._checks.patience_sec
+        gone = {name: self._lost_at.get(name, now - patience) + patience for name in pauses}
+        hopes = [until if pause < math.inf else min(until, gone[name]) for name, pause in pauses.items()]
+        if not hopes or now >= max(hopes):
+            return None
+        return min(*pauses.values(), max(hopes) - now)
+
+    async def _listen(self, pause: float) -> None:
+        """Until there is news of a replica, ``pause`` seconds at most."""
+        self._news.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._news.wait()
+
+    @contextmanager
+    def _held(self, avoid: Collection[str]) -> Iterator[None]:
+        """One more call waits for a replica; all of them are one wait to those who look."""
+        self._waiting += 1
+        if self._waiting == 1:
+            names = [name for name in self._replicas if name not in avoid]
+            self._shown.enter_context(self._named_wait(names))
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._shown.close()
+
+    def _named_wait(self, names: Sequence[str]) -> AbstractContextManager[None]:
+        """Inside, calls wait for one of these replicas."""
+        return nullcontext()
+
+    async def _proves(self, name: str) -> bool:
+        """Whether a replica that has failed calls, and is to be tried again, answers and is one that may."""
+        if await self._check(name) and name in self._balancer.get_all_servers():
+            return True
+        self._balancer.failed(name)
+        return False
+
     async def _call(self, name: str, work: Coroutine[Any, Any, Generation]) -> Generation:
         """Await ``work``, which may be cut from outside when the replica turns out to be lost."""
         task = asyncio.ensure_future(work)
@@ -164,6 +259,8 @@ class BalancedEngine(Generic[Member]):
 
     def _release(self, name: str, session: str) -> None:
         self._balancer.release_server(name, session)
+        if self._waiting:
+            self._news.set()
         if name in self._idle and not self._balancer.get_inflight_count(name):
             self._idle.pop(name).set()
 
@@ -171,10 +268,10 @@ class BalancedEngine(Generic[Member]):
 
     async def _watch(self) -> None:
         while True:
-            began = time.monotonic()
+            began = self._clock()
             await self._open.wait()
             await self.check()
-            await asyncio.sleep(max(0.0, self._checks.interval_sec - (time.monotonic() - began)))
+            await asyncio.sleep(max(0.0, self._checks.interval_sec - (self._clock() - began)))
 
     async def _after_failure(self, name: str) -> None:
         """A call on this replica has failed. Is it gone, or does it only fail calls (which its breaker counts)?"""
@@ -205,14 +302,17 @@ class BalancedEngine(Generic[Member]):
 
     def _answered(self, name: str, answer: WeightIdentity) -> None:
         self._missed.pop(name, None)
+        self._lost_at.pop(name, None)
         if self._balancer.answered(name):
             log.warning("replica %s is back", name)
+        self._news.set()
 
     def _missed_check(self, name: str, *, certain: bool) -> None:
         """``certain``: it refused; else it was silent, which a busy replica may be once."""
         self._missed[name] = self._missed.get(name, 0) + 1
         if not certain and self._missed[name] < self._checks.misses:
             return
+        self._lost_at.setdefault(name, self._clock())
         if self._balancer.failed(name, certain=True):
             log.warning("replica %s does not answer; its calls go to others", name)
         for task in self._calls.get(name, ()):
@@ -223,4 +323,14 @@ class BalancedEngine(Generic[Member]):
         health = self._balancer.get_status()["health"]
         if not health:
             return "no replica is left"
-        return "no replica takes calls: " + ", ".join(f"{name} is {state}" for name, state in sorted(health.items()))
+        return "no replica takes calls: " + ", ".join(
+            f"{name} is {state}" + (f" ({self._failures[name]})" if name in self._failures else "")
+            for name, state in sorted(health.items())
+        )
+
+
+def _refuse_older(name: str, generation: Generation, oldest: float) -> None:
+    """Raises ``TrialError(MODEL_UNAVAILABLE)``: whose weights these are, its health check will tell."""
+    if generation.weight_versions and (found := min(generation.weight_versions)) < oldest:
+        said = f"{name} sampled with weights of version {found}, older than {oldest:.0f}"
+        raise TrialError(Termination.MODEL_UNAVAILABLE, said)

@@ -181,6 +181,12 @@ class LoadBalancer:
         """Raises ``KeyError`` for an unknown server."""
         return self._servers[server_id].breaker.health
 
+    def admits_in(self, avoid: Collection[str] = ()) -> dict[str, float]:
+        """In how many seconds each server takes a call if nothing is heard of it meanwhile; infinite for one that is
+        gone. Without those that never will: draining ones and those to be avoided."""
+        able = ((name, server) for name, server in self._servers.items() if name not in avoid and not server.draining)
+        return {name: server.breaker.admits_in() for name, server in able}
+
     # -- the pool
 
     def add_servers(self, servers: Mapping[str, Any]) -> None:

@@ -75,6 +75,8 @@ class DataBuffer:
         """Those of them that are open: few, however many are remembered."""
         self._lock = threading.RLock()
         self._lost: list[Lost] = []
+        self._lost_before = 0
+        """Trials that were lost before the file was last written anew."""
         for end, record in scan(path):
             meta, size = _unpack(record)
             self._replay(meta, size, end=end)
@@ -140,10 +142,12 @@ class DataBuffer:
     def commit(self, number: int | None = None) -> None:
         self._log.commit(number)
 
-    def taken(self, groups: Collection[str], *, step: int) -> None:
-        """The trainer trains these groups in ``step``. Durable when it returns. Raises ``ValueError`` when one of them
-        was taken or dropped before: it would be trained twice."""
+    def taken(self, groups: Collection[str], *, step: int) -> list[Lost]:
+        """The trainer trains these groups in ``step``. Durable when it returns; returns what is lost, because no later
+        step can take it. Raises ``ValueError`` when one of them was taken or dropped before: it would be trained
+        twice."""
         with self._lock:
+            known_lost = len(self._lost)
             for name in groups:
                 if (found := self._groups.get(name)) is not None and found.state != "open":
                     raise ValueError(f"group {name} is {found.state} already (step {found.step})")
@@ -156,7 +160,9 @@ class DataBuffer:
             ]
             if late:
                 self._do({"do": "lose", "groups": late, "reason": f"nobody asked for it again before step {step}"})
+            lost = self._lost[known_lost:]
         self._log.commit()
+        return lost
 
     def dropped(self, groups: Collection[str], *, step: int, reason: str) -> None:
         """These groups will not be trained: stale, failed, or without signal. Durable when it returns. Raises
@@ -212,7 +218,7 @@ class DataBuffer:
         """Groups by state, and trials lost since the file was begun."""
         with self._lock:
             counts: Counter[str] = Counter(group.state for group in self._groups.values())
-            return {**counts, "lost_trials": sum(len(one.trials) for one in self._lost)}
+            return {**counts, "lost_trials": self._lost_trials()}
 
     @property
     def journal_bytes(self) -> int:
@@ -227,6 +233,9 @@ class DataBuffer:
 
     # -- the journal
 
+    def _lost_trials(self) -> int:
+        return self._lost_before + sum(len(one.trials) for one in self._lost)
+
     def _do(self, meta: dict[str, Any], payload: bytes = b"") -> int:
         number = self._log.append(_pack(meta, payload))
         self._replay(meta, len(payload), end=self._log.bytes)
@@ -239,6 +248,8 @@ class DataBuffer:
         """One record's effect: the only place where the state changes, so that a restart reaches the same. It ends at
         ``end`` of the journal, with a payload of ``size`` bytes."""
         match meta["do"]:
+            case "lost_before":
+                self._lost_before = meta["trials"]
             case "reserve":
                 self._groups[meta["group"]] = self._open[meta["group"]] = _Group(Slot(*meta["slot"]))
             case "put":
@@ -288,6 +299,7 @@ class DataBuffer:
 
     def _snapshot(self) -> Iterator[tuple[dict[str, Any], Kept | None]]:
         """The records of all that is remembered, and the trials whose payloads end them."""
+        yield {"do": "lost_before", "trials": self._lost_trials()}, None
         for name, group in self._groups.items():
             slot = [group.slot.task_set, group.slot.task, group.slot.step]
             yield {"do": "reserve", "group": name, "slot": slot}, None

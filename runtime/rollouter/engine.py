@@ -83,6 +83,14 @@ class KeepsSessions(Protocol):
     def end_session(self, session: str) -> None: ...
 
 
+@runtime_checkable
+class HoldsCalls(Protocol):
+    """An engine that may hold a call for a while before anything works on it."""
+
+    def given_up(self, session: str) -> str | None:
+        """Why a call of the session was still held when its caller gave it up; told once."""
+
+
 @dataclass(frozen=True)
 class WeightIdentity:
     """What a replica really serves: the policy version it was told, and the fingerprint of the tensors it holds."""

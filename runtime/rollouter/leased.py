@@ -95,6 +95,8 @@ class LeasedPool(ReplicaPool):
         if self._reporting is None:
             self._reporting = asyncio.create_task(self._report(), name="session-reports")
         able = self._balancer.available_servers()
+        if not set(able) - set(avoid):
+            return  # nobody can say one
         shunned = {*avoid, *(self._replicas.keys() - able)}
         ended, self._ended = self._ended, []
         try:

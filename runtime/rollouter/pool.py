@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import TrialError
 from runtime.rollouter.balanced import BalancedEngine, HealthChecks
-from runtime.rollouter.engine import Replica, WeightIdentity
+from runtime.rollouter.engine import Generation, Replica, WeightIdentity
 from runtime.telemetry.waits import overdue, waiting
 
 log = logging.getLogger(__name__)
@@ -40,9 +42,12 @@ class ReplicaPool(BalancedEngine[Replica]):
         config: Mapping[str, Any] | None = None,
         checks: HealthChecks | None = None,
         waits: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(replicas, config=config, checks=checks)
+        super().__init__(replicas, config=config, checks=checks, clock=clock)
         self._waits = waits
+        self._newest: dict[str, int] = {}
+        """The newest weights that each session has had a token of."""
         self._quarantined: dict[str, WeightIdentity] = {}
         self._expected: WeightIdentity | None = None
         self._syncing = asyncio.Lock()
@@ -62,6 +67,10 @@ class ReplicaPool(BalancedEngine[Replica]):
             self._balancer.add_servers({name: replica})
         else:
             await self.verify(self._expected)
+
+    def end_session(self, session: str) -> None:
+        super().end_session(session)
+        self._newest.pop(session, None)
 
     def remove(self, name: str) -> Replica | None:
         self._quarantined.pop(name, None)
@@ -94,7 +103,7 @@ class ReplicaPool(BalancedEngine[Replica]):
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                self._place(name, answer)
+                self._answered(name, answer)
 
     async def _asked(self, replica: Replica) -> WeightIdentity:
         """Raises ``TimeoutError`` where it accepts the question and is silent: all the others would stay closed to
@@ -117,9 +126,24 @@ class ReplicaPool(BalancedEngine[Replica]):
         if answer != self._expected:
             self._balancer.remove_servers([name])
             self._quarantined[name] = answer
-        elif name not in self._balancer.available_servers():
+        elif name not in self._balancer.get_all_servers():
             self._quarantined.pop(name, None)
             self._balancer.add_servers({name: self._replicas[name]})
+            self._news.set()
+
+    def _oldest_version(self, session: str) -> float:
+        """A replica that was started again between two calls, or that gets its weights later than others, answers with
+        what it has: neither may be older than what all must have, or than what the session has seen."""
+        expected = -math.inf if self._expected is None else self._expected.version
+        return max(expected, self._newest.get(session, -math.inf))
+
+    def _answered_call(self, session: str, generation: Generation) -> None:
+        if generation.weight_versions:
+            newest = max(generation.weight_versions)
+            self._newest[session] = max(newest, self._newest.get(session, newest))
+
+    def _named_wait(self, names: Sequence[str]) -> AbstractContextManager[None]:
+        return self._seen(f"{_names(names)} to take calls again", deadline_sec=self._checks.patience_sec)
 
     @asynccontextmanager
     async def _closed_to_calls(self) -> AsyncIterator[None]:
@@ -136,7 +160,8 @@ class ReplicaPool(BalancedEngine[Replica]):
 
     def _why_empty(self) -> str:
         held = ", ".join(f"{name} serves {one}" for name, one in sorted(self._quarantined.items()))
-        return f"no replica in rotation; quarantined: {held}" if held else super()._why_empty()
+        others = super()._why_empty() if self._balancer.get_all_servers() else "no replica in rotation"
+        return f"{others}; quarantined: {held}" if held else super()._why_empty()
 
 
 def _names(replicas: Iterable[str]) -> str:

@@ -170,10 +170,14 @@ def _engine(config: Docker) -> Connection:
     return connection(config.docker_host, certificates=config.docker_certificates, plaintext=config.docker_plaintext)
 
 
-def clear_up(config: Environment | None, states: Sequence[Path]) -> None:
-    """Remove what dead owners below ``states`` left: on this host, and their containers, which nobody would know of any
-    more. config: None where a run's is not to be had. Blocks."""
-    owners = [owner for state in states for owner in reap(state)]
+_LOCK_SEC = 10.0
+
+
+def clear_up(config: Environment | None, states: Sequence[Path]) -> bool:
+    """Remove what owners below ``states``, all of them dead, left: on this host, and their containers, which nobody
+    would know of any more. config: None where a run's is not to be had. Blocks. False when some of it still stands;
+    the folder that names it does too, then."""
+    owners = [owner for state in states for owner in reap(state, patience_sec=_LOCK_SEC)]
     if owners and config is not None and config.type == "docker":
         from runtime.sandboxes.docker.provider import remove_left
 
@@ -181,3 +185,7 @@ def clear_up(config: Environment | None, states: Sequence[Path]) -> None:
             remove_left(owners, _engine(config))
         except (MachineError, OSError) as error:
             log.warning("containers of %d dead owners may be left: %s", len(owners), error)
+    left = [str(folder) for state in states for folder in state.glob("owner-*")]
+    if left:
+        log.warning("not all of it could be removed; the next start of the run tries again: %s", ", ".join(left))
+    return not left

@@ -45,23 +45,38 @@ class OwnerState:
             self._lock = -1
 
 
-def reap(root: Path) -> list[str]:
-    """Remove what dead owners below ``root`` left: processes, cgroups, folders. Returns their names."""
+def reap(root: Path, *, patience_sec: float = 0.0) -> list[str]:
+    """Remove what dead owners below ``root`` left: processes, cgroups, folders. Returns their names.
+
+    ``patience_sec``: where no owner below ``root`` can be alive. A process that a killed one was just forking has its
+    lock until it is another program, on a busy machine for a while.
+    """
     removed = []
+    deadline = time.monotonic() + patience_sec
     for folder in sorted(root.glob("owner-*")):
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            else:
+                if not _locked(lock, deadline):
+                    continue
                 kill_owned(folder.name)
                 _remove(folder)
                 removed.append(folder.name)
             finally:
                 os.close(lock)
     return removed
+
+
+def _locked(lock: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
 
 
 def kill_owned(owner: str) -> list[int]:
@@ -104,10 +119,14 @@ def remove_cgroup(path: Path, *, patience_sec: float = 10.0) -> bool:
     """
     deadline = time.monotonic() + patience_sec
     while path.exists():
-        for group in sorted((path, *(entry.parent for entry in path.glob("**/cgroup.procs"))), reverse=True):
+        below: list[Path] = []
+        with contextlib.suppress(OSError):  # another who clears up may be quicker
+            below = [entry.parent for entry in path.glob("**/cgroup.procs")]
+        for group in sorted((path, *below), reverse=True):
             with contextlib.suppress(OSError, ValueError):
                 for pid in map(int, (group / "cgroup.procs").read_text().split()):
-                    os.kill(pid, signal.SIGKILL)
+                    if pid:  # 0: of another namespace; to kill(2) it is our own group
+                        os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(OSError):
                 group.rmdir()
         if time.monotonic() > deadline:

@@ -45,7 +45,7 @@ from runtime.trainer.image_order import ImageOrder
 from runtime.trainer.ledger import LEDGER
 from runtime.trainer.platform import find_platform
 from runtime.trainer.players import Players, ThisProcess
-from runtime.trainer.publish import ORDER, finished_groups, mark_running, publish_group
+from runtime.trainer.publish import GIVEN_OUT, ORDER, finished_groups, mark_running, publish_group
 from runtime.trainer.rows import TRAINER, RowWriter
 from runtime.trainer.skipped import SkippedUpdates
 from runtime.trainer.stable import SAVED
@@ -181,6 +181,8 @@ class LiverlAgentLoopManager:
         for row in rows:
             self._given_out += 1
             row[ORDER] = self._given_out
+            if not validate:
+                GIVEN_OUT[str(row["uid"])] = self._given_out
             self._spawn(self._group(row, validate=validate, record=record))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -18,7 +18,7 @@ from runtime.agent_loop.trial_bytes import from_bytes, to_bytes
 from runtime.agent_loop.trial_journal import journal_files, read_place, remove_files
 from runtime.agent_loop.types import TrialResult
 from runtime.agent_loop.worker import MOST_ROUTED_BYTES
-from runtime.rollouter.buffer import DataBuffer, Slot
+from runtime.rollouter.buffer import DataBuffer, Lost, Slot
 from runtime.run_paths import RunPaths
 from runtime.trainer.stable import LATEST, stable_steps
 
@@ -46,8 +46,7 @@ class Ledger:
         self._paths = paths
         self._buffer = DataBuffer(paths.groups_journal)
         self._old = frozenset(journal_files(paths.trial_journals))
-        for lost in self._buffer.recover(step, restored=restored):
-            log.warning("group %s: %d finished trial(s) lost: %s", lost.group, len(lost.trials), lost.reason)
+        _say(self._buffer.recover(step, restored=restored))
 
     def close(self) -> None:
         if self._buffer is not None:
@@ -112,7 +111,7 @@ class Ledger:
 
     def taken(self, groups: Collection[str], *, step: int) -> None:
         if self._buffer is not None:
-            self._buffer.taken(groups, step=step)
+            _say(self._buffer.taken(groups, step=step))
 
     def dropped(self, groups: Collection[str], *, step: int, reason: str) -> None:
         if self._buffer is not None:
@@ -156,6 +155,11 @@ class Ledger:
         stats = dict(self._buffer.stats())
         stats["lost_trials"] += self._unread
         return {**stats, "left_out": self._left_out}
+
+
+def _say(lost: Collection[Lost]) -> None:
+    for one in lost:
+        log.warning("group %s: %d finished trial(s) lost: %s", one.group, len(one.trials), one.reason)
 
 
 def resumed_step(checkpoints: Path) -> int:

@@ -123,9 +123,10 @@ def clear(run: Path) -> None:
     reap(run)
     # Before the scratch goes: it names the control groups that sandboxes of killed owners left. A worker's janitor is
     # of the run as well, and may have been ended before it was done.
-    clear_sandboxes(run, RunPaths(run).sandbox_states)
+    cleared = clear_sandboxes(run, RunPaths(run).sandbox_states)
     shutil.rmtree(ray_dir(run), ignore_errors=True)
-    shutil.rmtree(RunPaths(run).state, ignore_errors=True)
+    if cleared:
+        shutil.rmtree(RunPaths(run).state, ignore_errors=True)
 
 
 def clear_orphans() -> None:

@@ -37,6 +37,11 @@ ORDER = "order"
 """Of a row, and tag of its trajectories: prompts as they were given out, counted. Uids are random."""
 
 
+GIVEN_OUT: dict[str, int] = {}
+"""The ``ORDER`` of prompts for training that were given out and are not taken or dropped, by uid: known before any of
+their trials has ended. Written by the agent loop manager, read by the sampler, in one process."""
+
+
 def kept_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """What is published with each trajectory of a row."""
     return {name: row[name] for name in (*KEPT_ROW_FIELDS, ORDER) if name in row}

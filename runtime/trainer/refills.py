@@ -1,7 +1,9 @@
-"""Groups that are asked for again, within a budget: stale, failed and uniform ones are replaced, but not for ever."""
+"""Groups that are asked for again, within a budget: stale, failed and uniform ones are replaced, but not for ever; and
+how many a step begins that leaves out groups without signal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,3 +52,34 @@ class RefillBudget:
             )
         if self._refill is not None:
             self._refill(count)
+
+
+_GUESSES, _GUESSED_SHARE = 8, 0.7
+"""Before a group of the step has ended: as if so many had, so large a share of them with a difference. Fewer guesses
+begin many groups on the word of the first few, more of them learn too late."""
+
+
+class ProbableNeed:
+    """How many groups a step begins so that ``batch`` of them have trials of different reward: as many as that probably
+    takes, by the share among those that have ended. At most ``at_once`` lie ahead of those.
+
+    It hears of groups in the order in which their prompts were given out, never in that of arrival: so equal samples
+    begin equal groups, and the next step has the same prompts however long each trial took.
+    """
+
+    def __init__(self, batch: int, *, at_once: int) -> None:
+        self._batch, self._at_once = batch, at_once
+        self._begun = batch
+        self._ended = self._taken = 0
+
+    def ended(self, *, taken: bool) -> int:
+        """The next group in order has ended; ``taken``: it may be trained. Returns how many more are to be begun."""
+        if self._taken >= self._batch:
+            return 0
+        self._ended += 1
+        self._taken += taken
+        share = (self._taken + _GUESSES * _GUESSED_SHARE) / (self._ended + _GUESSES)
+        ahead = min(math.ceil((self._batch - self._taken) / share), self._at_once)
+        more = max(0, self._ended + ahead - self._begun)
+        self._begun += more
+        return more

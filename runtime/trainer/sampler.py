@@ -8,7 +8,9 @@ verl's; on top of it:
   that equal samples make equal updates;
 - verl judges staleness by the step at which a prompt was given out. A replica that serves older weights than it should
   would pass: here the oldest version of any token of the group counts as well;
-- what is dropped is refilled within a budget, so that a run whose every group fails ends instead of going on for ever.
+- what is dropped is refilled within a budget, so that a run whose every group fails ends instead of going on for ever;
+- in ``sync``, where groups without signal are left out, as many are begun as a batch probably takes, not two for each
+  one that is left out: what comes too late for its step is thrown away.
 
 verl tells a sampler that is not its own nothing of ``algorithm.filter_groups``: what its own would be given for it
 comes as ``sampler_kwargs``, and is handed on to it.
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 from typing import Any
 
 from transfer_queue import KVBatchMeta
@@ -29,8 +32,8 @@ from runtime.errors import RunError
 from runtime.run_paths import RunPaths
 from runtime.telemetry.waits import overdue, waiting
 from runtime.trainer.ledger import LEDGER
-from runtime.trainer.publish import ORDER
-from runtime.trainer.refills import REFILLS_PER_FILTERED_GROUP, REFILLS_PER_GROUP, RefillBudget
+from runtime.trainer.publish import GIVEN_OUT, ORDER
+from runtime.trainer.refills import REFILLS_PER_FILTERED_GROUP, REFILLS_PER_GROUP, ProbableNeed, RefillBudget
 from runtime.trainer.wakeup import published
 
 _FALLBACK_SEC = 0.25
@@ -62,6 +65,7 @@ class _Ordered:
         if partition_id == "train":
             uids = list(dict.fromkeys(key.split("_")[0] for key in batch.keys))
             LEDGER.taken(uids, step=global_steps)
+            _forget(uids)
             metrics["training/refilled_groups"] = self._budget.used
         return batch, metrics
 
@@ -70,7 +74,13 @@ class _Ordered:
             LEDGER.dropped(
                 sorted(uids), step=self._budget.step, reason="stale, failed, without signal or beyond the batch"
             )
+            _forget(uids)
         super()._clear_groups(partition_id, uids)  # type: ignore[misc]
+
+    def _orders(self, partition_id: str) -> dict[str, float]:
+        """Of groups, as their prompts were given out: by the agent loop manager's word, or their trajectories'."""
+        said = {key.split("_")[0]: tag.get(ORDER, math.inf) for key, tag in self.partitions[partition_id].items()}
+        return {**said, **GIVEN_OUT}
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         if published.wait(self.poll_interval):
@@ -83,7 +93,7 @@ class _Ordered:
         self, partition_id: str, sampleable_keys: set[str], batch_size: int
     ) -> tuple[list[str], dict[str, dict[str, Any]], dict[str, int]]:
         """The oldest groups, as verl would, but never left to the order of a set."""
-        orders = {key.split("_")[0]: tag.get(ORDER, math.inf) for key, tag in self.partitions[partition_id].items()}
+        orders = self._orders(partition_id)
         ordered = sorted(sampleable_keys, key=lambda uid: (orders.get(uid, math.inf), uid))
         _, snapshot, steps = super()._select_prompt_uids(partition_id, set(), 0)  # type: ignore[misc]
         chosen = sorted(ordered, key=lambda uid: steps.get(uid, 0))[:batch_size]
@@ -101,6 +111,48 @@ class _Ordered:
 class PromptReplayBuffer(_Ordered, ReplayBuffer):  # type: ignore[misc]
     """Synchronous sampling (trainer mode ``sync``)."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._need: ProbableNeed | None = None
+        self._ended: dict[str, tuple[float, bool]] = {}
+        """Groups of the step that have ended: their order, and whether they may be trained."""
+        self._heard: set[str] = set()
+        if self.filter_groups_metric is not None:
+            self.refill_fn = lambda count: None  # two for each one that is left out: ours is asked instead
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
+        filtered = self.filter_groups_metric is not None and partition_id == "train"
+        at_once = self.max_inflight_gen_batches * batch_size
+        self._need = ProbableNeed(batch_size, at_once=at_once) if filtered else None
+        self._ended, self._heard = {}, set()
+        return super().sample(global_steps, partition_id, batch_size)
+
+    def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: Any) -> Any:
+        if self._need is not None:
+            orders = self._orders(partition_id)
+            left_out = set().union(*eviction_reasons[:3])
+            self._ended |= {uid: (orders.get(uid, math.inf), False) for uid in left_out}
+        return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
+
+    def _sampleable_terminal_keys(self, partition_id: str, eviction_reasons: Any) -> set[str]:
+        """None of them while more have just been begun: verl does not know of those yet."""
+        found: set[str] = super()._sampleable_terminal_keys(partition_id, eviction_reasons)
+        if self._need is None:
+            return found
+        orders = self._orders(partition_id)
+        self._ended |= {uid: (orders.get(uid, math.inf), True) for uid in found}
+        going_on = self.pending_keys[partition_id] | self.running_keys[partition_id]
+        first = min((orders.get(uid, math.inf) for uid in going_on), default=math.inf)
+        more = 0
+        for order, uid in sorted((order, uid) for uid, (order, _) in self._ended.items() if uid not in self._heard):
+            if going_on and order >= first:
+                break  # one of those before it has not ended
+            self._heard.add(uid)
+            more += self._need.ended(taken=self._ended[uid][1])
+        if more:
+            self._budget(more)
+        return set() if more else found
+
 
 class PromptReplayBufferAsync(_Ordered, ReplayBufferAsync):  # type: ignore[misc]
     """Asynchronous sampling (``colocate_async``, ``separate_async``)."""
@@ -117,6 +169,11 @@ class PromptReplayBufferAsync(_Ordered, ReplayBufferAsync):  # type: ignore[misc
             for key, tag in self.partitions[partition_id].items()
             if (uid := key.split("_")[0]) in finished and global_steps - tag["min_global_steps"] > limit
         }
+
+
+def _forget(uids: Collection[str]) -> None:
+    for uid in uids:
+        GIVEN_OUT.pop(uid, None)
 
 
 def _place(key: str, rank: dict[str, int]) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import random
+import re
 import resource
 import select
 import signal
@@ -59,7 +60,9 @@ from tests.faults.training import FAILED, HALTED, Plan, Players, Queue, Training
 from tests.runtime.agent_loop.conftest import make_config
 
 REPLICAS = 3
-CHECKS = HealthChecks(interval_sec=0.3, timeout_sec=1.0, misses=2)
+CHECKS = HealthChecks(interval_sec=0.3, timeout_sec=1.0, misses=2, patience_sec=3.5)
+BREAKER = {"breaker_pause_sec": 0.06, "breaker_longest_pause_sec": 1.8}
+"""A seventeenth of a run's times, as the agent's are less than a hundredth."""
 _SYNC_SEC = 20.0
 _PATIENCE_SEC = 60.0
 """Without a word of the trainer, before it counts as stalled."""
@@ -193,7 +196,7 @@ class SoakTraining(Training):
             spare_trials=0,
         )
         engines = {f"r{number}": GatedEngine(f"http://127.0.0.1:{port}") for number, port in enumerate(self._ports)}
-        self._pool = ReplicaPool(engines, checks=CHECKS)
+        self._pool = ReplicaPool(engines, config=BREAKER, checks=CHECKS)
         services = await self._stack.enter_async_context(
             open_services(config, engine=self._pool, model_folder=self._tokenizer, state=self.paths.state)
         )
@@ -329,6 +332,8 @@ class Soak:
     witness: Witness = field(default_factory=Witness)
     injected: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+    """Why calls failed for good, without numbers."""
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -471,6 +476,8 @@ class Soak:
                 self.played += 1
                 self._moved = time.monotonic()
                 self.ends[one["end"]] += 1
+                if one["end"] == "model_unavailable":
+                    self.causes[re.sub(r"[0-9.:/]+", "", one["error"])[:160]] += 1
                 if self.played == self.trials:
                     (self.folder / "enough").touch()
                 if self.played >= self._next and self.injected.total() < self.most:
@@ -531,7 +538,8 @@ class Soak:
             meta, size = buffer_module._unpack(record)
             if meta["do"] == "put":
                 result = from_bytes(record[len(record) - size :])
-                self.witness.taken_by_disk.add(number_of(result))
+                if result.samples:
+                    self.witness.taken_by_disk.add(number_of(result))
 
     # -- what must hold
 
@@ -572,7 +580,7 @@ class Soak:
         errors = [one.splitlines()[-1][:200] for one in self.witness.errors]
         return (
             f"{self.played} trials in {seconds:.0f} s ({cpu:.0f} of the processor), {self.witness.starts} starts, "
-            f"faults {dict(self.injected)}, ends {dict(self.ends)}, errors {errors}"
+            f"faults {dict(self.injected)}, ends {dict(self.ends)}, causes {dict(self.causes)}, errors {errors}"
         )
 
     def _tail(self) -> str:

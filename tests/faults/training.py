@@ -290,7 +290,7 @@ class Training:
 
         async def heard(request: Any, result: TrialResult) -> None:
             await keep(request, result)
-            if result.reward is not None:
+            if result.reward is not None and result.samples:
                 at = [request.uid, result.key.index]
                 self.tell(say="kept", number=self._number(result), at=at)
 
@@ -299,6 +299,8 @@ class Training:
         def reserved(request: Any) -> list[TrialResult]:
             found = reserve(request)
             for one in found:
+                if not one.samples:
+                    continue
                 self.tell(say="claimed", number=self._number(one), at=[request.uid, one.key.index])
             return found
 
@@ -308,6 +310,13 @@ class Training:
             dropped(groups, step=step, reason=reason)
             self.tell(say="dropped", groups=list(groups))
 
+        taken = self.ledger.taken
+
+        def take(groups: Any, *, step: int) -> None:
+            taken(groups, step=step)
+            self._report()  # by the next start the journal may have forgotten it
+
+        self.ledger.taken = take  # type: ignore[method-assign]
         self.ledger.keep, self.ledger.reserve = heard, reserved  # type: ignore[method-assign]
         self.ledger.dropped = drop  # type: ignore[method-assign]
 

@@ -119,7 +119,7 @@ class World:
         return asyncio.run(self._play(tasks, during))
 
     async def _play(self, tasks: Sequence[Task], during: Any) -> list[TrialResult]:
-        checks = HealthChecks(interval_sec=0.05, timeout_sec=0.3, misses=2)
+        checks = HealthChecks(interval_sec=0.05, timeout_sec=0.3, misses=2, patience_sec=1.0)
         pool = ReplicaPool({one.name: one for one in self.replicas}, checks=checks)
         config = make_config(attempts=self.attempts)
         ledger = Ledger()

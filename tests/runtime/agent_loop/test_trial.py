@@ -130,6 +130,16 @@ def test_a_hung_agent_is_graded_and_trained_on(opened: Opened, task: Task, tmp_p
     assert result.trainable  # or a policy that sees that it will fail would sleep
 
 
+def test_an_agent_whose_time_ran_out_for_want_of_a_replica_gets_no_grade(
+    opened: Opened, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = "no replica takes calls: r0 is open (it answered 500)"
+    monkeypatch.setattr("tests.runtime.proxy.scripted_engine.ScriptedEngine.given_up", lambda *_: why, raising=False)
+    config = make_config(environment={"agent_timeout_sec": 1.0}, attempts=1)
+    result = asyncio.run(play(opened, task, lambda call: asyncio.sleep(60), config, tmp_path))
+    assert (result.reward, result.termination, result.error) == (None, Termination.MODEL_UNAVAILABLE, why)
+
+
 class BrokenVerifier:
     def __init__(self, error: Exception) -> None:
         self.error, self.calls = error, 0

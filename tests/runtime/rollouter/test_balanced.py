@@ -23,7 +23,7 @@ from runtime.telemetry.waits import read_waits
 from tests.runtime.proxy.fake_vllm import FakeVLLM
 
 PARAMS = SamplingParams(max_tokens=3, stop_token_ids=(9,))
-QUICK = HealthChecks(interval_sec=0.05, timeout_sec=0.3, misses=2)
+QUICK = HealthChecks(interval_sec=0.05, timeout_sec=0.3, misses=2, patience_sec=0.2)
 
 
 class Server(FakeVLLM):
@@ -163,7 +163,7 @@ def test_a_request_that_is_wrong_is_not_tried_elsewhere_and_breaks_nobody() -> N
     run(scenario)
 
 
-def test_when_all_fail_the_call_says_what_was_tried_and_the_next_ones_fail_at_once() -> None:
+def test_when_all_fail_the_call_says_what_was_tried_and_the_next_ones_wait_only_so_long() -> None:
     async def scenario() -> None:
         servers = [Server(0), Server(1)]
         async with balanced(servers, breaker_failures=1, breaker_pause_sec=30) as (engine, _):
@@ -171,7 +171,9 @@ def test_when_all_fail_the_call_says_what_was_tried_and_the_next_ones_fail_at_on
                 server.mood = "failing"
             with pytest.raises(TrialError, match=r"answered 500.*\(tried: http.*, http.*\)"):
                 await ask(engine, "a")
-            with pytest.raises(TrialError, match=r"no replica takes calls: http.* is open, http.* is open"):
+            with pytest.raises(
+                TrialError, match=r"no replica takes calls: (http.* is open \(http.* answered 500: .*){2}"
+            ):
                 await ask(engine, "b")
 
     run(scenario)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -127,4 +128,8 @@ def test_a_dead_owner_is_recognised_by_its_lock_not_by_its_number(tmp_path: Path
     with (dead / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert reap(tmp_path) == []
-    assert dead.is_dir()
+        assert dead.is_dir()
+        # A child that the dead one was forking has its lock for a moment longer, until it is another program.
+        threading.Timer(0.2, lambda: fcntl.flock(lock, fcntl.LOCK_UN)).start()
+        assert reap(tmp_path, patience_sec=10.0) == [dead.name]
+    assert not dead.exists()

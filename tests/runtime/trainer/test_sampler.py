@@ -94,6 +94,31 @@ def test_groups_without_signal_are_replaced_and_the_ledger_hears_of_all(
     assert batch.keys == ["early_0_0", "early_1_0", "late_0_0", "late_1_0"]
     assert ledger.was_taken == ["early", "late"]
     # Synchronous: what was asked for beyond the batch is not kept for the next one.
-    assert (asked, ledger.was_dropped) == (([2], ["even", "spare"]) if mode == "sync" else ([1], ["even"]))
+    assert (asked, ledger.was_dropped) == (([3], ["even", "spare"]) if mode == "sync" else ([1], ["even"]))
     assert metrics["training/filter_groups/evicted_samples"] == 1
     assert metrics["training/refilled_groups"] == asked[0]
+
+
+def test_a_step_begins_as_many_groups_as_it_probably_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer come too late than by verl's two for each that is left out, and which are trained does not depend on how
+    long each took."""
+    from tests.runtime.trainer.refill_simulation import simulate, two_for_one
+
+    monkeypatch.setenv(processes.MARK, str(tmp_path))
+    ours = simulate(mixed=0.3, steps=4)
+    assert simulate(mixed=0.3, steps=4, hurry=1).batches == ours.batches
+    theirs = simulate(mixed=0.3, steps=4, kind=two_for_one())
+    assert ours.begun < 0.85 * theirs.begun and ours.wasted < 0.6 * theirs.wasted
+    assert ours.seconds < 1.2 * theirs.seconds
+    assert ours.batches[0] == theirs.batches[0], "the oldest with a difference, either way"
+
+
+def test_late_groups_are_trained_by_the_next_step_where_staleness_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.runtime.trainer.refill_simulation import simulate
+
+    monkeypatch.setenv(processes.MARK, str(tmp_path))
+    one = simulate(mixed=0.3, steps=6, staleness=2, ahead=1)
+    assert max(one.behind) == 1 and one.surplus == 0
+    assert one.stale < 0.1 * one.trained and one.begun * 0.3 < 1.4 * (one.trained + 16)
