@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from runtime.grading.named import is_named, words_of
 from runtime.sandboxes.entries import Entry, Link, Removed, marked, size
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ _WORDS = frozenset(
 _WORDS_BESIDE = frozenset({"check", "checks", "spec", "specs", "t", "unit", "integration", "functional", "regression"})
 """The same, of the folder alone in which a declared test lies: further up they may be a package's own."""
 _CALLED_LIKE_TESTS = ("test_*.py", "*_test.py")
-_PROSE = frozenset({"readme", "changelog", "changes", "news", "history", "authors", "contributors", "license", "todo"})
 _FOR_TESTS = frozenset(
     {"testing", "testutil", "testutils", "testhelper", "testhelpers", "testlib", "testsupport", "testkit", "testcases"}
 )
@@ -74,6 +74,7 @@ def select(task: Task, artifacts: Mapping[str, Entry]) -> Selection:
     chosen: dict[str, Entry] = {}
     refused: dict[str, str] = {}
     total = 0
+    named = _Named(task)
     for name, entry in artifacts.items():
         path = PurePosixPath(name)
         if ".." in path.parts or not any(path.is_relative_to(root) for root in task.handed_in):
@@ -81,13 +82,15 @@ def select(task: Task, artifacts: Mapping[str, Entry]) -> Selection:
         relative = path
         if path.is_relative_to(workdir):
             relative = path.relative_to(workdir)
-            if not _taken(task, relative) or _same(task.repository / relative, entry):
+            if not _taken(task, relative) or named.has(relative) or _same(task.repository / relative, entry):
                 continue
             if isinstance(entry, Link) and not _stays_inside(relative, entry.target, workdir):
                 refused[str(relative)] = "a link that leads out of the work directory"
                 continue
         elif not isinstance(entry, bytes):
             refused[str(path)] = "not a plain file, outside of the work directory"
+            continue
+        elif task.expected_ids and (path.name in PROTECTED_NAMES or path.suffix == ".pth"):
             continue
         total += size(entry)
         if size(entry) > MAX_FILE_BYTES or total > MAX_TOTAL_BYTES or len(chosen) >= MAX_FILES:
@@ -105,6 +108,32 @@ def select(task: Task, artifacts: Mapping[str, Entry]) -> Selection:
         if not _same(task.repository / relative, content):
             chosen[name] = content
     return Selection(files=chosen, refused=refused)
+
+
+class _Named:
+    """Files from which the tests of a task take what they expect; looked for once, where an agent has changed any."""
+
+    def __init__(self, task: Task) -> None:
+        python = task.suite is None or task.suite.language == "python"
+        self._task = task if task.expected_ids and python and not task.by_log else None
+        self._words: frozenset[str] | None = None
+
+    def has(self, path: PurePosixPath) -> bool:
+        task = self._task
+        if task is None or str(path) in task.liverl.source_files:
+            return False
+        if self._words is None:
+            self._words = words_of(own_sources(task))
+            self._touched = [PurePosixPath(one) for one in _touched(task)]
+        return is_named(path, self._words, task.repository, self._touched)
+
+
+def own_sources(task: Task) -> list[bytes]:
+    """The text of the tests, and of the modules of the repository beside them."""
+    tests = test_sources(task)
+    folders = {(task.repository / name).parent for name in tests}
+    beside = {path for folder in folders if folder != task.repository for path in folder.glob("*.py")}
+    return [*tests.values(), *(path.read_bytes() for path in sorted(beside) if path.is_file())]
 
 
 def _taken(task: Task, path: PurePosixPath) -> bool:
@@ -210,14 +239,6 @@ def own_modules(task: Task) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if name.isidentifier()))
 
 
-def is_prose(name: str) -> bool:
-    """Whether a file is one for people, which who judges may read though an agent wrote it: tests look into a README,
-    and nothing runs it."""
-    path = PurePosixPath(name)
-    named = path.stem.lower() in _PROSE and path.suffix.lower() in ("", ".txt")
-    return named or path.suffix.lower() in (".md", ".rst")
-
-
 def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     """The repository's own helpers beside its tests stay as they are; new files there are the agent's business, but
     for those that make a package of a folder of tests, which renames its modules. A helper that an agent may write
@@ -227,6 +248,8 @@ def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     if path.name == "__init__.py" and (path.parent in folders or path.parent == PurePosixPath(".")):
         return str(path) not in task.liverl.source_files  # a package whose tests lie among its own modules
     python = task.suite is None or task.suite.language == "python"
+    if python and _stands_before(task, path, tests):
+        return True
     if python and path.suffix == ".py" and path.with_suffix("") in folders and not (task.repository / path).exists():
         return str(path) not in task.liverl.source_files  # a new module that stands for a folder of tests
     names = _TEST_FOLDERS if task.suite is None else _TEST_FOLDERS_ELSEWHERE
@@ -234,6 +257,17 @@ def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
     if not (task.repository / path).is_file() or (own and task.suite is not None):
         return False
     return not names.isdisjoint(path.parts[:-1]) or (not own and _helps_tests(task, path, tests, folders))
+
+
+def _stands_before(task: Task, path: PurePosixPath, tests: set[str]) -> bool:
+    """Whether a package or a compiled module would be imported in the place of a test or of its helper."""
+    compiled = path.suffix in (".so", ".pyc")
+    places = [folder.with_name(f"{folder.name}.py") for folder in path.parents if folder.name]
+    places += [path.with_name(f"{path.name.partition('.')[0]}.py")] if compiled else []
+    return any(
+        str(place) in tests or ((task.repository / place).is_file() and _steers_tests(task, place, tests))
+        for place in places
+    )
 
 
 def _helps_tests(task: Task, path: PurePosixPath, tests: set[str], folders: set[PurePosixPath]) -> bool:

@@ -28,7 +28,7 @@ _NEGATED = {
     "assertIn": "assertNotIn",
     "assertNotIn": "assertIn",
 }
-_UNPREDICTABLE = ("xfail", "skip", "flaky", "repeat", "given", "expectedFailure")
+_UNPREDICTABLE = ("xfail", "skip", "flaky", "repeat", "retry", "rerun", "given", "expectedFailure")
 _KNOWN_DECORATORS = ("pytest.mark.", "mark.", "parametrize(", "patch", "mock.patch", "unittest.mock.patch")
 _TOLERANT = ("approx", "ANY", "close", "lmost")
 """Words for values that equal more than one: next to them no literal is certainly wrong."""
@@ -45,12 +45,15 @@ class Canary:
     ids: tuple[str, ...]
 
 
-def spoil(sources: Mapping[str, bytes], ids: Iterable[str], seed: int, *, share: float = 1.0) -> Canary:
+def spoil(
+    sources: Mapping[str, bytes], ids: Iterable[str], seed: int, *, share: float = 1.0, tried: bool = False
+) -> Canary:
     """A spoiled copy of the test files ``sources`` (path -> content) that the test ids name.
 
     Tests whose end is not certain (expected failures, retries, generated inputs) are left as they are, and so are files
     that do not parse, and tests on which others stand: spoiled, they would fail those too. share: of the tests that can
-    be spoiled, drawn one by one. ``Canary.ids`` is empty when nothing was spoiled.
+    be spoiled, drawn one by one. tried: the known solution will be tried on them, so that decorators may be any that do
+    not say of themselves that they retry or skip. ``Canary.ids`` is empty when nothing was spoiled.
     """
     draw = random.Random(seed)
     names: dict[str, dict[str, list[str]]] = {}
@@ -67,7 +70,7 @@ def spoil(sources: Mapping[str, bytes], ids: Iterable[str], seed: int, *, share:
         source = sources.get(file)
         if source is None or not wanted:
             continue
-        content, done = _spoil_file(source, wanted, draw)
+        content, done = _spoil_file(source, wanted, draw, tried=tried)
         if done:
             files[file] = content
             spoiled += [test_id for name in done for test_id in wanted[name]]
@@ -115,7 +118,9 @@ class _Edit:
     text: bytes
 
 
-def _spoil_file(source: bytes, wanted: Mapping[str, list[str]] | None, draw: random.Random) -> tuple[bytes, list[str]]:
+def _spoil_file(
+    source: bytes, wanted: Mapping[str, list[str]] | None, draw: random.Random, *, tried: bool = False
+) -> tuple[bytes, list[str]]:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
@@ -125,7 +130,7 @@ def _spoil_file(source: bytes, wanted: Mapping[str, list[str]] | None, draw: ran
     done: list[str] = []
     pool: list[object] = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and _is_plain(node)]
     for name, function in _tests(tree):
-        if (wanted is None or name in wanted) and not _unpredictable(function):
+        if (wanted is None or name in wanted) and not _unpredictable(function, tried=tried):
             edits.append(_spoil_test(function, text, pool, draw))
             done.append(name)
     for edit in sorted(edits, key=lambda edit: -edit.start):
@@ -150,12 +155,13 @@ def _tests(tree: ast.Module) -> Iterator[tuple[str, Function]]:
     yield from found.items()
 
 
-def _unpredictable(function: Function) -> bool:
+def _unpredictable(function: Function, *, tried: bool) -> bool:
     """A decorator may run the test never, twice, or without telling of its failure."""
     texts = [ast.unparse(decorator) for decorator in function.decorator_list]
     if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in ast.walk(function)):
         return True
-    return any(not text.startswith(_KNOWN_DECORATORS) or any(word in text for word in _UNPREDICTABLE) for text in texts)
+    known = tried or all(text.startswith(_KNOWN_DECORATORS) for text in texts)
+    return not known or any(word in text for text in texts for word in _UNPREDICTABLE)
 
 
 def _spoil_test(function: Function, text: _Text, pool: list[object], draw: random.Random) -> _Edit:

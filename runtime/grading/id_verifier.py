@@ -13,22 +13,32 @@ import json
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from runtime.config import Environment
 from runtime.errors import Termination, TrialError
-from runtime.grading.artifacts import Selection, is_prose, own_modules, select, test_sources, tests_own_modules
+from runtime.grading.artifacts import (
+    Selection,
+    own_modules,
+    own_sources,
+    select,
+    test_sources,
+    tests_own_modules,
+)
 from runtime.grading.base import TAMPERED_REWARD, Verdict
+from runtime.grading.beyond_values import look_beyond_values
 from runtime.grading.canary import Canary, spoil
 from runtime.grading.difference import put
 from runtime.grading.interplay import Before, Interplay, before
+from runtime.grading.named import readable_prose
 from runtime.grading.once import Once
 from runtime.grading.verifier import Apart, Plan, SandboxVerifier, of_the_task, solution_files
 from runtime.sandboxes.base import SandboxProvider
 from runtime.sandboxes.defences import missing
+from runtime.sandboxes.entries import Entry
 from runtime.task import Task
 
 NO_SECOND_USER = "no second user"
@@ -92,12 +102,30 @@ class IdVerifier(SandboxVerifier):
         if report.get("ended") == "timeout":
             raise TimeoutError(f"the tests took longer than {plan.timeout_sec:g} s")
         outcomes = read_outcomes(report, task.expected_ids)
-        solved = report.get("complete") is True and all(outcome == "passed" for outcome in outcomes.values())
+        solved = _all_passed(report, outcomes)
         if not solved and plan.apart is not None:
             more = await self._more_places(plan, plan.apart, report.get("refused"))
             if more is not None:
                 return await self._run(replace(plan, apart=more), selection)
-        return self._verdict(plan, outcomes, "solved" if solved else "unsolved", dict(report))
+        raw = dict(report)
+        for how, again in self._otherwise(plan, report) if solved else ():
+            raw[how] = report = await self._report(task, selection, tests, plan.timeout_sec, stop_first=True, **again)
+            if report.get("ended") == "timeout":
+                raise TimeoutError(f"the tests took longer than {plan.timeout_sec:g} s")
+            outcomes = read_outcomes(report, task.expected_ids)
+            if not (solved := _all_passed(report, outcomes)):
+                break
+        return self._verdict(plan, outcomes, "solved" if solved else "unsolved", raw)
+
+    def _otherwise(self, plan: Plan, report: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """In what other ways the tests must pass that passed with the code under test apart."""
+        if plan.apart is None:
+            return
+        if report.get("changed"):
+            # Arguments that the known solution leaves alone: a test may ask after them, or take its answer from them.
+            yield "arguments_kept", {"apart": plan.apart, "keep_arguments": True, "noise": False}
+        if plan.apart.together:
+            yield "together", {}  # what a test sees in its own process alone: warnings, output, lists that are shared
 
     async def _more_places(self, plan: Plan, apart: Apart, refused: object) -> Apart | None:
         """``apart`` with places at which the known solution gives objects too, of those that were ``refused``; None for
@@ -237,7 +265,7 @@ class IdVerifier(SandboxVerifier):
 
     def _spoil(self, task: Task, tests: Mapping[str, bytes], ids: Sequence[str], *, share: float = 1.0) -> Canary:
         """Look-alikes of the tests ``ids`` among the sources ``tests``, drawn anew."""
-        return spoil(tests, ids, secrets.randbits(64), share=share)
+        return spoil(tests, ids, secrets.randbits(64), share=share, tried=bool(solution_files(task)))
 
     def _undisturbing(self, task: Task, canary: Canary) -> Canary:
         usable = self._interplay[task.path].usable(canary.ids)
@@ -279,11 +307,12 @@ class IdVerifier(SandboxVerifier):
         apart: Apart | None = None,
         noise: bool = True,
         order: Sequence[str] | None = None,
+        keep_arguments: bool = False,
     ) -> dict[str, Any]:
         """Run ``tests`` against the work in a fresh sandbox. Raises ``TrialError`` where the runner itself failed.
 
         apart: the code under test lives in a process of its own, whose user cannot read the tests. order: in which the
-        tests run, as far as the runner lets it be chosen; None: drawn.
+        tests run, as far as the runner lets it be chosen; None: drawn. keep_arguments: see ``testkit/apart.py``.
         """
         workdir = task.config.environment.workdir
         noisy = {f"{workdir}/{name}": with_noise(name, text) if noise else text for name, text in tests.items()}
@@ -295,8 +324,7 @@ class IdVerifier(SandboxVerifier):
             # Who judges owns these files and may not read them: no import and no configuration is taken from there.
             await put(sandbox, others, workdir=workdir, mode=0o044 if apart is not None else 0o644)
             if apart is not None:
-                prose = {name: text for name, text in others.items() if isinstance(text, bytes) and is_prose(name)}
-                await sandbox.upload(prose, mode=0o644)
+                await sandbox.upload(readable_prose(others, own_sources(task)), mode=0o644)
             await sandbox.upload(noisy, mode=0o600 if apart is not None else 0o644)
             report = await sandbox.run_tests(
                 task.liverl.runner,
@@ -308,6 +336,7 @@ class IdVerifier(SandboxVerifier):
                 nonce=secrets.token_hex(8),
                 modules=list(own_modules(task)),
                 **({} if apart is None else {"trusted": apart.trusted, "places": apart.places}),
+                **({"keep_arguments": True} if keep_arguments else {}),
             )
         finally:
             await sandbox.stop()
@@ -340,9 +369,39 @@ class IdVerifier(SandboxVerifier):
                 return None
             if set(outcomes.values()) != {"passed"}:
                 return None
-            return replace(apart, places=tuple(map(str, report.get("places", ()))))
+            apart = replace(apart, places=tuple(map(str, report.get("places", ()))))
+            idle = await self._passed(task, {}, timeout_sec, apart)
+            free = idle.intersection(task.liverl.fail_to_pass)
+            if free and not free <= await self._passed(task, {}, timeout_sec, None):
+                return None  # what such a test looks at is not where it looks: it would pay for nothing done
+            if not self._look_beyond_values(task):
+                return apart
+            together = await self._passed(task, files, timeout_sec, None)
+            return replace(apart, together=together.issuperset(task.expected_ids))
 
         return await self._apart.get(task.path, make)
+
+    def _look_beyond_values(self, task: Task) -> bool:
+        """Whether its tests may look at what happens in their own process, which a second run then shows."""
+        settings = (task.repository / name for name in ("pyproject.toml", "setup.cfg", "tox.ini", "pytest.ini"))
+        said = any(path.is_file() and b"filterwarnings" in path.read_bytes() for path in settings)
+        helpers = [(task.repository / name).read_bytes() for name in tests_own_modules(task) if "conftest" in name]
+        return said or look_beyond_values([*own_sources(task), *helpers], own_modules(task))
+
+    async def _passed(
+        self, task: Task, work: Mapping[str, Entry], timeout_sec: float, apart: Apart | None
+    ) -> frozenset[str]:
+        """The tests that ``work`` passes, of a task about which something is found out."""
+        tests, selection = test_sources(task), select(task, work)
+        try:
+            report = await self._report(
+                task, selection, tests, timeout_sec, stop_first=False, apart=apart, noise=apart is None
+            )
+            outcomes = read_outcomes(report, task.expected_ids)
+        except (TrialError, TimeoutError) as error:
+            of_the_task(error)
+            return frozenset()
+        return frozenset(test_id for test_id, outcome in outcomes.items() if outcome == "passed")
 
     async def _canary(self, task: Task, timeout_sec: float) -> Canary:
         """What can be spoiled. Tried once per task with its own solution, if it has one: a look-alike that passes all
@@ -365,6 +424,10 @@ class IdVerifier(SandboxVerifier):
             return self._spoil(task, tests, sure)
 
         return await self._canaries.get(task.path, make)
+
+
+def _all_passed(report: Mapping[str, Any], outcomes: Mapping[str, str]) -> bool:
+    return report.get("complete") is True and all(outcome == "passed" for outcome in outcomes.values())
 
 
 def with_noise(name: str, source: bytes) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from runtime.errors import Termination, TrialError
-from runtime.grading.artifacts import Selection, test_paths
+from runtime.grading.artifacts import Selection, own_modules, test_paths
 from runtime.grading.canary import Canary
 from runtime.grading.difference import put
 from runtime.grading.id_verifier import IdVerifier
@@ -73,6 +73,7 @@ class SuiteVerifier(IdVerifier):
         place = f"/tmp/{secrets.token_hex(12)}"
         script = task.liverl.test_command or (suite.script(task.expected_ids) if suite.script is not None else "")
         tools = {"ids": "\n".join(task.expected_ids).encode(), "run.sh": f"{script}\n".encode(), **suite.files}
+        tools["modules"] = "\n".join(own_modules(task)).encode()
         uploads = {f"{place}/tools/{name}": content for name, content in tools.items()}
         ended = "returned"
         sandbox = await self._provider.start(self._request(task, limit_address_space=False))

@@ -38,11 +38,13 @@ _NAMES = itertools.count()
 class Apart:
     """That the code under test lives in another process than its tests. ``trusted``: modules that the tests' process
     may import; ``places``: where its answers may be objects (``testkit/apart.py``; None: anywhere); ``in_two``: in a
-    box of its own, where there might have been a second user and was none."""
+    box of its own, where there might have been a second user and was none; ``together``: work must pass in
+    one process too, where its tests may look at what happens there, and the known solution does."""
 
     trusted: tuple[str, ...]
     places: tuple[str, ...] | None
     in_two: bool = False
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Plan:
     start: float
 
 
-TEST_RUNS = 12
-"""At most so many for one verdict: three to find out about the task, and three times the real tests and look-alikes,
+TEST_RUNS = 14
+"""At most so many for one verdict: five to find out about the task, and three times the real tests and look-alikes,
 each of which two verdicts on equal work may wait for."""
 _AROUND_SEC = START_SEC + 2 * TRANSFER_SEC + 3 * GRACE_SEC
 

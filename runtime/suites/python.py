@@ -12,9 +12,8 @@ _PROGRAM = "unittest_runner.py"
 
 
 def _script(ids: Sequence[str]) -> str:
-    return (
-        f'"$(command -v python3 || command -v python)" -B "$TOOLS/{_PROGRAM}" "$REPORT/unittest.jsonl" < "$TOOLS/ids"'
-    )
+    files = '"$REPORT/unittest.jsonl" "$TOOLS/modules" < "$TOOLS/ids"'
+    return f'"$(command -v python3 || command -v python)" -B "$TOOLS/{_PROGRAM}" {files}'
 
 
 def _parse(files: Mapping[str, bytes], workdir: str) -> Report:

@@ -33,18 +33,38 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+_ENDS: tuple[type[BaseException], ...] = (StopIteration, StopAsyncIteration, GeneratorExit)
+"""What a test's ``map`` or ``zip`` takes for its own end, whoever raises it."""
 _CALLED_BACK = "argument of a callback"
 """The one place that is the same for all functions: when it calls back is the solution's affair."""
+
+
+UNFIT: dict[str, Any] = {"type": "NotPlain", "message": "what was refused is no error of the solution's", "frames": []}
 
 
 class Gone(Exception):
     """The process of the code under test has ended, or was given up after a test ran out of time."""
 
 
+def _noted(method: Any) -> Any:
+    """A test may wait for any error, and so take our refusal or the end of the other process for one of its."""
+
+    def noted(self: Solution, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except (plain.NotPlain, Gone):
+            self.unfit |= not self._may("refuses")
+            raise
+
+    return noted
+
+
 class Solution:
     """The other process, as its orders and answers. modules: names at the top that may have stand-ins. trusted: files
-    whose functions may be called from over there, as callbacks. places: where objects may come from (None: anywhere,
-    and ``seen`` gets to know where they did; ``refused``: where they came and may not)."""
+    whose functions may be called from over there, as callbacks. places: where objects may come from, and what else only
+    the known solution may do (None: anywhere, and ``seen`` gets to know where it was; ``refused``: where it was and may
+    not be). ``changed``: where an argument changed that the known solution leaves alone; keep_arguments: those do not.
+    ``unfit``: since it was last looked at, something was refused: a test that passes all the same has not passed."""
 
     def __init__(
         self,
@@ -53,6 +73,7 @@ class Solution:
         *,
         trusted: Sequence[str] = (),
         places: Sequence[str] | None = None,
+        keep_arguments: bool = False,
     ) -> None:
         self._connection = connection
         self._modules = frozenset(modules)
@@ -64,16 +85,21 @@ class Solution:
         self._lent = Lent(trusted)
         self._trusted = frozenset(trusted)
         self._places = None if places is None else frozenset(places)
+        self._keep_arguments = keep_arguments
         self.seen: set[str] = set()
         self.refused: set[str] = set()
+        self.changed: set[str] = set()
+        self.unfit = False
 
     def limit(self, cpu_sec: float) -> None:
         self._ask(["limit", cpu_sec])
 
+    @_noted
     def load(self, name: str) -> bool:
         """Import a module over there. True if it is a package. Raises what its import raised."""
         return self._ask(["import", name])[-1] is True
 
+    @_noted
     def attribute(self, module: str, name: str) -> Any:
         answer = self._ask(["get", module, name])
         if answer[0] == "missing":
@@ -84,12 +110,14 @@ class Solution:
             return [one for one in found if type(one) is str and self._may(f"{module} exports {one}", ask=False)]
         return found
 
+    @_noted
     def member(self, number: int, name: str) -> Any:
         answer = self._ask(["member", number, name])
         if answer[0] == "missing":
             raise AttributeError(f"the object has no attribute {name!r}")
         return self._described(answer, f".{name}", ["q", number, name])
 
+    @_noted
     def special(self, number: int, name: str, *arguments: Any) -> Any:
         """What an operator or built-in function gives for an object (``objects.py``)."""
         answer = self._ask(["special", number, name, [self._encoded(item) for item in arguments]])
@@ -100,6 +128,7 @@ class Solution:
         place = "class()" if type(item) is Class else "()"
         return self._call(["o", number], place, arguments, keywords)
 
+    @_noted
     def leave(self, number: int, error: BaseException | None) -> bool:
         """The end of a ``with``: whether the other side swallows ``error``, which it may where the known solution did,
         and never the failure of an assertion."""
@@ -119,7 +148,10 @@ class Solution:
         if kind == "submodule" and origin[0] == "g":
             return self._submodule(str(rest[0]))
         if kind == "exception":
-            return self._exception(*map(str, rest[:3]))
+            found = self._exception(*map(str, rest[:3]))
+            # Whoever waits for it would catch what says that a test has failed.
+            if not issubclass(AssertionError, found) or self._may(f"{found.__name__} is {place}"):
+                return found
         if kind == "class" and self._may(f"class {place}"):
             return self._object(rest[0], Class)
         raise plain.NotPlain(f"{kind}, where {place} is to be something else")
@@ -142,6 +174,7 @@ class Solution:
         self._lent.know(function, origin)
         return function
 
+    @_noted
     def _call(self, what: list[Any], place: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         given = [self._encoded(item) for item in arguments]
         named = {key: self._encoded(item) for key, item in keywords.items()}
@@ -149,7 +182,12 @@ class Solution:
         try:
             _, result, changes = answer
             for number, item in changes.items():
-                _update(arguments[int(number)], self._decoded(item, f"argument of {place}"))
+                new = self._decoded(item, f"argument of {place}")
+                if not self._may(f"changes argument {int(number)} of {place}"):
+                    self.changed.add(place)
+                    if self._keep_arguments:
+                        continue
+                _update(arguments[int(number)], new)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise plain.NotPlain(f"malformed answer: {error}") from error
         return self._decoded(result, place)
@@ -167,6 +205,10 @@ class Solution:
         def resolve(data: list[Any]) -> Any:
             if data[0] == "fn" and len(data) > 1:
                 return self._lent.function(data[1])
+            if data[0] == plain.NO_NUMBER:  # neither near to anything nor far from it
+                if self._may(f"{plain.NO_NUMBER} {place}"):
+                    return float("nan")
+                raise plain.NotPlain(f"{plain.NO_NUMBER}, where {place} gives a number")
             if data[0] not in ("o", "k") or len(data) != 3:
                 raise plain.NotPlain("malformed data")
             if self._may(place):
@@ -178,8 +220,8 @@ class Solution:
         return plain.decode(data, resolve=resolve)
 
     def _may(self, place: str, *, ask: bool = True) -> bool:
-        """Whether an object may come from there, for the function of the tests that is running: what ``get`` gives for
-        one test is not what it gives for all. ask: whether the known solution may be asked once more."""
+        """Whether an object may come from there, at the place in the tests that is running: what ``get`` gives in one
+        line is not what it gives in all. ask: whether the known solution may be asked once more."""
         where = place if place == _CALLED_BACK else f"{self._running()} {place}"
         self.seen.add(where)
         if self._places is None or where in self._places:
@@ -189,14 +231,16 @@ class Solution:
         return False
 
     def _running(self) -> str:
-        """The innermost function of the tests' own files on the stack; "" for none."""
+        """Where the innermost function of the tests' own files on the stack is; "" for none. By the code's own count:
+        lines are moved by the noise around them."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_filename not in self._trusted:
             frame = frame.f_back
         if frame is None:
             return ""
         code = frame.f_code
-        return f"{os.path.basename(code.co_filename)}:{getattr(code, 'co_qualname', code.co_name)}"
+        name = getattr(code, "co_qualname", code.co_name)
+        return f"{code.co_filename}:{name}@{frame.f_lasti}"
 
     def _object(self, number: Any, kind: type[Object]) -> Object:
         if type(number) is not int:
@@ -226,7 +270,10 @@ class Solution:
         if answer[0] == "thrown":
             raise self._lent.thrown(answer[1:])
         if answer[0] == "raised":
-            raise self._rebuilt(answer)
+            error = self._rebuilt(answer)
+            if isinstance(error, _ENDS) and order[0::2][:2] != ["special", "next"] and not self._may("an end"):
+                raise plain.NotPlain(f"{type(error).__name__}, where nothing is gone through")
+            raise error
         return answer
 
     def _said(self, order: list[Any]) -> list[Any]:
@@ -423,13 +470,15 @@ def install(
     *,
     cpu_sec: float,
     places: Sequence[str] | None = None,
+    keep_arguments: bool = False,
 ) -> Solution:
     """From here on this process imports nothing from ``folders`` but ``trusted`` (paths below ``root``).
 
-    cpu_sec: of the processor, for one answer of the other process. places: see ``Solution``.
+    cpu_sec: of the processor, for one answer of the other process. places, keep_arguments: see ``Solution``.
     """
     files = [os.path.join(root, path) for path in trusted]
-    solution = Solution(socket.socket(fileno=descriptor), modules, trusted=files, places=places)
+    connection = socket.socket(fileno=descriptor)
+    solution = Solution(connection, modules, trusted=files, places=places, keep_arguments=keep_arguments)
     solution.limit(cpu_sec)
     finder: Any = Finder(solution, root, folders, trusted, modules)
     sys.meta_path.insert(0, finder)

@@ -57,6 +57,7 @@ def run(
     modules: Sequence[str] | None = None,
     solution: int = -1,
     places: Sequence[str] | None = None,
+    keep_arguments: bool = False,
 ) -> dict[str, Any]:
     """Run tests of the repository folder ``root`` in a forked child and return its report (see ``report.py``).
 
@@ -66,7 +67,8 @@ def run(
     for the whole run. test_timeout: seconds of the processor for one test (``timers.py``). python_path: folders below
     ``root`` to import from, besides ``root`` itself. solution: descriptor of a process that the code under test runs in
     (``apart.py``); only the ``trusted`` files of the repository, paths below ``root``, are then imported here, and
-    objects come from there at ``places`` alone (None: anywhere; the report then says where they did). modules: names at
+    objects come from there at ``places`` alone (None: anywhere; the report then says where they did). keep_arguments:
+    what a test gives to functions does not change in their hands but at ``places``. modules: names at
     the top that the repository is known to have; no other file of it stands in for a module that is found elsewhere.
     None: any may.
     """
@@ -77,8 +79,9 @@ def run(
         add_site_builtins()
         forget_modules(folders)
         if solution >= 0:
-            cpu_sec = min(test_timeout, timeout)
-            other = apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=cpu_sec, places=places)
+            limits: dict[str, Any] = {"cpu_sec": min(test_timeout, timeout), "places": places}
+            how = {**limits, "keep_arguments": keep_arguments}
+            other = apart.install(report.KEPT, folder, folders, trusted, modules or (), **how)
         elif modules is not None:
             apart.keep_precedence(folder, modules)
         sys.path[:0] = [os.path.join(folder, name) for name in python_path]
@@ -155,6 +158,7 @@ class _Session:
                 break
         if other is not None:
             self._stream.send({"event": "places", "places": sorted(other.seen)})
+            self._stream.send({"event": "changed", "places": sorted(other.changed)})
         self._stream.send({"event": "done"})
 
     def _run_file(self, file: str, names: list[str] | None) -> bool:
@@ -203,6 +207,10 @@ class _Session:
         finally:
             sys.settrace(None)
         seconds = time.monotonic() - start
+        if self._other is not None and self._other.unfit:
+            self._other.unfit = False
+            if outcome == "passed":
+                outcome, error = "failed", apart.UNFIT
         if outcome == "failed" and self._other is not None and self._other.refused:
             self._stream.send({"event": "refused", "places": sorted(self._other.refused)})
         self._stream.send(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 16 << 20
 MAX_DEPTH = 60
 MAX_ITEMS = 100_000  # of an iterator, which crosses as its items
+NO_NUMBER = "nan"
+"""Tag of a float that is none."""
 _PREFIX = struct.Struct("!I")
 _SEQUENCES: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "f"}
 _BUILD: dict[str, Any] = {"l": list, "t": tuple, "s": set, "f": frozenset, "i": iter}
@@ -106,7 +108,7 @@ def base_of(value: object) -> object:
 def decode(data: Any, *, resolve: Callable[[list[Any]], Any] | None = None, depth: int = 0) -> Any:
     """The value. resolve: makes what ``refer`` has named. Raises ``NotPlain`` for what ``encode`` does not make."""
     if data is None or type(data) in (bool, int, float, str):
-        return data
+        return resolve([NO_NUMBER]) if data != data and resolve is not None else data
     if type(data) is not list or not data or depth > MAX_DEPTH:
         raise NotPlain("malformed data")
 
@@ -128,7 +130,7 @@ def decode(data: Any, *, resolve: Callable[[list[Any]], Any] | None = None, dept
         if tag in ("a", "b"):
             return (bytes if tag == "b" else bytearray).fromhex(items[0])
         if tag == "c":
-            return complex(float(items[0]), float(items[1]))
+            return complex(float(inner(items[0])), float(inner(items[1])))
         if tag == "r":
             return range(*items)
         if tag == "v":

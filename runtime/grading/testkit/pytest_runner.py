@@ -59,6 +59,7 @@ def run(
     modules: Sequence[str] | None = None,
     solution: int = -1,
     places: Sequence[str] | None = None,
+    keep_arguments: bool = False,
 ) -> dict[str, Any]:
     """See ``mini.run``. The repository and its ``src`` folder, if there is one, come first on Python's path."""
     folder = os.path.realpath(root)
@@ -74,8 +75,9 @@ def run(
         other = None
         if solution >= 0:
             folders = import_folders(folder, ids or (), python_path)
-            cpu_sec = min(test_timeout, timeout)
-            other = apart.install(report.KEPT, folder, folders, trusted, modules or (), cpu_sec=cpu_sec, places=places)
+            how: dict[str, Any] = {"cpu_sec": min(test_timeout, timeout), "places": places}
+            how["keep_arguments"] = keep_arguments
+            other = apart.install(report.KEPT, folder, folders, trusted, modules or (), **how)
         elif modules is not None:
             apart.keep_precedence(folder, modules)
         own = dict.fromkeys([folder, *(os.path.join(folder, name) for name in (*python_path, "src"))])
@@ -163,6 +165,7 @@ class _Plugin:
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
             if self._other is not None:
                 self._stream.send({"event": "places", "places": sorted(self._other.seen)})
+                self._stream.send({"event": "changed", "places": sorted(self._other.changed)})
             self._stream.send({"event": "done"})
         os._exit(0)  # what pytest does from here on, collecting garbage five times, costs more than most tests
 
@@ -187,7 +190,8 @@ class _Plugin:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         self._stream.send({"event": "start", "id": item.nodeid})
         item.repr_failure = _no_text  # type: ignore[method-assign]  # tracebacks cost more than tests; nobody reads them
-        self._outcome, self._error = "passed", None
+        # Who ends the run in the middle of a test has not passed it.
+        self._outcome, self._error = "error", None
         timers.start(self._test_timeout)
         start = time.monotonic()
         try:
@@ -195,6 +199,10 @@ class _Plugin:
         finally:
             timers.stop()
             seconds = round(time.monotonic() - start, 6)
+            if self._other is not None and self._other.unfit:
+                self._other.unfit = False
+                if self._outcome == "passed":
+                    self._outcome, self._error = "failed", apart.UNFIT
             if self._outcome in ("failed", "error") and self._other is not None and self._other.refused:
                 self._stream.send({"event": "refused", "places": sorted(self._other.refused)})
             event = {"event": "test", "id": item.nodeid, "outcome": self._outcome, "seconds": seconds}
@@ -220,6 +228,8 @@ class _Plugin:
         result = yield
         if result.skipped:
             self._outcome = "skipped"
+        elif result.passed and result.when == "call" and self._outcome == "error":
+            self._outcome = "passed"
         elif result.failed and self._outcome != "failed":
             self._outcome = "failed" if result.when == "call" else "error"
             if call.excinfo is not None:

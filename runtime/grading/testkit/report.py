@@ -4,17 +4,17 @@ It knows neither how tests are found nor what a report is used for. A report is 
 
     {"runner": "mini", "complete": bool, "tests": {id: RESULT, ...}, "collect_errors": {file: ERROR, ...},
      "trace": {"test": id, "lines": {file: [int, ...]}, "recent": [[file, int], ...]} | None,
-     "places": [str, ...], "refused": [str, ...], "output": str, "ended": "exit" | "timeout" | "crash" |
-     "stopped", "runner_error": str | None}
+     "places": [str, ...], "refused": [str, ...], "changed": [str, ...], "output": str,
+     "ended": "exit" | "timeout" | "crash" | "stopped", "runner_error": str | None}
     RESULT = {"outcome": "passed" | "failed" | "error" | "skipped", "seconds": float, "error": ERROR | None}
     ERROR = {"type": str, "message": str, "frames": [[file, line, function, source line], ...]}
 
 ``places``: where objects of a solution in another process came from (``apart.py``); ``refused``: where they came from
-and may not. ``stopped``: after the first test
-that did not pass, as asked. ``runner_error``: the runner failed, or ended before it came to the code under test, so the
-report says nothing about that code. Files are relative to the repository; ``frames`` are the traceback's lines inside
-the repository, outermost first. The process under test streams one line of JSON per event, so that whatever it reported
-before it died is kept. Lines carry a nonce; others are ignored.
+and may not; ``changed``: which functions changed what they were given, and the known solution's do not. ``stopped``:
+after the first test that did not pass, as asked. ``runner_error``: the runner failed, or ended before it came to the
+code under test, so the report says nothing about that code. Files are relative to the repository; ``frames`` are the
+traceback's lines inside the repository, outermost first. The process under test streams one line of JSON per event, so
+that whatever it reported before it died is kept. Lines carry a nonce; others are ignored.
 """
 
 from __future__ import annotations
@@ -192,6 +192,7 @@ def _assemble(events: bytes, tail: bytes, ended: str, *, runner: str, nonce: str
         "trace": None,
         "places": [],
         "refused": [],
+        "changed": [],
         "output": tail.decode(errors="replace"),
         "ended": ended,
         "runner_error": None,
@@ -218,7 +219,7 @@ def _assemble(events: bytes, tail: bytes, ended: str, *, runner: str, nonce: str
                 report["collect_errors"][event["file"]] = event["error"]
             elif kind == "trace":
                 report["trace"] = {key: event[key] for key in ("test", "lines", "recent")}
-            elif kind in ("places", "refused"):
+            elif kind in ("places", "refused", "changed"):
                 report[kind] = [str(place) for place in event["places"]]
             elif kind == "done":
                 report["complete"] = True

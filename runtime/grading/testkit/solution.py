@@ -154,6 +154,8 @@ class _Server:
 
     def _resolve(self, data: list[Any]) -> Any:
         tag, *rest = data
+        if tag == plain.NO_NUMBER:
+            return float("nan")
         if tag == "o":
             return self._kept[rest[0]]
         if tag == "fn":

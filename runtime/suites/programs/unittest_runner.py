@@ -1,8 +1,10 @@
 """Runs unittest's tests by id, in any Python from 3.6 on, and writes a line of JSON for each. A program of its own:
-``python unittest_runner.py REPORT < IDS``, with ids as ``tests/test_x.py::Class::test_y``.
+``python unittest_runner.py REPORT MODULES < IDS``, with ids as ``tests/test_x.py::Class::test_y``; MODULES: a file of
+names at the top that the repository is known to have: no other file of it stands in for a module found elsewhere.
 """
 
 import importlib
+import importlib.machinery
 import json
 import os
 import sys
@@ -19,6 +21,19 @@ def import_place(file: Path) -> "tuple[str, str]":
         parts.insert(0, folder.name)
         folder = folder.parent
     return str(folder), ".".join(parts)
+
+
+class Precedence:
+    """First on ``sys.meta_path``."""
+
+    def __init__(self, root: str, modules: "set[str]") -> None:
+        self._root, self._modules = root, modules
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if path is not None or name in self._modules or name in sys.builtin_module_names:
+            return None
+        places = [place for place in sys.path if not (os.path.realpath(place) + "/").startswith(self._root + "/")]
+        return importlib.machinery.PathFinder.find_spec(name, places)
 
 
 class Result(unittest.TestResult):
@@ -62,6 +77,8 @@ class Result(unittest.TestResult):
 def main() -> None:
     workdir = Path.cwd()
     sys.path[0] = str(workdir)
+    guard: Any = Precedence(str(workdir.resolve()), set(Path(sys.argv[2]).read_text().split()))
+    sys.meta_path.insert(0, guard)
     if (workdir / "src").is_dir():
         sys.path.insert(0, str(workdir / "src"))
     wanted: dict[str, dict[str, list[str]]] = {}
