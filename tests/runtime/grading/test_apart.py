@@ -396,7 +396,7 @@ def test_a_box_that_is_not_forked_has_two_users_too(run: Run, tmp_path: Path, ta
     """One process becomes both, as in a container."""
     provider = BubblewrapProvider(state=tmp_path / "solo", nested=False)
     task = prepared(task, POSSIBLE)
-    other = "import os\nassert os.getuid() == 1000 and os.getgroups() == []\n"
+    other = "import os\nassert os.getuid() in (0, 1000)\nassert os.getuid() == 0 or os.getgroups() == []\n"
     try:
         for text, reward in ((other + CALC.format("+"), 1.0), (CALC.format("-"), 0.0)):
             verdict = grade(run, provider, task, {"shop/calc.py": text})
