@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.config import load_runtime_config
+from runtime.errors import UserError
 from runtime.processes import reap
 from runtime.run_paths import WORKER, RunPaths
 from runtime.sandboxes import clear_up
@@ -44,7 +45,7 @@ def clear_sandboxes(run: Path, states: Sequence[Path]) -> bool:
     """What owners below these folders of the run left, here and in its engine; see ``clear_up``."""
     try:
         environment = load_runtime_config(RunPaths(run).runtime_json).environment
-    except (OSError, ValueError):
+    except UserError:
         environment = None
     return clear_up(environment, states)
 

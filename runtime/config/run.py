@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from runtime.config.base import Model
 from runtime.config.environment import Environment
@@ -16,6 +16,7 @@ from runtime.config.scaffold import Scaffold
 from runtime.config.tasks import Curriculum, TaskSet
 from runtime.config.upload import Upload
 from runtime.config.variables import EnvironmentName, EnvironmentValue
+from runtime.errors import UserError
 
 Use = Literal["policy", "tasks", "environment", "observability", "storage"]
 
@@ -78,4 +79,13 @@ class RuntimeConfig(Model):
 
 
 def load_runtime_config(path: Path) -> RuntimeConfig:
-    return RuntimeConfig.model_validate_json(path.read_bytes())
+    """Raises ``UserError`` for a file that is not there or damaged."""
+    try:
+        return RuntimeConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name a run or bundle that is whole") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        why = f"damaged, or of another version of LiveRL ({where}: {first['msg']})"
+        raise UserError(f"{path}: {why}; name a run or bundle that is whole, or compile it anew") from None

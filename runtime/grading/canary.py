@@ -77,14 +77,21 @@ def spoil(
     return Canary(files, tuple(spoiled))
 
 
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What Python's parser ends in, or a walk over its tree: of what is nested too deep, in more than one way."""
+
+
 @lru_cache(maxsize=1024)
 def _used(source: bytes) -> frozenset[str]:
     """Names that a file calls, derives from, takes from elsewhere or speaks of in any other way but by defining them;
     of what it takes whole from a module, ``module.*``."""
     try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
+        return frozenset(_names(ast.parse(source)))
+    except _UNREADABLE:
         return frozenset()
+
+
+def _names(tree: ast.Module) -> set[str]:
     # Not what the file does only as a program.
     tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "__name__" in ast.unparse(node.test))]
     found: set[str] = set()
@@ -98,7 +105,7 @@ def _used(source: bytes) -> frozenset[str]:
             found |= {whole if alias.name == "*" else alias.name for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
             found.add(node.value)  # ``getattr(self, "test_x")``, ``@pytest.mark.dependency(depends=["test_x"])``
-    return frozenset(found)
+    return found
 
 
 def _everything(file: str) -> str:
@@ -122,9 +129,14 @@ def _spoil_file(
     source: bytes, wanted: Mapping[str, list[str]] | None, draw: random.Random, *, tried: bool = False
 ) -> tuple[bytes, list[str]]:
     try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
+        return _spoiled(source, ast.parse(source), wanted, draw)
+    except _UNREADABLE:
         return source, []
+
+
+def _spoiled(
+    source: bytes, tree: ast.Module, wanted: Mapping[str, list[str]] | None, draw: random.Random
+) -> tuple[bytes, list[str]]:
     text = _Text(source)
     edits: list[_Edit] = []
     done: list[str] = []
@@ -137,7 +149,7 @@ def _spoil_file(
         source = source[: edit.start] + edit.text + source[edit.end :]
     try:
         compile(source, "<canary>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError):
+    except _UNREADABLE:
         return source, []  # an unusual layout; better no canary than a file that fails for every reason
     return source, done
 

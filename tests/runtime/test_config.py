@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -10,7 +11,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from runtime.config import Environment, Model, RuntimeConfig
+from runtime.config import Environment, Model, RuntimeConfig, load_runtime_config
+from runtime.errors import UserError
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
 CHOOSES = {"type", "schema_version"}
@@ -72,3 +74,13 @@ def test_every_model_is_declared_once() -> None:
         model.__name__ for model in own if model.__name__ in shared and shared[model.__name__] not in model.__mro__
     ]
     assert not copies, f"declared by the spec and by the contract: {copies}"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"null", b"[]", b"\xff\xfe", b"{}", b'{"seed": "x"}'])
+def test_a_damaged_contract_is_told_by_its_file(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "runtime.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(str(file))) as caught:
+        load_runtime_config(file)
+    assert "\n" not in str(caught.value)

@@ -103,12 +103,12 @@ def _statement(frame: FrameType, line: int) -> tuple[Any, list[str]]:
             part = front + "".join(lines[first - 1 : end])
             try:
                 return _find_assert(compile(part, "<assert>", "exec", _ONLY_AST), line - first + 2), part.splitlines()
-            except (SyntaxError, ValueError):
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
                 continue
     source = "".join(lines)
     try:
         return _find_assert(compile(source, code.co_filename, "exec", _ONLY_AST), line), source.splitlines()
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None, []
 
 

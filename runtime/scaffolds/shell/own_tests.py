@@ -133,7 +133,7 @@ def _parsed(path: str) -> tuple[Any, list[str]]:
             source = file.read()
         # Broken syntax has no functions; what the failure itself says is then all there is.
         return ast.parse(source), source.decode(errors="replace").replace("\r\n", "\n").split("\n")
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None, []
 
 

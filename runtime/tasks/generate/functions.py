@@ -38,13 +38,16 @@ _ONE_AT_A_TIME = threading.Lock()
 def parsed(source: str | bytes, *, whole: bool = False) -> ast.Module:
     """The tree of code that others wrote, or that was made up; what Python would warn of in it is nobody's concern.
     Raises
-    ``SyntaxError`` or ``ValueError``; ``whole``: also for what only the compiler refuses, such as ``return`` outside a
-    function."""
+    ``SyntaxError`` or ``ValueError``, also for what is nested too deep; ``whole``: also for what only the compiler
+    refuses, such as ``return`` outside a function."""
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tree = ast.parse(source)
-        if whole:
-            compile(tree, "<made up>", "exec", dont_inherit=True)
+        try:
+            tree = ast.parse(source)
+            if whole:
+                compile(tree, "<made up>", "exec", dont_inherit=True)
+        except (RecursionError, MemoryError) as error:
+            raise SyntaxError(f"nested too deep: {error}") from None
     return tree
 
 

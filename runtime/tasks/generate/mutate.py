@@ -39,7 +39,15 @@ class Mutant:
 
 
 def mutants_of(function: Function, source: str) -> list[Mutant]:
-    """Every distinct mutant of ``function`` in ``source``, in order of appearance; [] where libcst cannot read it."""
+    """Every distinct mutant of ``function`` in ``source``, in order of appearance; [] where libcst cannot read it, or
+    where it is nested too deep for a walk over it."""
+    try:
+        return _mutants(function, source)
+    except RecursionError:
+        return []
+
+
+def _mutants(function: Function, source: str) -> list[Mutant]:
     lines = lines_of(source)
     segment = "".join(lines[function.start - 1 : function.end])
     shell = _SHELL if segment[:1] in (" ", "\t") else b""
@@ -48,7 +56,7 @@ def mutants_of(function: Function, source: str) -> list[Mutant]:
         original = ast.dump(parsed(shell + encoded))
         wrapper = MetadataWrapper(cst.parse_module(shell + encoded), unsafe_skip_copy=True)
         spans = wrapper.resolve(ByteSpanPositionProvider)
-    except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError):
+    except (cst.ParserSyntaxError, SyntaxError, ValueError):
         return []
     root = wrapper.module
     definition = next(node for node in _walk_types(root, (cst.FunctionDef,)))
