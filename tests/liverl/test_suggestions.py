@@ -234,6 +234,25 @@ def _constants(path: Path) -> Iterator[str]:
             yield node.value
 
 
+TOLD = {"UserError", "MachineError", "RunError", "Problem", "SpecError", "refuse", "ImageError", "BadRow", "echo"}
+OTHERS = {"--num-gpus", "--repo-type", "--resources"}
+"""Options of ray and hf."""
+
+
+def test_options_that_errors_name_exist() -> None:
+    known = set(re.findall(r"--[a-z][a-z0-9-]*", (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8"))) | OTHERS
+    found: set[str] = set()
+    for room in ("liverl", "runtime", "compiler", "targets"):
+        for path in (ROOT / room).rglob("*.py"):
+            for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                name = getattr(call.func, "id", getattr(call.func, "attr", "")) if isinstance(call, ast.Call) else ""
+                for text in ast.walk(call) if name in TOLD else ():
+                    if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                        named = re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text.value)
+                        found |= {f"{path.name}:{text.lineno}: {option}" for option in named if option not in known}
+    assert found == set()
+
+
 def test_no_command_is_written_by_hand() -> None:
     """A literal one would name a program that the shell may not find; ``runtime/suggest.py`` renders them."""
     commands = "compile|check|plan|explain|diff|schema|run|runs|status|logs|stop|eval|infer|tasks|doctor|init|proxy"

@@ -48,6 +48,7 @@ _SECRET = re.compile(
 """Where no git says what belongs to a package: what links a worktree, and what is a secret by its name."""
 _TEST_FOLDERS = {"test", "tests", "testing"}
 _NOT_MODULES = {"setup.py", "conftest.py", "noxfile.py", "tasks.py", "fabfile.py"}
+_NOT_PACKAGES = {"benchmark", "benchmarks", "doc", "docs", "example", "examples", "scripts", "tools"}
 _TEST_FILE = re.compile(r"test_.*\.py|.*_test\.py|conftest\.py|tests\.py")
 
 
@@ -108,13 +109,15 @@ class Package:
 
     @cached_property
     def source_files(self) -> tuple[str, ...]:
-        """The package's own modules: below an import package, or a module at the import root."""
+        """The package's own modules: below an import package, or a module at the import root. A folder of ``src`` may
+        do without ``__init__.py`` (a namespace), and one at the root where there is nothing else to import."""
         base = f"{self.python_path[0]}/" if self.python_path else ""
-        roots = {
-            path.removeprefix(base).split("/")[0]
-            for path in self.files
-            if re.fullmatch(f"{base}[^/]+/__init__.py", path)
-        }
+        modules = [path.removeprefix(base) for path in self.files if path.startswith(base) and path.endswith(".py")]
+        below = [path for path in modules if "/" in path and not is_test(f"{base}{path}")]
+        roots = {path.split("/")[0] for path in below if base or re.fullmatch("[^/]+/__init__.py", path)}
+        if not roots and not any(self._is_own(path, roots) and not is_test(path) for path in modules):
+            packages = {path.split("/")[0] for path in below if path.endswith("/__init__.py")}
+            roots = packages - _NOT_PACKAGES
         return tuple(
             path
             for path in self.files
@@ -188,7 +191,9 @@ def repository_name(path: Path) -> str:
 def open_repository(path: Path) -> Package:
     """The package in a folder. Raises ``UserError`` when there is none with tests."""
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder; give a repository's root folder or NAME==VERSION --hash sha256:...")
+        raise UserError(f"{path}: no such folder; give a repository's root folder or NAME==VERSION with --sha256")
+    if (path / "HEAD").is_file() and (path / "objects").is_dir() and (path / "refs").is_dir():
+        raise UserError(f"{path}: a repository without its files (bare, or a .git folder); give the folder of a clone")
     tracked = git.tracked(path)
     package = Package(
         name=repository_name(path), version="", root=path, tracked=None if tracked is None else tuple(tracked)

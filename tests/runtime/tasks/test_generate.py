@@ -197,6 +197,9 @@ def test_folders_without_package_or_tests_are_refused(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 2
     with pytest.raises(UserError, match="no such folder"):
         open_repository(tmp_path / "missing")
+    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "bare"], check=True)
+    with pytest.raises(UserError, match="without its files"):
+        open_repository(tmp_path / "bare")
 
 
 def test_src_layout_and_tests_inside_the_package(tmp_path: Path) -> None:
@@ -208,6 +211,23 @@ def test_src_layout_and_tests_inside_the_package(tmp_path: Path) -> None:
     assert package.source_files == ("src/pkg/__init__.py",)
     assert package.test_files == ("src/pkg/tests/test_a.py",)
     assert "venv/lib/x.py" not in package.files
+
+
+@pytest.mark.parametrize(
+    ("files", "own"),
+    [
+        (("src/org/calc/__init__.py", "src/org/calc/core.py"), "src/org"),
+        (("src/org/calc.py", "src/org/deep/more.py"), "src/org"),
+        (("org/calc/__init__.py", "examples/one/__init__.py", "docs/conf.py", "setup.py"), "org"),
+        (("pkg/__init__.py", "org/calc/__init__.py"), "pkg"),
+    ],
+)
+def test_namespace_packages(tmp_path: Path, files: tuple[str, ...], own: str) -> None:
+    for name in (*files, "tests/unit/__init__.py", "tests/unit/test_a.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    found = open_repository(tmp_path).source_files
+    assert found == tuple(sorted(name for name in files if name.startswith(f"{own}/")))
 
 
 class BusyMachine:
