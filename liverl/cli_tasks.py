@@ -316,7 +316,10 @@ def generate(
         f" {injection.unproven} not confirmed by the verifier"
     )
     if not injection.bugs:
-        raise RunError(f"{package.name}: no bug that its tests tell from the original")
+        why = "no bug that its tests tell from the original"
+        if not found.calls:
+            why = "no usable test; the lines above say why. What tests import and is not there comes with --with"
+        raise RunError(f"{package.name}: {why}")
 
 
 def _generate_history(
