@@ -129,13 +129,13 @@ def _spoil_file(
     source: bytes, wanted: Mapping[str, list[str]] | None, draw: random.Random, *, tried: bool = False
 ) -> tuple[bytes, list[str]]:
     try:
-        return _spoiled(source, ast.parse(source), wanted, draw)
+        return _spoiled(source, ast.parse(source), wanted, draw, tried=tried)
     except _UNREADABLE:
         return source, []
 
 
 def _spoiled(
-    source: bytes, tree: ast.Module, wanted: Mapping[str, list[str]] | None, draw: random.Random
+    source: bytes, tree: ast.Module, wanted: Mapping[str, list[str]] | None, draw: random.Random, *, tried: bool
 ) -> tuple[bytes, list[str]]:
     text = _Text(source)
     edits: list[_Edit] = []
