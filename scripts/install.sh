@@ -9,9 +9,13 @@ only=${2:-}
 lock=requirements.lock
 cpu_wheels=https://download.pytorch.org/whl/cpu
 # What no start of a run imports is compiled when it is first used.
-seldom='/(tests|mypyc?|pip|setuptools|kubernetes|anthropic|openai|wandb|networkx|tensorboard|google|opentelemetry|PIL)/'
-seldom+='|/ray/(rllib|serve|llm|data|tune|train)/|/torch/(testing|_inductor)/|/transformers/models/(?!auto|qwen)'
-seldom+='|/pygments/lexers/|/sympy/(physics|stats)/|/numpy/(f2py|distutils)/'
+seldom='/(tests|mypyc?|pip|setuptools|kubernetes|anthropic|openai|wandb|networkx|tensorboard|google|opentelemetry)/'
+seldom+='|/ray/(rllib|serve|llm|data|tune|train)/|/transformers/models/(?!auto|qwen|mistral/|__init__)'
+seldom+='|/pygments/lexers/|/sympy/(physics|stats)/|/numpy/(f2py|distutils)/|/PIL/(?!_|Image|Tiff|Exif|Gimp|Palette)'
+# Of these, what `import verl.trainer.main_ppo` needs, as every process of a trainer does.
+seldom+='|/torch/testing/_internal/(?!__init__|common_dtype|logging_tensor|distributed/(__init__|fake_pg))'
+seldom+='|/torch/_inductor/(?!(analysis/)?__init__|config|exc|utils|cpp_builder|cpu_vec_isa|cudagraph_utils|custom_graph_pass'
+seldom+='|test_operators|standalone_compile|_functionalize_coll|analysis/device_info|runtime/(__init__|cache_dir|hints|runtime_u))'
 
 say() { printf 'install: %s\n' "$*"; }
 fail() { printf 'install: %s\nfix: %s\n' "$1" "$2" >&2; exit 3; }
