@@ -30,8 +30,9 @@ test: install  ## every test, in groups from fast to slow; skipped ones are list
 check: install  ## lint, types and fast tests: what to run before a commit
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not (sandbox or torch or verl or deep or network or consumers)"
+	@said=$$(mktemp); trap 'rm -f "$$said"' EXIT; $(BIN)/mypy >"$$said" 2>&1 & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not (sandbox or torch or verl or deep or network or consumers)"; tests=$$?; \
+	wait $$types; types=$$?; cat "$$said"; exit $$((tests ? tests : types))
 
 golden: install  ## compile every golden spec, the reference pages and the README's picture again and show what changed
 	@$(BIN)/python -m tests.compiler.refresh_golden

@@ -51,6 +51,7 @@ def test_every_page_is_in_the_navigation_once() -> None:
     assert len(nav) == len(set(nav))
 
 
+@pytest.mark.deep
 def test_the_site_has_all_pages_and_loads_nothing_from_elsewhere(site: Path) -> None:
     built = {path.relative_to(site).as_posix(): path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     for page in pages.DOCS.rglob("*.md"):

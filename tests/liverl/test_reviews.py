@@ -52,6 +52,7 @@ def run(command: list[str], folder: Path, **environment: str) -> subprocess.Comp
     )
 
 
+@pytest.mark.deep
 def test_the_hook(repository: Path) -> None:
     (hook,) = documents()[0]["repos"][0]["hooks"]
     assert re.search(hook["files"], "specs/a.jsonnet") and re.search(hook["files"], "specs/lib/liverl.libsonnet")
@@ -62,6 +63,7 @@ def test_the_hook(repository: Path) -> None:
     assert run(shlex.split(hook["entry"]), repository).returncode == 0
 
 
+@pytest.mark.deep
 def test_the_workflow(repository: Path) -> None:
     workflow = documents()[1]
     assert workflow[True]["pull_request"]["paths"] == ["specs/**"]  # YAML 1.1 reads "on" as true

@@ -10,6 +10,7 @@ from tests.runtime.agent_loop.conftest import make_task
 from tests.runtime.agent_loop.workers_simulation import simulate
 
 
+@pytest.mark.deep
 def test_trials_of_many_workers_are_played_once_and_leave_nothing(tmp_path: Path) -> None:
     waves, boxes = 4, 160
     found = simulate(make_task(tmp_path), tmp_path, replicas=16, boxes=boxes, workers=8, waves=waves, count=True)

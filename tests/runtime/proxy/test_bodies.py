@@ -37,7 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     steps=st.lists(st.tuples(st.lists(MESSAGES, max_size=2), FIELDS, st.booleans(), st.booleans()), max_size=5),
     compact=st.booleans(),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_it_equals_a_whole_parse(
     before: dict[str, Any],
     after: dict[str, Any],

@@ -60,7 +60,7 @@ def test_free_text_edit_is_paid(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["process", pytest.param("bubblewrap", marks=pytest.mark.sandbox)])
-@pytest.mark.parametrize("kib", [200, 2048])
+@pytest.mark.parametrize("kib", [200, pytest.param(2048, marks=pytest.mark.deep)])
 def test_an_instruction_may_be_longer_than_an_argument(tmp_path: Path, kind: str, kib: int) -> None:
     """Linux starts no program with an argument or a variable of 128 KiB."""
     settings = config("free", KINDS[kind])

@@ -123,7 +123,7 @@ def test_the_band_comes_first_and_the_floor_is_kept() -> None:
 
 
 @given(untried=st.sampled_from([0.25, 0.5, 0.75, 1.0]), every=st.integers(2, 5), warmup_steps=st.sampled_from([0, 400]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_what_tells_something_comes_again_while_the_rest_is_tried(
     untried: float, every: int, warmup_steps: int
 ) -> None:
