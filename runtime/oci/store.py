@@ -416,10 +416,12 @@ class ImageStore:
         self._check_links(reference, diff_ids)
         settings = table(reference, config, "config")
         given = settings.get("Env") or []
-        plain = isinstance(given, list) and all(isinstance(one, str) and "\0" not in one for one in given)
+        plain = isinstance(given, list) and all(
+            isinstance(one, str) and "\0" not in one and one[:1] != "=" for one in given
+        )
         if not plain or any("\0" in str(settings.get(name)) for name in ("WorkingDir", "User")):
             raise ImageError(f"image {reference}: its configuration cannot be read", fix="build and push it anew")
-        env = tuple((name, value) for name, _, value in (one.partition("=") for one in given))
+        env = tuple((name, value) for name, is_set, value in (one.partition("=") for one in given) if is_set)
         layers = tuple(diff_ids)
         sizes = self._layer_sizes()
         image = Image(

@@ -33,4 +33,5 @@ class Image:
 
     @property
     def root_user(self) -> bool:
-        return self.user.partition(":")[0] in ("", "0", "root")
+        user, _, group = self.user.partition(":")
+        return user in ("", "0", "root") and group in ("", "0", "root")

@@ -127,9 +127,19 @@ class Engine:
             self.client.images.get(tag)
             return tag, False
         except self.sdk.errors.ImageNotFound:
-            archive = context.build_context(base, places, request.workdir)
+            archive = context.build_context(self._without_triggers(base), places, request.workdir)
             self.client.images.build(fileobj=_File(archive), custom_context=True, tag=tag, rm=True, network_mode="none")
             return tag, True
+
+    def _without_triggers(self, base: str) -> str:
+        """The same image without what it wants done in builds that stand on it (``ONBUILD``): ours is none of these."""
+        if not (self.client.images.get(base).attrs.get("Config") or {}).get("OnBuild"):
+            return base
+        container = self.client.containers.create(base, ["nothing"], network_mode="none")
+        try:
+            return str(container.commit().id)
+        finally:
+            container.remove(force=True, v=True)
 
     def _own_image(self, image: Image) -> str:
         """The engine's id of a task's image. One that was built on this machine is brought to the engine, once, as one

@@ -173,7 +173,7 @@ class DockerProvider:
                 pids_limit=request.pids,
                 init=False,  # the supervisor is process 1: it reaps orphans, and nothing inside can kill it
                 log_config=self._engine.sdk.types.LogConfig(type="none"),
-                **({"user": "0:0", "entrypoint": []} if own else {}),
+                **({"user": "0:0", "entrypoint": [], "healthcheck": {"test": ["NONE"]}} if own else {}),
                 **link.options,
             )
         except self._engine.sdk.errors.APIError as error:

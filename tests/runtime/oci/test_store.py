@@ -207,6 +207,7 @@ def test_more_than_a_blobs_size_is_not_taken(store: ImageStore, faulty: FaultyRe
         ({"config": {"Env": 3}}, "cannot be read"),
         ({"config": {"Env": [["A=b"]]}}, "cannot be read"),
         ({"config": {"Env": ["A=\0"]}}, "cannot be read"),
+        ({"config": {"Env": ["=x"]}}, "cannot be read"),
     ],
 )
 def test_a_configuration_of_another_form(
@@ -214,6 +215,15 @@ def test_a_configuration_of_another_form(
 ) -> None:
     with pytest.raises(ImageError, match=why):
         store.pull(faulty.push("formless", _configured(image([{"x": b"x"}]), config)))
+
+
+def test_users_and_variables_are_those_that_engines_see(store: ImageStore, faulty: FaultyRegistry) -> None:
+    users = {"": True, "0:root": True, "root": True, "root:games": False, "1000": False, "nobody:0": False}
+    for user, root in users.items():
+        made = image([{"x": b"x"}], User=user, Env=["A=1", "UNSET", "B=", "A=2"])
+        found = store.pull(faulty.push("users", made), again=True)
+        assert found.root_user == root, user
+        assert dict(found.env) == {"A": "2", "B": ""}
 
 
 def _configured(made: Made, config: dict[str, object], **descriptor: object) -> Made:

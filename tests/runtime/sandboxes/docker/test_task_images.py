@@ -31,7 +31,11 @@ def test_a_task_with_an_image_is_proven(
 ) -> None:
     require_command("busybox", package="busybox-static")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    made = image([busybox(), {"marker": b"here", "w/word": b"old\n"}], Env=["PATH=/bin"], WorkingDir="/w")
+    # What an image would have started, or done in builds that stand on it, is nothing of a box.
+    unheeded = {"Entrypoint": ["/no"], "OnBuild": ["RUN no", "COPY . /w"], "Shell": ["/no"], "Volumes": {"/vol": {}}}
+    unheeded["Healthcheck"] = {"Test": ["CMD", "/bin/sh", "-c", "echo x > /w/word"], "Interval": 1_000_000}
+    layers = [busybox(), {"marker": b"here", "w/word": b"old\n"}]
+    made = image(layers, Env=["PATH=/bin"], WorkingDir="/w", **unheeded)
     registry.push("task", made)
     name = "hub.example/task:latest"  # which nobody can reach but through the mirror
     images = Images(mirrors={"hub.example": registry.host}, disk_gib=64)
