@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import posixpath
 import random
 import tarfile
 import tempfile
@@ -130,6 +131,11 @@ class Engine:
             archive = context.build_context(self._without_triggers(base), places, request.workdir)
             self.client.images.build(fileobj=_File(archive), custom_context=True, tag=tag, rm=True, network_mode="none")
             return tag, True
+
+    def volumes(self, image: str) -> list[str]:
+        """Places at which the engine mounts a volume of its own, unless something else is mounted there. Blocks."""
+        named = (self.client.images.get(image).attrs.get("Config") or {}).get("Volumes") or {}
+        return [posixpath.normpath(one) for one in named]
 
     def _without_triggers(self, base: str) -> str:
         """The same image without what it wants done in builds that stand on it (``ONBUILD``): ours is none of these."""

@@ -150,6 +150,8 @@ class DockerProvider:
         python = bwrap.PYTHON if own else "/usr/bin/python3"
         # An image of the task's own is all to be written, as it would be in Harbor's container.
         memory = _FOLDERS if own else ("/var/tmp", *isolate.MEMORY_FOLDERS)
+        if own:  # volumes would bring what the image has there into the work directory, which is ours
+            memory = (*memory, *(one for one in self._engine.volumes(image) if one.startswith(f"{request.workdir}/")))
         folders, files = own_image.hidden(request)
         # As engines mask files of their own.
         masks = [self._engine.sdk.types.Mount(path, "/dev/null", type="bind", read_only=True) for path in files]

@@ -71,7 +71,7 @@ def copy_tree(source: str, target: str) -> None:
             if entry.is_symlink():
                 os.symlink(os.readlink(entry.path), inner)
             elif entry.is_dir():
-                os.mkdir(inner)
+                os.makedirs(inner, exist_ok=True)  # a volume of an image may be mounted there, empty
                 copy_tree(entry.path, inner)
             elif entry.is_file():
                 with open(entry.path, "rb") as reader, open(inner, "wb") as writer:

@@ -32,9 +32,14 @@ def test_a_task_with_an_image_is_proven(
     require_command("busybox", package="busybox-static")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # What an image would have started, or done in builds that stand on it, is nothing of a box.
-    unheeded = {"Entrypoint": ["/no"], "OnBuild": ["RUN no", "COPY . /w"], "Shell": ["/no"], "Volumes": {"/vol": {}}}
+    unheeded = {
+        "Entrypoint": ["/no"],
+        "OnBuild": ["RUN no", "COPY . /w"],
+        "Shell": ["/no"],
+        "Volumes": {"/vol": {}, "/w/d/": {}},
+    }
     unheeded["Healthcheck"] = {"Test": ["CMD", "/bin/sh", "-c", "echo x > /w/word"], "Interval": 1_000_000}
-    layers = [busybox(), {"marker": b"here", "w/word": b"old\n"}]
+    layers = [busybox(), {"marker": b"here", "w/word": b"old\n", "w/d/x": b"x"}]
     made = image(layers, Env=["PATH=/bin"], WorkingDir="/w", **unheeded)
     registry.push("task", made)
     name = "hub.example/task:latest"  # which nobody can reach but through the mirror
