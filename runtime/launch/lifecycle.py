@@ -11,6 +11,7 @@ import asyncio
 import functools
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -24,7 +25,15 @@ from typing import Any, Self, TypeVar
 from runtime import processes
 from runtime.errors import MachineError, RunError, RunHalted, UserError
 from runtime.launch import TRACEBACK_NOTE
-from runtime.launch.rundir import BEAT_SEC, FINAL_STATES, RunDirectory, owned, refuse_far_away
+from runtime.launch.rundir import (
+    BEAT_SEC,
+    FINAL_STATES,
+    RunDirectory,
+    RunRecord,
+    owned,
+    owner_of,
+    refuse_far_away,
+)
 from runtime.task_format import packed
 
 Result = TypeVar("Result")
@@ -34,6 +43,7 @@ STOP_GRACE_SEC = 20.0
 _TELLING_SEC = 2.0
 """How long ``stop`` waits for the process of a run that has ended."""
 INTERRUPTED_CODE = 130
+TAKEN_OVER_CODE = 4
 
 
 @contextmanager
@@ -44,7 +54,7 @@ def running(directory: RunDirectory, *, grace_sec: float = 5.0) -> Iterator[Inte
     os.environ[processes.MARK] = str(directory.path)
     began = replace(owned(directory.read()), state="running", end="", exit_code=None, exit_cause="")
     directory.write(replace(began, ended_by_itself=False))
-    with Interrupts(directory) as interrupts, _signs_of_life(directory):
+    with Interrupts(directory) as interrupts, _signs_of_life(directory, interrupts):
         try:
             yield interrupts
         except BaseException as error:
@@ -62,12 +72,16 @@ def running(directory: RunDirectory, *, grace_sec: float = 5.0) -> Iterator[Inte
 
 
 @contextmanager
-def _signs_of_life(directory: RunDirectory) -> Iterator[None]:
-    """Inside the block other hosts can see that this process lives."""
+def _signs_of_life(directory: RunDirectory, interrupts: Interrupts) -> Iterator[None]:
+    """Inside the block other hosts can see that this process lives. Where it was silent for too long (asleep, cut off)
+    and somebody there has ended the run or goes on with it, this process ends at once."""
     done = threading.Event()
+    mine = owned(directory.read())
 
     def beat() -> None:
         while True:
+            if not interrupts.ending and _taken_over(directory, mine):
+                _leave_to(directory)
             with suppress(OSError):  # a full disk: the run itself will say so
                 directory.beat()
             if done.wait(BEAT_SEC):
@@ -80,6 +94,29 @@ def _signs_of_life(directory: RunDirectory) -> Iterator[None]:
     finally:
         done.set()
         beating.join()
+
+
+def _taken_over(directory: RunDirectory, mine: RunRecord) -> bool:
+    try:
+        record = directory.read()
+    except UserError:
+        return False  # not to be read just now
+    return record.state in FINAL_STATES or owner_of(record) != owner_of(mine)
+
+
+def _leave_to(directory: RunDirectory) -> None:
+    """Nothing is unwound: what lies in the folder is another's now."""
+    with suppress(Exception):
+        record = directory.read()
+        print(
+            f"{directory.path}: this process gave no sign of life for a while, and the run was taken over from host "
+            f"{record.host}: it ends here",
+            file=sys.stderr,
+            flush=True,
+        )
+    with suppress(Exception):
+        processes.reap(directory.path)
+    os._exit(TAKEN_OVER_CODE)
 
 
 def tidy(directory: RunDirectory) -> bool:
@@ -239,6 +276,7 @@ class Interrupts:
                 return
             raise KeyboardInterrupt
         # The user insists, or a supervisor does: no unwinding, only what must not be left behind.
+        self.ending = True
         with suppress(Exception):
             sweep(self._directory)
         with suppress(Exception):

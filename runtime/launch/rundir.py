@@ -6,7 +6,9 @@ cannot be asked: such a run gives signs of life (``heartbeat``), and is lost whe
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -121,9 +123,10 @@ class RunDirectory(RunPaths):
         self.heartbeat.touch()
 
     def silent_sec(self) -> float | None:
-        """Seconds since the newest sign of life; None where there was none."""
+        """Seconds since the newest sign of life; None where there was none. By the clock that stamps the files: this
+        host's may differ from it, or may have jumped, and a run that lives would seem to be lost."""
         try:
-            return max(0.0, time.time() - self.heartbeat.stat().st_mtime)
+            return max(0.0, _clock_of_files(self.path) - self.heartbeat.stat().st_mtime)
         except OSError:
             return None
 
@@ -158,6 +161,14 @@ class RunDirectory(RunPaths):
             with suppress(OSError):
                 return datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")
         return now()
+
+
+def _clock_of_files(folder: Path) -> float:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as fresh:
+            return os.fstat(fresh.fileno()).st_mtime
+    except OSError:  # read-only, or full
+        return time.time()
 
 
 def now() -> str:
@@ -207,6 +218,11 @@ def owned(record: RunRecord) -> RunRecord:
     """The record with this process as its owner."""
     pid, start = processes.this_process()
     return replace(record, host=socket.gethostname(), kernel=processes.kernel(), pid=pid, pid_start=start)
+
+
+def owner_of(record: RunRecord) -> tuple[str, int, int]:
+    """Which process of which boot of a machine: a host's name may change."""
+    return record.kernel, record.pid, record.pid_start
 
 
 def refuse_living(directory: RunDirectory) -> None:

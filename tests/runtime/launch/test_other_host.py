@@ -6,6 +6,7 @@ import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,34 @@ def test_a_record_that_cannot_be_read_says_why_where_its_run_is_named(old: RunDi
     old.record_file.write_text(OLD_RECORD.replace("2024-01-07T", "yesterday"))
     with pytest.raises(UserError, match=r"start: .* is no time"):
         ledger.find("exp/20240107-000000-000", runs_dir=old.runs_dir).read()
+
+
+def test_a_clock_that_jumps_makes_no_living_run_lost(far: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are stamped by the file system's clock; what lies between two of them is no affair of this host's."""
+    real = time.time
+    for jump in (86_400.0, -86_400.0):
+        monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+        assert far.alive
+    monkeypatch.undo()
+    _silence(far, SILENT_SEC + 60)
+    monkeypatch.setattr(time, "time", lambda: real() - 86_400.0)
+    assert not far.alive
+
+
+@pytest.mark.parametrize("change", [{"kernel": "another boot", "host": "elsewhere"}, {"state": "failed"}])
+def test_who_was_asleep_leaves_the_run_to_whoever_took_it_over(
+    tmp_path: Path, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "BEAT_SEC", 0.05)
+    directory = rundir.create(tmp_path / "runs", experiment="exp", target="local")
+    child = os.fork()
+    if child == 0:
+        with lifecycle.running(directory):
+            time.sleep(60)
+        os._exit(0)
+    while directory.read().state != "running":
+        time.sleep(0.01)
+    directory.update(**change)
+    taken = directory.record_file.read_bytes()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == lifecycle.TAKEN_OVER_CODE
+    assert directory.record_file.read_bytes() == taken, "not a word of it is changed"
