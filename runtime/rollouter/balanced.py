@@ -95,7 +95,7 @@ class BalancedEngine(Generic[Member]):
             self._watching = asyncio.create_task(self._watch(), name="replica-health")
         tried: list[str] = []
         failure: TrialError | None = None
-        until = self._clock() + self._checks.patience_sec
+        until: float | None = None
         waits = False
         with ExitStack() as held:
             while len(tried) < self._checks.attempts:
@@ -105,6 +105,8 @@ class BalancedEngine(Generic[Member]):
                 try:
                     name, _ = self._balancer.acquire_server(session, tokens=len(prompt_ids), avoid=tried)
                 except RuntimeError:
+                    # From here on: how long weights were under way before is another's affair.
+                    until = until or self._clock() + self._checks.patience_sec
                     if (pause := self._pause_sec(tried, until)) is None:
                         break
                     if not waits:
