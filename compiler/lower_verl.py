@@ -333,10 +333,6 @@ def _vllm(plan: Plan, facts: Facts) -> None:
     put(f"{ROLLOUT}.max_num_batched_tokens", lambda: rollout.max_batched_tokens)
     put(f"{ROLLOUT}.expert_parallel_size", lambda: rollout.tensor_parallel_size if rollout.expert_parallel else 1)
     put(f"{ROLLOUT}.enable_rollout_routing_replay", lambda: spec.routing_replay == "R3")
-    with facts.section():
-        if rollout.tensor_parallel_size == 1 and "distributed-executor-backend" not in rollout.flags:
-            why = "the engine's worker in the engine's own process: one start less"
-            facts.decide(f"{ROLLOUT}.engine_kwargs.vllm.distributed_executor_backend", "uni", why)
     for name in rollout.flags:
         put(f"{ROLLOUT}.engine_kwargs.vllm.{name.replace('-', '_')}", partial(rollout.flags.get, name))
 

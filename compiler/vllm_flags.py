@@ -93,7 +93,20 @@ def flag_problems(flags: Mapping[str, Any], *, version: str = VERSION) -> Iterat
         elif name == "distributed-executor-backend" and value not in _EXECUTORS:
             yield Problem(place, f"{json.dumps(value)}: workers of another kind of process", ", ".join(_EXECUTORS))
         else:
+            yield from _graphs(place, value) if name == "compilation-config" else ()
             yield from _value(place, known[name], value)
+
+
+def _graphs(place: tuple[str, ...], value: Any) -> Iterator[Problem]:
+    """CUDA graphs of whole mixed batches gave wrong probabilities where they were tried (docs/measurements.md)."""
+    given = value if isinstance(value, dict) else _json(value)
+    mode = given.get("cudagraph_mode") if isinstance(given, dict) else None
+    if isinstance(mode, str) and mode.upper() == "FULL":
+        yield Problem(
+            place,
+            f'cudagraph_mode "{mode}": with it vLLM {VERSION} sampled with other probabilities than the trainer has',
+            "FULL_AND_PIECEWISE (vLLM's own choice), FULL_DECODE_ONLY, PIECEWISE, NONE",
+        )
 
 
 def _value(place: tuple[str, ...], entry: Mapping[str, Any], value: Any) -> Iterator[Problem]:
@@ -146,3 +159,7 @@ def _is_json(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def _json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) and _is_json(value) else None

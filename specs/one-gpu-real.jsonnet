@@ -71,6 +71,9 @@ function(tasks=null) {
     first_look: { functions: 5, max_chars: 6000 },
     test_after_edit: true,
     undo_failed_edits: true,
+    // Of the calls of a policy of 43M tokens 57 % were refused, and none of 47 trials that repeated one was solved.
+    edit_match: 'closest',
+    max_refusals: 2,
     max_observation: 1500,
   },
   environment: liverl.environment.bubblewrap { reuse_verdicts: true },

@@ -35,6 +35,9 @@ def turns(plan: Plan) -> Iterator[Problem]:
             f"1 to {spec.scaffold.max_turns}",
         )
     if spec.scaffold.tools == "repair":
+        if spec.scaffold.edit_match != "exact":
+            what = "the structured tools name a line and no text"
+            yield Problem(("scaffold", "edit_match"), what, "exact")
         for name in ("first_look", "test_after_edit", "undo_failed_edits"):
             if getattr(spec.scaffold, name):
                 what = "the structured tools run the tests themselves, at the first call and after each repair"

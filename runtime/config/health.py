@@ -23,6 +23,10 @@ class Health(Model):
     """The gate before reinforcement: of so many groups at the start of a run at least one must hold trials of different
     reward; with PPO and REINFORCE++, which compare over the whole batch, these groups together. Where all are alike no
     advantage differs from 0, and nothing would be learnt. null: no gate."""
+    least_correlation: Annotated[float, Field(gt=0.0, lt=1.0)] | None = 0.98
+    """Where the trainer's probabilities of the tokens correlate less with those that the engine sampled with, in three
+    steps in a row and by more than 0.002 in the mean, what is learnt is wrong. Not asked of stale trials. null: never a
+    reason to stop."""
     token_mismatches: Share = 0.25
     """Most of them may hold a reply that is malformed or whose log-probabilities are unusable. (A replica
     whose weights have another fingerprint than the trainer's gets no rollouts at all.)"""

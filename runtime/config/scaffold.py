@@ -54,6 +54,12 @@ class ShellScaffold(_Agent):
     undo_failed_edits: bool = False
     """Of ``test_after_edit``: put an edit back after which the tests fail, so that each starts from the code as it was:
     several attempts, none of which spoils the next."""
+    edit_match: Literal["exact", "closest"] = "exact"
+    """Of ``tools: free``, what ``edit_file`` replaces where the old text is not exactly there. ``exact``: nothing;
+    ``closest``: what was most probably meant, in that line with a slip in it, or in the file beside the one named. For
+    small models, which most often repeat an edit that was refused."""
+    max_refusals: Count | None = None
+    """End the trial when the same call has been refused so many times in a row; null: never."""
     max_observation: Annotated[int, Field(ge=200, le=1_000_000)] = 16_000
     """Of ``tools: free``: most characters of what one tool call shows; of a longer text both ends."""
 

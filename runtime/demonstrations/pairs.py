@@ -162,7 +162,7 @@ def _pair(
                 return None
     if rng.random() < form.miscopied:
         files = {one.path: one.text for one in screen}
-        vain = refused(edit, files, words_of(seen), rng)
+        vain = refused(edit, files, words_of(seen), rng, closest=form.scaffold.edit_match == "closest")
         if vain is not None and not _say(talk, speaker, *vain, trained=False):
             return None
     if not _say(talk, speaker, edit, f"{DONE}{module.path}\n{ALL_PASS}", trained=True):

@@ -54,11 +54,12 @@ def other_change(
 
 
 def refused(
-    edit: Edit, files: Mapping[str, str], screen: Collection[str], rng: random.Random
+    edit: Edit, files: Mapping[str, str], screen: Collection[str], rng: random.Random, *, closest: bool = False
 ) -> tuple[Edit, str] | None:
     """The edit as it could have been written wrongly, and what ``edit_file`` says of it: in another one of ``files``
-    (path -> text), with a word of ``screen`` in its old text, or with that text as the new one."""
-    kinds = [_elsewhere, _miscopied, _unchanged]
+    (path -> text), with a word of ``screen`` in its old text, or with that text as the new one. ``closest``: the tool
+    does the first two (``ShellScaffold.edit_match``)."""
+    kinds = [_unchanged] if closest else [_elsewhere, _miscopied, _unchanged]
     rng.shuffle(kinds)
     return next((found for kind in kinds if (found := kind(edit, files, screen, rng)) is not None), None)
 

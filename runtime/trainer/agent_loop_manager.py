@@ -47,8 +47,8 @@ from runtime.trainer.platform import find_platform
 from runtime.trainer.players import Players, ThisProcess
 from runtime.trainer.publish import GIVEN_OUT, ORDER, finished_groups, mark_running, publish_group
 from runtime.trainer.rows import TRAINER, RowWriter
-from runtime.trainer.skipped import SkippedUpdates
 from runtime.trainer.stable import SAVED
+from runtime.trainer.trained_steps import TrainedSteps
 from runtime.trainer.wakeup import published
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,9 @@ class LiverlAgentLoopManager:
             memory=self._memory,
             free_mib=lambda: free_mib(run),
         )
-        self._skipped = SkippedUpdates(self._run.rows_file(TRAINER))
+        self._trained = TrainedSteps(
+            self._run.rows_file(TRAINER), least_correlation=self._config.health.least_correlation
+        )
         self._rows = RowWriter(self._run.rows_file("loop"))
         self._status = StatusFile(self._run.status)
         self._background: set[asyncio.Task[None]] = set()
@@ -357,7 +359,7 @@ class LiverlAgentLoopManager:
             self._halt.ask(why, save=False)
         elif (why := players.why_hopeless()) is not None:
             self._halt.ask(f"no agent-loop worker is left: {why}")
-        elif (why := self._health.why_stop() or self._skipped.why_stop()) is not None:
+        elif (why := self._health.why_stop() or self._trained.why_stop()) is not None:
             self._halt.ask(why)
         published.halting = self._halt.why
 

@@ -58,13 +58,19 @@ def test_flags_reach_verl_and_the_server_by_their_names() -> None:
 def test_the_engine_s_worker_may_have_a_process_of_its_own() -> None:
     value = evaluate(spec_path("one-gpu")).value
     place = "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend"
-    assert lower_verl(make_plan(validate(value)))[place].value == "uni"
-    value["rollout"]["flags"] = {"distributed-executor-backend": "mp"}
+    assert place not in lower_verl(make_plan(validate(value))), "verl's own choice is mp"
+    value["rollout"]["flags"] = {"distributed-executor-backend": "uni"}
     plan = make_plan(validate(value))
-    assert lower_verl(plan)[place].value == "mp"
-    assert lower_vllm(plan)["distributed-executor-backend"].value == "mp"
+    assert lower_verl(plan)[place].value == "uni"
+    assert lower_vllm(plan)["distributed-executor-backend"].value == "uni"
     (problem,) = flag_problems({"distributed-executor-backend": "ray"})
     assert "mp, uni" in problem.allowed
+
+
+@pytest.mark.parametrize("given", [{"cudagraph_mode": "FULL"}, '{"cudagraph_mode": "full", "mode": 3}'])
+def test_graphs_that_gave_wrong_probabilities_are_refused(given: Any) -> None:
+    (problem,) = flag_problems({"compilation-config": given})
+    assert "other probabilities" in problem.what and "FULL_AND_PIECEWISE" in problem.allowed
 
 
 def test_a_flag_that_is_off_is_said_so_that_vllm_hears_it() -> None:

@@ -131,6 +131,8 @@ class ShellScaffold:
             "first_look": None if self.settings.first_look is None else self.settings.first_look.model_dump(),
             "test_after_edit": self.settings.test_after_edit,
             "undo_failed_edits": self.settings.undo_failed_edits,
+            "edit_match": self.settings.edit_match,
+            "max_refusals": self.settings.max_refusals,
             "runner": liverl.runner,
             "ids": None if task.suite is not None else list(task.expected_ids) or None,  # of the test kit
             "sources": list(liverl.source_files),

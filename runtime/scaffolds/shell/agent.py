@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 EX_UNAVAILABLE = 75  # EX_TEMPFAIL of sysexits.h
 MAX_NO_TOOL = 3
 REMINDER = "Call a tool."
+ERROR = "error: "
+"""How a tool says that it has done nothing."""
 OVERFLOW_CODES = ("context_length_exceeded", "string_above_max_length")
 
 COMPLETED, MAX_TURNS, NO_TOOL, OVERLONG = "agent_completed", "max_turns_reached", "no_tool_calls", "overlong"
@@ -84,7 +86,8 @@ class Agent:
 
     def run(self) -> str:
         """Converse to the end and return the termination reason. Raises ``Unavailable``."""
-        silent = 0
+        silent, refused, again = 0, None, 0
+        most = self._settings.get("max_refusals")
         while self.turns < self._settings["max_turns"]:
             body = {"model": self._settings["model"], "messages": self._messages, "tools": self._schemas}
             try:
@@ -111,8 +114,13 @@ class Agent:
                     return COMPLETED
                 started = time.perf_counter()
                 text = self._tools.call(name, call["function"]["arguments"])
+                made = (name, call["function"]["arguments"]) if text.startswith(ERROR) else None
+                again = again + 1 if made is not None and made == refused else 1
+                refused = made
                 self.tool_sec += time.perf_counter() - started
                 self._messages.append({"role": "tool", "tool_call_id": call["id"], "content": text})
+                if most is not None and refused is not None and again >= most:
+                    return COMPLETED
             if self._tools.exhausted:
                 return MAX_TURNS
         return MAX_TURNS

@@ -13,9 +13,11 @@ import subprocess
 import tempfile
 
 if __package__:
+    from .meant import meant
     from .own_tests import ALL_PASS, OwnTests, cut, first_look, outcome
     from .replace import NoPlace, elsewhere, place
 else:
+    from meant import meant  # type: ignore[import-not-found,no-redef]
     from own_tests import ALL_PASS, OwnTests, cut, first_look, outcome  # type: ignore[import-not-found,no-redef]
     from replace import NoPlace, elsewhere, place  # type: ignore[import-not-found,no-redef]
 
@@ -75,6 +77,7 @@ class FreeTools:
         self._max_chars: int = settings["max_observation"]
         self._look, self._test = settings["first_look"], settings["test_after_edit"]
         self._undo: bool = settings.get("undo_failed_edits", False)
+        self._closest = settings.get("edit_match") == "closest"
         self._sources: list[str] = list(settings.get("sources") or ())[:_FILES]
         # A task whose tests are a script alone names none that could be run here.
         named = settings["ids"] is not None and (self._look is not None or self._test)
@@ -104,6 +107,8 @@ class FreeTools:
             return f"error: the arguments are not JSON: {error}"
         if not isinstance(parsed, dict):
             return "error: the arguments are no object"
+        if self._closest and name == "edit_file":
+            parsed = self._meant(parsed)
         before = self._before(parsed) if self._undo and name in EDITING else None
         try:
             text = getattr(self, f"_{name}")(**parsed)
@@ -197,17 +202,41 @@ class FreeTools:
         text = text[:at] + new + text[at + len(old) :]
         return self._write_file(path, text.replace("\n", "\r\n") if windows else text)
 
+    def _meant(self, call: dict[str, Any]) -> dict[str, Any]:
+        """The same call, about the text that is most probably meant."""
+        path, old, new, line = (call.get(key) for key in ("path", "old", "new", "line"))
+        if not (isinstance(path, str) and isinstance(old, str) and isinstance(new, str)) or old == new:
+            return call
+        try:
+            start = None if line is None or line == "" else int(line)
+        except (TypeError, ValueError, OverflowError):
+            return call
+        old, new = old.replace("\r\n", "\n"), new.replace("\r\n", "\n")
+        text = next((there for _, there in self._texts([path])), None)
+        found = meant(path, text, old, new, start, self._other_sources(path))
+        if found is None:
+            return call
+        return {**call, "path": found[0], "old": found[1], "line": found[2]}
+
     def _other_sources(self, path: str) -> Iterator[tuple[str, str]]:
         """(Path, text) of the files under repair, but for this one."""
-        named = os.path.realpath(self._path(path))
-        for other in self._sources:
-            full = os.path.realpath(self._path(other))
+        try:
+            named = os.path.realpath(self._path(path))
+        except ValueError:  # a NUL
+            return
+        others = [other for other in self._sources if os.path.realpath(self._path(other)) != named]
+        yield from self._texts(others)
+
+    def _texts(self, paths: list[str]) -> Iterator[tuple[str, str]]:
+        """(Path, text) of those that can be read, and are not too long to be searched."""
+        for path in paths:
             try:
-                if full == named or os.path.getsize(full) > _SEARCHED:
+                full = self._path(path)
+                if not os.path.isfile(full) or os.path.getsize(full) > _SEARCHED:
                     continue
                 with open(full, encoding="utf-8", newline="") as file:
-                    yield other, file.read().replace("\r\n", "\n")
-            except (OSError, UnicodeDecodeError):
+                    yield path, file.read().replace("\r\n", "\n")
+            except (OSError, ValueError):  # the latter of texts in another encoding, and paths with a NUL
                 continue
 
     def _run_command(self, command: str) -> str:

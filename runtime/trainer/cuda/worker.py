@@ -9,6 +9,7 @@ import sys
 
 from verl.workers.rollout.vllm_rollout.utils import VLLM_LORA_INT_ID, vLLMColocateWorkerExtension
 
+from runtime.rollouter.fingerprint import added
 from runtime.trainer.cuda.places import in_run
 from runtime.trainer.cuda.served import adapter_value, parameters_value
 from runtime.trainer.startup import reached
@@ -29,7 +30,7 @@ class WorkerExtension(vLLMColocateWorkerExtension):  # type: ignore[misc]
         if adapter:
             shares.append(adapter_value(runner.lora_manager, VLLM_LORA_INT_ID, dtype=dtype))
         unknown = [share for share in shares if isinstance(share, str)]
-        return unknown[0] if unknown else sum(share for share in shares if isinstance(share, int))
+        return unknown[0] if unknown else added(share for share in shares if isinstance(share, int))
 
     def _get_zmq_handle(self) -> str:
         return in_run(super()._get_zmq_handle())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -147,3 +148,11 @@ def test_parts_of_a_matrix_add_up_however_it_is_cut(widths: list[int], rows: int
             found.add(part)
             values.append(found.value())
     assert combined(values) == combined([whole.value()]) and len(combined(values)) == 16
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=4))
+def test_values_together_fit_into_a_message_as_each_does(values: list[int]) -> None:
+    from runtime.rollouter.fingerprint import added, combined
+
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(added(values))) == added(values)
+    assert combined([added(values), 7]) == combined([*values, 7])

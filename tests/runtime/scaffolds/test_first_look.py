@@ -237,3 +237,20 @@ def test_a_cut_never_takes_a_part_of_a_character(text: str, limit: int) -> None:
     after, joins = text[len(head) : len(head) + 1], "\u200d\u0301\U0001f3fd"
     assert after not in joins or after == "", "what was cut off begins with a character of its own"
     assert tail[:1] == "" or tail[0] not in joins
+
+
+def test_a_call_that_is_refused_again_and_again_ends_the_trial(tmp_path: Path) -> None:
+    vain = hermes("edit_file", path=PATH, old="nowhere", new="x")
+    other = hermes("edit_file", path=PATH, old="not here", new="x")
+    edit, _, submit = free_repair()[2:]
+    result, report, _ = played(tmp_path / "ends", [vain, other, vain, vain, edit, submit], max_refusals=2)
+    assert report["calls"] == ["edit_file"] * 4 and result.reward == 0.0
+    assert result.termination is Termination.COMPLETED and result.trainable
+    result, report, _ = played(tmp_path / "goes-on", [vain, vain, edit, submit])
+    assert result.reward == 1.0
+
+
+def test_an_edit_with_a_slip_is_done_where_that_is_asked_for(tmp_path: Path) -> None:
+    slip = hermes("edit_file", path="no/such.py", line=REPOSITORY.line, old=BROKEN.strip(), new=RIGHT.strip())
+    result, _, (seen,) = played(tmp_path, [slip, hermes("submit")], edit_match="closest", test_after_edit=True)
+    assert result.reward == 1.0 and f"wrote {PATH}" in seen

@@ -13,7 +13,7 @@ from runtime.trainer.diagnosis import diagnose, ended_by_itself
 from runtime.trainer.halt import Halt
 from runtime.trainer.refills import RefillBudget
 from runtime.trainer.rows import RowWriter
-from runtime.trainer.skipped import SkippedUpdates
+from runtime.trainer.trained_steps import TrainedSteps
 
 
 def config(save_freq: int = 10) -> Any:
@@ -84,7 +84,7 @@ def test_a_step_that_cannot_end_ends_a_run_that_is_to_end_by_the_reason_for_it()
 
 def test_updates_that_are_skipped_one_after_another_end_the_run(tmp_path: Path) -> None:
     """A gradient that is no number: verl skips the step and says so in its row (here, as there, written by orjson)."""
-    skipped, rows = SkippedUpdates(tmp_path / "verl-0.jsonl"), RowWriter(tmp_path / "verl-0.jsonl")
+    skipped, rows = TrainedSteps(tmp_path / "verl-0.jsonl"), RowWriter(tmp_path / "verl-0.jsonl")
     assert skipped.why_stop() is None
 
     def seen(step: int, **data: float) -> str | None:
@@ -100,4 +100,37 @@ def test_updates_that_are_skipped_one_after_another_end_the_run(tmp_path: Path) 
     assert why == skipped.why_stop()
     assert seen(7, **{norm: nan, critic: 0.1}) is None
     assert "actor/grad_norm" in (seen(8, **{norm: nan, critic: 0.1}) or "")
+    rows.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "ends"),
+    [
+        ({}, True),
+        ({"training/rollout_probs_diff_mean": 5e-4}, False),  # nearly certain of every token: rounding
+        ({"training/rollout_actor_probs_pearson_corr": 0.999}, False),
+        ({"training/rollout_actor_probs_pearson_corr": float("nan")}, False),
+        ({"training/off_policy/trajectory_staleness/max": 1}, False),
+        ({"training/off_policy/trajectory_staleness/max": 0}, True),
+    ],
+)
+def test_an_engine_that_samples_from_another_policy_ends_the_run(
+    tmp_path: Path, changed: dict[str, float], ends: bool
+) -> None:
+    """Figures of a run whose engine was wrong: it went on for ten steps."""
+    measured = [(0.971, 0.0041), (0.965, 0.0045), (0.962, 0.0039)]
+    watch = TrainedSteps(tmp_path / "verl-0.jsonl", least_correlation=0.98)
+    off = TrainedSteps(tmp_path / "verl-0.jsonl", least_correlation=None)
+    rows = RowWriter(tmp_path / "verl-0.jsonl")
+    for step, (correlation, difference) in enumerate(measured, 1):
+        assert watch.why_stop() is None
+        row = {
+            "actor/grad_norm": 0.1,
+            "training/rollout_actor_probs_pearson_corr": correlation,
+            "training/rollout_probs_diff_mean": difference,
+        }
+        rows.write(step, row | (changed if step == 2 else {}))
+    assert (watch.why_stop() is not None) is ends and off.why_stop() is None
+    if ends:
+        assert "steps 1 to 3" in str(watch.why_stop()) and "0.971, 0.965, 0.962" in str(watch.why_stop())
     rows.close()
