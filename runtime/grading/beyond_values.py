@@ -81,7 +81,8 @@ def _node_looks(node: ast.AST, own: frozenset[str]) -> bool:
     if isinstance(node, ast.Name):
         return node.id in _LOOK
     if isinstance(node, ast.Attribute):
-        changes = not isinstance(node.ctx, ast.Load) or node.attr in _CHANGE
+        function = isinstance(node.value, ast.Name) and node.value.id in own  # ``calc.add`` changes nothing by its name
+        changes = not isinstance(node.ctx, ast.Load) or (node.attr in _CHANGE and not function)
         return changes or node.attr.startswith("__") or node.attr in _SEE or node.attr in _SEE_LOGS
     if isinstance(node, ast.Subscript):
         return not isinstance(node.ctx, ast.Load)

@@ -103,12 +103,19 @@ class Solution:
     def attribute(self, module: str, name: str) -> Any:
         answer = self._ask(["get", module, name])
         if answer[0] == "missing":
+            if name == "__all__" and (known := self._exported(module)):
+                return known  # without one all that is public is taken, and so at least this
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         found = self._described(answer, f"{module}:{name}", ["g", module, name])
         if name == "__all__" and type(found) in (list, tuple):
             # What a test takes whole is what the known solution has: ``abs`` and ``pytest`` stay what they were.
             return [one for one in found if type(one) is str and self._may(f"{module} exports {one}", ask=False)]
         return found
+
+    def _exported(self, module: str) -> list[str]:
+        """What the known solution's module gave to whoever took it whole, here."""
+        before = f"{self._running()} {module} exports "
+        return sorted(place[len(before) :] for place in self._places or () if place.startswith(before))
 
     @_noted
     def member(self, number: int, name: str) -> Any:
