@@ -180,14 +180,17 @@ def normalise(sent: Any) -> tuple[Message, ...]:
             text = _text(item.get("content"))
             return (Message(role, without_volatile(text) if role == "system" else text),)
         case "tool_search_output":
-            return (Message("tool", found_text(item), (), item.get("call_id")),)
+            return (Message("tool", found_text(item), (), _call_id(item)),)
         case "function_call_output" | "custom_tool_call_output" | "local_shell_call_output":
-            identity = text_field(item.get("call_id") or item.get("id") or "", "input[].call_id")
-            return (Message("tool", _text(item.get("output")), (), identity),)
+            return (Message("tool", _text(item.get("output")), (), _call_id(item)),)
         case "item_reference":
             raise invalid("'item_reference' is not supported: nothing is stored here; send the item", "input[].type")
         case _:
             return (Message("user", shown_text(item, "input[]")),)
+
+
+def _call_id(item: dict[str, Any]) -> str:
+    return text_field(item.get("call_id") or item.get("id") or "", "input[].call_id")
 
 
 def _turns(value: Any) -> list[Any]:
@@ -199,6 +202,8 @@ def _turns(value: Any) -> list[Any]:
     turns: list[Any] = []
     for item in value:
         sent = object_field(item, "input[]")
+        if sent.get("type") is not None:
+            text_field(sent["type"], "input[].type")
         if not _of_the_reply(sent):
             turns.append(sent)
         elif turns and isinstance(turns[-1], list):

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 from anthropic import types as anthropic
 from anthropic.types import beta
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types import chat, responses
 
@@ -149,3 +149,40 @@ def test_what_may_be_refused_may_be_of_any_type(dialect: Any, field: str, value:
         asked(dialect, **{field: value})
     except Refusal as refusal:
         assert (refusal.param or "").startswith(field)
+
+
+ITEMS = {
+    "anthropic": [one for kind in (anthropic.MessageParam, beta.BetaMessageParam) for one in samples(kind, full=True)],
+    "openai": samples(chat.ChatCompletionMessageParam, full=True),
+    "responses": samples(responses.ResponseInputItemParam, full=True),
+}
+
+
+def _spots(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(spot for key, child in inside for spot in _spots(child, (*at, key)))]
+
+
+def _with(value: Any, at: tuple[Any, ...], new: Any) -> Any:
+    if not at:
+        return new
+    changed = dict(value) if isinstance(value, dict) else list(value)
+    changed[at[0]] = _with(changed[at[0]], at[1:], new)
+    return changed
+
+
+@settings(max_examples=600)
+@given(st.data())
+def test_a_field_of_another_type_is_refused_or_read(data: st.DataObject) -> None:
+    """Anywhere in any message that is published."""
+    dialect = data.draw(st.sampled_from(DIALECTS))
+    item = data.draw(st.sampled_from(ITEMS[dialect.name]))
+    changed = _with(item, data.draw(st.sampled_from(_spots(item))), data.draw(JSON))
+    try:
+        request = dialect.parse({"model": "policy", "max_tokens": 5, dialect.messages_field: [changed, LAST]})
+        read = [message for sent in request.wire for message in request.normalise(sent)]
+    except Refusal:
+        return
+    for message in read:
+        assert isinstance(message.content, str) and isinstance(message.reasoning, str)
+        assert message.tool_call_id is None or isinstance(message.tool_call_id, str)
