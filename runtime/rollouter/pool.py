@@ -103,7 +103,8 @@ class ReplicaPool(BalancedEngine[Replica]):
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                self._answered(name, answer)
+                super()._answered(name, answer)
+                self._place(name, answer)
 
     async def _asked(self, replica: Replica) -> WeightIdentity:
         """Raises ``TimeoutError`` where it accepts the question and is silent: all the others would stay closed to
@@ -117,9 +118,10 @@ class ReplicaPool(BalancedEngine[Replica]):
         return waiting(self._waits, owner=_OWNER, what=what, deadline_sec=deadline_sec)
 
     def _answered(self, name: str, answer: WeightIdentity) -> None:
-        """A replica that was started again has old weights: it stays out until it has the expected ones."""
+        """A replica that was started again has old weights: it stays out until it has the expected ones. Newer ones are
+        those of a sync that is compared when all have them: until then it stays where it is."""
         super()._answered(name, answer)
-        if self._expected is not None:
+        if self._expected is not None and (answer.version <= self._expected.version or name in self._quarantined):
             self._place(name, answer)
 
     def _place(self, name: str, answer: WeightIdentity) -> None:

@@ -271,3 +271,17 @@ def test_who_gives_up_a_held_call_is_told_why_it_was_held() -> None:
         await pool.close()
 
     run_virtual(scenario())
+
+
+def test_a_replica_that_has_the_next_weights_already_stays_in_rotation() -> None:
+    async def scenario() -> None:
+        replica = Replica(random.Random(0))
+        pool = ReplicaPool({"r0": replica}, checks=CHECKS, clock=asyncio.get_running_loop().time)
+        await pool.verify(WeightIdentity(1, "policy-1"))
+        replica.served = WeightIdentity(2, "policy-2")
+        await pool.check()
+        assert (await pool.generate([1], PARAMS, session="s")).weight_versions == [2, 2]
+        assert set(await pool.verify(WeightIdentity(2, "other"))) == {"r0"}, "compared, when all should have them"
+        await pool.close()
+
+    run_virtual(scenario())
