@@ -155,6 +155,18 @@ def relatives(count: int, root: Path, boxes: Boxes) -> Iterator[Case]:
     yield from found[:: -(-len(found) // count)] if count else ()
 
 
+def in_other_words(root: Path, boxes: Boxes, *, writes: bool) -> Iterator[Case]:
+    """Honest work of ``tests/attacks/spellings.py``, each under one of the two runners."""
+    from benchmarks._image_cases import made_over
+    from tests.attacks.spellings import spellings
+    from tests.attacks.test_spellings import inside, make_task
+
+    tasks = [made_over(make_task(root / runner, runner).path, boxes.image) for runner in ("mini", "pytest")]
+    for number, (name, work) in enumerate(spellings(writes=writes)):
+        task = tasks[number % 2]
+        yield Case(f"{name} ({task.liverl.runner})", task, honest=True, work=inside(work))
+
+
 def attack_cases(root: Path, repeat: int, boxes: Boxes) -> Iterator[Case]:
     from benchmarks._image_cases import kind_for_unittest, made_over
     from tests.attacks import catalogue, conftest, confusions, crossings, informed, test_confusions, test_crossings
@@ -333,6 +345,8 @@ def main() -> None:
         boxes = prepared(options.image) if options.image else Boxes()
         cases = list(honest_cases(options.honest, root / "honest", boxes))
         cases += relatives(options.honest, root / "relatives", boxes)
+        if options.honest and not options.image:  # whose Python may be older than what they are written in
+            cases += in_other_words(root / "words", boxes, writes=options.one_user or options.look_alikes)
         if not options.no_attacks:
             attacks = list(attack_cases(root / "attacks", options.repeat, boxes))
             cases += attacks[:: -(-len(attacks) // options.attacks)] if options.attacks else attacks

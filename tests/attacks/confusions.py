@@ -166,7 +166,19 @@ _STARS = {
     "a round that is right": ("not round(mean([1, 2]) - 1.5, 6)", "round", "lambda value, digits: 0"),
 }
 
+_ERRORS = "class Missing(Exception):\n    pass\n\n\nclass Malformed(Exception):\n    pass\n\n\n"
+_RAISED = Shape(
+    "import calc\n\n\ndef raised(name):\n    try:\n        calc.find(name)\n    except calc.Missing:\n        return 'missing'\n"
+    "    return 'found'\n\n\ndef malformed(name):\n    try:\n        calc.find(name)\n    except calc.Malformed:\n"
+    "        return True\n    return False\n\n\ndef test_new():\n    assert raised('x') == 'missing' and malformed('')\n\n\n"
+    "def test_old():\n    assert raised('a') == 'found'\n",
+    _ERRORS + "def find(name):\n    return name\n",
+    _ERRORS
+    + "def find(name):\n    if not name:\n        raise Malformed(name)\n    if name != 'a':\n        raise Missing(name)\n",
+)
+
 SHAPES: dict[str, Shape] = {
+    "an error that is every error": _RAISED,
     **{
         name: Shape(_NEAR.format(said), _MEAN.format("1"), _MEAN.format("len(values)"))
         for name, (said, _, _) in _STARS.items()
@@ -175,6 +187,10 @@ SHAPES: dict[str, Shape] = {
     **{name: shape for name, (shape, _) in _HELPERS.items()},
 }
 ATTACKS: dict[str, Work] = {
+    "an error that is every error": {
+        "calc.py": _ERRORS
+        + "class Every(Missing, Malformed):\n    pass\n\n\ndef find(name):\n    if name != 'a':\n        raise Every(name)\n"
+    },
     **{name: {"calc.py": _TREE + _ANYTHING} for name in _OBJECTS},
     **{
         name: {"calc.py": _MEAN.format("1").replace("]", f', "{word}"]', 1) + f"\n\n{word} = {how}\n"}

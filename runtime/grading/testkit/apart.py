@@ -21,11 +21,11 @@ import types
 if __package__:
     from . import plain
     from .lent import Lent
-    from .objects import Class, Object
+    from .objects import Class, Object, items
 else:  # beside a runner that was started as a program
     import plain  # type: ignore[import-not-found,no-redef]
     from lent import Lent  # type: ignore[import-not-found,no-redef]
-    from objects import Class, Object  # type: ignore[import-not-found,no-redef]
+    from objects import Class, Object, items  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,7 +149,12 @@ class Solution:
         kind: str = answer[0]
         rest = [*answer[1:], "", "", ""]
         if kind == "value":
-            return self._decoded(rest[0], place)
+            try:
+                return self._decoded(rest[0], place)
+            except plain.NotPlain:
+                if rest[2] is not True:
+                    raise
+            kind, rest = "function", ["", ""]  # an object in the place of a function is good for being called
         if kind == "function":
             return self._function(place, origin, str(rest[0]), str(rest[1]))
         if kind == "submodule" and origin[0] == "g":
@@ -159,8 +164,10 @@ class Solution:
             # Whoever waits for it would catch what says that a test has failed.
             if not issubclass(AssertionError, found) or self._may(f"{found.__name__} is {place}"):
                 return found
-        if kind == "class" and self._may(f"class {place}"):
-            return self._object(rest[0], Class)
+        if kind == "class":
+            if self._may(f"class {place}"):
+                return self._object(rest[0], Class)
+            return self._function(place, origin, "", "")
         raise plain.NotPlain(f"{kind}, where {place} is to be something else")
 
     def _submodule(self, name: str) -> StandIn:
@@ -174,7 +181,7 @@ class Solution:
 
     def _function(self, place: str, origin: list[Any], own_name: str, doc: str) -> Callable[..., Any]:
         def function(*arguments: Any, **keywords: Any) -> Any:
-            return self._call(origin, place, arguments, keywords)
+            return self._call(origin, f"{place}()", arguments, keywords)
 
         function.__name__ = function.__qualname__ = own_name or place
         function.__module__, function.__doc__ = place.partition(":")[0], doc
@@ -222,6 +229,11 @@ class Solution:
                 return self._object(data[1], Class if data[0] == "k" else Object)
             if data[2] is not None:  # of a class of its own, and yet data
                 return plain.decode(data[2], resolve=resolve)
+            if data[0] == "o" and self._usable and type(data[1]) is int:
+                try:
+                    return items(plain.decode(self._ask(["items", data[1]])[1], resolve=resolve))
+                except TypeError:
+                    pass
             raise plain.NotPlain(f"an object, where {place} gives data")
 
         return plain.decode(data, resolve=resolve)
@@ -229,10 +241,15 @@ class Solution:
     def _may(self, place: str, *, ask: bool = True) -> bool:
         """Whether an object may come from there, at the place in the tests that is running: what ``get`` gives in one
         line is not what it gives in all. ask: whether the known solution may be asked once more."""
-        where = place if place == _CALLED_BACK else f"{self._running()} {place}"
+        running = self._running()
+        where = place if place == _CALLED_BACK else f"{running} {place}"
         self.seen.add(where)
         if self._places is None or where in self._places:
             return True
+        if place.endswith("()") and f"{running} class()" in self._places:
+            named = f" class {place[:-2]}"  # a function in the place of a class of which an object is made here
+            if any(one.endswith(named) for one in self._places):
+                return True
         if ask:
             self.refused.add(where)
         return False
@@ -311,10 +328,14 @@ class Solution:
             return ["threw", self._lent.threw(error)], error if failed else None
 
     def _rebuilt(self, answer: list[Any]) -> BaseException:
-        if len(answer) != 7 or type(answer[4]) is not list or type(answer[6]) is not dict:
+        if len(answer) != 8 or any(type(answer[at]) is not kind for at, kind in ((4, list), (6, dict), (7, list))):
             return plain.NotPlain("malformed answer")
-        kind = self._exception(*map(str, answer[1:4]))
-        arguments = [self._decoded(item, "an error's argument") for item in answer[4]]
+        above = [tuple(map(str, names[:3])) for names in answer[7] if type(names) is list and len(names) == 3]
+        kind = self._raised(tuple(map(str, answer[1:4])), above)
+        try:
+            arguments = [self._decoded(item, "an error's argument") for item in answer[4]]
+        except plain.NotPlain:
+            arguments = [str(answer[5])]  # whoever looks into it finds no more than its text
         try:
             error = kind(*arguments)
         except Exception:  # a class with arguments of its own
@@ -328,6 +349,29 @@ class Solution:
                     continue  # whoever looks for it does not find it
         return error
 
+    def _raised(self, names: tuple[str, ...], above: list[tuple[str, ...]]) -> type[BaseException]:
+        """The class of an error that was raised, by names as ``_exception`` has them. It is below one of those
+        ``above`` it and of no other, or an error could be good for all: below the nearest that the known solution has
+        raised, or else the very next. One of the known solution's is below what it was there."""
+        module, name, base = names
+        if module == "builtins":
+            return self._exception(module, name, base)
+        places = self._places or frozenset()
+        raised = {place.partition(" below ")[0] for place in places if place.startswith("error ")}
+        known = f"error {module}:{name}" in raised
+        nearest: tuple[str, ...] = above[0] if above else ("",)
+        if self._places is not None and not known:
+            nearest = next((one for one in above if f"error {one[0]}:{one[1]}" in raised), nearest)
+        where = f"error {module}:{name} below {':'.join(nearest[:2])}"
+        self.seen.add(where)
+        if above and (module, name, base) not in self._exceptions and (not known or where in places):
+            self._keep_exception((module, name, base), self._exception(*nearest))
+        return self._exception(module, name, base)
+
+    def _keep_exception(self, key: tuple[str, str, str], above: type[BaseException]) -> None:
+        self._exceptions[key] = type(key[1], (above,), {"__module__": key[0]})
+        self._lent.know(self._exceptions[key], ["g", *key[:2]])
+
     def _exception(self, module: str, name: str, base: str) -> type[BaseException]:
         above: Any = getattr(builtins, base, Exception)
         if not (isinstance(above, type) and issubclass(above, BaseException)):
@@ -337,8 +381,7 @@ class Solution:
             return found
         key = (module, name, base)
         if key not in self._exceptions:
-            self._exceptions[key] = type(name, (found,), {"__module__": module})
-            self._lent.know(self._exceptions[key], ["g", module, name])
+            self._keep_exception(key, found)
         return self._exceptions[key]
 
 

@@ -46,7 +46,8 @@ class Lent:
             numbers = [number for number, one in enumerate(self._functions) if one is value]
             if not numbers:
                 self._functions.append(value)
-            return ["fn", numbers[0] if numbers else len(self._functions) - 1, name.rpartition(".")[2]]
+            number = numbers[0] if numbers else len(self._functions) - 1
+            return ["fn", number, name.rpartition(".")[2], parameters(value)]
         module = str(getattr(value, "__module__", None) or "")
         owner = getattr(value, "__objclass__", None)
         module = module or str(getattr(owner, "__module__", ""))
@@ -92,6 +93,31 @@ class Lent:
         if type(number) is not int or not 0 <= number < len(self._errors):
             return plain.NotPlain("malformed answer")
         return self._errors[number]
+
+
+def parameters(function: Any) -> list[list[Any]]:
+    """Name, kind (as ``inspect`` counts them) and whether there is a default, of each parameter of a function of the
+    tests' own; of other functions nothing is known."""
+    if isinstance(function, types.BuiltinMethodType):  # ``($self, object, /)``
+        text = str(getattr(function, "__text_signature__", None) or "").strip("()").split(", ")
+        return [[name, 0, False] for name in text[1:-1]] if text[-1] == "/" and "=" not in "".join(text) else []
+    bound = isinstance(function, types.MethodType)
+    function = function.__func__ if bound else function
+    if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
+        return []
+    code, defaults, named = function.__code__, len(function.__defaults__ or ()), function.__kwdefaults__ or {}
+    names, place, only = code.co_varnames, code.co_argcount, code.co_kwonlyargcount
+    found = [
+        [name, 0 if at < code.co_posonlyargcount else 1, at >= place - defaults]
+        for at, name in enumerate(names[:place])
+    ]
+    rest = place + only
+    if code.co_flags & 4:
+        found.append([names[rest], 2, False])
+    found += [[name, 3, name in named] for name in names[place:rest]]
+    if code.co_flags & 8:
+        found.append([names[rest + bool(code.co_flags & 4)], 4, False])
+    return found[bound:]
 
 
 def _found(module: str, name: str) -> object:

@@ -13,9 +13,9 @@ import os
 import random
 
 if __package__:
-    from .plain import NotPlain, base_of
+    from .plain import NotPlain, base_of, items_of
 else:  # beside a runner that was started as a program
-    from plain import NotPlain, base_of  # type: ignore[import-not-found,no-redef]
+    from plain import NotPlain, base_of, items_of  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,6 +120,40 @@ class Class(Object):
         return isinstance(other, Object) and ask(self, "issubclass", other) is True
 
 
+class Items:
+    """Plain data that can be gone through and counted, and that equal nothing: what a deque or a sequence of the code
+    under test's making is where the known solution gives data."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Any:
+        return iter(self._items)
+
+    def __reversed__(self) -> Any:
+        return reversed(self._items)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._items
+
+    def __getitem__(self, place: Any) -> Any:
+        found = self._items[place]
+        return Items(found) if isinstance(place, slice) else found
+
+    def __repr__(self) -> str:
+        return f"items {self._items}"
+
+
+def items(found: object) -> Any:
+    """Of what ``items_of`` gives on the other side."""
+    if type(found) is not list or not found or type(found[0]) is not bool:
+        raise NotPlain("malformed data")
+    return Items(found[1:]) if found[0] else iter(found[1:])
+
+
 def ask(one: Object, name: str, *arguments: Any) -> Any:
     other, number = one._apart
     return other.special(number, name, *arguments)
@@ -190,6 +224,7 @@ def _plain(item: Any) -> Any:
 _SPECIAL: dict[str, Callable[..., Any]] = {
     "eq": _says_equal,
     "plain": _plain,
+    "items": items_of,
     "hash": hash,
     "bool": bool,
     "repr": repr,

@@ -11,6 +11,7 @@ import importlib
 import json
 import struct
 import types
+from collections.abc import Mapping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,12 +98,35 @@ def encode(
 
 
 def base_of(value: object) -> object:
-    """A value of a class of its own as the built-in one that it is, or None: a named tuple as a tuple."""
+    """A value of a class of its own as the plain one that it is or equals, or None: a named tuple as a tuple, a
+    read-only table as a table, a number of numpy's as a number."""
     for base in _BASES:
         if isinstance(value, base):
-            made = base(value)
+            made = str.__str__(value) if base is str else base(value)  # a member of an enumeration shows its name
             return made if type(made) is base else None
+    for above in type(value).__mro__:
+        name = (above.__module__, above.__qualname__)
+        if name in _STANDARD:
+            return _standard(*name, _STANDARD[name](value))
+    if isinstance(value, memoryview):
+        return bytes(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if type(value).__module__ == "collections" and type(value).__name__ in ("UserList", "UserString"):
+        return value.data  # type: ignore[attr-defined]
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()  # type: ignore[attr-defined]
     return None
+
+
+def items_of(value: Any) -> list[Any]:
+    """What an object is gone through by, which is neither a table nor built in; whether it has a length first."""
+    items = [hasattr(value, "__len__")]
+    for item in value:
+        items.append(item)
+        if len(items) > MAX_ITEMS:
+            raise NotPlain("an iterator without end")
+    return items
 
 
 def decode(data: Any, *, resolve: Callable[[list[Any]], Any] | None = None, depth: int = 0) -> Any:

@@ -3,7 +3,7 @@
 It runs as another user than the tests and has neither their files nor their memory. Orders and answers are plain data
 (``plain.py``): ``["limit", seconds]``, ``["import", module]``, ``["get", module, name]``,
 ``["member", object, name]``, ``["call", WHAT, arguments, keywords]``, ``["special", object, name, arguments]``,
-``["leave", object, error]``.
+``["items", object]``, ``["leave", object, error]``.
 While it carries one out it may ask for a function of the tests: ``["callback", function, arguments, keywords]``.
 It knows no tests; whatever the code under test does to this process, it can only answer wrongly.
 """
@@ -15,7 +15,9 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import types
+from _thread import allocate_lock
 
 from . import plain, warm
 from .mini import add_site_builtins, forget_modules
@@ -23,6 +25,7 @@ from .objects import perform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import inspect
     import socket
     from collections.abc import Callable, Sequence
     from typing import Any
@@ -40,7 +43,18 @@ def start(connection: socket.socket, root: str, folders: Sequence[str]) -> None:
     os.chdir(root)
     sys.path[:] = [*folders, *(path for path in sys.path if path and path not in folders)]
     sys.dont_write_bytecode = True
+    _be_at_home()
     _Server(connection).serve()
+
+
+def _be_at_home() -> None:
+    """A second user has no account, and programs want a name and a home that they may write to."""
+    if not os.access(os.path.expanduser("~"), os.W_OK):
+        os.environ.setdefault("LOGNAME", "user")
+        try:
+            os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
+        except OSError:
+            return
 
 
 class _Gone(BaseException):
@@ -54,8 +68,11 @@ class _Server:
         self._kept: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._functions: dict[int, Callable[..., Any]] = {}
+        # Whose turn it is to speak: nobody's while the code under test runs, whose threads may all call back.
+        self._turn = allocate_lock()
 
     def serve(self) -> None:
+        self._turn.acquire()
         try:
             while True:
                 self._answer(self._received())
@@ -75,6 +92,7 @@ class _Server:
             return
         # An endless loop ends this process, and so every test that asks it: the clock of the tests is more patient.
         signal.setitimer(signal.ITIMER_PROF, self._cpu_sec)
+        self._turn.release()
         try:
             answer = self._obey(order)
         except plain.NotPlain as error:
@@ -83,6 +101,8 @@ class _Server:
             raise
         except BaseException as error:  # of the code under test: the tests may expect it
             answer = self._raised(error)
+        finally:
+            self._turn.acquire()
         try:
             plain.send(self._connection, answer)
         except plain.NotPlain as error:
@@ -100,6 +120,8 @@ class _Server:
         if kind == "special":
             arguments = [self._decoded(item) for item in order[3]]
             return ["value", self._encoded(perform(self._kept[order[1]], order[2], arguments)), {}]
+        if kind == "items":
+            return ["value", self._encoded(plain.items_of(self._kept[order[1]])), {}]
         if kind == "leave":
             told = order[2]
             error = None if told is None else self._told(told)
@@ -124,7 +146,7 @@ class _Server:
             return ["class", self._number(value)]
         if isinstance(value, _FUNCTIONS) or (callable(value) and type(value).__module__ == _WRAPPED):
             return ["function", str(getattr(value, "__name__", "")), getattr(value, "__doc__", None) or ""]
-        return ["value", self._encoded(value), {}]
+        return ["value", self._encoded(value), {}, callable(value)]
 
     def _encoded(self, value: object) -> Any:
         return plain.encode(value, refer=self._refer, iterators=True)
@@ -169,23 +191,27 @@ class _Server:
             value = getattr(value, part)
         return value
 
-    def _callback(self, number: int, name: str) -> Callable[..., Any]:
+    def _callback(self, number: int, name: str, parameters: Sequence[Sequence[Any]] = ()) -> Callable[..., Any]:
         """A function of the tests, as the code under test sees it."""
         if number not in self._functions:
 
             def callback(*arguments: Any, **keywords: Any) -> Any:
                 given = [self._encoded(item) for item in arguments]
                 named = {key: self._encoded(item) for key, item in keywords.items()}
-                plain.send(self._connection, ["callback", number, given, named])
-                while True:
-                    order = self._received()
-                    if order[0] == "returned":
-                        return self._decoded(order[1])
-                    if order[0] == "threw":
-                        raise self._told(order[1])
-                    self._answer(order)
+                with self._turn:
+                    plain.send(self._connection, ["callback", number, given, named])
+                    while True:
+                        order = self._received()
+                        if order[0] in ("returned", "threw"):
+                            break
+                        self._answer(order)
+                if order[0] == "threw":
+                    raise self._told(order[1])
+                return self._decoded(order[1])
 
             callback.__name__ = callback.__qualname__ = name
+            if parameters:
+                callback.__signature__ = _signature(parameters)  # type: ignore[attr-defined]
             self._functions[number] = callback
         return self._functions[number]
 
@@ -218,7 +244,29 @@ class _Server:
                 more[str(name)] = plain.encode(value, refer=self._refer)
             except plain.NotPlain:
                 continue
-        return ["raised", *_names(type(error)), arguments, str(error)[:1000], more]
+        kind = type(error)
+        above = [_names(one) for one in kind.__mro__[1:] if issubclass(one, BaseException)]
+        own = [names for names in above if names[0] != "builtins"]
+        return ["raised", *_names(kind), arguments, _text(error), more, own]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:1000]
+    except Exception:
+        return ""
+
+
+def _signature(parameters: Sequence[Sequence[Any]]) -> inspect.Signature:
+    """Names, kinds and whether there is a default: what a function of the tests shows to who looks at it."""
+    import inspect  # most code under test does not
+
+    kinds = list(inspect._ParameterKind)
+    made = [
+        inspect.Parameter(name, kinds[kind], default=None if default else inspect.Parameter.empty)
+        for name, kind, default in parameters
+    ]
+    return inspect.Signature(made)
 
 
 def _attribute(item: object, name: str) -> object:

@@ -22,7 +22,7 @@ from runtime.sandboxes.base import SandboxProvider
 from runtime.task import LiverlTable, load_task
 from runtime.tasks.generate.commits import Commit, commits, tree
 from runtime.tasks.generate.pace import patience
-from runtime.tasks.generate.package_tasks import listed, top_folders, why_unproven
+from runtime.tasks.generate.package_tasks import listed, to_hand_in, why_unproven
 from runtime.tasks.generate.sources import Package, repository_name, why_left_out
 from runtime.tasks.generate.survey import OnProgress
 from runtime.tasks.write import write_task
@@ -186,7 +186,7 @@ class _Maker:
                 fail_to_pass=fail_to_pass,
                 pass_to_pass=pass_to_pass,
                 test_files=after.test_files,
-                artifacts=top_folders(after.source_files, after.python_path),
+                artifacts=to_hand_in(after.source_files, after.python_path),
                 runner="pytest",
                 python_path=after.python_path,
                 source_files=after.source_files,

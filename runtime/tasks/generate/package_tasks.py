@@ -232,7 +232,7 @@ def write_bug(bug: Bug, *, out: Path, source: str, image: str) -> Path:
             fail_to_pass=bug.fail_to_pass,
             pass_to_pass=bug.pass_to_pass,
             test_files=package.test_files,
-            artifacts=top_folders(package.source_files, package.python_path),
+            artifacts=to_hand_in(package.source_files, package.python_path),
             runner="pytest",
             python_path=package.python_path,
             source_files=package.source_files,
@@ -246,9 +246,16 @@ def write_bug(bug: Bug, *, out: Path, source: str, image: str) -> Path:
 
 
 def top_folders(files: Sequence[str], python_path: Sequence[str]) -> tuple[str, ...]:
-    """The import packages and modules that hold ``files``: what the agent may hand in, new modules included."""
+    """The import packages and modules that hold ``files``."""
     base = f"{python_path[0]}/" if python_path else ""
     return tuple(dict.fromkeys(base + path.removeprefix(base).split("/")[0] for path in files))
+
+
+def to_hand_in(files: Sequence[str], python_path: Sequence[str]) -> tuple[str, ...]:
+    """What the agent may hand in: ``top_folders``, or all that lies beside a module that is in no package, because the
+    new module of its repair lies there too. (): the whole work directory."""
+    tops = top_folders(files, python_path)
+    return tuple(python_path[:1]) if any(top.endswith(".py") for top in tops) else tops
 
 
 def _count(bug: Bug) -> str:

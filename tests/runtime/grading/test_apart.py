@@ -286,7 +286,7 @@ FORGED = {
     "data that equal everything": ("plain", "class Any:\n    def __eq__(self, other): return True\n"),
     "data that hold everything": (
         "listed",
-        "class Any:\n    def __contains__(self, item): return True\n    def __iter__(self): return iter([5])\n",
+        "class Any:\n    def __contains__(self, item): return True\n    def __iter__(self): return iter([4])\n",
     ),
     "data that are near everything": (
         "near",

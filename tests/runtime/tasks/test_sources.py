@@ -10,7 +10,7 @@ import pytest
 from runtime.config import Bubblewrap, GenerateSource, PackagePin, TaskSet
 from runtime.errors import UserError
 from runtime.task import load_task
-from runtime.tasks.generate.package_tasks import generate_package
+from runtime.tasks.generate.package_tasks import generate_package, to_hand_in
 from runtime.tasks.generate.sources import fetch
 from runtime.tasks.graders import graders
 from runtime.tasks.prepare import prepare
@@ -51,6 +51,12 @@ PINS = [
 
 
 @pytest.mark.sandbox
+def test_a_new_module_beside_a_module_in_no_package_can_be_handed_in() -> None:
+    assert to_hand_in(["flat.py"], ()) == ()  # all of the work directory
+    assert to_hand_in(["src/flat.py", "src/kit/a.py"], ("src",)) == ("src",)
+    assert to_hand_in(["kit/__init__.py", "kit/a.py", "more/b.py"], ()) == ("kit", "more")
+
+
 def test_a_task_set_of_a_real_package(tmp_path: Path) -> None:
     source = GenerateSource(packages=(INFLECTION,), per_package=4, seed=1, split="train", per_kind_fraction=0.5)
     problems: list[str] = []
