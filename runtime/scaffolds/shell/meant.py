@@ -32,10 +32,10 @@ def meant(
         return path, old, min(starts, key=lambda start: abs(start - (line or start)))
     others = list(others)
     held = [(other, start) for other, there in others for start in _starts(there, old)]
-    if len(held) > 1:
+    if len(held) > 1:  # none in that line: a slip, maybe
         held = [(other, start) for other, start in held if start == line]
-    if len(held) == 1:
-        return held[0][0], old, held[0][1]
+    if held:
+        return (held[0][0], old, held[0][1]) if len(held) == 1 else None
     wanted = [part.strip() for part in old.strip().split("\n")]
     if not any(wanted):
         return None
