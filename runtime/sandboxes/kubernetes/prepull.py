@@ -20,6 +20,7 @@ from runtime.sandboxes.ahead import BUILT, LOOK_SEC, Announced
 from runtime.sandboxes.kubernetes import pods, status
 from runtime.sandboxes.kubernetes.api import Api, ApiError
 from runtime.sandboxes.kubernetes.watch import PodWatch
+from runtime.sandboxes.leaving import Leaving
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Prepull:
         """Node -> names of the images that it has, as far as this run knows."""
         self._tried: set[tuple[str, str]] = set()
         self._pulling: dict[str, set[asyncio.Task[None]]] = {}
+        self._leaving = Leaving()
         self._task: asyncio.Task[None] | None = None
         self.counts: dict[str, float] = {}
 
@@ -62,6 +64,7 @@ class Prepull:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._leaving.close()
 
     def started(self, node: str, image: str, *, seconds: float) -> None:
         """A box of a task's image runs on a node, so many seconds after it was asked for."""
@@ -121,7 +124,7 @@ class Prepull:
                 return
             log.warning("image %s: not pulled ahead by node %s: %s", image, node, error or "too slow")
         finally:
-            await asyncio.shield(self._take_away(api, name, made))
+            await self._leaving.await_(self._take_away(api, name, made))
 
     @staticmethod
     async def _take_away(api: Api, name: str, made: asyncio.Future[Any]) -> None:

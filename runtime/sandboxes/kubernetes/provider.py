@@ -31,6 +31,7 @@ from runtime.sandboxes.kubernetes import pods, status
 from runtime.sandboxes.kubernetes.api import Api, ApiError, CommandNotStarted, connect
 from runtime.sandboxes.kubernetes.prepull import Prepull
 from runtime.sandboxes.kubernetes.watch import PodWatch
+from runtime.sandboxes.leaving import Leaving
 from runtime.sandboxes.pair import PairedRemoteSandbox
 from runtime.sandboxes.remote import PROXY_HOST, LinkCut, RemoteSandbox
 
@@ -177,6 +178,7 @@ class KubernetesProvider:
         self._watch: PodWatch | None = None
         self._lock = asyncio.Lock()
         self._running: set[PodSandbox] = set()
+        self._leaving = Leaving()
         self._seen: set[str] = set()
         self._open: tuple[str, ...] | None = None if settings.egress_probes else ()
 
@@ -247,7 +249,7 @@ class KubernetesProvider:
             await self._brought(sandbox, request)
         except BaseException as error:
             with contextlib.suppress(ApiError):
-                await asyncio.shield(api.delete(name))
+                await self._leaving.await_(api.delete(name))
             if isinstance(error, ApiError | ValueError):  # a value: the client's own check of the manifest
                 raise TrialError(Termination.ENV_SETUP_FAILED, f"sandbox {request.name}: {error}") from error
             if isinstance(error, TrialError) and error.termination is Termination.SANDBOX_LOST:
@@ -270,6 +272,7 @@ class KubernetesProvider:
     async def close(self) -> None:
         await self._prepull.close()
         await asyncio.gather(*(sandbox.stop() for sandbox in list(self._running)))
+        await self._leaving.close()
         if self._watch is not None:
             await self._watch.close()
         if self._api is not None:

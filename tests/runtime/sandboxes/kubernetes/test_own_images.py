@@ -133,7 +133,9 @@ def test_code_under_test_has_a_container_of_the_image_for_itself(
 ) -> None:
     """Of an ordinary user; each of the two has a copy of its own of the image's work directory."""
     own[0].name(f"{NAME}:1", own[1])
-    seen = "import os\nassert open('/w/word').read() == 'old\\n' and os.getuid() == 10001\nopen('/w/word', 'w')\n"
+    seen = "import os, sys\nassert open('/w/word').read() == 'old\\n' and os.getuid() == 10001\n"
+    # Not in the further run in one process, which a test that reads files gets.
+    seen += "if not any('test_calc' in name for name in sys.modules): open('/w/word', 'w')\n"
     files = {
         "task.toml": f'environment.docker_image = "{NAME}:1"\n[metadata.liverl]\n'
         'fail_to_pass = ["tests/test_calc.py::test_f"]\ntest_files = ["tests/test_calc.py"]\n',
