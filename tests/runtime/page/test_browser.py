@@ -179,7 +179,7 @@ def test_a_trial_is_shown_turn_by_turn_and_token_by_token(
     assert page.locator("#siblings tbody tr").count() == 2
     assert page.locator("#times .bar.model").count() == 2
     page.click("#tokens button.sample")
-    page.wait_for_selector(".token")
+    page.wait_for_selector(".token.own")
     sample = orjson.loads((trial / "trajectory.json").read_bytes())["samples"][0]
     own = page.eval_on_selector_all(".token.own", "all => all.map(one => +one.dataset.at)")
     assert own == [len(sample["prompt_ids"]) + at for at, mask in enumerate(sample["response_mask"]) if mask]
