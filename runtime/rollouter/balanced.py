@@ -70,7 +70,7 @@ class BalancedEngine(Generic[Member]):
         self._cut: set[asyncio.Task[Generation]] = set()
         self._missed: dict[str, int] = {}
         self._failures: dict[str, str] = {}
-        """What each replica's last failure was, until it has answered a call."""
+        """What each replica's last failure was, of a call or a check, until it has answered a call."""
         self._lost_at: dict[str, float] = {}
         self._waiting = 0
         """Calls that no replica takes."""
@@ -288,9 +288,10 @@ class BalancedEngine(Generic[Member]):
             async with asyncio.timeout(self._checks.timeout_sec):
                 answer = await replica.identity()
         except TimeoutError:
-            pass
+            why = f"no answer within {self._checks.timeout_sec:g} s"
         except Exception as error:
             # Whatever it raises, it cannot say who it is; and nothing may end the watch over the others.
+            why = str(error) or type(error).__name__
             if not isinstance(error, TrialError):
                 log.exception("replica %s: its health check failed", name)
             certain = True
@@ -299,6 +300,7 @@ class BalancedEngine(Generic[Member]):
                 self._answered(name, answer)
             return True
         if self._replicas.get(name) is replica:
+            self._failures[name] = why
             self._missed_check(name, certain=certain)
         return False
 
