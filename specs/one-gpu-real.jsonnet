@@ -71,7 +71,7 @@ function(tasks=null) {
     first_look: { functions: 5, max_chars: 6000 },
     test_after_edit: true,
     undo_failed_edits: true,
-    // Of the calls of a policy of 43M tokens 57 % were refused, and none of 47 trials that repeated one was solved.
+    // Half of the edits of an earlier policy were refused (docs/scaffolds.md), and none of 47 trials that repeated one was solved.
     edit_match: 'closest',
     max_refusals: 2,
     max_observation: 1500,

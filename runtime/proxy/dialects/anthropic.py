@@ -1,8 +1,8 @@
 """Anthropic messages: ``POST /v1/messages``, streamed and not, as Claude Code speaks it.
 
 System text may be a string, a list of blocks, or messages in the middle of the list; ``cache_control`` is never looked
-at. Sampling parameters of the request are read past: the session's limits decide; what forces a reply into a form or a
-call is refused by name.
+at. Sampling parameters of the request are read past: the session's limits decide. So is what forces a reply into a form
+or a call, which Claude Code itself sends.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from runtime.proxy.dialects.base import (
     invalid,
     object_field,
     pieces,
-    read_choice,
     read_flag,
-    read_format,
     read_limit,
     read_messages,
     read_model,
@@ -67,10 +65,8 @@ class AnthropicMessages:
             raise invalid("nothing is stored here; send the whole conversation", "thread")
         if body.get("compaction"):
             raise invalid("is not supported: ask the policy for a summary", "compaction")
-        output = object_field(body.get("output_config") or {}, "output_config")
-        read_format(output.get("format"), "output_config.format")
-        read_format(body.get("output_format"), "output_format")
-        object_field(body.get("tool_choice") or {}, "tool_choice")
+        # Claude Code's helpers for titles and web search force a form or a call: they get a free reply.
+        choice = object_field(body.get("tool_choice") or {}, "tool_choice")
         return ChatRequest(
             dialect=self.name,
             model=read_model(body),
@@ -80,7 +76,7 @@ class AnthropicMessages:
             wire=read_messages(body),
             normalise=normalise,
             max_tokens=read_limit(body, "max_tokens"),
-            parse_tools=read_choice(body),
+            parse_tools=choice.get("type") != "none",
             stop=read_stop(body, "stop_sequences"),
             stream=read_flag(body, "stream"),
         )

@@ -121,7 +121,7 @@ def read_choice(body: dict[str, Any]) -> bool:
     kind = value.get("type") if isinstance(value, dict) else value
     if value is None or kind in ("auto", "none"):
         return kind != "none"
-    named = json_text(kind if isinstance(kind, str) else value)
+    named = _quoted(kind if isinstance(kind, str) else value)
     raise invalid(f"{named} is not supported: the policy chooses by itself; use auto or none", "tool_choice")
 
 
@@ -131,7 +131,7 @@ def read_format(value: Any, where: str) -> None:
         raise invalid("only {'type': 'text'} is supported: the policy is not forced into a form", where)
 
 
-def json_text(value: Any) -> str:
+def _quoted(value: Any) -> str:
     """A value of a request as a refusal quotes it."""
     text = orjson.dumps(value).decode()
     return text if len(text) <= _QUOTED else text[:_QUOTED] + "..."

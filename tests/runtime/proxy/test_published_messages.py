@@ -91,7 +91,7 @@ PARAMETERS = {
     "responses": (RESPONSES, get_args(responses.ResponseCreateParams)),
 }
 REFUSED = {
-    "anthropic": {"compaction", "output_config", "thread", "tool_choice"},
+    "anthropic": {"compaction", "thread"},
     "openai": {"functions", "logprobs", "modalities", "n", "response_format", "tool_choice", "top_logprobs"},
     "responses": {
         *("background", "conversation", "include", "previous_response_id", "prompt", "text", "tool_choice"),
@@ -128,6 +128,21 @@ def test_parameters(name: str) -> None:
             assert refusal.param is not None and refusal.param.partition(".")[0] == field
             refused.add(field)
     assert refused == REFUSED[name]
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [
+        {
+            "tool_choice": {"type": "tool", "name": "web_search"},
+            "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+        },
+        {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+        {"output_format": {"type": "json_schema", "schema": {"type": "object"}}},
+    ],
+)
+def test_what_claude_code_s_helpers_force_is_no_error(helper: dict[str, Any]) -> None:
+    assert asked(ANTHROPIC, **helper).parse_tools
 
 
 JSON = st.recursive(
