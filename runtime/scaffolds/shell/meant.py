@@ -7,7 +7,11 @@ most often repeated. Standard library only: runs inside sandboxes.
 from __future__ import annotations
 
 import ast
-import difflib
+
+if __package__:
+    from .replace import places
+else:
+    from replace import places  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,19 +60,15 @@ def meant(
 
 def _starts(text: str, old: str) -> list[int]:
     """The lines in which ``old`` begins."""
-    found, at, line, counted = [], text.find(old) if old else -1, 1, 0
-    while at >= 0:
-        line += text.count("\n", counted, at)
-        counted = at
-        found.append(line)
-        at = text.find(old, at + 1)
-    return found
+    return [line for _, line in places(text, old)] if old else []
 
 
 def _alike(
     files: Iterable[tuple[str, str]], wanted: list[str], starts: list[int] | None
 ) -> Iterator[tuple[float, int, str, int]]:
     """(How alike, minus the place in the order, path, line) of as many lines as were ``wanted``."""
+    import difflib
+
     asked = _bare(wanted)
     for path, text in files:
         lines = text.split("\n")[:_SEARCHED]
@@ -89,6 +89,8 @@ def _bare(lines: list[str]) -> str:
 
 def _exact(path: str, text: str, start: int, number: int, old: str, new: str) -> str:
     """What stands in these lines: all of it, or the part that is like ``old`` where only so the file can be read."""
+    import difflib
+
     lines = text.split("\n")
     whole = "\n".join(lines[start - 1 : start - 1 + number]).strip()
     blocks = difflib.SequenceMatcher(None, old.strip(), whole, autojunk=False).get_matching_blocks()[:-1]

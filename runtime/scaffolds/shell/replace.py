@@ -34,7 +34,7 @@ def place(text: str, old: str, line: int | None = None) -> int:
         return first
     lines: dict[int, int] = {}
     there = []
-    for at, start in _places(text, old):
+    for at, start in places(text, old):
         if start == line:
             there.append(at)
         elif len(lines) > _NAMED and (line is None or start > line):
@@ -59,7 +59,7 @@ def elsewhere(old: str, files: Iterable[tuple[str, str]]) -> str:
     return ""
 
 
-def _places(text: str, old: str) -> Iterator[tuple[int, int]]:
+def places(text: str, old: str) -> Iterator[tuple[int, int]]:
     """(Offset, line from 1) of each occurrence."""
     at, line, counted = text.find(old), 1, 0
     while at >= 0:
