@@ -2,8 +2,8 @@
 
 Each set has its share of the prompts, exactly as far as whole prompts go. Within a set the tasks of the band come
 first, the others with a floor of its prompts; of the band those that are known to lie there and those that were never
-tried take turns. Of each kind comes the one that waited longest, shuffled a little by the seed, so that no task is
-ever forgotten. What is drawn follows from the seed, the draws before and the groups that had ended by
+tried take turns. Of each kind comes the one that waited longest, shuffled a little by the seed within half of as many
+draws as there are of that kind now, so that no task is ever forgotten and tasks of a kind come equally often. What is drawn follows from the seed, the draws before and the groups that had ended by
 then, whatever the order in which they ended. Free of verl: knows nothing of data sets and checkpoints, but gives its
 state for one.
 """
@@ -51,7 +51,8 @@ class _Set:
     name: str
     share: float
     numbers: np.ndarray[Any, np.dtype[np.int64]]
-    due: np.ndarray[Any, np.dtype[np.float64]]
+    late: np.ndarray[Any, np.dtype[np.float64]]
+    """0 to 1, by the seed and the draw at which a task came last: what shuffles those that come next."""
     drawn: np.ndarray[Any, np.dtype[np.int64]]
     """The draw of this set at which a task came last; far below 0: never."""
     draws: int = 0
@@ -62,7 +63,7 @@ class _Set:
     """To tasks that were never drawn, while others are known to lie within."""
 
     def copy(self) -> _Set:
-        return _Set(**{**vars(self), "due": self.due.copy(), "drawn": self.drawn.copy()})
+        return _Set(**{**vars(self), "late": self.late.copy(), "drawn": self.drawn.copy()})
 
 
 _NEVER = -(1 << 40)
@@ -110,7 +111,7 @@ class Curriculum:
                 name,
                 raw[name] / whole,
                 np.array(rows),
-                np.array([self._jitter(number, 0) * len(rows) - len(rows) for number in rows]),
+                np.array([self._jitter(number, 0) for number in rows]),
                 np.full(len(rows), _NEVER, dtype=np.int64),
             )
             for name, rows in by_set.items()
@@ -156,17 +157,18 @@ class Curriculum:
         if not outside and untried.any() and (known & rested).any():
             chosen.owed_untried += 1.0 if self._warms_up() else self._settings.untried
         band = (untried, known, within) if chosen.owed_untried > 1.0 - 1e-9 else (known, untried, within)
-        pools = (~within, *band) if outside else (*band, ~within)
-        pool = next((found for one in pools if (found := one & rested).any()), rested)
-        place = int(np.argmin(np.where(pool, chosen.due, np.inf)))
+        kinds = (~within, *band) if outside else (*band, ~within)
+        kind = next((one for one in kinds if (one & rested).any()), rested)
+        # By how many are of the kind now: a task that came when there were many more would wait for many turns.
+        due = chosen.drawn + chosen.late * (kind.sum() / 2)
+        place = int(np.argmin(np.where(kind & rested, due, np.inf)))
         if not within[place]:
             chosen.owed = max(0.0, chosen.owed - 1.0)
         if untried[place]:
             chosen.owed_untried = max(0.0, chosen.owed_untried - 1.0)
         number = int(chosen.numbers[place])
-        size = int((known if known.any() else within).sum() if within[place] else (~within).sum())
         chosen.drawn[place] = chosen.draws
-        chosen.due[place] = chosen.draws + self._jitter(number, chosen.draws) * size / 2
+        chosen.late[place] = self._jitter(number, chosen.draws)
         return number
 
     def _jitter(self, number: int, draw: int) -> float:
@@ -273,7 +275,6 @@ class Curriculum:
                 "tasks": digest(self._tasks),
                 "sets": {
                     one.name: {
-                        "due": one.due.tolist(),
                         "drawn": one.drawn.tolist(),
                         "draws": one.draws,
                         "credit": one.credit,
@@ -297,7 +298,9 @@ class Curriculum:
             check_tasks(state, self._tasks)
             for one in self._sets:
                 found = state["sets"][one.name]
-                one.due, one.drawn = np.array(found["due"]), np.array(found["drawn"], dtype=np.int64)
+                one.drawn = np.array(found["drawn"], dtype=np.int64)
+                last = zip(one.numbers.tolist(), np.maximum(one.drawn, 0).tolist(), strict=True)
+                one.late = np.array([self._jitter(number, draw) for number, draw in last])
                 one.draws, one.credit, one.owed = found["draws"], found["credit"], found["owed"]
                 one.owed_untried = found.get("owed_untried", 0.0)  # checkpoints of before have none
             self._trials, self._solved = np.array(state["trials"]), np.array(state["solved"])
