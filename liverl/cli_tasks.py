@@ -101,6 +101,8 @@ def verify(
     tasks = load_tasks(find_task_directories(directories), on_problem=invalid.append)
     tasks = with_images(tasks, environment=environment, on_problem=invalid.append, say=say)
     if not tasks:
+        if as_json:
+            typer.echo(json.dumps(room.VerifyReport((), tuple(invalid), environment.type).to_json()))
         raise UserError(*invalid)
 
     asked = (task.config.environment.memory_mb or 0 for task in tasks)
@@ -136,7 +138,8 @@ def verify(
         for problem in report.invalid:
             typer.echo(f"left out: {problem}")
         left_out = f", {len(report.invalid)} left out" if report.invalid else ""
-        typer.echo(f"{proven} of {len(report.tasks)} tasks proven{left_out} (isolation: {report.isolation})")
+        flaky = f", {len(report.flaky)} flaky: {', '.join(report.flaky)}" if report.flaky else ""
+        typer.echo(f"{proven} of {len(report.tasks)} tasks proven{flaky}{left_out} (isolation: {report.isolation})")
     if not report.ok:
         raise RunError(f"{len(report.tasks) - proven} tasks not proven, {len(report.invalid)} left out")
 
@@ -148,7 +151,7 @@ def _print_report(report: TaskReport) -> None:
         graded = "" if usual else f"; the solution scores {scores['oracle']:g}, doing nothing {scores['no-op']:g}"
         typer.echo(f"ok    {report.task} ({len(report.checks)} checks{graded})")
         return
-    typer.echo(f"WRONG {report.task}")
+    typer.echo(f"{'FLAKY' if report.flaky else 'WRONG'} {report.task}")
     for check in report.checks:
         if not check.ok:
             scored = "no grade" if check.reward is None else f"scored {check.reward:g}"
@@ -174,11 +177,10 @@ def regrade(
 
     from runtime.agent_loop import regrade as room
     from runtime.config import load_runtime_config
-    from runtime.launch import ledger
     from runtime.tasks.directories import find_task_directories, load_tasks
     from runtime.tasks.graders import graders
 
-    folder = Path(run) if (Path(run) / "trials").is_dir() else ledger.find(run, runs_dir=runs_dir).path
+    folder = _with_trials(run, runs_dir)
     contract = folder / "bundle" / "runtime.json"
     environment = (
         load_runtime_config(contract).environment
@@ -216,6 +218,13 @@ def regrade(
     for reason, count in result.left_out.items():
         typer.echo(f"left out {count}: {reason}")
     typer.echo(f"{len(result.changed)} of {len(result.trials)} verdicts changed; all of them in {result.folder}")
+
+
+def _with_trials(run: str, runs_dir: Path) -> Path:
+    """A folder with trials in it (what ``eval`` wrote is no run of the ledger), or the run that the ledger knows."""
+    from runtime.launch import ledger
+
+    return Path(run) if run and (Path(run) / "trials").is_dir() else ledger.find(run, runs_dir=runs_dir).path
 
 
 def _verdicts(trial: Regraded) -> str:
@@ -403,8 +412,12 @@ def index(
         str | None, typer.Option("--pass-rate", metavar="LO:HI", help="Only tasks whose known pass rate lies within.")
     ] = None,
     runs: Annotated[
-        list[Path] | None,
-        typer.Option("--trials", metavar="RUN", help="Run directory to read pass rates from; may be repeated."),
+        list[str] | None,
+        typer.Option(
+            "--trials",
+            metavar="RUN",
+            help="Take pass rates from this run: a path, an id or the beginning of one, or `last`; may be repeated.",
+        ),
     ] = None,
     reports: Annotated[
         list[Path] | None,
@@ -414,8 +427,10 @@ def index(
             help="What tasks verify --json wrote: seconds of solutions; repeatable.",
         ),
     ] = None,
+    runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Write a parquet index of tasks, with pass rates from earlier runs, filtered by difficulty if asked."""
+    from runtime import suggest
     from runtime.errors import UserError
     from runtime.tasks.directories import find_task_directories, load_tasks
     from runtime.tasks.index import oracle_seconds, parse_band, pass_rates, write_index
@@ -425,11 +440,20 @@ def index(
         raise UserError(
             "--pass-rate: no pass rates known; add --trials RUN with a run directory that tried these tasks"
         )
-    rates = pass_rates(runs or [])
+    rates = pass_rates([_with_trials(run, runs_dir) for run in runs or []])
     left_out: list[str] = []
     tasks = load_tasks(find_task_directories(directories), on_problem=left_out.append)
     written = write_index(tasks, out, rates=rates, band=band, seconds=oracle_seconds(reports or []))
     for problem in left_out:
         typer.echo(f"left out: {problem}")
+    away = [task for task in tasks if task.image_missing is not None]
+    if away:
+        proves = suggest.liverl("tasks", "verify", away[0].path)
+        typer.echo(
+            f"{len(away)} tasks without digest and size of their image, which is not here: `{proves}` fetches that of "
+            "the first; write the index again then, so that runs from it use that very image"
+        )
+    if rates and not any(task.id in rates for task in tasks):
+        typer.echo("no task has a pass rate: none of the ids in --trials is among these tasks")
     outside = f", {len(tasks) - written} outside {pass_rate}" if band is not None else ""
     typer.echo(f"{written} tasks in {out}{outside}" + (f", {len(left_out)} left out" if left_out else ""))

@@ -118,6 +118,8 @@ class HarborSource(Model):
     """Only tasks whose name matches one of these patterns (``*``, ``?``, ``[]``); empty: all."""
     exclude_task_names: tuple[Text, ...] = ()
     """Without tasks whose name matches one of these patterns."""
+    limit: Count | None = None
+    """At most so many tasks, in the registry's order; null: all."""
 
 
 class PublishedSource(Model):
@@ -160,6 +162,8 @@ class DirectorySource(Model):
     type: Literal["directories"] = "directories"
     paths: Annotated[tuple[Text, ...], Field(min_length=1)]
     """Absolute, or relative to the folder where ``liverl run`` is called."""
+    limit: Count | None = None
+    """At most so many tasks, in the order of the paths and in each of names; null: all."""
 
 
 class PassRate(Model):
@@ -197,6 +201,8 @@ class IndexSource(Model):
     """The index; absolute, or relative to the folder where ``liverl run`` is called."""
     pass_rate: PassRate | None = None
     """Only tasks of this difficulty; those whose pass rate nobody has measured are left out. null: all."""
+    limit: Count | None = None
+    """At most so many of them, in the index's order; null: all."""
 
 
 Source = Annotated[

@@ -137,7 +137,7 @@ def find_dataset(text: bytes, source: HarborSource) -> Dataset:
         tasks = tuple(task for task in tasks if task.git_url is not None and not _LOCAL.match(task.git_url))
         if not tasks:
             raise UserError(*left_out)
-    return found[0].model_copy(update={"tasks": tasks, "left_out": tuple(left_out)})
+    return found[0].model_copy(update={"tasks": tasks[: source.limit], "left_out": tuple(left_out)})
 
 
 def _chosen(name: str, source: HarborSource) -> bool:
@@ -277,7 +277,9 @@ def task_directories(
         return find_dataset(read_registry(source), source).model_dump_json()
 
     if "://" in source.registry:
-        description = json.dumps({"source": source.model_dump(mode="json"), "version": "1"}, sort_keys=True)
+        description = json.dumps(
+            {"source": source.model_dump(mode="json", exclude_none=True), "version": "1"}, sort_keys=True
+        )
         name = "dataset.json"
         answers = kept(cache, "registry", description, lambda out: _write(out / name, look_up()))
         text = (answers / name).read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ The index points at task directories and never copies them. Pass rates come from
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -90,11 +91,15 @@ def pass_rates(run_directories: Sequence[Path]) -> dict[str, PassRate]:
         for record in records:
             try:
                 trial = json.loads(record.read_bytes())
-            except ValueError:
-                continue  # a trial that was being written when its run was killed
-            if isinstance(trial, dict) and isinstance(trial.get("reward"), int | float):
+            except (ValueError, OSError, RecursionError):
+                continue  # a trial that was being written when its run was killed, or that a disk has lost
+            if isinstance(trial, dict) and "task" in trial and _is_reward(trial.get("reward")):
                 rewards.setdefault(str(trial["task"]), []).append(solved_share(float(trial["reward"])))
     return {task: PassRate(len(values), sum(values) / len(values)) for task, values in rewards.items()}
+
+
+def _is_reward(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def oracle_seconds(reports: Sequence[Path]) -> dict[str, float]:
@@ -106,9 +111,10 @@ def oracle_seconds(reports: Sequence[Path]) -> dict[str, float]:
             for task in json.loads(report.read_bytes())["tasks"]:
                 seconds = [one["seconds"] for one in task["checks"] if one["name"] == "oracle" and one["ok"]]
                 found |= {str(Path(task["path"]).resolve()): float(one) for one in seconds}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             writes = suggest.liverl("tasks", "verify", "DIR", "--json")
-            raise UserError(f"{report}: not a report of `{writes}`: {error}") from error
+            why = f"no {error}" if isinstance(error, LookupError) else str(error)
+            raise UserError(f"{report}: not a report of `{writes}`: {why}") from error
     return found
 
 

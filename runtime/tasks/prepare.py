@@ -61,12 +61,12 @@ def prepare(
         return load_tasks(sorted(path for path in folder.iterdir() if path.is_dir()), on_problem=on_problem)
     pins: dict[Path, str] = {}
     if isinstance(source, DirectorySource):
-        found = find_task_directories([Path(path) for path in source.paths])
+        found = find_task_directories([Path(path) for path in source.paths])[: source.limit]
     elif isinstance(source, IndexSource):
         from runtime.tasks.index import Band, indexed_tasks, pinned_images
 
         band = Band(source.pass_rate.least, source.pass_rate.most) if source.pass_rate is not None else None
-        found = indexed_tasks(Path(source.path), band=band)
+        found = indexed_tasks(Path(source.path), band=band)[: source.limit]
         pins = pinned_images(Path(source.path))
     elif isinstance(source, PublishedSource | TerminalBenchSource):
         from runtime.tasks.sets.kept import set_directories

@@ -62,6 +62,12 @@ class TaskReport:
     def ok(self) -> bool:
         return all(check.ok for check in self.checks)
 
+    @property
+    def flaky(self) -> bool:
+        """Whether its own solution scored once, and otherwise when it was tried again."""
+        found = {check.name: check for check in self.checks}
+        return found["oracle"].ok and AGAIN in found and not found[AGAIN].ok
+
 
 @dataclass(frozen=True)
 class VerifyReport:
@@ -75,6 +81,11 @@ class VerifyReport:
     def ok(self) -> bool:
         return not self.invalid and all(task.ok for task in self.tasks)
 
+    @property
+    def flaky(self) -> tuple[str, ...]:
+        """Ids of the flaky ones."""
+        return tuple(task.task for task in self.tasks if task.flaky)
+
     def to_json(self) -> dict[str, object]:
         """Plain data for ``--json``."""
         return {
@@ -85,10 +96,12 @@ class VerifyReport:
                     "task": report.task,
                     "path": report.path,
                     "ok": report.ok,
+                    "flaky": report.flaky,
                     "checks": [asdict(check) for check in report.checks],
                 }
                 for report in self.tasks
             ],
+            "flaky": list(self.flaky),
             "invalid": list(self.invalid),
         }
 

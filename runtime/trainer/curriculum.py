@@ -2,10 +2,10 @@
 
 Each set has its share of the prompts, exactly as far as whole prompts go. Within a set the tasks of the band come
 first, the others with a floor of its prompts; of the band those that are known to lie there and those that were never
-tried take turns. Of each kind comes the one that waited longest, shuffled a little by the seed within half of as many
-draws as there are of that kind now, so that no task is ever forgotten and tasks of a kind come equally often. What is drawn follows from the seed, the draws before and the groups that had ended by
-then, whatever the order in which they ended. Free of verl: knows nothing of data sets and checkpoints, but gives its
-state for one.
+tried take turns. Of each kind comes the one that waited longest, shuffled a little by the seed: by at most half as many
+draws as there are tasks of that kind now, so that no task is ever forgotten and those of a kind come equally often.
+What is drawn follows from the seed, the draws before and the groups that had ended by then, whatever the order in which
+they ended. Free of verl: knows nothing of data sets and checkpoints, but gives its state for one.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def mixed(train: Mapping[str, Sequence[Task]], weights: Mapping[str, float], see
     if rows > MAX_ROWS:
         raise UserError(
             f"weights of the training sets: every task once takes {rows:,.0f} prompts an epoch, "
-            f"more than {MAX_ROWS:,}; make the weights less unequal, or limit the largest set"
+            f"more than {MAX_ROWS:,}; make the weights less unequal, or give the largest set's source a limit"
         )
     found: dict[str, list[Task]] = {}
     for name, share in shares.items():

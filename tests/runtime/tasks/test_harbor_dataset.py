@@ -134,6 +134,8 @@ def test_patterns_choose_and_folders_of_this_machine_are_read_where_they_lie(
     tasks = tasks_of(chosen, tmp_path / "cache")
     assert [task.id for task in tasks] == ["alpha", "gamma"]
     assert tasks[1].path == upstream.root / "tasks" / "gamma"
+    limited = source.model_copy(update={"limit": 2})
+    assert [task.name for task in dataset_of(limited).tasks] == ["alpha", "beta"]
 
 
 @pytest.mark.parametrize(

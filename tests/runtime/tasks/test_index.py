@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from runtime.config import IndexSource, PassRate, TaskSet
+from liverl import cli_tasks
+from runtime.config import DirectorySource, IndexSource, PassRate, TaskSet
 from runtime.errors import UserError
 from runtime.task import load_task
-from runtime.tasks.index import parse_band, pass_rates, read_index, write_index
+from runtime.tasks.index import oracle_seconds, parse_band, pass_rates, read_index, write_index
 from runtime.tasks.prepare import prepare
 from tests.runtime.tasks.test_write import write_shop
 
@@ -58,6 +61,47 @@ def test_what_is_no_run_or_no_index_is_named(tmp_path: Path) -> None:
         read_index(tmp_path / "x.parquet")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{", '{"tasks": 3}', '{"tasks": [3]}', '{"tasks": [{"path": "x", "checks": {"a": 1}}]}', "[" * 100_000],
+)
+def test_a_report_of_something_else_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(UserError, match=r"report\.json: not a report of"):
+        oracle_seconds([tmp_path / "report.json"])
+
+
+def test_records_that_are_no_grades_do_not_count(tmp_path: Path) -> None:
+    """What a killed run or a hand left among the trials: no task, no number, no file."""
+    run = write_trials(tmp_path / "run", {"mine": [1, 0]})
+    for place, text in enumerate(["[]", '{"reward": 1}', '{"task": "mine", "reward": true}', "NaN", '{"task": "mi']):
+        (folder := run / "trials" / "0" / f"odd-{place}").mkdir()
+        (folder / "trial.json").write_text(text)
+    (run / "trials" / "0" / "nan").mkdir()
+    (run / "trials" / "0" / "nan" / "trial.json").write_text('{"task": "mine", "reward": NaN}')
+    (run / "trials" / "0" / "folder" / "trial.json").mkdir(parents=True)
+    assert {task: (rate.trials, rate.mean) for task, rate in pass_rates([run]).items()} == {"mine": (2, 0.5)}
+
+
+def test_the_command_says_what_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    task = write_shop(tmp_path / "tasks", "imaged")
+    toml = task / "task.toml"
+    toml.write_text(toml.read_text().replace("[environment]", '[environment]\ndocker_image = "registry.invalid/x:1"'))
+    write_shop(tmp_path / "tasks", "plain")
+    run = write_trials(tmp_path / "other", {"elsewhere": [1]})
+    app = typer.Typer()
+    cli_tasks.register(app)
+    result = CliRunner().invoke(app, ["tasks", "index", "tasks", "-o", "i.parquet", "--trials", str(run)])
+    assert result.exit_code == 0, result.output
+    assert "1 tasks without digest and size of their image" in result.output and "imaged" in result.output
+    assert "no task has a pass rate" in result.output
+    result = CliRunner().invoke(app, ["tasks", "index", "tasks", "-o", "j.parquet", "--trials", "last"])
+    assert isinstance(result.exception, UserError) and "no runs here" in str(result.exception)
+    assert not (tmp_path / "j.parquet").exists()
+
+
 @pytest.mark.sandbox
 def test_a_task_set_takes_its_band_from_the_index(tmp_path: Path) -> None:
     """As a run prepares it: the tasks that are sometimes solved, screened like any others."""
@@ -75,6 +119,12 @@ def test_a_task_set_takes_its_band_from_the_index(tmp_path: Path) -> None:
     assert prepared(PassRate(least=0.1, most=0.9)) == ["sometimes"]
     assert prepared(PassRate(least=0.0, most=0.9)) == ["sometimes", "never"]
     assert prepared(None) == list(names)
+    limited = IndexSource(path=str(out), pass_rate=PassRate(least=0.0, most=0.9), limit=1)
+    found = prepare(TaskSet(name="mine", source=limited), cache=tmp_path / "cache", on_problem=problems.append)
+    assert [task.id for task in found] == ["sometimes"]
+    folders = DirectorySource(paths=(str(tmp_path / "tasks"),), limit=3)
+    found = prepare(TaskSet(name="mine", source=folders), cache=tmp_path / "cache", on_problem=problems.append)
+    assert [task.id for task in found] == ["always", "never", "sometimes"], "in order of name"
     with pytest.raises(UserError, match="3 have a pass rate"):
         prepared(PassRate(least=0.6, most=0.9))
     assert problems == []

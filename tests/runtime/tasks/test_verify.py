@@ -16,7 +16,7 @@ from runtime.grading.make import make_verifier
 from runtime.sandboxes import make_provider
 from runtime.task import Task, load_task
 from runtime.tasks.prepare import prepare
-from runtime.tasks.verify import VerifyReport, verify
+from runtime.tasks.verify import AGAIN, TaskReport, VerifyReport, _checks, _Grade, verify
 from tests.runtime.tasks.test_write import FIXED, write_shop
 
 pytestmark = pytest.mark.sandbox
@@ -84,6 +84,22 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     }
 
 
+def test_a_solution_that_scores_otherwise_the_second_time_is_called_flaky(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def once_more(name: str, again: float | None) -> TaskReport:
+        scored = {"oracle": 1.0, "no-op": 0.0, **({AGAIN: again} if again is not None else {})}
+        grades = {check: _Grade(reward, None, "", 0.1) for check, reward in scored.items()}
+        return TaskReport(name, name, _checks(grades))
+
+    report = VerifyReport((once_more("even", 1.0), once_more("odd", 0.0), once_more("measured", None)), (), "none")
+    assert report.flaky == ("odd",) and not report.ok
+    plain = report.to_json()
+    assert plain["flaky"] == ["odd"] and [one["flaky"] for one in plain["tasks"]] == [False, True, False]  # type: ignore[attr-defined]
+    cli_tasks._print_report(report.tasks[1])
+    assert capsys.readouterr().out.startswith("FLAKY odd\n      oracle again: scored 0, expected 1, as before")
+
+
 def call(*arguments: str) -> Result:
     import typer
 
@@ -105,6 +121,9 @@ def test_the_command_counts_and_fails_when_a_task_is_not_proven(tmp_path: Path) 
     assert isinstance(result.exception, RunError)
     assert "1 of 1 tasks proven, 1 left out" in result.output
     assert "tests/test.sh" in result.output
+    result = call("verify", str(tasks / "bad"), "--json")
+    assert isinstance(result.exception, UserError)
+    assert [json.loads(result.stdout)[key] for key in ("ok", "tasks")] == [False, []], "a report, whatever is in it"
 
 
 def test_the_command_refuses_folders_without_tasks(tmp_path: Path) -> None:
