@@ -337,6 +337,7 @@ _DOES: dict[str, str] = {
     "reads its tests' folder": "import os\n    assert 'tests' in os.listdir(os.path.dirname(os.path.abspath(__file__)))",
     "asks who it is": "import getpass, os, pathlib\n    assert os.path.isdir(os.getcwd()) and pathlib.Path.home() and getpass.getuser()",
     "starts Python": "import subprocess, sys\n    assert subprocess.run([sys.executable, '-c', 'print(5)'], capture_output=True, check=True).stdout == b'5\\n'",
+    "starts a program with sockets open": "import select, socket, subprocess\n    ends = [end for _ in range(40) for end in socket.socketpair()]\n    subprocess.run(['true'], check=True)\n    assert not select.select(ends, [], [], 0)[0]\n    for end in ends: end.close()",
     "starts a shell": "import subprocess\n    assert subprocess.check_output('echo 5', shell=True) == b'5\\n'",
     "imports itself elsewhere": "import subprocess, sys\n    if a == 2:\n        assert subprocess.check_output([sys.executable, '-c', 'import calc; print(calc.add(20, 3))']) == b'23\\n'",
     "starts threads": "import threading\n    found = []\n    threads = [threading.Thread(target=found.append, args=(n,)) for n in range(8)]\n    [thread.start() for thread in threads]\n    [thread.join() for thread in threads]\n    assert len(found) == 8",
