@@ -346,7 +346,7 @@ def main() -> None:
         cases = list(honest_cases(options.honest, root / "honest", boxes))
         cases += relatives(options.honest, root / "relatives", boxes)
         if options.honest and not options.image:  # whose Python may be older than what they are written in
-            cases += in_other_words(root / "words", boxes, writes=options.one_user or options.look_alikes)
+            cases += in_other_words(root / "words", boxes, writes=not options.docker or options.look_alikes)
         if not options.no_attacks:
             attacks = list(attack_cases(root / "attacks", options.repeat, boxes))
             cases += attacks[:: -(-len(attacks) // options.attacks)] if options.attacks else attacks

@@ -394,7 +394,7 @@ _WRITES: dict[str, str] = {
     "makes a folder in the work directory": "import os\n    os.makedirs('kept/deep', exist_ok=True)\n    open('kept/deep/x', 'w').write('x')",
     "logs to a file": "import logging\n    log = logging.getLogger('calc')\n    log.addHandler(logging.FileHandler('calc.log'))\n    log.warning('hello')",
 }
-"""What a second user cannot do (``docs/limits.md``): in two boxes, and in one process, it is as right as the rest."""
+"""What a second user cannot do where he has no view of the work directory of his own (``docs/limits.md``)."""
 
 
 def _library(**other: str) -> str:
@@ -520,13 +520,13 @@ def _files() -> dict[str, dict[str, Entry]]:
     }
 
 
-def together(*, writes: bool = True) -> Iterator[tuple[str, dict[str, Entry]]]:
+def together() -> Iterator[tuple[str, dict[str, Entry]]]:
     """All that ``spellings`` has, in fewer works: of each part of the library another, and several things done."""
     for number in range(max(map(len, OTHER_PARTS.values()))):
         chosen = {part: list(others)[number % len(others)] for part, others in OTHER_PARTS.items()}
         text = _library(**{part: OTHER_PARTS[part][name] for part, name in chosen.items()})
         yield f"parts: {chosen}", {"calc.py": text.encode()}
-    does = _DOES | (_WRITES if writes else {})
+    does = _DOES | _WRITES
     for number in range(0, len(does), 8):
         names = list(does)[number : number + 8]
         yield f"add {', '.join(names)}", {"calc.py": _doing("\n    ".join(does[name] for name in names)).encode()}

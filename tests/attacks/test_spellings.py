@@ -75,7 +75,7 @@ def test_right_work_is_paid_in_other_words(
 
     async def every() -> list[tuple[str, Verdict]]:
         try:
-            return await asyncio.gather(*(one(*work) for work in together(writes=defence != "solution_user")))
+            return await asyncio.gather(*(one(*work) for work in together()))
         finally:
             await verifier.close()
 

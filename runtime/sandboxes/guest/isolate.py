@@ -83,7 +83,7 @@ def _give_up(box: dict[str, Any], sysctl: int) -> socket.socket | None:
     _enter_user_namespace(sysctl, second_user=box["second_user"])
     for name, value in box["limits"].items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-    control = second.start() if box["second_user"] else None
+    control = second.start(memory_options(box)) if box["second_user"] else None
     kernel.drop_capabilities()
     if seccomp.supported():
         seccomp.install()

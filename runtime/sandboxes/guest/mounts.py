@@ -5,6 +5,7 @@ Runs before any untrusted code, with capabilities within bubblewrap's user names
 
 from __future__ import annotations
 
+import itertools
 import os
 
 from . import kernel
@@ -18,6 +19,8 @@ LOWER = "/.lower"
 SCRATCH = "/.scratch"
 SAFE = kernel.MS_NOSUID | kernel.MS_NODEV
 READ_ONLY = kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY
+_MAX_OPENED = 1000
+"""So many folders of a work directory are opened to a second user; further ones stay closed to him."""
 _PROC_COVERED = ("sys", "sysrq-trigger", "irq", "bus", "fs")
 
 
@@ -61,6 +64,37 @@ def mount_workdir(source: str, workdir: str, *, scratch: str, lower: str, copy: 
         kernel.mount(f"{scratch}/copy", workdir, "", kernel.MS_BIND)
     kernel.umount(lower)
     return how
+
+
+def mount_private_view(folder: str, size: str) -> bool:
+    """For this process and its children alone: ``folder`` with all its folders everybody's to write, in memory of their
+    own, whatever becomes of it there. False where the kernel does not let it be so: it stays as it is."""
+    if os.path.samefile(folder, "/"):  # what is mounted there nobody would see
+        return False
+    try:
+        kernel.unshare(kernel.CLONE_NEWNS)
+        lower = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        kernel.mount("tmpfs", folder, "tmpfs", SAFE, f"mode=755,{size}")
+    except OSError:
+        return False
+    os.chdir(folder)
+    before = os.umask(0)
+    os.mkdir("work", 0o755)
+    # Folders that the upper layer has already are merged with those below them, without the cost of opening each.
+    below = f"/proc/self/fd/{lower}"
+    for inner, _, _ in itertools.islice(os.walk(f"{below}/"), _MAX_OPENED):
+        os.mkdir(f"upper{inner[len(below) :]}", 0o777)
+    os.umask(before)
+    try:
+        kernel.mount("overlay", folder, "overlay", SAFE, f"lowerdir={below},upperdir=upper,workdir=work,userxattr")
+    except OSError:  # too many of them above each other, or a mount of another owner within the folder
+        os.chdir("/")
+        kernel.umount(folder)
+        return False
+    finally:
+        os.close(lower)
+    os.chdir("/")
+    return True
 
 
 def copy_tree(source: str, target: str) -> None:

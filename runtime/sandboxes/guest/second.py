@@ -18,7 +18,7 @@ import signal
 import socket
 import time
 
-from . import kernel, seccomp, shims
+from . import kernel, mounts, seccomp, shims
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ MAX_ORDER = 1 << 16
 MEET_SEC = 60.0
 
 
-def start() -> socket.socket:
-    """Fork the process; the end of its socket that is the supervisor's."""
+def start(size: str | None = None) -> socket.socket:
+    """Fork the process; the end of its socket that is the supervisor's. size: how large the changes may be that it
+    makes to the work directory, in a view of its own; None: it has none, and cannot write there."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener = _listener()
     pid = os.fork()
@@ -51,8 +52,7 @@ def start() -> socket.socket:
         for target in (0, 1, 2):  # where the host is spoken to by standard input and output
             os.dup2(null, target)
         os.close(null)
-        become()
-        _serve(socket.socket(fileno=3), None if programs is None else socket.socket(fileno=4))
+        _serve(socket.socket(fileno=3), None if programs is None else socket.socket(fileno=4), size)
         code = 0
     finally:
         os._exit(code)
@@ -195,8 +195,14 @@ def _listener() -> socket.socket | None:
     return listener
 
 
-def _serve(control: socket.socket, programs: socket.socket | None) -> None:
+def _serve(control: socket.socket, programs: socket.socket | None, size: str | None) -> None:
+    """Still with the rights of the box's making where a view of the work directory is to be made: nothing untrusted
+    runs in a box before the first order, and before that order the files of the work are not there."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    kernel.set_dumpable(False)
+    rights = size is not None
+    if not rights:
+        become()
     poll = select.poll()
     for one in (control, programs):
         if one is not None:
@@ -205,6 +211,9 @@ def _serve(control: socket.socket, programs: socket.socket | None) -> None:
         for fd, _ in poll.poll():
             if fd != control.fileno():
                 assert programs is not None
+                if rights:
+                    become()
+                    rights = False
                 connection, _ = programs.accept()
                 with connection:
                     _fork(lambda connection=connection: _program(connection))  # type: ignore[misc]
@@ -212,6 +221,11 @@ def _serve(control: socket.socket, programs: socket.socket | None) -> None:
             packet, descriptors, _, _ = socket.recv_fds(control, MAX_ORDER, 1)
             if not packet:
                 return
+            if rights:
+                assert size is not None
+                mounts.mount_private_view(json.loads(packet)["root"], size)
+                become()
+                rights = False
             _fork(lambda packet=packet, fd=descriptors[0]: _become_solution(fd, json.loads(packet)))  # type: ignore[misc]
             for descriptor in descriptors:
                 os.close(descriptor)
