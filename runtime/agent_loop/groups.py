@@ -33,6 +33,8 @@ class GroupRequest:
     validation: bool = False
     uid: str = ""
     """The trainer's own name of the group; what has none is not kept."""
+    turn: int = 0
+    """Groups of this task that the step had been given before."""
     spare: int = 0
     """Trials beyond ``size``, which are begun too: the group ends when ``size`` of all have a grade."""
 
@@ -49,6 +51,7 @@ class GroupRequest:
             group=self.group,
             index=index,
             validation=self.validation,
+            turn=self.turn,
         )
 
 

@@ -40,8 +40,10 @@ _AROUND_SEC = 600.0
 
 
 def trial_seed(seed: int, key: TrialKey) -> int:
-    """A 31-bit sampling seed: the same trial of the same run samples the same, every retry and sibling differently."""
+    """A 31-bit sampling seed: the same trial of the same run samples the same, every retry and sibling differently, and
+    so does another group of the task in the same step: it would be the first one again, token by token."""
     text = f"{seed}/{key.step}/{key.task_set}/{key.task}/{key.index}/{key.attempt}/{key.validation}"
+    text += f"/{key.turn}" if key.turn else ""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 

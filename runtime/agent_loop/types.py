@@ -18,6 +18,7 @@ class TrialKey:
     """Which trial this is. ``group`` holds trials of one prompt, ``index`` counts them, ``attempt`` counts restarts.
 
     ``step`` is the trainer's global step (0 = before the first update); validation trials carry the step they score.
+    ``turn`` counts the groups of this task in this step, as they were given out.
     """
 
     task: str
@@ -27,6 +28,7 @@ class TrialKey:
     index: int
     attempt: int = 0
     validation: bool = False
+    turn: int = 0
 
     @property
     def trial_id(self) -> str:

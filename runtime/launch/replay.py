@@ -173,6 +173,7 @@ def _key(view: TrialView) -> TrialKey:
         index=int(record.get("index") or 0),
         attempt=int(record.get("attempt") or 0),
         validation=bool(record.get("validation")),
+        turn=int(record.get("turn") or 0),
     )
 
 

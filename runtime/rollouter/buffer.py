@@ -13,7 +13,7 @@ import struct
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,8 @@ class Slot:
     task_set: str
     task: str
     step: int
+    turn: int = 0
+    """Of this task within the step. A journal of before says none: then it is the first."""
 
 
 @dataclass
@@ -109,7 +111,7 @@ class DataBuffer:
         with self._lock:
             self._alive.add(group)
             if group not in self._groups:
-                self._do({"do": "reserve", "group": group, "slot": [slot.task_set, slot.task, slot.step]})
+                self._do({"do": "reserve", "group": group, "slot": astuple(slot)})
             elif self._groups[group].state in ("dropped", "lost"):
                 self._do({"do": "reopen", "group": group, "step": self._resumed})
 
@@ -301,8 +303,7 @@ class DataBuffer:
         """The records of all that is remembered, and the trials whose payloads end them."""
         yield {"do": "lost_before", "trials": self._lost_trials()}, None
         for name, group in self._groups.items():
-            slot = [group.slot.task_set, group.slot.task, group.slot.step]
-            yield {"do": "reserve", "group": name, "slot": slot}, None
+            yield {"do": "reserve", "group": name, "slot": astuple(group.slot)}, None
             for index, kept in group.trials.items():
                 yield {"do": "put", "group": name, "index": index, "versions": kept.versions}, kept
             if group.state != "open":

@@ -46,6 +46,7 @@ from runtime.trainer.ledger import LEDGER
 from runtime.trainer.platform import find_platform
 from runtime.trainer.players import Players, ThisProcess
 from runtime.trainer.publish import GIVEN_OUT, ORDER, finished_groups, mark_running, publish_group
+from runtime.trainer.refills import filters_in_step
 from runtime.trainer.rows import TRAINER, RowWriter
 from runtime.trainer.stable import SAVED
 from runtime.trainer.trained_steps import TrainedSteps
@@ -54,6 +55,9 @@ from runtime.trainer.wakeup import published
 logger = logging.getLogger(__name__)
 
 _STATUS_SEC = 1.0
+_TURN = "turn"
+"""Of a row: see ``TrialKey``. With a task more than once in a step, as where groups without signal are replaced or sets
+have weights, equal seeds made the same trials twice."""
 _GROUP_ESTIMATORS = frozenset(
     {
         "grpo",
@@ -83,6 +87,8 @@ class _Step:
     images: Mapping[str, float] = field(default_factory=dict)
     """What the sandboxes had counted of tasks' images when the step began."""
     prompts: int = 0
+    turns: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Groups that were given out, by task set and task."""
     outside: int = 0
     """Those of tasks that were outside of the curriculum's band when they were given out."""
 
@@ -112,6 +118,7 @@ class LiverlAgentLoopManager:
         grouped = str(config.algorithm.adv_estimator) in _GROUP_ESTIMATORS and self._train_size > 1
         self._fewest = 2 if grouped else 1
         self._greedy_baseline = str(config.algorithm.adv_estimator) == REMAX
+        self._filtered = filters_in_step(config.trainer.get("v1"))
         self._platform = find_platform(str(config.trainer.device))
         self._tasks: dict[str, Task] = {}
         self._images: dict[str, str] = {}
@@ -159,6 +166,8 @@ class LiverlAgentLoopManager:
         rows = list(rows_of(prompts))
         if rows and not validate:
             self._halt.check(int(rows[0]["global_steps"]))
+            if self._filtered and CHOSEN.curriculum is not None:
+                CHOSEN.curriculum.begun(int(rows[0]["global_steps"]))
             if self._order is not None:
                 self._order.given_out([int(row["extra_info"]["index"]) for row in rows])
         self._loop.call_soon_threadsafe(self._start, rows, validate)
@@ -185,6 +194,9 @@ class LiverlAgentLoopManager:
             row[ORDER] = self._given_out
             if not validate:
                 GIVEN_OUT[str(row["uid"])] = self._given_out
+                task = str(row["extra_info"]["task_set"]), str(row["extra_info"]["task"])
+                row[_TURN] = record.turns[task]
+                record.turns[task] += 1
             self._spawn(self._group(row, validate=validate, record=record))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -289,6 +301,7 @@ class LiverlAgentLoopManager:
             temperature=temperature,
             validation=validate,
             uid=str(row["uid"]),
+            turn=int(row.get(_TURN, 0)),
             spare=0 if validate else self._config.rollout.spare_trials,
         )
 

@@ -122,6 +122,7 @@ class Curriculum:
         """Step that trials and solved are decayed to."""
         self._step = 0
         self._waiting: list[Ended] = []
+        self._begun: int | None = None
         self._known: dict[str, None] = {}
         self._lock = threading.Lock()
 
@@ -185,18 +186,26 @@ class Curriculum:
                 self._known[group.group] = None
                 self._waiting.append(group)
 
+    def begun(self, step: int | None) -> None:
+        """This step has got its prompts, and may draw more before it is over (None): its groups count after it alone.
+        Which of them have ended when one is drawn depends on how long each took, and after a crash on what is claimed.
+        """
+        with self._lock:
+            self._begun = step
+
     def _fold(self) -> None:
         """Take up the groups that have ended, in the order in which they were given out."""
-        if not self._waiting:
+        ready = [one for one in self._waiting if self._begun is None or one.step < self._begun]
+        if not ready:
             return
-        for one in sorted(self._waiting, key=lambda one: (one.step, one.order, one.group)):
+        self._waiting = [one for one in self._waiting if self._begun is not None and one.step >= self._begun]
+        for one in sorted(ready, key=lambda one: (one.step, one.order, one.group)):
             number = self._place[one.task_set, one.task]
             self._step = max(self._step, one.step)
             fade = self._faded(self._step - self._at[number])
             self._trials[number] = self._trials[number] * fade + one.trials
             self._solved[number] = self._solved[number] * fade + one.solved
             self._at[number] = self._step
-        self._waiting.clear()
         while len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]
 

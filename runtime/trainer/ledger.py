@@ -58,7 +58,7 @@ class Ledger:
         if self._buffer is None or request.validation or not request.uid:
             return []
         name = request.uid
-        self._buffer.reserve(name, Slot(request.task_set, request.task.id, request.step))
+        self._buffer.reserve(name, Slot(request.task_set, request.task.id, request.step, request.turn))
         payloads = [self._buffer.claim(name, index) for index in range(request.most)]
         found = [result for payload in payloads if payload is not None and (result := self._read(payload))]
         for result in found:

@@ -54,6 +54,13 @@ class RefillBudget:
             self._refill(count)
 
 
+def filters_in_step(v1: Any) -> bool:
+    """Whether a step of verl's table ``trainer.v1`` is synchronous, leaves out groups without signal and so begins more
+    of them until it has enough."""
+    kwargs = (v1 or {}).get("sampler", {}).get("sampler_kwargs") or {}
+    return bool(v1 and v1.get("trainer_mode") == "sync" and kwargs.get("filter_groups_metric"))
+
+
 _GUESSES, _GUESSED_SHARE = 8, 0.7
 """Before a group of the step has ended: as if so many had, so large a share of them with a difference. Fewer guesses
 begin many groups on the word of the first few, more of them learn too late."""

@@ -31,6 +31,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 from runtime.errors import RunError
 from runtime.run_paths import RunPaths
 from runtime.telemetry.waits import overdue, waiting
+from runtime.trainer.chosen import CHOSEN
 from runtime.trainer.ledger import LEDGER
 from runtime.trainer.publish import GIVEN_OUT, ORDER
 from runtime.trainer.refills import REFILLS_PER_FILTERED_GROUP, REFILLS_PER_GROUP, ProbableNeed, RefillBudget
@@ -125,7 +126,10 @@ class PromptReplayBuffer(_Ordered, ReplayBuffer):  # type: ignore[misc]
         at_once = self.max_inflight_gen_batches * batch_size
         self._need = ProbableNeed(batch_size, at_once=at_once) if filtered else None
         self._ended, self._heard = {}, set()
-        return super().sample(global_steps, partition_id, batch_size)
+        taken = super().sample(global_steps, partition_id, batch_size)
+        if filtered and CHOSEN.curriculum is not None:
+            CHOSEN.curriculum.begun(None)
+        return taken
 
     def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: Any) -> Any:
         if self._need is not None:

@@ -23,13 +23,17 @@ from typing import Any, Self
 
 from runtime import processes
 from runtime.agent_loop.groups import GroupRunner
+from runtime.agent_loop.trial import trial_seed
 from runtime.agent_loop.types import Sampling, Timings, TrialKey, TrialResult
+from runtime.config import Curriculum as Settings
 from runtime.errors import RunError, Termination
 from runtime.proxy.types import Sample
 from runtime.rollouter import buffer as buffer_module
 from runtime.run_paths import ATTEMPT, RunPaths
 from runtime.task import Task
 from runtime.trainer import process, stable
+from runtime.trainer.chosen import CHOSEN
+from runtime.trainer.curriculum import Curriculum
 from runtime.trainer.ledger import Ledger, resumed_step
 from runtime.trainer.rows import RowWriter
 from runtime.trainer.wakeup import published
@@ -52,7 +56,8 @@ def parts() -> Any:
 @dataclass(frozen=True)
 class Plan:
     """A run. ``ahead``: batches that are rolled out ahead of the trainer (0: synchronous). ``ungraded``, ``slow``: the
-    shares of trials that end without a grade, and that take several steps."""
+    shares of trials that end without a grade, and that take several steps. ``filtered``: groups without signal are left
+    out; ``curriculum``: it chooses the tasks. What a trial earns follows from its seed, how long it takes does not."""
 
     steps: int = 4
     ahead: int = 1
@@ -64,6 +69,8 @@ class Plan:
     seed: int = 0
     groups: int = GROUPS
     size: int = SIZE
+    filtered: bool = False
+    curriculum: bool = False
 
 
 class Queue:
@@ -92,7 +99,14 @@ class Queue:
 
     async def async_kv_batch_put(self, *, keys: Any, partition_id: str, fields: Any, tags: Any) -> None:
         for key, row, tag in zip(keys, fields, tags, strict=True):
-            self.put(key, tag, {"words": row["responses"].tolist(), "versions": None})
+            earned = float(row["rm_scores"].sum())
+            self.put(key, tag, {"words": row["responses"].tolist(), "seed": int(row["prompts"][0]), "reward": earned})
+
+    def kv_batch_get(self, *, keys: Sequence[str], partition_id: str, select_fields: Sequence[str]) -> Any:
+        import torch
+
+        assert list(select_fields) == ["rm_scores"]
+        return {"rm_scores": [torch.tensor([self.rows[key]["reward"]]) for key in keys]}
 
     def saved(self) -> str:
         return json.dumps({"held": self.held, "rows": self.rows})
@@ -137,7 +151,8 @@ class Trials(Players):
             versions.append(training.version)
             await asyncio.sleep(0)
         training.tell(say="played", number=number, task=task.id)
-        reward = None if self._dice.random() < plan.ungraded else float(self._dice.random() < 0.5)
+        seed = trial_seed(plan.seed, key)
+        reward = None if self._dice.random() < plan.ungraded else float(seed % 2)
         count = len(words)
         return TrialResult(
             key=key,
@@ -146,7 +161,7 @@ class Trials(Players):
             isolation="none",
             timings=Timings(),
             sampling=Sampling(1.0, 0),
-            samples=(Sample([1], words, [1] * count, [0.0] * count, versions),),
+            samples=(Sample([seed], words, [1] * count, [0.0] * count, versions),),
             started=float(number),
         )
 
@@ -169,6 +184,7 @@ class Training:
         for made in (self.paths.rows, self.paths.checkpoints):
             made.mkdir(parents=True, exist_ok=True)
         self.state: dict[str, Any] = {"step": 0, "cursor": 0, "policies": {"0": 0}, "trained": []}
+        CHOSEN.curriculum = self._make_curriculum() if plan.curriculum else None
         self._load()
         self.version = int(self.state["step"])
         self.policies = {int(version): policy for version, policy in self.state["policies"].items()}
@@ -200,7 +216,7 @@ class Training:
         buffer = self.ledger._buffer
         assert buffer is not None
         # What the trainer holds beyond its last step, and prompts of a later step, which nobody has asked for yet.
-        waiting = set(self.queue.groups("pending", "running", "finished"))
+        waiting = set(self.queue.groups("pending", "running", "finished", "failure"))
         waiting |= {
             name for name, one in buffer._groups.items() if one.state == "open" and one.slot.step >= self.plan.steps - 1
         }
@@ -214,9 +230,11 @@ class Training:
             cursor = self.state["cursor"]
             self.state["cursor"] += 1
             uid = f"{self.start}.{cursor}"
-            rows.append(self._row(uid, cursor))
+            rows.append(self._row(uid, cursor if CHOSEN.curriculum is None else CHOSEN.curriculum.draw()))
             self.queue.put(uid, {"is_prompt": True, "status": "pending", "global_steps": self.step}, rows[-1])
         if rows:
+            if self.plan.filtered and CHOSEN.curriculum is not None:
+                CHOSEN.curriculum.begun(self.step)
             self._begin(rows)
 
     def _begin(self, rows: list[dict[str, Any]]) -> None:
@@ -234,7 +252,7 @@ class Training:
 
     def _row(self, uid: str, cursor: int) -> dict[str, Any]:
         task = self._tasks[cursor % len(self._tasks)]
-        info = {"task": str(task.path), "task_set": "train"}
+        info = {"task": str(task.path), "task_id": task.id, "task_set": "train"}
         return {"uid": uid, "global_steps": self.step, "extra_info": info}
 
     def _train(self, batch: Any) -> None:
@@ -242,8 +260,8 @@ class Training:
             self._turn()
         for key in batch.keys:
             uid, index, _ = key.split("_")
-            words = self.queue.rows[key]["words"]
-            self.state["trained"].append({"step": self.step, "uid": uid, "index": int(index), "words": words})
+            row = self.queue.rows[key]
+            self.state["trained"].append({"step": self.step, "uid": uid, "index": int(index), **row})
         self.policies[self.step] = self.start * 100 + self.step
         self.state |= {"step": self.step, "policies": {str(one): name for one, name in self.policies.items()}}
 
@@ -255,7 +273,8 @@ class Training:
         folder = stable.step_folder(self.paths.checkpoints, self.step)
         (folder / "actor" / "huggingface").mkdir(parents=True, exist_ok=True)
         (folder / "actor" / "model.pt").write_bytes(b"weights" * 100)
-        (folder / "data.pt").write_text(json.dumps(self.state))
+        drawn = None if CHOSEN.curriculum is None else CHOSEN.curriculum.state()
+        (folder / "data.pt").write_text(json.dumps({**self.state, "curriculum": drawn}))
         if self.plan.ahead:
             (folder / "transfer_queue").mkdir(exist_ok=True)
             (folder / "transfer_queue" / "all.json").write_text(self.queue.saved())
@@ -270,6 +289,8 @@ class Training:
             return
         folder = stable.step_folder(self.paths.checkpoints, step)
         self.state = json.loads((folder / "data.pt").read_text())
+        if CHOSEN.curriculum is not None:
+            CHOSEN.curriculum.load(self.state.pop("curriculum"))
         if self.plan.ahead:
             saved = json.loads((folder / "transfer_queue" / "all.json").read_text())
             self.queue.held, self.queue.rows = saved["held"], saved["rows"]
@@ -331,6 +352,11 @@ class Training:
         asyncio.to_thread = inline  # type: ignore[assignment]
         published.wait = self._wait  # type: ignore[method-assign]
 
+    def _make_curriculum(self) -> Curriculum:
+        settings = Settings.model_validate({"band": {"least": 0.4, "most": 0.6}, "floor": 0.3, "warmup_steps": 0})
+        tasks = [("train", task.id) for task in self._tasks]
+        return Curriculum(settings, tasks, weights={}, seed=self.plan.seed, prompts=self.plan.groups)
+
     def _make_queue(self) -> Queue:
         return Queue()
 
@@ -343,6 +369,7 @@ class Training:
         manager._loop, manager._background, manager._steps, manager._given_out = self.loop, set(), {}, 0
         manager._train_size = manager._val_size = self.plan.size
         manager._fewest, manager._greedy_baseline = 2, False
+        manager._run = self.paths
         rollout = SimpleNamespace(temperature=1.0, spare_trials=0)
         manager._config = SimpleNamespace(rollout=rollout)
         manager._tasks = {str(task.path): task for task in self._tasks}
@@ -357,12 +384,13 @@ class Training:
     def _make_sampler(self) -> Any:
         sampler = self.parts.sampler
         made = sampler.PromptReplayBufferAsync if self.plan.ahead else sampler.PromptReplayBuffer
+        filters = {"filter_groups_metric": "reward", "gen_batch_size": 1, "max_inflight_gen_batches": 3}
         return made(
             trainer_mode="colocate_async" if self.plan.ahead else "sync",
             trainer_config={},
             max_off_policy_threshold=self.plan.staleness if self.plan.ahead else None,
             max_off_policy_strategy="drop",
-            sampler_kwargs={},
+            sampler_kwargs={**filters, "train_batch_size": self.plan.groups} if self.plan.filtered else {},
             refill_fn=self._give_out,
         )
 
@@ -493,6 +521,9 @@ def check(plan: Plan, witness: Witness) -> None:
     numbers = [one["words"][0] for one in trained]
     assert len(set(numbers)) == len(numbers), "a trial was trained twice"
     assert len({(one["uid"], one["index"]) for one in trained}) == len(trained), "a place was trained twice"
+    if not plan.ahead:
+        said = {(one["step"], one["seed"]) for one in trained}
+        assert len(said) == len(trained), "two trials of a step have one seed"
     version_of = {policy: int(version) for version, policy in end["policies"].items()}
     for one in trained:
         assert set(one["words"][1:]) <= set(version_of), f"{one}: sampled by a policy that is no more"

@@ -206,6 +206,7 @@ def test_what_is_asked_for_again_counts_in_the_row_of_its_step(monkeypatch: pyte
     from runtime.trainer import agent_loop_manager as module
 
     written: list[tuple[int, float]] = []
+    turns: list[list[int]] = []
     begun: list[Any] = []
 
     async def mark(uid: str, *, partition: str) -> None: ...
@@ -236,12 +237,16 @@ def test_what_is_asked_for_again_counts_in_the_row_of_its_step(monkeypatch: pyte
     manager._steps, manager._spawn = {}, begun.append
 
     async def play(step: int, groups: int) -> None:
-        manager._start([{"uid": f"u-{number}", "global_steps": step} for number in range(groups)], False)
+        info = {"task": "/t", "task_set": "train"}
+        given = [{"uid": f"u-{number}", "global_steps": step, "extra_info": info} for number in range(groups)]
+        manager._start(given, False)
+        turns.append([row["turn"] for row in given])
         while begun:
             await begun.pop()
 
     for step, groups in ((9, 2), (9, 1), (10, 1)):
         asyncio.run(play(step, groups))
     assert written == [(9, 6), (9, 9), (10, 3)]
+    assert turns == [[0, 1], [2], [0]], "a task that a step has several times is sampled anew each time"
     assert list(manager._steps) == [(10, False)]
     assert rows[0]["sandbox/boxes"] == rows[0]["agent_loop/workers"] == 2.0
