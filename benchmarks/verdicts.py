@@ -169,7 +169,16 @@ def in_other_words(root: Path, boxes: Boxes, *, writes: bool) -> Iterator[Case]:
 
 def attack_cases(root: Path, repeat: int, boxes: Boxes) -> Iterator[Case]:
     from benchmarks._image_cases import kind_for_unittest, made_over
-    from tests.attacks import catalogue, conftest, confusions, crossings, informed, test_confusions, test_crossings
+    from tests.attacks import (
+        catalogue,
+        conftest,
+        confusions,
+        crossings,
+        informed,
+        test_confusions,
+        test_crossings,
+        trusts,
+    )
     from tests.attacks.test_informed import make_task, runner_of
 
     alone = {name: conftest.make_task(root / name.replace("+", "-"), name) for name in ("mini", "mini+solution")}
@@ -202,7 +211,7 @@ def attack_cases(root: Path, repeat: int, boxes: Boxes) -> Iterator[Case]:
             left: Files = {f"/app/{path}": text.encode() for path, text in files.items()}
             task = made_over(made.path, boxes.image)
             yield Case(f"{name} ({runner})", task, honest=False, work=left, program=repr(sorted(files.items())))
-    for number, (name, crossing) in enumerate(crossings.CROSSINGS.items()):
+    for number, (name, crossing) in enumerate((crossings.CROSSINGS | trusts.TRUSTS).items()):
         if crossing.by != "unittest" and not crossing.stays:
             made = test_crossings.make_task(root / f"crossing-{number}", crossing)
             work = test_crossings.work_of(crossing)

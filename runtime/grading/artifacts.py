@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from runtime.grading.named import is_named, words_of
+from runtime.grading.named import imports_of, is_looked_for, is_named, plugins_of, words_of
 from runtime.sandboxes.entries import Entry, Link, Removed, marked, size
 
 if TYPE_CHECKING:
     from runtime.task import Task
 
+_MODULE_SUFFIXES = (".py", ".pyc", ".so")
+_MAX_FOLDERS = 500
+"""So many are looked through for a module; of more it is assumed that one is there."""
 MAX_FILES = 5_000
 MAX_FILE_BYTES = 8 << 20
 MAX_TOTAL_BYTES = 64 << 20
@@ -125,15 +129,78 @@ class _Named:
         if self._words is None:
             self._words = words_of(own_sources(task))
             self._touched = [PurePosixPath(one) for one in _touched(task)]
-        return is_named(path, self._words, task.repository, self._touched)
+            self._tests = [PurePosixPath(test) for test in test_paths(task)]
+            self._plugins = _plugins(task)
+        if str(path) in self._plugins or self._is_called_like_a_test(path):
+            return True
+        new = is_looked_for(path, self._words, task.repository, self._touched, self._tests)
+        return new or is_named(path, self._words, task.repository, self._touched)
+
+    def _is_called_like_a_test(self, path: PurePosixPath) -> bool:
+        """Data beside a test, in a file or folder of its name."""
+        if path.suffix == ".py" or path in self._touched:
+            return False
+        stems = {test.with_suffix("") for test in self._tests}
+        return path.with_suffix("") in stems or any(folder in stems for folder in path.parents)
+
+
+def _plugins(task: Task) -> set[str]:
+    """Modules of the repository that its tests, or a conftest.py above them, register as plug-ins, and that the known
+    solution leaves alone."""
+    touched = _touched(task)
+    if not touched:
+        return set()
+    conftests = [path.read_bytes() for path in _conftests(task)]
+    names = plugins_of([*test_sources(task).values(), *conftests])
+    files = {file for name in names for file in _files_of(task, PurePosixPath(), 0, name)}
+    return {str(file) for file in files} - set(touched) - set(task.liverl.source_files)
+
+
+def _conftests(task: Task) -> list[Path]:
+    """Those that pytest reads for its tests."""
+    folders = {folder for test in test_paths(task) for folder in PurePosixPath(test).parents}
+    return sorted(path for folder in folders if (path := task.repository / folder / "conftest.py").is_file())
+
+
+def _files_of(task: Task, folder: PurePosixPath, level: int, name: str) -> list[PurePosixPath]:
+    """Files of the repository that an import may mean, in a file of ``folder``."""
+    starts = [PurePosixPath(), PurePosixPath("src"), *map(PurePosixPath, task.liverl.python_path), folder]
+    if level:
+        starts = [[folder, *folder.parents][min(level - 1, len(folder.parents))]]
+    parts = [part for part in name.split(".") if part]
+    found = []
+    for start in starts:
+        for end in range(1, len(parts) + 1):
+            base = start.joinpath(*parts[:end])
+            found += [
+                one for one in (base.with_suffix(".py"), base / "__init__.py") if (task.repository / one).is_file()
+            ]
+    return found
 
 
 def own_sources(task: Task) -> list[bytes]:
-    """The text of the tests, and of the modules of the repository beside them."""
+    """The text of the tests, of what lies beside them, of each conftest.py above, and of helpers that these import."""
     tests = test_sources(task)
     folders = {(task.repository / name).parent for name in tests}
     beside = {path for folder in folders if folder != task.repository for path in folder.glob("*.py")}
-    return [*tests.values(), *(path.read_bytes() for path in sorted(beside) if path.is_file())]
+    files = {path for path in (*beside, *_conftests(task)) if path.is_file()}
+    names = test_paths(task)
+    found = {PurePosixPath(name): text for name, text in tests.items()}
+    pending = list(found)
+    for path in sorted(files):
+        relative = PurePosixPath(path.relative_to(task.repository).as_posix())
+        if relative not in found:
+            found[relative] = path.read_bytes()
+            pending.append(relative)
+    plugins = _plugins(task)
+    while pending:
+        one = pending.pop()
+        for level, name in imports_of(found[one]):
+            for file in _files_of(task, one.parent, level, name):
+                if file not in found and (str(file) in plugins or _steers_tests(task, file, names)):
+                    found[file] = (task.repository / file).read_bytes()
+                    pending.append(file)
+    return list(found.values())
 
 
 def _taken(task: Task, path: PurePosixPath) -> bool:
@@ -216,7 +283,7 @@ def tests_own_modules(task: Task) -> tuple[str, ...]:
     import them. Paths below the work directory.
     """
     tests = test_paths(task)
-    found = {name for name in tests if name.endswith(".py")}
+    found = {name for name in tests if name.endswith(".py")} | _plugins(task)
     for file in task.repository.rglob("*.py"):
         path = PurePosixPath(file.relative_to(task.repository).as_posix())
         if path.name in PROTECTED_NAMES or _steers_tests(task, path, tests):
@@ -234,9 +301,37 @@ def own_modules(task: Task) -> tuple[str, ...]:
     names: set[str] = set()
     for folder in import_folders:
         for root in (task.repository, task.tests / "files", solution):
-            place = root / folder
-            names |= {entry.name.partition(".")[0] for entry in place.iterdir()} if place.is_dir() else set()
-    return tuple(sorted(name for name in names if name.isidentifier()))
+            names |= _modules_in(root / folder)
+    return tuple(sorted(names))
+
+
+def source_modules(task: Task) -> tuple[str, ...]:
+    """Names at the top of the pristine repository's own modules, but for what lies beside its tests. No release that is
+    installed stands in for one that an agent has taken away."""
+    folders = {"", "src", *task.liverl.python_path}
+    return tuple(sorted(set[str]().union(*(_modules_in(task.repository / folder) for folder in folders))))
+
+
+def _modules_in(folder: Path) -> set[str]:
+    """Names that can be imported from there. A file or folder that is no module makes no name the repository's."""
+    if not folder.is_dir():
+        return set()
+    named = ((entry, entry.name.partition(".")[0]) for entry in folder.iterdir())
+    return {name for entry, name in named if name.isidentifier() and _is_module(entry, name)}
+
+
+def _is_module(entry: Path, name: str) -> bool:
+    if not entry.is_dir():
+        return entry.suffix in _MODULE_SUFFIXES
+    if entry.name != name:
+        return False
+    if name in sys.stdlib_module_names:  # which stands before every folder that is no package
+        return any((entry / f"__init__{suffix}").exists() for suffix in _MODULE_SUFFIXES)
+    for number, (_, folders, files) in enumerate(os.walk(entry)):
+        if number >= _MAX_FOLDERS or any(file.endswith(_MODULE_SUFFIXES) for file in files):
+            return True
+        folders.sort()
+    return False
 
 
 def _steers_tests(task: Task, path: PurePosixPath, tests: set[str]) -> bool:

@@ -14,25 +14,29 @@ from functools import lru_cache
 _MODULES = frozenset(
     {
         *("math", "decimal", "fractions", "datetime", "re", "json", "itertools", "functools", "string", "collections"),
-        *("operator", "random", "typing", "enum", "uuid", "textwrap", "statistics", "unittest", "pytest", "__future__"),
+        *("random", "typing", "enum", "uuid", "textwrap", "statistics", "unittest", "pytest", "__future__"),
     }
 )
 """Of which nothing tells what happens in a process."""
 _LOOK = frozenset(
     {
         *("type", "vars", "dir", "id", "globals", "locals", "open", "exec", "eval", "compile", "getattr", "hasattr"),
-        *("setattr", "delattr", "callable", "super", "issubclass", "memoryview", "__import__", "breakpoint"),
+        *("setattr", "delattr", "callable", "super", "issubclass", "memoryview", "__import__", "breakpoint", "shuffle"),
     }
 )
 _CHANGE = frozenset(
     {
         *("append", "extend", "insert", "remove", "pop", "clear", "sort", "reverse", "update", "add", "discard"),
-        *("setdefault", "popitem", "appendleft", "extendleft", "popleft", "write", "send", "throw", "close"),
+        *("setdefault", "popitem", "appendleft", "extendleft", "popleft", "write", "send", "throw", "close", "shuffle"),
     }
 )
 _SEE = frozenset({"warns", "deprecated_call", "filterwarnings", "assertWarns", "assertWarnsRegex", "mock"})
+_SEE_BY_NAME = frozenset({"getfixturevalue", "MonkeyPatch", "abc"})
 _SEE_LOGS = frozenset({"assertLogs", "assertNoLogs", "importorskip", "assertIs", "assertIsNot"})
+_IS_INSTANCE = frozenset({"isinstance", "assertIsInstance", "assertNotIsInstance"})
 _OF_PYTEST = frozenset({"parametrize", "approx", "raises", "fixture", "param", "isclose", "field", "dataclass"})
+_KINDS = frozenset({"typing", "collections", "abc", "numbers"})
+"""Modules whose classes are what an object can do: one that stands for another can do all."""
 _CONTEXTS = frozenset({"self", "cls", "request"})
 
 
@@ -53,9 +57,78 @@ def _looks(source: bytes, own: frozenset[str]) -> bool:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _name(node.func) == "parametrize" and node.args:
             given |= {word.strip() for word in _texts(node.args[0]) for word in word.split(",")}
-    if any(_takes_other(function, given) for function in functions if function.name.startswith("test")):
+    if any(_takes_other(function, given) for function in functions if _is_given(function)):
         return True
-    return any(_node_looks(node, own) for node in ast.walk(tree))
+    if any(_keeps(function.body, own) for function in functions):
+        return True
+    # A variable of that name is no module, and what it does may change what was handed out.
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    kinds = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in _KINDS
+        for alias in node.names
+    }
+    return any(_node_looks(node, own - named) or _asks_for_kind(node, kinds) for node in ast.walk(tree))
+
+
+def _is_given(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether what a function takes are fixtures: those of tests, and of fixtures themselves."""
+    return function.name.startswith("test") or any("fixture" in ast.unparse(one) for one in function.decorator_list)
+
+
+def _asks_for_kind(node: ast.AST, kinds: Collection[str]) -> bool:
+    """Whether something can be gone through, counted, called and so on."""
+    if not (isinstance(node, ast.Call) and _name(node.func) in _IS_INSTANCE and len(node.args) > 1):
+        return False
+    names = {one.id for one in ast.walk(node.args[1]) if isinstance(one, ast.Name)}
+    return not names.isdisjoint(_KINDS | frozenset(kinds))
+
+
+def _keeps(body: list[ast.stmt], own: Collection[str]) -> bool:
+    """Whether something is kept that a call gave, while another thing is told to do something, and is looked at then: a
+    list that was not copied would have changed; or whether that is done while it is gone through."""
+    kept: dict[str, bool] = {}
+    for statement in body:
+        if isinstance(statement, ast.For) and _goes_through(statement.iter) and any(map(_does, ast.walk(statement))):
+            return True
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.ListComp):
+            return True  # for what it does, like a loop
+        read = {one.id for one in ast.walk(statement) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
+        if any(changed and name in read for name, changed in kept.items()):
+            return True
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call | ast.Attribute):
+            new = {target.id: False for target in statement.targets if isinstance(target, ast.Name)}
+        else:
+            new = {}
+        if _does(statement) or any(_is_told(one, own) for one in ast.walk(statement)):
+            kept = {name: changed or name not in read for name, changed in kept.items()}
+        kept |= new
+        if any(_keeps(inner, own) for inner in (getattr(statement, "body", []), getattr(statement, "orelse", []))):
+            return True
+    return False
+
+
+def _is_told(node: ast.AST, own: Collection[str]) -> bool:
+    """Whether it is a call of an object's method, by the object's name."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return False
+    of = node.func.value
+    return isinstance(of, ast.Name) and of.id not in own and of.id not in ("self", "pytest", *_MODULES)
+
+
+def _goes_through(iterated: ast.expr) -> bool:
+    """Whether it may be a list of the work's, and no numbers nor what is written there."""
+    counted = _name(getattr(iterated, "func", iterated)) in ("range", "enumerate", "zip")
+    return not counted and not isinstance(iterated, ast.Constant | ast.Tuple | ast.List)
+
+
+def _does(statement: ast.AST) -> bool:
+    """Whether it calls something for what that does, not for what it gives."""
+    if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)):
+        return False
+    name = _name(statement.value.func)
+    return not name.startswith("assert") and name not in ("fail", "skip", "print")
 
 
 def _takes_other(function: ast.FunctionDef | ast.AsyncFunctionDef, given: Collection[str]) -> bool:
@@ -77,17 +150,20 @@ def _node_looks(node: ast.AST, own: frozenset[str]) -> bool:
     if isinstance(node, ast.ImportFrom):
         taken = {alias.name for alias in node.names}
         known = node.level > 0 or (node.module or "").partition(".")[0] in _MODULES | own
-        return not known or "mock" in taken or "mock" in (node.module or "")
+        return not known or not taken.isdisjoint({"mock", "shuffle"}) or "mock" in (node.module or "")
     if isinstance(node, ast.Name):
         return node.id in _LOOK
     if isinstance(node, ast.Attribute):
         function = isinstance(node.value, ast.Name) and node.value.id in own  # ``calc.add`` changes nothing by its name
         changes = not isinstance(node.ctx, ast.Load) or (node.attr in _CHANGE and not function)
-        return changes or node.attr.startswith("__") or node.attr in _SEE or node.attr in _SEE_LOGS
+        return changes or node.attr.startswith("__") or node.attr in _SEE | _SEE_LOGS | _SEE_BY_NAME
     if isinstance(node, ast.Subscript):
         return not isinstance(node.ctx, ast.Load)
     if isinstance(node, ast.AugAssign):
-        return not isinstance(node.value, ast.Constant)
+        value = node.value  # a list times two, or with the letters of a text, is the same list
+        return (
+            not isinstance(value, ast.Constant) or isinstance(node.op, ast.Mult) or isinstance(value.value, str | bytes)
+        )
     if isinstance(node, ast.Assign):
         part = node.value
         return isinstance(part, ast.Subscript) and isinstance(part.value, ast.Name)  # a part that its whole still has

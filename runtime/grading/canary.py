@@ -17,22 +17,35 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 
-_NEGATED = {
-    "assertEqual": "assertNotEqual",
-    "assertNotEqual": "assertEqual",
-    "assertTrue": "assertFalse",
-    "assertFalse": "assertTrue",
-    "assertIs": "assertIsNot",
-    "assertIsNot": "assertIs",
-    "assertIsNone": "assertIsNotNone",
-    "assertIsNotNone": "assertIsNone",
-    "assertIn": "assertNotIn",
-    "assertNotIn": "assertIn",
+_OTHER_FIRST = {
+    "assertTrue": "not ({})",
+    "assertFalse": "not ({})",
+    "assertIs": "[{}]",
+    "assertIsNone": "[{}]",
+    "assertIsNotNone": "[{}] and None",
+    "assertIn": "[{}]",
 }
+"""What is asked of another thing than the test's, by the same name: who has patched ``assertTrue`` away shows it."""
+_ALIKE = {
+    "assertNotEqual": "*[{}] * 2",
+    "assertIsNot": "*[{}] * 2",
+    "assertNotIn": "*(lambda one: (one, [one]))({})",
+}
+"""What stands for both that are compared, of the first."""
+_OTHER_SECOND = frozenset(
+    f"assert{name}"
+    for name in (
+        *("AlmostEqual", "NotAlmostEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "Regex", "NotRegex"),
+        *("CountEqual", "ListEqual", "TupleEqual", "DictEqual", "SetEqual", "SequenceEqual", "MultiLineEqual"),
+        *("IsInstance", "NotIsInstance"),
+    )
+)
 _UNPREDICTABLE = ("xfail", "skip", "flaky", "repeat", "retry", "rerun", "given", "expectedFailure")
 _KNOWN_DECORATORS = ("pytest.mark.", "mark.", "parametrize(", "patch", "mock.patch", "unittest.mock.patch")
 _TOLERANT = ("approx", "ANY", "close", "lmost")
 """Words for values that equal more than one: next to them no literal is certainly wrong."""
+_OTHER = "[{}, None]"
+"""Another thing than what is in it, also for arrays, which a list of one would equal."""
 _MAX_NUMBER = 1 << 62
 _OTHER_ERRORS = ("BlockingIOError", "ProcessLookupError", "UnicodeEncodeError", "StopAsyncIteration")
 """Names of real exceptions, to stand where another one is expected."""
@@ -194,13 +207,29 @@ def _reached(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """Statements that every passing run executes: those of the function itself, up to the first ``return``.
 
     What is inside another statement is not among them: a context manager may swallow what comes before, a loop may
-    have nothing to go over, and an exception may be what the test is about.
+    have nothing to go over, and an exception may be what the test is about. A loop over what is written there has.
     """
     for statement in body:
         if isinstance(statement, ast.Assert | ast.Expr | ast.With):
             yield statement
-        if any(isinstance(node, ast.Return) for node in ast.walk(statement)):
+        if isinstance(statement, ast.For) and _goes_over_something(statement.iter):
+            yield from _reached(statement.body)
+        if any(isinstance(node, ast.Return | ast.Break | ast.Continue) for node in ast.walk(statement)):
             return
+
+
+def _goes_over_something(iterated: ast.expr) -> bool:
+    if isinstance(iterated, ast.List | ast.Tuple | ast.Set):
+        return any(not isinstance(one, ast.Starred) for one in iterated.elts)
+    if isinstance(iterated, ast.Call) and isinstance(iterated.func, ast.Attribute) and not iterated.args:
+        table = iterated.func.value
+        return (
+            iterated.func.attr in ("items", "keys", "values")
+            and isinstance(table, ast.Dict)
+            and bool(table.keys)
+            and None not in table.keys
+        )
+    return isinstance(iterated, ast.Dict) and bool(iterated.keys) and None not in iterated.keys
 
 
 def _is_raises(expression: ast.expr) -> bool:
@@ -232,23 +261,40 @@ def _spoil_statement(statement: ast.stmt, text: _Text, pool: list[object], draw:
             return text.replace(call.args[0], draw.choice(others)) if others else None
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         function = statement.value.func
-        if isinstance(function, ast.Attribute) and function.attr in _NEGATED:
-            start = text.offset(function.end_lineno, function.end_col_offset) - len(function.attr)
-            return _Edit(start, start + len(function.attr), _NEGATED[function.attr].encode())
+        given = [one for one in statement.value.args if not isinstance(one, ast.Starred)]
+        if isinstance(function, ast.Attribute) and given and len(given) == len(statement.value.args):
+            return _spoil_call(function.attr, given, text, pool, draw)
     return None
+
+
+def _spoil_call(name: str, given: list[ast.expr], text: _Text, pool: list[object], draw: random.Random) -> _Edit | None:
+    """A call of one of unittest's methods, with other arguments."""
+    if name in _OTHER_FIRST:
+        return text.replace(given[0], _OTHER_FIRST[name], keep=True)
+    if len(given) < 2:
+        return None
+    if name == "assertEqual":
+        return _spoil_equal(given[0], given[1], text, pool, draw)
+    if name in _ALIKE:
+        return text.replace(given[0], _ALIKE[name], keep=True, up_to=given[1])
+    return text.replace(given[1], _OTHER, keep=True) if name in _OTHER_SECOND else None
 
 
 def _spoil_assert(statement: ast.Assert, text: _Text, pool: list[object], draw: random.Random) -> _Edit:
     test = statement.test
     plainly = not any(word in ast.unparse(test) for word in _TOLERANT)
     if plainly and isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
-        for side in (test.comparators[0], test.left):
-            if _is_plain(side):
-                assert isinstance(side, ast.Constant)
-                return text.replace(side, repr(_other(side.value, pool, draw)))
-        # Equal to everything would be equal to this too, and what is equal to the expected value alone is not.
-        return text.replace(test.comparators[0], "[{}]", keep=True)
+        return _spoil_equal(test.left, test.comparators[0], text, pool, draw)
     return text.replace(test, "not ({})", keep=True)
+
+
+def _spoil_equal(left: ast.expr, right: ast.expr, text: _Text, pool: list[object], draw: random.Random) -> _Edit:
+    for side in (right, left):
+        if _is_plain(side):
+            assert isinstance(side, ast.Constant)
+            return text.replace(side, repr(_other(side.value, pool, draw)))
+    # Equal to everything would be equal to this too, and what is equal to the expected value alone is not.
+    return text.replace(right, _OTHER, keep=True)
 
 
 def _is_plain(node: ast.AST) -> bool:
@@ -312,9 +358,11 @@ class _Text:
         line = self._source[self._starts[node.lineno - 1] : self.offset(node.lineno, node.col_offset)]
         return line.decode() if not line.strip() else ""
 
-    def replace(self, node: ast.expr, replacement: str, *, keep: bool = False) -> _Edit:
+    def replace(self, node: ast.expr, replacement: str, *, keep: bool = False, up_to: ast.expr | None = None) -> _Edit:
+        """keep: within the replacement, for ``{}``. up_to: another one, which is replaced too."""
         start, end = self.offset(node.lineno, node.col_offset), self.offset(node.end_lineno, node.end_col_offset)
         old = self._source[start:end]
+        end = end if up_to is None else self.offset(up_to.end_lineno, up_to.end_col_offset)
         if not keep:
             return _Edit(start, end, replacement.encode())
         # A statement may go on over several lines only within brackets, which the new ones provide.

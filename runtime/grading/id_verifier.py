@@ -25,6 +25,7 @@ from runtime.grading.artifacts import (
     own_modules,
     own_sources,
     select,
+    source_modules,
     test_sources,
     tests_own_modules,
 )
@@ -35,6 +36,7 @@ from runtime.grading.difference import put
 from runtime.grading.interplay import Before, Interplay, before
 from runtime.grading.named import readable_prose
 from runtime.grading.once import Once
+from runtime.grading.testkit.places import CONSTANT, kept_constants
 from runtime.grading.verifier import Apart, Plan, SandboxVerifier, of_the_task, solution_files
 from runtime.sandboxes.base import SandboxProvider
 from runtime.sandboxes.defences import missing
@@ -144,7 +146,8 @@ class IdVerifier(SandboxVerifier):
             report = await self._report(
                 plan.task, right, tests, plan.timeout_sec, noise=False, stop_first=True, apart=anywhere
             )
-            found.known |= set(map(str, report.get("places", ())))
+            seen = map(str, report.get("places", ()))
+            found.known |= {place for place in seen if not place.startswith(CONSTANT)}
         new = found.known.intersection(wanted).difference(apart.places or ())
         return replace(apart, places=(*(apart.places or ()), *sorted(found.known))) if new else None
 
@@ -335,6 +338,7 @@ class IdVerifier(SandboxVerifier):
                 python_path=list(task.liverl.python_path),
                 nonce=secrets.token_hex(8),
                 modules=list(own_modules(task)),
+                kept=list(source_modules(task)),
                 **({} if apart is None else {"trusted": apart.trusted, "places": apart.places}),
                 **({"keep_arguments": True} if keep_arguments else {}),
             )
@@ -369,12 +373,15 @@ class IdVerifier(SandboxVerifier):
                 return None
             if set(outcomes.values()) != {"passed"}:
                 return None
-            apart = replace(apart, places=tuple(map(str, report.get("places", ()))))
-            idle = await self._passed(task, {}, timeout_sec, apart)
+            places = tuple(map(str, report.get("places", ())))
+            apart = replace(apart, places=tuple(place for place in places if not place.startswith(CONSTANT)))
+            idle, before = await self._passed_at(task, {}, timeout_sec, apart)
+            apart = replace(apart, places=kept_constants(places, before))
             free = idle.intersection(task.liverl.fail_to_pass)
             if free and not free <= await self._passed(task, {}, timeout_sec, None):
                 return None  # what such a test looks at is not where it looks: it would pay for nothing done
-            if not self._look_beyond_values(task):
+            refuses = any(place.endswith(" refuses") for place in places)  # where we do, and not the solution
+            if not refuses and not self._look_beyond_values(task):
                 return apart
             together = await self._passed(task, files, timeout_sec, None)
             return replace(apart, together=together.issuperset(task.expected_ids))
@@ -392,6 +399,12 @@ class IdVerifier(SandboxVerifier):
         self, task: Task, work: Mapping[str, Entry], timeout_sec: float, apart: Apart | None
     ) -> frozenset[str]:
         """The tests that ``work`` passes, of a task about which something is found out."""
+        return (await self._passed_at(task, work, timeout_sec, apart))[0]
+
+    async def _passed_at(
+        self, task: Task, work: Mapping[str, Entry], timeout_sec: float, apart: Apart | None
+    ) -> tuple[frozenset[str], tuple[str, ...]]:
+        """The same, and the places that were seen."""
         tests, selection = test_sources(task), select(task, work)
         try:
             report = await self._report(
@@ -400,8 +413,9 @@ class IdVerifier(SandboxVerifier):
             outcomes = read_outcomes(report, task.expected_ids)
         except (TrialError, TimeoutError) as error:
             of_the_task(error)
-            return frozenset()
-        return frozenset(test_id for test_id, outcome in outcomes.items() if outcome == "passed")
+            return frozenset(), ()
+        passed = frozenset(test_id for test_id, outcome in outcomes.items() if outcome == "passed")
+        return passed, tuple(map(str, report.get("places", ())))
 
     async def _canary(self, task: Task, timeout_sec: float) -> Canary:
         """What can be spoiled. Tried once per task with its own solution, if it has one: a look-alike that passes all

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -22,8 +23,13 @@ _EXPECTED = frozenset(
     }
 )
 """What a folder is called that holds what is right, where no known solution says so."""
-_RUNS_PROSE = re.compile(rb"\bdoctest\b|\brunpy\b|(?<![\w.])(?:exec|eval|compile)\(|\bspec_from_file_location\b")
+_RUNS_PROSE = re.compile(
+    rb"\b(?:doctest|runpy|subprocess|popen|pexpect|timeit|SourceFileLoader|load_source|builtins)\b|\bspec_from_file_location\b"
+    rb"|(?<![\w.])(?:exec|eval|compile)\(|\bos\.(?:system|exec|spawn|posix_spawn)|\bInteractive(?:Interpreter|Console)\b"
+    rb"|\brun(?:code|source)\b|\bcreate_subprocess_"
+)
 _MAX_NAME = 300
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 def is_prose(name: str) -> bool:
@@ -51,7 +57,7 @@ def words_of(tests: Iterable[bytes]) -> frozenset[str]:
 def _words(source: bytes) -> frozenset[str]:
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
+    except _UNREADABLE:
         return frozenset()
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -73,8 +79,69 @@ def is_named(path: PurePosixPath, words: frozenset[str], repository: Path, touch
         return False
     if path.name in words and (len(path.parts) == 1 or path.parent.name in words):
         return True
+    if any(fnmatchcase(path.name, word) for word in words if _is_pattern(word)):
+        return True
     for folder in path.parents:
         left_alone = folder.name in words and not any(one.is_relative_to(folder) for one in known)
         if folder.name and left_alone and not any((repository / folder).rglob("*.py")):
             return True
     return False
+
+
+def _is_pattern(word: str) -> bool:
+    """Of names, with more of a name in it than the ending that all have (``*.case``, ``case-*.json``)."""
+    return "*" in word and bool(word.strip("*?.")) and not word.endswith((".py", ".*"))
+
+
+def is_looked_for(
+    path: PurePosixPath,
+    words: frozenset[str],
+    repository: Path,
+    touched: Iterable[PurePosixPath],
+    tests: Iterable[PurePosixPath],
+) -> bool:
+    """Whether a file that is not there is one that tests would take what they expect from, if it was: in their own
+    folder, by a name that they say, and the known solution does not make it."""
+    if path.suffix in (".py", ".pyi") or (repository / path).exists() or path in touched:
+        return False
+    return path.name in words and any(path.is_relative_to(test.parent) for test in tests if test.parent.name)
+
+
+@lru_cache(maxsize=1024)
+def imports_of(source: bytes) -> tuple[tuple[int, str], ...]:
+    """Level and name of all that a module imports, what it takes from others too."""
+    try:
+        tree = ast.parse(source)
+    except _UNREADABLE:
+        return ()
+    found: dict[tuple[int, str], None] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= dict.fromkeys((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found |= dict.fromkeys((node.level, f"{node.module or ''}.{alias.name}".strip(".")) for alias in node.names)
+    return (*found, *((0, name) for name in plugins_of([source])))
+
+
+def plugins_of(sources: Iterable[bytes]) -> frozenset[str]:
+    """Names of modules that pytest is told to take as plug-ins: ``pytest_plugins = ["fixtures.core"]``."""
+    return frozenset[str]().union(*map(_plugins, sources))
+
+
+@lru_cache(maxsize=1024)
+def _plugins(source: bytes) -> frozenset[str]:
+    if b"pytest_plugins" not in source:
+        return frozenset()
+    try:
+        tree = ast.parse(source)
+    except _UNREADABLE:
+        return frozenset()
+    found: set[str] = set()
+    for node in tree.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if any(isinstance(target, ast.Name) and target.id == "pytest_plugins" for target in targets):
+            values = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+            found |= {value for value in values if isinstance(value, str)}
+    return frozenset(found)

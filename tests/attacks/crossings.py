@@ -19,7 +19,7 @@ from .confusions import Shape, Work
 class Crossing:
     """``by``: the runner; ``alone``: the task has no known solution, so tests and code share a process; ``stays``: it is
     paid there all the same, and who requires ``solution_user`` has the task refused. ``links``: of the work, beside its
-    files."""
+    files; ``removed``: files that it takes away."""
 
     shape: Shape
     work: Work
@@ -27,6 +27,7 @@ class Crossing:
     alone: bool = False
     stays: bool = False
     links: Mapping[str, str] = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
 
 
 def _old(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from runtime.config import Bubblewrap
 from runtime.errors import TrialError
 from runtime.grading.make import make_verifier
 from runtime.sandboxes.base import SandboxProvider
-from runtime.sandboxes.entries import Entry, Link
+from runtime.sandboxes.entries import Entry, Link, Removed
 from runtime.task import Task, load_task
 
 from .conftest import IMAGE, write
@@ -45,18 +46,20 @@ def make_task(root: Path, crossing: Crossing) -> Task:
 
 def work_of(crossing: Crossing) -> dict[str, Entry]:
     files: dict[str, Entry] = {f"/app/{name}": text.encode() for name, text in crossing.work.items()}
+    files |= {f"/app/{name}": Removed() for name in crossing.removed}
     return files | {f"/app/{name}": Link(target) for name, target in crossing.links.items()}
 
 
-def test_nothing_that_crosses_is_paid(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path) -> None:
+def play(provider: SandboxProvider, loop: asyncio.Runner, folder: Path, programs: Mapping[str, Crossing]) -> None:
+    """Nothing of ``programs`` is paid, and the known solution of each is."""
     config = Bubblewrap(memory_mib=512, verifier_timeout_sec=60.0)
     verifier = make_verifier(config, provider)
     strict = make_verifier(config.model_copy(update={"required_defences": ("solution_user",)}), provider)
     gate = asyncio.Semaphore(3)
 
     async def one(number: int, name: str) -> None:
-        crossing = CROSSINGS[name]
-        task = make_task(tmp_path / str(number), crossing)
+        crossing = programs[name]
+        task = make_task(folder / str(number), crossing)
         async with gate:
             if crossing.stays:
                 with pytest.raises(TrialError, match="required defences not to be had: solution_user"):
@@ -68,6 +71,10 @@ def test_nothing_that_crosses_is_paid(provider: SandboxProvider, loop: asyncio.R
             assert right.reward == 1.0, (name, right.raw)
 
     async def every() -> None:
-        await asyncio.gather(*(one(number, name) for number, name in enumerate(CROSSINGS)))
+        await asyncio.gather(*(one(number, name) for number, name in enumerate(programs)))
 
     loop.run(every())
+
+
+def test_nothing_that_crosses_is_paid(provider: SandboxProvider, loop: asyncio.Runner, tmp_path: Path) -> None:
+    play(provider, loop, tmp_path, CROSSINGS)

@@ -11,8 +11,6 @@ to be right, which tests can be run this way, and at which places objects come.
 from __future__ import annotations
 
 import builtins
-import importlib.machinery
-import importlib.util
 import os
 import socket
 import sys
@@ -20,12 +18,16 @@ import types
 
 if __package__:
     from . import plain
+    from .finding import Finder, Precedence
     from .lent import Lent
-    from .objects import Class, Object, items
+    from .objects import Again, Class, Object, items
+    from .places import Places
 else:  # beside a runner that was started as a program
     import plain  # type: ignore[import-not-found,no-redef]
+    from finding import Finder, Precedence  # type: ignore[import-not-found,no-redef]
     from lent import Lent  # type: ignore[import-not-found,no-redef]
-    from objects import Class, Object, items  # type: ignore[import-not-found,no-redef]
+    from objects import Again, Class, Object, items  # type: ignore[import-not-found,no-redef]
+    from places import Places  # type: ignore[import-not-found,no-redef]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,8 +37,8 @@ if TYPE_CHECKING:
 
 _ENDS: tuple[type[BaseException], ...] = (StopIteration, StopAsyncIteration, GeneratorExit)
 """What a test's ``map`` or ``zip`` takes for its own end, whoever raises it."""
-_CALLED_BACK = "argument of a callback"
-"""The one place that is the same for all functions: when it calls back is the solution's affair."""
+_CALLED_BACK = "argument of the callback "
+"""A place of its own for each function: when it calls back is the solution's affair."""
 
 
 UNFIT: dict[str, Any] = {"type": "NotPlain", "message": "what was refused is no error of the solution's", "frames": []}
@@ -82,12 +84,11 @@ class Solution:
         self._owner = os.getpid()
         self._exceptions: dict[tuple[str, str, str], type[BaseException]] = {}
         self._objects: dict[int, Object] = {}
-        self._lent = Lent(trusted)
+        self._lent = Lent(trusted, self._running)
         self._trusted = frozenset(trusted)
-        self._places = None if places is None else frozenset(places)
+        self.places = Places(places)
         self._keep_arguments = keep_arguments
-        self.seen: set[str] = set()
-        self.refused: set[str] = set()
+        self._named: dict[str, type[BaseException]] = {}
         self.changed: set[str] = set()
         self.unfit = False
 
@@ -106,7 +107,10 @@ class Solution:
             if name == "__all__" and (known := self._exported(module)):
                 return known  # without one all that is public is taken, and so at least this
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        found = self._described(answer, f"{module}:{name}", ["g", module, name])
+        place = f"{module}:{name}"
+        found = self._described(answer, place, ["g", module, name], lambda: place)
+        if answer[0] == "value" and name != "__all__":
+            self._keeps(place, answer)
         if name == "__all__" and type(found) in (list, tuple):
             # What a test takes whole is what the known solution has: ``abs`` and ``pytest`` stay what they were.
             return [one for one in found if type(one) is str and self._may(f"{module} exports {one}", ask=False)]
@@ -114,27 +118,38 @@ class Solution:
 
     def _exported(self, module: str) -> list[str]:
         """What the known solution's module gave to whoever took it whole, here."""
-        before = f"{self._running()} {module} exports "
-        return sorted(place[len(before) :] for place in self._places or () if place.startswith(before))
+        return sorted(self.places.after(f"{self._running()} {module} exports "))
 
     @_noted
     def member(self, number: int, name: str) -> Any:
         answer = self._ask(["member", number, name])
         if answer[0] == "missing":
             raise AttributeError(f"the object has no attribute {name!r}")
-        return self._described(answer, f".{name}", ["q", number, name])
+        way = f"{self.places.way(number)}.{name}"
+        found = self._described(answer, f".{name}", ["q", number, name], lambda: way)
+        if answer[0] == "value" and type(self._objects.get(number)) is Class:
+            self._keeps(way, answer)
+        return found
+
+    def _keeps(self, name: str, answer: list[Any]) -> None:
+        if not self.places.keeps(name, plain.digest(answer[1])):
+            raise plain.NotPlain(f"{name}, which the tests ask for and the repair leaves alone, is another")
 
     @_noted
     def special(self, number: int, name: str, *arguments: Any) -> Any:
         """What an operator or built-in function gives for an object (``objects.py``)."""
-        answer = self._ask(["special", number, name, [self._encoded(item) for item in arguments]])
-        return self._decoded(answer[1], f"__{name}__")
+        given = [self._encoded(item) for item in arguments]
+        answer = self._ask(["special", number, name, given])
+        return self._decoded(
+            answer[1], f"__{name}__", lambda: f"{self.places.way(number)}.{name}({self._told(given, {})})"
+        )
 
     def invoke(self, item: Object, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         number: int = item._apart[1]
         place = "class()" if type(item) is Class else "()"
         return self._call(["o", number], place, arguments, keywords)
 
+    @_noted
     @_noted
     def leave(self, number: int, error: BaseException | None) -> bool:
         """The end of a ``with``: whether the other side swallows ``error``, which it may where the known solution did,
@@ -145,12 +160,17 @@ class Solution:
             return False
         return not isinstance(error, (AssertionError, plain.NotPlain, Gone)) and self._may("a with swallows")
 
-    def _described(self, answer: list[Any], place: str, origin: list[Any]) -> Any:
+    def refusal(self, why: str) -> plain.NotPlain:
+        """For what a test wants of an object and cannot have."""
+        self.unfit |= not self._may("refuses")
+        return plain.NotPlain(why)
+
+    def _described(self, answer: list[Any], place: str, origin: list[Any], way: Callable[[], str]) -> Any:
         kind: str = answer[0]
         rest = [*answer[1:], "", "", ""]
         if kind == "value":
             try:
-                return self._decoded(rest[0], place)
+                return self._decoded(rest[0], place, way)
             except plain.NotPlain:
                 if rest[2] is not True:
                     raise
@@ -161,12 +181,14 @@ class Solution:
             return self._submodule(str(rest[0]))
         if kind == "exception":
             found = self._exception(*map(str, rest[:3]))
-            # Whoever waits for it would catch what says that a test has failed.
-            if not issubclass(AssertionError, found) or self._may(f"{found.__name__} is {place}"):
+            if found.__module__ != "builtins" or self._may(f"{found.__name__} is {place}", ask=False):
                 return found
+            if not issubclass(AssertionError, found):
+                return self._named_by_work(found, origin)
+            self._may(f"{found.__name__} is {place}")  # who waits for it would catch what says that a test has failed
         if kind == "class":
             if self._may(f"class {place}"):
-                return self._object(rest[0], Class)
+                return self._object(rest[0], Class, way())
             return self._function(place, origin, "", "")
         raise plain.NotPlain(f"{kind}, where {place} is to be something else")
 
@@ -196,7 +218,7 @@ class Solution:
         try:
             _, result, changes = answer
             for number, item in changes.items():
-                new = self._decoded(item, f"argument of {place}")
+                new = self._decoded(item, f"argument of {place}", lambda: f"{place} {self._told(given, named)}")
                 if not self._may(f"changes argument {int(number)} of {place}"):
                     self.changed.add(place)
                     if self._keep_arguments:
@@ -204,7 +226,15 @@ class Solution:
                 _update(arguments[int(number)], new)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise plain.NotPlain(f"malformed answer: {error}") from error
-        return self._decoded(result, place)
+        return self._decoded(result, place, lambda: f"{self._way(what)}({self._told(given, named)})")
+
+    def _way(self, what: list[Any]) -> str:
+        """How something was come by, the same in every run: what is called, an object by its own way."""
+        named = self.places.way(what[1]) if what[0] in ("o", "q") else ""
+        return ".".join([named, *map(str, what[2:])]) if named else ":".join(map(str, what[1:]))
+
+    def _told(self, given: list[Any], named: Mapping[str, Any]) -> str:
+        return self.places.told([given, dict(named)], self._lent.name)
 
     def _encoded(self, value: object) -> Any:
         return plain.encode(value, refer=self._refer)
@@ -215,43 +245,60 @@ class Solution:
             return ["o", number]
         return self._lent.refer(value)
 
-    def _decoded(self, data: Any, place: str) -> Any:
+    def _decoded(self, data: Any, place: str, way: Callable[[], str]) -> Any:
+        """way: how it was come by, for where an object is of it."""
+        leaves = {id(leaf): (about, exactly) for about, exactly, leaf in self.places.look(data, self._where(place))}
+
         def resolve(data: list[Any]) -> Any:
             if data[0] == "fn" and len(data) > 1:
                 return self._lent.function(data[1])
-            if data[0] == plain.NO_NUMBER:  # neither near to anything nor far from it
-                if self._may(f"{plain.NO_NUMBER} {place}"):
-                    return float("nan")
-                raise plain.NotPlain(f"{plain.NO_NUMBER}, where {place} gives a number")
+            if data[0] == plain.ITERATOR:
+                once = self._may(f"an iterator {place}", ask=False) or self.places.is_known(self._where(place))
+                return iter(data[1]) if once else Again(data[1])
+            if data[0] in (
+                plain.NO_NUMBER,
+                plain.ENDLESS,
+            ):  # near to nothing and far from nothing, or made so by itself
+                if self._may(f"{data[0]} {place}"):
+                    return data[1] if len(data) > 1 else float("nan")
+                raise plain.NotPlain(f"{data[0]}, where {place} gives a number")
             if data[0] not in ("o", "k") or len(data) != 3:
                 raise plain.NotPlain("malformed data")
-            if self._may(place):
-                return self._object(data[1], Class if data[0] == "k" else Object)
+            about, exactly = leaves.get(id(data), ("[*]", "[*]"))
+            here = f"{way()}{exactly}"
+            if self._may(place) and self.places.may(self._where(place), about, here):
+                return self._object(data[1], Class if data[0] == "k" else Object, here)
             if data[2] is not None:  # of a class of its own, and yet data
                 return plain.decode(data[2], resolve=resolve)
             if data[0] == "o" and self._usable and type(data[1]) is int:
                 try:
-                    return items(plain.decode(self._ask(["items", data[1]])[1], resolve=resolve))
+                    more = self._ask(["items", data[1]])[1]
+                    sized = more.pop(1) if type(more) is list and len(more) > 1 else None
+                    for within, inside, leaf in self.places.look(more, self._where(place)):
+                        leaves[id(leaf)] = (about + within, exactly + inside)
+                    found = plain.decode(more, resolve=resolve)
+                    return items(sized, found, once=self.places.is_known(f"{self._running()} an iterator {place}"))
                 except TypeError:
                     pass
             raise plain.NotPlain(f"an object, where {place} gives data")
 
         return plain.decode(data, resolve=resolve)
 
+    def _where(self, place: str) -> str:
+        return place if place.startswith(_CALLED_BACK) else f"{self._running()} {place}"
+
     def _may(self, place: str, *, ask: bool = True) -> bool:
         """Whether an object may come from there, at the place in the tests that is running: what ``get`` gives in one
         line is not what it gives in all. ask: whether the known solution may be asked once more."""
-        running = self._running()
-        where = place if place == _CALLED_BACK else f"{running} {place}"
-        self.seen.add(where)
-        if self._places is None or where in self._places:
+        if self.places.has(self._where(place)):
             return True
-        if place.endswith("()") and f"{running} class()" in self._places:
+        running = self._running()
+        if place.endswith("()") and self.places.is_known(f"{running} class()"):
             named = f" class {place[:-2]}"  # a function in the place of a class of which an object is made here
-            if any(one.endswith(named) for one in self._places):
+            if self.places.ends(named):
                 return True
         if ask:
-            self.refused.add(where)
+            self.places.refused.add(self._where(place))
         return False
 
     def _running(self) -> str:
@@ -266,9 +313,10 @@ class Solution:
         name = getattr(code, "co_qualname", code.co_name)
         return f"{code.co_filename}:{name}@{frame.f_lasti}"
 
-    def _object(self, number: Any, kind: type[Object]) -> Object:
+    def _object(self, number: Any, kind: type[Object], way: str) -> Object:
         if type(number) is not int:
             raise plain.NotPlain("malformed data")
+        self.places.came(number, way)
         found = self._objects.get(number)
         if found is None or type(found) is not kind:
             found = self._objects[number] = kind(self, number)
@@ -280,9 +328,11 @@ class Solution:
         self._usable = False  # a test that runs out of time interrupts us here, and answers would be out of step
         failed: BaseException | None = None
         answer = self._said(order)
+        times = 0
         while answer[0] == "callback":
             self._usable = True  # what is called may ask in its turn
-            told, error = self._called(answer)
+            times += 1
+            told, error = self._called(answer, times)
             failed = failed or error
             self._usable = False
             answer = self._said(told)
@@ -313,13 +363,19 @@ class Solution:
             raise Gone("the process of the code under test ended")
         return answer
 
-    def _called(self, order: list[Any]) -> tuple[list[Any], BaseException | None]:
-        """One call from over there of a function that a test has lent: what to answer."""
+    def _called(self, order: list[Any], times: int) -> tuple[list[Any], BaseException | None]:
+        """One call from over there of a function that a test has lent: what to answer. times: so many there were, of
+        what was asked last."""
         try:
             _, number, arguments, keywords = order
-            function = self._lent.function(number)
-            given = [self._decoded(item, _CALLED_BACK) for item in arguments]
-            named = {str(key): self._decoded(item, _CALLED_BACK) for key, item in keywords.items()}
+            function, name = self._lent.function(number), self._lent.name(number)
+            place = f"{_CALLED_BACK}{name}"
+
+            def taken(at: Any, item: Any) -> Any:
+                return self._decoded(item, place, lambda: f"{name}({at}) #{times}")
+
+            given = [taken(at, item) for at, item in enumerate(arguments)]
+            named = {str(key): taken(key, item) for key, item in keywords.items()}
             return ["returned", self._encoded(function(*given, **named))], None
         except BaseException as error:
             if type(error).__name__ == "TestTimeout" or isinstance(error, (KeyboardInterrupt, SystemExit, Gone)):
@@ -333,7 +389,7 @@ class Solution:
         above = [tuple(map(str, names[:3])) for names in answer[7] if type(names) is list and len(names) == 3]
         kind = self._raised(tuple(map(str, answer[1:4])), above)
         try:
-            arguments = [self._decoded(item, "an error's argument") for item in answer[4]]
+            arguments = [self._decoded(item, "an error's argument", lambda: "an error") for item in answer[4]]
         except plain.NotPlain:
             arguments = [str(answer[5])]  # whoever looks into it finds no more than its text
         try:
@@ -344,7 +400,7 @@ class Solution:
         for name, item in answer[6].items():
             if not name.startswith("__"):
                 try:
-                    setattr(error, name, self._decoded(item, f"an error's {name}"))
+                    setattr(error, name, self._decoded(item, f"an error's {name}", lambda: "an error"))
                 except (AttributeError, TypeError, plain.NotPlain):
                     continue  # whoever looks for it does not find it
         return error
@@ -356,15 +412,14 @@ class Solution:
         module, name, base = names
         if module == "builtins":
             return self._exception(module, name, base)
-        places = self._places or frozenset()
-        raised = {place.partition(" below ")[0] for place in places if place.startswith("error ")}
-        known = f"error {module}:{name}" in raised
+        raised = {place.partition(" below ")[0] for place in self.places.after("error ")}
+        known = f"{module}:{name}" in raised
         nearest: tuple[str, ...] = above[0] if above else ("",)
-        if self._places is not None and not known:
-            nearest = next((one for one in above if f"error {one[0]}:{one[1]}" in raised), nearest)
+        if not self.places.open and not known:
+            nearest = next((one for one in above if f"{one[0]}:{one[1]}" in raised), nearest)
         where = f"error {module}:{name} below {':'.join(nearest[:2])}"
-        self.seen.add(where)
-        if above and (module, name, base) not in self._exceptions and (not known or where in places):
+        knows = self.places.knows(where)
+        if above and (module, name, base) not in self._exceptions and (not known or knows):
             self._keep_exception((module, name, base), self._exception(*nearest))
         return self._exception(module, name, base)
 
@@ -376,13 +431,28 @@ class Solution:
         above: Any = getattr(builtins, base, Exception)
         if not (isinstance(above, type) and issubclass(above, BaseException)):
             above = Exception
-        found: type[BaseException] = above
+        found: type[BaseException] = self._of_work(above)
         if module == "builtins":
             return found
         key = (module, name, base)
         if key not in self._exceptions:
             self._keep_exception(key, found)
         return self._exceptions[key]
+
+    def _named_by_work(self, found: type[BaseException], origin: list[Any]) -> type[BaseException]:
+        """What the work calls a built-in error by a name of its own, which the known solution does not: what is raised
+        over there is below it, what the test's own code raises is not."""
+        if found.__name__ not in self._named:
+            self._named[found.__name__] = type(found.__name__, (found,), {"__module__": "builtins"})
+            self._lent.know(self._named[found.__name__], origin)
+        return self._named[found.__name__]
+
+    def _of_work(self, found: type[BaseException]) -> type[BaseException]:
+        """The class for a built-in error that the work has raised, or that one of its own is below."""
+        if found.__name__ in self._named:
+            return self._named[found.__name__]
+        above = [one for one in self._named.values() if issubclass(found, one.__mro__[1])]
+        return type(found.__name__, (*above, found), {"__module__": "builtins"}) if above else found
 
 
 def _update(old: Any, new: Any) -> None:
@@ -414,90 +484,7 @@ class StandIn(types.ModuleType):
         if name.startswith("__") or isinstance(value, types.ModuleType):
             super().__setattr__(name, value)  # what the import system notes on modules
         else:
-            raise plain.NotPlain("a test patches the code under test")
-
-
-class Finder:
-    """First on ``sys.meta_path``. From ``root`` come the ``trusted`` files alone; ``modules``, names at the top that
-    the repository is known to have, become stand-ins; all others are looked for outside of ``root``.
-    """
-
-    def __init__(
-        self, solution: Solution, root: str, folders: Sequence[str], trusted: Sequence[str], modules: Sequence[str]
-    ) -> None:
-        self._loader: Any = _Loader(solution)
-        self._folders = list(folders)
-        self._root = root
-        self._trusted = {os.path.join(root, path) for path in trusted}
-        self._modules = frozenset(modules)
-
-    def find_spec(self, name: str, path: Any = None, target: object = None) -> Any:
-        if name.partition(".")[0] not in self._modules:
-            return outside(name, path, self._root)
-        places = [os.path.join(folder, name.replace(".", os.sep)) for folder in self._folders]
-        return self._own(name, places) or self._theirs(name, places) or outside(name, path, self._root)
-
-    def _own(self, name: str, places: Sequence[str]) -> Any:
-        """A module of the tests' own, wherever it lies: nothing of the agent's stands before it, as a helper of the
-        same name in a folder that is looked through earlier would."""
-        for base in places:
-            for file, package in ((os.path.join(base, "__init__.py"), True), (base + ".py", False)):
-                if file in self._trusted:
-                    where = [base] if package else None
-                    return importlib.util.spec_from_file_location(name, file, submodule_search_locations=where)
-        for base in places:
-            within = any(file.startswith(base + os.sep) for file in self._trusted)
-            if within and name not in sys.builtin_module_names and not os.path.lexists(f"{base}/__init__.py"):
-                spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
-                spec.submodule_search_locations = [base]
-                return spec
-        return None
-
-    def _theirs(self, name: str, places: Sequence[str]) -> Any:
-        for base in places:
-            for file, package in ((os.path.join(base, "__init__.py"), True), (base + ".py", False)):
-                if os.path.lexists(file):
-                    return importlib.machinery.ModuleSpec(name, self._loader, is_package=package)
-            standard = name in sys.builtin_module_names or name.partition(".")[0] in sys.stdlib_module_names
-            if os.path.isdir(base) and not standard:
-                return importlib.machinery.ModuleSpec(name, self._loader, is_package=True)
-        return None
-
-
-def outside(name: str, path: Any, root: str) -> Any:
-    """Where a module is found that is no part of ``root``. Raises ``ModuleNotFoundError``: nobody is asked after us."""
-    for finder in (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter):
-        spec = finder.find_spec(name, path)
-        if spec is not None:
-            return spec
-    places = [place for place in (sys.path if path is None else path) if _is_outside(place, root)]
-    spec = importlib.machinery.PathFinder.find_spec(name, places)
-    if spec is None:
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-    return spec
-
-
-def _is_outside(place: object, root: str) -> bool:
-    folder = os.path.realpath(str(place) or os.curdir)
-    return not f"{folder}/".startswith(f"{root}/")
-
-
-class Precedence:
-    """First on ``sys.meta_path`` where tests and code under test share a process: a new file of the repository does
-    not stand in for a module that is there without it. ``modules``: names at the top that the repository may have.
-    """
-
-    def __init__(self, root: str, modules: Sequence[str]) -> None:
-        self._root = root
-        self._modules = frozenset(modules)
-
-    def find_spec(self, name: str, path: Any = None, target: object = None) -> Any:
-        if path is not None or name in self._modules:
-            return None
-        try:
-            return outside(name, None, self._root)
-        except ModuleNotFoundError:
-            return None
+            raise self.__dict__["_solution"].refusal("a test patches the code under test")
 
 
 class _Loader:
@@ -521,20 +508,22 @@ def install(
     cpu_sec: float,
     places: Sequence[str] | None = None,
     keep_arguments: bool = False,
+    kept: Sequence[str] = (),
 ) -> Solution:
     """From here on this process imports nothing from ``folders`` but ``trusted`` (paths below ``root``).
 
-    cpu_sec: of the processor, for one answer of the other process. places, keep_arguments: see ``Solution``.
+    cpu_sec: of the processor, for one answer of the other process. places, keep_arguments: see ``Solution``. kept:
+    modules that come from ``folders`` or from nowhere.
     """
     files = [os.path.join(root, path) for path in trusted]
     connection = socket.socket(fileno=descriptor)
     solution = Solution(connection, modules, trusted=files, places=places, keep_arguments=keep_arguments)
     solution.limit(cpu_sec)
-    finder: Any = Finder(solution, root, folders, trusted, modules)
+    finder: Any = Finder(_Loader(solution), root, folders, trusted, modules, kept)
     sys.meta_path.insert(0, finder)
     return solution
 
 
-def keep_precedence(root: str, modules: Sequence[str]) -> None:
-    guard: Any = Precedence(root, modules)
+def keep_precedence(root: str, folders: Sequence[str], modules: Sequence[str], kept: Sequence[str]) -> None:
+    guard: Any = Precedence(root, folders, modules, kept)
     sys.meta_path.insert(0, guard)

@@ -17,18 +17,20 @@ else:  # beside a runner that was started as a program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 _CONTAINERS = ("list", "dict", "set", "deque", "bytearray")
 
 
 class Lent:
-    """files: whose functions are the tests' own."""
+    """files: whose functions are the tests' own. running: says where the tests are."""
 
-    def __init__(self, files: Sequence[str]) -> None:
+    def __init__(self, files: Sequence[str], running: Callable[[], str]) -> None:
         self._files = frozenset(files)
+        self._running = running
         self._functions: list[Any] = []
+        self._names: list[str] = []
         self._errors: list[BaseException] = []
         self._known: dict[int, tuple[object, list[Any]]] = {}
 
@@ -46,6 +48,7 @@ class Lent:
             numbers = [number for number, one in enumerate(self._functions) if one is value]
             if not numbers:
                 self._functions.append(value)
+                self._names.append(self._name(value))
             number = numbers[0] if numbers else len(self._functions) - 1
             return ["fn", number, name.rpartition(".")[2], parameters(value)]
         module = str(getattr(value, "__module__", None) or "")
@@ -67,6 +70,16 @@ class Lent:
                 "collections",
             )
         return False
+
+    def _name(self, value: Any) -> str:
+        """The same in every run: by its own code, or for a method of a container by where it was lent."""
+        code = getattr(getattr(value, "__func__", value), "__code__", None)
+        if code is None:
+            return f"{self._running()} {value.__name__}"
+        return f"{code.co_filename}:{getattr(code, 'co_qualname', code.co_name)}"
+
+    def name(self, number: Any) -> str:
+        return self._names[number] if type(number) is int and 0 <= number < len(self._names) else ""
 
     def function(self, number: Any) -> Any:
         if type(number) is not int or not 0 <= number < len(self._functions):

@@ -55,6 +55,7 @@ def run(
     nonce: str = "",
     trusted: Sequence[str] = (),
     modules: Sequence[str] | None = None,
+    kept: Sequence[str] = (),
     solution: int = -1,
     places: Sequence[str] | None = None,
     keep_arguments: bool = False,
@@ -70,7 +71,7 @@ def run(
     objects come from there at ``places`` alone (None: anywhere; the report then says where they did). keep_arguments:
     what a test gives to functions does not change in their hands but at ``places``. modules: names at
     the top that the repository is known to have; no other file of it stands in for a module that is found elsewhere.
-    None: any may.
+    None: any may. kept: those that are found in the repository or nowhere.
     """
     folder = os.path.realpath(root)
 
@@ -80,10 +81,10 @@ def run(
         forget_modules(folders)
         if solution >= 0:
             limits: dict[str, Any] = {"cpu_sec": min(test_timeout, timeout), "places": places}
-            how = {**limits, "keep_arguments": keep_arguments}
+            how = {**limits, "keep_arguments": keep_arguments, "kept": kept}
             other = apart.install(report.KEPT, folder, folders, trusted, modules or (), **how)
         elif modules is not None:
-            apart.keep_precedence(folder, modules)
+            apart.keep_precedence(folder, folders, modules, kept)
         sys.path[:0] = [os.path.join(folder, name) for name in python_path]
         # A trace comes after the test that failed, so only then is stopping the child's own affair.
         stop = stop_first and trace
@@ -157,7 +158,7 @@ class _Session:
             if not self._run_file(file, names):
                 break
         if other is not None:
-            self._stream.send({"event": "places", "places": sorted(other.seen)})
+            self._stream.send({"event": "places", "places": other.places.noted()})
             self._stream.send({"event": "changed", "places": sorted(other.changed)})
         self._stream.send({"event": "done"})
 
@@ -211,8 +212,8 @@ class _Session:
             self._other.unfit = False
             if outcome == "passed":
                 outcome, error = "failed", apart.UNFIT
-        if outcome == "failed" and self._other is not None and self._other.refused:
-            self._stream.send({"event": "refused", "places": sorted(self._other.refused)})
+        if outcome == "failed" and self._other is not None and self._other.places.refused:
+            self._stream.send({"event": "refused", "places": sorted(self._other.places.refused)})
         self._stream.send(
             {"event": "test", "id": test_id, "outcome": outcome, "seconds": round(seconds, 6), "error": error}
         )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         def invoke(self, item: Object, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any: ...
         def special(self, number: int, name: str, *arguments: Any) -> Any: ...
         def leave(self, number: int, error: BaseException | None) -> bool: ...
+        def refusal(self, why: str) -> NotPlain: ...
 
 
 _SHOWN = ("__name__", "__qualname__", "__wrapped__", "__members__")
@@ -97,7 +98,7 @@ class Object:
         return bool(other.leave(number, error))
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        raise NotPlain("a test copies or pickles an object of the code under test")
+        raise self._apart[0].refusal("a test copies or pickles an object of the code under test")
 
 
 class Class(Object):
@@ -111,7 +112,7 @@ class Class(Object):
         super().__init__(other, number)
 
     def __mro_entries__(self, bases: object) -> Any:
-        raise NotPlain("a test derives a class from one of the code under test")
+        raise self._apart[0].refusal("a test derives a class from one of the code under test")
 
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, Object) and ask(self, "isinstance", instance) is True
@@ -147,11 +148,28 @@ class Items:
         return f"items {self._items}"
 
 
-def items(found: object) -> Any:
-    """Of what ``items_of`` gives on the other side."""
-    if type(found) is not list or not found or type(found[0]) is not bool:
+class Again:
+    """What came as an iterator where the known solution gives what can be gone through again: who counts its items
+    first has not come to its end."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items, self._next = items, iter(items)
+
+    def __iter__(self) -> Any:
+        return iter(self._items)
+
+    def __next__(self) -> Any:
+        return next(self._next)
+
+    def __repr__(self) -> str:
+        return f"items {self._items}"
+
+
+def items(sized: object, found: object, *, once: bool) -> Any:
+    """Of what ``items_of`` gives on the other side. sized: it has a length; once: it may be an iterator."""
+    if type(found) is not list or type(sized) is not bool:
         raise NotPlain("malformed data")
-    return Items(found[1:]) if found[0] else iter(found[1:])
+    return Items(found) if sized else iter(found) if once else Again(found)
 
 
 def ask(one: Object, name: str, *arguments: Any) -> Any:
@@ -175,7 +193,7 @@ def _forwarded(name: str) -> Callable[..., Any]:
 def _among_objects(name: str) -> Callable[..., Any]:
     def method(self: Object, other: object) -> Any:
         if not isinstance(other, Object):
-            raise NotPlain(f"{name} of an object of the code under test and plain data")
+            raise self._apart[0].refusal(f"{name} of an object of the code under test and plain data")
         return ask(self, name, other)
 
     return method

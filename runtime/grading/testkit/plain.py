@@ -11,6 +11,7 @@ import importlib
 import json
 import struct
 import types
+from binascii import crc32
 from collections.abc import Mapping
 
 TYPE_CHECKING = False
@@ -22,8 +23,14 @@ if TYPE_CHECKING:
 MAX_MESSAGE = 16 << 20
 MAX_DEPTH = 60
 MAX_ITEMS = 100_000  # of an iterator, which crosses as its items
+MAX_LEAVES = 2_000  # of an answer that are looked at one by one
+MAX_NAMED = 50  # keys of a table that are told apart
 NO_NUMBER = "nan"
 """Tag of a float that is none."""
+ENDLESS = "inf"
+"""Tag of one without an end: two of them make one that is none."""
+ITERATOR = "i"
+_ENDS = (float("inf"), float("-inf"))
 _PREFIX = struct.Struct("!I")
 _SEQUENCES: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "f"}
 _BUILD: dict[str, Any] = {"l": list, "t": tuple, "s": set, "f": frozenset, "i": iter}
@@ -132,7 +139,9 @@ def items_of(value: Any) -> list[Any]:
 def decode(data: Any, *, resolve: Callable[[list[Any]], Any] | None = None, depth: int = 0) -> Any:
     """The value. resolve: makes what ``refer`` has named. Raises ``NotPlain`` for what ``encode`` does not make."""
     if data is None or type(data) in (bool, int, float, str):
-        return resolve([NO_NUMBER]) if data != data and resolve is not None else data
+        if type(data) is float and resolve is not None and (data != data or data in _ENDS):
+            return resolve([NO_NUMBER] if data != data else [ENDLESS, data])
+        return data
     if type(data) is not list or not data or depth > MAX_DEPTH:
         raise NotPlain("malformed data")
 
@@ -141,6 +150,8 @@ def decode(data: Any, *, resolve: Callable[[list[Any]], Any] | None = None, dept
 
     tag, *items = data
     try:
+        if tag == ITERATOR and resolve is not None:
+            return resolve([ITERATOR, list(map(inner, items))])
         if tag in _BUILD:
             return _BUILD[tag](list(map(inner, items)))
         if tag == "d":
@@ -158,12 +169,79 @@ def decode(data: Any, *, resolve: Callable[[list[Any]], Any] | None = None, dept
         if tag == "r":
             return range(*items)
         if tag == "v":
-            return _standard(items[0], items[1], list(map(inner, items[2:])))
+            made = _standard(items[0], items[1], list(map(inner, items[2:])))
+            endless = items[1] == "Decimal" and resolve is not None and not made.is_finite()
+            return resolve([NO_NUMBER, made]) if endless and resolve is not None else made
     except (TypeError, ValueError, IndexError, ArithmeticError, AttributeError) as error:
         raise NotPlain(f"malformed data: {error}") from error
     if resolve is not None and type(tag) is str:
         return resolve(data)
     raise NotPlain("malformed data")
+
+
+def leaves(data: Any) -> list[tuple[str, str, list[Any] | None]]:
+    """What is in data that came: where, as far as all elements of a list are alike, and exactly; and the data of an
+    object, or None for plain ones. Nothing is said of None and of truth values, for which no object can stand."""
+    found: list[tuple[str, str, list[Any] | None]] = []
+    _leaves(data, "", "", found, 0)
+    return found
+
+
+def _leaves(data: Any, about: str, exactly: str, found: list[tuple[str, str, list[Any] | None]], depth: int) -> None:
+    if data is None or data is True or data is False or depth > MAX_DEPTH or len(found) > MAX_LEAVES:
+        return
+    if type(data) is not list or not data:
+        found.append((about, exactly, None))
+        return
+    tag, *items = data
+    if tag in ("o", "k"):
+        found.append((about, exactly, data))
+        shown: list[tuple[str, str, list[Any] | None]] = []
+        _leaves(data[2] if len(data) == 3 else None, about, exactly, shown, depth + 1)
+        found += (one for one in shown if one[2] is not None)
+    elif tag in ("l", "t", "s", "f", "i", "K", "V", "I"):
+        for place, item in enumerate(items):
+            _leaves(item, f"{about}[{place if tag == 't' else '*'}]", f"{exactly}[{place}]", found, depth + 1)
+    elif tag == "d":
+        for pair in items:
+            if type(pair) is list and len(pair) == 2:
+                name = repr(pair[0]) if type(pair[0]) in (str, int) and len(items) <= MAX_NAMED else "*"
+                _leaves(pair[0], f"{about}[key]", f"{exactly}[key]", found, depth + 1)
+                _leaves(pair[1], f"{about}[{name}]", f"{exactly}[{pair[0]!r}]", found, depth + 1)
+    elif tag not in ("fn", NO_NUMBER):
+        found.append((about, exactly, None))
+
+
+def digest(data: Any) -> str:
+    """Of encoded data, whatever makes no difference to who compares them: kinds of sequences, the order of a set. ""
+    where an object without a plain form is in it."""
+    plainly = _alike(data)
+    if plainly is None:
+        return ""
+    text = json.dumps(plainly).encode()
+    return f"{len(text)}-{crc32(text):08x}"
+
+
+def _alike(data: Any) -> Any:
+    """None for what has no plain form; plain None is a list with nothing in it."""
+    if data is None:
+        return []
+    if type(data) is not list or not data:
+        return data
+    tag, *items = data
+    if tag in ("o", "k"):
+        return None if len(data) != 3 or data[2] is None else _alike(data[2])
+    if tag == "fn":
+        return None
+    if tag == "d":
+        pairs = [[_alike(part) for part in pair] for pair in items]
+        return None if any(part is None for pair in pairs for part in pair) else ["d", *pairs]
+    made = [_alike(item) for item in items]
+    if any(item is None for item in made):
+        return None
+    if tag in ("s", "f"):
+        return ["s", *sorted(made, key=repr)]
+    return ["l" if tag in ("t", "i") else "b" if tag == "a" else tag, *made]
 
 
 def _standard(module: str, name: str, arguments: list[Any]) -> Any:

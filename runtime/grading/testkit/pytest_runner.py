@@ -57,6 +57,7 @@ def run(
     nonce: str = "",
     trusted: Sequence[str] = (),
     modules: Sequence[str] | None = None,
+    kept: Sequence[str] = (),
     solution: int = -1,
     places: Sequence[str] | None = None,
     keep_arguments: bool = False,
@@ -72,14 +73,13 @@ def run(
             if (getattr(module, "__file__", None) or "").startswith(_KIT):
                 del sys.modules[name]  # a repository may have packages with the names of ours
         os.chdir(folder)
-        other = None
+        other, folders = None, import_folders(folder, ids or (), python_path)
         if solution >= 0:
-            folders = import_folders(folder, ids or (), python_path)
             how: dict[str, Any] = {"cpu_sec": min(test_timeout, timeout), "places": places}
-            how["keep_arguments"] = keep_arguments
+            how |= {"keep_arguments": keep_arguments, "kept": kept}
             other = apart.install(report.KEPT, folder, folders, trusted, modules or (), **how)
         elif modules is not None:
-            apart.keep_precedence(folder, modules)
+            apart.keep_precedence(folder, folders, modules, kept)
         own = dict.fromkeys([folder, *(os.path.join(folder, name) for name in (*python_path, "src"))])
         if solution < 0:
             sys.path[:0] = [path for path in own if os.path.isdir(path)]
@@ -164,7 +164,7 @@ class _Plugin:
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
             if self._other is not None:
-                self._stream.send({"event": "places", "places": sorted(self._other.seen)})
+                self._stream.send({"event": "places", "places": self._other.places.noted()})
                 self._stream.send({"event": "changed", "places": sorted(self._other.changed)})
             self._stream.send({"event": "done"})
         os._exit(0)  # what pytest does from here on, collecting garbage five times, costs more than most tests
@@ -203,8 +203,8 @@ class _Plugin:
                 self._other.unfit = False
                 if self._outcome == "passed":
                     self._outcome, self._error = "failed", apart.UNFIT
-            if self._outcome in ("failed", "error") and self._other is not None and self._other.refused:
-                self._stream.send({"event": "refused", "places": sorted(self._other.refused)})
+            if self._outcome in ("failed", "error") and self._other is not None and self._other.places.refused:
+                self._stream.send({"event": "refused", "places": sorted(self._other.places.refused)})
             event = {"event": "test", "id": item.nodeid, "outcome": self._outcome, "seconds": seconds}
             self._stream.send({**event, "error": self._error})
             if self._tracer is not None and self._outcome in ("failed", "error"):

@@ -178,6 +178,8 @@ class _Server:
         tag, *rest = data
         if tag == plain.NO_NUMBER:
             return float("nan")
+        if tag == plain.ENDLESS:
+            return rest[0]
         if tag == "o":
             return self._kept[rest[0]]
         if tag == "fn":

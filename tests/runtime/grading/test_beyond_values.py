@@ -1,5 +1,7 @@
 """Tests that compare values cost no second run; those that may look at more do."""
 
+# ruff: noqa: E501 - programs
+
 import pytest
 
 from runtime.grading.beyond_values import look_beyond_values
@@ -16,6 +18,8 @@ PLAIN = [
         "        self.assertEqual(calc.table({'a': calc.make(1)})['a'].size(), 1)\n"
         "        assert calc.none() is None\n"
     ),
+    "import calc\n\ndef test_add():\n    one, two = calc.add(1, 2), calc.add(3, 4)\n    for n in (1, 2):\n        assert calc.add(n, n) == 2 * n\n",
+    "import calc\n\ndef test_add():\n    one = calc.make(1)\n    one.push(2)\n    assert one.top() == 2\n    assert isinstance(one.size, int)\n",
 ]
 BEYOND = [
     "import warnings, calc\n\ndef test_add():\n    calc.add(1, 2)\n",
@@ -27,6 +31,17 @@ BEYOND = [
     "import calc\n\ndef test_add():\n    assert calc.add.__doc__\n",
     "import calc\n\nclass TestMine(calc.Case):\n    def test_add(self): pass\n",
     "from unittest import mock\nimport calc\n\ndef test_add(): pass\n",
+    "import pytest, calc\n\n@pytest.fixture\ndef out(capsys):\n    return capsys\n\ndef test_add(out):\n    calc.add(1, 2)\n",
+    "import calc\n\ndef test_add(request):\n    request.getfixturevalue('capsys')\n",
+    "import calc\n\ndef test_add():\n    items = calc.items()\n    items *= 2\n    assert calc.items() == []\n",
+    "import random, calc\n\ndef test_add():\n    random.shuffle(calc.items())\n",
+    "from calc import items\n\ndef test_add():\n    calc = items()\n    calc.append(1)\n    assert items() == []\n",
+    "import calc\n\ndef test_add():\n    for one in calc.items():\n        calc.remove(one)\n    assert calc.items() == []\n",
+    "import calc\n\ndef test_add():\n    [calc.remove(one) for one in calc.items()]\n    assert calc.items() == []\n",
+    "import calc\n\ndef test_add():\n    items = calc.items()\n    calc.add(1)\n    assert items == []\n",
+    "import calc\n\ndef test_add():\n    shop = calc.Shop()\n    items = shop.items()\n    assert shop.sell(1)\n    assert items == []\n",
+    "from collections.abc import Sized\nimport calc\n\ndef test_add():\n    assert isinstance(calc.make(), Sized)\n",
+    "import typing, calc\n\ndef test_add():\n    assert isinstance(calc.make(), typing.Sized)\n",
     "def test_add(:\n",
 ]
 
