@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compiler.errors import SpecError
-from compiler.load import CPU_SEC, evaluate
+from compiler.load import evaluate
 
 BASE = """{
   // lr: 5 in a comment must not count
@@ -189,25 +189,6 @@ def test_a_link_does_not_lead_out_of_the_jail(tmp_path: Path) -> None:
     (folder / "x.jsonnet").write_text("{ a: importstr 'link.txt' }")
     with pytest.raises(SpecError, match="outside"):
         evaluate(folder / "x.jsonnet")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "local f(x) = if x == 0 then 0 else f(x - 1) tailstrict; { a: f(1e7) }",
-        "{ a: std.makeArray(1e9, function(i) i) }",
-        "local d(s, n) = if n == 0 then s else d(s + s, n - 1); { a: std.length(d('x', 40)) }",
-    ],
-)
-def test_hostile_specs_end_soon_and_kill_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr("compiler.load.CPU_SEC", CPU_SEC - 5)
-    spec = tmp_path / "x.jsonnet"
-    spec.write_text(text)
-    began = os.times()
-    with pytest.raises(SpecError, match=r"memory|CPU|longer than"):
-        evaluate(spec)
-    ended = os.times()  # the child's own time: a busy machine's clock says nothing
-    assert ended.children_user - began.children_user + ended.children_system - began.children_system < CPU_SEC
 
 
 def test_one_child_serves_many_and_a_dead_one_is_replaced(experiment: Path) -> None:

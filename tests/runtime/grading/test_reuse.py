@@ -10,7 +10,7 @@ from runtime.errors import Termination, TrialError
 from runtime.grading.artifacts import Selection
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
-from runtime.grading.reuse import MAX_VERDICTS, ReusingVerifier, digest
+from runtime.grading.reuse import ReusingVerifier, digest
 from runtime.sandboxes.base import SandboxProvider
 from runtime.task import Task
 
@@ -98,17 +98,19 @@ def test_a_cancelled_trial_leaves_the_others_their_verdict(run: Run, task: Task)
     assert run(work()).reward == 1.0
 
 
-def test_few_are_kept(run: Run, task: Task) -> None:
+def test_few_are_kept(run: Run, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 16
+    monkeypatch.setattr("runtime.grading.reuse.MAX_VERDICTS", most)
     counting = Counting()
     verifier = ReusingVerifier(counting)
 
     async def work() -> None:
-        many = ({"/app/calc.py": b"%d" % number} for number in range(MAX_VERDICTS + 1))
+        many = ({"/app/calc.py": b"%d" % number} for number in range(most + 1))
         await asyncio.gather(*(verifier.grade(task, one) for one in many))
 
     run(work())
     assert not run(verifier.grade(task, {"/app/calc.py": b"0"})).reused
-    assert run(verifier.grade(task, {"/app/calc.py": b"%d" % MAX_VERDICTS})).reused
+    assert run(verifier.grade(task, {"/app/calc.py": b"%d" % most})).reused
 
 
 @pytest.mark.parametrize(
