@@ -18,15 +18,23 @@ VERL = {"training", "rollout_corr", "actor", "critic", "response_length", "num_t
 
 
 @cache
-def texts() -> str:
-    """Every string that the product's code can print, a line each; what an f-string fills in is a line's end."""
-    found = []
-    for room in ("compiler", "runtime", "liverl", "targets"):
-        for path in sorted((pages.ROOT / room).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found.append(node.value)
-    return "\n".join(found)
+def sources() -> dict[str, str]:
+    """The product's files."""
+    rooms = ("compiler", "runtime", "liverl", "targets")
+    return {str(path): path.read_text(encoding="utf-8") for room in rooms for path in (pages.ROOT / room).rglob("*.py")}
+
+
+@cache
+def texts(path: str) -> str:
+    """Every string that this file's code can print, a line each; what an f-string fills in is a line's end."""
+    nodes = ast.walk(ast.parse(sources()[path]))
+    return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def is_said(part: str) -> bool:
+    """Only files that have all its words are parsed: a text may be written in pieces, a word is not."""
+    words = re.findall(r"\w+", part)
+    return any(part in texts(path) for path, source in sources().items() if all(word in source for word in words))
 
 
 def cells(heading: str) -> list[str]:
@@ -43,7 +51,7 @@ def cells(heading: str) -> list[str]:
 @pytest.mark.parametrize("message", cells("message"))
 def test_messages_are_those_of_the_code(message: str) -> None:
     for part in message.strip("`").split("…"):
-        assert part.strip() in texts(), f"no code says {part.strip()!r}"
+        assert is_said(part.strip()), f"no code says {part.strip()!r}"
 
 
 def test_every_bad_end_is_there() -> None:

@@ -95,9 +95,9 @@ class TestIt:
 """
 
 
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    folder = tmp_path / "package"
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ready") / "package"
     folder.mkdir()
     for name, text in {"conftest.py": CONFTEST, "test_it.py": TESTS, "pytest.ini": "[pytest]\n"}.items():
         (folder / name).write_text(text)
@@ -113,8 +113,15 @@ def twice(package: Path, *late: str) -> tuple[bool, dict[str, Any], dict[str, An
     return made, ready, plain
 
 
-def test_a_run_from_what_is_ready_says_what_one_from_the_start_says(package: Path) -> None:
-    made, ready, plain = twice(package)
+@pytest.fixture(scope="module")
+def both(package: Path) -> tuple[bool, dict[str, Any], dict[str, Any]]:
+    return twice(package)
+
+
+def test_a_run_from_what_is_ready_says_what_one_from_the_start_says(
+    both: tuple[bool, dict[str, Any], dict[str, Any]],
+) -> None:
+    made, ready, plain = both
     assert made, "this pytest is not known: every run starts from the beginning"
     assert ready == plain and ready["complete"]
     outcomes = {name.partition("::")[2]: test["outcome"] for name, test in ready["tests"].items()}
@@ -123,8 +130,10 @@ def test_a_run_from_what_is_ready_says_what_one_from_the_start_says(package: Pat
     assert "in the place of pytest's own" in ready["tests"]["test_it.py::test_own"]["error"]["message"]
 
 
-def test_explanations_are_of_statements_on_several_lines(package: Path) -> None:
-    _, report, _ = twice(package)
+def test_explanations_are_of_statements_on_several_lines(
+    both: tuple[bool, dict[str, Any], dict[str, Any]],
+) -> None:
+    _, report, _ = both
     errors = {name.partition("::")[2]: test["error"] for name, test in report["tests"].items()}
     assert errors["TestIt::test_many[2]"]["message"] == "inner() gave 2, want 1"
     assert errors["test_captured"]["message"].endswith("caplog.records, ), ] gave ['', 0], want ['hello', 0]")

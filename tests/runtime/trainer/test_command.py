@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from runtime.run_paths import RUN_DIR, RunPaths
 from runtime.trainer.environment import ray_dir, ray_token, trainer_command, trainer_environment
 
 MAIN = """
+import json, os, sys
 import hydra
 from hydra.core.hydra_config import HydraConfig
 
@@ -20,29 +22,42 @@ from hydra.core.hydra_config import HydraConfig
 def main(config):
     print(HydraConfig.get().run.dir, config.name, sep="\\n")
 
-main()
+for variables, arguments in json.loads(sys.stdin.read()):
+    if os.fork() == 0:
+        os.environ |= variables
+        sys.argv[1:] = arguments
+        main()
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.wait()[1] == 0
 """
 
 
-@pytest.mark.parametrize("folder", ["home müller", 'it\'s a "b"', "a=b,{c}[d](e)", "a$b#~\\c", "1e5"])
-def test_a_run_may_lie_in_any_folder(folder: str, tmp_path: Path) -> None:
+def test_a_run_may_lie_in_any_folder(tmp_path: Path) -> None:
+    """One process has imported Hydra for all."""
     pytest.importorskip("hydra")
-    paths = RunPaths(tmp_path / folder / "runs" / "1")
-    paths.bundle.mkdir(parents=True)
-    paths.verl_yaml.write_text("name: found\ntrainer: {checkpoint_callback_class: x}\nreward: {num_workers: 1}\n")
     (tmp_path / "main.py").write_text(MAIN)
-    _, _, module, *arguments = trainer_command(paths)
-    assert module == "verl.trainer.main_ppo"
+    lines, wanted = [], []
+    for folder in ("home müller", 'it\'s a "b"', "a=b,{c}[d](e)", "a$b#~\\c", "1e5"):
+        paths = RunPaths(tmp_path / folder / "runs" / "1")
+        paths.bundle.mkdir(parents=True)
+        named = "name: found\ntrainer: {checkpoint_callback_class: x}\nreward: {num_workers: 1}\n"
+        paths.verl_yaml.write_text(named.replace("found", json.dumps(folder)))
+        _, _, module, *arguments = trainer_command(paths)
+        assert module == "verl.trainer.main_ppo"
+        lines.append([{RUN_DIR: str(paths.path)}, arguments])
+        wanted += [str(paths.state / "hydra"), folder]
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "main.py"), *arguments],
-        env={RUN_DIR: str(paths.path)},
+        [sys.executable, str(tmp_path / "main.py")],
+        input=json.dumps(lines),
+        env={},
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(paths.state / "hydra"), "found"]
+    assert done.stdout.splitlines() == wanted
 
 
 def test_ray_leaves_no_token_in_the_home_directory(tmp_path: Path) -> None:
