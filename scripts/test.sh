@@ -17,9 +17,10 @@ trap end EXIT
 trap 'exit 130' INT
 
 # Two at a time, most of which use one core (verl's processes are imported one after the other), and a third beside them
-# for what comes from a network, which mostly waits: published programs there too took longer than all other groups. Tests
-# of one room stay together where they install something (tests/conftest.py). A second chance, where a test needs a quiet
-# machine, is at the end, one at a time.
+# for what comes from a network, which mostly waits. That is done long before the others; then the third takes rooms of
+# the last group, one after the other, and begins none where it might be left alone with it at the end. Tests of one room
+# stay together where they install something (tests/conftest.py). A second chance, where a test needs a quiet machine, is
+# at the end, one at a time.
 declare -A expressions=(
     [fast]="not (sandbox or torch or verl or deep or network or consumers)"
     [sandbox]="sandbox and not (torch or verl or deep or network or consumers)"
@@ -31,7 +32,7 @@ declare -A expressions=(
 )
 together=(fast sandbox torch verl deep consumers)
 beside=(network)
-declare -A workers=([consumers]="-n 2 --dist loadgroup" [network]="-n 1")
+declare -A workers=([consumers]="-n 2 --dist loadgroup" [network]="-n 1" [alone]="-n 1")
 for name in fast sandbox torch verl deep; do workers[$name]="-n 2 --dist worksteal"; done
 "$bin/python" -c 'import xdist' 2>/dev/null || workers=()
 
@@ -41,21 +42,38 @@ if [ $# = 0 ] && "$bin/python" -c 'import pytest' 2>/dev/null; then
     fetching=$!
 fi
 
-# The tests of one group. Where all are asked for, the first group, which looks at every file, writes down which files
-# have tests of the others (tests/conftest.py): to read the rest again takes each worker of each group ten seconds.
+# Takes the first room of the last group that nobody has begun, or all of them: `files` are their tests.
+take() {
+    files=()
+    local room
+    for room in "$reports"/rooms/*; do
+        mv "$room" "$reports/taken.${room##*/}" 2>/dev/null || continue
+        mapfile -t -O ${#files[@]} files <"$reports/taken.${room##*/}"
+        [ "$1" = all ] || break
+    done
+    [ ${#files[@]} != 0 ]
+}
+
+# The tests of one group, or of one room of the last (`consumers.1`). Where all are asked for, the first group, which looks
+# at every file, writes down which files have tests of the others (tests/conftest.py): to read the rest again takes each
+# worker of each group ten seconds.
 tests_of() {
-    local name=$1
+    local name=$1 group=${1%%.*} files=()
     shift
     if [ $# = 0 ] && [ "$name" != fast ] && [ -e "$reports/number" ]; then
-        files=()
-        mapfile -t files <"$reports/$name.files"
+        case $name in
+            consumers) take all || return 0 ;;
+            consumers.*) take one || return 1 ;;
+            *) mapfile -t files <"$reports/$name.files" ;;
+        esac
         set -- "${files[@]}"
     fi
     printf '\n== tests: %s\n' "$name"
+    : >"$reports/$name.begun"
     local lists=
     [ "$name" != fast ] || lists=$reports
     # shellcheck disable=SC2086
-    LIVERL_TEST_GROUPS=$lists "$bin/python" -m pytest -q ${workers[$name]:-} -m "${expressions[$name]}" -o cache_dir="$reports/$name.cache" \
+    LIVERL_TEST_GROUPS=$lists "$bin/python" -m pytest -q ${workers[$name]-${workers[alone]:-}} -m "${expressions[$group]}" -o cache_dir="$reports/$name.cache" \
         --junitxml="$reports/$name.xml" "$@"
     echo $? >"$reports/$name.code"
 }
@@ -66,6 +84,8 @@ set -m
 {
     while [ ! -e "$reports/number" ] && [ ! -e "$reports/fast.code" ]; do sleep 0.2; done
     for name in "${beside[@]}"; do tests_of "$name" "$@"; done
+    number=0
+    while [ $# = 0 ] && [ -e "$reports/number" ] && [ ! -e "$reports/deep.begun" ] && tests_of "consumers.$((number += 1))"; do :; done
 } >"$reports/beside.txt" 2>&1 </dev/null &
 waiting=$!
 set +m
@@ -77,12 +97,18 @@ cat "$reports/beside.txt"
 [ -z "$fetching" ] || { printf '\n== fetched meanwhile\n' && cat "$reports/fetch.txt"; }
 
 failed=()
-for name in "${together[@]}" "${beside[@]}"; do
+rooms=()
+for code in "$reports"/consumers.*.code; do
+    [ ! -e "$code" ] || rooms+=("$(basename "$code" .code)")
+done
+# Nothing of the last group may be left for its turn.
+[ -e "$reports/consumers.code" ] || [ ${#rooms[@]} = 0 ] || echo 5 >"$reports/consumers.code"
+for name in "${together[@]}" "${beside[@]}" "${rooms[@]}"; do
     code=$(cat "$reports/$name.code" 2>/dev/null || echo 2)
     # 1: tests failed. Those that need a quiet machine get a second chance, and are named in the summary.
     if [ "$code" = 1 ]; then
         printf '\n== tests: %s, those that failed once more\n' "$name"
-        "$bin/python" -m pytest -q -m "${expressions[$name]}" --last-failed -o cache_dir="$reports/$name.cache" \
+        "$bin/python" -m pytest -q -m "${expressions[${name%%.*}]}" --last-failed -o cache_dir="$reports/$name.cache" \
             --junitxml="$reports/$name.again.xml" "$@"
         code=$?
     fi

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ sys.dont_write_bytecode = False
 
 # How long an example takes is the machine's affair.
 settings.register_profile("liverl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Before a commit half of the examples; all of them in every whole run, each time others.
+settings.register_profile("check", settings.get_profile("liverl"), max_examples=50)
 settings.load_profile("liverl")
 
 # A shell that starts this in the background hands down an ignored SIGINT; tests of Ctrl-C would then wait for ever.
@@ -52,15 +55,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # One that begins last would have a worker to itself at the end, while the other has nothing to do.
     items.sort(key=lambda item: -longest[item.nodeid.partition("::")[0]])
     if (folder := os.environ.get(LISTS)) and os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
-        _write_lists(Path(folder), files, len(items), config.rootpath)
+        _write_lists(Path(folder), files, config.rootpath)
+        in_order = sorted(files["consumers"], key=lambda file: -longest[file])
+        _write_rooms(Path(folder, "rooms"), in_order, config.rootpath)
+        # Last: who waits for the lists waits for this.
+        Path(folder, "number.new").write_text(f"{len(items)}\n")
+        Path(folder, "number.new").rename(Path(folder, "number"))
 
 
-def _write_lists(folder: Path, files: dict[str, dict[str, None]], number: int, root: Path) -> None:
+def _write_lists(folder: Path, files: dict[str, dict[str, None]], root: Path) -> None:
     for name, paths in files.items():
         (folder / f"{name}.files").write_text("".join(f"{root / path}\n" for path in paths))
-    # Last: who waits for the lists waits for this.
-    (folder / "number.new").write_text(f"{number}\n")
-    (folder / "number.new").rename(folder / "number")
+
+
+def _write_rooms(folder: Path, files: Sequence[str], root: Path) -> None:
+    """A file for each room with the paths of its tests, in the order in which rooms are begun."""
+    rooms: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        rooms["/".join(file.split("/")[:3])].append(file)
+    folder.mkdir(exist_ok=True)
+    for number, paths in enumerate(rooms.values()):
+        (folder / f"{number:03}").write_text("".join(f"{root / path}\n" for path in paths))
 
 
 def pytest_collection_finish() -> None:
