@@ -2,9 +2,10 @@
 
     python benchmarks/refills.py [--json]
 
-The sampler is the real one; groups are simulated in virtual time, 16 a step of 8 trials, 512 trials at once. Compared
-are verl's own way in ``sync`` (two for each one that is left out), ours there (as many as the step probably takes), and
-``colocate_async`` with a batch ahead and one version of staleness, by which the next step takes what came too late. See
+The sampler is the real one; trials are simulated in virtual time, ``--batch`` groups of 16 a step, 512 trials at once.
+Compared are verl's own way in ``sync`` (two for each one that is left out, as many batches at once as fit into the
+trials), ours there (as many as the step probably takes, and more than fit), and ``colocate_async`` with a batch ahead
+and one version of staleness, by which the next step takes what came too late. See
 ``tests/runtime/trainer/refill_simulation.py``, which a test uses too.
 """
 
@@ -26,7 +27,8 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from runtime import processes
-from tests.runtime.trainer.refill_simulation import simulate, two_for_one
+from tests.runtime.trainer import refill_simulation
+from tests.runtime.trainer.refill_simulation import IN_FLIGHT, SIZE, simulate, two_for_one
 
 SHARES = (0.25, 0.4, 0.6, 0.85)
 STEPS = 20
@@ -35,12 +37,15 @@ STEPS = 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--batch", type=int, default=16, help="groups of a step")
     arguments = parser.parse_args()
+    refill_simulation.BATCH = arguments.batch
+    fitting = IN_FLIGHT // (arguments.batch * SIZE)
     warnings.filterwarnings("ignore")  # verl warns about its own imports
     logging.disable(logging.WARNING)
     ways: dict[str, dict[str, Any]] = {
-        "sync, two for one": {"kind": two_for_one()},
-        "sync": {},
+        "sync, two for one": {"kind": two_for_one(), "batches_at_once": max(1, fitting)},
+        "sync": {"batches_at_once": fitting + 2},
         "colocate_async, 1 ahead, 1 behind": {"staleness": 2, "ahead": 1},
     }
     table = Table(title="Steps that leave out groups without signal, simulated", title_justify="left")

@@ -124,10 +124,11 @@ def _mode(plan: Plan, facts: Facts) -> None:
 
 
 def _batches_at_once(plan: Plan) -> int:
-    """How many batches fit into the trials that may be in flight."""
+    """As many as fit into the trials that may be in flight, and two that wait behind them: the first in order may
+    end last, and until it has, nobody knows whether more are needed."""
     spec = plan.spec
     group = spec.algorithm.group_size + spec.rollout.spare_trials
-    return max(1, spec.rollout.concurrency // (spec.schedule.train_batch_size * group))
+    return spec.rollout.concurrency // (spec.schedule.train_batch_size * group) + 2
 
 
 def _data(plan: Plan, facts: Facts) -> None:

@@ -99,6 +99,11 @@ class RunPaths:
         return self.data / "curriculum.json"
 
     @property
+    def shares(self) -> Path:
+        """Of each step's groups the share with a difference, where those without are left out."""
+        return self.data / "shares.json"
+
+    @property
     def baselines(self) -> Path:
         return self.path / "baselines.json"
 

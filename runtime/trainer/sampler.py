@@ -34,7 +34,7 @@ from runtime.telemetry.waits import overdue, waiting
 from runtime.trainer.chosen import CHOSEN
 from runtime.trainer.ledger import LEDGER
 from runtime.trainer.publish import GIVEN_OUT, ORDER
-from runtime.trainer.refills import REFILLS_PER_FILTERED_GROUP, REFILLS_PER_GROUP, ProbableNeed, RefillBudget
+from runtime.trainer.refills import REFILLS_PER_FILTERED_GROUP, REFILLS_PER_GROUP, ProbableNeed, RefillBudget, Shares
 from runtime.trainer.wakeup import published
 
 _FALLBACK_SEC = 0.25
@@ -118,17 +118,22 @@ class PromptReplayBuffer(_Ordered, ReplayBuffer):  # type: ignore[misc]
         self._ended: dict[str, tuple[float, bool]] = {}
         """Groups of the step that have ended: their order, and whether they may be trained."""
         self._heard: set[str] = set()
+        self._first = False
+        """Whether the step is still to begin what it probably takes beyond a batch."""
         if self.filter_groups_metric is not None:
             self.refill_fn = lambda count: None  # two for each one that is left out: ours is asked instead
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict[str, Any]]:
         filtered = self.filter_groups_metric is not None and partition_id == "train"
         at_once = self.max_inflight_gen_batches * batch_size
-        self._need = ProbableNeed(batch_size, at_once=at_once) if filtered else None
-        self._ended, self._heard = {}, set()
+        shares = Shares(RunPaths.of_process().shares)
+        self._need = ProbableNeed(batch_size, at_once=at_once, share=shares.before(global_steps)) if filtered else None
+        self._ended, self._heard, self._first = {}, set(), self._need is not None
         taken = super().sample(global_steps, partition_id, batch_size)
-        if filtered and CHOSEN.curriculum is not None:
-            CHOSEN.curriculum.begun(None)
+        if self._need is not None:
+            shares.write(global_steps, self._need.share)
+            if CHOSEN.curriculum is not None:
+                CHOSEN.curriculum.begun(None)
         return taken
 
     def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: Any) -> Any:
@@ -143,11 +148,11 @@ class PromptReplayBuffer(_Ordered, ReplayBuffer):  # type: ignore[misc]
         found: set[str] = super()._sampleable_terminal_keys(partition_id, eviction_reasons)
         if self._need is None:
             return found
+        more, self._first = self._need.first() if self._first else 0, False
         orders = self._orders(partition_id)
         self._ended |= {uid: (orders.get(uid, math.inf), True) for uid in found}
         going_on = self.pending_keys[partition_id] | self.running_keys[partition_id]
         first = min((orders.get(uid, math.inf) for uid in going_on), default=math.inf)
-        more = 0
         for order, uid in sorted((order, uid) for uid, (order, _) in self._ended.items() if uid not in self._heard):
             if going_on and order >= first:
                 break  # one of those before it has not ended

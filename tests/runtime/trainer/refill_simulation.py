@@ -1,8 +1,9 @@
 """Steps that leave out groups without signal, in virtual time, through the real sampler: how many groups
 are begun for each one that is trained, and how long a step takes.
 
-Simulated are the groups: how long each takes, and whether its trials differ. Both depend on the prompt's place alone,
-so that ways of refilling are compared on the same prompts. Durations are lognormal, those of a group's slowest trial.
+Simulated are the trials: how long each takes, and whether those of its group differ. Both depend on the prompt's place
+alone, so that ways of refilling are compared on the same prompts. Durations are lognormal; trials wait for a free place
+in the order of prompts.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from collections import deque
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-BATCH, SIZE, IN_FLIGHT = 16, 8, 512
+BATCH, SIZE, IN_FLIGHT = 16, 16, 512
 """Groups of a step, trials of a group, and trials at once: those of ``specs/one-gpu-real.jsonnet``."""
+BATCHES_AT_ONCE = IN_FLIGHT // (BATCH * SIZE) + 2
+"""As the compiler says."""
 MEDIAN_SEC, SIGMA = 60.0, 0.6
 
 
@@ -47,7 +51,16 @@ class Steps:
     ``sync``; ``ahead``: batches that are begun before the first."""
 
     def __init__(
-        self, sampler: Any, *, mixed: float, kind: Any, staleness: int | None, ahead: int, seed: int = 0, hurry: int = 0
+        self,
+        sampler: Any,
+        *,
+        mixed: float,
+        kind: Any,
+        staleness: int | None,
+        ahead: int,
+        seed: int = 0,
+        hurry: int = 0,
+        batches_at_once: int = BATCHES_AT_ONCE,
     ) -> None:
         self._ahead = ahead
         self._asynchronous = staleness is not None
@@ -58,8 +71,9 @@ class Steps:
         self._now = 0.0
         self._step = 0
         self._cursor = itertools.count()
-        self._line: list[int] = []
+        self._line: deque[tuple[float, int]] = deque()
         self._running: list[tuple[float, int]] = []
+        self._left: dict[int, int] = {}
         self.outcome = Outcome()
         own = sampler.PromptReplayBufferAsync if self._asynchronous else sampler.PromptReplayBuffer
         self._sampler = (kind or own)(
@@ -71,7 +85,7 @@ class Steps:
                 "filter_groups_metric": "reward",
                 "gen_batch_size": 1,
                 "train_batch_size": BATCH,
-                "max_inflight_gen_batches": IN_FLIGHT // (BATCH * SIZE),
+                "max_inflight_gen_batches": batches_at_once,
             },
             refill_fn=self._give_out,
         )
@@ -99,9 +113,13 @@ class Steps:
 
     def wait(self, timeout: float) -> bool:
         """In the bell's place: the next group ends."""
-        assert self._running, "nothing runs any more, and the step has too few groups"
-        self._now, place = heapq.heappop(self._running)
-        self._begin()
+        while True:
+            assert self._running, "nothing runs any more, and the step has too few groups"
+            self._now, place = heapq.heappop(self._running)
+            self._begin()
+            self._left[place] -= 1
+            if not self._left[place]:
+                break
         uid, mixed = str(place), random.Random(f"{self._seed}/{place}").random() < self._mixed
         self._held[uid]["status"] = "finished"
         given = self._held[uid]["global_steps"]
@@ -117,15 +135,15 @@ class Steps:
             self._module.GIVEN_OUT[str(place)] = place
             self.outcome.begun += 1
             self._held[str(place)] = {"is_prompt": True, "global_steps": self._step, "status": "pending"}
-            self._line.append(place)
+            dice = random.Random(f"{self._seed}/{place}/{self._hurry}")
+            self._line.extend((dice.lognormvariate(0.0, SIGMA) * MEDIAN_SEC, place) for _ in range(SIZE))
+            self._left[place] = SIZE
         self._begin()
 
     def _begin(self) -> None:
-        while self._line and len(self._running) < IN_FLIGHT // SIZE:
-            place = self._line.pop(0)
-            dice = random.Random(f"{self._seed}/{place}/{self._hurry}")
-            longest = max(dice.lognormvariate(0.0, SIGMA) for _ in range(SIZE)) * MEDIAN_SEC
-            heapq.heappush(self._running, (self._now + longest, place))
+        while self._line and len(self._running) < IN_FLIGHT:
+            seconds, place = self._line.popleft()
+            heapq.heappush(self._running, (self._now + seconds, place))
 
     # -- TransferQueue
 
@@ -167,13 +185,23 @@ def simulate(
     ahead: int = 0,
     seed: int = 0,
     hurry: int = 0,
+    batches_at_once: int = BATCHES_AT_ONCE,
 ) -> Outcome:
     """Needs the run's mark in the environment. The sampler's module is as it was afterwards."""
     from verl.trainer.ppo.v1 import replay_buffer
 
     from runtime.trainer import sampler
 
-    play = Steps(sampler, mixed=mixed, kind=kind, staleness=staleness, ahead=ahead, seed=seed, hurry=hurry)
+    play = Steps(
+        sampler,
+        mixed=mixed,
+        kind=kind,
+        staleness=staleness,
+        ahead=ahead,
+        seed=seed,
+        hurry=hurry,
+        batches_at_once=batches_at_once,
+    )
     ledger = SimpleNamespace(taken=lambda *_, **__: None, dropped=lambda *_, **__: None)
     bell = SimpleNamespace(wait=play.wait, patience_sec=3600.0, halting=None)
     before = replay_buffer.tq, sampler.LEDGER, sampler.published
