@@ -1,7 +1,6 @@
 """The Sandbox protocol, the same on every provider: commands, transfers, limits, ends."""
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -67,10 +66,9 @@ def test_a_daemon_that_keeps_the_pipes_does_not_hang_exec_and_dies_with_the_sand
 ) -> None:
     async def main() -> None:
         sandbox = await provider.start(box_request)
-        start = time.monotonic()
         daemon = "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\nwhile True: time.sleep(0.05); print('x')"
         result = await sandbox.exec(["python3", "-c", daemon, "liverl-test-daemon"], timeout_sec=20)
-        assert result.exit_code == 0 and time.monotonic() - start < 10
+        assert result.exit_code == 0  # who waits for the pipe runs into the timeout
         await asyncio.sleep(0.2)
         assert daemons() == 1
         await sandbox.stop()
@@ -92,12 +90,12 @@ def daemons() -> int:
 def test_commands_run_side_by_side(run: Run, provider: SandboxProvider, box_request: SandboxRequest) -> None:
     async def main() -> None:
         sandbox = await provider.start(box_request)
-        start = time.monotonic()
+        # Each ends when all have begun.
+        meet = "mkdir -p here; : > here/$0; while [ $(ls here | wc -l) -lt 5 ]; do sleep 0.05; done; echo $0"
         results = await asyncio.gather(
-            *(sandbox.exec(["sh", "-c", f"sleep 0.3; echo {i}"], timeout_sec=10) for i in range(5))
+            *(sandbox.exec(["sh", "-c", meet, str(number)], timeout_sec=30) for number in range(5))
         )
         assert [result.stdout for result in results] == [f"{i}\n".encode() for i in range(5)]
-        assert time.monotonic() - start < 1.2
         await sandbox.stop()
 
     run(main())
