@@ -7,6 +7,8 @@ Attacks are the programs of ``tests/attacks``, run as an agent in a box of its o
 runners, with the second user where the tests allow it and with the look-alikes alone; ``--docker``: on a Docker engine
 of our own instead (root, Debian's ``docker.io``). ``--image``: in boxes of that image, a name of
 ``tests/verdict_images.py`` or of a registry; then also tests that run under the image's own Python, and scripts.
+``--languages``: nothing but the programs and the honest work of ``tests/attacks/languages.py``, as far as their runners
+are here (mocha and jest are fetched).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import asyncio
 import contextlib
 import json
 import shlex
+import shutil
 import sys
 import tempfile
 import time
@@ -219,6 +222,25 @@ def attack_cases(root: Path, repeat: int, boxes: Boxes) -> Iterator[Case]:
             yield Case(f"{name} (crossing)", task, honest=False, work=work, program=f"{name}: {sorted(work)}")
 
 
+def of_other_languages(root: Path) -> Iterator[Case]:
+    """What agents leave on tasks of runners other than Python's, of those that this machine has."""
+    from tests.attacks.languages import NEEDS, PROGRAMS, SUBJECTS, task_of
+
+    for runner, subject in SUBJECTS.items():
+        needed = NEEDS.get(runner, "node")
+        if shutil.which(needed) is None:
+            print(f"left out: {runner}: no {needed} here", file=sys.stderr)
+            continue
+        task = task_of(subject, root / f"calc-{runner}")
+        for name, files in {"the solution": {subject.source: subject.right}, **subject.honest}.items():
+            yield Case(f"{runner}: {name}", task, True, {f"/app/{path}": text.encode() for path, text in files.items()})
+        for program in PROGRAMS:
+            if program.runner == runner:
+                name = f"{runner}: {program.family}: {program.name}"
+                files = {f"/app/{path}": text.encode() for path, text in program.files.items()}
+                yield Case(name, task, False, files, name)
+
+
 async def played(case: Case, provider: SandboxProvider) -> Files:
     if case.work is not None:
         return case.work
@@ -348,9 +370,14 @@ def main() -> None:
     parser.add_argument("--image", metavar="REF", help="busybox, python, debian (made here), or a registry's")
     parser.add_argument("--one-user", action="store_true", help="as an ordinary user: two boxes, no second user")
     parser.add_argument("--look-alikes", action="store_true", help="neither: look-alikes alone")
+    parser.add_argument("--languages", action="store_true", help="other languages than Python, and nothing else")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         root = Path(folder)
+        if options.languages:
+            settings = CONFIG.model_copy(update={"memory_mib": 1024, "pids": 512, "verifier_timeout_sec": 120.0})
+            result = asyncio.run(measure(list(of_other_languages(root)), settings, root / "state"))
+            return tell_result(result, as_json=options.json)
         boxes = prepared(options.image) if options.image else Boxes()
         cases = list(honest_cases(options.honest, root / "honest", boxes))
         cases += relatives(options.honest, root / "relatives", boxes)
@@ -367,9 +394,13 @@ def main() -> None:
             settings = Docker(docker_host=engine.url, base_image=BASE, memory_mib=512, verifier_timeout_sec=60.0)
         how = {"one_user": options.one_user, "look_alikes": options.look_alikes}
         result = asyncio.run(measure(cases, settings, root / "state", **how))
+    return tell_result(result, as_json=options.json)
+
+
+def tell_result(result: dict[str, object], *, as_json: bool) -> None:
     for name, value in result.items():
         print(f"{name:16} {value}")
-    if options.json:
+    if as_json:
         print(json.dumps(result))
 
 

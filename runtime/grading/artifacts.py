@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from runtime.grading import stand_ins
 from runtime.grading.named import imports_of, is_looked_for, is_named, plugins_of, words_of
 from runtime.sandboxes.entries import Entry, Link, Removed, marked, size
 
@@ -78,7 +79,7 @@ def select(task: Task, artifacts: Mapping[str, Entry]) -> Selection:
     chosen: dict[str, Entry] = {}
     refused: dict[str, str] = {}
     total = 0
-    named = _Named(task)
+    named = _Named(task) if task.suite is None or task.suite.language == "python" else _StandsFor(task)
     for name, entry in artifacts.items():
         path = PurePosixPath(name)
         if ".." in path.parts or not any(path.is_relative_to(root) for root in task.handed_in):
@@ -118,8 +119,7 @@ class _Named:
     """Files from which the tests of a task take what they expect; looked for once, where an agent has changed any."""
 
     def __init__(self, task: Task) -> None:
-        python = task.suite is None or task.suite.language == "python"
-        self._task = task if task.expected_ids and python and not task.by_log else None
+        self._task = task if task.expected_ids and not task.by_log else None
         self._words: frozenset[str] | None = None
 
     def has(self, path: PurePosixPath) -> bool:
@@ -176,6 +176,33 @@ def _files_of(task: Task, folder: PurePosixPath, level: int, name: str) -> list[
                 one for one in (base.with_suffix(".py"), base / "__init__.py") if (task.repository / one).is_file()
             ]
     return found
+
+
+class _StandsFor:
+    """Files that would stand for something else when tests of another language run (``stand_ins.py``)."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._known: tuple[list[bytes], set[str], tuple[str, ...]] | None = None
+
+    def has(self, path: PurePosixPath) -> bool:
+        task = self._task
+        assert task.suite is not None
+        if str(path) in task.liverl.source_files:
+            return False
+        if self._known is None:
+            commands = stand_ins.started_by(task.liverl.test_command, task.repository)
+            sources = list(test_sources(task).values())
+            self._known = sources, set(_touched(task)), (*commands, *stand_ins.builds(task.repository))
+        tests, touched, patterns = self._known
+        root, language = task.repository, task.suite.language
+        return (
+            (str(path) not in touched and stand_ins.is_one_of(path, patterns))
+            or stand_ins.is_expected(path, root, tests, touched)
+            or stand_ins.stands_beside(path, root, test_paths(task), _TEST_FOLDERS_ELSEWHERE)
+            or (language == "java" and stand_ins.stands_for_class(path, root, tests, touched))
+            or (language == "c" and stand_ins.stands_for_header(path, root, tests, touched))
+        )
 
 
 def own_sources(task: Task) -> list[bytes]:

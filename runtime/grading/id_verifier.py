@@ -270,6 +270,10 @@ class IdVerifier(SandboxVerifier):
         """Look-alikes of the tests ``ids`` among the sources ``tests``, drawn anew."""
         return spoil(tests, ids, secrets.randbits(64), share=share, tried=bool(solution_files(task)))
 
+    def _otherwise_alike(self, task: Task, ids: Sequence[str]) -> bool:
+        """Whether there are other look-alikes of tests of which the known solution passes the first."""
+        return False
+
     def _undisturbing(self, task: Task, canary: Canary) -> Canary:
         usable = self._interplay[task.path].usable(canary.ids)
         return replace(canary, ids=usable) if usable else Canary({}, ())
@@ -277,7 +281,8 @@ class IdVerifier(SandboxVerifier):
     def _with_fewer(self, plan: Plan) -> Plan:
         """``plan`` without the look-alikes that have turned out to disturb true tests. Raises ``TrialError``."""
         canary = self._undisturbing(plan.task, plan.canary)
-        defences = plan.defences if canary.ids else tuple(name for name in plan.defences if name != "canary")
+        says = self._says_canary(plan.task, canary)
+        defences = plan.defences if says else tuple(name for name in plan.defences if name != "canary")
         lacking = missing(self._config.required_defences, defences)
         if lacking:
             raise TrialError(Termination.TASK_INVALID, f"{plan.task.id}: required defences not to be had: {lacking}")
@@ -427,14 +432,20 @@ class IdVerifier(SandboxVerifier):
             found = self._spoil(task, tests, task.expected_ids)
             if not files or not found.ids:
                 return found
-            spoiled = {**tests, **found.files}
-            try:
-                report = await self._report(task, select(task, files), spoiled, timeout_sec, stop_first=False)
-                outcomes = read_outcomes(report, found.ids)
-            except (TrialError, TimeoutError) as error:
-                of_the_task(error)
-                return Canary({}, ())
-            sure = [test_id for test_id, outcome in outcomes.items() if outcome in ("failed", "error")]
+            right, sure = select(task, files), []
+            while found.ids:
+                spoiled = {**tests, **found.files}
+                try:
+                    report = await self._report(task, right, spoiled, timeout_sec, stop_first=False)
+                    outcomes = read_outcomes(report, found.ids)
+                except (TrialError, TimeoutError) as error:
+                    of_the_task(error)
+                    return Canary({}, ())
+                sure += [test_id for test_id, outcome in outcomes.items() if outcome in ("failed", "error")]
+                unsure = [test_id for test_id in found.ids if test_id not in sure]
+                if not unsure or not self._otherwise_alike(task, unsure):
+                    break
+                found = self._spoil(task, tests, unsure)
             return self._spoil(task, tests, sure)
 
         return await self._canaries.get(task.path, make)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from runtime.sandboxes.entries import Entry, Link
 
 _PROSE = frozenset({"readme", "changelog", "changes", "news", "history", "authors", "contributors", "license", "todo"})
-_EXPECTED = frozenset(
+EXPECTED = frozenset(
     {
         *("expected", "golden", "goldens", "fixture", "fixtures", "snapshot", "snapshots", "baseline", "baselines"),
         *("testdata", "reference", "references", "approved"),
@@ -73,7 +73,7 @@ def is_named(path: PurePosixPath, words: frozenset[str], repository: Path, touch
     if path.suffix in (".py", ".pyi") or not (repository / path).is_file():
         return False
     known = list(touched)
-    if not known and _EXPECTED.isdisjoint(part.lower() for part in path.parts[:-1]):
+    if not known and EXPECTED.isdisjoint(part.lower() for part in path.parts[:-1]):
         return False
     if path in known:
         return False

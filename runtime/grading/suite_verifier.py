@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from runtime.config import Environment
 from runtime.errors import Termination, TrialError
 from runtime.grading.artifacts import Selection, own_modules, test_paths
 from runtime.grading.canary import Canary
 from runtime.grading.difference import put
 from runtime.grading.id_verifier import IdVerifier
 from runtime.grading.verifier import Apart
-from runtime.sandboxes.base import ArtifactsRefused, ExecResult
+from runtime.sandboxes.base import ArtifactsRefused, ExecResult, SandboxProvider
 from runtime.suites.base import COMMAND_NOT_FOUND, Report, Suite
 from runtime.task import Task
 
@@ -33,6 +35,10 @@ class SuiteVerifier(IdVerifier):
     """For tasks whose ``runner`` is a suite."""
 
     MAY_BE_APART = False
+
+    def __init__(self, config: Environment, provider: SandboxProvider) -> None:
+        super().__init__(config, provider)
+        self._follows: defaultdict[Path, set[str]] = defaultdict(set)
 
     def _own_defences(self, task: Task) -> tuple[str, ...]:
         suite = _suite(task)
@@ -56,7 +62,19 @@ class SuiteVerifier(IdVerifier):
         suite = _suite(task)
         if suite.language == "python":
             return super()._spoil(task, tests, ids, share=share)
-        return spoiled(suite, tests, ids, random.Random(secrets.randbits(64)), share=share)
+        return spoiled(
+            suite, tests, ids, random.Random(secrets.randbits(64)), share=share, follows=self._follows[task.path]
+        )
+
+    def _otherwise_alike(self, task: Task, ids: Sequence[str]) -> bool:
+        """What the known solution passes although something else is expected there: a failure follows it instead."""
+        new = set(ids) - self._follows[task.path]
+        self._follows[task.path] |= new
+        return bool(new)
+
+    def _says_canary(self, task: Task, canary: Canary) -> bool:
+        """Where one test that is to be mended has no look-alike, who passes that one alone is not found out."""
+        return bool(canary.files) and set(task.liverl.fail_to_pass) <= set(canary.ids)
 
     async def _report(
         self,
@@ -111,9 +129,16 @@ class SuiteVerifier(IdVerifier):
 
 
 def spoiled(
-    suite: Suite, tests: Mapping[str, bytes], ids: Sequence[str], draw: random.Random, *, share: float = 1.0
+    suite: Suite,
+    tests: Mapping[str, bytes],
+    ids: Sequence[str],
+    draw: random.Random,
+    *,
+    share: float = 1.0,
+    follows: Collection[str] = (),
 ) -> Canary:
-    """Look-alikes of the tests ``ids``; share: of their functions, drawn one by one. See ``canary.spoil``."""
+    """Look-alikes of the tests ``ids``; share: of their functions, drawn one by one. See ``canary.spoil``. follows:
+    ids of tests that stay as they are, with a failure after them."""
     wanted: dict[str, dict[str, list[str]]] = {}
     for test_id in ids:
         place = suite.file_of(test_id, tests)
@@ -126,7 +151,8 @@ def spoiled(
             source = tests[file].decode()
         except UnicodeDecodeError:
             continue
-        content, done = suite.look_alike(source, chosen, draw)
+        after = [name for name in chosen if any(test_id in follows for test_id in names[name])]
+        content, done = suite.look_alike(source, chosen, draw, follows=after)
         if done:
             files[file] = content.encode()
             found += [test_id for name in done for test_id in names[name]]

@@ -203,12 +203,15 @@ class SandboxVerifier(ABC):
         """apart: None: the best that can be."""
         return self.APART_DEFENCES
 
+    def _says_canary(self, task: Task, canary: Canary) -> bool:
+        return bool(canary.files)
+
     def _defences(self, task: Task, canary: Canary, apart: Apart | None) -> tuple[str, ...]:
         names = [*provider_defences(self._provider.capabilities), "agent_killed", "declared_artifacts"]
         names += self._own_defences(task)
         if apart is not None:
             names += self._apart_defences(task, apart)
-        if canary.files:
+        if self._says_canary(task, canary):
             names.append("canary")
         return (*names, self._provider.capabilities.how)
 

@@ -17,6 +17,11 @@ from runtime.suites.look_alikes import LookAlike
 PASSED, SKIPPED, FAILED, ERROR = "passed", "skipped", "failed", "error"
 _WORST_LAST: Final = (PASSED, SKIPPED, FAILED, ERROR)
 COMMAND_NOT_FOUND = 127
+_VERSIONS: Final = (
+    *(".tool-versions", "mise.toml", ".mise.toml", "mise.*.toml", ".mise", ".envrc", ".sdkmanrc", ".nvmrc"),
+    *(".node-version", ".ruby-version", ".java-version", ".python-version", ".php-version", ".go-version"),
+)
+"""By which version managers choose the programs that a box's path finds; some run what stands there."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Suite:
     ``ids_name_files``: what stands before ``::`` in an id is a file of tests. ``secret_report``: the report lies under
     a name that is drawn for each run; where not, it also goes through what the code under test can write to.
     ``look_alike``: the source of a file of tests, and names of tests in it, -> the same with these tests
-    spoiled, and the names for which that was done. ``where``: how the file of a test is found by its id.
+    spoiled, and the names for which that was done. ``where``: how the file of a test is found by its id. ``function``:
+    the name in the source of a test that runs under several, with a case or a subtest in each.
     """
 
     name: str
@@ -56,13 +62,14 @@ class Suite:
     comment: str
     suffixes: tuple[str, ...]
     where: Callable[[str, Iterable[str]], str | None] | None = None
+    function: Callable[[str], str] = lambda name: name
     files: Mapping[str, bytes] = field(default_factory=dict)
 
     def steers(self, path: str) -> bool:
         """Whether a file of that name, below the work directory, is never taken from an agent. A pattern without a
         slash is of a file or a folder anywhere, another one of a path that ends so or lies below."""
         parts = path.split("/")
-        for pattern in self.protected:
+        for pattern in (*self.protected, *_VERSIONS):
             if "/" not in pattern:
                 if any(fnmatch.fnmatchcase(part, pattern) for part in parts):
                     return True
@@ -74,9 +81,9 @@ class Suite:
         """(file, name of the test in it); None where that cannot be told."""
         file, _, name = test_id.partition("::")
         if self.where is None:
-            return (file, name) if name and file in set(sources) else None
+            return (file, self.function(name)) if name and file in set(sources) else None
         found = self.where(test_id, sources)
-        return (found, name or test_id) if found is not None else None
+        return (found, self.function(name or test_id)) if found is not None else None
 
 
 class Outcomes:

@@ -84,8 +84,9 @@ GO = Suite(
     protected=("*_test.go", "testdata", "vendor", "go.mod", "go.sum", "go.work", "go.work.sum"),
     ids_name_files=False,
     secret_report=False,
-    look_alike=lambda source, names, draw: look_alikes.GO(source, [name for name in names if "/" not in name], draw),
+    look_alike=look_alikes.GO,
     comment="//",
     suffixes=(".go",),
     where=_where,
+    function=lambda name: name.partition("/")[0],
 )

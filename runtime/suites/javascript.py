@@ -87,7 +87,10 @@ def _parse_node(files: Mapping[str, bytes], workdir: str) -> Report:
     return Report(outcomes.found, bool(whole) and all(whole))
 
 
-_PROTECTED = ("node_modules", "package.json", "package-lock.json", "yarn.lock", "pnpm-lock.yaml", ".npmrc", ".yarnrc*")
+_PROTECTED = (
+    *("node_modules", "package.json", "package-lock.json", "yarn.lock", "pnpm-lock.yaml", ".npmrc", ".yarnrc*"),
+    *(".yarn", ".pnp.*", ".pnpmfile.cjs", "pnpm-workspace.yaml", "bunfig.toml", ".nycrc*", ".c8rc*", ".swcrc"),
+)
 
 JEST = Suite(
     name="jest",
@@ -99,7 +102,6 @@ JEST = Suite(
         "jest.*",
         "babel.config.*",
         ".babelrc*",
-        ".swcrc",
         "tsconfig*.json",
         "__mocks__",
         "__snapshots__",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from runtime.suites import look_alikes
-from runtime.suites.base import Outcomes, Report, Suite, below, files_of, reports
+from runtime.suites.base import ERROR, FAILED, Outcomes, Report, Suite, below, files_of, reports
 from runtime.suites.reading import Case, junit_cases
 
 Name = Callable[[Case, str], str]
@@ -34,6 +34,22 @@ def _parser(name: Name) -> Callable[[Mapping[str, bytes], str], Report]:
 def _java_name(case: Case, workdir: str) -> str:
     group = case.attributes.get("classname") or case.suite.get("name", "")
     return f"{group}::{case.attributes.get('name', '').removesuffix('()')}"
+
+
+_OF_A_CLASS = ("", "initializationError", "executionError", "classMethod")
+"""Names under which Surefire and Gradle tell of what comes before and after all tests of a class."""
+
+
+def _parse_java(files: Mapping[str, bytes], workdir: str) -> Report:
+    """A class whose end has failed has failed: its tests were seen to pass before that."""
+    report = _parser(_java_name)(files, workdir)
+    broken = {
+        test_id.partition("::")[0]
+        for test_id, outcome in report.outcomes.items()
+        if outcome in (FAILED, ERROR) and test_id.partition("::")[2] in _OF_A_CLASS
+    }
+    worse = {test_id: ERROR for test_id in report.outcomes if test_id.partition("::")[0] in broken}
+    return replace(report, outcomes={**report.outcomes, **worse})
 
 
 def _plain_name(case: Case, workdir: str) -> str:
@@ -131,9 +147,10 @@ JUNIT = Suite(
     name="junit",
     language="java",
     script=None,
-    parse=_parser(_java_name),
+    parse=_parse_java,
     protected=(
         *("src/test/*", "META-INF/services/org.junit.*", "junit-platform.properties", "target", ".mvn", "mvnw*"),
+        *("testng*.xml", "mockito-extensions"),
         *("pom.xml", "build.gradle*", "settings.gradle*", "gradle.properties", "gradle", "gradlew*", ".gradle"),
     ),
     ids_name_files=False,
@@ -142,6 +159,7 @@ JUNIT = Suite(
     comment="//",
     suffixes=(".java", ".kt"),
     where=_class_file,
+    function=lambda name: re.split(r"[{(\[]", name, maxsplit=1)[0].rstrip() or name,
 )
 MAVEN = replace(JUNIT, name="maven", script=_maven, secret_report=False)
 GRADLE = replace(
@@ -170,16 +188,21 @@ CTEST = Suite(
     comment="//",
     suffixes=(".c", ".cc", ".cpp", ".cxx"),
     where=_program_file,
+    function=lambda name: name,
 )
 PHPUNIT = Suite(
     name="phpunit",
     language="php",
     script=_phpunit,
     parse=_parser(_php_name),
-    protected=("phpunit.xml*", "phpunit.dist.xml", "vendor", "composer.json", "composer.lock", ".user.ini", "php.ini"),
+    protected=(
+        *("phpunit.xml*", "phpunit.dist.xml", "vendor", "composer.json", "composer.lock", ".user.ini", "php.ini"),
+        *(".phpunit.result.cache", ".phpunit.cache", ".phpunit.d"),
+    ),
     ids_name_files=True,
     secret_report=True,
     look_alike=look_alikes.PHP,
     comment="//",
     suffixes=(".php",),
+    function=lambda name: name.partition(" with data set ")[0],
 )

@@ -42,7 +42,7 @@ UNITTEST = Suite(
     ),
     ids_name_files=True,
     secret_report=True,
-    look_alike=lambda source, names, draw: (source, ()),  # Python is parsed: ``grading/canary.py``
+    look_alike=lambda source, names, draw, follows=(): (source, ()),  # Python is parsed: ``grading/canary.py``
     comment="#",
     suffixes=(".py",),
     files={_PROGRAM: importlib.resources.files("runtime.suites").joinpath(f"programs/{_PROGRAM}").read_bytes()},

@@ -5,10 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from xml.parsers import expat
 
 _DEPTH = 64
+_FAILED: Final = frozenset({"failure", "rerunFailure", "rerunError", "flakyFailure", "flakyError"})
+"""Flaky ones too: Surefire writes them where one of several runs under one name has failed, also of a dynamic test that
+never passes beside one that does."""
+_IDLE: Final = frozenset({"skipped", "disabled"})
+_BESIDE: Final = frozenset(
+    {
+        *("properties", "property", "system-out", "system-err", "stdout", "stderr", "reportentry", "description"),
+        *("comment", "comments", "attachments", "tags", "assertions", "warning"),
+    }
+)
+"""What says nothing of how a test ended."""
 
 
 def json_of(content: bytes) -> Any:
@@ -52,10 +63,11 @@ class Case:
     def outcome(self) -> str:
         if "error" in self.inside:
             return "error"
-        if self.inside & {"failure", "rerunFailure", "rerunError"} or self.attributes.get("status") == "fail":
+        if self.inside & _FAILED or self.attributes.get("status") == "fail":
             return "failed"
-        idle = self.attributes.get("status") in ("notrun", "disabled")
-        return "skipped" if idle or self.inside & {"skipped", "disabled"} else "passed"
+        if self.attributes.get("status") in ("notrun", "disabled") or self.inside & _IDLE:
+            return "skipped"
+        return "error" if self.inside - _BESIDE else "passed"  # what is not understood is no pass
 
 
 def junit_cases(content: bytes) -> list[Case] | None:

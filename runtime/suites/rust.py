@@ -5,8 +5,9 @@ not reach. Ids are the source file of the program, ``::`` and the test's path: `
 
 from __future__ import annotations
 
+import posixpath
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from runtime.suites import look_alikes
@@ -62,6 +63,22 @@ def _parse(files: Mapping[str, bytes], workdir: str) -> Report:
     return Report(outcomes.found, bool(codes) and all(code in (b"0", b"101") for code in codes))
 
 
+def _where(test_id: str, sources: Iterable[str]) -> str | None:
+    """The file of the program, or the one in which a module of it lies: ``src/lib.rs::a::tests::adds`` may stand in
+    ``src/a/tests.rs``."""
+    file, _, name = test_id.partition("::")
+    held = set(sources)
+    folder, of = posixpath.split(file)
+    modules = name.split("::")[:-1]
+    folder = folder if of in ("lib.rs", "main.rs", "mod.rs") or "tests" in folder else posixpath.splitext(file)[0]
+    for length in range(len(modules), 0, -1):
+        place = posixpath.join(folder, *modules[:length])
+        found = [path for path in (f"{place}.rs", f"{place}/mod.rs") if path in held]
+        if found:
+            return found[0]
+    return file if file in held else None
+
+
 CARGO = Suite(
     name="cargo",
     language="rust",
@@ -76,5 +93,5 @@ CARGO = Suite(
     look_alike=look_alikes.RUST,
     comment="//",
     suffixes=(".rs",),
-    where=lambda test_id, sources: next((file for file in sources if file == test_id.partition("::")[0]), None),
+    where=_where,
 )

@@ -149,6 +149,80 @@ def test_what_surefire_really_wrote_is_read() -> None:
     }
 
 
+def test_what_surefire_really_wrote_of_tests_that_it_ran_again_is_read() -> None:
+    """Two dynamic tests have one name there; one never passes, and the report calls their name flaky."""
+    content = (RECORDED / "surefire-rerun.xml").read_bytes()
+    report = parse("maven", {"1.xml": content})
+    passed = ["passes", "even(int)[2]", "again", "named(String, int)[1]", "named(String, int)[2]", "display"]
+    failed = ["even(int)[1]", "fails", "made", "flaky"]
+    assert report.complete and report.outcomes == {
+        **{f"org.example.CalcTest::{name}": "passed" for name in passed},
+        **{f"org.example.CalcTest::{name}": "failed" for name in failed},
+        **{f"org.example.CalcTest::{name}": "skipped" for name in ("aborted", "disabled")},
+        "org.example.CalcTest::errors": "error",
+        "org.example.CalcTest$Inner::deep": "passed",
+        "org.example.CalcTest$Inner$More::deeper": "failed",
+    }
+    # Cut anywhere, it is none; with a letter more in any of its marks, it says no better of any test.
+    assert not any(junit_cases(content[:length]) for length in range(0, len(content.rstrip()), 7))
+    for place in [
+        at for at in range(len(content)) if content[at : at + 1] == b"<" and content[at + 1 : at + 2] != b"!"
+    ]:
+        damaged = parse("maven", {"1.xml": content[: place + 1] + b"x" + content[place + 1 :]}).outcomes
+        assert all(
+            damaged[name] != "passed" or of == "passed" for name, of in report.outcomes.items() if name in damaged
+        )
+
+
+@given(
+    st.lists(
+        st.sets(
+            st.sampled_from(["failure", "rerunFailure", "flakyFailure", "skipped", "error", "rerunError", "flakyError"])
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from(["maven", "gradle", "junit"]),
+)
+def test_whatever_surefires_schema_allows_is_read(cases: list[set[str]], runner: str) -> None:
+    """Of surefire-test-report-3.0.xsd: its elements in its order, also several of those that may come again."""
+    order = ["failure", "rerunFailure", "flakyFailure", "skipped", "error", "rerunError", "flakyError"]
+    trace = "<stackTrace>at a.b</stackTrace><system-out>&lt;failure/&gt;</system-out>"
+    text = ""
+    for number, inside in enumerate(cases):
+        text += f"<testcase name='t{number}' classname='a.B' time='1,234.5' group='x'>"
+        for name in order:
+            again = 2 if name in inside and name[:5] in ("rerun", "flaky") else int(name in inside)
+            held = trace if name[:5] in ("rerun", "flaky") else "said"
+            kind = "" if name == "skipped" else " type='T'"
+            text += f"<{name}{kind} message='m'>{held}</{name}>" * again
+        text += "<system-out><![CDATA[<error/>]]></system-out><system-err/></testcase>"
+    counts = "name='a.B' time='0' tests='1' errors='0' skipped='0' failures='0'"
+    content = (
+        f"<testsuite version='3.0' {counts}><properties><property name='a' value='b'/></properties>{text}</testsuite>"
+    )
+    outcomes = {}
+    for number, inside in enumerate(cases):
+        failed = "error" if "error" in inside else "failed" if inside - {"skipped"} else ""
+        outcomes[f"a.B::t{number}"] = failed or ("skipped" if inside else "passed")
+    assert parse(runner, {"1.xml": content.encode()}) == Report(outcomes, complete=True)
+
+
+def test_the_end_of_a_class_that_fails_fails_its_tests() -> None:
+    for name in ("", "executionError"):
+        cases = f"<testcase name='a' classname='C'/><testcase name='{name}' classname='C'><error type='T'/></testcase>"
+        other = "<testcase name='b' classname='D'/>"
+        report = parse("gradle", {"1.xml": f"<testsuite>{cases}{other}</testsuite>".encode()})
+        assert report.outcomes == {"C::a": "error", f"C::{name}": "error", "D::b": "passed"}
+
+
+def test_what_is_not_understood_is_no_pass() -> None:
+    case = "<testcase name='a'><{}/></testcase>"
+    for inside, outcome in (("incomplete", "error"), ("properties", "passed"), ("system-out", "passed")):
+        cases = junit_cases(f"<testsuite>{case.format(inside)}</testsuite>".encode())
+        assert cases is not None and [one.outcome for one in cases] == [outcome]
+
+
 def test_what_junits_own_launcher_really_wrote_is_read() -> None:
     """As a ``test_command`` leaves it."""
     report = parse("junit", {"TEST-junit-jupiter.xml": (RECORDED / "console-junit5.xml").read_bytes()})

@@ -34,7 +34,7 @@ from tests.oci_images import busybox, image
 from tests.runtime.oci.conftest import FaultyRegistry, faulty
 from tests.runtime.scaffolds.shell_trials import both_tool_sets_are_paid
 from tests.runtime.sets.imported import TOY, cache_in, imported, unpacked
-from tests.runtime.suites.projects import UNITTEST
+from tests.runtime.suites.projects import NODE, UNITTEST, Project
 from tests.toolbox import python_tools, require_command
 
 from ..conftest import CALC, needs_bubblewrap
@@ -244,16 +244,17 @@ class TestTasks:
 
         play(moto, body)
 
-    def test_a_verdict_by_another_runner(self, moto: Moto, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("project", [UNITTEST, NODE], ids=lambda project: project.runner)
+    def test_a_verdict_by_another_runner(self, moto: Moto, project: Project, tmp_path: Path) -> None:
         """What each trial's record would say of it, and what a run may not require."""
-        task = load_task(UNITTEST.write(tmp_path / "calc"))
-        forged = UNITTEST.forged["makes every assertion pass"]
+        task = load_task(project.write(tmp_path / "calc"))
+        forged = project.forged["makes every assertion pass"]
         given = {"fresh_sandbox", "memory_limit", "agent_killed", "declared_artifacts", "host_verdict", "canary"}
 
         async def body(provider: EcsProvider) -> None:
             verifier = make_verifier(Bubblewrap(verifier_timeout_sec=60), provider)
-            for text, status in ((UNITTEST.text(*UNITTEST.right), "solved"), (forged.encode(), "tampered")):
-                verdict = await verifier.grade(task, {f"/app/{UNITTEST.source}": text})
+            for text, status in ((project.text(*project.right), "solved"), (forged.encode(), "tampered")):
+                verdict = await verifier.grade(task, {f"/app/{project.source}": text})
                 assert verdict.status == status, verdict.raw
                 assert set(verdict.defences) == given | {"tests_restored", "report_nonce", "ecs+fargate"}
             strict = make_verifier(Bubblewrap(required_defences=("solution_user",)), provider)

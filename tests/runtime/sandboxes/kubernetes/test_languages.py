@@ -19,7 +19,7 @@ from tests.runtime.oci.conftest import FaultyRegistry
 from tests.runtime.sets.conftest import faulty, swebench, swebench_folder
 from tests.runtime.sets.imported import FORGER, TOY, cache_in, imported, unpacked
 from tests.runtime.sets.repositories import SECRET
-from tests.runtime.suites.projects import RSPEC
+from tests.runtime.suites.projects import NODE, RSPEC, Project
 from tests.toolbox import SUITES, require_command, require_system_commands
 
 from .cluster import IMAGE
@@ -45,16 +45,19 @@ def verifier(stage: Stage, *required: str) -> Verifier:
     return make_verifier(Bubblewrap(required_defences=required, **limits), stage.provider)
 
 
-def test_of_another_language(stage: Stage, tmp_path: Path) -> None:
+@pytest.mark.parametrize("project", [RSPEC, NODE], ids=lambda project: project.runner)
+def test_of_another_language(stage: Stage, project: Project, tmp_path: Path) -> None:
     require_system_commands(SUITES)
-    task = load_task(RSPEC.write(tmp_path / "calc"))
-    (forged, *_) = RSPEC.forged.values()
+    task = load_task(project.write(tmp_path / "calc"))
+    (forged, *_) = project.forged.values()
 
     async def body() -> None:
         judge = verifier(stage)
-        works = {"solved": RSPEC.text(*RSPEC.right), "unsolved": RSPEC.text(RSPEC.right[0], RSPEC.wrong[1])}
+        works = {"solved": project.text(*project.right), "unsolved": project.text(project.right[0], project.wrong[1])}
         for status, text in {**works, "tampered": forged.encode()}.items():
-            verdict = await judge.grade(task, {"/app/calc.rb": text, "/app/spec/calc_spec.rb": b""})
+            verdict = await judge.grade(
+                task, {f"/app/{project.source}": text, f"/app/{next(iter(project.tests))}": b""}
+            )
             assert verdict.status == status, verdict.raw
             assert set(verdict.defences) == GIVEN | {"canary", "report_nonce", "kubernetes"}
         await refused(stage, task, "solution_user")
