@@ -114,7 +114,10 @@ def trajectories(
     for line in done.left_out:
         print(f"left out  {line}", file=sys.stderr)
     facts = {"path": str(done.path), "trials": done.trials, "rows": done.rows, "left_out": list(done.left_out)}
-    print(json.dumps(facts) if as_json else f"{done.path}: {done.rows} of {done.trials} trials")
+    what = {"tokens": "training samples", "atif": "documents"}.get(form, "conversations")
+    print(json.dumps(facts) if as_json else f"{done.path}: {done.rows} {what} of {done.trials} trials")
+    if not done.trials:
+        print("no trial of the run is wanted by --reward, --task, --step and --held-out", file=sys.stderr)
 
 
 def model(

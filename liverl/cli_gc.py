@@ -51,6 +51,10 @@ def collect(
             why = "left: in use by now, or not to be removed" if one in left else one.why
             print(f"{one.size / 1e6:10.1f} MB  {one.kind:<11}  {one.path}  ({why})")
         verb = "freed" if yes else "to be freed; --yes removes it"
-        print(f"{total / 1e6:10.1f} MB  {verb}" if found else "nothing to free")
+        nothing = (
+            f"nothing to free below {runs_dir}, of runs that ended {older_than:g} days ago or earlier; "
+            "--older-than DAYS looks at newer ones"
+        )
+        print(f"{total / 1e6:10.1f} MB  {verb}" if found else nothing)
     if problems:
         raise MachineError("\n".join(problems), fix="make these folders yours, or remove them as their owner")

@@ -67,7 +67,9 @@ def list_images(as_json: AsJson = False) -> None:
 
 
 def prune(
-    keep_gib: Annotated[float, typer.Option("--keep-gib", min=0, help="Remove until layers take no more.")] = 0.0,
+    keep_gib: Annotated[
+        float, typer.Option("--keep-gib", min=0, max=1 << 30, help="Remove until layers take no more.")
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Remove the least recently used images; never one that a box is made of."""

@@ -134,11 +134,17 @@ def compare(
 
     from runtime.errors import UserError, each
     from runtime.report.compare import compare as side_by_side
-    from runtime.report.compare import words
+    from runtime.report.compare import letters, words
 
     if len(runs) < 2:
         raise UserError("compare: needs two runs at least; `last` and paths are runs too")
     paths = each(lambda run: _path(run, runs_dir), runs)
+    places = [path.resolve() for path in paths]
+    twice = [run for number, run in enumerate(runs) if places[number] in places[:number]]
+    if twice:
+        raise UserError(
+            f"compare: {twice[0]} is a run that was named before, {paths[runs.index(twice[0])]}; name others"
+        )
     result = side_by_side(paths)
     differences = [_difference(paths[0], other) for other in paths[1:]]
     if as_json:
@@ -146,8 +152,8 @@ def compare(
         return
     for line in words(result):
         print(line)
-    for number, text in enumerate(differences, start=1):
-        print(f"\nspec of A against {chr(ord('A') + number)}:\n{text.rstrip() or 'no difference'}")
+    for letter, text in zip(letters(len(paths))[1:], differences, strict=True):
+        print(f"\nspec of A against {letter}:\n{text.rstrip() or 'no difference'}")
 
 
 def _difference(a: Path, b: Path) -> str:

@@ -20,8 +20,10 @@ DONE, INTERNAL, USER, MACHINE, RUN, INTERRUPTED = 0, 1, 2, 3, 4, 130
 UNREAD = 141
 """Whoever read our output has seen enough (`| head`), as the shell counts it. Nothing is said: no one reads."""
 SHOW_TRACEBACK = "LIVERL_TRACEBACK"
+_LONGEST = 400
+"""Letters of a name that are shown."""
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 @contextmanager
@@ -80,10 +82,12 @@ def explain(error: BaseException) -> tuple[int, str]:
             f"{where}: {os.strerror(error.errno or 0)}\n"
             "fix: free some space (`df -h` shows what is full) and run the command again",
         )
+    if isinstance(error, OSError) and error.filename and error.errno == errno.ENAMETOOLONG:
+        return USER, f"{_short(error.filename)}: {os.strerror(errno.ENAMETOOLONG)}; give a shorter name"
     if isinstance(error, OSError) and error.filename and (error.errno in _UNWRITABLE or _is_no_folder(error)):
         return (
             MACHINE,
-            f"{error.filename}: {os.strerror(error.errno or 0)}\n"
+            f"{_short(error.filename)}: {os.strerror(error.errno or 0)}\n"
             "fix: name another file or folder (-o, --runs-dir, LIVERL_RUNS_DIR), or make this one yours",
         )
     if isinstance(error, RunError):
@@ -91,6 +95,12 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, TrialError):
         return RUN, f"{error.termination.value}: {error}"
     return _internal(error)
+
+
+def _short(name: object) -> str:
+    """A name that is too long for a file is too long for a line."""
+    text = os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
 
 
 def _unread() -> bool:
@@ -101,8 +111,10 @@ def _unread() -> bool:
 
 
 def _is_no_folder(error: OSError) -> bool:
-    """Whether a file stands where a folder was to be made."""
-    return error.errno == errno.EEXIST and Path(os.fsdecode(error.filename)).is_file()
+    """Whether something else (a file, a device, a link to nowhere or in a circle) stands where a folder was to be."""
+    return error.errno == errno.ELOOP or (
+        error.errno == errno.EEXIST and not Path(os.fsdecode(error.filename)).is_dir()
+    )
 
 
 def _internal(error: BaseException) -> tuple[int, str]:

@@ -11,7 +11,18 @@ import typer
 
 from runtime.suggest import RUNS_DIR
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar=RUNS_DIR, help="Folder of all runs.")]
+
+def no_file(folder: Path) -> Path:
+    """A callback for ``--runs-dir``: what is suggested for a folder without runs works in no file. Raises
+    ``UserError``."""
+    from runtime.errors import UserError
+
+    if os.path.lexists(folder) and not os.path.isdir(folder):  # noqa: PTH112 - a name that is too long is no fault here
+        raise UserError(f"--runs-dir {folder}: is no folder; name another folder, or one that does not exist yet")
+    return folder
+
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar=RUNS_DIR, callback=no_file, help="Folder of all runs.")]
 Sandbox = Annotated[str | None, typer.Option("--sandbox", help="bubblewrap or process, instead of the spec's.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=JSON", help="Replace one value of the spec.")

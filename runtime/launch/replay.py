@@ -192,6 +192,8 @@ def _task(directory: RunDirectory, view: TrialView, named: Path | None) -> Task:
                 return load_task(folder)
             except TrialError as error:
                 raise UserError(str(error)) from None
+    if named is not None:
+        raise UserError(f"--task {named}: is no folder; name that of the task {name!r} of {view.trial_id}")
     raise UserError(f"{view.trial_id}: its task {name!r} is not where it was; name its folder with --task DIR")
 
 

@@ -48,10 +48,11 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(place[:2], family=family, backlog=128)
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
+    except (OSError, UnicodeError) as error:  # a name that no name of a host can be
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        why = error.strerror if isinstance(error, OSError) else None
         raise MachineError(
-            f"{host} port {port}: {error.strerror or error}",
+            f"{host} port {port}: {why or error}",
             fix="name another with --port (0: any free one)"
             if taken
             else "name an address of this machine with --host",

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count as count_from
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +137,21 @@ def compare(runs: Sequence[Path], *, curves: Sequence[str] = CURVES) -> dict[str
     }
 
 
+def letters(count: int) -> list[str]:
+    """What runs are called: A to Z, then AA, AB ...
+
+    >>> letters(28)[25:]
+    ['Z', 'AA', 'AB']
+    """
+    alphabet = [chr(ord("A") + number) for number in range(26)]
+    return list(islice(("".join(one) for size in count_from(1) for one in product(alphabet, repeat=size)), count))
+
+
 def words(result: Mapping[str, Any]) -> list[str]:
     """The comparison as lines for people, runs called A, B, C ..."""
-    letters = [chr(ord("A") + number) for number in range(len(result["runs"]))]
+    called = letters(len(result["runs"]))
     lines = []
-    for letter, run in zip(letters, result["runs"], strict=True):
+    for letter, run in zip(called, result["runs"], strict=True):
         scores = ", ".join(f"{name} {value:.1%}" for name, value in run["held_out"].items())
         reached = "no step" if run["steps"] is None else f"step {run['steps']}"
         lines.append(f"{letter}  {run['path']}  {reached}{f'  {scores}' if scores else ''}")
@@ -149,10 +161,9 @@ def words(result: Mapping[str, Any]) -> list[str]:
         for name, curves in result["curves"].items():
             cells = [f"{one[0][1]:.4g} → {one[-1][1]:.4g}" if one else "–" for one in curves]
             lines.append(
-                f"{name:<{width}}  "
-                + "  ".join(f"{letter} {cell}" for letter, cell in zip(letters, cells, strict=True))
+                f"{name:<{width}}  " + "  ".join(f"{letter} {cell}" for letter, cell in zip(called, cells, strict=True))
             )
-    for letter, pair in zip(letters[1:], result["paired"], strict=True):
+    for letter, pair in zip(called[1:], result["paired"], strict=True):
         if not pair["tasks"]:
             lines.append(f"A and {letter}: no held-out task of which both have kept trials: nothing to pair")
             continue

@@ -215,7 +215,7 @@ class TrialIndex:
 
     def count(self, wanted: TrialFilter | None = None) -> int:
         where, values = (wanted or TrialFilter()).clause()
-        return int(self._database.execute(f"SELECT count(*) FROM trials WHERE {where}", values).fetchone()[0])
+        return int(self._select(f"SELECT count(*) FROM trials WHERE {where}", values).fetchone()[0])
 
     def rows(
         self,
@@ -229,7 +229,7 @@ class TrialIndex:
         """A page of the trials in order of ``sort`` (one of ``SORTS``). Trials without that value come last."""
         where, values = (wanted or TrialFilter()).clause()
         column, way = SORTS[sort], "DESC" if descending else "ASC"
-        found = self._database.execute(
+        found = self._select(
             f"SELECT * FROM trials WHERE {where} ORDER BY {column} IS NULL, {column} {way}, step, trial_id"
             " LIMIT ? OFFSET ?",
             [*values, -1 if limit is None else min(limit, _MOST), min(offset, _MOST)],
@@ -241,14 +241,14 @@ class TrialIndex:
         step, slash, trial_id = name.partition("/")
         given = (min(int(step), _MOST), trial_id) if slash and step.isdecimal() and len(step) < 100 else None
         where = "step = ? AND trial_id = ?" if given else "trial_id = ?"
-        found = self._database.execute(
+        found = self._select(
             f"SELECT * FROM trials WHERE {where} ORDER BY step DESC LIMIT 1", given or (name,)
         ).fetchone()
         return None if found is None else _shown(found)
 
     def beginning(self, name: str, *, limit: int = 6) -> list[TrialRow]:
         """Trials whose id begins with ``name``, at most ``limit``."""
-        found = self._database.execute(
+        found = self._select(
             "SELECT * FROM trials WHERE substr(trial_id, 1, ?) = ? ORDER BY step, trial_id LIMIT ?",
             (len(name), name, limit),
         )
@@ -264,7 +264,7 @@ class TrialIndex:
         """How many trials have each value of ``termination``, ``verdict``, ``task``, ``task_set`` or ``step``."""
         assert column in ("termination", "verdict", "task", "task_set", "step")
         where, values = (wanted or TrialFilter()).clause()
-        found = self._database.execute(
+        found = self._select(
             f"SELECT {column}, count(*) FROM trials WHERE {where} GROUP BY {column} ORDER BY count(*) DESC, {column}",
             values,
         )
@@ -273,7 +273,7 @@ class TrialIndex:
     def grid(self, wanted: TrialFilter | None = None) -> list[tuple[str, int, int, float]]:
         """For every task and step that have graded trials: (task, step, trials, share solved)."""
         where, values = (wanted or TrialFilter()).clause()
-        return self._database.execute(
+        return self._select(
             f"SELECT task, step, count(*), avg(max(0.0, reward)) FROM trials WHERE {where} AND reward IS NOT NULL"
             " AND task IS NOT NULL GROUP BY task, step ORDER BY task, step",
             values,
@@ -281,6 +281,11 @@ class TrialIndex:
 
     def folder(self, row: TrialRow) -> Path:
         return self._trials / str(row.step) / row.trial_id
+
+    def _select(self, query: str, values: Sequence[object]) -> sqlite3.Cursor:
+        """What people ask for may hold bytes that are no UTF-8, which no row does and SQLite does not take."""
+        known = [one.encode(errors="backslashreplace").decode() if isinstance(one, str) else one for one in values]
+        return self._database.execute(query, known)
 
     def _open(self) -> sqlite3.Connection:
         if not self._trials.is_dir():
