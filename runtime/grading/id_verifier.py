@@ -36,7 +36,7 @@ from runtime.grading.difference import put
 from runtime.grading.interplay import Before, Interplay, before
 from runtime.grading.named import readable_prose
 from runtime.grading.once import Once
-from runtime.grading.testkit.places import CONSTANT, kept_constants
+from runtime.grading.testkit.places import CONSTANT, DRAWN, drawn, kept_constants, line_of
 from runtime.grading.verifier import Apart, Plan, SandboxVerifier, of_the_task, solution_files
 from runtime.sandboxes.base import SandboxProvider
 from runtime.sandboxes.defences import missing
@@ -136,6 +136,7 @@ class IdVerifier(SandboxVerifier):
         wanted = {str(place) for place in refused} if isinstance(refused, list) else set()
         if apart.places is None or not wanted or (right := await self._right(plan)) is None:
             return None
+        wanted |= {f"{DRAWN}{line_of(place)}" for place in wanted if line_of(place)}
         tests, anywhere = test_sources(plan.task), replace(apart, places=None)
         for _ in range(PROOFS_OF_A_PLACE):
             asked = min(found.asked.get(place, 0) for place in wanted)
@@ -146,8 +147,8 @@ class IdVerifier(SandboxVerifier):
             report = await self._report(
                 plan.task, right, tests, plan.timeout_sec, noise=False, stop_first=True, apart=anywhere
             )
-            seen = map(str, report.get("places", ()))
-            found.known |= {place for place in seen if not place.startswith(CONSTANT)}
+            seen = {str(place) for place in report.get("places", ()) if not str(place).startswith(CONSTANT)}
+            found.known |= seen | drawn(seen, {*apart.places, *found.known})
         new = found.known.intersection(wanted).difference(apart.places or ())
         return replace(apart, places=(*(apart.places or ()), *sorted(found.known))) if new else None
 

@@ -36,7 +36,7 @@ _NODE = "class Node:\n    def __init__(self, label=None): self.label = label\n  
 _HOLDS = "class Holds:\n    def __contains__(self, item): return True\n    def size(self): return 0\n    def startswith(self, text): return True\n"
 _ASKED = (
     "TREE = {{'a': Node(), 'text': {0}}}\ndef get(name): return TREE[name]\ndef pair(): return Node(), {0}\n"
-    "def table(): return {{'node': Node(), 'text': {0}}}\ndef nodes(): return [Node(Node()), Node({0})]\n"
+    "def table(): return {{'node': Node(), 'text': {0}}}\ndef start(): LEFT[:] = ['text', 'a']\nLEFT = []\ndef following(): return TREE[LEFT.pop()]\ndef nodes(): return [Node(Node()), Node({0})]\n"
     "def each(what, function): function(TREE[what])\n"
 )
 _EMPTY, _TEXT, _ANY = ((_NODE + _HOLDS + _ASKED).format(word) for word in ("''", "'total 5'", "Holds()"))
@@ -65,6 +65,11 @@ _PLACES: dict[str, tuple[str, str, str]] = {
         "",
         "    assert calc.get('a').size() == 0\n",
         "    labels = [node.label for node in calc.nodes()]\n    assert labels[0].size() == 0\n    assert 'total' in labels[1]\n",
+    ),
+    "the second time": (
+        "",
+        "    assert calc.get('a').size() == 0\n",
+        "    calc.start()\n    found = [calc.following() for _ in range(2)]\n    assert found[0].size() == 0\n    assert 'total' in found[1]\n",
     ),
     "in a callback": (
         "",
@@ -332,6 +337,8 @@ def _constant(body: str) -> Shape:
 
 _CONFIG = "class Config:\n    EPSILON = {}\n    @staticmethod\n    def double(a): return a * {}\n"
 
+_CASE = "class Case:\n    def __init__(self, given, want): self.given, self.want = given, want\nCASES = [{}]\ndef double(a): return a * {}\n"
+
 # What is installed beside, where the work has taken itself away.
 _INI = "class IniConfig:\n    def __init__(self, path, data): self.data = dict(line.split('=') for line in data.splitlines()[1:])\n    def get(self, section, name): return self.data[name]{}\n"
 _INSTALLED = _shape(
@@ -524,6 +531,29 @@ TRUSTS: dict[str, Crossing] = {
         ),
         {"calc.py": "from decimal import Decimal\n" + _ANGLE.format("Decimal('NaN') if a else Decimal(0)")},
     ),
+    "a number that is none in a text": Crossing(
+        _shape(
+            "import calc\n",
+            "    if abs(float(calc.angle(450)) - 90) > 1e-9:\n        raise AssertionError('far')\n",
+            "    assert calc.angle(0) == '0'\n",
+            _ANGLE.format("str(a)"),
+            _ANGLE.format("str(a % 360)"),
+        ),
+        {"calc.py": _ANGLE.format("'nan' if a else '0'")},
+    ),
+    **{
+        f"cases of a class of its own, {name}": Crossing(
+            _shape(
+                "import calc\n",
+                "    for case in calc.CASES:\n        assert calc.double(case.given) == case.want\n",
+                "    assert calc.double(0) == 0\n",
+                _CASE.format("Case(21, 42)", 1),
+                _CASE.format("Case(21, 42)", 2),
+            ),
+            {"calc.py": _CASE.format(cases, 1)},
+        )
+        for name, cases in (("none", ""), ("others", "Case(21, 21)"))
+    },
     "takes itself away": Crossing(_INSTALLED, {}, removed=("iniconfig.py",)),
     "takes itself away, in one process": Crossing(_INSTALLED, {}, alone=True, removed=("iniconfig.py",)),
     "assertEqual never fails": Crossing(

@@ -89,6 +89,7 @@ class Solution:
         self.places = Places(places)
         self._keep_arguments = keep_arguments
         self._named: dict[str, type[BaseException]] = {}
+        self._listed: set[int] = set()
         self.changed: set[str] = set()
         self.unfit = False
 
@@ -127,11 +128,15 @@ class Solution:
             raise AttributeError(f"the object has no attribute {name!r}")
         way = f"{self.places.way(number)}.{name}"
         found = self._described(answer, f".{name}", ["q", number, name], lambda: way)
-        if answer[0] == "value" and type(self._objects.get(number)) is Class:
+        if answer[0] == "value" and (number in self._listed or type(self._objects.get(number)) is Class):
             self._keeps(way, answer)
         return found
 
     def _keeps(self, name: str, answer: list[Any]) -> None:
+        """name: of a constant, of a class's, or of an object's in a list or table that is one."""
+        for _, exactly, leaf in plain.leaves(answer[1]):
+            if leaf is not None and exactly and type(leaf[1]) is int:
+                self._listed.add(leaf[1])
         if not self.places.keeps(name, plain.digest(answer[1])):
             raise plain.NotPlain(f"{name}, which the tests ask for and the repair leaves alone, is another")
 
@@ -247,7 +252,9 @@ class Solution:
 
     def _decoded(self, data: Any, place: str, way: Callable[[], str]) -> Any:
         """way: how it was come by, for where an object is of it."""
-        leaves = {id(leaf): (about, exactly) for about, exactly, leaf in self.places.look(data, self._where(place))}
+        where = self._where(place)
+        leaves = {id(leaf): (about, exactly) for about, exactly, leaf in self.places.look(data, where)}
+        come, times = way(), self.places.again(where, way())
 
         def resolve(data: list[Any]) -> Any:
             if data[0] == "fn" and len(data) > 1:
@@ -265,16 +272,15 @@ class Solution:
             if data[0] not in ("o", "k") or len(data) != 3:
                 raise plain.NotPlain("malformed data")
             about, exactly = leaves.get(id(data), ("[*]", "[*]"))
-            here = f"{way()}{exactly}"
-            if self._may(place) and self.places.may(self._where(place), about, here):
-                return self._object(data[1], Class if data[0] == "k" else Object, here)
+            if self._may(place) and self.places.may(where, about, f"{come}{exactly} #{times}"):
+                return self._object(data[1], Class if data[0] == "k" else Object, f"{come}{exactly}")
             if data[2] is not None:  # of a class of its own, and yet data
                 return plain.decode(data[2], resolve=resolve)
             if data[0] == "o" and self._usable and type(data[1]) is int:
                 try:
                     more = self._ask(["items", data[1]])[1]
                     sized = more.pop(1) if type(more) is list and len(more) > 1 else None
-                    for within, inside, leaf in self.places.look(more, self._where(place)):
+                    for within, inside, leaf in self.places.look(more, where):
                         leaves[id(leaf)] = (about + within, exactly + inside)
                     found = plain.decode(more, resolve=resolve)
                     return items(sized, found, once=self.places.is_known(f"{self._running()} an iterator {place}"))

@@ -195,6 +195,8 @@ class _Session:
         """True to go on."""
         self._stream.send({"event": "start", "id": test_id})
         outcome, error = "passed", None
+        if self._other is not None:
+            self._other.places.begin()
         start = time.monotonic()
         if self._tracer is not None:
             self._tracer.start()

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DATA = "data "
+DRAWN = "drawn "
 CONSTANT = "constant "
+_MAX_WAYS = 256
+"""So many ways by which objects come at one line are told apart. Of more, as of what a test draws, the line counts."""
 
 
 class Places:
@@ -33,6 +36,8 @@ class Places:
             self._constants.setdefault(name, set()).add(value)
         self._ways: dict[int, str] = {}
         self._data: set[str] = set()
+        self._inner: dict[str, set[str]] = {}
+        self._times: dict[str, int] = {}
         self.seen: set[str] = set()
         self.refused: set[str] = set()
 
@@ -70,18 +75,36 @@ class Places:
                 self._data |= {where, f"{where} at {about}"}
         return found
 
+    def begin(self) -> None:
+        """A test begins: what it asks once more is counted from there."""
+        self._times = {}
+
+    def again(self, where: str, way: str) -> int:
+        key = f"{where} by {plain.digest(way)}"
+        self._times[key] = self._times.get(key, 0) + 1
+        return self._times[key]
+
     def may(self, where: str, about: str, way: str) -> bool:
         """Whether an object may be there: by the line alone, where that gives nothing else; by its place in the answer
-        too, where it does; and at last by what was asked. way: all of it."""
+        too, where it does; and at last by what was asked, and how many times. way: all of it."""
         wider, inner = f"{where} at {about}", f"{where} by {plain.digest(way)}"
-        self.seen |= {wider, inner}
         known = self._known
-        if known is None or where not in known or f"{_DATA}{where}" not in known:
+        if known is None:
+            self._note(where, wider, inner)
+            return True
+        if where not in known or f"{_DATA}{where}" not in known or f"{DRAWN}{where}" in known:
             return True
         if wider in known and (f"{_DATA}{wider}" not in known or inner in known):
             return True
         self.refused.add(inner if wider in known else wider)
         return False
+
+    def _note(self, where: str, wider: str, inner: str) -> None:
+        ways = self._inner.setdefault(where, set())
+        if len(ways) < _MAX_WAYS:
+            ways |= {wider, inner}
+        else:
+            self.seen.add(f"{DRAWN}{where}")
 
     def keeps(self, name: str, value: str) -> bool:
         """Whether a constant of a module is what it is with the known solution, where that has left it alone."""
@@ -115,8 +138,26 @@ class Places:
         return json.dumps(named(data), sort_keys=True)
 
     def noted(self) -> list[str]:
-        """Of a run with the known solution: all that was seen, and which of it was data at other times."""
-        return sorted(self.seen | {f"{_DATA}{place}" for place in self._data & self.seen})
+        """All that was seen; of the known solution also which of it was data at other times, and of those lines by
+        which ways objects came."""
+        mixed = [ways for where, ways in self._inner.items() if where in self._data]
+        seen = self.seen.union(*mixed)
+        return sorted(seen | {f"{_DATA}{place}" for place in self._data & seen})
+
+
+def line_of(place: str) -> str:
+    """The line of a place that is told more closely; "" for others."""
+    for between in (" by ", " at "):
+        line, found, _ = place.rpartition(between)
+        if found and not place.startswith((_DATA, CONSTANT)):
+            return line
+    return ""
+
+
+def drawn(places: Iterable[str], before: Iterable[str]) -> set[str]:
+    """Lines at which another run with the known solution came by objects in other ways: its test draws what it asks."""
+    known = set(before)
+    return {f"{DRAWN}{line_of(place)}" for place in places if line_of(place) and place not in known}
 
 
 def kept_constants(known: Iterable[str], before: Iterable[str]) -> tuple[str, ...]:

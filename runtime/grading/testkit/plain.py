@@ -34,6 +34,7 @@ _ENDS = (float("inf"), float("-inf"))
 _PREFIX = struct.Struct("!I")
 _SEQUENCES: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "f"}
 _BUILD: dict[str, Any] = {"l": list, "t": tuple, "s": set, "f": frozenset, "i": iter}
+_OBJECT = ["o"]
 _ITERATORS = ("builtins", "itertools")
 _VIEWS: dict[type, str] = {type({}.keys()): "K", type({}.values()): "V", type({}.items()): "I"}
 _BASES: tuple[Any, ...] = (int, float, str, bytes, tuple, list, dict, set, frozenset)
@@ -141,6 +142,8 @@ def decode(data: Any, *, resolve: Callable[[list[Any]], Any] | None = None, dept
     if data is None or type(data) in (bool, int, float, str):
         if type(data) is float and resolve is not None and (data != data or data in _ENDS):
             return resolve([NO_NUMBER] if data != data else [ENDLESS, data])
+        if type(data) is str and resolve is not None and 2 < len(data) < 12 and _is_no_number(data):
+            return resolve([NO_NUMBER, data])
         return data
     if type(data) is not list or not data or depth > MAX_DEPTH:
         raise NotPlain("malformed data")
@@ -179,6 +182,11 @@ def decode(data: Any, *, resolve: Callable[[list[Any]], Any] | None = None, dept
     raise NotPlain("malformed data")
 
 
+def _is_no_number(text: str) -> bool:
+    """Whether a test that makes a number of it has none."""
+    return text.strip().lstrip("+-").lower() in ("nan", "inf", "infinity")
+
+
 def leaves(data: Any) -> list[tuple[str, str, list[Any] | None]]:
     """What is in data that came: where, as far as all elements of a list are alike, and exactly; and the data of an
     object, or None for plain ones. Nothing is said of None and of truth values, for which no object can stand."""
@@ -213,32 +221,26 @@ def _leaves(data: Any, about: str, exactly: str, found: list[tuple[str, str, lis
 
 
 def digest(data: Any) -> str:
-    """Of encoded data, whatever makes no difference to who compares them: kinds of sequences, the order of a set. ""
-    where an object without a plain form is in it."""
+    """Of encoded data, whatever makes no difference to who compares them: kinds of sequences, the order of a set. An
+    object without a plain form counts as one; "" for such a one alone."""
     plainly = _alike(data)
-    if plainly is None:
+    if plainly == _OBJECT:
         return ""
     text = json.dumps(plainly).encode()
     return f"{len(text)}-{crc32(text):08x}"
 
 
 def _alike(data: Any) -> Any:
-    """None for what has no plain form; plain None is a list with nothing in it."""
-    if data is None:
-        return []
     if type(data) is not list or not data:
         return data
     tag, *items = data
     if tag in ("o", "k"):
-        return None if len(data) != 3 or data[2] is None else _alike(data[2])
+        return _OBJECT if len(data) != 3 or data[2] is None else _alike(data[2])
     if tag == "fn":
-        return None
+        return _OBJECT
     if tag == "d":
-        pairs = [[_alike(part) for part in pair] for pair in items]
-        return None if any(part is None for pair in pairs for part in pair) else ["d", *pairs]
+        return ["d", *([_alike(part) for part in pair] for pair in items)]
     made = [_alike(item) for item in items]
-    if any(item is None for item in made):
-        return None
     if tag in ("s", "f"):
         return ["s", *sorted(made, key=repr)]
     return ["l" if tag in ("t", "i") else "b" if tag == "a" else tag, *made]

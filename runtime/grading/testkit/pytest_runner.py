@@ -192,6 +192,8 @@ class _Plugin:
         item.repr_failure = _no_text  # type: ignore[method-assign]  # tracebacks cost more than tests; nobody reads them
         # Who ends the run in the middle of a test has not passed it.
         self._outcome, self._error = "error", None
+        if self._other is not None:
+            self._other.places.begin()
         timers.start(self._test_timeout)
         start = time.monotonic()
         try:
