@@ -252,9 +252,14 @@ class Solution:
 
     def _decoded(self, data: Any, place: str, way: Callable[[], str]) -> Any:
         """way: how it was come by, for where an object is of it."""
-        where = self._where(place)
-        leaves = {id(leaf): (about, exactly) for about, exactly, leaf in self.places.look(data, where)}
-        come, times = way(), self.places.again(where, way())
+        where, come, times = "", "", 0
+        leaves: dict[int, tuple[str, str]] = {}
+        if type(data) is list or self.places.mixes:  # for most answers nobody needs to know where they came
+            where = self._where(place)
+            leaves = {id(leaf): (about, exactly) for about, exactly, leaf in self.places.look(data, where)}
+        if leaves or self.places.is_mixed(where):
+            come = way()
+            times = self.places.again(where, come)
 
         def resolve(data: list[Any]) -> Any:
             if data[0] == "fn" and len(data) > 1:

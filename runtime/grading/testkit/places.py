@@ -34,6 +34,7 @@ class Places:
         self._constants: dict[str, set[str]] = {}
         for name, _, value in (one.rpartition(" ") for one in self.after(CONSTANT)):
             self._constants.setdefault(name, set()).add(value)
+        self.mixes = known is None or bool(self.after(_DATA))
         self._ways: dict[int, str] = {}
         self._data: set[str] = set()
         self._inner: dict[str, set[str]] = {}
@@ -78,6 +79,10 @@ class Places:
     def begin(self) -> None:
         """A test begins: what it asks once more is counted from there."""
         self._times = {}
+
+    def is_mixed(self, where: str) -> bool:
+        """Whether a line may give objects and data, so that it counts how often it has asked."""
+        return self._known is None or f"{_DATA}{where}" in self._known
 
     def again(self, where: str, way: str) -> int:
         key = f"{where} by {plain.digest(way)}"
