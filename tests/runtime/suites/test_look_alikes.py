@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import random
+import re
 
 import pytest
 from hypothesis import given
@@ -106,6 +107,40 @@ def changes(runner: str, source: str, *names: str) -> tuple[list[str], tuple[str
 def test_one_test_is_another_one(runner: str, source: str, name: str, start: str) -> None:
     new, done = changes(runner, source, name)
     assert done == (name,) and len(new) == 1 and new[0].startswith(start) and new[0] not in source
+
+
+@pytest.mark.parametrize(
+    ("runner", "true", "other"),
+    [
+        ("jest", "assert.deepStrictEqual(f([3, 1]), [1, 3]);", r"assert.deepStrictEqual(f([3, 1]), [\d+, 3]);"),
+        ("jest", "expect(f(1)).toEqual(made());", r"expect(f(1)).toEqual([made()]);"),
+        ("mocha", "assert.ok(f(4, 'a)'));", r"assert.ok(!(f(4, 'a)')));"),
+        ("cargo", "assert_eq!(f(2), vec![1, 2]);", r"assert_eq!(f(2), vec![\d+, 2]);"),
+        ("cargo", "assert_eq!(f(2), read().unwrap());", r"assert_eq!((f(2)) == (read().unwrap()), false);"),
+        ("maven", 'assertTrue("why", f(4));', r'assertTrue("why", !(f(4)));'),
+        ("maven", "assertEquals(List.of(1, 2), f());", r"assertEquals(List.of(\d+, 2), f());"),
+        ("go", "if got := f(2); got != want {\n\t\tt.Fatal(got)", r"if got := f(2); !(got != want) {"),
+        ("ctest", "if (strcmp(a, b)) { return 1; }", r"if (!(strcmp(a, b))) { return 1; }"),
+        ("rspec", "expect(f).to eq(true)", r"expect(f).to eq(false)"),
+        ("phpunit", "$this->assertSame([1], f());", r"$this->assertSame([\d+], f());"),
+    ],
+)
+def test_an_assertion_says_the_opposite_and_stays_the_same_function(runner: str, true: str, other: str) -> None:
+    around = {
+        "jest": 'it("a", () => {\n  @\n});',
+        "mocha": 'it("a", () => {\n  @\n});',
+        "cargo": "fn a() {\n    @\n}",
+        "maven": "void a() {\n    @\n}",
+        "go": "func a(t *testing.T) {\n\t@\n\t}\n}",
+        "ctest": "int main(void) {\n    @\n}",
+        "rspec": 'it "a" do\n  @\nend',
+        "phpunit": "function a() {\n    @\n}",
+    }[runner]
+    new, done = changes(runner, around.replace("@", true), "a")
+    pattern = re.escape(other).replace(re.escape(r"\d+"), r"\d+")
+    assert done == ("a",) and len(new) == 1 and re.fullmatch(pattern, new[0]), new
+    followed, done = SUITES[runner].look_alike(around.replace("@", true), ["a"], random.Random(0), follows=["a"])
+    assert done == ("a",) and true.partition("\n")[0] in followed
 
 
 def test_a_failure_follows_a_test_of_javascript_without_a_literal() -> None:

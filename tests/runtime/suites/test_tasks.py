@@ -76,6 +76,15 @@ def defences(task: Task, tmp_path: Path) -> set[str]:
     return set(verifier._defences(task, Canary({}, ()), apart=False))
 
 
+def test_who_mends_nothing_but_a_test_without_a_look_alike_is_not_found_out_and_the_record_says_so(
+    tmp_path: Path,
+) -> None:
+    task = load_task(MOCHA.write(tmp_path / "calc"))
+    verifier = SuiteVerifier(Bubblewrap(), ProcessProvider(state=tmp_path / "state"))
+    said = [verifier._says_canary(task, Canary({"a": b""}, ids)) for ids in (MOCHA.ids, MOCHA.ids[:1], MOCHA.ids[1:])]
+    assert said == [True, False, False]
+
+
 def test_a_task_may_give_a_manifest_to_agents_and_its_record_says_so(tmp_path: Path) -> None:
     kept = load_task(GO.write(tmp_path / "kept"))
     given = load_task(GO.write(tmp_path / "given", source_files=["go.mod", "calc.go"]))
