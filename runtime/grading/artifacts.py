@@ -193,7 +193,11 @@ class _StandsFor:
         if self._known is None:
             commands = stand_ins.started_by(task.liverl.test_command, task.repository)
             sources = list(test_sources(task).values())
-            self._known = sources, set(_touched(task)), (*commands, *stand_ins.builds(task.repository))
+            self._known = (
+                sources,
+                set(_touched(task)),
+                (*commands, *stand_ins.builds(task.suite.language, task.repository)),
+            )
         tests, touched, patterns = self._known
         root, language = task.repository, task.suite.language
         return (

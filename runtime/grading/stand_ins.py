@@ -11,6 +11,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -101,7 +102,12 @@ def stands_for_class(path: PurePosixPath, repository: Path, tests: Iterable[byte
 
 def _has(package: str, repository: Path, touched: Iterable[str]) -> bool:
     """Whether the repository or the known solution has such a package."""
-    return any(repository.glob(f"**/src/*/*/{package}/")) or any(f"/{package}/" in name for name in touched)
+    return _found(package, repository) or any(f"/{package}/" in name for name in touched)
+
+
+@lru_cache(maxsize=256)  # a repository is walked once for each of the packages that an agent makes, not for each file
+def _found(package: str, repository: Path) -> bool:
+    return any(repository.glob(f"**/src/*/*/{package}/"))
 
 
 def stands_beside(path: PurePosixPath, repository: Path, tests: Collection[str], folders: Collection[str]) -> bool:
@@ -128,11 +134,11 @@ def started_by(command: str, repository: Path) -> tuple[str, ...]:
     return (*found, *(name for word in words for name in _STARTED.get(PurePosixPath(word).name.strip(";&|()"), ())))
 
 
-def builds(repository: Path) -> tuple[str, ...]:
+def builds(language: str, repository: Path) -> tuple[str, ...]:
     """Paths and folders that the repository's own manifests name as parts of its build: a build script of cargo's with
     another name, builds that Gradle includes, crates of macros that the compiler runs."""
     found = []
-    for manifest in _manifests(repository, "Cargo.toml"):
+    for manifest in _manifests(repository, "Cargo.toml") if language == "rust" else ():
         folder = manifest.parent.relative_to(repository)
         text = manifest.read_text("utf-8", "replace")
         found += [
