@@ -99,6 +99,13 @@ _SIGNATURES: Sequence[tuple[str, str]] = (
         "a Python package is missing in the trainer's processes: {detail}; {doctor} says what installs it",
     ),
     (
+        # The death of an agent-loop worker is survived.
+        r"ActorDiedError: The actor died unexpectedly[^\n]*\n\s+class_name: (?!WorkerProcess)(?P<name>\w+)"
+        r"(?:\n\s+(?!pid: )[^\n]*)*\n\s+pid: (?P<pid>\d+)(?:\n\s+(?!ip: )[^\n]*)*\n\s+ip: (?P<host>\S+)",
+        "a process of the trainer ({name}, pid {pid} on {host}) was killed or crashed: by the kernel for want of "
+        "memory, which its log says (dmesg), or by somebody; checkpoints and finished trials are kept, resume the run",
+    ),
+    (
         r"(?P<detail>\w*(?:Error|Exception): .*)",
         "{detail}",
     ),

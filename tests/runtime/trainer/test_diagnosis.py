@@ -41,6 +41,12 @@ from runtime.trainer.diagnosis import SLOW_STARTS, diagnose, ray_was_slow, read_
         ("Could not override 'trainer.zzz'.\nKey 'zzz' is not in struct", "verl refused the configuration"),
         ("ModuleNotFoundError: No module named 'verl'", "doctor"),
         ("ray.exceptions.OutOfMemoryError: Task was killed", "out of memory"),
+        (
+            "ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.\n"
+            "\tclass_name: TaskRunnerV1\n\tactor_id: f3b3\n\tpid: 305\n\tnamespace: 7599\n\tip: 192.0.2.2\n"
+            "The actor is dead because its worker process has died.",
+            "(TaskRunnerV1, pid 305 on 192.0.2.2) was killed or crashed",
+        ),
         ("ValueError: first\nsome text\nKeyError: 'last'", "KeyError: 'last'"),
         ("all quiet", "exit code 1"),
     ],
