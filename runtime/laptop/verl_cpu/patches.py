@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+from runtime.config import load_runtime_config
+from runtime.run_paths import RunPaths
+
 
 def before_verl_workers() -> None:
     """``torch.distributed.fsdp.CPUOffloadPolicy``: verl's reference model asks for pinned memory, which needs an
@@ -46,10 +49,12 @@ def after_verl_import() -> None:
 
 def init_gloo_process_group(timeout_second: float | None = None, backend: str | None = None) -> None:
     """verl composes the backend ``cpu:gloo,cpu:gloo`` (``utils/distributed.py``), which torch refuses: plain gloo
-    instead."""
+    instead. Every process that trains comes here before it makes a model: what that begins with at random (an adapter,
+    a critic's head) follows from the run's seed, which verl gives to data and rollouts alone."""
     del backend
     if torch.distributed.is_initialized():
         return
+    torch.manual_seed(load_runtime_config(RunPaths.of_process().runtime_json).seed)
     torch.distributed.init_process_group(
         backend="gloo",
         rank=int(os.environ.get("RANK", "0")),
