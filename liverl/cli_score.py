@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from liverl.options import Arguments, RunsDir, Sandbox, Settings
+from liverl.options import Arguments, RunsDir, Sandbox, Settings, index_to_write
 
 Spec = Annotated[
     Path | None,
@@ -127,7 +127,13 @@ def infer(
     endpoint: Endpoint = None,
     model: Model = None,
     index: Annotated[
-        Path | None, typer.Option("--index", metavar="FILE.parquet", help="Index of the tasks with their pass rates.")
+        Path | None,
+        typer.Option(
+            "--index",
+            metavar="FILE.parquet",
+            callback=index_to_write,
+            help="Index of the tasks with their pass rates.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -40,22 +40,36 @@ def cache_folder(given: Path | None = None) -> Path:
 def to_write(out: Path | None) -> Path | None:
     """A callback for ``-o``: what cannot be written there is said before the work and not after it. Leaves nothing
     behind. Raises ``UserError``."""
+    return _writable(out, "-o")
+
+
+def index_to_write(out: Path | None) -> Path | None:
+    """``to_write`` for ``--index``."""
+    return _writable(out, "--index")
+
+
+def _writable(out: Path | None, option: str) -> Path | None:
     from runtime.errors import UserError
 
     if out is None:
         return None
+    if out.exists() and not out.is_file() and not out.is_dir():
+        # Files are replaced whole: root would put one in the place of /dev/null.
+        raise UserError(
+            f"{option} {out}: is a device or a pipe, and what is there is replaced; name a file or a folder"
+        )
     place = out if out.is_dir() else out.parent
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        raise UserError(f"-o {out}: {place} is no folder; name another file or folder")
+        raise UserError(f"{option} {out}: {place} is no folder; name another file or folder")
     try:
         Path(tempfile.mkdtemp(prefix=".liverl-", dir=place)).rmdir()
         if out.is_file() and not os.access(out, os.W_OK):
             raise PermissionError(13, "the file may not be written")
     except OSError as error:
         raise UserError(
-            f"-o {out}: nothing can be written in {place}: {error.strerror}; name another file or folder"
+            f"{option} {out}: nothing can be written in {place}: {error.strerror}; name another file or folder"
         ) from None
     return out
 
