@@ -127,7 +127,9 @@ class IdVerifier(SandboxVerifier):
             # Arguments that the known solution leaves alone: a test may ask after them, or take its answer from them.
             yield "arguments_kept", {"apart": plan.apart, "keep_arguments": True, "noise": False}
         if plan.apart.together:
-            yield "together", {}  # what a test sees in its own process alone: warnings, output, lists that are shared
+            # What a test sees in its own process alone: warnings, output, lists that are shared. There are no
+            # look-alikes whose text could be told from it, so the tests are as they were compiled for all boxes.
+            yield "together", {"noise": False}
 
     async def _more_places(self, plan: Plan, apart: Apart, refused: object) -> Apart | None:
         """``apart`` with places at which the known solution gives objects too, of those that were ``refused``; None for
@@ -389,7 +391,7 @@ class IdVerifier(SandboxVerifier):
             refuses = any(place.endswith(" refuses") for place in places)  # where we do, and not the solution
             if not refuses and not self._look_beyond_values(task):
                 return apart
-            together = await self._passed(task, files, timeout_sec, None)
+            together = await self._passed(task, files, timeout_sec, None, noise=False)
             return replace(apart, together=together.issuperset(task.expected_ids))
 
         return await self._apart.get(task.path, make)
@@ -402,7 +404,7 @@ class IdVerifier(SandboxVerifier):
         return said or look_beyond_values([*own_sources(task), *helpers], own_modules(task))
 
     async def _passed(
-        self, task: Task, work: Mapping[str, Entry], timeout_sec: float, apart: Apart | None
+        self, task: Task, work: Mapping[str, Entry], timeout_sec: float, apart: Apart | None, *, noise: bool = True
     ) -> frozenset[str]:
         """The tests that ``work`` passes, of a task about which something is found out."""
         return (await self._passed_at(task, work, timeout_sec, apart))[0]
@@ -414,7 +416,7 @@ class IdVerifier(SandboxVerifier):
         tests, selection = test_sources(task), select(task, work)
         try:
             report = await self._report(
-                task, selection, tests, timeout_sec, stop_first=False, apart=apart, noise=apart is None
+                task, selection, tests, timeout_sec, stop_first=False, apart=apart, noise=noise and apart is None
             )
             outcomes = read_outcomes(report, task.expected_ids)
         except (TrialError, TimeoutError) as error:
