@@ -391,7 +391,7 @@ class IdVerifier(SandboxVerifier):
             refuses = any(place.endswith(" refuses") for place in places)  # where we do, and not the solution
             if not refuses and not self._look_beyond_values(task):
                 return apart
-            together = await self._passed(task, files, timeout_sec, None, noise=False)
+            together = await self._passed(task, files, timeout_sec, None)
             return replace(apart, together=together.issuperset(task.expected_ids))
 
         return await self._apart.get(task.path, make)
@@ -404,7 +404,7 @@ class IdVerifier(SandboxVerifier):
         return said or look_beyond_values([*own_sources(task), *helpers], own_modules(task))
 
     async def _passed(
-        self, task: Task, work: Mapping[str, Entry], timeout_sec: float, apart: Apart | None, *, noise: bool = True
+        self, task: Task, work: Mapping[str, Entry], timeout_sec: float, apart: Apart | None
     ) -> frozenset[str]:
         """The tests that ``work`` passes, of a task about which something is found out."""
         return (await self._passed_at(task, work, timeout_sec, apart))[0]
@@ -415,9 +415,7 @@ class IdVerifier(SandboxVerifier):
         """The same, and the places that were seen."""
         tests, selection = test_sources(task), select(task, work)
         try:
-            report = await self._report(
-                task, selection, tests, timeout_sec, stop_first=False, apart=apart, noise=noise and apart is None
-            )
+            report = await self._report(task, selection, tests, timeout_sec, stop_first=False, apart=apart, noise=False)
             outcomes = read_outcomes(report, task.expected_ids)
         except (TrialError, TimeoutError) as error:
             of_the_task(error)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _ENDS: tuple[type[BaseException], ...] = (StopIteration, StopAsyncIteration, GeneratorExit)
 """What a test's ``map`` or ``zip`` takes for its own end, whoever raises it."""
+_TEXT = "_liverl_text"
 _CALLED_BACK = "argument of the callback "
 """A place of its own for each function: when it calls back is the solution's affair."""
 
@@ -173,14 +174,16 @@ class Solution:
     def _described(self, answer: list[Any], place: str, origin: list[Any], way: Callable[[], str]) -> Any:
         kind: str = answer[0]
         rest = [*answer[1:], "", "", ""]
-        if kind == "value":
+        if kind == "value" and not (rest[2] is True and origin[0] == "g" and self.places.is_known(f"function {place}")):
             try:
                 return self._decoded(rest[0], place, way)
             except plain.NotPlain:
                 if rest[2] is not True:
                     raise
+        if kind == "value":
             kind, rest = "function", ["", ""]  # an object in the place of a function is good for being called
         if kind == "function":
+            self.places.has(f"function {place}")
             return self._function(place, origin, str(rest[0]), str(rest[1]))
         if kind == "submodule" and origin[0] == "g":
             return self._submodule(str(rest[0]))
@@ -414,6 +417,8 @@ class Solution:
                     setattr(error, name, self._decoded(item, f"an error's {name}", lambda: "an error"))
                 except (AttributeError, TypeError, plain.NotPlain):
                     continue  # whoever looks for it does not find it
+        if type(error).__module__ != "builtins" and type(answer[5]) is str and len(answer[5]) < plain.MAX_TEXT:
+            error.__dict__[_TEXT] = answer[5]  # its class may say it in its own words
         return error
 
     def _raised(self, names: tuple[str, ...], above: list[tuple[str, ...]]) -> type[BaseException]:
@@ -435,7 +440,7 @@ class Solution:
         return self._exception(module, name, base)
 
     def _keep_exception(self, key: tuple[str, str, str], above: type[BaseException]) -> None:
-        self._exceptions[key] = type(key[1], (above,), {"__module__": key[0]})
+        self._exceptions[key] = type(key[1], (above,), {"__module__": key[0], "__str__": _said(above)})
         self._lent.know(self._exceptions[key], ["g", *key[:2]])
 
     def _exception(self, module: str, name: str, base: str) -> type[BaseException]:
@@ -464,6 +469,16 @@ class Solution:
             return self._named[found.__name__]
         above = [one for one in self._named.values() if issubclass(found, one.__mro__[1])]
         return type(found.__name__, (*above, found), {"__module__": "builtins"}) if above else found
+
+
+def _said(above: type[BaseException]) -> Callable[[BaseException], str]:
+    """What an error says of itself: what it said over there."""
+
+    def said(error: BaseException) -> str:
+        text = error.__dict__.get(_TEXT)
+        return text if type(text) is str else above.__str__(error)
+
+    return said
 
 
 def _update(old: Any, new: Any) -> None:

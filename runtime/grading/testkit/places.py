@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _DATA = "data "
 DRAWN = "drawn "
 CONSTANT = "constant "
+_ONE, _LISTED = "one ", "listed "
+"""Before a line: that it gives an object, and that it gives one within a list or a table."""
 _MAX_WAYS = 256
 """So many ways by which objects come at one line are told apart. Of more, as of what a test draws, the line counts."""
 
@@ -96,8 +98,13 @@ class Places:
         known = self._known
         if known is None:
             self._note(where, wider, inner)
+            self.seen.add(f"{_ONE if not about else _LISTED}{where}")
             return True
-        if where not in known or f"{_DATA}{where}" not in known or f"{DRAWN}{where}" in known:
+        if where not in known:
+            return True
+        if not about and f"{_LISTED}{where}" in known and f"{_ONE}{where}" not in known:
+            return False  # of the work's own kind, in the place of a list of objects: it is gone through
+        if f"{_DATA}{where}" not in known or f"{DRAWN}{where}" in known:
             return True
         if wider in known and (f"{_DATA}{wider}" not in known or inner in known):
             return True

@@ -25,6 +25,8 @@ MAX_DEPTH = 60
 MAX_ITEMS = 100_000  # of an iterator, which crosses as its items
 MAX_LEAVES = 2_000  # of an answer that are looked at one by one
 MAX_NAMED = 50  # keys of a table that are told apart
+MAX_TEXT = 1000
+"""So much of what an error says of itself crosses."""
 NO_NUMBER = "nan"
 """Tag of a float that is none."""
 ENDLESS = "inf"
@@ -37,7 +39,7 @@ _BUILD: dict[str, Any] = {"l": list, "t": tuple, "s": set, "f": frozenset, "i": 
 _OBJECT = ["o"]
 _ITERATORS = ("builtins", "itertools")
 _VIEWS: dict[type, str] = {type({}.keys()): "K", type({}.values()): "V", type({}.items()): "I"}
-_BASES: tuple[Any, ...] = (int, float, str, bytes, tuple, list, dict, set, frozenset)
+_BASES: tuple[Any, ...] = (int, float, complex, str, bytes, tuple, list, dict, set, frozenset)
 _STANDARD: dict[tuple[str, str], Callable[[Any], list[Any]]] = {
     ("decimal", "Decimal"): lambda value: [str(value)],
     ("fractions", "Fraction"): lambda value: [value.numerator, value.denominator],

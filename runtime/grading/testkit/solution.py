@@ -241,20 +241,32 @@ class _Server:
         except plain.NotPlain:
             arguments = [str(error)]
         more = {}
-        for name, value in vars(error).items():
-            try:
-                more[str(name)] = plain.encode(value, refer=self._refer)
-            except plain.NotPlain:
-                continue
         kind = type(error)
+        for name in dict.fromkeys((*vars(error), *_shown_by_class(kind))):
+            try:
+                more[str(name)] = plain.encode(getattr(error, name), refer=self._refer)
+            except Exception:  # what cannot cross, and properties that fail
+                continue
         above = [_names(one) for one in kind.__mro__[1:] if issubclass(one, BaseException)]
         own = [names for names in above if names[0] != "builtins"]
         return ["raised", *_names(kind), arguments, _text(error), more, own]
 
 
+def _shown_by_class(kind: type[BaseException]) -> list[str]:
+    """What an error has that is not in its own table: slots, properties, values of its class."""
+    routines = (classmethod, staticmethod)
+    return [
+        name
+        for one in kind.__mro__
+        if one.__module__ != "builtins"
+        for name, value in vars(one).items()
+        if not name.startswith("_") and not callable(value) and not isinstance(value, routines)
+    ]
+
+
 def _text(error: BaseException) -> str:
     try:
-        return str(error)[:1000]
+        return str(error)[: plain.MAX_TEXT]
     except Exception:
         return ""
 
