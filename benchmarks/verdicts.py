@@ -161,13 +161,21 @@ def relatives(count: int, root: Path, boxes: Boxes) -> Iterator[Case]:
 def in_other_words(root: Path, boxes: Boxes, *, writes: bool) -> Iterator[Case]:
     """Honest work of ``tests/attacks/spellings.py``, each under one of the two runners."""
     from benchmarks._image_cases import made_over
+    from tests.attacks import manners
     from tests.attacks.spellings import spellings
-    from tests.attacks.test_spellings import inside, make_task
+    from tests.attacks.test_spellings import inside, make_further_task, make_task
 
     tasks = [made_over(make_task(root / runner, runner).path, boxes.image) for runner in ("mini", "pytest")]
     for number, (name, work) in enumerate(spellings(writes=writes)):
         task = tasks[number % 2]
         yield Case(f"{name} ({task.liverl.runner})", task, honest=True, work=inside(work))
+    further = [
+        made_over(make_further_task(root / f"further-{runner}", runner).path, boxes.image)
+        for runner in ("mini", "pytest")
+    ]
+    for number, (name, text) in enumerate(manners.each()):
+        task = further[number % 2]
+        yield Case(f"{name} ({task.liverl.runner})", task, honest=True, work={"/app/calc.py": text})
 
 
 def attack_cases(root: Path, repeat: int, boxes: Boxes) -> Iterator[Case]:

@@ -16,6 +16,7 @@ from runtime.sandboxes.bubblewrap import BubblewrapProvider
 from runtime.sandboxes.entries import Entry
 from runtime.task import Task, load_task
 
+from . import manners
 from .conftest import IMAGE, write
 from .spellings import BROKEN, FIXED, IDS, MORE_FILES, TESTS, together
 
@@ -25,16 +26,26 @@ CONFIG = Bubblewrap(memory_mib=1024, verifier_timeout_sec=60.0)
 
 
 def make_task(root: Path, runner: str) -> Task:
-    repository = {"calc.py": BROKEN, "tests/test_calc.py": TESTS, **MORE_FILES}
+    files = {"calc.py": BROKEN, "tests/test_calc.py": TESTS, **MORE_FILES}
+    return _make_task(root, runner, files, FIXED, [*IDS[1:], IDS[0]])
+
+
+def make_further_task(root: Path, runner: str) -> Task:
+    files = {"calc.py": manners.BROKEN, "tests/test_calc.py": manners.TESTS}
+    return _make_task(root, runner, files, manners.FIXED, manners.IDS)
+
+
+def _make_task(root: Path, runner: str, repository: Mapping[str, str], fixed: str, ids: list[str]) -> Task:
+    """The last of ``ids`` fails before the repair."""
     files = {
         **{f"environment/repo/{name}": text for name, text in repository.items()},
-        "solution/files/calc.py": FIXED,
+        "solution/files/calc.py": fixed,
         "tests/test.sh": "exit 1\n",
         "instruction.md": "Mend it.\n",
         "task.toml": f"""
             [metadata.liverl]
-            fail_to_pass = {json.dumps(IDS[:1])}
-            pass_to_pass = {json.dumps(IDS[1:])}
+            fail_to_pass = {json.dumps(ids[-1:])}
+            pass_to_pass = {json.dumps(ids[:-1])}
             runner = "{runner}"
             image = "{IMAGE}"
         """,
@@ -65,17 +76,20 @@ def test_right_work_is_paid_in_other_words(
     how: tuple[str, SandboxProvider], loop: asyncio.Runner, tmp_path: Path
 ) -> None:
     defence, used = how
-    task = make_task(tmp_path / "task", "mini" if defence == "solution_user" else "pytest")
+    runner = "mini" if defence == "solution_user" else "pytest"
+    task, further = make_task(tmp_path / "task", runner), make_further_task(tmp_path / "further", "pytest")
+    works = [(task, name, work) for name, work in together()]
+    works += [(further, name, {"calc.py": text}) for name, text in manners.together()]
     verifier = make_verifier(CONFIG, used)
     gate = asyncio.Semaphore(2)
 
-    async def one(name: str, work: Mapping[str, Entry]) -> tuple[str, Verdict]:
+    async def one(task: Task, name: str, work: Mapping[str, Entry]) -> tuple[str, Verdict]:
         async with gate:
             return name, await verifier.grade(task, inside(work))
 
     async def every() -> list[tuple[str, Verdict]]:
         try:
-            return await asyncio.gather(*(one(*work) for work in together()))
+            return await asyncio.gather(*(one(*work) for work in works))
         finally:
             await verifier.close()
 
