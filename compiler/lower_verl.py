@@ -121,6 +121,8 @@ def _mode(plan: Plan, facts: Facts) -> None:
             if isinstance(mode, Sync):
                 why = "verl begins one batch at a time, and replicas idle while most of its groups are dropped"
                 put(f"{own}.max_inflight_gen_batches", lambda: _batches_at_once(plan), why=why)
+                why = "a group without a trial that can be trained is replaced, as one without signal is"
+                facts.decide(f"{own}.sync_refill_failed_groups", True, why)
 
 
 def _batches_at_once(plan: Plan) -> int:

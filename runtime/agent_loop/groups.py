@@ -89,7 +89,7 @@ class GroupRunner:
         self._on_trial = on_trial
         self.in_flight = 0
         self.cut_short = 0
-        """Trials that were ended because their group had enough without them."""
+        """Trials that were ended, or not begun, because their group or its step had enough without them."""
 
     async def run(self, request: GroupRequest) -> list[TrialResult]:
         """Results of every trial that came to an end, in order of ``index``; returns only after all of them have
@@ -104,8 +104,8 @@ class GroupRunner:
             while trials and not (request.spare and _graded(ended) >= request.size):
                 done, trials = await asyncio.wait(trials, return_when=asyncio.FIRST_COMPLETED)
                 ended += [outcome for one in done if (outcome := one.result()) is not None]
-            self.cut_short += len(trials)
         finally:
+            self.cut_short += len(trials)
             for trial in trials:
                 trial.cancel()
             await asyncio.gather(*trials, return_exceptions=True)

@@ -144,6 +144,11 @@ class LiverlAgentLoopManager:
         self._rows = RowWriter(self._run.rows_file("loop"))
         self._status = StatusFile(self._run.status)
         self._background: set[asyncio.Task[None]] = set()
+        self._played: dict[int, tuple[int, asyncio.Task[tuple[list[TrialResult], float | None]]]] = {}
+        """Of groups that their step may do without: order, step, and what plays them."""
+        self._enough: tuple[int, int] | None = None
+        """The newest step that has its batch, and the order of the group that filled it."""
+        published.enough = lambda *at: self._loop.call_soon_threadsafe(self._stop_after, *at)  # type: ignore[assignment]
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         ready = threading.Event()
         self._failure: BaseException | None = None
@@ -208,16 +213,20 @@ class LiverlAgentLoopManager:
         partition = "val" if validate else "train"
         results: list[TrialResult] = []
         publishing, keys = False, list[TrialKey]()
+        played: tuple[list[TrialResult], float | None] | None = ([], None)
         try:
             await mark_running(row["uid"], partition=partition)
             request = self._request(row, validate=validate)
             keys += map(request.key, range(request.most))
-            if self._greedy_baseline and not validate:
-                greedy = _greedy(request)
-                keys.append(greedy.key(0))
-                results, baseline = await asyncio.gather(self._groups.run(request), self._baseline(greedy))
-            else:
-                results, baseline = await self._groups.run(request), None
+            greedy = _greedy(request) if self._greedy_baseline and not validate else None
+            keys += [] if greedy is None else [greedy.key(0)]
+            played = await self._play(request, greedy, order=None if validate else int(row[ORDER]))
+            if played is None:
+                publishing = True
+                await self._drop(row, "its step has its batch without it")
+                await publish_group(row, [], partition=partition)
+                return
+            results, baseline = played
             if not validate and CHOSEN.curriculum is not None:
                 CHOSEN.curriculum.ended(_ended(row, results))
             kept = [result for result in results if (result.reward is not None if validate else result.trainable)]
@@ -252,7 +261,8 @@ class LiverlAgentLoopManager:
             await publish_group(row, [], partition=partition)
         finally:
             self._spawn(self._players.forget(keys))
-            record.groups.append([_without_experts(result) for result in results])
+            if played is not None:
+                record.groups.append([_without_experts(result) for result in results])
             record.open_groups -= 1
             try:
                 if record.open_groups == 0:
@@ -261,6 +271,39 @@ class LiverlAgentLoopManager:
                 logger.error("step %s: its row could not be written: %s", row["global_steps"], error)
             finally:
                 published.ring()
+
+    async def _play(
+        self, request: GroupRequest, greedy: GroupRequest | None, *, order: int | None
+    ) -> tuple[list[TrialResult], float | None] | None:
+        """The group's results, and the reward of its greedy trial. None: its step has its batch without it."""
+
+        async def both() -> tuple[list[TrialResult], float | None]:
+            if greedy is None:
+                return await self._groups.run(request), None
+            return await asyncio.gather(self._groups.run(request), self._baseline(greedy))
+
+        if order is None or not self._filtered:
+            return await both()
+        if self._enough is not None and self._enough[0] == request.step and order > self._enough[1]:
+            return None
+        playing = asyncio.create_task(both())
+        self._played[order] = request.step, playing
+        try:
+            return await playing
+        except asyncio.CancelledError:
+            if (own := asyncio.current_task()) is None or own.cancelling():
+                playing.cancel()
+                raise
+            return None
+        finally:
+            del self._played[order]
+
+    def _stop_after(self, step: int, order: int) -> None:
+        """The step needs none of its groups that were given out after this one."""
+        self._enough = step, order
+        for later, (of, playing) in self._played.items():
+            if of == step and later > order:
+                playing.cancel()
 
     def _settled(self, step: int, validate: bool, record: _Step) -> None:
         """All groups of a step that were asked for so far have come to their end."""

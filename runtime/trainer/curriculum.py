@@ -186,12 +186,19 @@ class Curriculum:
                 self._known[group.group] = None
                 self._waiting.append(group)
 
-    def begun(self, step: int | None) -> None:
-        """This step has got its prompts, and may draw more before it is over (None): its groups count after it alone.
+    def begun(self, step: int) -> None:
+        """This step has got its prompts, and may draw more before it is over: its groups count after it alone.
         Which of them have ended when one is drawn depends on how long each took, and after a crash on what is claimed.
         """
         with self._lock:
             self._begun = step
+
+    def over(self, *, last: float) -> None:
+        """The step that has begun is over. Of its groups those up to the order ``last`` count: whether later ones came
+        to an end depends on how long each took."""
+        with self._lock:
+            self._waiting = [one for one in self._waiting if one.step != self._begun or one.order <= last]
+            self._begun = None
 
     def _fold(self) -> None:
         """Take up the groups that have ended, in the order in which they were given out."""

@@ -111,6 +111,11 @@ class ProbableNeed:
         self._ended = self._taken = 0
 
     @property
+    def full(self) -> bool:
+        """Whether the groups that it has heard of are enough."""
+        return self._taken >= self._batch
+
+    @property
     def share(self) -> float:
         """Of the groups that have ended until the batch was full."""
         return self._taken / self._ended if self._ended else self._guessed
@@ -121,7 +126,7 @@ class ProbableNeed:
 
     def ended(self, *, taken: bool) -> int:
         """The next group in order has ended; ``taken``: it may be trained. Returns how many more are to be begun."""
-        if self._taken >= self._batch:
+        if self.full:
             return 0
         self._ended += 1
         self._taken += taken

@@ -20,6 +20,7 @@ Upstream: ``verl/trainer/ppo/v1/replay_buffer.py`` (poll_interval 2.0 is not in 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Collection
@@ -36,6 +37,8 @@ from runtime.trainer.ledger import LEDGER
 from runtime.trainer.publish import GIVEN_OUT, ORDER
 from runtime.trainer.refills import REFILLS_PER_FILTERED_GROUP, REFILLS_PER_GROUP, ProbableNeed, RefillBudget, Shares
 from runtime.trainer.wakeup import published
+
+log = logging.getLogger(__name__)
 
 _FALLBACK_SEC = 0.25
 """Poll interval when nobody announces groups (another agent loop manager, or another process)."""
@@ -118,6 +121,8 @@ class PromptReplayBuffer(_Ordered, ReplayBuffer):  # type: ignore[misc]
         self._ended: dict[str, tuple[float, bool]] = {}
         """Groups of the step that have ended: their order, and whether they may be trained."""
         self._heard: set[str] = set()
+        self._step, self._last = 0, math.inf
+        """The step, and the order of the group that fills its batch: those after it are not waited for."""
         self._first = False
         """Whether the step is still to begin what it probably takes beyond a batch."""
         if self.filter_groups_metric is not None:
@@ -129,11 +134,15 @@ class PromptReplayBuffer(_Ordered, ReplayBuffer):  # type: ignore[misc]
         shares = Shares(RunPaths.of_process().shares)
         self._need = ProbableNeed(batch_size, at_once=at_once, share=shares.before(global_steps)) if filtered else None
         self._ended, self._heard, self._first = {}, set(), self._need is not None
+        self._step, self._last = global_steps, math.inf
         taken = super().sample(global_steps, partition_id, batch_size)
         if self._need is not None:
-            shares.write(global_steps, self._need.share)
+            try:
+                shares.write(global_steps, self._need.share)
+            except OSError as error:  # the next step guesses, and what it trains may differ from a run's that need not
+                log.warning("step %d: its share of groups with a difference is not kept: %s", global_steps, error)
             if CHOSEN.curriculum is not None:
-                CHOSEN.curriculum.begun(None)
+                CHOSEN.curriculum.over(last=self._last)
         return taken
 
     def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: Any) -> Any:
@@ -141,7 +150,21 @@ class PromptReplayBuffer(_Ordered, ReplayBuffer):  # type: ignore[misc]
             orders = self._orders(partition_id)
             left_out = set().union(*eviction_reasons[:3])
             self._ended |= {uid: (orders.get(uid, math.inf), False) for uid in left_out}
+            return self._told_apart(
+                partition_id,
+                sum(orders.get(uid, math.inf) > self._last for uid in eviction_reasons[2]),
+                super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons),
+            )
         return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
+
+    def _told_apart(self, partition_id: str, ended: int, evicted: Any) -> Any:
+        """Groups that were ended because the batch is full are beyond it, and have not failed."""
+        uids, stale, uniform, metrics = evicted
+        if ended:
+            prefix = self._metrics_prefix(partition_id)
+            failed, beyond = f"{prefix}/rollout_failure/evicted_samples", f"{prefix}/filter_groups/cut_short"
+            metrics = {**metrics, failed: metrics[failed] - ended, beyond: ended}
+        return uids, stale, uniform, metrics
 
     def _sampleable_terminal_keys(self, partition_id: str, eviction_reasons: Any) -> set[str]:
         """None of them while more have just been begun: verl does not know of those yet."""
@@ -158,6 +181,10 @@ class PromptReplayBuffer(_Ordered, ReplayBuffer):  # type: ignore[misc]
                 break  # one of those before it has not ended
             self._heard.add(uid)
             more += self._need.ended(taken=self._ended[uid][1])
+            if self._need.full and self._last == math.inf:
+                self._last = order
+                if going_on:
+                    published.enough(self._step, int(order))
         if more:
             self._budget(more)
         return set() if more else found

@@ -4,6 +4,7 @@ published, and when none will be any more."""
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from runtime.errors import RunError
 
@@ -18,6 +19,9 @@ class Bell:
         knows."""
         self.halting: str | None = None
         """Why the run is to end, which its replay buffer could not bring about."""
+        self.enough: Callable[[int, int], None] = lambda step, order: None
+        """Called from the trainer's thread: this step has its batch with the group of this order, and needs none of
+        those that were given out after it."""
         self._broken: str | None = None
 
     def ring(self) -> None:

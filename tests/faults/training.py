@@ -369,6 +369,8 @@ class Training:
         manager._loop, manager._background, manager._steps, manager._given_out = self.loop, set(), {}, 0
         manager._train_size = manager._val_size = self.plan.size
         manager._fewest, manager._greedy_baseline = 2, False
+        manager._filtered, manager._played, manager._enough = self.plan.filtered and not self.plan.ahead, {}, None
+        published.enough = manager._stop_after
         manager._run = self.paths
         rollout = SimpleNamespace(temperature=1.0, spare_trials=0)
         manager._config = SimpleNamespace(rollout=rollout)
@@ -384,7 +386,12 @@ class Training:
     def _make_sampler(self) -> Any:
         sampler = self.parts.sampler
         made = sampler.PromptReplayBufferAsync if self.plan.ahead else sampler.PromptReplayBuffer
-        filters = {"filter_groups_metric": "reward", "gen_batch_size": 1, "max_inflight_gen_batches": 3}
+        filters: dict[str, Any] = {
+            "filter_groups_metric": "reward",
+            "gen_batch_size": 1,
+            "max_inflight_gen_batches": 3,
+            "sync_refill_failed_groups": not self.plan.ahead,
+        }
         return made(
             trainer_mode="colocate_async" if self.plan.ahead else "sync",
             trainer_config={},

@@ -32,6 +32,8 @@ class Outcome:
     trained: int = 0
     uniform: int = 0
     surplus: int = 0
+    cut_short: int = 0
+    """Ended because their step had its batch without them."""
     seconds: float = 0.0
     stale: int = 0
     """Thrown away for their age, with a difference or not yet looked at."""
@@ -74,6 +76,7 @@ class Steps:
         self._line: deque[tuple[float, int]] = deque()
         self._running: list[tuple[float, int]] = []
         self._left: dict[int, int] = {}
+        self._rung = False
         self.outcome = Outcome()
         own = sampler.PromptReplayBufferAsync if self._asynchronous else sampler.PromptReplayBuffer
         self._sampler = (kind or own)(
@@ -86,6 +89,7 @@ class Steps:
                 "gen_batch_size": 1,
                 "train_batch_size": BATCH,
                 "max_inflight_gen_batches": batches_at_once,
+                "sync_refill_failed_groups": not self._asynchronous,
             },
             refill_fn=self._give_out,
         )
@@ -107,12 +111,17 @@ class Steps:
             self.outcome.batches.append(places)
             self.outcome.trained += len(places)
             self.outcome.uniform += int(metrics.get("training/filter_groups/evicted_samples", 0))
+            self.outcome.cut_short += int(metrics.get("training/filter_groups/cut_short", 0))
+            assert not metrics.get("training/rollout_failure/evicted_samples")
             self.outcome.surplus += int(metrics.get("training/filter_groups/discarded_surplus_samples", 0))
         self.outcome.seconds = self._now
         return self.outcome
 
     def wait(self, timeout: float) -> bool:
         """In the bell's place: the next group ends."""
+        if self._rung:
+            self._rung = False
+            return True
         while True:
             assert self._running, "nothing runs any more, and the step has too few groups"
             self._now, place = heapq.heappop(self._running)
@@ -128,6 +137,17 @@ class Steps:
             self._held[key] = {"order": place, "min_global_steps": given - 1, "global_steps": given}
             self._rewards[key] = float(mixed and index == 0)
         return True
+
+    def enough(self, step: int, order: int) -> None:
+        """What was given out later ends at once."""
+        late = [place for place in self._left if place > order and self._left[place]]
+        for place in late:
+            self._held[str(place)]["status"] = "failure"
+            self._left[place] = 0
+        self._line = deque(one for one in self._line if one[1] not in late)
+        self._running = [one for one in self._running if one[1] not in late]
+        heapq.heapify(self._running)
+        self._rung = bool(late)
 
     def _give_out(self, count: int) -> None:
         for _ in range(count):
@@ -203,7 +223,7 @@ def simulate(
         batches_at_once=batches_at_once,
     )
     ledger = SimpleNamespace(taken=lambda *_, **__: None, dropped=lambda *_, **__: None)
-    bell = SimpleNamespace(wait=play.wait, patience_sec=3600.0, halting=None)
+    bell = SimpleNamespace(wait=play.wait, patience_sec=3600.0, halting=None, enough=play.enough)
     before = replay_buffer.tq, sampler.LEDGER, sampler.published
     replay_buffer.tq, sampler.LEDGER, sampler.published = play, ledger, bell  # type: ignore[assignment]
     try:
