@@ -91,7 +91,7 @@ class ProcessProvider:
             program = bwrap.program("solo", json.dumps(box), folder=str(mapping[bwrap.LIVERL]))
             ours, theirs = socket.socketpair()
             with theirs:
-                process = launch([_python(), "-P", "-s", "-S", "-B", *program], theirs, owner=self._state.owner)
+                process = launch([_python(), "-P", "-s", "-B", *program], theirs, owner=self._state.owner)
             try:
                 channel, _, _ = await greet(ours, timeout_sec=START_SEC)
             except BaseException:
