@@ -1,4 +1,4 @@
-"""Groups that are dropped are asked for again by as many trials as may be in flight, in the synchronous mode."""
+"""Groups that are dropped are asked for again, in sync for two batches more than may be in flight."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.compiler.golden_cases import spec_path
 
 @pytest.mark.parametrize(
     ("concurrency", "batch", "group", "spare", "wanted"),
-    [(512, 16, 16, 0, 2), (512, 32, 16, 0, 1), (64, 32, 16, 0, 1), (2048, 16, 16, 0, 8), (512, 16, 16, 1, 1)],
+    [(512, 16, 16, 0, 4), (512, 32, 16, 0, 3), (64, 32, 16, 0, 2), (2048, 16, 16, 0, 10), (512, 16, 16, 1, 3)],
 )
 def test_batches_in_flight_follow_from_the_trials(
     concurrency: int, batch: int, group: int, spare: int, wanted: int
@@ -29,6 +29,7 @@ def test_batches_in_flight_follow_from_the_trials(
         "gen_batch_size": 1,
         "train_batch_size": batch,
         "max_inflight_gen_batches": wanted,
+        "sync_refill_failed_groups": True,
     }
 
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 BATCH, SIZE, IN_FLIGHT = 16, 16, 512
-"""Groups of a step, trials of a group, and trials at once: those of ``specs/one-gpu-real.jsonnet``."""
+"""Groups of a step, trials of a group, and trials at once: half of the groups of ``specs/one-gpu-real.jsonnet``."""
 BATCHES_AT_ONCE = IN_FLIGHT // (BATCH * SIZE) + 2
 """As the compiler says."""
 MEDIAN_SEC, SIGMA = 60.0, 0.6
