@@ -142,7 +142,7 @@ def test_what_counts_is_the_time_of_the_processor(tmp_path: Path, runner: str, b
 def test_a_run_that_ignores_the_alarm_is_killed(tmp_path: Path) -> None:
     body = "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM, signal.SIGPROF])\n"
     repository(tmp_path, test_a=f"{body}def test_x():\n    while True: time.sleep(1)\n")
-    report = mini.run(tmp_path, timeout=0.3)
+    report = mini.run(tmp_path, timeout=1.5)
     assert report["ended"] == "timeout" and not report["complete"]
     assert report["tests"]["test_a.py::test_x"]["error"]["type"] == "Timeout"
 

@@ -25,8 +25,13 @@ def played(places: Places, *answers: tuple[str, Any]) -> tuple[list[bool], list[
 
 def test_a_line_that_gives_objects_alone_gives_any() -> None:
     known = noted(("get(a)", NODE), ("get(b)", ["l", NODE, None]))
-    assert known == ["line"]
+    assert known == ["line", "listed line", "one line"]
     assert played(Places(known), ("get(c)", NODE), ("get(d)", ["t", NODE, NODE]))[0] == [True] * 3
+
+
+def test_an_object_in_the_place_of_a_list_of_them_is_gone_through() -> None:
+    known = noted(("get(a)", ["l", NODE, None]))
+    assert played(Places(known), ("get(a)", NODE), ("get(b)", ["t", NODE]))[0] == [False, True]
 
 
 def test_where_it_gives_text_too_it_counts_what_was_asked_and_where_in_the_answer() -> None:
