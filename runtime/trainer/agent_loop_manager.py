@@ -220,7 +220,8 @@ class LiverlAgentLoopManager:
             keys += map(request.key, range(request.most))
             greedy = _greedy(request) if self._greedy_baseline and not validate else None
             keys += [] if greedy is None else [greedy.key(0)]
-            played = await self._play(request, greedy, order=None if validate else int(row[ORDER]))
+            order = int(row[ORDER]) if self._filtered and not validate else None
+            played = await self._play(request, greedy, order=order)
             if played is None:
                 publishing = True
                 await self._drop(row, "its step has its batch without it")
@@ -275,14 +276,15 @@ class LiverlAgentLoopManager:
     async def _play(
         self, request: GroupRequest, greedy: GroupRequest | None, *, order: int | None
     ) -> tuple[list[TrialResult], float | None] | None:
-        """The group's results, and the reward of its greedy trial. None: its step has its batch without it."""
+        """The group's results, and the reward of its greedy trial. None: its step has its batch without it, as may be
+        where ``order`` is given."""
 
         async def both() -> tuple[list[TrialResult], float | None]:
             if greedy is None:
                 return await self._groups.run(request), None
             return await asyncio.gather(self._groups.run(request), self._baseline(greedy))
 
-        if order is None or not self._filtered:
+        if order is None:
             return await both()
         if self._enough is not None and self._enough[0] == request.step and order > self._enough[1]:
             return None

@@ -114,7 +114,7 @@ def play(
     manager._spawn = spawned.append
     manager._request = lambda row, *, validate: request
     manager._health = SimpleNamespace(group=lambda rewards, *, step: seen.append(list(rewards)))
-    manager._greedy_baseline, manager._fewest = baseline != "none of it", fewest
+    manager._greedy_baseline, manager._fewest, manager._filtered = baseline != "none of it", fewest, False
     manager._baseline, manager._write_row = greedy, write_row
 
     async def whole() -> None:
@@ -148,6 +148,60 @@ def test_what_is_not_published_is_in_the_ledger(monkeypatch: pytest.MonkeyPatch)
 def test_verl_hears_of_a_groups_end_also_when_the_ledger_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     assert play(monkeypatch, Ledger(OSError(28, "No space left on device")), ended(1.0))[0] == [[]]
     assert play(monkeypatch, Ledger(OSError(28, "No space left on device")), ValueError("x"))[0] == [[]]
+
+
+def test_groups_that_their_step_does_without_are_ended_and_have_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that plays, and one that has not begun; those up to the one that filled the batch go on."""
+    from runtime.trainer import agent_loop_manager as module
+
+    heard: dict[str, str] = {}
+    published: dict[str, int] = {}
+    begun: list[str] = []
+    enough, stopped = asyncio.Event(), asyncio.Event()
+
+    async def publish(row: Any, results: list[TrialResult], *, partition: str) -> None:
+        published[row["uid"]] = len(results)
+
+    async def mark(uid: str, *, partition: str) -> None:
+        if uid == "late":
+            await stopped.wait()
+
+    async def run(request: Any) -> list[TrialResult]:
+        begun.append(request.uid)
+        await enough.wait()
+        return ended(1.0, 0.0)
+
+    monkeypatch.setattr(module, "publish_group", publish)
+    monkeypatch.setattr(module, "mark_running", mark)
+    dropped = SimpleNamespace(dropped=lambda uids, *, step, reason: heard.update(dict.fromkeys(uids, reason)))
+    monkeypatch.setattr(module, "LEDGER", dropped)
+    manager: Any = object.__new__(module.LiverlAgentLoopManager)
+    manager._groups, manager._players = SimpleNamespace(run=run), Players(publish)
+    manager._spawn = lambda coroutine: coroutine.close()
+    task: Any = SimpleNamespace(id="t")
+    manager._request = lambda row, *, validate: GroupRequest(task, "train", "g", 9, 2, 1.0, uid=row["uid"])
+    manager._health = SimpleNamespace(group=lambda rewards, *, step: None)
+    manager._greedy_baseline, manager._fewest, manager._write_row = False, 2, lambda *_: None
+    manager._filtered, manager._played, manager._enough = True, {}, None
+    record = module._Step(began=0.0, open_groups=3)
+
+    async def whole() -> None:
+        rows = [
+            {"uid": uid, "global_steps": 9, "order": order} for order, uid in enumerate(("last", "over", "late"), 4)
+        ]
+        groups = [asyncio.create_task(manager._group(row, validate=False, record=record)) for row in rows]
+        while len(begun) < 2:
+            await asyncio.sleep(0)
+        manager._stop_after(9, 4)
+        stopped.set()
+        await asyncio.gather(*groups[1:])
+        enough.set()
+        await groups[0]
+
+    asyncio.run(whole())
+    assert published == {"last": 2, "over": 0, "late": 0} and begun == ["last", "over"]
+    assert heard == dict.fromkeys(("over", "late"), "its step has its batch without it")
+    assert [len(group) for group in record.groups] == [2] and record.open_groups == 0
 
 
 def live(patch: pytest.MonkeyPatch, look: Any) -> Any:
@@ -234,7 +288,7 @@ def test_what_is_asked_for_again_counts_in_the_row_of_its_step(monkeypatch: pyte
         rows.append(row)
 
     manager._rows = SimpleNamespace(write=write)
-    manager._steps, manager._spawn = {}, begun.append
+    manager._steps, manager._spawn, manager._filtered = {}, begun.append, False
 
     async def play(step: int, groups: int) -> None:
         info = {"task": "/t", "task_set": "train"}
