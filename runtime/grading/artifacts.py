@@ -191,7 +191,8 @@ class _StandsFor:
         if str(path) in task.liverl.source_files:
             return False
         if self._known is None:
-            commands = stand_ins.started_by(task.liverl.test_command, task.repository)
+            known = (task.path / "solution" / "files").is_dir()
+            commands = stand_ins.started_by(task.liverl.test_command, task.repository, known=known)
             sources = list(test_sources(task).values())
             self._known = (
                 sources,

@@ -51,6 +51,11 @@ _STARTED: Final = {
     "mix": ("mix.exs",),
 }
 """Program of a ``test_command`` -> what it takes its orders from."""
+_GOES_ON: Final = frozenset({"if", "then", "elif", "else", "while", "until", "do", "time", "exec", "env", "!"})
+_SHELLS: Final = frozenset(
+    {"sh", "bash", "dash", "ash", "zsh", "busybox", ".", "source", "timeout", "nice", "xvfb-run"}
+)
+"""What a command begins with that starts the word after it."""
 _QUOTED: Final = re.compile(rb"\"([^\"\\\n]{1,300})\"|'([^'\\\n]{1,300})'|`([^`\\\n]{1,300})`")
 _KEPT: Final = (".snap", ".golden", ".approved", ".expected", ".snapshot")
 """How files end in which an approved answer is kept."""
@@ -122,16 +127,38 @@ def stands_beside(path: PurePosixPath, repository: Path, tests: Collection[str],
     return False
 
 
-def started_by(command: str, repository: Path) -> tuple[str, ...]:
+def started_by(command: str, repository: Path, *, known: bool) -> tuple[str, ...]:
     """Patterns of what a task's own command is told by: files of the repository that it names, and those from which
-    the programs in it take their orders."""
-    try:
-        words = shlex.split(command, comments=True)
-    except ValueError:
-        words = command.split()
-    named = [str(PurePosixPath(word)) for word in words if word and not word.startswith("/")]
+    the programs in it take their orders. known: it is known what the solution changes. Where it is not, of the files
+    those that the command starts alone: what it only looks at may be what is to be repaired."""
+    words, started = _words_of(command)
+    named = [str(PurePosixPath(word)) for word in (words if known else started) if word and not word.startswith("/")]
     found = [name for name in named if ".." not in name and (repository / name).is_file()]
-    return (*found, *(name for word in words for name in _STARTED.get(PurePosixPath(word).name.strip(";&|()"), ())))
+    return (*found, *(name for word in words for name in _STARTED.get(PurePosixPath(word).name, ())))
+
+
+def _words_of(command: str) -> tuple[list[str], list[str]]:
+    """The words of a command of a shell, and those of them that it starts: programs, and scripts of a shell."""
+    words: list[str] = []
+    started: list[str] = []
+    for line in command.splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        try:
+            found = list(lexer)
+        except ValueError:
+            found = line.split()
+        first = True
+        for word in found:
+            if set(word) <= set("();<>|&{}!") or word in _GOES_ON:
+                first = not set(word) & set("<>")
+                continue
+            words.append(word)
+            if first:
+                started.append(word)
+            name = PurePosixPath(word).name
+            first = first and (name in _SHELLS or word.startswith("-") or "=" in word or word.isdigit())
+    return words, started
 
 
 def builds(language: str, repository: Path) -> tuple[str, ...]:

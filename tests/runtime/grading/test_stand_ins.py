@@ -3,6 +3,7 @@ command of the tests, or what they expect. Everything else is."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,34 @@ def test_what_stands_for_something_else_is_left_out(runner: str, tmp_path: Path)
     work = dict.fromkeys([*TAKEN[runner], *LEFT[runner], subject.source], b"x")
     files = select(task, {f"/app/{name}": entry for name, entry in work.items()}).files
     assert {name.removeprefix("/app/") for name in files} == {*TAKEN[runner], subject.source}
+
+
+@pytest.mark.parametrize(
+    ("command", "taken"),
+    [
+        ("grep -q new word && echo '<testsuite/>' > $REPORT/x.xml", {"word", "calc.rb", "run.sh", "Makefile"}),
+        ("ruby calc.rb < word", {"word", "calc.rb", "run.sh", "Makefile"}),
+        ("if ./run.sh; then true; fi", {"word", "calc.rb", "Makefile"}),
+        ("A=1 timeout 5 sh -e run.sh calc.rb", {"word", "calc.rb", "Makefile"}),
+        ("cat word\nmake check", {"word", "calc.rb", "run.sh"}),
+    ],
+)
+def test_what_a_command_only_looks_at_may_be_what_is_to_be_repaired(
+    command: str, taken: set[str], tmp_path: Path
+) -> None:
+    """Where a script is the known solution, and nobody knows what it changes."""
+    names = ("word", "calc.rb", "run.sh", "Makefile")
+    for name in names:
+        (tmp_path / "environment/repo").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "environment/repo" / name).write_text("old\n")
+    (tmp_path / "instruction.md").write_text("Repair it.\n")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test.sh").write_text("exit 1\n")
+    (tmp_path / "task.toml").write_text(
+        "[metadata.liverl]\nrunner = 'junit'\nfail_to_pass = ['w::new']\n" + f"test_command = {json.dumps(command)}\n"
+    )
+    files = select(load_task(tmp_path), {f"/app/{name}": b"new\n" for name in names}).files
+    assert {name.removeprefix("/app/") for name in files} == taken
 
 
 def test_what_the_known_solution_brings_or_the_task_gives_is_the_agents(tmp_path: Path) -> None:
