@@ -105,18 +105,15 @@ class Precedence:
         self._kept = frozenset(kept)
 
     def find_spec(self, name: str, path: Any = None, target: object = None) -> Any:
-        if path is None and name in self._kept and not any(_has(folder, name) for folder in self._folders):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        if path is None and name in self._kept:
+            within = (place for place in sys.path if not _is_outside(place, self._root))
+            found = importlib.machinery.PathFinder.find_spec(name, list(dict.fromkeys([*within, *self._folders])))
+            if found is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return found if found.loader is None else None  # a release goes before a folder without a module
         if path is not None or name in self._modules:
             return None
         try:
             return outside(name, None, self._root)
         except ModuleNotFoundError:
             return None
-
-
-def _has(folder: str, name: str) -> bool:
-    try:
-        return any(entry.partition(".")[0] == name for entry in os.listdir(folder))
-    except OSError:
-        return False
