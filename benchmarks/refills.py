@@ -1,6 +1,6 @@
 """How many groups a step begins that leaves out groups without signal, and how many come too late for it.
 
-    python benchmarks/refills.py [--json]
+    python benchmarks/refills.py [--batch 32] [--json]
 
 The sampler is the real one; trials are simulated in virtual time, ``--batch`` groups of 16 a step, 512 trials at once.
 Compared are verl's own way in ``sync`` (two for each one that is left out, as many batches at once as fit into the

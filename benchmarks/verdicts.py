@@ -380,6 +380,8 @@ def main() -> None:
     parser.add_argument("--look-alikes", action="store_true", help="neither: look-alikes alone")
     parser.add_argument("--languages", action="store_true", help="other languages than Python, and nothing else")
     options = parser.parse_args()
+    if options.languages and (options.docker or options.image or options.one_user or options.look_alikes):
+        parser.error("--languages goes with --json alone: bubblewrap, look-alikes, all that it has")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         root = Path(folder)
         if options.languages:

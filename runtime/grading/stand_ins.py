@@ -163,7 +163,7 @@ def _words_of(command: str) -> tuple[list[str], list[str]]:
 
 def builds(language: str, repository: Path) -> tuple[str, ...]:
     """Paths and folders that the repository's own manifests name as parts of its build: a build script of cargo's with
-    another name, builds that Gradle includes, crates of macros that the compiler runs."""
+    another name, builds that Gradle includes."""
     found = []
     for manifest in _manifests(repository, "Cargo.toml") if language == "rust" else ():
         folder = manifest.parent.relative_to(repository)

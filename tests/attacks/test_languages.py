@@ -6,7 +6,6 @@ one for each way in which a verdict was once wrong."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,32 +13,15 @@ import pytest
 from runtime.config import Bubblewrap
 from runtime.grading.base import Verdict
 from runtime.grading.make import make_verifier
-from runtime.sandboxes import bwrap
 from runtime.sandboxes.base import SandboxProvider
-from runtime.sandboxes.bubblewrap import BubblewrapProvider
-from tests.toolbox import SUITES, require_system_commands
+from tests.runtime.suites.test_verdicts import loop, provider
 
 from .languages import PROGRAMS, SUBJECTS, task_of
 
+__all__ = ["loop", "provider"]
 pytestmark = [pytest.mark.consumers, pytest.mark.sandbox]
 QUICK = ("node", "rspec", "phpunit")
 ALSO = {"go": ("expected",), "cargo": ("assertions",), "ctest": ("expected",)}
-
-
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory, loop: asyncio.Runner) -> Iterator[SandboxProvider]:
-    if bwrap.why_impossible() is not None:
-        pytest.skip(str(bwrap.why_impossible()))
-    require_system_commands(SUITES)
-    made = BubblewrapProvider(state=tmp_path_factory.mktemp("languages") / "state")
-    yield made
-    loop.run(made.close())
 
 
 @pytest.mark.parametrize("runner", [*QUICK, *ALSO])

@@ -156,7 +156,6 @@ class Solution:
         return self._call(["o", number], place, arguments, keywords)
 
     @_noted
-    @_noted
     def leave(self, number: int, error: BaseException | None) -> bool:
         """The end of a ``with``: whether the other side swallows ``error``, which it may where the known solution did,
         and never the failure of an assertion."""
@@ -270,10 +269,7 @@ class Solution:
             if data[0] == plain.ITERATOR:
                 once = self._may(f"an iterator {place}", ask=False) or self.places.is_known(self._where(place))
                 return iter(data[1]) if once else Again(data[1])
-            if data[0] in (
-                plain.NO_NUMBER,
-                plain.ENDLESS,
-            ):  # near to nothing and far from nothing, or made so by itself
+            if data[0] in (plain.NO_NUMBER, plain.ENDLESS):  # near to nothing and far from nothing
                 if self._may(f"{data[0]} {place}"):
                     return data[1] if len(data) > 1 else float("nan")
                 raise plain.NotPlain(f"{data[0]}, where {place} gives a number")
